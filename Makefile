@@ -1,0 +1,47 @@
+# Two commands do all the set-up on a fresh machine with Python 3.11 and make: `make sweep` and `make test`.
+PYTHON ?= python3.11
+ifeq ($(shell command -v $(PYTHON)),)
+PYTHON := python3
+endif
+BIN := .venv/bin
+STUDY ?= sweeps/phantom.yaml
+IMAGES := data/phantom-images
+SHARDS := data/phantom
+
+.PHONY: install sweep test lint slurm-up slurm-down clean
+
+install: .venv/installed
+
+# torch and torchvision come first and together: what follows must not pull another pair.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "make: Python 3.11 is needed; name it with PYTHON=..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(SHARDS)/dataset.json: | .venv/installed
+	$(BIN)/leukotree phantom $(IMAGES) --size 96 --patients 56 --per-patient 16
+	$(BIN)/leukotree pack $(IMAGES)/manifest.csv $(SHARDS) --size 64 --folds 4
+
+## The main job on phantom images, without a cluster: search, folds, report. Run it again to continue it.
+sweep: .venv/installed $(SHARDS)/dataset.json
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash slurm/sweep.sh $(STUDY)
+
+## Everything that can be checked here, style and types included; the cluster's tests boot a SLURM of their own.
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+## A real SLURM with two hosts on this machine, for trying the batch scripts (root only).
+slurm-up: .venv/installed
+	$(BIN)/python tests/cluster/slurm.py up
+
+slurm-down: .venv/installed
+	$(BIN)/python tests/cluster/slurm.py down
+
+clean:
+	rm -rf .venv data/phantom data/phantom-images .pytest_cache .mypy_cache .ruff_cache

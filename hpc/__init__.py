@@ -1,0 +1,1 @@
+"""The launching: studies, search, folds, clusters. Imports neither timm nor webdataset."""

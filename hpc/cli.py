@@ -1,0 +1,188 @@
+"""The command `leukotree`. Imports nothing heavy until a verb runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+from leukotree.errors import InputError, Preempted
+
+BAD_INPUT, PREEMPTED, INTERRUPTED = 2, os.EX_TEMPFAIL, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line, like those of every other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code: 0, 1 (a check or a run failed), 2 (bad input), 75 (preempted: run it again)."""
+    arguments = parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments) or 0)
+    except InputError as error:
+        print(f"leukotree {arguments.verb}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except Preempted as error:
+        print(f"leukotree {arguments.verb}: {error}; run the same command again to continue", file=sys.stderr)
+        return PREEMPTED
+    except KeyboardInterrupt:
+        print(f"leukotree {arguments.verb}: interrupted; run the same command again to continue", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs. What a verb does lives in hpc.verbs, imported when it runs."""
+    top = Parser(
+        prog="leukotree",
+        description="Hierarchical leukemia classification on HPC clusters: data, training, search, folds, report.",
+        epilog="The main job on one machine: leukotree phantom data/phantom-images && leukotree pack "
+        "data/phantom-images/manifest.csv data/phantom --size 96 && bash slurm/sweep.sh sweeps/phantom.yaml",
+    )
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    for define in (_phantom, _import, _pack, _audit, _train, _sweep, _folds, _status, _report):
+        define(verbs)
+    return top
+
+
+if TYPE_CHECKING:
+    Verbs: TypeAlias = argparse._SubParsersAction[Parser]
+
+
+def _verb(verbs: Verbs, name: str, what: str, example: str) -> Parser:
+    """A subcommand that calls hpc.verbs.run_<name>."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        from hpc import verbs as implementation
+
+        verb: Callable[[argparse.Namespace], int] = getattr(implementation, f"run_{name}")
+        return verb(arguments)
+
+    sentence = what[0].upper() + what[1:] + "."
+    added = verbs.add_parser(name, help=what, description=sentence, epilog=f"Example: {example}")
+    added.set_defaults(run=run)
+    return added
+
+
+def _phantom(verbs: Verbs) -> None:
+    verb = _verb(verbs, "phantom", "draw a synthetic data set: images, masks, manifest.csv", "leukotree phantom data/phantom-images")
+    verb.add_argument("out", metavar="OUT", help="folder to write")
+    verb.add_argument("--patients", type=int, default=42, help="patients, dealt evenly to the seven leaves (default %(default)s)")
+    verb.add_argument("--per-patient", type=int, default=24, help="images of each patient (default %(default)s)")
+    verb.add_argument("--size", type=int, default=384, help="width and height in pixels (default %(default)s)")
+    verb.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default %(default)s)")
+
+
+def _import(verbs: Verbs) -> None:
+    verb = _verb(
+        verbs, "import", "write the manifest of a public data set in its own layout",
+        "leukotree import deepapl downloads/deepapl deepapl.csv --cell-types",
+    )  # fmt: skip
+    verb.add_argument("source", metavar="SOURCE", help="deepapl, cnmc, taleqani, pbc, krd, or folder (ROOT/<leaf>/<patient>/*)")
+    verb.add_argument("root", metavar="ROOT", help="where the data set lies")
+    verb.add_argument("manifest", metavar="MANIFEST", help="the .csv or .parquet file to write")
+    verb.add_argument("--cell-types", action="store_true", help="also take cell types as proxies of leaves, where a source has them")
+    verb.add_argument("--benign", metavar="LEAF", help="the leaf that taleqani's Benign images stand for (left out without it)")
+
+
+def _pack(verbs: Verbs) -> None:
+    verb = _verb(
+        verbs, "pack", "resize the images of a manifest once and write fold shards with an index",
+        "leukotree pack deepapl.csv data/deepapl --folds 5 --size 96 --drop-broken",
+    )  # fmt: skip
+    verb.add_argument("manifest", metavar="MANIFEST")
+    verb.add_argument("shards", metavar="SHARDS", help="folder to write")
+    verb.add_argument("--folds", type=int, default=5, help="outer folds; a patient lies in exactly one (default %(default)s)")
+    verb.add_argument("--size", type=int, default=384, help="width and height in pixels (default %(default)s)")
+    verb.add_argument("--seed", type=int, default=0, help="deals patients to folds (default %(default)s)")
+    verb.add_argument("--taxonomy", metavar="YAML", help="another label tree than the paper's")
+    verb.add_argument("--drop-broken", action="store_true", help="leave out images that do not decode, and record them")
+    verb.add_argument("--workers", type=int, help="processes (default: all cores)")
+
+
+def _audit(verbs: Verbs) -> None:
+    verb = _verb(
+        verbs, "audit", "look for leakage, duplicates, confounding and shortcuts in packed shards", "leukotree audit data/phantom"
+    )
+    verb.add_argument("shards", metavar="SHARDS")
+
+
+def _train(verbs: Verbs) -> None:
+    verb = _verb(
+        verbs, "train", "train and score one run; again continues it",
+        "leukotree train run.yaml optim.lr=1e-3 variant=flat --ranks 2",
+    )  # fmt: skip
+    verb.add_argument("spec", metavar="SPEC", help="a RunSpec in YAML")
+    verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. optim.lr=1e-3")
+    verb.add_argument("--study", default="single", help="the run's folder is results/runs/STUDY/... (default %(default)s)")
+    verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
+    _where(verb, default="inline")
+    _runtime(verb)
+
+
+def _sweep(verbs: Verbs) -> None:
+    verb = _verb(
+        verbs, "sweep", "search each variant's hyperparameters; again continues the search", "leukotree sweep sweeps/phantom.yaml"
+    )
+    _study(verb)
+    verb.add_argument("--ray-address", metavar="ADDR", help="a running Ray cluster (auto); without it one is started here")
+    verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
+    _runtime(verb)
+
+
+def _folds(verbs: Verbs) -> None:
+    verb = _verb(
+        verbs, "folds", "train every variant x outer fold x seed with the chosen values; only what is missing",
+        "leukotree folds sweeps/phantom.yaml --on slurm --site a100",
+    )  # fmt: skip
+    _study(verb)
+    verb.add_argument("--no-wait", action="store_true", help="return when the jobs are submitted")
+    verb.add_argument("--parallel", type=int, metavar="N", help="jobs at once (default: what the machine or the site allows)")
+    verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
+    verb.add_argument("--json", action="store_true", help="the answer as JSON on the standard output")
+    _where(verb, default="local")
+    _runtime(verb)
+
+
+def _status(verbs: Verbs) -> None:
+    verb = _verb(verbs, "status", "list runs: state, epoch, heartbeat, score", "leukotree status sweeps/phantom.yaml")
+    verb.add_argument("study", metavar="STUDY", nargs="?", help="a study's file or name (default: all)")
+    verb.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _report(verbs: Verbs) -> None:
+    verb = _verb(verbs, "report", "write a study's report in Markdown and HTML", "leukotree report sweeps/phantom.yaml")
+    _study(verb)
+    verb.add_argument("--out", metavar="DIR", help="folder to write (default: results/STUDY)")
+
+
+def _study(verb: Parser) -> None:
+    verb.add_argument("study", metavar="STUDY", help="a study's YAML file")
+    verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. search.trials=4 base.optim.epochs=2")
+
+
+def _where(verb: Parser, default: str) -> None:
+    verb.add_argument(
+        "--on", choices=["inline", "local", "slurm"], default=default,
+        help="in this process, in processes of this machine, or as SLURM jobs (default %(default)s)",
+    )  # fmt: skip
+    verb.add_argument("--ranks", type=int, default=1, help="processes of a run, one per GPU (default %(default)s)")
+    verb.add_argument("--site", metavar="NAME", help="slurm/site/NAME.yaml, or the path of such a file")
+
+
+def _runtime(verb: Parser) -> None:
+    verb.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default %(default)s)")
+    verb.add_argument("--workers", type=int, default=0, help="decoding processes per rank; never changes the bits (default %(default)s)")
+    verb.add_argument("--threads", type=int, help="torch threads per rank on the CPU (default: torch's choice)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""What each verb of `leukotree` does: unpack arguments, call the one function, print. Returns the exit code."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leukotree.errors import InputError
+
+if TYPE_CHECKING:
+    from leukotree.engine import Runtime
+
+RESULTS = Path("results")
+RUNS = RESULTS / "runs"
+
+
+def run_phantom(arguments: Namespace) -> int:
+    from leukotree.data import phantom
+
+    manifest = phantom.write(
+        Path(arguments.out), patients=arguments.patients, per_patient=arguments.per_patient, size=arguments.size, seed=arguments.seed
+    )
+    print(f"{manifest}: {arguments.patients} patients, {arguments.patients * arguments.per_patient} images")
+    return 0
+
+
+def run_import(arguments: Namespace) -> int:
+    from leukotree.data.sources import import_source
+
+    summary = import_source(
+        arguments.source, Path(arguments.root), Path(arguments.manifest), cell_types=arguments.cell_types, benign=arguments.benign
+    )
+    print(*summary.lines(), sep="\n")
+    return 0
+
+
+def run_pack(arguments: Namespace) -> int:
+    from leukotree.data.pack import pack
+    from leukotree.taxonomy import Taxonomy
+
+    taxonomy = Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None
+    summary = pack(
+        Path(arguments.manifest), Path(arguments.shards), folds=arguments.folds, size=arguments.size, seed=arguments.seed,
+        drop_broken=arguments.drop_broken, taxonomy=taxonomy, workers=arguments.workers,
+    )  # fmt: skip
+    print(*summary.lines(), sep="\n")
+    return 0
+
+
+def run_audit(arguments: Namespace) -> int:
+    from leukotree.data.audit import audit
+
+    found = audit(Path(arguments.shards))
+    print(*found.lines(), sep="\n")
+    return 0 if found.ok else 1
+
+
+def run_train(arguments: Namespace) -> int:
+    from hpc import launch
+    from hpc.site import load as load_site
+    from leukotree import spec, train
+
+    wanted = spec.load(arguments.spec, arguments.overrides)
+    site = load_site(arguments.site)
+    train.check(wanted, arguments.ranks)
+    root = RUNS / arguments.study
+    if arguments.dry_run:
+        print(f"would train {root / wanted.run_name} on {arguments.ranks} rank(s), {arguments.on}")
+        return 0
+    result = launch.run_spec(wanted, root, on=arguments.on, ranks=arguments.ranks, site=site, runtime=_runtime(arguments))
+    print(f"{result.folder}: " + "  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
+    return 0
+
+
+def run_sweep(arguments: Namespace) -> int:
+    from hpc import study, tune
+
+    plan = study.load(arguments.study, arguments.overrides)
+    search = plan.require_search()
+    study.check(plan)
+    if arguments.dry_run:
+        print(f"would search {', '.join(plan.variants)}: {search.trials} trials each of {plan.folds.inner} inner folds")
+        return 0
+    for variant, best in tune.sweep(plan, address=arguments.ray_address, runtime=_runtime(arguments)).items():
+        chosen = "  ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in best["chosen"].items())
+        print(f"{variant}: {best['metric']} {best['value']:.4f}  {chosen}")
+    return 0
+
+
+def run_folds(arguments: Namespace) -> int:
+    from hpc import folds, study
+    from hpc.site import load as load_site
+
+    plan = study.load(arguments.study, arguments.overrides)
+    study.check(plan, ranks=arguments.ranks)
+    if arguments.dry_run:
+        missing = folds.missing(plan)
+        print(*(f"would train {plan.root / spec.run_name}" for spec in missing), f"{len(missing)} runs are missing", sep="\n")
+        return 0
+    result = folds.launch(
+        plan, on=arguments.on, ranks=arguments.ranks, site=load_site(arguments.site), wait=not arguments.no_wait,
+        parallel=arguments.parallel, runtime=_runtime(arguments),
+    )  # fmt: skip
+    print(json.dumps(result.as_dict()) if arguments.json else "\n".join(result.lines()))
+    return 1 if result.failed else 0
+
+
+def run_status(arguments: Namespace) -> int:
+    from hpc import store, study
+
+    root = RUNS
+    if arguments.study:
+        named = Path(arguments.study)
+        root = study.load(named).root if named.suffix in (".yaml", ".yml") else RUNS / arguments.study
+        if not root.is_dir():
+            raise InputError(f"{root}: no runs yet; start with `leukotree sweep {arguments.study}`")
+    print(store.status_json(root) if arguments.json else store.status_table(root))
+    return 0
+
+
+def run_report(arguments: Namespace) -> int:
+    from hpc import study, tune
+    from leukotree.report import collect, write
+
+    plan = study.load(arguments.study, arguments.overrides)
+    summary = collect(plan.root, plan.model_dump(mode="json"), plan.expected(tune.chosen(plan)))
+    markdown, html = write(summary, Path(arguments.out) if arguments.out else RESULTS / plan.study)
+    print(markdown.read_text().split("\n## ")[0])
+    print(f"{markdown}\n{html}")
+    return 0
+
+
+def _runtime(arguments: Namespace) -> Runtime:
+    from leukotree.engine import Runtime
+
+    return Runtime(device=arguments.device, workers=arguments.workers, threads=arguments.threads)

@@ -1,0 +1,1 @@
+"""Data: manifests, importers, phantom smears, folds, shards, streams and their audit."""

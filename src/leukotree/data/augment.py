@@ -1,0 +1,77 @@
+"""Augmentation of uint8 batches on the device of the model.
+
+The random numbers of a sample are a function of (seed, epoch, its place in the epoch), drawn as one table per epoch:
+they do not depend on ranks, workers or micro batches.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from leukotree import seeds
+from leukotree.spec import AugmentSpec
+
+COLUMNS = ("area", "ratio", "x", "y", "hflip", "vflip", "quarter", "brightness", "contrast", "saturation")
+RATIO = 4 / 3
+"""Aspect ratios of the crop lie in [3/4, 4/3], log-uniform, as in torchvision's RandomResizedCrop."""
+
+
+def draw(seed: int, epoch: int, samples: int) -> np.ndarray:
+    """(samples, 10) float32 uniform numbers in [0, 1): the table of one epoch, a column per name in COLUMNS."""
+    return seeds.generator(seed, "augment", epoch).random((samples, len(COLUMNS)), dtype=np.float32)
+
+
+def apply(images: torch.Tensor, numbers: torch.Tensor, spec: AugmentSpec) -> torch.Tensor:
+    """Crop, flip, turn and colour-jitter a batch.
+
+    Args:
+        images: (B, 3, H, W) float in [0, 1].
+        numbers: (B, 10) rows of `draw`, on the same device.
+        spec: ranges.
+
+    Returns: (B, 3, H, W) float in [0, 1].
+    """
+    if spec.flips or tuple(spec.crop_scale) != (1.0, 1.0):
+        grid = F.affine_grid(_affine(numbers, spec), list(images.shape), align_corners=False)
+        images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return _jitter(images, numbers, spec.jitter) if spec.jitter else images
+
+
+def _affine(numbers: torch.Tensor, spec: AugmentSpec) -> torch.Tensor:
+    """(B, 2, 3) maps from output to input coordinates in [-1, 1]: crop window after flips and quarter turns."""
+    area, ratio, x, y, hflip, vflip, quarter = numbers[:, :7].unbind(1)
+    low, high = spec.crop_scale
+    area = low + (high - low) * area
+    # A full-size crop has no room for another aspect ratio; otherwise width x height = area with the longer side capped at 1.
+    half_log_ratio = (2 * ratio - 1) * math.log(RATIO) / 2
+    width = (area.sqrt() * half_log_ratio.exp()).clamp(max=1)
+    height = (area.sqrt() * (-half_log_ratio).exp()).clamp(max=1)
+    shift = torch.stack([(2 * x - 1) * (1 - width), (2 * y - 1) * (1 - height)], dim=1)
+    window = torch.diag_embed(torch.stack([width, height], dim=1))
+    if spec.flips:
+        window = window @ _turns(hflip, vflip, quarter)
+    return torch.cat([window, shift.unsqueeze(2)], dim=2)
+
+
+def _turns(hflip: torch.Tensor, vflip: torch.Tensor, quarter: torch.Tensor) -> torch.Tensor:
+    """(B, 2, 2) of the eight symmetries of the square, each equally likely."""
+    signs = torch.stack([1 - 2 * (hflip < 0.5).to(hflip), 1 - 2 * (vflip < 0.5).to(vflip)], dim=1)
+    swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]], device=hflip.device)
+    keep = torch.eye(2, device=hflip.device)
+    return torch.diag_embed(signs) @ torch.where((quarter < 0.5)[:, None, None], swap, keep)
+
+
+def _jitter(images: torch.Tensor, numbers: torch.Tensor, strength: float) -> torch.Tensor:
+    """Brightness, contrast and saturation, each times 1 +- strength, in this order."""
+    factors = 1 + strength * (2 * numbers[:, 7:10] - 1)
+    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
+    images = images * brightness
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = mean + (images - mean) * contrast
+    luma = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    grey = (images * luma).sum(dim=1, keepdim=True)
+    return (grey + (images - grey) * saturation).clamp(0, 1)

@@ -1,0 +1,179 @@
+"""The manifest: one row per image, with its leaf, patient and source. CSV or Parquet.
+
+| column    | meaning |
+| --------- | ------- |
+| `image`   | path relative to the manifest's folder |
+| `leaf`    | a leaf of the taxonomy |
+| `patient` | the patient's id within the source, or empty; with `group` = `slide` the slide's id |
+| `source`  | where the image comes from: a data set, a hospital, a scanner |
+| `mask`    | optional: path of a mask of the white cell, relative like `image` |
+| `group`   | optional: what the folds keep together, `patient`, `slide` or `image`; by default `patient` where there is an id |
+| `root`    | optional: the folder, relative to the manifest, that the paths of the row stay inside; by default the manifest's own |
+
+Further columns are ignored.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from leukotree.data import csvfile
+from leukotree.errors import InputError
+from leukotree.taxonomy import Taxonomy
+from leukotree.yamlfile import write_atomic
+
+REQUIRED = ("image", "leaf", "patient", "source")
+OPTIONAL = ("mask", "group", "root")
+GROUPS = ("patient", "slide", "image")
+
+
+def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
+    """The rows of a manifest in their order, checked; all columns text but `row`.
+
+    Columns: image, mask (absolute paths, links resolved; mask may be empty), name (the image's path below its root,
+    the same wherever the data lie), leaf, patient, source, group (`patient`, `slide` or `image`), group_id (what the
+    folds keep together, unique over sources), row (line of the CSV, or number of the Parquet row from 1).
+    Raises InputError naming the file, the first row at fault, the value, and how many more rows share the fault.
+    """
+    path = Path(path)
+    frame = _table(path)
+    if frame.empty:
+        raise InputError(f"{path}: no rows; a manifest has at least one image")
+    for column in ("leaf", "patient", "source", "group"):
+        frame[column] = frame[column].str.strip()
+    for column in ("image", "leaf", "source"):
+        _refuse(path, frame, frame[column] == "", lambda row, column=column: f"{column} is empty")
+    unknown = ~frame["leaf"].isin(taxonomy.leaves)
+    _refuse(path, frame, unknown, lambda row: f"unknown leaf {row['leaf']!r}; the taxonomy has {', '.join(taxonomy.leaves)}")
+    _group(path, frame)
+    _locate(path, frame)
+    ids = frame["patient"].where(frame["group"] != "image", frame["name"])
+    # Escaped, so that no two pairs of source and id read the same.
+    frame["group_id"] = frame["source"].str.replace("%", "%25").str.replace("/", "%2F") + "/" + ids
+    return frame[["image", "mask", "name", "leaf", "patient", "source", "group", "group_id", "row"]]
+
+
+def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None) -> None:
+    """Write a manifest atomically, as Parquet if the path ends so, else as CSV.
+
+    `image` and `mask` are absolute or relative to `root`, by default the manifest's folder; they are written relative
+    to the manifest, beside a column `root` if that is another folder. Raises InputError if it cannot be written.
+    """
+    path = Path(path)
+    base = os.path.realpath(path.parent)
+    home = os.path.realpath(root) if root is not None else base
+    table = frame[[name for name in (*REQUIRED, "group", "mask") if name in frame]].fillna("").astype(str)
+    for column in table.columns.intersection(["image", "mask"]):
+        table[column] = [os.path.relpath(os.path.join(home, text), base) if text else "" for text in table[column]]
+    if home != base:
+        table["root"] = os.path.relpath(home, base)
+    if path.suffix.lower() == ".parquet":
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        data = buffer.getvalue()
+    else:
+        data = table.to_csv(index=False, lineterminator="\n").encode()
+    try:
+        write_atomic(path, data)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """All known columns as text, absent ones empty, and `row`."""
+    if path.suffix.lower() == ".parquet":
+        columns = _parquet(path)
+        lines = list(range(1, len(columns["image"]) + 1))
+    else:
+        table = csvfile.read(path, REQUIRED)
+        columns, lines = table.columns, table.lines
+    blank = [""] * len(lines)
+    return pd.DataFrame({name: columns.get(name, blank) for name in (*REQUIRED, *OPTIONAL)} | {"row": lines})
+
+
+def _parquet(path: Path) -> dict[str, list[str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowException) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else "not a readable Parquet file"
+        raise InputError(f"{path}: {reason}") from error
+    csvfile.check_columns(path, table.column_names, REQUIRED)
+    columns = {}
+    for name in (name for name in (*REQUIRED, *OPTIONAL) if name in table.column_names):
+        try:
+            values = table.column(name).cast(pa.string()).to_pylist()
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: column {name!r} is of type {table.column(name).type}; make it text") from error
+        columns[name] = [value or "" for value in values]
+    return columns
+
+
+def _group(path: Path, frame: pd.DataFrame) -> None:
+    """Fill in and check the column `group`, in place."""
+    default = frame["patient"].map(lambda patient: "patient" if patient else "image")
+    frame["group"] = frame["group"].where(frame["group"] != "", default)
+    _refuse(path, frame, ~frame["group"].isin(GROUPS), lambda row: f"unknown group {row['group']!r}; it is one of {', '.join(GROUPS)}")
+    nameless = (frame["group"] != "image") & (frame["patient"] == "")
+    _refuse(path, frame, nameless, lambda row: f"group is {row['group']!r} but patient is empty; give the id, or make the group image")
+
+
+def _locate(path: Path, frame: pd.DataFrame) -> None:
+    """Make `image` and `mask` absolute and add `name`, in place; refuse what is absolute, outside, missing or repeated."""
+    base = os.path.realpath(path.parent)
+    realpath = functools.cache(os.path.realpath)
+
+    def find(text: str, root: str) -> tuple[str, str, str]:
+        """(absolute path, path below the root, fault); all empty for an empty path."""
+        if not text or os.path.isabs(text):
+            return "", "", "absolute" if text else ""
+        folder, name = os.path.split(os.path.join(base, text))
+        try:
+            home = realpath(os.path.join(base, root))
+            full = os.path.join(realpath(folder), name)
+            full = realpath(full) if os.path.islink(full) else full
+        except ValueError:  # a NUL or a lone surrogate: no file has such a name
+            return "", "", "missing"
+        if not full.startswith(home.rstrip("/") + "/"):
+            return "", "", "outside"
+        return full, os.path.relpath(full, home), "" if os.path.isfile(full) else "missing"
+
+    for column in ("image", "mask"):
+        found = [find(text, root) for text, root in zip(frame[column], frame["root"], strict=True)]
+        located = pd.DataFrame(found, columns=["full", "name", "fault"], dtype=str)
+        _refuse_faults(path, frame, column, located["fault"], base)
+        if column == "image":
+            frame["first"] = frame["row"].groupby(located["full"]).transform("first")
+            again = located["full"].duplicated()
+            _refuse(path, frame, again, lambda row: f"image {row['image']!r} is already in row {row['first']}")
+            frame["name"] = located["name"]
+        frame[column] = located["full"]
+
+
+def _refuse_faults(path: Path, frame: pd.DataFrame, column: str, faults: pd.Series, base: str) -> None:
+    def value(row: pd.Series) -> str:
+        return f"{column} {row[column]!r}"
+
+    def outside(row: pd.Series) -> str:
+        home = f"its root {row['root']!r}" if row["root"] else "the manifest's folder"
+        return f"{value(row)} lies outside {home}; name the folder that holds it in a column 'root'"
+
+    _refuse(path, frame, faults == "absolute", lambda row: f"{value(row)} is absolute; write it relative to the manifest")
+    _refuse(path, frame, faults == "outside", outside)
+    _refuse(path, frame, faults == "missing", lambda row: f"{value(row)} is not a file in {base}")
+
+
+def _refuse(path: Path, frame: pd.DataFrame, bad: pd.Series, message: Callable[[pd.Series], str]) -> None:
+    """Raise InputError with the message for the first bad row and the count of the others, if there is one."""
+    if bad.any():
+        first = frame[bad].iloc[0]
+        rest = int(bad.sum()) - 1
+        raise InputError(f"{path} row {first['row']}: {message(first)}" + (f" (and {rest} more rows like it)" if rest else ""))

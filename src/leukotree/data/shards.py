@@ -1,0 +1,70 @@
+"""Shards: plain tar files of `<key>.jpg` + `<key>.json`, written reproducibly, read back sample by sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from leukotree.errors import InputError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample as it stands in a shard: `<key>.jpg` at bytes [offset, offset + length), and the fields of `<key>.json`."""
+
+    key: str
+    jpeg: bytes
+    fields: dict[str, str]
+    offset: int = -1
+    """-1 before it is written."""
+
+
+def write(shard: Path, contents: Iterable[Sample]) -> None:
+    """Write samples in their order; the file takes its name only when it is whole. Equal samples give equal bytes."""
+    from webdataset.writer import TarWriter
+
+    temporary = shard.with_name(f".{shard.name}.tmp")
+    with open(temporary, "wb") as file:
+        with TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
+            for sample in contents:
+                fields = json.dumps(sample.fields, ensure_ascii=False, sort_keys=True).encode()
+                tar.write({"__key__": sample.key, "jpg": sample.jpeg, "json": fields})
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, shard)
+
+
+def digest(shard: Path) -> str:
+    """sha256 hex over the whole file."""
+    with open(shard, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def samples(shard: Path) -> Iterator[Sample]:
+    """The samples of a shard in order, one in memory at a time. Raises InputError naming the shard if it is damaged."""
+    try:
+        with tarfile.open(shard, mode="r:") as tar:
+            members = iter(tar)
+            for picture, described in zip_longest(members, members):
+                key = picture.name.removesuffix(".jpg")
+                if described is None or (picture.name, described.name) != (f"{key}.jpg", f"{key}.json"):
+                    raise InputError(f"{shard}: {picture.name!r} is not a pair of .jpg and .json; pack the folder again")
+                yield Sample(key, _bytes(tar, picture), json.loads(_bytes(tar, described)), picture.offset_data)
+    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{shard}: damaged: {' '.join(str(error).split())}; copy or pack the folder again") from error
+
+
+def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    if file is None:
+        raise tarfile.TarError(f"{member.name!r} is not a plain file")
+    with file:
+        return file.read()

@@ -1,0 +1,78 @@
+"""DeepAPL (Sidhom et al.), Johns Hopkins: single cells of AML and APL patients, the cell type as the folder's name.
+
+    Data/master.csv                                               Patient_ID, Diagnosis (AML or APL), ...
+    Data/All/Patient_NN/[date/]Signed slides/<cell type>/*.jpg
+    Data/All/Patient_NN/[date/]Unsigned slides/*.jpg              no cell type: left out
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from leukotree.data import csvfile
+from leukotree.data.sources.layout import Options, Scan, find_top, listed
+from leukotree.errors import InputError
+
+OPTIONS = frozenset({"cell_types"})
+DIAGNOSES = {"AML": "AML", "APL": "APML"}
+LEUKEMIC = frozenset(
+    {"blast, no lineage spec", "promyelocyte", "myelocyte", "metamyelocyte", "promonocyte", "young unidentified"}
+)
+"""Cells whose leaf is the patient's diagnosis."""
+PROXIES = dict.fromkeys(("lymphocyte", "segmented neutrophils", "monocyte", "band neutrophils", "eosinophils"), "normal")
+PROXIES["lymphocyte, variant"] = "reactive"
+
+
+def scan(root: Path, options: Options) -> Scan:
+    """Cells of patients whose diagnosis is in master.csv. Raises InputError for another layout or a broken master.csv."""
+    top = find_top(
+        root, [root / "Data"], lambda folder: (folder / "master.csv").is_file() and (folder / "All").is_dir(),
+        "Data/master.csv and Data/All/Patient_NN/",
+    )  # fmt: skip
+    diagnoses = _diagnoses(top / "master.csv")
+    found = Scan("deepapl", top)
+    for image in found.images("All"):
+        leaf, reason = _label(image, diagnoses, options)
+        if leaf:
+            found.place(image, leaf, image.parts[1])
+        else:
+            found.skipped[reason] += 1
+    on_disk = {folder.name for folder in (top / "All").iterdir() if folder.is_dir() and not folder.name.startswith(".")}
+    if absent := set(diagnoses) - on_disk:
+        found.notes.append(f"{len(absent)} patients of master.csv have no folder: {listed(absent)}")
+    if unlisted := on_disk - set(diagnoses):
+        found.notes.append(f"{len(unlisted)} folders are of no patient in master.csv: {listed(unlisted)}")
+    return found
+
+
+def _label(image: PurePosixPath, diagnoses: dict[str, str], options: Options) -> tuple[str, str]:
+    """(leaf, "") or ("", why the image is left out), from All/<patient>/.../<file>."""
+    _, patient, *folders = image.parts[:-1] if len(image.parts) > 2 else ("", "")
+    if patient not in diagnoses:
+        return "", "patient not in master.csv"
+    if diagnoses[patient] not in DIAGNOSES:
+        return "", f"diagnosis {diagnoses[patient]!r} has no leaf"
+    lower = [name.casefold() for name in folders]
+    if "unsigned slides" in lower:
+        return "", "unsigned slides, no cell type"
+    if "signed slides" not in lower[:-1]:
+        return "", "not below 'Signed slides/<cell type>'"
+    cell_type = folders[lower.index("signed slides") + 1]
+    if cell_type.casefold() in LEUKEMIC:
+        return DIAGNOSES[diagnoses[patient]], ""
+    if cell_type.casefold() not in PROXIES:
+        return "", f"cell type {cell_type!r} has no leaf"
+    if not options.cell_types:
+        return "", f"cell type {cell_type!r} is a proxy only, taken with --cell-types"
+    return PROXIES[cell_type.casefold()], ""
+
+
+def _diagnoses(path: Path) -> dict[str, str]:
+    """Patient -> diagnosis."""
+    table = csvfile.read(path, ("Patient_ID", "Diagnosis"))
+    diagnoses: dict[str, str] = {}
+    for patient, diagnosis, line in zip(table.columns["Patient_ID"], table.columns["Diagnosis"], table.lines, strict=True):
+        patient, diagnosis = patient.strip(), diagnosis.strip()
+        if diagnoses.setdefault(patient, diagnosis) != diagnosis:
+            raise InputError(f"{path} row {line}: {patient!r} is {diagnosis!r} here and {diagnoses[patient]!r} above")
+    return diagnoses

@@ -1,0 +1,61 @@
+"""KRD-WBC: single white cells with binary masks; labelled by cell type only, no patient ids.
+
+    class labels.csv        `Image ID` (Image12), `Categoriy` (spelt so)
+    image/0012.jpg  mask/0012.png
+
+Its five types are the mature white cells of normal blood: a proxy for `normal`, taken with `cell_types` only.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from leukotree.data import csvfile
+from leukotree.data.sources.layout import Options, Scan, find_top
+
+OPTIONS = frozenset({"cell_types"})
+LABELS = "class labels.csv"
+PROXIES = dict.fromkeys(("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil"), "normal")
+
+
+def scan(root: Path, options: Options) -> Scan:
+    """Cells with a label, and their masks where there are any. Raises InputError for another layout or a broken label file."""
+    top = find_top(
+        root, sorted(root.iterdir()), lambda folder: (folder / LABELS).is_file() and (folder / "image").is_dir(), f"{LABELS!r} and image/"
+    )
+    labels = _labels(top / LABELS)
+    masks = {_number(path.stem): f"mask/{path.name}" for path in Scan("", top / "mask").images()}
+    found = Scan("krd", top)
+    seen = set()
+    for image in found.images("image"):
+        number = _number(image.stem)
+        seen.add(number)
+        cell_type = labels.get(number, "")
+        if not cell_type:
+            found.skipped[f"no label in {LABELS!r}"] += 1
+        elif cell_type.casefold() not in PROXIES:
+            found.skipped[f"cell type {cell_type!r} has no leaf"] += 1
+        elif not options.cell_types:
+            found.skipped[f"cell type {cell_type!r} is a proxy only, taken with --cell-types"] += 1
+        else:
+            found.place(image, PROXIES[cell_type.casefold()], mask=masks.get(number, ""))
+    if absent := len(set(labels) - seen):
+        found.notes.append(f"{absent} of the {len(labels)} images in {LABELS!r} are not there")
+    if unmasked := sum(not row["mask"] for row in found.rows):
+        found.notes.append(f"{unmasked} images have no mask")
+    return found
+
+
+def _number(name: str) -> int:
+    """The number at the end of `Image12` or `0012`; -1 without one."""
+    digits = re.search(r"[0-9]+$", name)
+    return int(digits[0]) if digits else -1
+
+
+def _labels(path: Path) -> dict[int, str]:
+    """Number of the image -> cell type."""
+    names = ("Image ID", "Categoriy")
+    table = csvfile.read(path, names)
+    pairs = zip(*(table.columns[name] for name in names), strict=True)
+    return {_number(name.strip()): cell_type.strip() for name, cell_type in pairs}

@@ -1,0 +1,38 @@
+"""The ALL set of Taleqani hospital (Aria et al.): fields of view, no patient ids. Two releases:
+
+    Original/{Benign,Early,Pre,Pro}/*.jpg                                     beside it Segmented/, the same fields again
+    Blood cell Cancer [ALL]/{Benign,[Malignant] early Pre-B,...}/*.jpg
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from leukotree.data.sources.layout import Options, Scan, find_top
+
+OPTIONS = frozenset({"benign"})
+TOPS = ("Original", "Blood cell Cancer [ALL]")
+MALIGNANT = frozenset({"early", "pre", "pro", "[malignant] early pre-b", "[malignant] pre-b", "[malignant] pro-b"})
+BENIGN = "benign"
+
+
+def scan(root: Path, options: Options) -> Scan:
+    """Fields of view; `options.benign` is the leaf of the benign ones, or None to leave them out. InputError for another layout."""
+    top = find_top(
+        root, [root / name for name in TOPS], lambda folder: any(child.name.casefold() in MALIGNANT for child in folder.iterdir()),
+        "Original/{Benign,Early,Pre,Pro}/ or 'Blood cell Cancer [ALL]/[Malignant] .../'",
+    )  # fmt: skip
+    found = Scan("taleqani", top)
+    for image in found.images():
+        folder = image.parts[0] if len(image.parts) > 1 else ""
+        if folder.casefold() in MALIGNANT:
+            found.place(image, "ALL")
+        elif folder.casefold() != BENIGN:
+            found.skipped[f"folder {folder!r} is no class of the set"] += 1
+        elif options.benign:
+            found.place(image, options.benign.strip())
+        else:
+            found.skipped["Benign has no leaf of its own; --benign LEAF takes it as one"] += 1
+    if segmented := sum(1 for _ in Scan("", top.with_name("Segmented")).images()):
+        found.skipped["Segmented: the same fields again"] = segmented
+    return found

@@ -1,0 +1,106 @@
+"""The seam to torch.distributed: who am I, where do I compute, and how do ranks add their gradients."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from leukotree.errors import InputError
+from leukotree.spec import EngineSpec
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a run computes. None of it changes what a run is, so none of it is in the spec."""
+
+    device: str = "auto"
+    """`auto` (CUDA if there is one), `cpu` or `cuda`."""
+    workers: int = 0
+    """Decoding processes per rank."""
+    threads: int | None = None
+    """Threads of torch per rank on the CPU; None leaves torch's choice."""
+    quiet: bool = False
+    """No progress bars."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One rank's view of the job. Made by `start`."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def pin(self) -> bool:
+        return self.device.type == "cuda"
+
+    def autocast(self, spec: EngineSpec) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=spec.precision == "bf16")
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model whose backward pass averages gradients over ranks."""
+        if self.world == 1:
+            return model
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+
+    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every rank, in rank order, on every rank."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextlib.contextmanager
+def start(runtime: Runtime) -> Iterator[Engine]:
+    """Join the process group that RANK and WORLD_SIZE describe (one process without them) and leave it at the end.
+
+    Raises InputError if CUDA is asked for and absent.
+    """
+    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    cuda = torch.cuda.is_available()
+    if runtime.device == "cuda" and not cuda:
+        raise InputError("device cuda: this machine has no CUDA device; use --device cpu")
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    device = torch.device("cpu")
+    if cuda and runtime.device != "cpu":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    joins = world > 1 and not dist.is_initialized()
+    if joins:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Engine(rank, world, device)
+    finally:
+        if joins:
+            dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def without_sync(model: nn.Module, skip: bool) -> Iterator[None]:
+    """Skip the gradient exchange of this backward pass (all micro batches but the last)."""
+    with model.no_sync() if skip and isinstance(model, DistributedDataParallel) else contextlib.nullcontext():
+        yield

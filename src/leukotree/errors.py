@@ -1,0 +1,9 @@
+"""Errors that a person can mend: one line each, turned into an exit code by the command line."""
+
+
+class InputError(ValueError):
+    """Bad input. The message is one line: which file, key or value is wrong, and what to do. Exit code 2."""
+
+
+class Preempted(RuntimeError):
+    """The scheduler asked for the slot back and everything is saved. Exit code 75 (EX_TEMPFAIL: run it again)."""

@@ -1,0 +1,156 @@
+"""timm backbones with heads, and the one thing every variant gives: log p(child | parent) for each edge of the tree."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from timm.optim import param_groups_weight_decay
+from torch import nn
+
+from leukotree import seeds
+from leukotree.errors import InputError
+from leukotree.spec import BackboneSpec, RunSpec, Variant
+from leukotree.taxonomy import Taxonomy
+
+LEAVES = "leaves"
+"""Name of the one head of `flat`."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A model of its own inside a run: `flat` and `multilabel` have one, `base` one per decision node."""
+
+    name: str
+    heads: dict[str, tuple[str, ...]]
+    """Head -> its classes, one softmax each."""
+    targets: np.ndarray
+    """(L, heads) int64: the class of a leaf at each head, or -1 where the head is not defined for the leaf."""
+
+    @property
+    def trains_on(self) -> np.ndarray:
+        """(L,) bool: leaves that give this stage a loss."""
+        return (self.targets >= 0).any(axis=1)
+
+
+def stages(variant: Variant, taxonomy: Taxonomy) -> list[Stage]:
+    """The models that a variant trains on a (pruned) taxonomy."""
+    if variant == "flat":
+        return [Stage(LEAVES, {LEAVES: taxonomy.leaves}, np.arange(len(taxonomy.leaves))[:, None])]
+    if variant == "multilabel":
+        return [Stage("tree", dict(taxonomy.decisions), taxonomy.choices)]
+    return [
+        Stage(node, {node: children}, taxonomy.choices[:, [column]])
+        for column, (node, children) in enumerate(taxonomy.decisions.items())
+    ]
+
+
+class Classifier(nn.Module):
+    """A timm backbone and one linear head per decision: (B, 3, H, W) normalised images -> (B, K) logits, the heads side by side."""
+
+    def __init__(self, backbone: nn.Module, heads: Mapping[str, Sequence[str]]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        # ModuleDict keys become parameter names, which may not hold a dot; node names may.
+        self.heads = nn.ModuleList(nn.Linear(_features(backbone), len(classes)) for classes in heads.values())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.backbone(images)
+        return torch.cat([head(features) for head in self.heads], dim=1)
+
+
+def _features(backbone: nn.Module) -> int:
+    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
+
+
+def build(spec: RunSpec, stage: Stage, size: int) -> Classifier:
+    """A stage's model with weights drawn from (spec.seed, stage name), or loaded as the spec says.
+
+    Raises InputError for an unknown backbone, an image size it cannot take, or weights that are missing or do not fit.
+    """
+    check_backbone(spec.backbone)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.integer(spec.seed, f"weights/{stage.name}"))
+        return Classifier(_backbone(spec.backbone, size), stage.heads)
+
+
+def check_backbone(backbone: BackboneSpec) -> None:
+    """Raises InputError if timm has no such model, or the weights' file is missing."""
+    name = backbone.name.partition(".")[0]
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
+        raise InputError(f"backbone.name: timm has no model {backbone.name!r}" + (f"; near: {', '.join(close)}" if close else ""))
+    if backbone.weights == "hub" and not timm.models.get_pretrained_cfg(backbone.name, allow_unregistered=False):
+        raise InputError(f"backbone.weights: timm knows no pretrained weights {backbone.name!r}; use null or a file")
+    if backbone.weights not in (None, "hub") and not Path(str(backbone.weights)).is_file():
+        raise InputError(f"backbone.weights: no file {backbone.weights!r}; use null, hub, or the path of a weights file")
+
+
+def _backbone(spec: BackboneSpec, size: int) -> nn.Module:
+    options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": spec.drop_path, "pretrained": spec.weights is not None}
+    if spec.weights not in (None, "hub"):
+        options["pretrained_cfg_overlay"] = {"file": spec.weights, "custom_load": False}
+    # Only some models are built for a fixed size (ViT); the others refuse the argument and take any size.
+    try:
+        try:
+            return timm.create_model(spec.name, img_size=size, **options)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            return timm.create_model(spec.name, **options)
+    except Exception as error:  # timm raises whatever its parts raise: assertion, runtime, key, network errors
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"backbone {spec.name} at {size}x{size} with weights {spec.weights}: {reason}") from error
+
+
+def normalisation(model: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation (1, 3, 1, 1) that the backbone's weights expect, for images in [0, 1]."""
+    config = getattr(model.backbone, "pretrained_cfg", {})
+    mean, std = config.get("mean", (0.5, 0.5, 0.5)), config.get("std", (0.5, 0.5, 0.5))
+    return torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+
+
+def parameter_groups(model: Classifier, spec: RunSpec) -> list[dict[str, Any]]:
+    """AdamW groups: backbone and heads, each with and without weight decay; `peak` is a group's highest learning rate."""
+    skip = getattr(model.backbone, "no_weight_decay", set)()
+    groups = []
+    for part, lr in ((model.backbone, spec.optim.lr), (model.heads, spec.optim.lr * spec.optim.head_lr_multiplier)):
+        for group in param_groups_weight_decay(part, spec.optim.weight_decay, no_weight_decay_list=tuple(skip)):
+            if group["params"]:
+                groups.append({**group, "lr": lr, "peak": lr})
+    return groups
+
+
+def edge_log_probabilities(variant: Variant, taxonomy: Taxonomy, logits: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(B, E) log p(child | parent) from the logits (B, K) of a variant's stages, in the order of `taxonomy.edges`.
+
+    `flat` marginalises: P(node) is the sum over its leaves, and the conditional is P(child) / P(parent). An only child has
+    conditional probability 1.
+    """
+    if variant == "flat":
+        return _marginal(taxonomy, logits[0].float().log_softmax(dim=1))
+    columns = {edge: column for column, edge in enumerate(taxonomy.edges)}
+    joined = torch.cat([part.float() for part in logits], dim=1)
+    edges = joined.new_zeros(len(joined), len(columns))
+    start = 0
+    for children in taxonomy.decisions.values():
+        place = [columns[child] for child in children]
+        edges[:, place] = joined[:, start : start + len(children)].log_softmax(dim=1)
+        start += len(children)
+    return edges
+
+
+def _marginal(taxonomy: Taxonomy, leaf: torch.Tensor) -> torch.Tensor:
+    below = torch.from_numpy(taxonomy.leaves_below).to(leaf.device)
+    node = leaf[:, None, :].masked_fill(~below, -torch.inf).logsumexp(dim=2)
+    total = leaf.logsumexp(dim=1, keepdim=True)
+    columns = {edge: column for column, edge in enumerate(taxonomy.edges)}
+    parents = [columns.get(taxonomy.parent_of[edge], -1) for edge in taxonomy.edges]
+    parent = torch.cat([node, total], dim=1)[:, parents]  # -1: the root's total, the last column
+    return (node - parent).clamp(max=0)

@@ -1,0 +1,61 @@
+"""Predictions of a run: log p(child | parent) of every edge for every image of a fold, each exactly once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from leukotree import decide, metrics, yamlfile
+from leukotree.data.dataset import Dataset
+from leukotree.errors import InputError
+from leukotree.taxonomy import Taxonomy
+
+IDENTITY = ["key", "patient", "source", "fold", "leaf"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Edge log-probabilities of N samples."""
+
+    rows: np.ndarray
+    """(N,) rows of the dataset's index, ascending."""
+    logp: np.ndarray
+    """(N, E) float32 log p(child | parent), in the order of `taxonomy.edges`."""
+
+    @classmethod
+    def join(cls, parts: list[tuple[np.ndarray, np.ndarray]], expected: np.ndarray) -> Predictions:
+        """Put the ranks' parts together. Raises RuntimeError unless every expected row is there exactly once."""
+        rows = np.concatenate([part[0] for part in parts])
+        logp = np.concatenate([part[1] for part in parts])
+        order = np.argsort(rows, kind="stable")
+        if not np.array_equal(rows[order], np.sort(expected)):
+            raise RuntimeError(f"evaluation saw {len(rows)} samples ({len(np.unique(rows))} different), expected {len(expected)}")
+        return cls(rows[order], logp[order])
+
+
+def write(path: Path, predictions: Predictions, dataset: Dataset) -> None:
+    """predictions.parquet: `key, patient, source, fold, leaf` and a column `logp:<child>` per edge."""
+    frame = dataset.index.iloc[predictions.rows][IDENTITY].reset_index(drop=True)
+    columns = pd.DataFrame(predictions.logp, columns=[f"logp:{edge}" for edge in dataset.taxonomy.edges])
+    yamlfile.write_atomic(path, pd.concat([frame, columns], axis=1).to_parquet(index=False))
+
+
+def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray, Taxonomy]:
+    """The identity columns, (N, E) float32 log-probabilities and the taxonomy of a run folder. Raises InputError."""
+    try:
+        frame = pd.read_parquet(folder / "predictions.parquet")
+        taxonomy = Taxonomy.from_nested(json.loads((folder / "taxonomy.json").read_text()))
+        logp = frame[[f"logp:{edge}" for edge in taxonomy.edges]].to_numpy(np.float32)
+        return frame[IDENTITY], logp, taxonomy
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder}: its predictions cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def scores(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> dict[str, float]:
+    """Accuracy and macro-F1 of the greedy decision, from (N,) true positions in `taxonomy.leaves` and (N, E) log-probabilities."""
+    predicted = decide.greedy(logp, taxonomy)
+    return {"accuracy": float((true == predicted).mean()), "macro_f1": metrics.macro_f1(true, predicted, len(taxonomy.leaves))}

@@ -1,0 +1,156 @@
+"""A run's folder: spec, environment, status, attempts and metrics. Files are the truth; the main rank writes them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from leukotree import yamlfile
+from leukotree.errors import InputError, Preempted
+from leukotree.spec import RunSpec
+from leukotree.taxonomy import Taxonomy
+
+PACKAGES = ("torch", "timm", "numpy", "webdataset", "ray", "optuna", "submitit")
+HEARTBEAT = 15.0
+"""Seconds between two writes of status.json while training."""
+
+
+class RunFolder:
+    """`<root>/<variant>-<hash>`. Open it with `opened`; only the main rank calls what writes."""
+
+    def __init__(self, root: Path, spec: RunSpec) -> None:
+        self.spec = spec
+        self.path = Path(root) / spec.run_name
+        self.checkpoints = self.path / "checkpoints"
+        self.predictions = self.path / "predictions.parquet"
+        self._metrics = self.path / "metrics.jsonl"
+        self._status: dict[str, Any] = {}
+        self._beat = 0.0
+
+    @contextlib.contextmanager
+    def opened(self, taxonomy: Taxonomy, fingerprint: str, ranks: int) -> Iterator[RunFolder]:
+        """Hold the folder for this process, and record how it ends. Raises InputError if another process holds it, or if
+        it was made by other fields or other data."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{self.path}: another process works on this run; wait for it, or end it") from None
+            self._claim(taxonomy, fingerprint)
+            attempt = {"started": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "ranks": ranks, **_slurm()}
+            with open(self.path / "attempts.jsonl", "a") as file:
+                file.write(json.dumps(attempt) + "\n")
+            try:
+                yield self
+            except GeneratorExit:  # whoever drives the run stopped it between two epochs
+                self.status(state="stopped")
+                raise
+            except (KeyboardInterrupt, Preempted):
+                self.status(state="preempted")
+                raise
+            except Exception as error:
+                self.status(state="failed", message=" ".join(str(error).split())[:500] or type(error).__name__)
+                raise
+
+    def _claim(self, taxonomy: Taxonomy, fingerprint: str) -> None:
+        spec_file, environment = self.path / "spec.yaml", self.path / "env.json"
+        if spec_file.exists() and yamlfile.load(spec_file) != self.spec.model_dump(mode="json"):
+            raise InputError(f"{spec_file}: made by another version of the defaults; move the folder away to run anew")
+        if environment.exists() and json.loads(environment.read_text()).get("dataset") != fingerprint:
+            raise InputError(f"{self.path}: the shards {self.spec.data.shards} have changed since; move it away to run anew")
+        yamlfile.write_atomic(spec_file, self.spec.dump())
+        yamlfile.write_atomic(self.path / "taxonomy.json", json.dumps(taxonomy.nested()))
+        if not environment.exists():
+            yamlfile.write_atomic(environment, json.dumps(_environment(fingerprint), indent=1))
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended with its predictions written."""
+        return read_status(self.path).get("state") == "done" and self.predictions.exists()
+
+    def status(self, **fields: Any) -> None:
+        """Replace status.json: the fields given, over those known."""
+        self._beat = time.time()
+        self._status = {**self._status, **fields, "heartbeat": self._beat}
+        yamlfile.write_atomic(self.path / "status.json", json.dumps(self._status))
+
+    def heartbeat(self, **fields: Any) -> None:
+        """`status`, at most every HEARTBEAT seconds."""
+        if time.time() - self._beat > HEARTBEAT:
+            self.status(**fields)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl; a last line that a kill cut short is left out."""
+        return read_metrics(self.path)
+
+    def append_metrics(self, rows: list[dict[str, Any]]) -> None:
+        with open(self._metrics, "a") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def truncate_metrics(self, epochs: int) -> None:
+        """Keep the rows of the first `epochs` epochs: what a kill left after its last checkpoint is trained again."""
+        rows = [row for row in self.metrics() if row["epoch"] < epochs]
+        yamlfile.write_atomic(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def drop_checkpoints(self) -> None:
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """The status of a run folder, {} where there is none."""
+    try:
+        status = json.loads((path / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, up to the first line that is not complete."""
+    rows: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError, ValueError), open(path / "metrics.jsonl") as file:
+        for line in file:
+            rows.append(json.loads(line))
+    return rows
+
+
+def _environment(fingerprint: str) -> dict[str, Any]:
+    import torch
+
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "dataset": fingerprint, "commit": _commit(), "python": platform.python_version(), "packages": versions,
+        "processor": platform.machine(), "cpus": os.cpu_count(), "gpus": gpus, **_slurm(),
+    }  # fmt: skip
+
+
+def _slurm() -> dict[str, str]:
+    return {name.lower(): os.environ[name] for name in ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID") if name in os.environ}
+
+
+def _commit() -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None

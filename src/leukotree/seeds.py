@@ -1,0 +1,22 @@
+"""Named random streams: one seed gives independent, reproducible numbers for order, augmentation, weights, ..."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+
+def sequence(seed: int, stream: str, *place: int) -> np.random.SeedSequence:
+    """The entropy of a stream such as "order" at a place such as (epoch,); equal arguments give equal numbers."""
+    return np.random.SeedSequence([seed, zlib.crc32(stream.encode()), *place])
+
+
+def generator(seed: int, stream: str, *place: int) -> np.random.Generator:
+    """A numpy generator for a stream at a place."""
+    return np.random.Generator(np.random.Philox(sequence(seed, stream, *place)))
+
+
+def integer(seed: int, stream: str, *place: int) -> int:
+    """A 63-bit seed for libraries that take one integer (torch.manual_seed)."""
+    return int(sequence(seed, stream, *place).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,225 @@
+"""RunSpec: everything that decides the bits of one run, and nothing else.
+
+Where and on how many processes it runs (`--on`, `--ranks`, `--site`) stays outside, so the same spec is the same run
+everywhere. Its hash names the run's folder; doing it again continues it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from leukotree import yamlfile
+from leukotree.errors import InputError
+
+VARIANTS = ("flat", "base", "multilabel")
+Variant = Literal["flat", "base", "multilabel"]
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys, infinities and NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class InnerFold(Strict):
+    """One fold of an inner cross-validation inside the outer training folds: train on the others, score this one."""
+
+    folds: int = Field(3, ge=2)
+    """How many inner folds."""
+    fold: int = Field(0, ge=0)
+    """The one that is scored."""
+
+    @model_validator(mode="after")
+    def _in_range(self) -> InnerFold:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} does not exist among {self.folds} folds")
+        return self
+
+
+class DataSpec(Strict):
+    shards: str = "data/phantom"
+    """Folder that `leukotree pack` wrote, relative to the current folder."""
+    test_fold: int = Field(0, ge=0)
+    """The outer fold that is never trained on."""
+    inner: InnerFold | None = None
+    """None: train on all other folds and score the test fold once. Set: the test fold is not touched."""
+
+
+class AugmentSpec(Strict):
+    crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.8, 1.0)
+    """Area of the random resized crop, as a share of the image: lowest, highest."""
+    flips: bool = True
+    """Horizontal flips, vertical flips and right-angle rotations: a smear has no up."""
+    jitter: float = Field(0.1, ge=0, le=1)
+    """Largest relative change of brightness, contrast and saturation."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentSpec:
+        if self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError("crop_scale: the lowest value stands first")
+        return self
+
+
+class BackboneSpec(Strict):
+    name: str = "vit_small_patch16_384"
+    """A timm model; `leukotree train` refuses a name that timm does not have."""
+    weights: str | None = None
+    """None (random), "hub" (timm's pretrained weights), or the path of a .pt, .pth or .safetensors file."""
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    """Stochastic depth rate."""
+
+
+class LossSpec(Strict):
+    gamma: float = Field(2.0, ge=0)
+    """Focal exponent; 0 is cross-entropy."""
+    tau: float = Field(0.5, ge=0, le=1)
+    """Class weight alpha = (inverse frequency in the training images)^tau, scaled to mean 1; 0 is no weighting."""
+    isolation: Literal["shared"] = "shared"
+    """What each level's loss may reach in `multilabel`: `shared` sums masked per-decision losses on one backbone."""
+
+
+class OptimSpec(Strict):
+    lr: float = Field(1e-4, gt=0)
+    """Peak learning rate of the backbone (AdamW)."""
+    head_lr_multiplier: float = Field(1.0, gt=0)
+    """Learning rate of the heads, as a multiple of `lr`."""
+    weight_decay: float = Field(0.05, ge=0)
+    """Decoupled weight decay; biases and norms are left out."""
+    batch_size: int = Field(32, ge=1)
+    """Global batch in images: micro batch x ranks x accumulation."""
+    epochs: int = Field(80, ge=1)
+    """Passes over the training images (of each stage)."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps with a linearly rising learning rate; a cosine to zero follows."""
+    clip: float | None = Field(None, gt=0)
+    """Largest gradient norm; None does not clip."""
+
+
+class EngineSpec(Strict):
+    strategy: Literal["ddp"] = "ddp"
+    """How ranks share the work."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """`bf16`: autocast of the forward pass; weights stay fp32."""
+    micro_batch: int | None = Field(None, ge=1)
+    """Images per rank and forward pass; None takes the whole share of the rank. Smaller accumulates gradients."""
+    compile: bool = False
+    """torch.compile the model."""
+
+
+class RunSpec(Strict):
+    """One run: a variant, its data, model, loss, optimiser and engine. Every field has a default."""
+
+    variant: Variant = "multilabel"
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seeds initial weights, order and augmentation, each through its own stream."""
+    data: DataSpec = DataSpec()
+    augment: AugmentSpec = AugmentSpec()
+    backbone: BackboneSpec = BackboneSpec()
+    loss: LossSpec = LossSpec()
+    optim: OptimSpec = OptimSpec()
+    engine: EngineSpec = EngineSpec()
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits over the fields that differ from their defaults, so that a new field with a default renames no
+        run. The run folder also stores every field, and a run whose stored fields differ is refused, not continued."""
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def run_name(self) -> str:
+        return f"{self.variant}-{self.hash}"
+
+    def dump(self) -> str:
+        """All fields as YAML."""
+        return yamlfile.dump(self.model_dump(mode="json"))
+
+    def override(self, changes: Mapping[str, Any]) -> RunSpec:
+        """A copy with dotted keys set, e.g. {"optim.lr": 1e-3}. Raises InputError for an unknown key or a bad value."""
+        return parse(RunSpec, merge(self.model_dump(mode="json"), changes), "override")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def merge(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep copy of nested mappings with dotted keys set. Raises InputError where a key passes through a plain value."""
+    merged = json.loads(json.dumps(tree))
+    for dotted, value in changes.items():
+        *way, last = dotted.split(".")
+        place = merged
+        for step in way:
+            if not isinstance(place.get(step), dict):
+                if place.get(step) is not None:
+                    raise InputError(f"{dotted}: {step!r} holds a value, not a group of keys")
+                place[step] = {}
+            place = place[step]
+        place[last] = value
+    return merged
+
+
+def parse(model: type[Model], value: Any, where: str) -> Model:
+    """Validate, or raise InputError with one line: `where`, the key, what is wrong, and the nearest known key."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: expected a mapping of keys, got {type(value).__name__}")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(step) for step in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"{where}: unknown key {key!r}{_nearest(model, first['loc'])}") from None
+        message = " ".join(first["msg"].removeprefix("Value error, ").split())
+        given = first.get("input")
+        shown = "" if isinstance(given, Mapping) else f" (got {_short(given)})"
+        raise InputError(f"{where}: {key + ': ' if key else ''}{message}{shown}") from None
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> RunSpec:
+    """A RunSpec from a YAML file and `key=value` overrides. Raises InputError naming file or override."""
+    tree = yamlfile.load(path)
+    tree = {} if tree is None else tree
+    if not isinstance(tree, Mapping):
+        raise InputError(f"{path}: expected a mapping of keys, got {type(tree).__name__}")
+    changes = parse_overrides(overrides)
+    try:
+        json.dumps(tree)
+    except (TypeError, ValueError):
+        raise InputError(f"{path}: only texts, numbers, lists and mappings may stand in a spec") from None
+    return parse(RunSpec, merge(tree, changes), str(path))
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """["optim.lr=1e-3"] -> {"optim.lr": 0.001}; values are YAML. Raises InputError for one without `=`."""
+    changes = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"override {override!r}: expected key=value, for example optim.lr=1e-3")
+        changes[key] = yamlfile.parse(text, f"override {override!r}")
+    return changes
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _nearest(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """The known key closest to an unknown one, as ", did you mean ...?"."""
+    owner: Any = model
+    for step in location[:-1]:
+        field = getattr(owner, "model_fields", {}).get(str(step))
+        owner = field.annotation if field else None
+    known = list(getattr(owner, "model_fields", {}))
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    if close:
+        return f", did you mean {close[0]!r}?"
+    return f"; known keys: {', '.join(known)}" if known else ""

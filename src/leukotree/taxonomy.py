@@ -1,0 +1,192 @@
+"""The label tree: nodes, edges, leaf paths, and which decisions exist for a leaf.
+
+A *decision* is a node with two or more children. Pruning to the leaves of a study can leave a node with one child:
+that edge stays in the tree (its conditional probability is 1) but it is no decision and has no logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leukotree import yamlfile
+from leukotree.errors import InputError
+
+PAPER: dict[str, Any] = {
+    "root": {
+        "normal": None,
+        "reactive": None,
+        "leukemia": {
+            "acute": {"ALL": None, "AML": None, "APML": None},
+            "chronic": {"CLL": None, "CML": None},
+        },
+    }
+}
+"""The tree of arXiv 2502.10899: {normal, reactive, leukemia}; {acute, chronic}; {ALL, AML, APML}; {CLL, CML}."""
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """A rooted, ragged tree of names. Build it with `from_nested`, `from_edges` or `load`; it is valid once built.
+
+    `parent_of` maps each node but the root to its parent, in preorder; all orders below follow from it.
+    """
+
+    root: str
+    parent_of: dict[str, str]
+
+    @classmethod
+    def paper(cls) -> Taxonomy:
+        """The tree of the paper, the default."""
+        return cls.from_nested(PAPER)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Taxonomy:
+        """A taxonomy from a YAML file of nested mappings with one root. Raises InputError naming the file."""
+        try:
+            return cls.from_nested(yamlfile.load(path))
+        except InputError as error:
+            message = str(error)
+            raise InputError(message if message.startswith(str(path)) else f"{path}: {message}") from error
+
+    @classmethod
+    def from_nested(cls, nested: Any) -> Taxonomy:
+        """From `{root: {child: {...}, leaf: null}}`; a list of names may stand for leaves. Raises InputError."""
+        if not isinstance(nested, Mapping) or len(nested) != 1:
+            raise InputError("taxonomy: expected one root name with its children below it")
+        edges: list[tuple[str, str]] = []
+
+        def walk(name: Any, below: Any, ancestors: tuple[int, ...]) -> None:
+            if below is None:
+                return
+            if id(below) in ancestors:
+                raise InputError(f"taxonomy: cycle at {name!r}")
+            if isinstance(below, list):
+                below = dict.fromkeys(below) if len(set(map(str, below))) == len(below) else _repeat(below)
+            if not isinstance(below, Mapping) or not below:
+                raise InputError(f"taxonomy: the children of {name!r} must be a mapping or a list of names")
+            for child, deeper in below.items():
+                edges.append((name, child))
+                walk(child, deeper, (*ancestors, id(below)))
+
+        (root, children), *_ = nested.items()
+        walk(root, children, ())
+        return cls.from_edges(edges)
+
+    @classmethod
+    def from_edges(cls, edges: Iterable[tuple[str, str]]) -> Taxonomy:
+        """From (parent, child) pairs. Raises InputError for a cycle, a name with two places, or fewer than two leaves."""
+        pairs = list(edges)
+        children: dict[str, list[str]] = {}
+        parents: dict[str, str] = {}
+        for parent, child in pairs:
+            for name in (parent, child):
+                if not isinstance(name, str) or not name.strip() or name != name.strip():
+                    raise InputError(f"taxonomy: node name {name!r} must be a non-empty text; put quotes around it")
+            if child in parents:
+                raise InputError(f"taxonomy: {child!r} stands in the tree twice; every name needs one place")
+            parents[child] = parent
+            children.setdefault(parent, []).append(child)
+        roots = [name for name in children if name not in parents]
+        if len(roots) != 1:
+            found = f"several roots {', '.join(roots)}" if roots else "a cycle, no root"
+            raise InputError(f"taxonomy: {found}; a tree has exactly one root")
+        ordered: dict[str, str] = {}
+        pending = [roots[0]]
+        while pending:
+            node = pending.pop()
+            if node in parents:
+                ordered[node] = parents[node]
+            pending.extend(reversed(children.get(node, [])))
+        if len(ordered) != len(parents):
+            raise InputError(f"taxonomy: cycle among {sorted(set(parents) - set(ordered))}")
+        if len(parents) - len([n for n in children if n in parents]) < 2:
+            raise InputError("taxonomy: a tree needs at least two leaves")
+        return cls(roots[0], ordered)
+
+    @cached_property
+    def children(self) -> dict[str, tuple[str, ...]]:
+        """Inner node -> its children, both in preorder."""
+        found: dict[str, list[str]] = {name: [] for name in self.nodes}
+        for child, parent in self.parent_of.items():
+            found[parent].append(child)
+        return {name: tuple(below) for name, below in found.items() if below}
+
+    @cached_property
+    def nodes(self) -> tuple[str, ...]:
+        """All names in preorder, the root first."""
+        return (self.root, *self.parent_of)
+
+    @cached_property
+    def edges(self) -> tuple[str, ...]:
+        """The E edges in preorder, each named by its child; `logp:<child>` is log p(child | parent)."""
+        return tuple(self.parent_of)
+
+    @cached_property
+    def leaves(self) -> tuple[str, ...]:
+        """The L leaves in preorder."""
+        return tuple(name for name in self.nodes if name not in self.children)
+
+    @cached_property
+    def decisions(self) -> dict[str, tuple[str, ...]]:
+        """Node with at least two children -> those children, in preorder."""
+        return {name: below for name, below in self.children.items() if len(below) > 1}
+
+    def path(self, leaf: str) -> tuple[str, ...]:
+        """Edges from the root to a node, that node last, the root left out. Raises InputError for an unknown name."""
+        if leaf not in self.parent_of:
+            raise InputError(f"unknown label {leaf!r}; the taxonomy has {', '.join(self.leaves)}")
+        steps = [leaf]
+        while (parent := self.parent_of[steps[-1]]) != self.root:
+            steps.append(parent)
+        return tuple(reversed(steps))
+
+    @cached_property
+    def path_matrix(self) -> np.ndarray:
+        """(L, E) bool: whether an edge lies on a leaf's path. log p(leaf) = path_matrix @ logp."""
+        return np.array([[edge in self.path(leaf) for edge in self.edges] for leaf in self.leaves])
+
+    @cached_property
+    def leaves_below(self) -> np.ndarray:
+        """(E, L) bool: whether a leaf lies at or below an edge's child."""
+        return self.path_matrix.T
+
+    @cached_property
+    def choices(self) -> np.ndarray:
+        """(L, D) int64: the child that a leaf takes at each decision, or -1 where the decision is not defined for it."""
+        table = np.full((len(self.leaves), len(self.decisions)), -1, dtype=np.int64)
+        for row, leaf in enumerate(self.leaves):
+            on_path = set(self.path(leaf))
+            for column, below in enumerate(self.decisions.values()):
+                for position, child in enumerate(below):
+                    if child in on_path:
+                        table[row, column] = position
+        return table
+
+    def prune(self, leaves: Iterable[str]) -> Taxonomy:
+        """The tree of just these leaves and their ancestors. Raises InputError if one is not a leaf here, or under two remain."""
+        wanted = set(leaves)
+        if unknown := sorted(wanted - set(self.leaves)):
+            raise InputError(f"unknown leaf {unknown[0]!r}; the taxonomy has {', '.join(self.leaves)}")
+        keep = {edge for leaf in wanted for edge in self.path(leaf)}
+        if len(wanted) < 2:
+            raise InputError(f"only the leaf {', '.join(wanted) or '(none)'} has images; a study needs at least two")
+        return Taxonomy.from_edges((parent, child) for child, parent in self.parent_of.items() if child in keep)
+
+    def nested(self) -> dict[str, Any]:
+        """The form that `from_nested` reads, for JSON and YAML."""
+
+        def below(name: str) -> dict[str, Any] | None:
+            return {child: below(child) for child in self.children[name]} if name in self.children else None
+
+        return {self.root: below(self.root)}
+
+
+def _repeat(names: list[Any]) -> Any:
+    twice = next(name for name in names if names.count(name) > 1)
+    raise InputError(f"taxonomy: {twice!r} stands in the tree twice; every name needs one place")

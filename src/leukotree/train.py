@@ -1,0 +1,113 @@
+"""run(spec): from a spec file to a run folder with predictions. The same function inline, under ranks, in a job, in a trial."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leukotree import predictions
+from leukotree.data import folds
+from leukotree.data.dataset import Dataset
+from leukotree.engine import Engine, Runtime, start
+from leukotree.errors import InputError
+from leukotree.model import check_backbone
+from leukotree.runfolder import RunFolder
+from leukotree.spec import RunSpec
+from leukotree.trainer import Trainer
+
+__all__ = ["RunResult", "Runtime", "check", "lockstep", "run"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended. `metrics` holds accuracy and macro_f1 of the evaluated fold, computed from its predictions."""
+
+    folder: Path
+    state: str
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def check(spec: RunSpec, ranks: int = 1) -> None:
+    """Everything that can be known before a run is queued. Raises InputError: unknown backbone, missing shards, a fold that
+    does not exist, a batch that the ranks do not divide."""
+    batch, micro = spec.optim.batch_size, spec.engine.micro_batch
+    if batch % ranks:
+        raise InputError(f"optim.batch_size: {batch} images do not divide over {ranks} ranks; use a multiple of {ranks}")
+    if micro and batch // ranks % micro:
+        raise InputError(f"engine.micro_batch: {micro} does not divide the {batch // ranks} images of a rank")
+    check_backbone(spec.backbone)
+    dataset = Dataset.open(spec.data.shards)
+    train_rows, eval_rows = folds.split(dataset.index, spec.data)
+    for name, rows in (("train on", train_rows), ("score", eval_rows)):
+        if not len(rows):
+            raise InputError(f"data: test_fold {spec.data.test_fold} leaves no images to {name}")
+
+
+def run(spec: RunSpec, root: Path, runtime: Runtime = Runtime()) -> RunResult:  # noqa: B008 - frozen
+    """Train and score one spec in `root/<variant>-<hash>`; continue it if it was begun, return at once if it is done.
+
+    Every rank calls it. The test fold (or the inner fold, if the spec names one) is scored once, after the last epoch.
+    """
+    folder = RunFolder(root, spec)
+    if not folder.done:
+        for _ in lockstep([spec], root, runtime, each_epoch=False):
+            pass
+    frame, logp, taxonomy = predictions.read(folder.path)
+    true = np.array([taxonomy.leaves.index(leaf) for leaf in frame["leaf"]])
+    return RunResult(folder.path, "done", predictions.scores(true, logp, taxonomy))
+
+
+def lockstep(
+    specs: Sequence[RunSpec], root: Path, runtime: Runtime = Runtime(), *, each_epoch: bool = True  # noqa: B008 - frozen
+) -> Iterator[dict[str, Any]]:
+    """Train several runs, such as the inner folds of one trial, epoch by epoch.
+
+    Yields {"epoch", "macro_f1" (mean over the runs), "folds" (each run's)} after each epoch; epochs that an earlier call
+    finished are replayed from the run folders first. With each_epoch=False runs are scored only after their last epoch,
+    and "macro_f1" is left out before it.
+    """
+    for spec in specs:
+        check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1)))
+    with start(runtime) as engine, contextlib.ExitStack() as stack:
+        trainers = [stack.enter_context(contextlib.closing(_epochs(spec, root, engine, runtime, each_epoch))) for spec in specs]
+        for epoch, scores in enumerate(zip(*trainers, strict=True)):
+            known = [score for score in scores if score is not None]
+            mean = {"macro_f1": float(np.mean(known)), "folds": known} if len(known) == len(scores) else {}
+            yield {"epoch": epoch + 1, **mean}
+
+
+def _epochs(spec: RunSpec, root: Path, engine: Engine, runtime: Runtime, each_epoch: bool) -> Iterator[float | None]:
+    """Macro-F1 (or None where it was not measured) of each epoch of one run: those on record, then those it trains."""
+    folder, dataset = RunFolder(root, spec), Dataset.open(spec.data.shards)
+    finished = engine.gather(folder.done)[0]
+    holds = folder.opened(dataset.taxonomy, dataset.fingerprint, engine.world) if engine.is_main and not finished else None
+    with holds or contextlib.nullcontext():
+        engine.barrier()
+        # A finished run may have lost its checkpoints on purpose; its record is complete.
+        trainer = None if finished else Trainer(spec, folder, dataset, engine, runtime)
+        begin = trainer.resume() if trainer else spec.optim.epochs
+        if trainer and begin == spec.optim.epochs:  # killed between the last checkpoint and the predictions
+            trainer.score()
+            trainer.finish()
+        yield from _recorded(folder, begin)
+        if trainer is None:
+            return
+        with trainer.progress(begin):
+            for epoch in range(begin, spec.optim.epochs):
+                last = epoch == spec.optim.epochs - 1
+                score = trainer.epoch(epoch, evaluate=each_epoch or last)
+                if last:
+                    trainer.finish()
+                yield score
+
+
+def _recorded(folder: RunFolder, epochs: int) -> Iterator[float | None]:
+    scores = {row["epoch"]: row.get("macro_f1") for row in folder.metrics() if row["kind"] == "epoch"}
+    for epoch in range(epochs):
+        yield scores.get(epoch)

@@ -1,0 +1,369 @@
+"""A real SLURM on one machine: two hosts, n1 and n2, with accounting. Needs root. Only the standard library.
+
+    python3 tests/cluster/slurm.py up       boots it if it is not up, prints the `export SLURM_CONF=...` line to use
+    python3 tests/cluster/slurm.py down     stops what `up` started
+    python3 tests/cluster/slurm.py status   exit code 0 if it is up
+
+Each host is a slurmd in a network, UTS, PID and mount namespace of its own, at a bridge: the jobs on n1 see neither
+n2's processes nor its ports, as on two machines. Everything else is shared, so any folder is a shared file system.
+All files lie in one folder; the system's own SLURM, munge and MariaDB are not touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(tempfile.gettempdir()) / "leukotree-slurm"
+PACKAGES = {
+    "slurmctld": "slurm-wlm",
+    "slurmd": "slurm-wlm",
+    "sbatch": "slurm-wlm",
+    "munged": "munge",
+    "slurmdbd": "slurmdbd",
+    "mariadbd": "mariadb-server",
+    "ip": "iproute2",
+}
+BRIDGE = "lt-br"
+NETWORK = "10.77.0"
+HOSTS = {"n1": f"{NETWORK}.11", "n2": f"{NETWORK}.12"}
+CONTROLLER = f"{NETWORK}.1"
+CPUS = 4
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class ClusterError(RuntimeError):
+    """The test SLURM cannot run here. The message is one line that says what is missing."""
+
+
+SLURM_CONF = """\
+ClusterName=leukotree
+SlurmctldHost={controller_name}({controller})
+SlurmctldPort=17817
+SlurmdPort=17818
+SlurmUser=root
+AuthType=auth/munge
+CredType=cred/munge
+# cred_expire also is how long a requeued job waits (BeginTime); the default holds it for two minutes.
+AuthInfo=socket={folder}/munge.socket,cred_expire=10
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+# config_overrides: hosts may declare more CPUs and memory than the machine has.
+SlurmdParameters=config_overrides
+ReturnToService=2
+JobRequeue=1
+KillWait=10
+MaxArraySize=101
+MinJobAge=3600
+SchedulerParameters=sched_interval=2,batch_sched_delay=1,bf_interval=2
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=5
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost={controller}
+AccountingStoragePort=17819
+# Not a password: the socket of munge for connections to slurmdbd, which ignore AuthInfo.
+AccountingStoragePass={folder}/munge.socket
+{nodes}
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+SLURMDBD_CONF = """\
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+DbdHost={controller_name}
+DbdAddr={controller}
+DbdPort=17819
+SlurmUser=root
+LogFile={folder}/slurmdbd.log
+PidFile={folder}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=root
+StorageLoc=slurm_acct_db
+"""
+
+
+def process_start(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if there is none. Tells a process from a later one of the same pid."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def wait_for(what: str, ready: Callable[[], bool], seconds: float = 40) -> None:
+    """Poll until `ready()`. Raises ClusterError naming `what` after `seconds`."""
+    end = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > end:
+            raise ClusterError(f"{what}: not ready after {seconds:.0f} s")
+        time.sleep(0.1)
+
+
+def command(*words: str, **options) -> subprocess.CompletedProcess[str]:
+    """Run to its end, output kept as text. Raises ClusterError with the last line of its stderr if it fails."""
+    done = subprocess.run(words, capture_output=True, text=True, **options)
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise ClusterError(f"{' '.join(words[:4])}: {last}")
+    return done
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """The test cluster whose files lie in `folder`."""
+
+    folder: Path = FOLDER
+
+    @property
+    def conf(self) -> Path:
+        return self.folder / "slurm.conf"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The current environment with what SLURM's commands need, and with nothing of a job that we may be in."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "SRUN"))}
+        return clean | {"SLURM_CONF": str(self.conf), "PATH": f"{clean.get('PATH', '')}:{SYSTEM_PATH}"}
+
+    def run(self, *words: str, **options) -> str:
+        """Standard output of a command that talks to this cluster. Raises ClusterError if it fails."""
+        return command(*words, env=options.pop("env", self.environment), **options).stdout
+
+    def up(self) -> bool:
+        """Boot the cluster unless it is up; True if it had to be booted. Raises ClusterError where that is not possible."""
+        if os.geteuid() != 0:
+            raise ClusterError("the test SLURM needs root")
+        self._make_folder()
+        with self._lock():
+            if self.is_up():
+                return False
+            self._stop()
+            self._install()
+            try:
+                self._boot()
+            except (ClusterError, OSError):
+                self._stop()
+                raise
+            return True
+
+    def down(self) -> None:
+        """Stop what `up` started, and remove its files. Doing it again is fine."""
+        if not self.folder.exists():
+            return
+        with self._lock():
+            self._stop()
+            shutil.rmtree(self.folder)
+
+    def is_up(self) -> bool:
+        """Whether all processes run and both hosts answer."""
+        started = self._started()
+        if len(started) != 4 + len(HOSTS) or any(process_start(pid) != start for pid, start in started):
+            return False
+        return self._hosts_ready()
+
+    def _make_folder(self) -> None:
+        """A folder of our own: somebody else's (or a link) of this name is refused, as root writes keys into it."""
+        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if self.folder.is_symlink() or self.folder.stat().st_uid != os.geteuid():
+            raise ClusterError(f"{self.folder}: belongs to somebody else; remove it, or set TMPDIR to another place")
+        self.folder.chmod(0o755)
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        with open(self.folder / "lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @staticmethod
+    def _install() -> None:
+        missing = sorted({package for name, package in PACKAGES.items() if not shutil.which(name, path=SYSTEM_PATH)})
+        if not missing:
+            return
+        if not shutil.which("apt-get"):
+            raise ClusterError(f"packages missing and no apt-get to install them: {' '.join(missing)}")
+        # Debian starts a service when it installs one; this policy lets it not, and is taken back.
+        policy = Path("/usr/sbin/policy-rc.d")
+        ours = not policy.exists()
+        if ours:
+            policy.write_text("#!/bin/sh\nexit 101\n")
+            policy.chmod(0o755)
+        try:
+            environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+            command("apt-get", "update", "-qq", env=environment)
+            command("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, env=environment)
+        finally:
+            if ours:
+                policy.unlink()
+
+    def _boot(self) -> None:
+        self._write_files()
+        self._make_network()
+        self._start("munged", "munged", "--foreground", "--force", "--num-threads=4", f"--key-file={self.folder}/munge.key",
+                    f"--socket={self.folder}/munge.socket", f"--pid-file={self.folder}/munge.pid",
+                    f"--log-file={self.folder}/munged.log", f"--seed-file={self.folder}/munge.seed")  # fmt: skip
+        self._start_database()
+        wait_for("munged", (self.folder / "munge.socket").exists)
+        self._start("slurmdbd", "slurmdbd", "-D")
+        # The cluster has to be in the books before slurmctld, or its first jobs are not recorded.
+        wait_for("slurmdbd", lambda: self._succeeds("sacctmgr", "-i", "add", "cluster", "leukotree") or self._booked())
+        self._start("slurmctld", "slurmctld", "-D", "-i", "-f", str(self.conf))
+        for host in HOSTS:
+            self._start_host(host)
+        wait_for("hosts", self._hosts_ready)
+
+    def _write_files(self) -> None:
+        for name in ("state", "db", *(f"spool-{host}" for host in HOSTS)):
+            (self.folder / name).mkdir(mode=0o755, exist_ok=True)
+        key = self.folder / "munge.key"
+        key.touch(mode=0o600)
+        key.write_bytes(os.urandom(128))
+        values = {"folder": self.folder, "controller": CONTROLLER, "controller_name": os.uname().nodename}
+        nodes = "\n".join(f"NodeName={h} NodeAddr={a} CPUs={CPUS} RealMemory=16000 State=UNKNOWN" for h, a in HOSTS.items())
+        self.conf.write_text(SLURM_CONF.format(nodes=nodes, **values))
+        dbd = self.folder / "slurmdbd.conf"  # slurmdbd looks for it beside slurm.conf
+        dbd.touch(mode=0o600)
+        dbd.write_text(SLURMDBD_CONF.format(**values))
+        lines = [f"127.0.0.1 localhost\n{CONTROLLER} {values['controller_name']}", *(f"{a} {h}" for h, a in HOSTS.items())]
+        (self.folder / "hosts").write_text("\n".join(lines) + "\n")
+
+    @staticmethod
+    def _make_network() -> None:
+        command("ip", "link", "add", BRIDGE, "type", "bridge")
+        command("ip", "addr", "add", f"{CONTROLLER}/24", "dev", BRIDGE)
+        command("ip", "link", "set", BRIDGE, "up")
+        for host, address in HOSTS.items():
+            space, outside = f"lt-{host}", f"lt-{host}"
+            command("ip", "netns", "add", space)
+            command("ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", space)
+            command("ip", "link", "set", outside, "master", BRIDGE, "up")
+            command("ip", "-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
+            command("ip", "-n", space, "link", "set", "eth0", "up")
+            command("ip", "-n", space, "link", "set", "lo", "up")
+
+    def _start_database(self) -> None:
+        data, socket = self.folder / "db", self.folder / "db.socket"
+        command("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db",
+                "--auth-root-authentication-method=socket", "--auth-root-socket-user=root", env=self.environment)  # fmt: skip
+        self._start("mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={socket}",
+                    f"--pid-file={self.folder}/db.pid", "--skip-networking", "--innodb-buffer-pool-size=64M",
+                    "--innodb-lock-wait-timeout=900", "--innodb-flush-log-at-trx-commit=0")  # fmt: skip
+        wait_for("mariadbd", socket.exists)
+
+    def _start_host(self, host: str) -> None:
+        """A slurmd with namespaces of its own.
+
+        nsenter instead of `ip netns exec`, which mounts /sys anew so that slurmd misses the cgroups. The shell is the
+        host's process 1: it reaps the orphans of jobs. When `unshare` is killed the host dies with all its processes.
+        """
+        boot = f"hostname {host} && mount --bind {self.folder}/hosts /etc/hosts && slurmd -D -N {host} -f {self.conf}; exit 1"
+        self._start(f"slurmd-{host}", "nsenter", f"--net=/run/netns/lt-{host}", "unshare", "--uts", "--pid", "--mount", "--fork",
+                    "--kill-child", "--mount-proc", "bash", "-c", boot)  # fmt: skip
+
+    def _start(self, name: str, *words: str) -> None:
+        """Start a daemon in the background and record it, so that `down` stops this process and no other."""
+        # MYSQL_UNIX_PORT: slurmdbd has no setting for the database's socket, its client library reads this.
+        environment = self.environment | {"MYSQL_UNIX_PORT": str(self.folder / "db.socket")}
+        with open(self.folder / f"{name}.out", "ab") as output:
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
+                                       cwd=self.folder, start_new_session=True)  # fmt: skip
+        with open(self.folder / "processes", "a") as file:
+            file.write(json.dumps([process.pid, process_start(process.pid)]) + "\n")
+
+    def _started(self) -> list[tuple[int, int]]:
+        """(pid, start time) of each process that `up` started, in that order."""
+        try:
+            lines = (self.folder / "processes").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [tuple(json.loads(line)) for line in lines]
+
+    def _stop(self) -> None:
+        """End the recorded processes, the last one first, then remove namespaces and bridge."""
+        for number, (pid, start) in enumerate(reversed(self._started())):
+            is_host = number < len(HOSTS)  # `unshare` ignores SIGTERM while it waits for its child
+            self._end(pid, start, signal.SIGKILL if is_host else signal.SIGTERM)
+        (self.folder / "processes").unlink(missing_ok=True)
+        for host in HOSTS:
+            subprocess.run(["ip", "netns", "delete", f"lt-{host}"], capture_output=True)
+        subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True)
+        for name in ("munge.socket", "db.socket", "db", "state"):
+            path = self.folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _end(pid: int, start: int, how: signal.Signals) -> None:
+        for number in (how, signal.SIGKILL):
+            if process_start(pid) != start:
+                return
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+            with contextlib.suppress(ClusterError):
+                wait_for(f"process {pid}", lambda: process_start(pid) != start, 15)
+
+    def _succeeds(self, *words: str) -> bool:
+        try:
+            self.run(*words, timeout=30)
+        except (ClusterError, subprocess.TimeoutExpired):
+            return False
+        return True
+
+    def _booked(self) -> bool:
+        """Whether slurmdbd knows the cluster."""
+        try:
+            return "leukotree" in self.run("sacctmgr", "-n", "-P", "show", "cluster", "format=cluster")
+        except ClusterError:
+            return False
+
+    def _hosts_ready(self) -> bool:
+        try:
+            states = self.run("sinfo", "-h", "-N", "-o", "%T", timeout=30).split()
+        except (ClusterError, subprocess.TimeoutExpired):
+            return False
+        return len(states) == len(HOSTS) and all(state.rstrip("-+") in {"idle", "mixed", "allocated", "completing"} for state in states)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["up", "down", "status"])
+    action = parser.parse_args().action
+    cluster = Slurm()
+    try:
+        if action == "up":
+            cluster.up()
+        if action == "down":
+            cluster.down()
+            return 0
+    except (ClusterError, OSError) as error:
+        print(f"test SLURM: {error}", file=sys.stderr)
+        return 1
+    if not cluster.is_up():
+        print("test SLURM: not up", file=sys.stderr)
+        return 1
+    print(f"export SLURM_CONF={cluster.conf}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
