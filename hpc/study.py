@@ -47,9 +47,8 @@ class Axis(Strict):
     def _sound(self) -> Axis:
         if sum(form is not None for form in (self.uniform, self.loguniform, self.choice)) != 1:
             raise ValueError("give exactly one of uniform: [lo, hi], loguniform: [lo, hi] or choice: [...]")
-        bounds = self.uniform or self.loguniform
-        if bounds and bounds[0] >= bounds[1]:
-            raise ValueError(f"the lowest value {bounds[0]:g} must be below the highest {bounds[1]:g}")
+        if self.choice is None and self.bounds[0] >= self.bounds[1]:
+            raise ValueError(f"the lowest value {self.bounds[0]:g} must be below the highest {self.bounds[1]:g}")
         if self.loguniform and self.loguniform[0] <= 0:
             raise ValueError(f"loguniform needs a lowest value above 0, not {self.loguniform[0]:g}")
         if self.choice and len({repr(value) for value in self.choice}) < len(self.choice):
@@ -57,11 +56,18 @@ class Axis(Strict):
         return self
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """Lowest and highest value of a range."""
+        bounds = self.uniform or self.loguniform
+        assert bounds is not None, "a choice has no bounds"
+        return bounds
+
+    @property
     def samples(self) -> list[Scalar]:
         """Every choice; of a range both ends and a point between, which an integer field refuses."""
         if self.choice is not None:
             return list(self.choice)
-        low, high = self.uniform or self.loguniform or (0.0, 0.0)
+        low, high = self.bounds
         return [low, low + (high - low) / math.e, high]
 
 
@@ -84,7 +90,7 @@ class Search(Strict):
     """How many of the best configurations are to be scored again on fresh seeds; the sweep itself does not do it."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seeds the sampler, the same for every variant."""
-    space: dict[str, Axis] = {}
+    space: dict[str, Axis] = {}  # noqa: RUF012 - pydantic copies it
     """Dotted key of the run spec -> its values."""
 
 
@@ -102,26 +108,28 @@ class Study(Strict):
     """Name of the study and of its folder."""
     base: RunSpec = RunSpec()
     """What every run shares."""
-    variants: Annotated[list[Variant], Field(min_length=1)] = list(VARIANTS)
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = VARIANTS
+    """Each gets its own search, of the same size."""
     folds: FoldCounts = FoldCounts()
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)] = [0]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
     """One run per outer fold and seed; trials use the first."""
     search: Search = Search()
-    grid: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = {}
+    grid: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = {}  # noqa: RUF012 - pydantic copies it
     """Dotted key of the run spec -> values of an ablation."""
 
     @model_validator(mode="after")
     def _sound(self) -> Study:
-        for name, values in (("variants", self.variants), ("seeds", self.seeds)):
+        for name in ("variants", "seeds"):
+            values = getattr(self, name)
             if len(set(values)) < len(values):
-                raise ValueError(f"{name}: a value stands twice in {values}")
+                raise ValueError(f"{name}: a value stands twice in {list(values)}")
         for key in ("variant", "seed"):
             if key in self.base.model_fields_set:
                 raise ValueError(f"base.{key}: {_DECIDED[key]}; leave it out")
         if self.base.data.inner is not None:
             raise ValueError("base.data.inner: the study's `folds` decides it; leave it out")
         if self.base.data.test_fold >= self.folds.outer:
-            raise ValueError(f"base.data.test_fold: fold {self.base.data.test_fold} does not exist among {self.folds.outer} outer folds")
+            raise ValueError(f"base.data.test_fold: {self.base.data.test_fold} does not exist, folds.outer is {self.folds.outer}")
         for key, axis in self.search.space.items():
             self._try(f"search.space.{key}", key, axis.samples)
         for key, values in self.grid.items():
@@ -154,6 +162,14 @@ class Study(Strict):
         """Epochs before ASHA may stop a trial."""
         optim = self.base.optim
         return self.search.grace or math.ceil(0.15 * optim.epochs) + math.ceil(optim.warmup * optim.epochs)
+
+    def require_search(self) -> Search:
+        """The search. Raises InputError if there is nothing to search."""
+        if not self.search.trials:
+            raise InputError(f"study {self.study!r}: no trials; set search.trials to 1 or more")
+        if not self.search.space:
+            raise InputError(f"study {self.study!r}: search.space is empty; name at least one key of the run spec")
+        return self.search
 
     def spec(self, variant: str, chosen: Mapping[str, Any], test_fold: int, seed: int, inner: InnerFold | None = None) -> RunSpec:
         """One run with the chosen dotted values. Raises InputError for a value that RunSpec refuses."""
@@ -220,21 +236,7 @@ def _plain(tree: Mapping[Any, Any], where: str) -> None:
         elif isinstance(value, list):
             pending += value
         elif not isinstance(value, Scalar):
-            raise InputError(f"{where}: {value}: only texts, numbers, lists and mappings may stand in a study; put quotes around it")
-
-
-def best(study: Study) -> dict[str, dict[str, Any]]:
-    """variant -> the chosen dotted values, from each `best.yaml`. Raises InputError where the search has not ended."""
-    chosen = {}
-    for variant in study.variants:
-        path = study.search_folder(variant) / "best.yaml"
-        if not path.exists():
-            raise InputError(f"{path}: missing; run `leukotree sweep` on this study first")
-        found = yamlfile.load(path)
-        if not isinstance(found, Mapping) or not isinstance(found.get("chosen"), Mapping):
-            raise InputError(f"{path}: has no `chosen` values; remove it and run `leukotree sweep` again")
-        chosen[variant] = dict(found["chosen"])
-    return chosen
+            raise InputError(f"{where}: {value}: only texts, numbers, lists and mappings may stand in a study")
 
 
 def check(study: Study, ranks: int = 1) -> None:
@@ -248,11 +250,9 @@ def check(study: Study, ranks: int = 1) -> None:
     shards = study.base.data.shards
     folds = Dataset.open(shards).folds
     if folds != study.folds.outer:
-        raise InputError(f"{shards}: packed with {folds} folds, the study asks for folds.outer {study.folds.outer}; make them equal")
-    # One corner per value: what train.check looks at does not depend on two searched keys at once.
-    corners: list[dict[str, Scalar]] = [{}]
-    corners += [{key: value} for key, axis in study.search.space.items() for value in axis.choice or ()]
-    for variant in study.variants:
-        for corner in corners:
-            train.check(study.trial_specs(variant, corner)[0])
-            train.check(study.spec(variant, corner, study.base.data.test_fold, study.seeds[0]), ranks)
+        raise InputError(f"{shards}: packed with {folds} folds, but folds.outer is {study.folds.outer}; make them equal")
+    # One corner per value: what train.check looks at does not depend on two searched keys at once, nor on the variant.
+    corners = [(study.variants[0], {key: value}) for key, axis in study.search.space.items() for value in axis.choice or ()]
+    for variant, corner in [*((variant, {}) for variant in study.variants), *corners]:
+        train.check(study.trial_specs(variant, corner)[0])
+        train.check(study.spec(variant, corner, study.base.data.test_fold, study.seeds[0]), ranks)

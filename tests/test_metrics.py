@@ -72,7 +72,7 @@ def test_decision_accuracy_is_conditional_on_reaching_the_node(seed):
         for row, leaf in zip(logp, true, strict=True):
             on_path = [child for child in children if child in PAPER.path(PAPER.leaves[leaf])]
             if on_path:
-                right.append(max(children, key=lambda c: row[PAPER.edges.index(c)]) == on_path[0])  # noqa: B023
+                right.append(max(children, key=lambda c: row[PAPER.edges.index(c)]) == on_path[0])
         assert found[node].n == len(right)
         assert not right or found[node].value == pytest.approx(np.mean(right))
 

@@ -85,7 +85,7 @@ def decision_accuracy(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) ->
     scores = {}
     for column, (node, children) in enumerate(taxonomy.decisions.items()):
         defined = wanted[:, column] >= 0
-        chosen = logp[np.ix_(defined, [edge[child] for child in children])].argmax(axis=1)
+        chosen = logp[defined][:, [edge[child] for child in children]].argmax(axis=1)
         scores[node] = _share(chosen == wanted[defined, column])
     return scores
 
@@ -125,7 +125,7 @@ def by_patient(patient: Sequence[str], true: np.ndarray, logp: np.ndarray, taxon
     leaf_logp, voted = decide.leaf_logp(logp, taxonomy), decide.greedy(logp, taxonomy)
     predicted = np.zeros(len(keys), dtype=np.int64)
     if len(keys) and rule == "mode":
-        predicted = np.array([_mode(voted[rows], leaf_logp[rows]) for rows in members])
+        predicted = np.fromiter((_mode(voted[rows], leaf_logp[rows]) for rows in members), np.int64, len(keys))
     elif len(keys):
         mean = _log_mean if rule == "mean_probability" else _mean_log
         predicted = _top_down(np.stack([mean(leaf_logp[rows]) for rows in members]), taxonomy)

@@ -86,7 +86,7 @@ def check_backbone(backbone: BackboneSpec) -> None:
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
         raise InputError(f"backbone.name: timm has no model {backbone.name!r}" + (f"; near: {', '.join(close)}" if close else ""))
-    if backbone.weights == "hub" and not timm.models.get_pretrained_cfg(backbone.name, allow_unregistered=False):
+    if backbone.weights == "hub" and not timm.models.is_model_pretrained(backbone.name):
         raise InputError(f"backbone.weights: timm knows no pretrained weights {backbone.name!r}; use null or a file")
     if backbone.weights not in (None, "hub") and not Path(str(backbone.weights)).is_file():
         raise InputError(f"backbone.weights: no file {backbone.weights!r}; use null, hub, or the path of a weights file")

@@ -46,10 +46,10 @@ def _affine(numbers: torch.Tensor, spec: AugmentSpec) -> torch.Tensor:
     area, ratio, x, y, hflip, vflip, quarter = numbers[:, :7].unbind(1)
     low, high = spec.crop_scale
     area = low + (high - low) * area
-    # A full-size crop has no room for another aspect ratio; otherwise width x height = area with the longer side capped at 1.
-    half_log_ratio = (2 * ratio - 1) * math.log(RATIO) / 2
-    width = (area.sqrt() * half_log_ratio.exp()).clamp(max=1)
-    height = (area.sqrt() * (-half_log_ratio).exp()).clamp(max=1)
+    # A window of area a fits into the image for aspect ratios in [a, 1/a] only.
+    room = -area.log()
+    log_ratio = torch.maximum(torch.minimum((2 * ratio - 1) * math.log(RATIO), room), -room)
+    width, height = (area.log() + log_ratio).div(2).exp(), (area.log() - log_ratio).div(2).exp()
     shift = torch.stack([(2 * x - 1) * (1 - width), (2 * y - 1) * (1 - height)], dim=1)
     window = torch.diag_embed(torch.stack([width, height], dim=1))
     if spec.flips:

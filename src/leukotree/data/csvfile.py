@@ -46,9 +46,21 @@ def read(path: str | Path, required: Sequence[str] = ()) -> Table:
     return Table({name: [record[i] for record in records] for i, name in enumerate(header)}, lines)
 
 
+def lookup(path: str | Path, key: str, value: str) -> dict[str, str]:
+    """One column of a CSV by another, both stripped. Raises InputError as `read`, and for a key with two values."""
+    table = read(path, (key, value))
+    found: dict[str, str] = {}
+    for name, text, line in zip(table.columns[key], table.columns[value], table.lines, strict=True):
+        name, text = name.strip(), text.strip()
+        if found.setdefault(name, text) != text:
+            raise InputError(f"{path} row {line}: {name!r} is {text!r} here but {found[name]!r} above")
+    return found
+
+
 def check_columns(path: str | Path, names: Sequence[str], required: Sequence[str]) -> None:
     """Raises InputError if a required column is missing or any name stands twice."""
     if missing := [name for name in required if name not in names]:
-        raise InputError(f"{path}: missing column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, names)) or 'none'}")
+        present = ", ".join(map(repr, names)) or "none"
+        raise InputError(f"{path}: missing column {', '.join(map(repr, missing))}; it has {present}")
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
         raise InputError(f"{path}: column {twice[0]!r} stands in the header twice")

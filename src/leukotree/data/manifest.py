@@ -8,7 +8,7 @@
 | `source`  | where the image comes from: a data set, a hospital, a scanner |
 | `mask`    | optional: path of a mask of the white cell, relative like `image` |
 | `group`   | optional: what the folds keep together, `patient`, `slide` or `image`; by default `patient` where there is an id |
-| `root`    | optional: the folder, relative to the manifest, that the paths of the row stay inside; by default the manifest's own |
+| `root`    | optional: the folder, relative to the manifest, that the row's paths stay inside; by default the manifest's own |
 
 Further columns are ignored.
 """
@@ -47,8 +47,8 @@ def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
         raise InputError(f"{path}: no rows; a manifest has at least one image")
     for column in ("leaf", "patient", "source", "group"):
         frame[column] = frame[column].str.strip()
-    for column in ("image", "leaf", "source"):
-        _refuse(path, frame, frame[column] == "", lambda row, column=column: f"{column} is empty")
+    filled = ["image", "leaf", "source"]
+    _refuse(path, frame, (frame[filled] == "").any(axis=1), lambda row: f"{next(c for c in filled if not row[c])} is empty")
     unknown = ~frame["leaf"].isin(taxonomy.leaves)
     _refuse(path, frame, unknown, lambda row: f"unknown leaf {row['leaf']!r}; the taxonomy has {', '.join(taxonomy.leaves)}")
     _group(path, frame)
@@ -68,7 +68,7 @@ def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None)
     path = Path(path)
     base = os.path.realpath(path.parent)
     home = os.path.realpath(root) if root is not None else base
-    table = frame[[name for name in (*REQUIRED, "group", "mask") if name in frame]].fillna("").astype(str)
+    table = frame[[*REQUIRED, *(name for name in ("group", "mask") if name in frame)]].fillna("").astype(str)
     for column in table.columns.intersection(["image", "mask"]):
         table[column] = [os.path.relpath(os.path.join(home, text), base) if text else "" for text in table[column]]
     if home != base:
@@ -121,9 +121,10 @@ def _group(path: Path, frame: pd.DataFrame) -> None:
     """Fill in and check the column `group`, in place."""
     default = frame["patient"].map(lambda patient: "patient" if patient else "image")
     frame["group"] = frame["group"].where(frame["group"] != "", default)
-    _refuse(path, frame, ~frame["group"].isin(GROUPS), lambda row: f"unknown group {row['group']!r}; it is one of {', '.join(GROUPS)}")
+    unknown = ~frame["group"].isin(GROUPS)
+    _refuse(path, frame, unknown, lambda row: f"unknown group {row['group']!r}; it is one of {', '.join(GROUPS)}")
     nameless = (frame["group"] != "image") & (frame["patient"] == "")
-    _refuse(path, frame, nameless, lambda row: f"group is {row['group']!r} but patient is empty; give the id, or make the group image")
+    _refuse(path, frame, nameless, lambda row: f"group is {row['group']!r} but patient is empty; give its id, or group by image")
 
 
 def _locate(path: Path, frame: pd.DataFrame) -> None:
@@ -168,7 +169,7 @@ def _refuse_faults(path: Path, frame: pd.DataFrame, column: str, faults: pd.Seri
 
     _refuse(path, frame, faults == "absolute", lambda row: f"{value(row)} is absolute; write it relative to the manifest")
     _refuse(path, frame, faults == "outside", outside)
-    _refuse(path, frame, faults == "missing", lambda row: f"{value(row)} is not a file in {base}")
+    _refuse(path, frame, faults == "missing", lambda row: f"{value(row)} is not a file; paths start at {base}")
 
 
 def _refuse(path: Path, frame: pd.DataFrame, bad: pd.Series, message: Callable[[pd.Series], str]) -> None:
@@ -176,4 +177,4 @@ def _refuse(path: Path, frame: pd.DataFrame, bad: pd.Series, message: Callable[[
     if bad.any():
         first = frame[bad].iloc[0]
         rest = int(bad.sum()) - 1
-        raise InputError(f"{path} row {first['row']}: {message(first)}" + (f" (and {rest} more rows like it)" if rest else ""))
+        raise InputError(f"{path} row {first['row']}: {message(first)}" + (f" (and {rest} more)" if rest else ""))

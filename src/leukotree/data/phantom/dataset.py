@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from leukotree.data.phantom.paint import draw
+from leukotree.data.phantom.draw import draw
 from leukotree.data.phantom.slide import Slide
 from leukotree.errors import InputError
 from leukotree.taxonomy import Taxonomy
@@ -25,6 +25,25 @@ from leukotree.yamlfile import write_atomic
 IDENTITY = "phantom.json"
 DRAWING = 1
 """Version of the pictures: raise it when the same seed draws something else, so that no set mixes two."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a set."""
+
+    patient: int
+    image: int
+    leaf: str
+
+    @property
+    def patient_id(self) -> str:
+        """Name of the patient and of its folder."""
+        return f"P{self.patient:03d}"
+
+    @property
+    def files(self) -> tuple[str, str]:
+        """Paths of the image and the mask, relative to the manifest, with forward slashes."""
+        return f"images/{self.patient_id}/{self.image:03d}.jpg", f"masks/{self.patient_id}/{self.image:03d}.png"
 
 
 @dataclass(frozen=True)
@@ -56,29 +75,13 @@ class Plan:
                 yield Row(patient, image, leaves[patient % len(leaves)])
 
 
-@dataclass(frozen=True)
-class Row:
-    """One image of a set."""
+def write(
+    out: Path, patients: int = 42, per_patient: int = 24, size: int = 384, seed: int = 0, workers: int | None = None
+) -> Path:
+    """Draw a phantom set into the folder `out` and return its manifest's path; `workers` counts processes.
 
-    patient: int
-    image: int
-    leaf: str
-
-    @property
-    def patient_id(self) -> str:
-        """Name of the patient and of its folder."""
-        return f"P{self.patient:03d}"
-
-    def path(self, folder: str, suffix: str) -> str:
-        """Path relative to the manifest, with forward slashes."""
-        return f"{folder}/{self.patient_id}/{self.image:03d}{suffix}"
-
-
-def write(out: Path, patients: int = 42, per_patient: int = 24, size: int = 384, seed: int = 0, workers: int | None = None) -> Path:
-    """Draw a phantom set into the folder `out` and return its manifest's path; `workers` is the number of processes.
-
-    Writes `images/<patient>/<nnn>.jpg` (size x size), `masks/<patient>/<nnn>.png` (255 where the white cell is, else 0) and, last,
-    `manifest.csv`. The same arguments give the same bytes for any number of workers, and continue or keep what is there.
+    Writes `images/<patient>/<nnn>.jpg` (size x size), `masks/<patient>/<nnn>.png` (255 where the white cell is, else 0)
+    and, last, `manifest.csv`. The same arguments give the same bytes for any number of workers, and continue or keep what is there.
     Raises InputError for a bad value, or when the folder holds anything else.
     """
     plan = Plan(patients, per_patient, size, seed)
@@ -88,14 +91,13 @@ def write(out: Path, patients: int = 42, per_patient: int = 24, size: int = 384,
     out = Path(out)
     _claim(out, plan)
     rows = list(plan.rows())
-    missing = [row for row in rows if not ((out / row.path("images", ".jpg")).exists() and (out / row.path("masks", ".png")).exists())]
-    tasks = [(out, plan, row) for row in missing]
+    tasks = [(out, plan, row) for row in rows if not all((out / name).exists() for name in row.files)]
     with _processes(min(workers, len(tasks))) as run, tqdm(total=len(tasks), desc="phantom", unit="image", disable=None) as bar:
         for _ in run(_write_image, tasks):
             bar.update()
     manifest = out / "manifest.csv"
     lines = ["image,leaf,patient,source,mask,group"]
-    lines += [f"{r.path('images', '.jpg')},{r.leaf},{r.patient_id},phantom,{r.path('masks', '.png')},patient" for r in rows]
+    lines += [f"{row.files[0]},{row.leaf},{row.patient_id},phantom,{row.files[1]},patient" for row in rows]
     text = "\n".join(lines) + "\n"
     if not (manifest.exists() and manifest.read_text(encoding="utf-8") == text):
         write_atomic(manifest, text)
@@ -111,13 +113,11 @@ def render(plan: Plan, row: Row, with_cell: bool = True) -> tuple[np.ndarray, np
 def _write_image(task: tuple[Path, Plan, Row]) -> None:
     out, plan, row = task
     pixels, mask = render(plan, row)
-    for name, picture, options in (
-        (row.path("masks", ".png"), Image.fromarray(mask.astype(np.uint8) * 255), {"format": "PNG"}),
-        (row.path("images", ".jpg"), Image.fromarray(pixels), {"format": "JPEG", "quality": 95, "subsampling": 0}),
-    ):
-        buffer = io.BytesIO()
-        picture.save(buffer, **options)
-        write_atomic(out / name, buffer.getvalue())
+    jpeg, png = io.BytesIO(), io.BytesIO()
+    Image.fromarray(pixels).save(jpeg, "JPEG", quality=95, subsampling=0)
+    Image.fromarray(mask.astype(np.uint8) * 255).save(png, "PNG")
+    for name, file in zip(row.files, (jpeg, png), strict=True):
+        write_atomic(out / name, file.getvalue())
 
 
 def _claim(out: Path, plan: Plan) -> None:
@@ -137,8 +137,9 @@ def _claim(out: Path, plan: Plan) -> None:
         raise InputError(f"{out}: is not empty and holds no phantom set; give an empty or new folder") from error
     wanted = asdict(plan)
     if found != wanted:
-        other = next((f"{key} {found.get(key)}, not {wanted[key]}" for key in wanted if found.get(key) != wanted[key]), "other keys")
-        raise InputError(f"{identity}: this set was drawn with {other}; give another folder, or the same arguments")
+        had = found if isinstance(found, dict) else {}
+        other = ", ".join(f"{key} {had.get(key)} instead of {value}" for key, value in wanted.items() if had.get(key) != value)
+        raise InputError(f"{identity}: here is a set with {other or 'more keys'}; give another folder or the same arguments")
 
 
 @contextmanager

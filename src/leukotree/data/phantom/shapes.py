@@ -6,6 +6,7 @@ A chain is an array (n, 3) of beads (x, y, radius); neighbours are connected by 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -29,8 +30,8 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> np.
 def distance(x: np.ndarray, y: np.ndarray, chain: Chain, smooth: float = 0.0) -> np.ndarray:
     """Signed distance to a chain; `smooth` is the radius of the fillets between its links."""
     total: np.ndarray | None = None
-    links = zip(chain[:-1], chain[1:], strict=True) if len(chain) > 1 else [(chain[0], chain[0])]
-    for (ax, ay, ar), (bx, by, br) in links:
+    beads = chain.tolist()  # plain numbers keep single-precision coordinates single
+    for (ax, ay, ar), (bx, by, br) in pairwise(beads if len(beads) > 1 else beads * 2):
         dx, dy = bx - ax, by - ay
         along = np.clip(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy + 1e-9), 0, 1)
         link = np.hypot(x - ax - along * dx, y - ay - along * dy) - (ar + along * (br - ar))
@@ -98,16 +99,16 @@ def _bilobed(rng: np.random.Generator) -> Chain:
 
 def _lobed(rng: np.random.Generator) -> Chain:
     lobes = rng.choice([2, 3, 4, 5], p=[0.12, 0.43, 0.35, 0.1])
-    angle = np.cumsum(rng.uniform(1.15, 1.6, lobes)) * (0.9 if lobes < 5 else 0.8)
-    centres = np.column_stack([np.cos(angle), np.sin(angle)]) * rng.uniform(0.75, 1.1, (lobes, 1))
+    angle = np.cumsum(rng.uniform(1.25, 1.75, lobes)) * (1.0 if lobes < 5 else 0.8)
+    centres = np.column_stack([np.cos(angle), np.sin(angle)]) * rng.uniform(0.8, 1.15, (lobes, 1))
     beads = []
     for i, centre in enumerate(centres):
-        radius = rng.uniform(0.4, 0.58)
+        radius = rng.uniform(0.36, 0.5)
         tangent = np.array([-centre[1], centre[0]]) * rng.uniform(0.1, 0.3)
         beads += [[*(centre - tangent), radius], [*(centre + tangent), radius * rng.uniform(0.85, 1)]]
         if i + 1 < lobes:  # a filament of chromatin leads to the next lobe
             after = centres[i + 1]
-            beads += [[*(centre + (after - centre) * at), rng.uniform(0.08, 0.16)] for at in (0.4, 0.6)]
+            beads += [[*(centre + (after - centre) * at), rng.uniform(0.06, 0.13)] for at in (0.4, 0.6)]
     return np.array(beads)
 
 

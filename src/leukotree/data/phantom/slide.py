@@ -21,6 +21,7 @@ DYES: dict[str, tuple[float, float, float]] = {
     "eosinophil": (0.15, 0.75, 0.8),
     "basophil": (1.1, 1.5, 0.55),
 }
+DYE = {name: index for index, name in enumerate(DYES)}
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Slide:
         return cls(
             field=rng.uniform(30, 36),
             dyes=np.array(list(DYES.values())) * strength * hue,
-            white=rng.uniform(0.84, 1.0) * np.array([rng.uniform(0.91, 1.0), rng.uniform(0.88, 0.96), rng.uniform(0.74, 0.97)]),
+            white=rng.uniform(0.9, 1.0) * np.array([rng.uniform(0.91, 1.0), rng.uniform(0.88, 0.96), rng.uniform(0.74, 0.97)]),
             gamma=rng.uniform(0.85, 1.2),
             shade=rng.uniform(0.0, 0.22),
             shade_angle=rng.uniform(0, 2 * np.pi),
@@ -75,11 +76,16 @@ class Slide:
     def develop(self, ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Ink (number of DYES, H, W) -> the photograph, (H, W, 3) uint8. A pixel depends on its own ink alone."""
         size = ink.shape[1]
-        density = np.tensordot(ink, self.dyes.astype(np.float32), axes=(0, 0))
         y, x = np.meshgrid(*[np.linspace(-1, 1, size, dtype=np.float32)] * 2, indexing="ij")
-        along = x * np.cos(self.shade_angle) + y * np.sin(self.shade_angle)
-        light = (1 - self.shade * (0.5 + 0.5 * along / np.sqrt(2))) * (1 - self.vignette * (x * x + y * y) / 2)
-        photo = self.white.astype(np.float32) * light[..., None].astype(np.float32) * np.exp(-density)
-        photo **= np.float32(self.gamma)
-        photo += np.float32(self.noise) * rng.standard_normal(photo.shape, dtype=np.float32)
-        return np.rint(photo.clip(0, 1) * 255).astype(np.uint8)
+        along = (x * np.cos(self.shade_angle) + y * np.sin(self.shade_angle)) / np.sqrt(2)
+        light = ((1 - self.shade * (0.5 + 0.5 * along)) * (1 - self.vignette * (x * x + y * y) / 2)).astype(np.float32)
+        photo = np.empty((size, size, 3), np.uint8)
+        for channel in range(3):  # plain sums: a BLAS product may round differently with another number of threads
+            density = np.zeros_like(light)
+            for layer, strength in zip(ink, self.dyes[:, channel], strict=True):
+                density += np.float32(strength) * layer
+            # The film's curve, (white * light * exp(-density)) ** gamma, in one exponential.
+            plane = np.exp(np.float32(self.gamma) * (np.log(np.float32(self.white[channel]) * light) - density))
+            plane += np.float32(self.noise) * rng.standard_normal(plane.shape, dtype=np.float32)
+            photo[..., channel] = np.rint(plane.clip(0, 1) * 255)
+        return photo

@@ -10,9 +10,7 @@ from pathlib import Path
 from leukotree.data.sources.layout import Options, Scan
 from leukotree.errors import InputError
 
-SOURCES = {
-    name: f"leukotree.data.sources.{name}" for name in ("cnmc", "deepapl", "folder", "krd", "pbc", "taleqani")
-}
+SOURCES = {name: f"{__name__}.{name}" for name in ("cnmc", "deepapl", "folder", "krd", "pbc", "taleqani")}
 """Name on the command line -> module with `scan(root, options) -> Scan` and `OPTIONS`, the names of the options it heeds."""
 
 
@@ -53,20 +51,22 @@ def import_source(
         raise InputError("benign: the name of a leaf is empty")
     module = importlib.import_module(SOURCES[source])
     options = Options(cell_types, benign)
-    found: Scan = module.scan(root, options)
-    found.notes += [
-        f"{name.replace('_', '-')} changes nothing for {source}" for name in vars(options) if getattr(options, name) and name not in module.OPTIONS
-    ]
+    try:
+        found: Scan = module.scan(root, options)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    idle = [name for name, value in vars(options).items() if value and name not in module.OPTIONS]
+    found.notes += [f"--{name.replace('_', '-')} changes nothing for {source}" for name in idle]
     if not found.rows:
         reasons = "; ".join(f"{count} skipped: {reason}" for reason, count in found.skipped.most_common())
         raise InputError(f"{root}: nothing to import as {source}{': ' + reasons if reasons else ', no images'}")
     _write(found, manifest)
     leaves = Counter(row["leaf"] for row in found.rows)
     patients = {row["patient"] for row in found.rows} - {""}
+    skipped = dict(sorted(found.skipped.items()))
     return ImportSummary(
-        source, manifest, len(found.rows), len(patients), dict(sorted(leaves.items())), dict(sorted(found.skipped.items())),
-        tuple(found.notes),
-    )  # fmt: skip
+        source, manifest, len(found.rows), len(patients), dict(sorted(leaves.items())), skipped, tuple(found.notes)
+    )
 
 
 def _write(found: Scan, path: Path) -> None:

@@ -62,7 +62,7 @@ def _renamed(path: Path) -> dict[Path, tuple[str, str]]:
     folder = path.with_name(path.stem.removesuffix("_labels"))
     folder = folder if folder.is_dir() else path.parent
     labels = {}
-    for original, name, label, line in zip(*(table.columns[column].copy() for column in COLUMNS), table.lines, strict=True):
+    for original, name, label, line in zip(*(table.columns[column] for column in COLUMNS), table.lines, strict=True):
         parts = NAME.fullmatch(Path(original.strip()).stem)
         kind = CLASSES.get(label.strip(), "")
         if not kind or (parts and parts[2].casefold() != kind):

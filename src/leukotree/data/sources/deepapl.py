@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 
 from leukotree.data import csvfile
 from leukotree.data.sources.layout import Options, Scan, find_top, listed
-from leukotree.errors import InputError
 
 OPTIONS = frozenset({"cell_types"})
 DIAGNOSES = {"AML": "AML", "APL": "APML"}
@@ -25,11 +24,8 @@ PROXIES["lymphocyte, variant"] = "reactive"
 
 def scan(root: Path, options: Options) -> Scan:
     """Cells of patients whose diagnosis is in master.csv. Raises InputError for another layout or a broken master.csv."""
-    top = find_top(
-        root, [root / "Data"], lambda folder: (folder / "master.csv").is_file() and (folder / "All").is_dir(),
-        "Data/master.csv and Data/All/Patient_NN/",
-    )  # fmt: skip
-    diagnoses = _diagnoses(top / "master.csv")
+    top = find_top(root, [root / "Data"], _matches, "Data/master.csv and Data/All/Patient_NN/")
+    diagnoses = csvfile.lookup(top / "master.csv", "Patient_ID", "Diagnosis")
     found = Scan("deepapl", top)
     for image in found.images("All"):
         leaf, reason = _label(image, diagnoses, options)
@@ -43,6 +39,10 @@ def scan(root: Path, options: Options) -> Scan:
     if unlisted := on_disk - set(diagnoses):
         found.notes.append(f"{len(unlisted)} folders are of no patient in master.csv: {listed(unlisted)}")
     return found
+
+
+def _matches(folder: Path) -> bool:
+    return (folder / "master.csv").is_file() and (folder / "All").is_dir()
 
 
 def _label(image: PurePosixPath, diagnoses: dict[str, str], options: Options) -> tuple[str, str]:
@@ -65,14 +65,3 @@ def _label(image: PurePosixPath, diagnoses: dict[str, str], options: Options) ->
     if not options.cell_types:
         return "", f"cell type {cell_type!r} is a proxy only, taken with --cell-types"
     return PROXIES[cell_type.casefold()], ""
-
-
-def _diagnoses(path: Path) -> dict[str, str]:
-    """Patient -> diagnosis."""
-    table = csvfile.read(path, ("Patient_ID", "Diagnosis"))
-    diagnoses: dict[str, str] = {}
-    for patient, diagnosis, line in zip(table.columns["Patient_ID"], table.columns["Diagnosis"], table.lines, strict=True):
-        patient, diagnosis = patient.strip(), diagnosis.strip()
-        if diagnoses.setdefault(patient, diagnosis) != diagnosis:
-            raise InputError(f"{path} row {line}: {patient!r} is {diagnosis!r} here and {diagnoses[patient]!r} above")
-    return diagnoses

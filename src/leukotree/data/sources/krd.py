@@ -21,11 +21,9 @@ PROXIES = dict.fromkeys(("basophil", "eosinophil", "lymphocyte", "monocyte", "ne
 
 def scan(root: Path, options: Options) -> Scan:
     """Cells with a label, and their masks where there are any. Raises InputError for another layout or a broken label file."""
-    top = find_top(
-        root, sorted(root.iterdir()), lambda folder: (folder / LABELS).is_file() and (folder / "image").is_dir(), f"{LABELS!r} and image/"
-    )
+    top = find_top(root, sorted(root.iterdir()), _matches, f"{LABELS!r} and image/")
     labels = _labels(top / LABELS)
-    masks = {_number(path.stem): f"mask/{path.name}" for path in Scan("", top / "mask").images()}
+    masks = {_number(path.stem): str(path) for path in Scan("", top).images("mask")} if (top / "mask").is_dir() else {}
     found = Scan("krd", top)
     seen = set()
     for image in found.images("image"):
@@ -47,6 +45,10 @@ def scan(root: Path, options: Options) -> Scan:
     return found
 
 
+def _matches(folder: Path) -> bool:
+    return (folder / LABELS).is_file() and (folder / "image").is_dir()
+
+
 def _number(name: str) -> int:
     """The number at the end of `Image12` or `0012`; -1 without one."""
     digits = re.search(r"[0-9]+$", name)
@@ -55,7 +57,6 @@ def _number(name: str) -> int:
 
 def _labels(path: Path) -> dict[int, str]:
     """Number of the image -> cell type."""
-    names = ("Image ID", "Categoriy")
-    table = csvfile.read(path, names)
-    pairs = zip(*(table.columns[name] for name in names), strict=True)
-    return {_number(name.strip()): cell_type.strip() for name, cell_type in pairs}
+    labels = {_number(name): cell_type for name, cell_type in csvfile.lookup(path, "Image ID", "Categoriy").items()}
+    labels.pop(-1, None)
+    return labels

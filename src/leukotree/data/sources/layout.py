@@ -36,21 +36,30 @@ class Scan:
 
     def place(self, image: PurePosixPath, leaf: str, patient: str = "", mask: str = "") -> None:
         """Add an image, its path relative to `root`. Without a patient's id the folds can keep only the image together."""
-        group = "patient" if patient else "image"
-        self.rows.append({"image": str(image), "leaf": leaf, "patient": patient, "source": self.source, "group": group, "mask": mask})
+        row = {"image": str(image), "leaf": leaf, "patient": patient, "source": self.source, "mask": mask}
+        self.rows.append(row | {"group": "patient" if patient else "image"})
 
     def images(self, below: str = ".", apart_from: Collection[Path] = ()) -> Iterator[PurePosixPath]:
         """Image files in sorted order, relative to `root`; other files, but those in `apart_from`, are counted as skipped."""
+        home = os.path.realpath(self.root)
+        seen: set[str] = set()
         for path in self._files(self.root / below):
             if path in apart_from:
                 continue
-            if reason := _unusable(path, self.root):
+            target = os.path.realpath(path)
+            if reason := _unusable(path.relative_to(self.root), target, home):
                 self.skipped[reason] += 1
+            elif target in seen:
+                self.skipped["link to another image of the set"] += 1
             else:
+                seen.add(target)
                 yield PurePosixPath(path.relative_to(self.root))
 
     def _files(self, folder: Path) -> Iterator[Path]:
-        for parent, folders, files in os.walk(folder):
+        def refuse(error: OSError) -> None:
+            raise error
+
+        for parent, folders, files in os.walk(folder, onerror=refuse):
             for name in folders:
                 if name.startswith("."):
                     self.skipped["hidden folder"] += 1
@@ -60,20 +69,20 @@ class Scan:
             yield from (Path(parent, name) for name in sorted(files))
 
 
-def _unusable(path: Path, root: Path) -> str:
-    """Why a file is no image to import, or an empty text."""
-    name, suffix = path.name, path.suffix.lower()
-    if name.casefold() == "thumbs.db":
+def _unusable(path: Path, target: str, home: str) -> str:
+    """Why a file at `path` below `home`, in truth at `target`, is no image to import, or an empty text."""
+    suffix = path.suffix.lower()
+    if path.name.casefold() == "thumbs.db":
         return "Thumbs.db"
-    if name.startswith("."):
+    if path.name.startswith("."):
         return "hidden file"
     if suffix not in IMAGE_SUFFIXES:
         return f"not an image ({suffix or 'no extension'})"
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in str(path.relative_to(root))):
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in str(path)):
         return "control characters or broken encoding in the path"
-    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+    if not Path(target).is_relative_to(home):
         return "link to a file elsewhere"
-    return ""
+    return "" if os.path.isfile(target) else "broken link"
 
 
 def find_top(root: Path, candidates: Iterable[Path], matches: Callable[[Path], bool], looked_for: str) -> Path:

@@ -33,6 +33,6 @@ def scan(root: Path, options: Options) -> Scan:
 
 
 def _matches(folder: Path) -> bool:
-    return any(
-        child.name.casefold() in WHITE_CELLS if child.is_dir() else child.suffix.lower() in IMAGE_SUFFIXES for child in folder.iterdir()
-    )
+    children = list(folder.iterdir())
+    classes = any(child.is_dir() and child.name.casefold() in WHITE_CELLS for child in children)
+    return classes or any(child.is_file() and child.suffix.lower() in IMAGE_SUFFIXES for child in children)

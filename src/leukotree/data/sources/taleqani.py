@@ -17,11 +17,9 @@ BENIGN = "benign"
 
 
 def scan(root: Path, options: Options) -> Scan:
-    """Fields of view; `options.benign` is the leaf of the benign ones, or None to leave them out. InputError for another layout."""
-    top = find_top(
-        root, [root / name for name in TOPS], lambda folder: any(child.name.casefold() in MALIGNANT for child in folder.iterdir()),
-        "Original/{Benign,Early,Pre,Pro}/ or 'Blood cell Cancer [ALL]/[Malignant] .../'",
-    )  # fmt: skip
+    """Fields of view; `options.benign` is the leaf of the benign ones, None leaves them out. InputError for another layout."""
+    looked_for = "Original/{Benign,Early,Pre,Pro}/ or 'Blood cell Cancer [ALL]/[Malignant] .../'"
+    top = find_top(root, [root / name for name in TOPS], _matches, looked_for)
     found = Scan("taleqani", top)
     for image in found.images():
         folder = image.parts[0] if len(image.parts) > 1 else ""
@@ -33,6 +31,11 @@ def scan(root: Path, options: Options) -> Scan:
             found.place(image, options.benign.strip())
         else:
             found.skipped["Benign has no leaf of its own; --benign LEAF takes it as one"] += 1
-    if segmented := sum(1 for _ in Scan("", top.with_name("Segmented")).images()):
-        found.skipped["Segmented: the same fields again"] = segmented
+    beside = top.resolve().parent / "Segmented"
+    if beside.is_dir():
+        found.skipped["Segmented: the same fields again"] = sum(1 for _ in Scan("", beside).images())
     return found
+
+
+def _matches(folder: Path) -> bool:
+    return any(child.name.casefold() in MALIGNANT for child in folder.iterdir())

@@ -1,0 +1,237 @@
+"""The search: one Ray Tune experiment per variant, all with the same space, seed and number of trials."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpc.study import Study
+from leukotree import yamlfile
+from leukotree.errors import InputError
+from leukotree.spec import parse
+
+if TYPE_CHECKING:
+    from ray.tune import Result, ResultGrid, Tuner
+
+    from leukotree.train import Runtime
+
+TRIALS = ("trial", "state", "epochs", "macro_f1", "best_macro_f1", "seconds")
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own record has what the report needs
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would end the sweep as if it were complete
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they stand in trials.csv and in the run folders
+}
+
+
+def sweep(
+    study: Study,
+    *,
+    address: str | None = None,
+    cpus_per_trial: int = 1,
+    gpus_per_trial: float | None = None,
+    concurrency: int | None = None,
+    runtime: Runtime | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Search every variant and freeze the chosen values. Returns variant -> the content of its best.yaml.
+
+    `address` joins a Ray cluster ("auto" finds it), None starts one on this machine for the time of the sweep. A trial
+    takes `cpus_per_trial` cores and `gpus_per_trial` GPUs (None: one if there are any); at most `concurrency` run at once
+    (None: what fits). Finished variants are not searched again, an interrupted one continues with its searcher's memory.
+    With several trials at once, what the searcher knows when it proposes the next one depends on their speed.
+    Raises InputError for a study without trials or one that differs from what was searched before, RuntimeError if no
+    trial came to its end.
+    """
+    from leukotree.train import Runtime
+
+    study.require_search()
+    open_variants = [variant for variant in study.variants if not _finished(study, variant)]
+    if open_variants:
+        runtime = dataclasses.replace(runtime or Runtime(), threads=(runtime and runtime.threads) or cpus_per_trial)
+        with _ray(address) as resources:
+            gpus = min(1.0, resources.get("GPU", 0.0)) if gpus_per_trial is None else gpus_per_trial
+            for variant in open_variants:
+                _search(study, variant, {"cpu": cpus_per_trial, "gpu": gpus}, concurrency, runtime)
+    return {variant: yamlfile.load(study.search_folder(variant) / "best.yaml") for variant in study.variants}
+
+
+def chosen(study: Study) -> dict[str, dict[str, Any]]:
+    """variant -> the chosen dotted values. Raises InputError where the search has not ended or was of another study."""
+    found = {}
+    for variant in study.variants:
+        path = study.search_folder(variant) / "best.yaml"
+        if not _finished(study, variant):
+            raise InputError(f"{path}: missing; run `leukotree sweep` on this study first")
+        best = yamlfile.load(path)
+        if not isinstance(best, Mapping) or not isinstance(best.get("chosen"), Mapping):
+            raise InputError(f"{path}: has no `chosen` values; remove it and run `leukotree sweep` again")
+        found[variant] = dict(best["chosen"])
+    return found
+
+
+def _finished(study: Study, variant: str) -> bool:
+    """Whether the variant has its best.yaml. Raises InputError if its search was begun with other settings."""
+    folder = study.search_folder(variant)
+    path = folder / "search.yaml"
+    if path.exists():
+        stored = _flat(_settings(parse(Study, yamlfile.load(path), str(path))))
+        ours = _flat(_settings(study))
+        changed = [key for key in {**stored, **ours} if stored.get(key) != ours.get(key)]
+        if changed:
+            listed = ", ".join(f"{key} was {stored.get(key)!r} and is {ours.get(key)!r}" for key in changed)
+            raise InputError(f"{folder}: searched with other settings: {listed}; rename the study, or move the folder away")
+    return (folder / "best.yaml").exists()
+
+
+def _settings(study: Study) -> dict[str, Any]:
+    """The part of a study that decides its search: not the outer seeds, the variants or the ablation."""
+    fields = study.model_dump(mode="json", exclude_defaults=True, include={"study", "base", "folds", "search"})
+    fields["seeds"] = [study.seeds[0]]
+    fields.get("search", {}).pop("rerun_top", None)
+    return fields
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+@contextlib.contextmanager
+def _ray(address: str | None) -> Iterator[dict[str, float]]:
+    """A connection to Ray, with the resources that it has. A Ray of our own lives in a private folder, asks for a token
+    (its ports are open to every user of this machine) and is gone at the end."""
+    settings = dict(_ENVIRONMENT)
+    if address is None:
+        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
+    import ray
+
+    private = Path(tempfile.mkdtemp(prefix="ray", dir=_short_folder()))
+    own: dict[str, Any] = {
+        "num_cpus": len(os.sched_getaffinity(0)),
+        "include_dashboard": False,
+        "object_store_memory": 100 * 2**20,  # trials hand over numbers only
+        "_temp_dir": str(private / "t"),
+    }
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()
+        shutil.rmtree(private, ignore_errors=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _short_folder() -> str:
+    """The temporary folder, or /tmp where it is too deep: Ray's socket paths below it may not pass 107 bytes."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual) <= 24 else "/tmp"  # noqa: S108 - mkdtemp makes a private folder in it
+
+
+def _search(study: Study, variant: str, resources: dict[str, float], concurrency: int | None, runtime: Runtime) -> None:
+    folder = study.search_folder(variant)
+    yamlfile.write_atomic(folder / "search.yaml", yamlfile.dump(_settings(study)))
+    grid = _tuner(study, variant, resources, concurrency, runtime).fit()
+    if grid.num_terminated + grid.num_errors < study.search.trials:
+        raise RuntimeError(f"{folder}: the search was interrupted; run it again to continue it")
+    rows = _rows(study, variant, grid)
+    yamlfile.write_atomic(folder / "trials.csv", _csv(rows))
+    complete = [row for row in rows if row["state"] == "completed"]
+    if not complete:
+        reasons = [str(result.error).strip().splitlines()[-1] for result in _results(grid) if result.error]
+        raise RuntimeError(f"{folder}: no trial came to its end; the first error: {reasons[0] if reasons else 'none'}")
+    best = max(complete, key=lambda row: (row["macro_f1"], -row["trial"]))
+    frozen = {
+        "study": study.study, "variant": variant, "metric": study.search.metric, "value": best["macro_f1"],
+        "trial": best["trial"], "trials": len(rows), "chosen": {key: best[key] for key in study.search.space},
+    }  # fmt: skip
+    yamlfile.write_atomic(folder / "best.yaml", yamlfile.dump(frozen))
+
+
+def _tuner(study: Study, variant: str, resources: dict[str, float], concurrency: int | None, runtime: Runtime) -> Tuner:
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    from hpc import trial
+
+    folder = study.search_folder(variant).absolute()
+    quiet = dataclasses.replace(runtime, quiet=True)
+    trainable = tune.with_parameters(trial.train_trial, study=study, variant=variant, folder=str(Path.cwd()), runtime=quiet)
+    trainable = tune.with_resources(trainable, resources)
+    experiment = folder / "ray"
+    if tune.Tuner.can_restore(experiment):
+        return tune.Tuner.restore(str(experiment), trainable=trainable, resume_unfinished=True, restart_errored=True)
+    (folder / "history.csv").unlink(missing_ok=True)  # of an experiment that somebody removed
+    search, epochs = study.search, study.base.optim.epochs
+    # No rung at the last epoch: whoever gets there has nothing left to be stopped from.
+    asha = ASHAScheduler(
+        time_attr="epoch", max_t=max(epochs - 1, 1), grace_period=min(study.grace(), max(epochs - 1, 1)),
+        reduction_factor=search.reduction_factor, stop_last_trials=False,
+    )  # fmt: skip
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            metric=search.metric,
+            mode="max",
+            search_alg=trial.searcher(study),
+            scheduler=asha if search.scheduler == "asha" and study.grace() < epochs else FIFOScheduler(),
+            num_samples=search.trials,
+            max_concurrent_trials=concurrency,
+            reuse_actors=True,  # a new process would import torch and timm again
+            trial_dirname_creator=trial.folder_name,
+        ),
+        run_config=tune.RunConfig(
+            name=experiment.name,
+            storage_path=str(folder),
+            verbose=0,
+            callbacks=[trial.Record(folder / "history.csv", search.trials, variant, runtime.quiet)],
+        ),
+    )
+
+
+def _rows(study: Study, variant: str, grid: ResultGrid) -> list[dict[str, Any]]:
+    """The rows of trials.csv, by trial number."""
+    from hpc.trial import read_history
+
+    history = read_history(study.search_folder(variant) / "history.csv")
+    rows = []
+    for result in _results(grid):
+        config = result.config or {}
+        number = config["trial"]
+        scores = {row["epoch"]: row["macro_f1"] for row in history if row["trial"] == number}
+        last = max(scores, default=0)
+        state = "failed" if result.error else "completed" if last == study.base.optim.epochs else "stopped"
+        seconds = round((result.metrics or {}).get("time_total_s", 0.0), 3)
+        values = (number, state, last, scores.get(last), max(scores.values(), default=None), seconds)
+        rows.append({**dict(zip(TRIALS, values, strict=True)), **config["chosen"]})
+    return sorted(rows, key=lambda row: row["trial"])
+
+
+def _results(grid: ResultGrid) -> list[Result]:
+    return [grid[index] for index in range(len(grid))]
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# The main job: search the hyperparameters of a study, run its outer folds with the chosen values, write the report.
+#
+#   sbatch slurm/sweep.sh [STUDY] [option of `leukotree sweep`...]     on SLURM, from the repository's root
+#   bash slurm/sweep.sh [STUDY] [option...]                            the same on this machine, without SLURM
+#
+# STUDY is sweeps/phantom.yaml if not given. SITE=NAME takes slurm/site/NAME.yaml for everything that differs between
+# clusters; sbatch itself gets its options from it like this:
+#   SITE=NAME sbatch $(.venv/bin/python -m hpc.site NAME --sbatch) slurm/sweep.sh STUDY
+# On SLURM the allocation becomes one Ray cluster for the search; every fold is a job of its own, and so is the report.
+# Submitting the same study again continues it.
+#
+#SBATCH --job-name=leukotree-sweep
+#SBATCH --output=slurm-%j.out
+#SBATCH --open-mode=append
+#SBATCH --requeue
+# Whole nodes: `ray stop`, with which symmetric-run ends, stops every Ray process of this user on the node.
+#SBATCH --exclusive
+#SBATCH --ntasks-per-node=1
+# Two minutes before the time limit the job requeues itself; the search continues where it was.
+#SBATCH --signal=B:USR1@120
+
+set -euo pipefail
+
+fail() {
+    echo "sweep.sh: $1" >&2
+    exit "${2:-1}"
+}
+
+# sbatch runs a copy of this script in a spool folder, so its own path says nothing there.
+home=${LEUKOTREE_HOME:-${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}}
+cd "$home" || fail "$home: no such folder; set LEUKOTREE_HOME to the repository's root" 2
+[[ -f hpc/site.py ]] || fail "$PWD is not the repository's root; submit from there or set LEUKOTREE_HOME" 2
+if [[ -d .venv/bin ]]; then
+    export PATH="$PWD/.venv/bin:$PATH" # Ray starts `ray` by name
+fi
+
+study=${1:-sweeps/phantom.yaml}
+(($# == 0)) || shift
+[[ -f $study ]] || fail "$study: no such study file; sweeps/ has some" 2
+command -v leukotree >/dev/null || fail "command leukotree not found: run \`make install\`, or put its venv on PATH" 2
+site=(${SITE:+--site "$SITE"})
+
+# Runs a command that submits jobs as if from outside of this one: a job that inherits our SLURM_* variables is bound to our
+# CPUs and takes our task count for its own.
+outside_job() {
+    local name hide=()
+    for name in $(compgen -e); do
+        case $name in
+            SLURM_CONF) ;;
+            SLURM_* | SLURMD_* | SBATCH_* | SRUN_*) hide+=(-u "$name") ;;
+        esac
+    done
+    env "${hide[@]}" "$@"
+}
+
+# Our IPv4 address as the other nodes see it.
+head_address() {
+    local address=
+    if [[ -n ${LEUKOTREE_INTERFACE:-} ]]; then
+        address=$(ip -4 -o addr show dev "$LEUKOTREE_INTERFACE" | awk '{split($4, part, "/"); print part[1]; exit}')
+    else
+        address=$(getent ahostsv4 "$(hostname)" | awk '$1 !~ /^127\./ {print $1; exit}') || true
+        [[ -n $address ]] || address=$(hostname -I | awk '{print $1}')
+    fi
+    [[ -n $address ]] || fail "no IPv4 address found; set \`interface\` in the site file"
+    echo "$address"
+}
+
+# What each node runs: $1 is the address of Ray's head, the rest is the command for the head. symmetric-run ends with 0 also
+# where Ray did not start, so the command leaves its exit code in a file. Ray makes its own folder writable for everybody:
+# it lies in a private one, with a short path (a socket's path has at most 107 bytes).
+# shellcheck disable=SC2016 # expanded on the node
+on_each_node='
+    umask 077
+    private=$(mktemp -d "${LEUKOTREE_SCRATCH:-/tmp}/lt.XXXXXX") || exit 1
+    trap "rm -rf \"$private\"" EXIT
+    export RAY_TMPDIR=$private LEUKOTREE_CODE=$private/code
+    options=(--num-cpus="$SLURM_CPUS_ON_NODE" --object-store-memory=536870912 --temp-dir="$private/ray")
+    head=$1; shift
+    if ((SLURM_NODEID == 0)); then options+=(--include-dashboard=false); fi
+    ray symmetric-run --address "$head" --min-nodes "$SLURM_NNODES" "${options[@]}" -- \
+        bash -c "\"\$@\"; echo \$? >\"\$LEUKOTREE_CODE\"" leukotree "$@"
+    if ((SLURM_NODEID == 0)); then
+        [[ -s $LEUKOTREE_CODE ]] || { echo "sweep.sh: Ray did not start, see above" >&2; exit 1; }
+        exit "$(<"$LEUKOTREE_CODE")"
+    fi'
+
+requeue() {
+    ((${SLURM_RESTART_COUNT:-0} < 20)) || fail "time limit near after 20 restarts: not requeued; submit again to continue"
+    echo "sweep.sh: time limit near, requeued; the search will continue"
+    scontrol requeue "$SLURM_JOB_ID" || fail "requeue refused; submit again to continue"
+    wait
+    exit 75
+}
+
+# The search on a Ray cluster over the nodes of this job. Ray runs anyone's code who reaches its port, hence the token, new
+# for each job and only in the environment of this step.
+sweep_on_slurm() {
+    local address code=0
+    address=$(head_address):$((20000 + SLURM_JOB_ID % 10000))
+    trap requeue USR1
+    RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') \
+        RAY_USAGE_STATS_ENABLED=0 RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=120 \
+        srun --kill-on-bad-exit=1 --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" --cpu-bind=none \
+        bash -c "$on_each_node" on_each_node "$address" \
+        leukotree sweep "$study" --ray-address "$address" "${site[@]}" "$@" &
+    wait $! || code=$? # in the background, as bash delivers a signal only between commands or in `wait`
+    trap - USR1
+    ((code == 0)) || fail "the search of $study ended with exit code $code" "$code"
+}
+
+# The folds as jobs of their own, and the report after them, whatever became of them.
+submit_folds_and_report() {
+    local answer jobs options
+    answer=$(outside_job leukotree folds "$study" --on slurm --no-wait --json "${site[@]}")
+    jobs=$(python -c 'import json, sys
+print(":".join(dict.fromkeys(str(job).split("_")[0] for job in json.loads(sys.argv[1])["submitted"])))' "$answer")
+    if [[ -z $jobs ]]; then
+        leukotree report "$study"
+        return
+    fi
+    read -ra options < <(python -m hpc.site ${SITE:+"$SITE"} --sbatch --cpu)
+    outside_job sbatch "${options[@]}" --job-name=leukotree-report --output=slurm-%j.out --dependency="afterany:$jobs" \
+        --wrap "leukotree report $(printf %q "$study")" || fail "report job refused; when jobs $jobs are done: leukotree report $study"
+    echo "sweep.sh: folds submitted as ${jobs//:/, }; the report follows them"
+}
+
+if [[ -z ${SLURM_JOB_ID:-} ]]; then
+    leukotree sweep "$study" "${site[@]}" "$@"
+    leukotree folds "$study" --on local "${site[@]}"
+    leukotree report "$study"
+    exit
+fi
+
+setup=$(python -m hpc.site ${SITE:+"$SITE"}) || exit 2
+set +eu # a cluster's module files are not written for these
+eval "$setup"
+set -eu
+sweep_on_slurm "$@"
+submit_folds_and_report

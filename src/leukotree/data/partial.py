@@ -1,0 +1,231 @@
+"""The working folder of a pack: planned from the manifest, filled shard by shard, taken up again after a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from leukotree.data import dataset, folds, images, shards
+from leukotree.errors import InputError
+from leukotree.taxonomy import Taxonomy
+from leukotree.yamlfile import write_atomic
+
+STATE = "pack.json"
+"""In the working folder: the identity of the pack, the shards that are finished, and the images dropped so far."""
+KINDS = ("image", "slide", "patient")
+"""What folds can keep together, the weakest promise first."""
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides the bytes of a packed folder, beside the manifest."""
+
+    folds: int = 5
+    size: int = 384
+    seed: int = 0
+    drop_broken: bool = False
+    samples_per_shard: int = 1000
+    quality: int = 95
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("size", 8, 8192), ("samples_per_shard", 1, 10**6), ("quality", 1, 100), ("seed", 0, 2**31 - 1)):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} {getattr(self, name)}: must be from {low} to {high}")
+
+
+def named(broken: Iterable[tuple[str, str]]) -> str:
+    """The first few (image, reason), and how many more."""
+    items = list(broken)
+    shown = "; ".join(f"{name} ({reason})" for name, reason in items[:_NAMED])
+    return shown + (f"; and {len(items) - _NAMED} more" if len(items) > _NAMED else "")
+
+
+@contextmanager
+def claim(partial: Path, identity: dict[str, Any]) -> Iterator[None]:
+    """Make the working folder, or take up one that a killed run left; one process at a time. Raises InputError if it was
+    begun with another identity, and leaves it alone then."""
+    partial.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{partial}: another `leukotree pack` is writing there; wait for it") from None
+        if (partial / STATE).exists():
+            compare(partial, _state(partial), identity)
+        else:
+            _save(partial, {**identity, "dropped": [], "shards": {}})
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def compare(folder: Path, found: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Raise InputError, saying what differs, unless `found` holds the identity."""
+    if {key: found.get(key) for key in identity} == identity:
+        return
+    before, now = found.get("options") or {}, identity["options"]
+    changed = [f"{name} {before.get(name)} there, {now[name]} now" for name in now if before.get(name) != now[name]]
+    changed += [f"another {key}" for key in ("manifest", "tree") if found.get(key) != identity[key]]
+    raise InputError(f"{folder}: packed from other input ({', '.join(changed)}); remove it or choose another folder")
+
+
+def fill(partial: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, workers: int) -> None:
+    """Write all shards, the index and the description into a claimed folder.
+
+    `table` has columns key, image (path), name, leaf, patient, source, group (id) and kind. Where broken images are
+    dropped, everything is planned anew, so that the folds are those of a manifest without them. Raises InputError for
+    broken images that are not to be dropped, and OSError if the folder cannot be written.
+    """
+    state = _state(partial)
+    while True:
+        remaining = table[~table["key"].isin([item["key"] for item in state["dropped"]])].reset_index(drop=True)
+        plan = _plan(remaining, options)
+        broken = _write_shards(partial, remaining, plan, options, state, workers)
+        if not broken:
+            break
+        if not options.drop_broken:
+            listed = named((item["image"], item["reason"]) for item in broken)
+            raise InputError(f"{len(broken)} broken image(s): {listed}; mend them, or leave them out with --drop-broken")
+        state.update(dropped=sorted([*state["dropped"], *broken], key=lambda item: item["key"]), shards={})
+        _save(partial, state)
+    _describe(partial, remaining, plan, options, taxonomy, state)
+
+
+def _state(partial: Path) -> dict[str, Any]:
+    try:
+        return json.loads((partial / STATE).read_text())
+    except ValueError as error:
+        raise InputError(f"{partial / STATE}: damaged; remove {partial}") from error
+
+
+def _save(partial: Path, state: dict[str, Any]) -> None:
+    write_atomic(partial / STATE, json.dumps(state))
+
+
+@dataclass(frozen=True)
+class _Shard:
+    name: str
+    fold: int
+    rows: np.ndarray
+
+
+def _plan(table: pd.DataFrame, options: Options) -> list[_Shard]:
+    """All shards: per fold, its rows in a seeded random order, so that whoever reads on finds the classes mixed."""
+    fold_ids = folds.assign(table, options.folds, options.seed)
+    shards = []
+    for fold in range(options.folds):
+        order = np.random.default_rng([options.seed, fold]).permutation(np.flatnonzero(fold_ids == fold))
+        parts = np.array_split(order, -(-len(order) // options.samples_per_shard))
+        shards += [_Shard(f"fold{fold}-{number:06d}.tar", fold, rows) for number, rows in enumerate(parts)]
+    return shards
+
+
+def _write_shards(
+    partial: Path, table: pd.DataFrame, plan: list[_Shard], options: Options, state: dict[str, Any], workers: int
+) -> list[dict[str, str]]:
+    """Write the shards that are not finished yet; the broken images among them. After the first one images are only checked."""
+    pending = [shard for shard in plan if not _intact(partial / shard.name, state["shards"].get(shard.name))]
+    rows = [row for shard in pending for row in shard.rows]
+    results = iter(tqdm(_encoded(table["image"].iloc[rows], options, workers), "pack", len(rows), unit=" images", disable=None))
+    records = table.to_dict("records")
+    broken: list[dict[str, str]] = []
+
+    def whole(shard: _Shard) -> Iterator[shards.Sample]:
+        for row, result in zip(shard.rows, results, strict=False):
+            sample = records[row]
+            if isinstance(result, images.BrokenImage):
+                broken.append({"key": sample["key"], "image": sample["name"], "reason": str(result)})
+            elif not broken:
+                fields = {"image": sample["name"], **{name: sample[name] for name in ("leaf", "patient", "source", "group")}}
+                yield shards.Sample(sample["key"], result, fields)
+
+    for shard in pending:
+        path = partial / shard.name
+        shards.write(path, whole(shard))
+        if broken:
+            path.unlink()
+        else:
+            state["shards"][shard.name] = shards.digest(path)
+            _save(partial, state)
+    return broken
+
+
+def _intact(shard: Path, digest: str | None) -> bool:
+    return digest is not None and shard.exists() and shards.digest(shard) == digest
+
+
+def _encoded(paths: Iterable[str], options: Options, workers: int) -> Iterator[bytes | images.BrokenImage]:
+    """Each image as a square JPEG, or why not, in order. At most a few images per worker are in memory.
+
+    Threads, not processes: decoding, resampling and encoding release the interpreter lock.
+    """
+
+    def one(path: str) -> bytes | images.BrokenImage:
+        try:
+            return images.square(path, options.size, options.quality)
+        except images.BrokenImage as error:
+            return error
+
+    waiting: deque[Future[bytes | images.BrokenImage]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for path in paths:
+            waiting.append(pool.submit(one, path))
+            if len(waiting) > 4 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _describe(
+    partial: Path, table: pd.DataFrame, plan: list[_Shard], options: Options, taxonomy: Taxonomy, state: dict[str, Any]
+) -> None:
+    """Write the index, from what the shards really hold, and the description; remove what else lies in the folder."""
+    known: dict[Any, dict[Any, Any]] = table.set_index("key")[["leaf", "patient", "source", "group"]].to_dict("index")
+    rows = []
+    for shard in plan:
+        for sample in shards.samples(partial / shard.name):
+            place = {"shard": shard.name, "fold": shard.fold, "offset": sample.offset, "length": len(sample.jpeg)}
+            digest = hashlib.sha256(sample.jpeg).hexdigest()
+            rows.append({"key": sample.key, **place, "sha256": digest, **known[sample.key]})
+    buffer = io.BytesIO()
+    pd.DataFrame(rows)[list(dataset.COLUMNS)].to_parquet(buffer, index=False)
+    write_atomic(partial / "index.parquet", buffer.getvalue())
+    pruned = taxonomy.prune(table["leaf"].unique())
+    counts = table["leaf"].value_counts()
+    patients = table.loc[(table["patient"] != "") & (table["kind"] == "patient"), "group"].nunique()
+    description: dict[str, Any] = {
+        "format": dataset.FORMAT,
+        "taxonomy": pruned.nested(),
+        "size": options.size,
+        "folds": options.folds,
+        "seed": options.seed,
+        "group": min(table["kind"].unique(), key=KINDS.index),
+        "counts": {leaf: int(counts[leaf]) for leaf in pruned.leaves},
+        "patients": patients,
+        "dropped": [{"image": item["image"], "reason": item["reason"]} for item in state["dropped"]],
+        **{name: state[name] for name in ("manifest", "options", "tree")},
+    }
+    write_atomic(partial / "dataset.json", json.dumps(description, indent=2, ensure_ascii=False))
+    expected = {STATE, "dataset.json", "index.parquet", *(shard.name for shard in plan)}
+    for path in partial.iterdir():
+        if path.name not in expected:
+            path.unlink()

@@ -1,0 +1,64 @@
+"""Render a study's report: Markdown with PNG files beside it, and one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from leukotree import yamlfile
+from leukotree.report import prose, results, settings
+from leukotree.report.blocks import Figure, Section, text
+from leukotree.report.collect import StudySummary
+
+
+def write(summary: StudySummary, out: Path) -> tuple[Path, Path]:
+    """Write `report.md`, `figures/*.png` and `report.html` into a folder; returns the paths of the two pages.
+
+    Everything is rendered before anything is written, and each file is replaced atomically. Same files in, same bytes out.
+    """
+    out = Path(out)
+    sections = _sections(summary)
+    values = {"title": f"Study {summary.name}", "about": text(prose.ABOUT), "sections": sections}
+    environment = _environment()
+    pages = {name: environment.get_template(f"page.{suffix}").render(values)
+             for name, suffix in (("report.md", "md"), ("report.html", "html"))}  # fmt: skip
+    for section in sections:
+        for block in section.blocks:
+            if isinstance(block, Figure):
+                yamlfile.write_atomic(out / "figures" / f"{block.name}.png", block.png)
+    for name, page in pages.items():
+        yamlfile.write_atomic(out / name, page)
+    return out / "report.md", out / "report.html"
+
+
+def _sections(summary: StudySummary) -> Sequence[Section]:
+    tail = [settings.search(summary), settings.runs(summary), settings.cost(summary), settings.reproduce(summary)]
+    scored = results.sections(summary)
+    everything = [*scored[:2], settings.settings(summary), *scored[2:], *tail]
+    return [section for section in everything if section and section.blocks]
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=PackageLoader("leukotree", "report"), autoescape=select_autoescape(["html"]), undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {"code": _code, "cell": _cell, "base64": lambda png: base64.b64encode(png).decode()}
+    return environment
+
+
+def _code(value: str) -> Any:
+    """HTML of a text: escaped, with `backticks` as <code>."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(value))))  # noqa: S704 - escaped just before
+
+
+def _cell(value: str) -> str:
+    """A text that cannot break out of a Markdown table's cell or become HTML."""
+    return " ".join(value.replace("|", "\\|").replace("<", "&lt;").split())

@@ -1,0 +1,39 @@
+"""Data that many tests share: a small phantom set, packed once per session."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Two cores are shared by ranks, trials and jobs here; one thread each keeps them from fighting, and keeps bits equal.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+REAL_DATA = Path(__file__).parents[1] / "../shared/data"
+"""Real images, where a checkout has them beside it."""
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    if not REAL_DATA.is_dir():
+        pytest.skip("no ../shared/data beside this checkout: the tests on real images are left out")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def phantom_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """28 patients over the seven leaves, 6 images of 64x64 each."""
+    from leukotree.data import phantom
+
+    return phantom.write(tmp_path_factory.mktemp("phantom") / "images", patients=28, per_patient=6, size=64, seed=0)
+
+
+@pytest.fixture(scope="session")
+def shards(phantom_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantom set packed at 48x48 in 4 folds."""
+    from leukotree.data.pack import pack
+
+    out = tmp_path_factory.mktemp("packed") / "shards"
+    pack(phantom_manifest, out, folds=4, size=48)
+    return out

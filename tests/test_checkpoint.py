@@ -1,0 +1,77 @@
+"""Checkpoints: the newest valid one is loaded, whatever a kill or a full disk left behind."""
+
+import json
+
+import pytest
+import torch
+
+from leukotree import checkpoint
+
+
+def state(value: float) -> dict[str, object]:
+    return {"model": {"weight": torch.full((3,), value)}, "step": 7, "rates": [0.1, 0.2]}
+
+
+def test_what_was_saved_comes_back_and_old_ones_go(tmp_path) -> None:
+    for number in (1, 2, 3):
+        checkpoint.save(tmp_path, number, state(number), keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000002", "000003"]
+    number, loaded = checkpoint.load_latest(tmp_path)
+    assert number == 3
+    assert torch.equal(loaded["model"]["weight"], torch.full((3,), 3.0))
+    assert loaded["rates"] == [0.1, 0.2]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no marker", "empty marker", "marker is a list", "no state"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage: str) -> None:
+    checkpoint.save(tmp_path, 1, state(1))
+    newest = checkpoint.save(tmp_path, 2, state(2))
+    data = (newest / checkpoint.STATE).read_bytes()
+    match damage:
+        case "cut":
+            (newest / checkpoint.STATE).write_bytes(data[:-10])
+        case "flipped":
+            (newest / checkpoint.STATE).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        case "no marker":
+            (newest / checkpoint.MARKER).unlink()
+        case "empty marker":
+            (newest / checkpoint.MARKER).write_text("")
+        case "marker is a list":
+            (newest / checkpoint.MARKER).write_text("[]")
+        case "no state":
+            (newest / checkpoint.STATE).unlink()
+    found = checkpoint.load_latest(tmp_path)
+    assert found is not None
+    assert found[0] == 1
+
+
+def test_nothing_there_is_no_checkpoint(tmp_path) -> None:
+    assert checkpoint.load_latest(tmp_path / "none") is None
+    (tmp_path / ".000001.tmp").mkdir()
+    assert checkpoint.load_latest(tmp_path) is None
+
+
+def test_a_failed_write_leaves_the_last_one_and_no_rubbish(tmp_path, monkeypatch) -> None:
+    checkpoint.save(tmp_path, 1, state(1))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)  # a real full disk needs a file system of its own
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, 2, state(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["000001"]
+
+
+def test_code_in_a_checkpoint_is_never_run(tmp_path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (open, (str(tmp_path / "trapped"), "w"))  # type: ignore[return-value]
+
+    folder = checkpoint.save(tmp_path, 1, state(1))
+    torch.save(Trap(), folder / checkpoint.STATE)
+    marker = {"sha256": checkpoint._sha256(folder / checkpoint.STATE), "number": 1}
+    (folder / checkpoint.MARKER).write_text(json.dumps(marker))
+    with pytest.raises(Exception, match=r"[Ww]eights.only|Unsupported"):
+        checkpoint.load_latest(tmp_path)
+    assert not (tmp_path / "trapped").exists()

@@ -1,0 +1,85 @@
+"""RunSpec: what it refuses, how it is overridden, and what its hash depends on."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leukotree import spec, yamlfile
+from leukotree.errors import InputError
+from leukotree.spec import RunSpec
+
+
+def test_a_file_and_overrides_make_a_spec(tmp_path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("variant: flat\noptim: {lr: 1e-6, batch_size: 16}\n")
+    made = spec.load(file, ["optim.batch_size=8", "data.inner={folds: 2, fold: 1}", "backbone.weights=null"])
+    assert made.variant == "flat"
+    assert made.optim.lr == 1e-6  # plain YAML reads 1e-6 as a text
+    assert made.optim.batch_size == 8
+    assert made.data.inner is not None
+    assert made.data.inner.fold == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("optim: {learning_rate: 1}", "unknown key 'optim.learning_rate'"),
+        ("optim: {epoch: 1}", "did you mean 'epochs'"),
+        ("varient: flat", "did you mean 'variant'"),
+        ("variant: tree", "flat.*got 'tree'"),
+        ("optim: {lr: 0}", "optim.lr"),
+        ("optim: {lr: .nan}", "optim.lr"),
+        ("optim: {lr: .inf}", "optim.lr"),
+        ("loss: {tau: 2}", "loss.tau"),
+        ("data: {inner: {folds: 2, fold: 2}}", "does not exist"),
+        ("augment: {crop_scale: [1.0, 0.5]}", "crop_scale"),
+        ("- flat", "expected a mapping"),
+        ("seed: 2020-01-01", "only texts, numbers"),
+        ("seed: [", "not valid YAML"),
+    ],
+)
+def test_bad_specs_are_refused_in_one_line_that_names_file_and_key(tmp_path, text: str, says: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=says) as error:
+        spec.load(file)
+    assert str(file) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_and_a_bad_override_are_named(tmp_path) -> None:
+    with pytest.raises(InputError, match="none.yaml: cannot be read"):
+        spec.load(tmp_path / "none.yaml")
+    file = tmp_path / "run.yaml"
+    file.write_text("")
+    with pytest.raises(InputError, match="expected key=value"):
+        spec.load(file, ["optim.lr"])
+    file.write_text("seed: 1")
+    with pytest.raises(InputError, match="holds a value"):
+        spec.load(file, ["seed.lr=1"])
+
+
+def test_the_hash_follows_the_content_not_the_way_it_was_written(tmp_path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("optim: {batch_size: 32}\nvariant: multilabel\n")
+    assert spec.load(file).hash == RunSpec().hash  # these are the defaults
+    assert spec.load(file, ["seed=1"]).hash != RunSpec().hash
+
+
+@given(st.floats(1e-7, 1), st.integers(1, 512), st.integers(0, 9), st.sampled_from(spec.VARIANTS))
+def test_dump_and_load_give_the_same_spec(lr: float, batch: int, fold: int, variant: str) -> None:
+    made = RunSpec().override({"optim.lr": lr, "optim.batch_size": batch, "data.test_fold": fold, "variant": variant})
+    again = spec.parse(RunSpec, yamlfile.parse(made.dump()), "text")
+    assert again == made
+    assert again.hash == made.hash
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)
+                    | st.dictionaries(st.sampled_from([*RunSpec.model_fields, "lr", "name", "folds", "x"]), inner, max_size=4)))
+def test_whatever_a_file_holds_the_answer_is_a_spec_or_one_line(value: object) -> None:
+    try:
+        made = spec.parse(RunSpec, value, "file")
+    except InputError as error:
+        assert "\n" not in str(error)
+    else:
+        assert isinstance(made, RunSpec)

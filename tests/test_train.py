@@ -1,0 +1,210 @@
+"""run(spec) for real: small timm models on phantom images, one to three ranks, interrupted and continued."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpc.launch import run_spec
+from leukotree import checkpoint, decide, predictions, train
+from leukotree.data import folds
+from leukotree.data.dataset import Dataset
+from leukotree.errors import InputError
+from leukotree.runfolder import read_metrics, read_status
+from leukotree.spec import VARIANTS, RunSpec
+
+
+@pytest.fixture
+def spec(shards: Path) -> RunSpec:
+    return RunSpec().override(
+        {
+            "data.shards": str(shards),
+            "backbone.name": "test_vit",
+            "optim": {"lr": 1e-3, "batch_size": 12, "epochs": 2},
+            "engine.precision": "fp32",
+        }
+    )
+
+
+def losses(folder: Path) -> list[tuple[str, int, float]]:
+    return [(row["stage"], row["step"], row["loss"]) for row in read_metrics(folder) if row["kind"] == "step"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_leaves_predictions_for_each_image_of_its_test_fold_once(spec: RunSpec, variant: str, tmp_path: Path) -> None:
+    spec = spec.override({"variant": variant, "data.test_fold": 1})
+    result = train.run(spec, tmp_path)
+    assert result.folder == tmp_path / spec.run_name
+
+    dataset = Dataset.open(spec.data.shards)
+    frame, logp, tree = predictions.read(result.folder)
+    expected = dataset.index[dataset.index["fold"] == 1]
+    assert sorted(frame["key"]) == sorted(expected["key"])
+    assert tree == dataset.taxonomy
+    np.testing.assert_allclose(np.exp(decide.leaf_logp(logp, tree)).sum(axis=1), 1, atol=1e-5)
+
+    status = read_status(result.folder)
+    assert status["state"] == "done"
+    right = np.array(tree.leaves)[decide.greedy(logp, tree)] == frame["leaf"].to_numpy()
+    assert result.metrics["accuracy"] == status["accuracy"] == right.mean()
+
+
+def test_the_same_spec_gives_the_same_bits_and_a_finished_run_is_not_done_again(spec: RunSpec, tmp_path: Path) -> None:
+    first, second = train.run(spec, tmp_path / "a"), train.run(spec, tmp_path / "b")
+    assert losses(first.folder) == losses(second.folder)
+    assert (first.folder / "predictions.parquet").read_bytes() == (second.folder / "predictions.parquet").read_bytes()
+    before = {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")}
+    assert train.run(spec, tmp_path / "a") == first
+    assert {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")} == before
+
+
+class Kill(BaseException):
+    """Leaves nothing time to tidy up, as a real kill."""
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("after", ["first save", "last save"])
+def test_a_run_killed_after_an_epoch_ends_with_the_bits_of_an_undisturbed_one(
+    spec: RunSpec, variant: str, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec.override({"variant": variant, "backbone.drop_path": 0.2, "optim.epochs": 3})
+    whole = train.run(spec, tmp_path / "whole")
+    save, epoch = checkpoint.save, {"first save": 1, "last save": 3}[after]
+
+    def save_and_die(folder: Path, number: int, *rest: object, **options: object) -> Path:
+        path = save(folder, number, *rest, **options)
+        if number == epoch:
+            # What a kill in the next epoch may leave: metrics without a checkpoint, and a torn last line.
+            with open(folder.parent / "metrics.jsonl", "a") as file:
+                file.write(json.dumps({"kind": "step", "stage": "x", "epoch": epoch, "step": 0, "loss": 9, "lr": 0}) + '\n{"kind"')
+            raise Kill
+        return path
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(Kill):
+        train.run(spec, tmp_path / "killed")
+    monkeypatch.setattr(checkpoint, "save", save)
+    again = train.run(spec, tmp_path / "killed")
+    assert losses(again.folder) == losses(whole.folder)
+    assert (again.folder / "predictions.parquet").read_bytes() == (whole.folder / "predictions.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_and_two_ranks_give_the_same_loss_curve(spec: RunSpec, variant: str, tmp_path: Path) -> None:
+    """Same seed, same global batch: within 1e-4 over at least 20 steps in fp32."""
+    spec = spec.override({"variant": variant, "optim.epochs": 2, "optim.lr": 3e-4})
+    one = train.run(spec, tmp_path / "one")
+    two = run_spec(spec, tmp_path / "two", ranks=2)
+    assert len(losses(one.folder)) >= 20
+    for (stage, step, loss), other in zip(losses(one.folder), losses(two.folder), strict=True):
+        assert other[:2] == (stage, step)
+        assert other[2] == pytest.approx(loss, abs=1e-4)
+    np.testing.assert_allclose(predictions.read(one.folder)[1], predictions.read(two.folder)[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_predictions_are_exact_on_any_number_of_ranks_also_with_fewer_shards(spec: RunSpec, ranks: int, tmp_path: Path) -> None:
+    """The test fold is one shard here, and 42 images do not divide by 4: nothing is padded, nothing twice."""
+    dataset = Dataset.open(spec.data.shards)
+    test = dataset.index[dataset.index["fold"] == 0]
+    assert test["shard"].nunique() == 1
+    result = run_spec(spec.override({"optim.epochs": 1}), tmp_path, ranks=ranks)
+    frame, _, _ = predictions.read(result.folder)
+    assert frame["key"].is_unique
+    assert set(frame["key"]) == set(test["key"])
+
+
+def test_accumulation_does_not_change_the_loss(spec: RunSpec, tmp_path: Path) -> None:
+    whole = train.run(spec, tmp_path)
+    parts = train.run(spec.override({"engine.micro_batch": 3}), tmp_path)
+    assert [row[2] for row in losses(parts.folder)] == pytest.approx([row[2] for row in losses(whole.folder)], abs=1e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_bf16_and_clipping_train_too(spec: RunSpec, variant: str, tmp_path: Path) -> None:
+    spec = spec.override({"variant": variant, "engine.precision": "bf16", "optim.clip": 1.0, "backbone.name": "test_convnext"})
+    assert np.isfinite([loss for *_, loss in losses(train.run(spec, tmp_path).folder)]).all()
+
+
+def test_lockstep_reports_the_mean_of_its_inner_folds_and_replays_what_is_done(spec: RunSpec, tmp_path: Path) -> None:
+    specs = [spec.override({"data.inner": {"folds": 2, "fold": fold}}) for fold in range(2)]
+    first = list(train.lockstep(specs, tmp_path))
+    assert [row["epoch"] for row in first] == [1, 2]
+    assert all(row["macro_f1"] == pytest.approx(np.mean(row["folds"])) for row in first)
+    assert list(train.lockstep(specs, tmp_path)) == first
+    for one in specs:
+        frame, _, _ = predictions.read(tmp_path / one.run_name)
+        assert 0 not in set(frame["fold"])  # the outer test fold is not touched
+
+
+def test_lockstep_stopped_after_an_epoch_continues_there(spec: RunSpec, tmp_path: Path) -> None:
+    specs = [spec.override({"data.inner": {"folds": 2, "fold": fold}}) for fold in range(2)]
+    whole = list(train.lockstep(specs, tmp_path / "whole"))
+    stopped = train.lockstep(specs, tmp_path / "stopped")
+    next(stopped)
+    stopped.close()
+    assert read_status(tmp_path / "stopped" / specs[0].run_name)["state"] == "stopped"
+    assert list(train.lockstep(specs, tmp_path / "stopped")) == whole
+
+
+def test_training_and_scored_patients_are_disjoint(shards: Path) -> None:
+    dataset = Dataset.open(shards)
+    for data in ({"test_fold": 2}, {"test_fold": 2, "inner": {"folds": 3, "fold": 1}}):
+        rows = folds.split(dataset.index, RunSpec().override({"data": {"shards": str(shards), **data}}).data)
+        patients = [set(dataset.index["patient"].iloc[part]) for part in rows]
+        assert not patients[0] & patients[1]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_says_where(spec: RunSpec, tmp_path: Path) -> None:
+    wild = spec.override({"optim.lr": 1e30})
+    with pytest.raises(FloatingPointError, match=r"step \d+ with learning rate"):
+        train.run(wild, tmp_path)
+    status = read_status(tmp_path / wild.run_name)
+    assert status["state"] == "failed"
+    assert "learning rate" in status["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks", "says"),
+    [
+        ({"optim.batch_size": 9}, 2, "9 images do not divide over 2 ranks"),
+        ({"engine.micro_batch": 5}, 1, "engine.micro_batch: 5"),
+        ({"backbone.name": "vit_tinny"}, 1, "no model 'vit_tinny'"),
+        ({"data.shards": "nowhere"}, 1, "nowhere: no such folder"),
+        ({"data.test_fold": 9}, 1, "test_fold"),
+        ({"data.inner": {"folds": 40, "fold": 0}}, 1, "40"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(spec: RunSpec, changes, ranks: int, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=says) as error:
+        run_spec(spec.override(changes), tmp_path / "runs", ranks=ranks)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_folder_made_from_other_data_is_not_continued(spec: RunSpec, tmp_path: Path) -> None:
+    copy = tmp_path / "shards"
+    shutil.copytree(spec.data.shards, copy)
+    moved = spec.override({"data.shards": str(copy), "optim.epochs": 1})
+    stopped = train.lockstep([moved], tmp_path / "runs", each_epoch=False)
+    next(stopped)
+    stopped.close()
+    index = pd.read_parquet(copy / "index.parquet")
+    index["source"] = "elsewhere"
+    index.to_parquet(copy / "index.parquet")
+    (tmp_path / "runs" / moved.run_name / "predictions.parquet").unlink()
+    with pytest.raises(InputError, match="have changed since"):
+        train.run(moved, tmp_path / "runs")
+
+
+def test_two_processes_do_not_share_a_run(spec: RunSpec, tmp_path: Path) -> None:
+    first = train.lockstep([spec], tmp_path)
+    next(first)
+    with pytest.raises(InputError, match="another process works on this run"):
+        train.run(spec, tmp_path)
+    first.close()
