@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hpc import site as sites
 from hpc import store
@@ -17,6 +18,7 @@ from leukotree.spec import RunSpec
 
 if TYPE_CHECKING:
     import submitit
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     from leukotree.train import RunResult, Runtime
 
@@ -73,12 +75,13 @@ def _local_ranks(spec: RunSpec, root: Path, ranks: int, runtime: Runtime) -> Run
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
         max_restarts=0,
+        shutdown_timeout=5,  # a rank that waits for a failed one in a collective does not hear SIGTERM
     )
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it would print what we raise
     try:
         results = elastic_launch(config, _rank)(spec, root, runtime)
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        raise _reason(str(failure.message).strip().splitlines()[0]) from None
+        raise _first_error(error) from None
     result = results[0]
     if isinstance(result, Preempted):
         raise result
@@ -94,10 +97,19 @@ def _rank(spec: RunSpec, root: Path, runtime: Runtime) -> RunResult | Preempted:
         return preempted
 
 
-def _reason(text: str) -> Exception:
-    """The exception that a process's last line stands for."""
+def _first_error(error: ChildFailedError) -> Exception:
+    """The error of the rank that failed first, with the rank's own traceback as a note."""
+    _, failure = error.get_first_failure()
+    # torch declares a text; of a Python exception it is {"message": ..., "extraInfo": {"py_callstack": ...}}
+    told: Any = failure.message
+    text = str(told["message"] if isinstance(told, dict) else told).strip()
     kind, _, message = text.partition(": ")
-    return InputError(message) if kind.endswith("InputError") else RuntimeError(text)
+    if kind == InputError.__name__:
+        return InputError(message)
+    found = RuntimeError(" ".join(text.split()))
+    if isinstance(told, dict):
+        found.add_note(told["extraInfo"]["py_callstack"])
+    return found
 
 
 @dataclasses.dataclass

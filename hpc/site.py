@@ -138,19 +138,22 @@ def shell_exports(site: Site) -> str:
     return "".join(f"{line}\n" for line in setup_lines(site))
 
 
-def sbatch_options(site: Site, nodes: int | None = None) -> list[str]:
-    """Options of `sbatch` for one job with one task per node on `nodes` nodes (the site's own number if None)."""
+def sbatch_options(site: Site, small: bool = False) -> list[str]:
+    """Options of `sbatch` for the sweep: one task on each of the site's nodes. `small`: one core, no GPU, for the report."""
+    size: dict[str, Any] = {
+        "nodes": site.nodes,
+        "ntasks-per-node": 1,
+        "cpus-per-task": site.cpus_per_task * max(1, site.gpus_per_node),
+        "gpus-per-node": site.gpus_per_node or None,
+        "mem": f"{site.mem_gb}G" if site.mem_gb else None,
+    }
     options = {
         "partition": site.partition,
         "account": site.account,
         "qos": site.qos,
         "constraint": site.constraint,
         "time": site.time,
-        "nodes": nodes or site.nodes,
-        "ntasks-per-node": 1,
-        "cpus-per-task": site.cpus_per_task * max(1, site.gpus_per_node),
-        "gpus-per-node": site.gpus_per_node or None,
-        "mem": f"{site.mem_gb}G" if site.mem_gb else None,
+        **({"nodes": 1, "ntasks": 1} if small else size),
         **site.extra,
     }
     return [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items() if value is not None]
@@ -161,14 +164,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hpc.site", description=__doc__)
     parser.add_argument("site", nargs="?", help="name in slurm/site/, or path of a YAML file (default: default)")
     parser.add_argument("--sbatch", action="store_true", help="print options of sbatch on one line, instead of shell lines")
-    parser.add_argument("--nodes", type=int, help="with --sbatch: number of nodes, instead of the site's own")
+    parser.add_argument("--small", action="store_true", help="with --sbatch: for a job of one core without GPUs")
     given = parser.parse_args(arguments)
     try:
         site = load(given.site)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(" ".join(sbatch_options(site, given.nodes)) if given.sbatch else shell_exports(site), end="\n" if given.sbatch else "")
+    print(" ".join(sbatch_options(site, given.small)) if given.sbatch else shell_exports(site), end="\n" if given.sbatch else "")
     return 0
 
 

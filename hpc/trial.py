@@ -6,9 +6,11 @@ import contextlib
 import csv
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
@@ -52,6 +54,11 @@ class Searcher(OptunaSearch):
         chosen = super().suggest(trial_id)
         return {"trial": self._ot_trials[trial_id].number, "chosen": chosen}
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        with warnings.catch_warnings():  # a trial that was started again replays epochs that the sampler knows
+            warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
+            super().on_trial_result(trial_id, result)
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         stopped = result is not None and result.get("epoch", 0) < self._epochs
         super().on_trial_complete(trial_id, None if stopped else result, error)
@@ -61,6 +68,7 @@ def searcher(study: Study) -> Searcher:
     """The searcher of a study, seeded: every variant draws the same first trials."""
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = study.search
     space: dict[str, BaseDistribution] = {}
     for key, axis in search.space.items():

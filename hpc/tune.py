@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TRIALS = ("trial", "state", "epochs", "macro_f1", "best_macro_f1", "seconds")
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output announces each experiment whatever its verbosity
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own record has what the report needs
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would end the sweep as if it were complete

@@ -67,24 +67,38 @@ head_address() {
     echo "$address"
 }
 
-# What each node runs: $1 is the address of Ray's head, the rest is the command for the head. symmetric-run ends with 0 also
-# where Ray did not start, so the command leaves its exit code in a file. Ray makes its own folder writable for everybody:
-# it lies in a private one, with a short path (a socket's path has at most 107 bytes).
+# What each node runs: $1 is the address of Ray's head, the rest is the command, which the head runs. symmetric-run returns 0
+# also where Ray did not start, so the command leaves its exit code in a file. Ray makes its folder writable for everybody:
+# it lies in a private one, with a short path (a socket's path has at most 107 bytes). What Ray says goes to a file, shown
+# if the command did not run; the command itself writes to our output. The head's exit code counts; at its end it ends the
+# step on the other nodes, which would wait for it for another minute.
 # shellcheck disable=SC2016 # expanded on the node
 on_each_node='
     umask 077
     private=$(mktemp -d "${LEUKOTREE_SCRATCH:-/tmp}/lt.XXXXXX") || exit 1
-    trap "rm -rf \"$private\"" EXIT
-    export RAY_TMPDIR=$private LEUKOTREE_CODE=$private/code
+    leave() {
+        trap "" TERM USR2
+        if ((SLURM_NODEID == 0)); then scancel --signal=USR2 "$SLURM_JOB_ID.$SLURM_STEP_ID"; fi
+        kill -KILL -- "-$ray" 2>/dev/null # the process group of symmetric-run; it leaves `ray start` behind when it is ended
+        ray stop --force >/dev/null 2>&1
+        rm -rf "$private"
+        exit $((SLURM_NODEID == 0 ? $1 : 0))
+    }
+    trap "leave 143" TERM USR2
+    set -m # background jobs get process groups of their own
+    export RAY_TMPDIR=$private LEUKOTREE_CODE=$private/code LEUKOTREE_OUT=/proc/$$/fd/1
     options=(--num-cpus="$SLURM_CPUS_ON_NODE" --object-store-memory=536870912 --temp-dir="$private/ray")
-    head=$1; shift
     if ((SLURM_NODEID == 0)); then options+=(--include-dashboard=false); fi
+    head=$1; shift
     ray symmetric-run --address "$head" --min-nodes "$SLURM_NNODES" "${options[@]}" -- \
-        bash -c "\"\$@\"; echo \$? >\"\$LEUKOTREE_CODE\"" leukotree "$@"
-    if ((SLURM_NODEID == 0)); then
-        [[ -s $LEUKOTREE_CODE ]] || { echo "sweep.sh: Ray did not start, see above" >&2; exit 1; }
-        exit "$(<"$LEUKOTREE_CODE")"
-    fi'
+        bash -c "\"\$@\" >>\"\$LEUKOTREE_OUT\" 2>&1; echo \$? >\"\$LEUKOTREE_CODE\"" leukotree "$@" \
+        >"$private/log" 2>&1 </dev/null &
+    ray=$!
+    wait "$ray" # in the background: bash delivers a signal only between commands or in `wait`
+    if [[ -s $LEUKOTREE_CODE ]]; then leave "$(<"$LEUKOTREE_CODE")"; fi
+    cut -c1-300 "$private/log" | tail -n 30 >&2
+    echo "sweep.sh: Ray ended on $(hostname) without being asked to, see above" >&2
+    leave 1'
 
 requeue() {
     ((${SLURM_RESTART_COUNT:-0} < 20)) || fail "time limit near after 20 restarts: not requeued; submit again to continue"
@@ -102,10 +116,10 @@ sweep_on_slurm() {
     trap requeue USR1
     RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') \
         RAY_USAGE_STATS_ENABLED=0 RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=120 \
-        srun --kill-on-bad-exit=1 --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" --cpu-bind=none \
+        srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" \
         bash -c "$on_each_node" on_each_node "$address" \
-        leukotree sweep "$study" --ray-address "$address" "${site[@]}" "$@" &
-    wait $! || code=$? # in the background, as bash delivers a signal only between commands or in `wait`
+        leukotree sweep "$study" --ray-address "$address" "$@" &
+    wait $! || code=$?
     trap - USR1
     ((code == 0)) || fail "the search of $study ended with exit code $code" "$code"
 }
@@ -120,17 +134,19 @@ print(":".join(dict.fromkeys(str(job).split("_")[0] for job in json.loads(sys.ar
         leukotree report "$study"
         return
     fi
-    read -ra options < <(python -m hpc.site ${SITE:+"$SITE"} --sbatch --cpu)
+    read -ra options < <(python -m hpc.site ${SITE:+"$SITE"} --sbatch --small)
     outside_job sbatch "${options[@]}" --job-name=leukotree-report --output=slurm-%j.out --dependency="afterany:$jobs" \
         --wrap "leukotree report $(printf %q "$study")" || fail "report job refused; when jobs $jobs are done: leukotree report $study"
     echo "sweep.sh: folds submitted as ${jobs//:/, }; the report follows them"
 }
 
 if [[ -z ${SLURM_JOB_ID:-} ]]; then
-    leukotree sweep "$study" "${site[@]}" "$@"
-    leukotree folds "$study" --on local "${site[@]}"
+    leukotree sweep "$study" "$@"
+    code=0
+    leukotree folds "$study" --on local "${site[@]}" || code=$?
+    ((code <= 1)) || exit "$code" # 1: some runs failed, the report says which
     leukotree report "$study"
-    exit
+    exit "$code"
 fi
 
 setup=$(python -m hpc.site ${SITE:+"$SITE"}) || exit 2

@@ -105,7 +105,7 @@ StorageLoc=slurm_acct_db
 
 
 def process_start(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is none. Tells a process from a later one of the same pid."""
+    """When a process started, in clock ticks since boot; None if there is none. Tells it from a later one of the same pid."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -341,7 +341,7 @@ class Slurm:
             states = self.run("sinfo", "-h", "-N", "-o", "%T", timeout=30).split()
         except (ClusterError, subprocess.TimeoutExpired):
             return False
-        return len(states) == len(HOSTS) and all(state.rstrip("-+") in {"idle", "mixed", "allocated", "completing"} for state in states)
+        return len(states) == len(HOSTS) and all(state in {"idle", "mixed", "allocated", "completing"} for state in states)
 
 
 def main() -> int:

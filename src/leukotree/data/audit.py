@@ -47,7 +47,7 @@ class Audit:
         per_fold = [f"fold {fold}: " + ", ".join(f"{leaf} {n}" for leaf, n in row.items()) for fold, row in table.iterrows()]
         free = ", ".join(f"{name} {value:.3f}" for name, value in self.baselines.items())
         return [
-            f"{data.folder}: {len(data)} images of {data.size} x {data.size} pixels, {data.index['group'].nunique()} {data.group}s",
+            f"{data.folder}: {len(data)} images, {data.size} x {data.size} pixels, {data.index['group'].nunique()} {data.group}s",
             *per_fold,
             *(f"ERROR {text}" for text in self.errors),
             *(f"warning: {text}" for text in self.warnings),
@@ -201,11 +201,13 @@ def _baselines(data: Dataset, colours: np.ndarray) -> pd.Series:
     scores = {}
     for name, (model, features) in models.items():
         per_fold = []
-        for fold in range(data.folds):
+        for fold in np.unique(fold_ids):
             held_out = fold_ids == fold
+            if len(np.unique(truth[~held_out])) < 2:
+                continue  # a damaged index: no model can be fitted
             guess = model.fit(features[~held_out], truth[~held_out]).predict(features[held_out])
             per_fold.append(f1_score(truth[held_out], guess, labels=labels, average="macro", zero_division=0.0))
-        scores[name] = float(np.mean(per_fold))
+        scores[name] = float(np.mean(per_fold)) if per_fold else float("nan")
     return pd.Series(scores, name="macro_f1")
 
 

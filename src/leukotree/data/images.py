@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 90_000_000
 """A larger image is refused unread: it would take over 250 MB per worker, or is a decompression bomb."""
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")  # none that runs another program, as EPS would
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")  # none that runs another program, as EPS would
 
 
 class BrokenImage(Exception):
@@ -44,6 +44,8 @@ def square(path: str | Path, size: int, quality: int) -> bytes:
         return simplejpeg.encode_jpeg(np.ascontiguousarray(resized), quality=quality, colorsubsampling="444")
     except BrokenImage:
         raise
+    except UnidentifiedImageError as error:
+        raise BrokenImage(f"no image of a kind that is read here ({', '.join(_FORMATS)})") from error
     except Exception as error:  # a damaged file makes decoders raise nearly anything
         raise BrokenImage(_one_line(error)) from error
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image
 
 from leukotree.data import folds as fold_module
 from leukotree.data import manifest as manifests
@@ -91,7 +90,7 @@ def _write(
     created = [folder for folder in partial.parents if not folder.exists()]
     try:
         with working.claim(partial, identity), warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused by `images`, with a reason
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # `images` decides what is broken, with a reason
             try:
                 working.fill(partial, table, options, taxonomy, workers)
             except InputError:

@@ -51,7 +51,7 @@ def confusions(counts: Mapping[str, np.ndarray], leaves: Sequence[str]) -> bytes
         share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
         axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for row, col in np.ndindex(*table.shape):
-            dark = share[row, col] > 0.55
+            dark = share[row, col] > 0.65
             label = f"{100 * share[row, col]:.0f} %\n{table[row, col]}" if table[row, col] else "0"
             faint = GREY if not table[row, col] else INK
             axis.text(col, row, label, ha="center", va="center", fontsize=7, color="white" if dark else faint)
@@ -97,7 +97,7 @@ def best_so_far(trials: Mapping[str, pd.DataFrame]) -> bytes:
     axis.set_xlabel("trial")
     axis.set_ylabel("inner macro-F1")
     _integers(axis)
-    axis.legend(loc="lower right")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=len(trials))
     return _png(figure)
 
 
@@ -131,9 +131,15 @@ def _scale(axis: Axes, domain: Mapping[str, Any]) -> Any:
         axis.set_xlim(-0.5, len(options) - 0.5)
         texts = [_plain(option) for option in options]
         return lambda values: np.array([texts.index(_plain(v)) if _plain(v) in texts else math.nan for v in values])
+    low, high = domain.get("loguniform") or domain["uniform"]
     if "loguniform" in domain:
         axis.set_xscale("log")
-    for border in domain.get("loguniform") or domain.get("uniform") or ():
+        margin = (high / low) ** 0.04
+        axis.set_xlim(low / margin, high * margin)
+    else:
+        margin = (high - low) * 0.04
+        axis.set_xlim(low - margin, high + margin)
+    for border in (low, high):
         axis.axvline(border, color=GREY, lw=0.8, ls=":", zorder=0)
     return lambda values: values.to_numpy(float)
 
@@ -166,5 +172,5 @@ def _grid(panels: int, columns: int, width: float, height: float, sharey: bool =
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=144, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=144, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None})
     return buffer.getvalue()

@@ -58,10 +58,11 @@ On the border of the searched range (its outer {share} per cent, or the first or
 better value may lie outside; widen the range where the key allows it.
 """
 
-SETTINGS = """
-Not stated: the paper gives no value, and the one here is this study's answer or default. The search chose
-by the mean macro-F1 of {folds} inside the training folds.
-"""
+SETTINGS = "Not stated: the paper gives no value, and the one here is this study's answer or default."
+
+CHOICE = "The search chose by the mean macro-F1 of {folds} inside the outer training folds."
+
+NO_SEARCH = "No search has ended for {variants}: the values are those of the study's base."
 
 OPTIMISM = """
 Inner macro F1 is the score that the search maximised, so that of the chosen trial is optimistic; beside it stands the
@@ -69,8 +70,8 @@ same variant on the clean fold, which the search never saw.
 """
 
 ABOUT = """
-Hierarchical classification of white blood cells: `flat` is one softmax over the leaves, `base` one separate
-model per decision of the tree, `multilabel` one shared model with a masked loss per decision. All variants are decided in the same
-way, greedily top-down over log p(child given parent), and every number below is computed from the stored predictions of held-out
-test folds.
+Hierarchical classification of white blood cells: `flat` is one softmax over the leaves, `base` one separate model per
+decision of the tree, `multilabel` one shared model with a masked loss per decision. All variants are decided in the
+same way, greedily top-down over log p(child given parent), and every number below is computed from the stored
+predictions of held-out test folds.
 """

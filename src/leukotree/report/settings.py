@@ -24,7 +24,7 @@ KEYS = {
     "optim.head_lr_multiplier": ("head learning rate multiplier", NOT_STATED),
     "optim.epochs": ("epochs", "80"),
     "backbone.name": ("backbone", "ViT-Small (best), ConvNeXt-Tiny"),
-    "backbone.weights": ("initial weights", NOT_STATED),
+    "backbone.weights": ("pretrained weights (– is none: random)", NOT_STATED),
     "loss.isolation": ("loss isolation (multilabel)", "self-contained loss per level; mechanism not stated"),
 }
 """Dotted key -> name, and the paper's value."""
@@ -52,58 +52,63 @@ def border(domain: Mapping[str, Any], value: Any) -> str:
 
 
 def settings(summary: StudySummary) -> Section:
-    """The chosen hyperparameters beside the paper's."""
+    """The chosen hyperparameters, and the fixed ones, beside the paper's."""
+    blocks: list[Block] = []
+    if summary.space:
+        rows, flagged = _searched(summary)
+        header = ["setting", "paper", "searched range", *summary.variants]
+        blocks.append(Table("Searched: the values that the outer-fold runs use.", header, rows, labels=len(header)))
+        ended = {variant for variant, found in summary.searches.items() if found.best}
+        if pending := [variant for variant in summary.variants if variant not in ended]:
+            blocks.append(text(prose.NO_SEARCH, "warning", variants=", ".join(pending)))
+        if flagged:
+            blocks.append(text(prose.BORDER, "warning", share=round(100 * BORDER_SHARE), keys=", ".join(flagged)))
+    blocks.append(Table("Fixed, the same for all variants.", ["setting", "paper", "here"], _fixed(summary), labels=3))
+    folds = plural(int((summary.study.get("folds") or {}).get("inner") or 0), "inner fold")
+    blocks.append(text(prose.SETTINGS))
+    return Section("Hyperparameters", [*blocks, text(prose.CHOICE, folds=folds)] if summary.space else blocks)
+
+
+def _searched(summary: StudySummary) -> tuple[list[list[str]], list[str]]:
+    """Rows of the searched keys, the paper's order first, and which values lie on a border."""
     rows, flagged = [], []
-    for key in dict.fromkeys([*KEYS, *summary.space]):
+    for key in [key for key in dict.fromkeys([*KEYS, *summary.space]) if key in summary.space]:
         name, paper = KEYS.get(key, (key, NOT_STATED))
         cells = []
         for variant in summary.variants:
-            value = value_of(summary.spec(variant), key)
-            searched = variant in summary.searches and key in summary.searches[variant].chosen and key in summary.space
-            side = border(summary.space[key], value) if searched else ""
+            found, value = summary.searches.get(variant), value_of(summary.spec(variant), key)
+            side = border(summary.space[key], value) if found and key in found.chosen else ""
             cells.append(number(value) + (f" ({side} border)" if side else ""))
             if side:
                 flagged.append(f"{key} of {variant}")
-        rows.append([name, paper, _domain(summary.space.get(key)), *cells])
-    rows += [[name, paper, "–", *[here] * len(summary.variants)] for name, paper, here in _fixed(summary)]
-    header = ["setting", "paper", "searched range", *summary.variants]
-    folds = plural(int((summary.study.get("folds") or {}).get("inner") or 0), "inner fold")
-    blocks: list[Block] = [Table("Values of the outer-fold runs.", header, rows, labels=len(header))]
-    if summary.searches:
-        blocks.append(text(prose.SETTINGS, folds=folds))
-    ended = {variant for variant, found in summary.searches.items() if found.best}
-    if summary.searches and (pending := [variant for variant in summary.variants if variant not in ended]):
-        blocks.append(Text(f"No search has ended for {', '.join(pending)}: the values are those of the study's base.", "warning"))
-    if flagged:
-        blocks.append(text(prose.BORDER, "warning", share=round(100 * BORDER_SHARE), keys=", ".join(flagged)))
-    return Section("Hyperparameters", blocks)
+        rows.append([name, paper, _domain(summary.space[key]), *cells])
+    return rows, flagged
 
 
-def _domain(domain: Mapping[str, Any] | None) -> str:
-    if not domain:
-        return "fixed"
+def _domain(domain: Mapping[str, Any]) -> str:
     kind, values = next(iter(domain.items()))
     if kind == "choice":
         return ", ".join(number(value) for value in values)
     return f"{number(values[0])} to {number(values[1])}{', log' if kind == 'loguniform' else ''}"
 
 
-def _fixed(summary: StudySummary) -> list[tuple[str, str, str]]:
-    """Name, paper, here: what is no single key."""
-    base, dataset = summary.base, summary.dataset or {}
-    augment = base.augment
+def _fixed(summary: StudySummary) -> list[list[str]]:
+    """Name, paper, here: the keys that were not searched, then what is no single key."""
+    base, dataset, augment = summary.base, summary.dataset or {}, summary.base.augment
+    rows = [[name, paper, number(value_of(base, key))] for key, (name, paper) in KEYS.items() if key not in summary.space]
     size = dataset.get("size")
-    group = dataset.get("group", "group")
     folds = dataset.get("folds") or (summary.study.get("folds") or {}).get("outer") or "–"
+    group = f"by {dataset['group']}, " if "group" in dataset else ""
     crop = f"crop {augment.crop_scale[0]:g}–{augment.crop_scale[1]:g} of the area"
     flips = "flips and right-angle turns" if augment.flips else "no flips"
     return [
-        ("image size", "384 × 384", f"{size} × {size}" if size else "–"),
-        ("optimiser", "AdamW", "AdamW"),
-        ("loss", "focal", "focal, on the softmax"),
-        ("schedule", NOT_STATED, f"linear warm-up over {percent(base.optim.warmup)} % of the steps, then cosine to 0"),
-        ("augmentation", NOT_STATED, f"{crop}, {flips}, jitter {augment.jitter:g}"),
-        ("split", NOT_STATED, f"{folds} folds, grouped by {group}, stratified by leaf"),
+        *rows,
+        ["image size", "384 × 384", f"{size} × {size}" if size else "–"],
+        ["optimiser", "AdamW", "AdamW"],
+        ["loss", "focal", "focal, on the softmax"],
+        ["schedule", NOT_STATED, f"linear warm-up over {100 * base.optim.warmup:g} % of the steps, then cosine to 0"],
+        ["augmentation", NOT_STATED, f"{crop}, {flips}, jitter {augment.jitter:g}"],
+        ["split", NOT_STATED, f"{folds} folds, grouped {group}stratified by leaf"],
     ]
 
 

@@ -45,7 +45,7 @@ TRAITS: dict[str, Range] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of white cell: weights of its nuclear shapes (`shapes.NUCLEI`), traits that differ from TRAITS, its granules' dye."""
+    """A kind of white cell: weights of its nuclear shapes (`shapes.NUCLEI`), the traits unlike TRAITS, its granules' dye."""
 
     nuclei: dict[str, float]
     traits: dict[str, Range]

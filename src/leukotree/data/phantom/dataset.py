@@ -81,8 +81,8 @@ def write(
     """Draw a phantom set into the folder `out` and return its manifest's path; `workers` counts processes.
 
     Writes `images/<patient>/<nnn>.jpg` (size x size), `masks/<patient>/<nnn>.png` (255 where the white cell is, else 0)
-    and, last, `manifest.csv`. The same arguments give the same bytes for any number of workers, and continue or keep what is there.
-    Raises InputError for a bad value, or when the folder holds anything else.
+    and, last, `manifest.csv`. The same arguments give the same bytes for any number of workers, and continue or keep what
+    is there. Raises InputError for a bad value, or when the folder holds anything else.
     """
     plan = Plan(patients, per_patient, size, seed)
     workers = (os.cpu_count() or 1) if workers is None else workers

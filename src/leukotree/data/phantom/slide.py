@@ -78,14 +78,14 @@ class Slide:
         size = ink.shape[1]
         y, x = np.meshgrid(*[np.linspace(-1, 1, size, dtype=np.float32)] * 2, indexing="ij")
         along = (x * np.cos(self.shade_angle) + y * np.sin(self.shade_angle)) / np.sqrt(2)
-        light = ((1 - self.shade * (0.5 + 0.5 * along)) * (1 - self.vignette * (x * x + y * y) / 2)).astype(np.float32)
+        log_light = np.log((1 - self.shade * (0.5 + 0.5 * along)) * (1 - self.vignette * (x * x + y * y) / 2)).astype(np.float32)
         photo = np.empty((size, size, 3), np.uint8)
         for channel in range(3):  # plain sums: a BLAS product may round differently with another number of threads
-            density = np.zeros_like(light)
+            density = np.zeros_like(log_light)
             for layer, strength in zip(ink, self.dyes[:, channel], strict=True):
                 density += np.float32(strength) * layer
             # The film's curve, (white * light * exp(-density)) ** gamma, in one exponential.
-            plane = np.exp(np.float32(self.gamma) * (np.log(np.float32(self.white[channel]) * light) - density))
+            plane = np.exp(np.float32(self.gamma) * (np.float32(np.log(self.white[channel])) + log_light - density))
             plane += np.float32(self.noise) * rng.standard_normal(plane.shape, dtype=np.float32)
             photo[..., channel] = np.rint(plane.clip(0, 1) * 255)
         return photo

@@ -1,0 +1,456 @@
+"""Pack: the same manifest gives the same bytes whatever happens, broken input is named, nothing half done is left."""
+
+import errno
+import io
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import simplejpeg
+from PIL import Image
+from smears import LEAVES, change_manifest, files, noise, write_manifest
+
+from leukotree.data import images, shards
+from leukotree.data.dataset import Dataset
+from leukotree.data.pack import pack
+from leukotree.errors import InputError
+from leukotree.taxonomy import Taxonomy
+
+SMALL = {"folds": 3, "size": 32, "samples_per_shard": 5, "workers": 1}
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return write_manifest(tmp_path / "raw")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "shards"
+
+
+def hidden(out):
+    return out.with_name(f".{out.name}.partial")
+
+
+# --- what is written ------------------------------------------------------------------------------------------------------
+
+
+def test_folder_says_what_it_holds(manifest, out):
+    summary = pack(manifest, out, **SMALL, seed=4)
+    data = Dataset.open(out)
+    described = json.loads((out / "dataset.json").read_text())
+    assert described["format"] == 1
+    assert {name: described[name] for name in ("size", "folds", "seed", "group", "patients", "dropped")} == {
+        "size": 32, "folds": 3, "seed": 4, "group": "patient", "patients": 18, "dropped": [],
+    }  # fmt: skip
+    assert described["counts"] == dict.fromkeys(LEAVES, 12)
+    assert Taxonomy.from_nested(described["taxonomy"]) == Taxonomy.paper().prune(LEAVES)
+    assert len(data) == 36
+    assert (data.index.groupby("group")["fold"].nunique() == 1).all()
+    assert sorted(path.name for path in out.iterdir()) == sorted({"dataset.json", "index.parquet", *data.index["shard"]})
+    assert list(data.index["shard"]) == sorted(data.index["shard"]), "in order of fold and shard"
+    assert data.index.groupby("shard").size().max() <= 5
+    assert summary.written
+    assert "36 images of 32 x 32, 18 patients: normal 12, AML 12, APML 12" in summary.lines()[1]
+
+
+def test_index_points_at_the_bytes_in_the_shards(manifest, out):
+    pack(manifest, out, **SMALL)
+    data = Dataset.open(out)
+    row = 0
+    for shard in data.index["shard"].unique():
+        for sample in shards.samples(out / shard):
+            known = data.index.iloc[row]
+            assert (sample.key, shard) == (known["key"], known["shard"]), "one row per sample, in order"
+            assert sample.jpeg == data.read(row)
+            assert set(sample.fields) == {"leaf", "patient", "source", "group", "image"}
+            assert all(sample.fields[name] == known[name] for name in ("leaf", "patient", "source", "group"))
+            assert images.decode(sample.jpeg).shape == (32, 32, 3)
+            row += 1
+    assert row == len(data)
+
+
+def test_plain_webdataset_reads_the_shards(manifest, out):
+    import hashlib
+
+    import webdataset as wds
+
+    pack(manifest, out, **SMALL)
+    index = Dataset.open(out).index.set_index("key")
+    urls = [str(path) for path in sorted(out.glob("*.tar"))]
+    raw = {sample["__key__"]: sample["jpg"] for sample in wds.WebDataset(urls, shardshuffle=False)}
+    assert {key: hashlib.sha256(jpeg).hexdigest() for key, jpeg in raw.items()} == index["sha256"].to_dict()
+    for sample in wds.WebDataset(urls, shardshuffle=False).decode("rgb8"):
+        assert sample["jpg"].shape == (32, 32, 3)
+        assert sample["json"]["leaf"] == index.loc[sample["__key__"], "leaf"]
+
+
+def test_a_shard_mixes_the_leaves(tmp_path, out):
+    pack(write_manifest(tmp_path / "many", patients=10, images=4), out, folds=2, size=16, samples_per_shard=20, workers=1)
+    assert (Dataset.open(out).index.groupby("shard")["leaf"].nunique() == len(LEAVES)).all()
+
+
+def test_bytes_do_not_depend_on_workers_or_place(manifest, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    moved = manifest.parent.rename(tmp_path / "elsewhere" / "data") / manifest.name
+    for name, workers in (("one", 1), ("two", 2)):
+        pack(moved, tmp_path / name, **{**SMALL, "workers": workers})
+    moved = moved.parent.rename(tmp_path / "raw") / manifest.name
+    pack(moved, tmp_path / "three", **SMALL)
+    assert files(tmp_path / "one") == files(tmp_path / "two") == files(tmp_path / "three")
+    pack(moved, tmp_path / "seeded", **SMALL, seed=1)
+    assert files(tmp_path / "one") != files(tmp_path / "seeded")
+
+
+def test_group_is_the_weakest_kind(manifest, out):
+    def unnamed(table):
+        table.loc[0, "patient"] = ""
+        return table
+
+    pack(change_manifest(manifest, unnamed), out, **SMALL)
+    data = Dataset.open(out)
+    assert data.group == "image"
+    assert data.index["patient"].eq("").sum() == 1
+    assert data.index["group"].ne("").all()
+    assert data.description.patients == 18
+
+
+# --- images ---------------------------------------------------------------------------------------------------------------
+
+
+def saved(picture, form, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def squared(tmp_path, data, size=32):
+    (tmp_path / "image").write_bytes(data)
+    return images.decode(images.square(tmp_path / "image", size, 95)).astype(int)
+
+
+RGB = Image.fromarray(noise(1, 64, 96))
+TURN_RIGHT = Image.Exif()
+TURN_RIGHT[0x0112] = 6  # the camera lay on its side: turn the picture by 90 degrees to see it upright
+KINDS = {
+    "png": saved(RGB, "PNG"),
+    "bmp": saved(RGB, "BMP"),
+    "tiff": saved(RGB, "TIFF", compression="tiff_lzw"),
+    "jpeg": saved(RGB, "JPEG", quality=98, subsampling=0),
+    "progressive": saved(RGB, "JPEG", quality=98, subsampling=0, progressive=True),
+    "opaque": saved(RGB.convert("RGBA"), "PNG"),
+    "turned jpeg": saved(RGB.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=98, subsampling=0, exif=TURN_RIGHT),
+    "turned png": saved(RGB.transpose(Image.Transpose.ROTATE_90), "PNG", exif=TURN_RIGHT),
+    "turned tiff": saved(RGB.transpose(Image.Transpose.ROTATE_90), "TIFF", exif=TURN_RIGHT),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_file_becomes_the_same_picture(tmp_path, kind):
+    expected = np.asarray(RGB.resize((32, 32), Image.Resampling.LANCZOS)).astype(int)
+    assert np.abs(squared(tmp_path, KINDS[kind]) - expected).mean() < 3
+
+
+def test_other_pixel_types(tmp_path):
+    grey = RGB.convert("L")
+    expected = np.asarray(grey.resize((32, 32), Image.Resampling.LANCZOS)).astype(int)[..., None]
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    for data in (saved(grey, "PNG"), saved(grey, "JPEG", quality=98), saved(deep, "PNG"), saved(deep, "TIFF")):
+        assert np.abs(squared(tmp_path, data) - expected).mean() < 2
+    cmyk = squared(tmp_path, saved(RGB.convert("CMYK"), "JPEG", quality=98))
+    assert np.abs(cmyk - np.asarray(RGB.resize((32, 32), Image.Resampling.LANCZOS))).mean() < 4
+    palette = squared(tmp_path, saved(Image.new("P", (40, 40), 3), "GIF"))
+    assert palette.shape == (32, 32, 3)
+    clear = squared(tmp_path, saved(Image.new("RGBA", (40, 40), (9, 9, 9, 0)), "PNG"))
+    assert clear.min() == 255, "transparent shows a white ground"
+    with pytest.raises(images.BrokenImage, match="pixel type 'F'"):
+        squared(tmp_path, saved(Image.new("F", (40, 40)), "TIFF"))
+
+
+def test_large_jpeg_is_scaled_down_without_aliasing(tmp_path):
+    stripes = np.zeros((400, 400, 3), dtype=np.uint8)
+    stripes[:, ::2] = 255
+    result = squared(tmp_path, saved(Image.fromarray(stripes), "JPEG", quality=95, subsampling=0))
+    assert np.abs(result - 127).max() < 8, "stripes finer than a pixel become grey"
+
+
+def test_a_jpeg_of_the_right_size_is_kept_byte_for_byte(tmp_path):
+    path = tmp_path / "image.jpg"
+    path.write_bytes(saved(RGB.resize((32, 32)), "JPEG", quality=80))
+    assert images.square(path, 32, 95) == path.read_bytes()
+    path.write_bytes(saved(RGB.resize((32, 32)), "JPEG", progressive=True))
+    assert images.square(path, 32, 95) != path.read_bytes(), "not baseline"
+    header = simplejpeg.decode_jpeg_header(images.square(path, 32, 95))
+    assert header == (32, 32, "YCbCr", "444")
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_cut_short_is_broken(tmp_path, kind):
+    with pytest.raises(images.BrokenImage) as refusal:
+        squared(tmp_path, KINDS[kind][: len(KINDS[kind]) * 7 // 10])
+    assert "\n" not in str(refusal.value)
+
+
+def test_other_damage_is_broken(tmp_path):
+    flipped = bytearray(KINDS["png"])
+    flipped[len(flipped) // 2] ^= 1
+    for data in (b"", b"not an image", bytes(flipped)):
+        with pytest.raises(images.BrokenImage):
+            squared(tmp_path, data)
+    with pytest.raises(images.BrokenImage, match="over the limit"), pytest.warns(Image.DecompressionBombWarning):
+        squared(tmp_path, saved(Image.new("1", (10_000, 10_000)), "PNG"))
+
+
+# --- broken images among good ones ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(manifest):
+    for name in ("AML/0_0.png", "normal/2_1.png"):
+        path = manifest.parent / name
+        path.write_bytes(path.read_bytes()[:200])
+    return manifest
+
+
+def test_all_broken_images_are_named_and_nothing_is_left(damaged, tmp_path):
+    out = tmp_path / "new" / "shards"
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=r"2 broken.*(AML/0_0|normal/2_1).*(AML/0_0|normal/2_1).*--drop-broken"):
+        pack(damaged, out, **SMALL)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_many_broken_images_are_counted(manifest, out):
+    for path in sorted(manifest.parent.rglob("*.png"))[:9]:
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"9 broken image\(s\): .*; and 4 more; mend") as refusal:
+        pack(manifest, out, **SMALL)
+    assert "\n" not in str(refusal.value)
+
+
+def test_dropped_images_are_recorded_and_folds_are_those_without_them(damaged, tmp_path):
+    dropped, clean = tmp_path / "dropped", tmp_path / "clean"
+    summary = pack(damaged, dropped, **SMALL, drop_broken=True)
+    recorded = json.loads((dropped / "dataset.json").read_text())["dropped"]
+    assert [item["image"] for item in recorded] == ["normal/2_1.png", "AML/0_0.png"]
+    assert all(item["reason"] for item in recorded)
+    assert "left out, broken: normal/2_1.png" in summary.lines()[-1]
+    names = {"normal/2_1.png", "AML/0_0.png"}
+    pack(change_manifest(damaged, lambda table: table[~table["image"].isin(names)]), clean, **SMALL)
+    fold_of = [Dataset.open(folder).index.set_index("sha256")["fold"].to_dict() for folder in (dropped, clean)]
+    assert fold_of[0] == fold_of[1]
+    assert len(fold_of[0]) == 34
+
+
+def test_dropping_too_much_is_refused(manifest, out):
+    for path in (manifest.parent / "AML").glob("[0-3]_*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"leaf 'AML' has 2 group"):
+        pack(manifest, out, **SMALL, drop_broken=True)
+    assert not out.exists()
+    assert not hidden(out).exists()
+
+
+def test_the_two_truncated_deepapl_files_are_named(real_data, tmp_path, out):
+    from leukotree.data.sources import import_source
+
+    import_source("deepapl", real_data / "deepapl", tmp_path / "m.csv", cell_types=True)
+    with pytest.raises(InputError, match=r"2 broken image\(s\)") as refusal:
+        pack(tmp_path / "m.csv", out, size=16)
+    assert "BL_7821735.jpg" in str(refusal.value)
+    assert "BL_7744281.jpg" in str(refusal.value)
+
+
+# --- interrupted, again, otherwise ----------------------------------------------------------------------------------------
+
+
+def test_packing_again_does_nothing(manifest, out):
+    pack(manifest, out, **SMALL)
+    stamps = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    summary = pack(manifest, out, **{**SMALL, "workers": 2})
+    assert not summary.written
+    assert "already packed" in summary.lines()[0]
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == stamps
+
+
+def test_other_options_or_another_manifest_are_refused(manifest, out):
+    pack(manifest, out, **SMALL)
+    with pytest.raises(InputError, match=r"size 32 there, 48 now.*remove it or choose another folder"):
+        pack(manifest, out, **{**SMALL, "size": 48})
+    with pytest.raises(InputError, match="another tree"):
+        pack(manifest, out, **SMALL, taxonomy=Taxonomy.paper().prune(LEAVES))
+    change_manifest(manifest, lambda table: table.iloc[1:])
+    with pytest.raises(InputError, match="another manifest"):
+        pack(manifest, out, **SMALL)
+
+
+class Killed(BaseException):
+    """Ends a pack the way a signal does: nothing of it gets to clean up after an ordinary error."""
+
+
+def die_at_image(monkeypatch, number):
+    """Let the pack die when it comes to an image; returns how many images were encoded, as a list that grows."""
+    encoded, whole = [], images.square
+
+    def mortal(*arguments):
+        if len(encoded) == number:
+            raise Killed
+        encoded.append(arguments[0])
+        return whole(*arguments)
+
+    monkeypatch.setattr(images, "square", mortal)
+    return encoded
+
+
+@pytest.mark.parametrize("number", [0, 1, 11, 30, 35])
+@pytest.mark.parametrize("drop_broken", [False, True])
+def test_a_killed_pack_goes_on_to_the_same_bytes(manifest, tmp_path, monkeypatch, number, drop_broken):
+    if drop_broken:
+        (manifest.parent / "AML/0_0.png").write_bytes(b"")
+    options = {**SMALL, "drop_broken": drop_broken}
+    out, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    pack(manifest, undisturbed, **options)
+    with monkeypatch.context() as patch:
+        die_at_image(patch, number)
+        with pytest.raises(Killed):
+            pack(manifest, out, **options)
+    assert not out.exists()
+    finished = {path.name: path.stat().st_ino for path in hidden(out).glob("*.tar")}
+    with monkeypatch.context() as patch:
+        encoded = die_at_image(patch, -1)
+        pack(manifest, out, **options)
+    assert not hidden(out).exists()
+    assert files(out) == files(undisturbed)
+    if not drop_broken:
+        kept = sum(finished.get(path.name) == path.stat().st_ino for path in out.glob("*.tar"))
+        assert kept == len(finished)
+        assert len(encoded) == 36 - Dataset.open(out).index["shard"].isin(finished).sum()
+
+
+def test_a_damaged_shard_of_a_killed_pack_is_written_again(manifest, tmp_path, monkeypatch):
+    out, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    pack(manifest, undisturbed, **SMALL)
+    with monkeypatch.context() as patch:
+        die_at_image(patch, 20)
+        with pytest.raises(Killed):
+            pack(manifest, out, **SMALL)
+    shard = sorted(hidden(out).glob("*.tar"))[0]
+    shard.write_bytes(shard.read_bytes()[:-600] + b"x" * 600)
+    pack(manifest, out, **SMALL)
+    assert files(out) == files(undisturbed)
+
+
+def test_what_a_killed_pack_left_is_not_mixed_with_other_options(manifest, out, monkeypatch):
+    with monkeypatch.context() as patch:
+        die_at_image(patch, 20)
+        with pytest.raises(Killed):
+            pack(manifest, out, **SMALL)
+    left = files(hidden(out))
+    with pytest.raises(InputError, match=r"\.shards\.partial: packed from other input \(seed 0 there, 1 now\)"):
+        pack(manifest, out, **SMALL, seed=1)
+    assert files(hidden(out)) == left
+
+
+def test_kill_signal_leaves_no_process_and_a_folder_to_go_on_with(tmp_path, out):
+    manifest = write_manifest(tmp_path / "raw", patients=20, images=5)
+    options = {**SMALL, "workers": 2}
+    process = multiprocessing.get_context("fork").Process(target=pack, args=(manifest, out), kwargs=options)
+    process.start()
+    while process.is_alive() and len(list(hidden(out).glob("*.tar"))) < 2:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    pack(manifest, out, **options)
+    pack(manifest, tmp_path / "undisturbed", **options)
+    assert files(out) == files(tmp_path / "undisturbed")
+
+
+def test_two_at_once_are_refused(manifest, out, monkeypatch):
+    whole, refusals = images.square, []
+
+    def second(*arguments):
+        if not refusals:
+            refusals.append(None)
+            with pytest.raises(InputError, match="another `leukotree pack` is writing there"):
+                pack(manifest, out, **SMALL)
+        return whole(*arguments)
+
+    monkeypatch.setattr(images, "square", second)
+    pack(manifest, out, **SMALL)
+    assert refusals
+    assert len(Dataset.open(out)) == 36
+
+
+# --- refused before anything is written -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"folds": 7}, r"leaf '\w+' has 6 group.*fewer than 7 folds"),
+        ({"folds": 1}, "at least 2"),
+        ({"size": 0}, "size 0: must be from 8"),
+        ({"quality": 101}, "quality 101"),
+        ({"samples_per_shard": 0}, "samples_per_shard 0"),
+        ({"workers": 0}, "workers 0"),
+    ],
+)
+def test_bad_options(manifest, tmp_path, monkeypatch, change, message):
+    monkeypatch.setattr(images, "square", lambda *_: pytest.fail("decoded before the options were checked"))
+    with pytest.raises(InputError, match=message) as refusal:
+        pack(manifest, tmp_path / "shards", **{**SMALL, **change})
+    assert "\n" not in str(refusal.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_one_leaf_is_no_study(tmp_path, out):
+    manifest = write_manifest(tmp_path / "raw", leaves=["normal"])
+    with pytest.raises(InputError, match="only the leaf normal has images"):
+        pack(manifest, out, **SMALL)
+    assert not hidden(out).exists()
+
+
+def test_a_folder_with_other_things_is_left_alone(manifest, out):
+    out.mkdir()
+    (out / "thesis.txt").write_text("three years")
+    with pytest.raises(InputError, match="is not empty and no packed data set"):
+        pack(manifest, out, **SMALL)
+    assert files(out) == {"thesis.txt": b"three years"}
+    (out / "thesis.txt").unlink()
+    assert pack(manifest, out, **SMALL).written, "an empty folder is taken"
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_is_finished(manifest, out, monkeypatch):
+    whole, written = shards.write, []
+
+    def full(shard, contents):
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(shard)
+        whole(shard, contents)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write", full)
+        with pytest.raises(InputError, match=r"shards: cannot be written: No space left on device.*run again to go on"):
+            pack(manifest, out, **SMALL)
+    assert len(list(hidden(out).glob("*.tar"))) == 2
+    pack(manifest, out, **SMALL)
+    assert len(Dataset.open(out)) == 36
+
+
+def test_an_image_that_is_a_huge_name_gets_a_legal_key(manifest, out):
+    strange = "normal/ü b" + "x" * 150 + ".jpeg.png"
+    (manifest.parent / "normal/0_0.png").rename(manifest.parent / strange)
+    change_manifest(manifest, lambda table: table.replace("normal/0_0.png", strange))
+    pack(manifest, out, **SMALL)
+    index = Dataset.open(out).index
+    assert index["key"].str.fullmatch(r"[A-Za-z0-9_-]{1,60}").all()
+    fields = {sample.key: sample.fields for shard in sorted(out.glob("*.tar")) for sample in shards.samples(shard)}
+    assert pd.Series([item["image"] for item in fields.values()]).eq(strange).sum() == 1

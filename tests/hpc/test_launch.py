@@ -1,0 +1,141 @@
+"""A run is the same run inline, under local ranks and in a job."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pickle
+import stat
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpc import launch, store
+from hpc.site import Site
+from leukotree.errors import InputError
+from leukotree.spec import RunSpec, parse
+from leukotree.train import Runtime
+
+QUIET = Runtime(device="cpu", threads=1, quiet=True)
+
+
+@pytest.fixture
+def spec(shards: Path) -> RunSpec:
+    fields = {
+        "variant": "flat",
+        "data": {"shards": str(shards)},
+        "backbone": {"name": "test_vit"},
+        "optim": {"epochs": 1, "batch_size": 14, "lr": 1e-3},
+        "engine": {"precision": "fp32"},
+    }
+    return parse(RunSpec, fields, "test")
+
+
+def _scores(root: Path, spec: RunSpec) -> pd.DataFrame:
+    frame = pd.read_parquet(root / spec.run_name / "predictions.parquet").sort_values("key")
+    return frame[[column for column in frame if column.startswith("logp:")]]
+
+
+def test_inline_ranks_and_jobs_give_the_same_predictions(spec: RunSpec, tmp_path: Path) -> None:
+    inline = launch.run_spec(spec, tmp_path / "inline", runtime=QUIET)
+    ranks = launch.run_spec(spec, tmp_path / "ranks", ranks=2, runtime=QUIET)
+    job = launch.run_spec(spec, tmp_path / "job", on="local", ranks=2, runtime=QUIET)
+    assert inline.state == ranks.state == job.state == "done"
+    assert ranks.folder == tmp_path / "ranks" / spec.run_name
+    for other in ("ranks", "job"):
+        np.testing.assert_allclose(_scores(tmp_path / other, spec), _scores(tmp_path / "inline", spec), atol=1e-3)
+
+
+def test_input_that_ranks_cannot_take_is_refused_before_a_process_starts(spec: RunSpec, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="batch_size: 14 images do not divide over 4 ranks"):
+        launch.run_spec(spec, tmp_path, ranks=4, runtime=QUIET)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_inside_a_rank_arrives_as_one_line(spec: RunSpec, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / spec.run_name
+    folder.mkdir()
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another process that is at work on this run
+        with pytest.raises(InputError, match="another process works on this run") as caught:
+            launch.run_spec(spec, tmp_path, ranks=2, runtime=QUIET)
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_job_that_fails_says_why(spec: RunSpec, tmp_path: Path) -> None:
+    folder = tmp_path / spec.run_name
+    folder.mkdir()
+    (folder / "spec.yaml").write_text("variant: flat\n")  # of another version of the defaults
+    with pytest.raises(RuntimeError, match="made by another version of the defaults"):
+        launch.run_spec(spec, tmp_path, on="local", runtime=QUIET)
+
+
+def test_a_job_pickles_and_asks_to_be_called_again_as_it_is(spec: RunSpec, tmp_path: Path) -> None:
+    job = launch.Job([spec], tmp_path, QUIET)
+    assert pickle.loads(pickle.dumps(job)) == job
+    again = job.checkpoint()
+    assert again.function == job
+    assert again.args == ()
+
+
+def test_slurm_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="--on slurm: no SLURM commands here"):
+        launch.executor("slurm", tmp_path)
+
+
+@pytest.fixture
+def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The commands of SLURM as scripts that record what they are told; jobs 77 live as long as the file `alive` says."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    scripts = {
+        "sbatch": 'cp "$1" sbatch-$(ls | grep -c sbatch-).sh; env > env; echo Submitted batch job 77',
+        "srun": "exit 1",
+        "squeue": "cat alive",
+    }
+    for name, script in scripts.items():
+        path = commands / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_slurm_gets_arrays_and_a_clean_environment(spec: RunSpec, fake_slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm/our.conf")
+    monkeypatch.setenv("SLURM_CPU_BIND", "quiet,mask_cpu:0x1")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    site = Site(partition="gpu", gpus_per_node=4, cpus_per_task=6, time=90, max_array_size=3, array_parallelism=2)
+    specs = [spec.override({"seed": seed}) for seed in range(5)]
+    root = fake_slurm / "study"
+    ids = launch.submit("slurm", root, [[one] for one in specs], ranks=2, site=site, runtime=QUIET)
+    assert ids == ["77_0", "77_1", "77_2", "77_0", "77_1"]
+    first, second = ((fake_slurm / f"sbatch-{index}.sh").read_text() for index in range(2))
+    wanted = ("--array=0-2%2", "--ntasks-per-node=2", "--gpus-per-node=2", "--cpus-per-task=6", "--partition=gpu", "--time=90")
+    for option in (*wanted, "--job-name=study"):
+        assert f"#SBATCH {option}\n" in first
+    assert "#SBATCH --array=0-1%2\n" in second
+    environment = (fake_slurm / "env").read_text().splitlines()
+    assert "SLURM_CONF=/etc/slurm/our.conf" in environment
+    assert not any(line.startswith(("SLURM_CPU_BIND", "WORLD_SIZE")) for line in environment)
+    assert os.environ["WORLD_SIZE"] == "8"
+
+
+def test_squeue_says_which_runs_are_taken(spec: RunSpec, fake_slurm: Path) -> None:
+    root, specs = fake_slurm / "study", [spec.override({"seed": seed}) for seed in range(3)]
+    launch.submit("slurm", root, [[one] for one in specs], site=Site(), runtime=QUIET)
+    (fake_slurm / "alive").write_text("77_0\n77_2\n5\n")
+    assert store.queued(root) == {specs[0].run_name: "77_0", specs[2].run_name: "77_2"}
+    (fake_slurm / "bin" / "squeue").write_text("#!/bin/sh\necho slurm_load_jobs error >&2; exit 1\n")
+    with pytest.raises(InputError, match="squeue: slurm_load_jobs error"):
+        store.queued(root)
+
+
+def test_a_run_takes_no_more_ranks_than_a_node_has_gpus(fake_slurm: Path) -> None:
+    with pytest.raises(InputError, match="--ranks 8: the site has 4 GPUs per node"):
+        launch.executor("slurm", fake_slurm / "study", 8, Site(gpus_per_node=4))
