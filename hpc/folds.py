@@ -96,7 +96,7 @@ def _inline(study: Study, todo: list[RunSpec], ranks: int, runtime: Runtime) -> 
         except Preempted:
             raise
         except Exception as error:
-            failed[spec.run_name] = " ".join(str(error).split()) or type(error).__name__
+            failed[spec.run_name] = launching.one_line(error)
     return failed
 
 

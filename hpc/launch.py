@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from hpc import site as sites
 from hpc import store
@@ -78,38 +81,43 @@ def _local_ranks(spec: RunSpec, root: Path, ranks: int, runtime: Runtime) -> Run
         shutdown_timeout=5,  # a rank that waits for a failed one in a collective does not hear SIGTERM
     )
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it would print what we raise
-    try:
-        results = elastic_launch(config, _rank)(spec, root, runtime)
-    except ChildFailedError as error:
-        raise _first_error(error) from None
+    with tempfile.TemporaryDirectory() as told:
+        try:
+            results = elastic_launch(config, _rank)(spec, root, runtime, told)
+        except ChildFailedError as error:
+            raise _cause([path.read_text() for path in sorted(Path(told).iterdir())], error) from None
     result = results[0]
     if isinstance(result, Preempted):
         raise result
     return result
 
 
-def _rank(spec: RunSpec, root: Path, runtime: Runtime) -> RunResult | Preempted:
+def _rank(spec: RunSpec, root: Path, runtime: Runtime, told: str) -> RunResult | Preempted:
     from leukotree import train
 
     try:
         return train.run(spec, root, runtime)
     except Preempted as preempted:  # no failure: every rank has saved and leaves
         return preempted
+    except Exception as error:
+        Path(told, os.environ["RANK"]).write_text(f"{type(error).__name__}: {one_line(error)}\n{traceback.format_exc()}")
+        raise
 
 
-def _first_error(error: ChildFailedError) -> Exception:
-    """The error of the rank that failed first, with the rank's own traceback as a note."""
-    _, failure = error.get_first_failure()
-    # torch declares a text; of a Python exception it is {"message": ..., "extraInfo": {"py_callstack": ...}}
-    told: Any = failure.message
-    text = str(told["message"] if isinstance(told, dict) else told).strip()
-    kind, _, message = text.partition(": ")
-    if kind == InputError.__name__:
-        return InputError(message)
-    found = RuntimeError(" ".join(text.split()))
-    if isinstance(told, dict):
-        found.add_note(told["extraInfo"]["py_callstack"])
+def _cause(told: Sequence[str], error: ChildFailedError) -> Exception:
+    """The error that ended the ranks, with that rank's traceback as a note. When a rank fails the others lose their
+    connection to it, and that says nothing; a rank that was killed says nothing at all."""
+    text = min(told, key=lambda one: "closed by peer" in one, default=one_line(error.get_first_failure()[1].message))
+    line, _, stack = text.partition("\n")
+    kind, _, message = line.partition(": ")
+    found = InputError(message) if kind == InputError.__name__ else RuntimeError(line)
+    found.add_note(stack)
     return found
+
+
+def one_line(error: object) -> str:
+    """An error's text without line breaks; its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @dataclasses.dataclass
@@ -121,7 +129,7 @@ class Job:
     runtime: Runtime
 
     def __call__(self) -> list[str]:
-        """Names of the runs that failed; the reason of each is in its status.json. Raises the error of a lone run."""
+        """Names of the runs that failed; the reason of each is in the job's log. Raises the error of a lone run."""
         from leukotree import train
 
         several = _export_ranks() > 1
@@ -131,7 +139,8 @@ class Job:
                 train.run(spec, self.root, self.runtime)
             except Preempted:
                 raise
-            except Exception:
+            except Exception as error:
+                print(f"{spec.run_name}: {one_line(error)}", file=sys.stderr)  # `why` looks for it
                 # After an error the ranks may stand at different places: nothing more can be done in this job.
                 if several or len(self.specs) == 1:
                     raise
@@ -255,8 +264,10 @@ def why(root: Path, state: store.RunState) -> str:
     """One line on why a run whose job has ended is not done."""
     if state.state == "failed" and state.message:
         return state.message
-    job_id = store.submitted(root).get(state.run_name, {}).get("job")
-    log = root / "jobs" / f"{job_id}_0_log.err"
+    log = root / "jobs" / f"{store.submitted(root).get(state.run_name, {}).get('job')}_0_log.err"
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
+    for line in reversed(lines):
+        if line.startswith(f"{state.run_name}: "):
+            return line.removeprefix(f"{state.run_name}: ")
     said = f": {lines[-1][:300]}" if lines else ""
     return f"ended as {state.state} in epoch {state.epoch} of {state.epochs}{said}; see {log}"

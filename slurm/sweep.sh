@@ -85,15 +85,16 @@ on_each_node='
         exit $((SLURM_NODEID == 0 ? $1 : 0))
     }
     trap "leave 143" TERM USR2
-    set -m # background jobs get process groups of their own
     export RAY_TMPDIR=$private LEUKOTREE_CODE=$private/code LEUKOTREE_OUT=/proc/$$/fd/1
     options=(--num-cpus="$SLURM_CPUS_ON_NODE" --object-store-memory=536870912 --temp-dir="$private/ray")
     if ((SLURM_NODEID == 0)); then options+=(--include-dashboard=false); fi
     head=$1; shift
+    set -m # a process group of its own, for leave()
     ray symmetric-run --address "$head" --min-nodes "$SLURM_NNODES" "${options[@]}" -- \
         bash -c "\"\$@\" >>\"\$LEUKOTREE_OUT\" 2>&1; echo \$? >\"\$LEUKOTREE_CODE\"" leukotree "$@" \
         >"$private/log" 2>&1 </dev/null &
     ray=$!
+    set +m
     wait "$ray" # in the background: bash delivers a signal only between commands or in `wait`
     if [[ -s $LEUKOTREE_CODE ]]; then leave "$(<"$LEUKOTREE_CODE")"; fi
     cut -c1-300 "$private/log" | tail -n 30 >&2

@@ -21,10 +21,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from processes import ClusterError, command, end, process_start, wait_for
 
 FOLDER = Path(tempfile.gettempdir()) / "leukotree-slurm"
 PACKAGES = {
@@ -44,91 +45,9 @@ CPUS = 4
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class ClusterError(RuntimeError):
-    """The test SLURM cannot run here. The message is one line that says what is missing."""
-
-
-SLURM_CONF = """\
-ClusterName=leukotree
-SlurmctldHost={controller_name}({controller})
-SlurmctldPort=17817
-SlurmdPort=17818
-SlurmUser=root
-AuthType=auth/munge
-CredType=cred/munge
-# cred_expire also is how long a requeued job waits (BeginTime); the default holds it for two minutes.
-AuthInfo=socket={folder}/munge.socket,cred_expire=10
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool-%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd-%n.pid
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd-%n.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-MpiDefault=none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-# config_overrides: hosts may declare more CPUs and memory than the machine has.
-SlurmdParameters=config_overrides
-ReturnToService=2
-JobRequeue=1
-KillWait=10
-MaxArraySize=101
-MinJobAge=3600
-SchedulerParameters=sched_interval=2,batch_sched_delay=1,bf_interval=2
-JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=5
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost={controller}
-AccountingStoragePort=17819
-# Not a password: the socket of munge for connections to slurmdbd, which ignore AuthInfo.
-AccountingStoragePass={folder}/munge.socket
-{nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
-"""
-
-SLURMDBD_CONF = """\
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
-DbdHost={controller_name}
-DbdAddr={controller}
-DbdPort=17819
-SlurmUser=root
-LogFile={folder}/slurmdbd.log
-PidFile={folder}/slurmdbd.pid
-StorageType=accounting_storage/mysql
-StorageHost=localhost
-StorageUser=root
-StorageLoc=slurm_acct_db
-"""
-
-
-def process_start(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is none. Tells it from a later one of the same pid."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
-
-
-def wait_for(what: str, ready: Callable[[], bool], seconds: float = 40) -> None:
-    """Poll until `ready()`. Raises ClusterError naming `what` after `seconds`."""
-    end = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > end:
-            raise ClusterError(f"{what}: not ready after {seconds:.0f} s")
-        time.sleep(0.1)
-
-
-def command(*words: str, **options) -> subprocess.CompletedProcess[str]:
-    """Run to its end, output kept as text. Raises ClusterError with the last line of its stderr if it fails."""
-    done = subprocess.run(words, capture_output=True, text=True, **options)
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise ClusterError(f"{' '.join(words[:4])}: {last}")
-    return done
+def template(name: str) -> str:
+    """Text of a configuration file with {placeholders}, from the folder of this module."""
+    return Path(__file__).with_name(f"{name}.template").read_text()
 
 
 @dataclass(frozen=True)
@@ -178,10 +97,18 @@ class Slurm:
 
     def is_up(self) -> bool:
         """Whether all processes run and both hosts answer."""
-        started = self._started()
+        started = self.started()
         if len(started) != 4 + len(HOSTS) or any(process_start(pid) != start for pid, start in started):
             return False
         return self._hosts_ready()
+
+    def started(self) -> list[tuple[int, int]]:
+        """(pid, start time) of each process that `up` started, in that order."""
+        try:
+            lines = (self.folder / "processes").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [tuple(json.loads(line)) for line in lines]
 
     def _make_folder(self) -> None:
         """A folder of our own: somebody else's (or a link) of this name is refused, as root writes keys into it."""
@@ -241,15 +168,17 @@ class Slurm:
         key.write_bytes(os.urandom(128))
         values = {"folder": self.folder, "controller": CONTROLLER, "controller_name": os.uname().nodename}
         nodes = "\n".join(f"NodeName={h} NodeAddr={a} CPUs={CPUS} RealMemory=16000 State=UNKNOWN" for h, a in HOSTS.items())
-        self.conf.write_text(SLURM_CONF.format(nodes=nodes, **values))
+        self.conf.write_text(template("slurm.conf").format(nodes=nodes, **values))
         dbd = self.folder / "slurmdbd.conf"  # slurmdbd looks for it beside slurm.conf
         dbd.touch(mode=0o600)
-        dbd.write_text(SLURMDBD_CONF.format(**values))
+        dbd.write_text(template("slurmdbd.conf").format(**values))
         lines = [f"127.0.0.1 localhost\n{CONTROLLER} {values['controller_name']}", *(f"{a} {h}" for h, a in HOSTS.items())]
         (self.folder / "hosts").write_text("\n".join(lines) + "\n")
 
-    @staticmethod
-    def _make_network() -> None:
+    def _make_network(self) -> None:
+        if Path("/sys/class/net", BRIDGE).exists():
+            raise ClusterError(f"network bridge {BRIDGE} exists: a test SLURM is up in another folder; stop it with its TMPDIR")
+        (self.folder / "network").touch()  # it is ours to remove
         command("ip", "link", "add", BRIDGE, "type", "bridge")
         command("ip", "addr", "add", f"{CONTROLLER}/24", "dev", BRIDGE)
         command("ip", "link", "set", BRIDGE, "up")
@@ -291,36 +220,20 @@ class Slurm:
         with open(self.folder / "processes", "a") as file:
             file.write(json.dumps([process.pid, process_start(process.pid)]) + "\n")
 
-    def _started(self) -> list[tuple[int, int]]:
-        """(pid, start time) of each process that `up` started, in that order."""
-        try:
-            lines = (self.folder / "processes").read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        return [tuple(json.loads(line)) for line in lines]
-
     def _stop(self) -> None:
         """End the recorded processes, the last one first, then remove namespaces and bridge."""
-        for number, (pid, start) in enumerate(reversed(self._started())):
+        for number, (pid, start) in enumerate(reversed(self.started())):
             is_host = number < len(HOSTS)  # `unshare` ignores SIGTERM while it waits for its child
-            self._end(pid, start, signal.SIGKILL if is_host else signal.SIGTERM)
+            end(pid, start, signal.SIGKILL if is_host else signal.SIGTERM)
         (self.folder / "processes").unlink(missing_ok=True)
-        for host in HOSTS:
-            subprocess.run(["ip", "netns", "delete", f"lt-{host}"], capture_output=True)
-        subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True)
+        if (self.folder / "network").exists():
+            for host in HOSTS:
+                subprocess.run(["ip", "netns", "delete", f"lt-{host}"], capture_output=True)
+            subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True)
+            (self.folder / "network").unlink()
         for name in ("munge.socket", "db.socket", "db", "state"):
             path = self.folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-    @staticmethod
-    def _end(pid: int, start: int, how: signal.Signals) -> None:
-        for number in (how, signal.SIGKILL):
-            if process_start(pid) != start:
-                return
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-            with contextlib.suppress(ClusterError):
-                wait_for(f"process {pid}", lambda: process_start(pid) != start, 15)
 
     def _succeeds(self, *words: str) -> bool:
         try:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import functional
 
 from leukotree.data import augment
 from leukotree.spec import AugmentSpec
@@ -56,6 +57,19 @@ def test_jitter_keeps_the_range_and_zero_strength_keeps_the_image() -> None:
     assert not torch.allclose(out, batch)
     assert out.min() >= 0
     assert out.max() <= 1
+
+
+def test_jitter_in_one_pass_is_brightness_then_contrast_then_saturation() -> None:
+    """Against torchvision's functions; in the middle of the range, where none of them has to clip in between."""
+    batch = 0.4 + 0.2 * images(5)
+    numbers = torch.from_numpy(augment.draw(5, 0, 5))
+    out = augment.apply(batch, numbers, STILL.model_copy(update={"jitter": 0.2}))
+    for one, image, factors in zip(out, batch, 1 + 0.2 * (2 * numbers[:, 7:10] - 1), strict=True):
+        b, c, s = factors.tolist()
+        bright = functional.adjust_brightness(image, b)
+        mean = bright.mean()
+        contrasted = mean + (bright - mean) * c  # torchvision takes the mean of the grey image here
+        torch.testing.assert_close(one, functional.adjust_saturation(contrasted, s), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("spec", [AugmentSpec(), AugmentSpec(jitter=0.5, crop_scale=(0.2, 0.9))])

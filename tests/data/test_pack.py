@@ -388,6 +388,14 @@ def test_two_at_once_are_refused(manifest, out, monkeypatch):
     assert len(Dataset.open(out)) == 36
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", "{\"shards\": {"])
+def test_a_damaged_state_is_refused(manifest, out, text):
+    hidden(out).mkdir()
+    (hidden(out) / "pack.json").write_text(text)
+    with pytest.raises(InputError, match=r"pack.json: damaged; remove .*\.shards\.partial"):
+        pack(manifest, out, **SMALL)
+
+
 # --- refused before anything is written -----------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from leukotree import seeds
 from leukotree.spec import AugmentSpec
 
 COLUMNS = ("area", "ratio", "x", "y", "hflip", "vflip", "quarter", "brightness", "contrast", "saturation")
+LUMA = (0.299, 0.587, 0.114)
 RATIO = 4 / 3
 """Aspect ratios of the crop lie in [3/4, 4/3], log-uniform, as in torchvision's RandomResizedCrop."""
 
@@ -66,12 +67,13 @@ def _turns(hflip: torch.Tensor, vflip: torch.Tensor, quarter: torch.Tensor) -> t
 
 
 def _jitter(images: torch.Tensor, numbers: torch.Tensor, strength: float) -> torch.Tensor:
-    """Brightness, contrast and saturation, each times 1 +- strength, in this order."""
+    """Brightness b, contrast c and saturation s, each times 1 +- strength, in this order.
+
+    Applied one after another they are scb x + (1 - s)cb grey(x) + (1 - c)b mean(x): one pass over the images.
+    """
     factors = 1 + strength * (2 * numbers[:, 7:10] - 1)
-    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
-    images = images * brightness
+    b, c, s = factors[:, :, None, None, None].unbind(1)
+    weights = images.new_tensor(LUMA).view(1, 3, 1, 1)
+    grey = (images * weights).sum(dim=1, keepdim=True)
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    images = mean + (images - mean) * contrast
-    luma = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    grey = (images * luma).sum(dim=1, keepdim=True)
-    return (grey + (images - grey) * saturation).clamp(0, 1)
+    return torch.addcmul(((1 - s) * c * b) * grey + ((1 - c) * b) * mean, images, s * c * b).clamp_(0, 1)

@@ -37,10 +37,15 @@ class Options:
 
     folds: int = 5
     size: int = 384
+    """Width and height in pixels."""
     seed: int = 0
+    """Of the folds, and of the order within a shard."""
     drop_broken: bool = False
+    """Leave out images that do not decode, instead of refusing the manifest."""
     samples_per_shard: int = 1000
+    """At most."""
     quality: int = 95
+    """Of the JPEGs, from 1 to 100."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("size", 8, 8192), ("samples_per_shard", 1, 10**6), ("quality", 1, 100), ("seed", 0, 2**31 - 1)):
@@ -79,7 +84,8 @@ def compare(folder: Path, found: dict[str, Any], identity: dict[str, Any]) -> No
     """Raise InputError, saying what differs, unless `found` holds the identity."""
     if {key: found.get(key) for key in identity} == identity:
         return
-    before, now = found.get("options") or {}, identity["options"]
+    before, now = found.get("options"), identity["options"]
+    before = before if isinstance(before, dict) else {}
     changed = [f"{name} {before.get(name)} there, {now[name]} now" for name in now if before.get(name) != now[name]]
     changed += [f"another {key}" for key in ("manifest", "tree") if found.get(key) != identity[key]]
     raise InputError(f"{folder}: packed from other input ({', '.join(changed)}); remove it or choose another folder")
@@ -109,9 +115,12 @@ def fill(partial: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonom
 
 def _state(partial: Path) -> dict[str, Any]:
     try:
-        return json.loads((partial / STATE).read_text())
-    except ValueError as error:
-        raise InputError(f"{partial / STATE}: damaged; remove {partial}") from error
+        state = json.loads((partial / STATE).read_text())
+    except ValueError:
+        state = None
+    if not isinstance(state, dict) or not {"dropped", "shards"} <= state.keys():
+        raise InputError(f"{partial / STATE}: damaged; remove {partial}")
+    return state
 
 
 def _save(partial: Path, state: dict[str, Any]) -> None:
@@ -211,7 +220,7 @@ def _describe(
     write_atomic(partial / "index.parquet", buffer.getvalue())
     pruned = taxonomy.prune(table["leaf"].unique())
     counts = table["leaf"].value_counts()
-    patients = table.loc[(table["patient"] != "") & (table["kind"] == "patient"), "group"].nunique()
+    known_patients = table[(table["patient"] != "") & (table["kind"] != "slide")]  # else the column names the slide
     description: dict[str, Any] = {
         "format": dataset.FORMAT,
         "taxonomy": pruned.nested(),
@@ -220,7 +229,7 @@ def _describe(
         "seed": options.seed,
         "group": min(table["kind"].unique(), key=KINDS.index),
         "counts": {leaf: int(counts[leaf]) for leaf in pruned.leaves},
-        "patients": patients,
+        "patients": len(known_patients[["source", "patient"]].drop_duplicates()),
         "dropped": [{"image": item["image"], "reason": item["reason"]} for item in state["dropped"]],
         **{name: state[name] for name in ("manifest", "options", "tree")},
     }

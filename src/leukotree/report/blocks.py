@@ -53,6 +53,8 @@ Block = Text | Table | Figure | Code
 class Section:
     title: str
     blocks: Sequence[Block]
+    lead: bool = False
+    """Stands under the page's title, without one of its own."""
 
     @property
     def anchor(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leukotree import decide, yamlfile
+from leukotree import decide, predictions, runfolder, yamlfile
 from leukotree import spec as specs
 from leukotree.errors import InputError
 from leukotree.spec import RunSpec
@@ -19,7 +20,6 @@ from leukotree.taxonomy import Taxonomy
 
 TRIAL_COLUMNS = ("trial", "state", "epochs", "macro_f1", "best_macro_f1", "seconds")
 HISTORY_COLUMNS = ("trial", "epoch", "macro_f1", "seconds")
-PREDICTION_COLUMNS = ("key", "patient", "source", "fold", "leaf")
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Run:
     logp: np.ndarray
     """(N, E) log p(child | parent)."""
     epochs: int
-    """Epochs that metrics.jsonl records (those of all stages)."""
     seconds: float
-    """Time spent in epochs, those repeated after an interruption included."""
+    """Time spent in these epochs."""
     ranks: int
-    device: str
+    environment: dict[str, Any]
+    """env.json: commit, packages, fingerprint of the data set, GPUs."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,9 @@ class StudySummary:
 
     @property
     def space(self) -> dict[str, dict[str, Any]]:
-        """The searched keys and their domains, as in the study file."""
-        return dict((self.study.get("search") or {}).get("space") or {})
+        """The searched keys, each with its one form of domain: {uniform | loguniform: [lo, hi]} or {choice: [...]}."""
+        space = (self.study.get("search") or {}).get("space") or {}
+        return {key: {form: values for form, values in domain.items() if values is not None} for key, domain in space.items()}
 
     def spec(self, variant: str) -> RunSpec:
         """The base of the study with the variant's chosen values."""
@@ -134,44 +135,34 @@ def collect(study_root: Path, study: Mapping[str, Any], expected: Sequence[Mappi
 
 def _run(folder: Path, row: Mapping[str, Any]) -> Run | Missing:
     wanted: dict[str, Any] = {key: row[key] for key in ("variant", "test_fold", "seed")} | {"name": row["run_name"]}
-    if not (folder / "status.json").exists():
-        return Missing(**wanted, state="not started")
-    status = _json(folder / "status.json")
+    status = runfolder.read_status(folder)
     if status.get("state") != "done":
         message = f": {status['message']}" if status.get("message") else ""
-        return Missing(**wanted, state=f"{status.get('state')}{message}")
+        return Missing(**wanted, state=f"{status.get('state', 'not started')}{message}")
     if not (folder / "predictions.parquet").exists():
         return Missing(**wanted, state="done, but predictions.parquet is missing")
     spec = specs.load(folder / "spec.yaml")
     for key, given in (("variant", spec.variant), ("test_fold", spec.data.test_fold), ("seed", spec.seed)):
         if given != row[key]:
             raise _damaged(folder / "spec.yaml", f"{key} is {given}, the study expects {row[key]}")
-    taxonomy = Taxonomy.from_nested(_json(folder / "taxonomy.json"))
-    images, true, logp = _predictions(folder / "predictions.parquet", taxonomy, spec.data.test_fold)
-    environment = _json(folder / "env.json") if (folder / "env.json").exists() else {}
-    epochs = [entry for entry in _lines(folder / "metrics.jsonl") if entry.get("kind") == "epoch"]
+    images, true, logp, taxonomy = _predictions(folder, spec.data.test_fold)
+    epochs = [entry for entry in runfolder.read_metrics(folder) if entry.get("kind") == "epoch"]
     return Run(
         **wanted, taxonomy=taxonomy, images=images, true=true, predicted=decide.greedy(logp, taxonomy), logp=logp,
-        epochs=len({(entry.get("stage"), entry.get("epoch")) for entry in epochs}),
-        seconds=float(sum(entry.get("seconds") or 0 for entry in epochs)),
-        ranks=int(environment.get("ranks") or 1), device=str(environment.get("device") or "device"),
+        epochs=len(epochs), seconds=float(sum(entry.get("seconds", 0.0) for entry in epochs)), ranks=_ranks(folder),
+        environment=_json(folder / "env.json") if (folder / "env.json").exists() else {},
     )  # fmt: skip
 
 
-def _predictions(path: Path, taxonomy: Taxonomy, fold: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+def _predictions(folder: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, Taxonomy]:
     """Images, true leaf indices and (N, E) log-probabilities, sorted by key. Raises InputError naming file and row."""
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise _damaged(path, f"cannot be read ({' '.join(str(error).split())})") from error
-    edges = [f"logp:{edge}" for edge in taxonomy.edges]
-    if absent := [column for column in (*PREDICTION_COLUMNS, *edges) if column not in frame]:
-        raise _damaged(path, f"no column {absent[0]!r}")
+    frame, logp, taxonomy = predictions.read(folder)
+    path = folder / "predictions.parquet"
     if frame.empty:
         raise _damaged(path, "no rows")
-    frame = frame.sort_values("key", ignore_index=True)
+    order = np.argsort(frame["key"].to_numpy(), kind="stable")
+    frame, logp = frame.iloc[order].reset_index(drop=True), logp[order]
     true = pd.Index(taxonomy.leaves).get_indexer(pd.Index(frame["leaf"]))
-    logp = frame[edges].to_numpy(np.float64)
     problems = {
         "key {key!r} stands there twice": frame["key"].duplicated(),
         "key {key!r} has the unknown leaf {leaf!r}": true < 0,
@@ -182,8 +173,14 @@ def _predictions(path: Path, taxonomy: Taxonomy, fold: int) -> tuple[pd.DataFram
         if np.any(rows):
             row = frame[np.asarray(rows)].iloc[0]
             raise _damaged(path, problem.format(**row[["key", "leaf", "fold"]]))
-    images = frame[["key", "patient", "source"]].fillna("").astype(str)
-    return images, true, logp
+    return frame[["key", "patient", "source"]].fillna("").astype(str), true, logp, taxonomy
+
+
+def _ranks(folder: Path) -> int:
+    """How many processes the last attempt used."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(json.loads((folder / "attempts.jsonl").read_text().splitlines()[-1])["ranks"])
+    return 1
 
 
 def _belong_together(runs: Sequence[Run], root: Path) -> None:
@@ -195,6 +192,9 @@ def _belong_together(runs: Sequence[Run], root: Path) -> None:
         first = keys.setdefault(run.test_fold, run)
         if not first.images.equals(run.images) or not np.array_equal(first.true, run.true):
             raise _damaged(root / run.name / "predictions.parquet", f"other images or labels than in {first.name}")
+        fingerprints = {r.environment["dataset"] for r in (runs[0], run) if r.environment.get("dataset")}
+        if len(fingerprints) > 1:
+            raise _damaged(root / run.name / "env.json", f"made from other shards than {runs[0].name}")
     pooled = pd.concat([run.images["key"] for run in keys.values()]) if keys else pd.Series(dtype=str)
     if pooled.duplicated().any():
         twice = pooled[pooled.duplicated()].iloc[0]
@@ -209,7 +209,7 @@ def _search(folder: Path) -> Search | None:
         raise InputError(f"{folder / 'best.yaml'}: no mapping `chosen`; run the sweep again")
     history = folder / "history.csv"
     curves = _csv(history, HISTORY_COLUMNS) if history.exists() else pd.DataFrame(columns=list(HISTORY_COLUMNS))
-    return Search(_csv(folder / "trials.csv", TRIAL_COLUMNS), curves, best)
+    return Search(_csv(folder / "trials.csv", TRIAL_COLUMNS), curves.dropna(), best)
 
 
 def _damaged(path: Path, problem: str) -> InputError:
@@ -234,14 +234,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object")
     return value
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a line that an interruption cut short is passed over."""
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            continue
-    return [entry for entry in entries if isinstance(entry, dict)]

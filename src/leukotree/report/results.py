@@ -18,8 +18,8 @@ COLUMNS = {
     "macro_precision": "macro precision",
     "macro_recall": "macro recall",
     "macro_f1": "macro F1",
-    "mode:accuracy": "patient accuracy",
-    "mode:macro_f1": "patient macro F1",
+    "mode:accuracy": "{unit} accuracy",
+    "mode:macro_f1": "{unit} macro F1",
 }
 PRIMARY = "macro_f1"
 """The score that variants are compared by: the one that the search maximises."""
@@ -48,6 +48,10 @@ def runs_of(summary: StudySummary) -> dict[str, list[Run]]:
     return {variant: runs for variant, runs in found.items() if runs}
 
 
+def _columns(summary: StudySummary) -> list[str]:
+    return [name.format(unit=scores.unit(summary.runs) or "patient") for name in COLUMNS.values()]
+
+
 def _variants(summary: StudySummary, by_fold: pd.DataFrame) -> Section:
     blocks: list[Block] = [_score_table("Mean ± standard deviation over outer folds, in per cent.", summary, by_fold)]
     clean = summary.clean_fold
@@ -55,7 +59,7 @@ def _variants(summary: StudySummary, by_fold: pd.DataFrame) -> Section:
         only = by_fold[by_fold["fold"] == clean]
         blocks.append(_score_table(f"The clean fold alone (fold {clean}, never seen by the search), in per cent.", summary, only))
     blocks += [_reading(summary), *_honesty(summary, by_fold)]
-    return Section("Variants", blocks)
+    return Section("Variants", blocks, lead=True)
 
 
 def _score_table(caption: str, summary: StudySummary, by_fold: pd.DataFrame) -> Table:
@@ -64,7 +68,7 @@ def _score_table(caption: str, summary: StudySummary, by_fold: pd.DataFrame) -> 
         mine = by_fold[by_fold["variant"] == variant]
         if len(mine):
             rows.append([variant, *(mean_sd(mine[column].tolist()) for column in COLUMNS), str(len(mine))])
-    return Table(caption, ["variant", *COLUMNS.values(), "folds"], rows)
+    return Table(caption, ["variant", *_columns(summary), "folds"], rows)
 
 
 def _reading(summary: StudySummary) -> Text:
@@ -121,7 +125,7 @@ def _folds(summary: StudySummary, by_fold: pd.DataFrame) -> Section:
                 state = "no search" if clean is None else "clean" if clean == fold else "seen by the search"
                 counts = [count(row[key]) for key in ("seeds", "images", "groups")]
                 rows.append([str(fold), variant, state, *counts, *(percent(row[column]) for column in COLUMNS)])
-    header = ["fold", "variant", "hyperparameters", "seeds", "images", "groups", *COLUMNS.values()]
+    header = ["fold", "variant", "hyperparameters", "seeds", "images", "groups", *_columns(summary)]
     return Section("Folds", [Table("Each outer fold, seeds averaged, in per cent.", header, rows, labels=3)])
 
 

@@ -98,7 +98,7 @@ def _fixed(summary: StudySummary) -> list[list[str]]:
     rows = [[name, paper, number(value_of(base, key))] for key, (name, paper) in KEYS.items() if key not in summary.space]
     size = dataset.get("size")
     folds = dataset.get("folds") or (summary.study.get("folds") or {}).get("outer") or "–"
-    group = f"by {dataset['group']}, " if "group" in dataset else ""
+    group = f" by {dataset['group']}" if "group" in dataset else ""
     crop = f"crop {augment.crop_scale[0]:g}–{augment.crop_scale[1]:g} of the area"
     flips = "flips and right-angle turns" if augment.flips else "no flips"
     return [
@@ -108,7 +108,7 @@ def _fixed(summary: StudySummary) -> list[list[str]]:
         ["loss", "focal", "focal, on the softmax"],
         ["schedule", NOT_STATED, f"linear warm-up over {100 * base.optim.warmup:g} % of the steps, then cosine to 0"],
         ["augmentation", NOT_STATED, f"{crop}, {flips}, jitter {augment.jitter:g}"],
-        ["split", NOT_STATED, f"{folds} folds, grouped {group}stratified by leaf"],
+        ["split", NOT_STATED, f"{folds} folds, grouped{group}, stratified by leaf"],
     ]
 
 
@@ -176,7 +176,7 @@ def runs(summary: StudySummary) -> Section:
 
 def cost(summary: StudySummary) -> Section:
     """Trials, runs and device time per variant."""
-    devices = sorted({run.device for run in summary.runs}) or ["device"]
+    devices = sorted({"GPU" if run.environment.get("gpus") else "CPU" for run in summary.runs}) or ["device"]
     rows, total = [], 0.0
     for variant in summary.variants:
         found = summary.searches.get(variant)
@@ -194,9 +194,22 @@ def cost(summary: StudySummary) -> Section:
 
 
 def reproduce(summary: StudySummary) -> Section:
-    """The commands, and the study as it was read."""
+    """The commands, the study, and what code and data the runs were made from."""
     file = f"sweeps/{summary.name}.yaml"
     commands = [f"leukotree sweep {file}", f"leukotree folds {file}", f"leukotree report {file}"]
     if summary.runs:
         commands.append(f"leukotree train results/runs/{summary.name}/{summary.runs[0].name}/spec.yaml   # one run by itself")
-    return Section("Reproduce", [Code("\n".join(commands)), Text("The study file:"), Code(yamlfile.dump(summary.study).rstrip())])
+    blocks: list[Block] = [Code("\n".join(commands))]
+    for name, key in (("Commits of the code", "commit"), ("Fingerprints of the data set", "dataset")):
+        if values := sorted({str(run.environment[key]) for run in summary.runs if run.environment.get(key)}):
+            blocks.append(Text(f"{name}: {', '.join(f'`{value}`' for value in values)}."))
+    study = {**summary.study, "base": summary.base.model_dump(mode="json", exclude_defaults=True)}
+    return Section("Reproduce", [*blocks, Text("The study, defaults left out:"), Code(yamlfile.dump(_filled(study)).rstrip())])
+
+
+def _filled(value: Any) -> Any:
+    """Nested mappings without the keys that hold nothing."""
+    if not isinstance(value, Mapping):
+        return value
+    inner = {key: _filled(below) for key, below in value.items()}
+    return {key: below for key, below in inner.items() if below is not None and below != {}}

@@ -1,0 +1,51 @@
+"""The test SLURM as a fixture, and a checkout to submit from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slurm import BRIDGE, ClusterError, Slurm, process_start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Slurm]:
+    """The two-host SLURM. Boots it where it is not up; then it also stops it, and nothing of it may be left."""
+    cluster = Slurm()
+    try:
+        booted = cluster.up()
+    except (ClusterError, OSError) as error:
+        pytest.skip(f"no test SLURM here: {error}")
+    yield cluster
+    if booted:
+        started = cluster.started()
+        cluster.down()
+        assert not [pid for pid, start in started if process_start(pid) == start]
+        assert not cluster.folder.exists()
+        assert not Path("/sys/class/net", BRIDGE).exists()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A checkout to submit from: the repository's code, and `sweeps`, `data` and `results` of its own."""
+    repository = Path(__file__).parents[2]
+    for name in ("hpc", "slurm"):
+        (tmp_path / name).symlink_to(repository / name)
+    (tmp_path / "sweeps").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def venv(home: Path) -> Path:
+    """The venv that runs these tests, as the `.venv` of that checkout."""
+    (home / ".venv").symlink_to(sys.prefix)
+    return home / ".venv"

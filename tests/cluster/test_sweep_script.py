@@ -1,0 +1,178 @@
+"""slurm/sweep.sh: with a stand-in for `leukotree` that notes its calls, and once with the real one, end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from cluster_jobs import states, wait_for_jobs
+
+from slurm import Slurm
+
+STAND_IN = """\
+#!{python}
+import json, os, subprocess, sys, time
+hidden = ("PATH", "SLURM_CONF")
+seen = {{name: value for name, value in os.environ.items() if name.startswith(("SLURM", "RAY_AUTH"))}}
+note = {{"argv": sys.argv[1:], "environment": seen, "job": os.environ.get("SLURM_JOB_ID"), "cwd": os.getcwd()}}
+if sys.argv[1] == "sweep" and "--ray-address" in sys.argv:
+    import ray
+    ray.init(address=sys.argv[sys.argv.index("--ray-address") + 1])
+    note["hosts"] = sorted(node["NodeManagerHostname"] for node in ray.nodes())
+with open("calls", "a") as file:
+    file.write(json.dumps(note) + "\\n")
+{behaviour}
+"""
+
+
+def calls(home: Path) -> list[dict]:
+    """What the stand-in noted, in order."""
+    path = home / "calls"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def stand_in(home: Path, behaviour: str) -> dict[str, str]:
+    """An environment in which `leukotree` is a script that notes its call, then does `behaviour`."""
+    program = home / "bin" / "leukotree"
+    program.parent.mkdir()
+    program.write_text(STAND_IN.format(python=sys.executable, behaviour=textwrap.dedent(behaviour)))
+    program.chmod(0o755)
+    (home / "sweeps" / "phantom.yaml").write_text("study: phantom\n")
+    path = f"{program.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {name: value for name, value in os.environ.items() if not name.startswith("SLURM")} | {"PATH": path}
+
+
+def sbatch(slurm: Slurm, home: Path, environment: dict[str, str], *arguments: str) -> str:
+    """Submit slurm/sweep.sh with the options of the site `test`, as its header says. Returns the job id."""
+    environment = slurm.environment | environment | {"SITE": "test", "SLURM_CONF": str(slurm.conf)}
+    shell = f'sbatch --parsable $("{sys.executable}" -m hpc.site test --sbatch) slurm/sweep.sh "$@"'
+    return slurm.run("bash", "-c", shell, "submit", *arguments, cwd=home, env=environment).strip()
+
+
+def ray_processes(slurm: Slurm) -> list[str]:
+    """Command lines of Ray's processes on both hosts."""
+    listing = slurm.run("srun", "--quiet", "-N2", "ps", "-eo", "args")
+    return [line for line in listing.splitlines() if "raylet" in line or "gcs_server" in line or "ray start" in line]
+
+
+class TestOnOneMachine:
+    def test_it_searches_runs_the_folds_and_reports(self, home: Path) -> None:
+        environment = stand_in(home, "") | {"SITE": "test"}
+        subprocess.run(["bash", "slurm/sweep.sh", "sweeps/phantom.yaml", "search.trials=2"], cwd=home, env=environment, check=True)
+        assert [call["argv"] for call in calls(home)] == [
+            ["sweep", "sweeps/phantom.yaml", "search.trials=2"],
+            ["folds", "sweeps/phantom.yaml", "--on", "local", "--site", "test"],
+            ["report", "sweeps/phantom.yaml"],
+        ]
+
+    def test_it_can_be_called_from_anywhere(self, home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+        elsewhere = tmp_path_factory.mktemp("elsewhere")
+        environment = stand_in(home, "") | {"LEUKOTREE_HOME": str(home)}
+        subprocess.run(["bash", str(home / "slurm/sweep.sh")], cwd=elsewhere, env=environment, check=True)
+        assert {call["cwd"] for call in calls(home)} == {str(home)}
+
+    @pytest.mark.parametrize(("code", "verbs"), [(1, ["sweep", "folds", "report"]), (2, ["sweep", "folds"])])
+    def test_failed_folds_are_reported_but_bad_input_ends_it(self, home: Path, code: int, verbs: list[str]) -> None:
+        environment = stand_in(home, f"sys.exit({code} if sys.argv[1] == 'folds' else 0)")
+        done = subprocess.run(["bash", "slurm/sweep.sh"], cwd=home, env=environment, check=False)
+        assert done.returncode == code
+        assert [call["argv"][0] for call in calls(home)] == verbs
+
+    def test_an_unknown_study_is_one_line(self, home: Path) -> None:
+        done = subprocess.run(
+            ["bash", "slurm/sweep.sh", "sweeps/nope.yaml"], cwd=home, env=stand_in(home, ""), capture_output=True, text=True, check=False
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (2, "sweep.sh: sweeps/nope.yaml: no such study file; sweeps/ has some\n")
+
+
+class TestOnSlurm:
+    def test_one_ray_over_the_nodes_then_fold_jobs_then_the_report(self, slurm: Slurm, home: Path) -> None:
+        environment = stand_in(
+            home,
+            """
+            if sys.argv[1] == "folds":
+                command = ["sbatch", "--parsable", "--output=/dev/null", "--array=0-1", "--wrap", "sleep 2; touch fold-$SLURM_ARRAY_TASK_ID"]
+                job = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+                print(json.dumps({"submitted": [f"{job}_0", f"{job}_1"], "done": []}))
+            if sys.argv[1] == "report":
+                assert os.path.exists("fold-0") and os.path.exists("fold-1"), "the report came before the folds"
+            """,
+        )
+        job = sbatch(slurm, home, environment, "sweeps/phantom.yaml", "search.trials=2")
+        assert wait_for_jobs(slurm, job) == {job: "COMPLETED"}, (home / f"slurm-{job}.out").read_text()
+        fold, report = str(int(job) + 1), str(int(job) + 2)
+        found = wait_for_jobs(slurm, fold, report)
+        assert found == {f"{fold}_0": "COMPLETED", f"{fold}_1": "COMPLETED", report: "COMPLETED"}
+
+        sweep, folds, reported = calls(home)
+        address = f"10.77.0.11:{20000 + int(job) % 10000}"
+        assert sweep["argv"] == ["sweep", "sweeps/phantom.yaml", "--ray-address", address, "search.trials=2"]
+        assert sweep["hosts"] == ["n1", "n2"]
+        assert sweep["environment"]["RAY_AUTH_MODE"] == "token"
+        assert folds["argv"] == ["folds", "sweeps/phantom.yaml", "--on", "slurm", "--no-wait", "--json", "--site", "test"]
+        assert set(folds["environment"]) == {"SLURM_CONF"}, "fold jobs would inherit what belongs to the sweep's job"
+        assert reported["argv"] == ["report", "sweeps/phantom.yaml"]
+        assert reported["job"] == report
+        assert ray_processes(slurm) == []
+
+    def test_without_missing_folds_the_report_is_written_at_once(self, slurm: Slurm, home: Path) -> None:
+        environment = stand_in(home, "print(json.dumps({'submitted': []}))")
+        job = sbatch(slurm, home, environment)
+        assert wait_for_jobs(slurm, job) == {job: "COMPLETED"}
+        assert [(call["argv"][0], call["job"]) for call in calls(home)] == [("sweep", job), ("folds", None), ("report", job)]
+
+    def test_a_search_that_fails_ends_the_job_with_its_exit_code(self, slurm: Slurm, home: Path) -> None:
+        job = sbatch(slurm, home, stand_in(home, "sys.exit(2)"))
+        assert wait_for_jobs(slurm, job) == {job: "FAILED"}
+        assert "sweep.sh: the search of sweeps/phantom.yaml ended with exit code 2" in (home / f"slurm-{job}.out").read_text()
+        assert slurm.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "exitcode").strip() == "2:0"
+        assert [call["argv"][0] for call in calls(home)] == ["sweep"]
+
+    def test_before_the_time_limit_it_requeues_itself_and_leaves_no_ray(self, slurm: Slurm, home: Path) -> None:
+        environment = stand_in(
+            home,
+            """
+            if sys.argv[1] == "sweep" and "SLURM_RESTART_COUNT" not in os.environ:
+                time.sleep(600)
+            print(json.dumps({"submitted": []}))
+            """,
+        )
+        job = sbatch(slurm, home, environment)
+        end = time.monotonic() + 60
+        while not calls(home) and time.monotonic() < end:
+            time.sleep(0.5)
+        slurm.run("scancel", "--batch", "--signal=USR1", job)  # what --signal=B:USR1@120 does two minutes before the end
+        while states(slurm, job) != {job: "PENDING"} and time.monotonic() < end + 60:
+            time.sleep(0.2)
+        assert ray_processes(slurm) == []
+        assert wait_for_jobs(slurm, job) == {job: "COMPLETED"}
+        assert [call["argv"][0] for call in calls(home)] == ["sweep", "sweep", "folds", "report"]
+        assert "time limit near, requeued" in (home / f"slurm-{job}.out").read_text()
+
+
+def test_the_real_study_from_sbatch_to_report(slurm: Slurm, home: Path, venv: Path) -> None:
+    """sweeps/smoke.yaml on phantom images: the sweep job, fold jobs that submitit submitted from inside it, the report job."""
+    study = Path(__file__).parents[2] / "sweeps" / "smoke.yaml"
+    (home / "sweeps" / "smoke.yaml").write_text(study.read_text())
+    environment = slurm.environment | {"OMP_NUM_THREADS": "1", "PATH": f"{venv}/bin:{os.environ['PATH']}"}
+    for command in [line.removeprefix("#").strip() for line in study.read_text().splitlines() if "leukotree p" in line]:
+        command = command.removeprefix("Needs:").strip()
+        subprocess.run(command, shell=True, cwd=home, env=environment, check=True)
+
+    job = sbatch(slurm, home, environment, "sweeps/smoke.yaml")
+    output = home / f"slurm-{job}.out"
+    assert wait_for_jobs(slurm, job, seconds=600) == {job: "COMPLETED"}, output.read_text()
+    folds = {note["job"].split("_")[0] for note in map(json.loads, (home / "results/runs/smoke/submitted.jsonl").read_text().splitlines())}
+    report = output.read_text().split("Submitted batch job ")[1].split()[0]
+    found = wait_for_jobs(slurm, *folds, report, seconds=600)
+    assert set(found.values()) == {"COMPLETED"}
+    assert len(found) == 3 * 2 + 1, "three variants, two outer folds, and the report"
+    text = (home / "results/smoke/report.md").read_text()
+    assert all(variant in text for variant in ("flat", "base", "multilabel"))
+    assert ray_processes(slurm) == []

@@ -1,0 +1,106 @@
+"""The state of runs is what their files say."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc import store
+from leukotree.errors import InputError
+
+NOW = time.time()
+
+
+def _run(root: Path, name: str, **status: Any) -> Path:
+    folder = root / name
+    folder.mkdir(parents=True)
+    if status:
+        (folder / "status.json").write_text(json.dumps(status))
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "runs" / "focal"
+    _run(root, "flat-000000000001", state="done", epoch=8, epochs=8, heartbeat=NOW - 9999, macro_f1=0.75)
+    _run(root, "flat-000000000002", state="running", epoch=3, epochs=8, heartbeat=NOW)
+    _run(root, "base-000000000003", state="running", epoch=4, epochs=8, heartbeat=NOW - store.STALE - 60)
+    _run(root, "base-000000000004", state="failed", epoch=1, epochs=8, heartbeat=NOW, message="loss is NaN in step 12")
+    _run(root, "base-000000000005")
+    (_run(root, "base-000000000006") / "status.json").write_text('{"state": "run')  # a write that a broken disk cut short
+    _run(root, "search", state="not a run")
+    return root
+
+
+def test_states_of_a_study(root: Path) -> None:
+    states = {run.run_name[-1]: run for run in store.scan(root)}
+    assert {number: run.state for number, run in states.items()} == {
+        "1": "done", "2": "running", "3": "hung", "4": "failed", "5": "queued", "6": "queued",
+    }  # fmt: skip
+    assert states["1"].macro_f1 == 0.75
+    assert states["4"].message == "loss is NaN in step 12"
+    assert (states["3"].variant, states["3"].epoch, states["3"].epochs) == ("base", 4, 8)
+
+
+def test_all_studies_at_once(root: Path) -> None:
+    _run(root.parent / "other", "flat-00000000000a", state="done", epoch=1, epochs=1, heartbeat=NOW, macro_f1=0.5)
+    found = {(run.study, run.variant) for run in store.scan(root.parent)}
+    assert found == {("focal", "flat"), ("focal", "base"), ("other", "flat")}
+
+
+def test_the_table_counts_and_lists_what_is_not_done(root: Path) -> None:
+    table = store.status_table(root)
+    head, base, flat = table.splitlines()[:3]
+    assert head.split() == ["study", "variant", "done", "running", "hung", "queued", "failed", "macro_f1"]
+    assert base.split() == ["focal", "base", "0", "0", "1", "2", "1", "-"]
+    assert flat.split() == ["focal", "flat", "1", "1", "0", "0", "0", "0.7500"]
+    assert "loss is NaN in step 12" in table
+    assert "6 min ago" in table
+    assert "flat-000000000001" not in table
+    assert [run["run_name"] for run in json.loads(store.status_json(root))] == [run.run_name for run in store.scan(root)]
+
+
+def test_no_runs(tmp_path: Path) -> None:
+    assert store.status_table(tmp_path).endswith("no runs yet")
+    with pytest.raises(InputError, match="nowhere: cannot be read: No such file"):
+        store.scan(tmp_path / "nowhere")
+
+
+def test_thousands_of_folders_are_read_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(300):
+        _run(tmp_path, f"flat-{number:012x}", state="done", epoch=1, epochs=1, heartbeat=NOW)
+    reads: list[Path] = []
+    inner = store.read_status
+
+    def counted(path: Path) -> dict[str, Any]:
+        reads.append(path)
+        return inner(path)
+
+    monkeypatch.setattr(store, "read_status", counted)
+    assert len(store.scan(tmp_path)) == len(reads) == 300
+
+
+def test_a_submitted_run_is_queued_while_its_job_lives(tmp_path: Path) -> None:
+    job = subprocess.Popen([sys.executable, "-c", "input()", "submitit"], stdin=subprocess.PIPE)
+    store.record(tmp_path, ["flat-1", "flat-2"], "local", str(job.pid))
+    store.record(tmp_path, ["flat-2"], "local", "999999999")  # submitted again: the later note counts
+    with open(tmp_path / store.QUEUE, "a") as file:
+        file.write('{"run_name": "flat-1", "job')  # cut short by a kill
+    assert store.submitted(tmp_path)["flat-2"]["host"] == socket.gethostname()
+    assert store.queued(tmp_path) == {"flat-1": str(job.pid)}
+    job.communicate(b"\n")
+    assert store.queued(tmp_path) == {}
+
+
+def test_a_process_that_took_over_the_number_of_a_job_is_not_the_job(tmp_path: Path) -> None:
+    store.record(tmp_path, ["flat-1"], "local", "1")  # init
+    assert os.path.exists("/proc/1")
+    assert store.queued(tmp_path) == {}
