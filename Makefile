@@ -34,6 +34,7 @@ test: lint
 
 lint: .venv/installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 ## A real SLURM with two hosts on this machine, for trying the batch scripts (root only).

@@ -73,7 +73,9 @@ def _verb(verbs: Verbs, name: str, what: str, example: str) -> Parser:
 
 
 def _phantom(verbs: Verbs) -> None:
-    verb = _verb(verbs, "phantom", "draw a synthetic data set: images, masks, manifest.csv", "leukotree phantom data/phantom-images")
+    verb = _verb(
+        verbs, "phantom", "draw a synthetic data set: images, masks, manifest.csv", "leukotree phantom data/phantom-images"
+    )
     verb.add_argument("out", metavar="OUT", help="folder to write")
     verb.add_argument("--patients", type=int, default=42, help="patients, dealt evenly to the seven leaves (default %(default)s)")
     verb.add_argument("--per-patient", type=int, default=24, help="images of each patient (default %(default)s)")
@@ -89,7 +91,9 @@ def _import(verbs: Verbs) -> None:
     verb.add_argument("source", metavar="SOURCE", help="deepapl, cnmc, taleqani, pbc, krd, or folder (ROOT/<leaf>/<patient>/*)")
     verb.add_argument("root", metavar="ROOT", help="where the data set lies")
     verb.add_argument("manifest", metavar="MANIFEST", help="the .csv or .parquet file to write")
-    verb.add_argument("--cell-types", action="store_true", help="also take cell types as proxies of leaves, where a source has them")
+    verb.add_argument(
+        "--cell-types", action="store_true", help="also take cell types as proxies of leaves, where a source has them"
+    )
     verb.add_argument("--benign", metavar="LEAF", help="the leaf that taleqani's Benign images stand for (left out without it)")
 
 
@@ -180,7 +184,9 @@ def _where(verb: Parser, default: str) -> None:
 
 def _runtime(verb: Parser) -> None:
     verb.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default %(default)s)")
-    verb.add_argument("--workers", type=int, default=0, help="decoding processes per rank; never changes the bits (default %(default)s)")
+    verb.add_argument(
+        "--workers", type=int, default=0, help="decoding processes per rank; never changes the bits (default %(default)s)"
+    )
     verb.add_argument("--threads", type=int, help="torch threads per rank on the CPU (default: torch's choice)")
 
 

@@ -21,8 +21,9 @@ from leukotree.spec import Strict, parse
 SITES = Path(__file__).resolve().parents[1] / "slurm" / "site"
 DEFAULT = "default"
 
-# No spaces: the values also travel as `$(python -m hpc.site NAME --sbatch)`, which the shell splits at spaces.
-Word = Annotated[str, Field(pattern=r"^[^\s'\"\\$`]+$")]
+# Printable ASCII without spaces, quotes, `$`, "`" and backslash: the values also travel as `$(python -m hpc.site NAME --sbatch)`,
+# which the shell splits at spaces.
+Word = Annotated[str, Field(pattern=r"^[!#%&(-\[\]-_a-~]+$")]
 
 
 class Site(Strict):

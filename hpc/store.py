@@ -90,13 +90,14 @@ def _is_run(name: str) -> bool:
 def record(root: Path, run_names: Iterable[str], on: str, job_id: str) -> None:
     """Note in the study's folder which job is to do these runs."""
     root.mkdir(parents=True, exist_ok=True)
-    note = {"on": on, "job": job_id, "host": socket.gethostname(), "time": time.time()}
+    started = _started(job_id) if on == "local" else None
+    note = {"on": on, "job": job_id, "host": socket.gethostname(), "time": time.time(), "started": started}
     with open(root / QUEUE, "a") as file:
         file.write("".join(json.dumps({"run_name": name, **note}) + "\n" for name in run_names))
 
 
 def submitted(root: Path) -> dict[str, dict[str, Any]]:
-    """run_name -> the latest note {on, job, host, time} that `record` made about it."""
+    """run_name -> the latest note {on, job, host, time, started} that `record` made about it."""
     try:
         lines = (root / QUEUE).read_text().splitlines()
     except OSError:
@@ -129,13 +130,19 @@ def _slurm_jobs() -> set[str]:
 
 
 def _lives(note: dict[str, Any]) -> bool:
-    """Whether the controller process of a local job is alive on this host."""
+    """Whether the controller process of a local job is alive."""
     if note["host"] != socket.gethostname():
-        return time.time() - note["time"] < STALE  # cannot be asked; its heartbeat decides once it runs
+        return time.time() - note["time"] < STALE  # cannot be asked from here
+    return note["started"] is not None and note["started"] == _started(note["job"])
+
+
+def _started(pid: str) -> str | None:
+    """When a living process of this host began, in clock ticks since boot: numbers of processes are used again."""
     try:
-        return b"submitit" in Path(f"/proc/{note['job']}/cmdline").read_bytes()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
+        return None
+    return fields[19] if fields[0] not in "ZX" else None
 
 
 def status_json(root: str | Path) -> str:

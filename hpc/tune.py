@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import functools
 import io
 import logging
 import os
@@ -64,12 +65,12 @@ def sweep(
             gpus = min(1.0, resources.get("GPU", 0.0)) if gpus_per_trial is None else gpus_per_trial
             for variant in open_variants:
                 _search(study, variant, {"cpu": cpus_per_trial, "gpu": gpus}, concurrency, runtime)
-    return {variant: yamlfile.load(study.search_folder(variant) / "best.yaml") for variant in study.variants}
+    return {str(variant): yamlfile.load(study.search_folder(variant) / "best.yaml") for variant in study.variants}
 
 
 def chosen(study: Study) -> dict[str, dict[str, Any]]:
     """variant -> the chosen dotted values. Raises InputError where the search has not ended or was of another study."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for variant in study.variants:
         path = study.search_folder(variant) / "best.yaml"
         if not _finished(study, variant):
@@ -116,7 +117,7 @@ def _ray(address: str | None) -> Iterator[dict[str, float]]:
     (its ports are open to every user of this machine) and is gone at the end."""
     settings = dict(_ENVIRONMENT)
     if address is None:
-        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
     import ray
@@ -139,6 +140,12 @@ def _ray(address: str | None) -> Iterator[dict[str, float]]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@functools.cache
+def _token() -> str:
+    """A secret of this process. One for all its sweeps, since Ray reads it only once."""
+    return secrets.token_hex(32)
 
 
 def _short_folder() -> str:

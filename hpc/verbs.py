@@ -20,7 +20,11 @@ def run_phantom(arguments: Namespace) -> int:
     from leukotree.data import phantom
 
     manifest = phantom.write(
-        Path(arguments.out), patients=arguments.patients, per_patient=arguments.per_patient, size=arguments.size, seed=arguments.seed
+        Path(arguments.out),
+        patients=arguments.patients,
+        per_patient=arguments.per_patient,
+        size=arguments.size,
+        seed=arguments.seed,
     )
     print(f"{manifest}: {arguments.patients} patients, {arguments.patients * arguments.per_patient} images")
     return 0
@@ -84,7 +88,9 @@ def run_sweep(arguments: Namespace) -> int:
         print(f"would search {', '.join(plan.variants)}: {search.trials} trials each of {plan.folds.inner} inner folds")
         return 0
     for variant, best in tune.sweep(plan, address=arguments.ray_address, runtime=_runtime(arguments)).items():
-        chosen = "  ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in best["chosen"].items())
+        chosen = "  ".join(
+            f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in best["chosen"].items()
+        )
         print(f"{variant}: {best['metric']} {best['value']:.4f}  {chosen}")
     return 0
 

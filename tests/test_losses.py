@@ -37,7 +37,9 @@ def test_focal_is_kornias_none_reduction_summed_over_classes(problem: tuple[torc
 def test_at_gamma_zero_focal_is_weighted_cross_entropy(problem: tuple[torch.Tensor, torch.Tensor]) -> None:
     logits, target = problem
     alpha = torch.rand(logits.shape[1], dtype=torch.float64) + 0.1
-    torch.testing.assert_close(losses.focal(logits, target, 0.0), F.cross_entropy(logits, target, reduction="none"), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        losses.focal(logits, target, 0.0), F.cross_entropy(logits, target, reduction="none"), atol=1e-6, rtol=0
+    )
     oracle = F.cross_entropy(logits, target, weight=alpha, reduction="none")
     torch.testing.assert_close(losses.focal(logits, target, 0.0, alpha), oracle, atol=1e-6, rtol=0)
 

@@ -81,7 +81,9 @@ def test_a_run_killed_after_an_epoch_ends_with_the_bits_of_an_undisturbed_one(
         if number == epoch:
             # What a kill in the next epoch may leave: metrics without a checkpoint, and a torn last line.
             with open(folder.parent / "metrics.jsonl", "a") as file:
-                file.write(json.dumps({"kind": "step", "stage": "x", "epoch": epoch, "step": 0, "loss": 9, "lr": 0}) + '\n{"kind"')
+                file.write(
+                    json.dumps({"kind": "step", "stage": "x", "epoch": epoch, "step": 0, "loss": 9, "lr": 0}) + '\n{"kind"'
+                )
             raise Kill
         return path
 
@@ -180,7 +182,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_says_where(spec: RunSpec, tm
         ({"data.inner": {"folds": 40, "fold": 0}}, 1, "40"),
     ],
 )
-def test_what_cannot_run_is_refused_before_anything_is_written(spec: RunSpec, changes, ranks: int, says: str, tmp_path: Path) -> None:
+def test_what_cannot_run_is_refused_before_anything_is_written(
+    spec: RunSpec, changes, ranks: int, says: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=says) as error:
         run_spec(spec.override(changes), tmp_path / "runs", ranks=ranks)
     assert "\n" not in str(error.value)

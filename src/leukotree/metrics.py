@@ -118,9 +118,7 @@ def by_patient(patient: Sequence[str], true: np.ndarray, logp: np.ndarray, taxon
     known = np.char.str_len(names) > 0
     names, leaves, logp = names[known], leaves[known], np.asarray(logp)[known]
     found, patient_of = np.unique(names, return_inverse=True)
-    keys, group_of, images = np.unique(
-        np.stack([patient_of, leaves], axis=1), axis=0, return_inverse=True, return_counts=True
-    )
+    keys, group_of, images = np.unique(np.stack([patient_of, leaves], axis=1), axis=0, return_inverse=True, return_counts=True)
     members = np.split(np.argsort(group_of.ravel(), kind="stable"), np.cumsum(images)[:-1])
     leaf_logp, voted = decide.leaf_logp(logp, taxonomy), decide.greedy(logp, taxonomy)
     predicted = np.zeros(len(keys), dtype=np.int64)

@@ -36,7 +36,7 @@ class Stage:
     @property
     def trains_on(self) -> np.ndarray:
         """(L,) bool: leaves that give this stage a loss."""
-        return (self.targets >= 0).any(axis=1)
+        return np.any(self.targets >= 0, axis=1)
 
 
 def stages(variant: Variant, taxonomy: Taxonomy) -> list[Stage]:
@@ -52,7 +52,7 @@ def stages(variant: Variant, taxonomy: Taxonomy) -> list[Stage]:
 
 
 class Classifier(nn.Module):
-    """A timm backbone and one linear head per decision: (B, 3, H, W) normalised images -> (B, K) logits, the heads side by side."""
+    """A timm backbone and a linear head per decision: (B, 3, H, W) normalised images -> (B, K) logits, heads side by side."""
 
     def __init__(self, backbone: nn.Module, heads: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def normalisation(model: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
 
 def parameter_groups(model: Classifier, spec: RunSpec) -> list[dict[str, Any]]:
     """AdamW groups: backbone and heads, each with and without weight decay; `peak` is a group's highest learning rate."""
-    skip = getattr(model.backbone, "no_weight_decay", set)()
+    skip: set[str] = getattr(model.backbone, "no_weight_decay", set)()
     groups = []
     for part, lr in ((model.backbone, spec.optim.lr), (model.heads, spec.optim.lr * spec.optim.head_lr_multiplier)):
         for group in param_groups_weight_decay(part, spec.optim.weight_decay, no_weight_decay_list=tuple(skip)):

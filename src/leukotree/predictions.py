@@ -56,6 +56,6 @@ def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray, Taxonomy]:
 
 
 def scores(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> dict[str, float]:
-    """Accuracy and macro-F1 of the greedy decision, from (N,) true positions in `taxonomy.leaves` and (N, E) log-probabilities."""
+    """Accuracy and macro-F1 of the greedy decision, from (N,) true leaf positions and (N, E) log-probabilities."""
     predicted = decide.greedy(logp, taxonomy)
     return {"accuracy": float((true == predicted).mean()), "macro_f1": metrics.macro_f1(true, predicted, len(taxonomy.leaves))}

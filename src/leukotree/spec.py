@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from leukotree import yamlfile
 from leukotree.errors import InputError
 
-VARIANTS = ("flat", "base", "multilabel")
 Variant = Literal["flat", "base", "multilabel"]
+VARIANTS: tuple[Variant, ...] = ("flat", "base", "multilabel")
 
 
 class Strict(BaseModel):

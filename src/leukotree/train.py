@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from leukotree.spec import RunSpec
 from leukotree.trainer import Trainer
 
 __all__ = ["RunResult", "Runtime", "check", "lockstep", "run"]
+
+HERE = Runtime()
+"""One process on whatever this machine has."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def check(spec: RunSpec, ranks: int = 1) -> None:
             raise InputError(f"data: test_fold {spec.data.test_fold} leaves no images to {name}")
 
 
-def run(spec: RunSpec, root: Path, runtime: Runtime = Runtime()) -> RunResult:  # noqa: B008 - frozen
+def run(spec: RunSpec, root: Path, runtime: Runtime = HERE) -> RunResult:
     """Train and score one spec in `root/<variant>-<hash>`; continue it if it was begun, return at once if it is done.
 
     Every rank calls it. The test fold (or the inner fold, if the spec names one) is scored once, after the last epoch.
@@ -64,8 +67,12 @@ def run(spec: RunSpec, root: Path, runtime: Runtime = Runtime()) -> RunResult:  
 
 
 def lockstep(
-    specs: Sequence[RunSpec], root: Path, runtime: Runtime = Runtime(), *, each_epoch: bool = True  # noqa: B008 - frozen
-) -> Iterator[dict[str, Any]]:
+    specs: Sequence[RunSpec],
+    root: Path,
+    runtime: Runtime = HERE,
+    *,
+    each_epoch: bool = True,
+) -> Generator[dict[str, Any], None, None]:
     """Train several runs, such as the inner folds of one trial, epoch by epoch.
 
     Yields {"epoch", "macro_f1" (mean over the runs), "folds" (each run's)} after each epoch; epochs that an earlier call
@@ -82,7 +89,7 @@ def lockstep(
             yield {"epoch": epoch + 1, **mean}
 
 
-def _epochs(spec: RunSpec, root: Path, engine: Engine, runtime: Runtime, each_epoch: bool) -> Iterator[float | None]:
+def _epochs(spec: RunSpec, root: Path, engine: Engine, runtime: Runtime, each_epoch: bool) -> Generator[float | None, None, None]:
     """Macro-F1 (or None where it was not measured) of each epoch of one run: those on record, then those it trains."""
     folder, dataset = RunFolder(root, spec), Dataset.open(spec.data.shards)
     finished = engine.gather(folder.done)[0]
@@ -107,7 +114,7 @@ def _epochs(spec: RunSpec, root: Path, engine: Engine, runtime: Runtime, each_ep
                 yield score
 
 
-def _recorded(folder: RunFolder, epochs: int) -> Iterator[float | None]:
+def _recorded(folder: RunFolder, epochs: int) -> Generator[float | None, None, None]:
     scores = {row["epoch"]: row.get("macro_f1") for row in folder.metrics() if row["kind"] == "epoch"}
     for epoch in range(epochs):
         yield scores.get(epoch)

@@ -55,7 +55,8 @@ def test_a_failed_job_is_recorded_as_failed(slurm: Slurm, tmp_path: Path) -> Non
 
 
 def test_a_requeued_job_runs_again_under_its_id(slurm: Slurm, tmp_path: Path) -> None:
-    shell = 'echo attempt ${SLURM_RESTART_COUNT:=0}; ((SLURM_RESTART_COUNT > 0)) || { scontrol requeue $SLURM_JOB_ID; sleep 60; }'
+    again = "{ scontrol requeue $SLURM_JOB_ID; sleep 60; }"
+    shell = f'echo attempt ${{SLURM_RESTART_COUNT:=0}}; [ "$SLURM_RESTART_COUNT" -gt 0 ] || {again}'
     job, output = submit(slurm, tmp_path, shell, "--requeue")
     assert wait_for_jobs(slurm, job) == {job: "COMPLETED"}
     assert [line for line in output.read_text().splitlines() if line.startswith("attempt")] == ["attempt 0", "attempt 1"]

@@ -48,11 +48,16 @@ def stand_in(home: Path, behaviour: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("SLURM")} | {"PATH": path}
 
 
-def sbatch(slurm: Slurm, home: Path, environment: dict[str, str], *arguments: str) -> str:
+def sbatch(slurm: Slurm, home: Path, environment: dict[str, str], *arguments: str, nodes: int = 2) -> str:
     """Submit slurm/sweep.sh with the options of the site `test`, as its header says. Returns the job id."""
     environment = slurm.environment | environment | {"SITE": "test", "SLURM_CONF": str(slurm.conf)}
-    shell = f'sbatch --parsable $("{sys.executable}" -m hpc.site test --sbatch) slurm/sweep.sh "$@"'
+    shell = f'sbatch --parsable $("{sys.executable}" -m hpc.site test --sbatch) --nodes={nodes} slurm/sweep.sh "$@"'
     return slurm.run("bash", "-c", shell, "submit", *arguments, cwd=home, env=environment).strip()
+
+
+def report_job(home: Path, job: str) -> str:
+    """Id of the report job that the sweep's job submitted."""
+    return (home / f"slurm-{job}.out").read_text().split("Submitted batch job ")[1].split()[0]
 
 
 def ray_processes(slurm: Slurm) -> list[str]:
@@ -64,7 +69,8 @@ def ray_processes(slurm: Slurm) -> list[str]:
 class TestOnOneMachine:
     def test_it_searches_runs_the_folds_and_reports(self, home: Path) -> None:
         environment = stand_in(home, "") | {"SITE": "test"}
-        subprocess.run(["bash", "slurm/sweep.sh", "sweeps/phantom.yaml", "search.trials=2"], cwd=home, env=environment, check=True)
+        words = ["bash", "slurm/sweep.sh", "sweeps/phantom.yaml", "search.trials=2"]
+        subprocess.run(words, cwd=home, env=environment, check=True)
         assert [call["argv"] for call in calls(home)] == [
             ["sweep", "sweeps/phantom.yaml", "search.trials=2"],
             ["folds", "sweeps/phantom.yaml", "--on", "local", "--site", "test"],
@@ -85,9 +91,8 @@ class TestOnOneMachine:
         assert [call["argv"][0] for call in calls(home)] == verbs
 
     def test_an_unknown_study_is_one_line(self, home: Path) -> None:
-        done = subprocess.run(
-            ["bash", "slurm/sweep.sh", "sweeps/nope.yaml"], cwd=home, env=stand_in(home, ""), capture_output=True, text=True, check=False
-        )  # fmt: skip
+        words = ["bash", "slurm/sweep.sh", "sweeps/nope.yaml"]
+        done = subprocess.run(words, cwd=home, env=stand_in(home, ""), capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (2, "sweep.sh: sweeps/nope.yaml: no such study file; sweeps/ has some\n")
 
 
@@ -97,7 +102,8 @@ class TestOnSlurm:
             home,
             """
             if sys.argv[1] == "folds":
-                command = ["sbatch", "--parsable", "--output=/dev/null", "--array=0-1", "--wrap", "sleep 2; touch fold-$SLURM_ARRAY_TASK_ID"]
+                fold = "sleep 2; touch fold-$SLURM_ARRAY_TASK_ID"
+                command = ["sbatch", "--parsable", "--output=/dev/null", "--array=0-1", "--wrap", fold]
                 job = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
                 print(json.dumps({"submitted": [f"{job}_0", f"{job}_1"], "done": []}))
             if sys.argv[1] == "report":
@@ -106,8 +112,8 @@ class TestOnSlurm:
         )
         job = sbatch(slurm, home, environment, "sweeps/phantom.yaml", "search.trials=2")
         assert wait_for_jobs(slurm, job) == {job: "COMPLETED"}, (home / f"slurm-{job}.out").read_text()
-        fold, report = str(int(job) + 1), str(int(job) + 2)
-        found = wait_for_jobs(slurm, fold, report)
+        fold, report = str(int(job) + 1), report_job(home, job)
+        found = wait_for_jobs(slurm, fold, report, count=3)
         assert found == {f"{fold}_0": "COMPLETED", f"{fold}_1": "COMPLETED", report: "COMPLETED"}
 
         sweep, folds, reported = calls(home)
@@ -123,12 +129,12 @@ class TestOnSlurm:
 
     def test_without_missing_folds_the_report_is_written_at_once(self, slurm: Slurm, home: Path) -> None:
         environment = stand_in(home, "print(json.dumps({'submitted': []}))")
-        job = sbatch(slurm, home, environment)
+        job = sbatch(slurm, home, environment, nodes=1)
         assert wait_for_jobs(slurm, job) == {job: "COMPLETED"}
         assert [(call["argv"][0], call["job"]) for call in calls(home)] == [("sweep", job), ("folds", None), ("report", job)]
 
     def test_a_search_that_fails_ends_the_job_with_its_exit_code(self, slurm: Slurm, home: Path) -> None:
-        job = sbatch(slurm, home, stand_in(home, "sys.exit(2)"))
+        job = sbatch(slurm, home, stand_in(home, "sys.exit(2)"), nodes=1)
         assert wait_for_jobs(slurm, job) == {job: "FAILED"}
         assert "sweep.sh: the search of sweeps/phantom.yaml ended with exit code 2" in (home / f"slurm-{job}.out").read_text()
         assert slurm.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "exitcode").strip() == "2:0"
@@ -143,7 +149,7 @@ class TestOnSlurm:
             print(json.dumps({"submitted": []}))
             """,
         )
-        job = sbatch(slurm, home, environment)
+        job = sbatch(slurm, home, environment, nodes=1)
         end = time.monotonic() + 60
         while not calls(home) and time.monotonic() < end:
             time.sleep(0.5)
@@ -168,11 +174,11 @@ def test_the_real_study_from_sbatch_to_report(slurm: Slurm, home: Path, venv: Pa
     job = sbatch(slurm, home, environment, "sweeps/smoke.yaml")
     output = home / f"slurm-{job}.out"
     assert wait_for_jobs(slurm, job, seconds=600) == {job: "COMPLETED"}, output.read_text()
-    folds = {note["job"].split("_")[0] for note in map(json.loads, (home / "results/runs/smoke/submitted.jsonl").read_text().splitlines())}
-    report = output.read_text().split("Submitted batch job ")[1].split()[0]
-    found = wait_for_jobs(slurm, *folds, report, seconds=600)
+    notes = (home / "results/runs/smoke/submitted.jsonl").read_text().splitlines()
+    folds = {json.loads(note)["job"].split("_")[0] for note in notes}
+    # Three variants, two outer folds, and the report.
+    found = wait_for_jobs(slurm, *folds, report_job(home, job), count=3 * 2 + 1, seconds=600)
     assert set(found.values()) == {"COMPLETED"}
-    assert len(found) == 3 * 2 + 1, "three variants, two outer folds, and the report"
     text = (home / "results/smoke/report.md").read_text()
     assert all(variant in text for variant in ("flat", "base", "multilabel"))
     assert ray_processes(slurm) == []

@@ -38,7 +38,9 @@ def test_epochs_and_seeds_differ() -> None:
 
 
 @pytest.mark.parametrize(("world", "micro", "workers"), [(1, None, 0), (1, 4, 2), (2, None, 0), (2, 2, 1), (4, 3, 0)])
-def test_ranks_workers_and_micro_batches_share_the_same_global_batches(shards, world: int, micro: int | None, workers: int) -> None:
+def test_ranks_workers_and_micro_batches_share_the_same_global_batches(
+    shards, world: int, micro: int | None, workers: int
+) -> None:
     dataset = Dataset.open(shards)
     order = TrainOrder(np.arange(0, len(dataset), 2), 12, seed=3)
     steps = range(5, 8)

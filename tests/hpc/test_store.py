@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -89,18 +88,21 @@ def test_thousands_of_folders_are_read_once_each(tmp_path: Path, monkeypatch: py
 
 
 def test_a_submitted_run_is_queued_while_its_job_lives(tmp_path: Path) -> None:
-    job = subprocess.Popen([sys.executable, "-c", "input()", "submitit"], stdin=subprocess.PIPE)
+    job = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     store.record(tmp_path, ["flat-1", "flat-2"], "local", str(job.pid))
     store.record(tmp_path, ["flat-2"], "local", "999999999")  # submitted again: the later note counts
     with open(tmp_path / store.QUEUE, "a") as file:
         file.write('{"run_name": "flat-1", "job')  # cut short by a kill
     assert store.submitted(tmp_path)["flat-2"]["host"] == socket.gethostname()
     assert store.queued(tmp_path) == {"flat-1": str(job.pid)}
-    job.communicate(b"\n")
+    job.communicate()
     assert store.queued(tmp_path) == {}
 
 
 def test_a_process_that_took_over_the_number_of_a_job_is_not_the_job(tmp_path: Path) -> None:
-    store.record(tmp_path, ["flat-1"], "local", "1")  # init
-    assert os.path.exists("/proc/1")
+    store.record(tmp_path, ["flat-1"], "local", str(os.getpid()))
+    assert store.queued(tmp_path) == {"flat-1": str(os.getpid())}
+    queue = tmp_path / store.QUEUE
+    note = json.loads(queue.read_text())
+    queue.write_text(json.dumps({**note, "started": "1"}))
     assert store.queued(tmp_path) == {}

@@ -91,20 +91,31 @@ def decode(dataset: Dataset, row: int) -> np.ndarray:
         raise ValueError(f"{dataset.folder}: sample {dataset.index['key'].iloc[row]} does not decode: {error}") from error
     if image.shape != (dataset.size, dataset.size, 3):
         key = dataset.index["key"].iloc[row]
-        raise ValueError(f"{dataset.folder}: sample {key} is {image.shape[1]}x{image.shape[0]}, not {dataset.size}x{dataset.size}")
+        raise ValueError(
+            f"{dataset.folder}: sample {key} is {image.shape[1]}x{image.shape[0]}, not {dataset.size}x{dataset.size}"
+        )
     return image
 
 
 def _load(dataset: Dataset, batches: Sequence[np.ndarray], workers: int, pin: bool) -> Iterator[torch.Tensor]:
     """(b, 3, H, W) uint8 tensors of the row batches, in order."""
-    loader = DataLoader(_Decoder(dataset, batches), batch_size=None, num_workers=workers if len(batches) > 1 else 0, pin_memory=pin)
+    loader = DataLoader(
+        _Decoder(dataset, batches), batch_size=None, num_workers=workers if len(batches) > 1 else 0, pin_memory=pin
+    )
     for images in loader:
         yield images.permute(0, 3, 1, 2)
 
 
 def train_batches(
-    dataset: Dataset, order: TrainOrder, steps: range, *, rank: int = 0, world: int = 1, micro: int | None = None,
-    workers: int = 0, pin: bool = False,
+    dataset: Dataset,
+    order: TrainOrder,
+    steps: range,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    micro: int | None = None,
+    workers: int = 0,
+    pin: bool = False,
 ) -> Iterator[tuple[np.ndarray, list[Batch]]]:
     """For each step: the rows of the whole global batch, and this rank's micro batches of it.
 

@@ -1,0 +1,203 @@
+"""The command line as a person meets it: arguments, output, exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from hpc.cli import main
+
+LEUKOTREE = [sys.executable, "-m", "hpc.cli"]
+VERBS = ["phantom", "import", "pack", "audit", "train", "sweep", "folds", "status", "report"]
+
+
+def leukotree(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command in this process: importing torch anew for each would take most of the time."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as end:  # of argparse
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(["leukotree", *map(str, arguments)], code, out.getvalue(), err.getvalue())
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *says: str) -> None:
+    """Exit code 2 and one line on stderr that names what is wrong."""
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert all(word in done.stderr for word in says), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def cpu_seconds(command: list[str], cwd: Path) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, cwd=cwd, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_answers_at_once(tmp_path: Path) -> None:
+    """Nothing heavy is imported for --help. CPU time, not time: 0.5 s is ten times what it takes."""
+    python = min(cpu_seconds([sys.executable, "-c", "pass"], tmp_path) for _ in range(3))
+    helped = min(cpu_seconds([*LEUKOTREE, "--help"], tmp_path) for _ in range(3))
+    assert helped - python < 0.5
+
+
+def test_bad_input_ends_the_process_with_code_2(tmp_path: Path) -> None:
+    done = subprocess.run([*LEUKOTREE, "train", "none.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert_refused(done, "leukotree train: none.yaml: cannot be read")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(verb: str, tmp_path: Path) -> None:
+    done = leukotree(verb, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"leukotree {verb}" in done.stdout.partition("Example:")[2]
+
+
+@pytest.fixture
+def manifest(phantom_manifest: Path, tmp_path: Path) -> Path:
+    """A copy of the phantom set's manifest that a test may spoil; its images stay where they are."""
+    frame = pd.read_csv(phantom_manifest, dtype=str, keep_default_na=False)
+    for column in ("image", "mask"):
+        frame[column] = [f"images/{name}" for name in frame[column]]
+    frame["root"] = "images"
+    (tmp_path / "images").symlink_to(phantom_manifest.parent)
+    file = tmp_path / "manifest.csv"
+    frame.to_csv(file, index=False)
+    return file
+
+
+def spoil(manifest: Path, column: str, value: str) -> None:
+    frame = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    frame.loc[4, column] = value
+    frame.to_csv(manifest, index=False)
+
+
+def test_pack_refuses_a_row_without_its_image(manifest: Path) -> None:
+    spoil(manifest, "image", "images/gone.jpg")
+    assert_refused(leukotree("pack", manifest, "out", cwd=manifest.parent), "manifest.csv", "6", "gone.jpg")
+    assert not (manifest.parent / "out").exists()
+
+
+def test_pack_refuses_an_unknown_leaf(manifest: Path) -> None:
+    spoil(manifest, "leaf", "AMLL")
+    assert_refused(leukotree("pack", manifest, "out", cwd=manifest.parent), "manifest.csv", "AMLL", "APML")
+
+
+def test_pack_names_an_image_that_does_not_decode_and_leaves_nothing_behind(manifest: Path) -> None:
+    (manifest.parent / "images/torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
+    try:
+        spoil(manifest, "image", "images/torn.jpg")
+        assert_refused(
+            leukotree("pack", manifest, "out", "--size", 32, "--folds", 2, cwd=manifest.parent), "torn.jpg", "--drop-broken"
+        )
+        assert sorted(path.name for path in manifest.parent.iterdir()) == ["images", "manifest.csv"]
+        done = leukotree("pack", manifest, "out", "--size", 32, "--folds", 2, "--drop-broken", cwd=manifest.parent)
+        assert done.returncode == 0, done.stderr
+        [dropped] = json.loads((manifest.parent / "out/dataset.json").read_text())["dropped"]
+        assert "torn.jpg" in dropped["image"]
+    finally:
+        (manifest.parent / "images/torn.jpg").unlink()
+
+
+def test_pack_refuses_more_folds_than_patients_of_the_rarest_leaf(manifest: Path) -> None:
+    assert_refused(leukotree("pack", manifest, "out", "--folds", 9, cwd=manifest.parent), "folds", "9", "4")
+
+
+@pytest.fixture
+def spec(shards: Path, tmp_path: Path) -> Path:
+    content = {
+        "data": {"shards": str(shards)},
+        "backbone": {"name": "test_vit"},
+        "optim": {"batch_size": 9, "epochs": 1, "lr": 1e-3},
+    }
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["optim.learning_rate=1"], ["unknown key", "optim.learning_rate"]),
+        (["backbone.name=vit_smal"], ["vit_smal", "near"]),
+        (["--ranks", "2"], ["optim.batch_size", "9", "2 ranks"]),
+        (["data.shards=nowhere"], ["nowhere", "pack"]),
+        (["optim.lr"], ["key=value"]),
+        (["--ranks", "two"], ["--ranks"]),
+        (["--site", "mars"], ["mars"]),
+    ],
+)
+def test_train_refuses_bad_input_before_anything_is_written(spec: Path, arguments: list[str], says: list[str]) -> None:
+    assert_refused(leukotree("train", spec, *arguments, cwd=spec.parent), *says)
+    assert [path.name for path in spec.parent.iterdir()] == ["run.yaml"]
+
+
+@pytest.mark.parametrize("verb", ["sweep", "folds", "report"])
+def test_a_study_without_a_search_is_refused(verb: str, shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(
+        yaml.safe_dump({"study": "empty", "base": {"data": {"shards": str(shards)}}, "folds": {"outer": 4}})
+    )
+    words = ["no trials", "search.trials"] if verb == "sweep" else ["sweep"]
+    assert_refused(leukotree(verb, "study.yaml", cwd=tmp_path), *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_train_trains_and_says_what_it_scored_and_status_lists_it(spec: Path) -> None:
+    done = leukotree("train", spec, "data.test_fold=1", cwd=spec.parent)
+    assert done.returncode == 0, done.stderr
+    assert "macro_f1" in done.stdout
+    [run] = (spec.parent / "results/runs/single").glob("multilabel-*")
+    assert (run / "predictions.parquet").exists()
+    table = leukotree("status", cwd=spec.parent).stdout.splitlines()
+    assert table[1].split()[:3] == ["single", "multilabel", "1"]
+    assert run.name in json.dumps(json.loads(leukotree("status", "single", "--json", cwd=spec.parent).stdout))
+
+
+def test_a_dry_run_says_what_would_run_and_writes_nothing(spec: Path) -> None:
+    done = leukotree("train", spec, "--dry-run", cwd=spec.parent)
+    assert done.returncode == 0
+    assert "results/runs/single/multilabel-" in done.stdout
+    assert [path.name for path in spec.parent.iterdir()] == ["run.yaml"]
+
+
+def test_audit_fails_where_a_patient_is_in_two_folds(shards: Path, tmp_path: Path) -> None:
+    assert leukotree("audit", shards, cwd=tmp_path).returncode == 0
+    leaky = tmp_path / "leaky"
+    shutil.copytree(shards, leaky)
+    index = pd.read_parquet(leaky / "index.parquet")
+    for column in ("patient", "group"):
+        index.loc[index["fold"] == 1, column] = np.resize(index.loc[index["fold"] == 0, column], (index["fold"] == 1).sum())
+    index.to_parquet(leaky / "index.parquet")
+    done = leukotree("audit", leaky, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "leak" in (done.stdout + done.stderr).lower()
+
+
+def test_import_folder_then_pack(tmp_path: Path) -> None:
+    """The layout that anyone can make: ROOT/<leaf>/<patient>/*."""
+    generator = np.random.default_rng(0)
+    for leaf in ("normal", "AML"):
+        for patient in range(3):
+            place = tmp_path / "own" / leaf / f"{leaf}-{patient}"
+            place.mkdir(parents=True)
+            for number in range(2):
+                Image.fromarray(generator.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(place / f"{number}.PNG")
+    assert leukotree("import", "folder", "own", "own.csv", cwd=tmp_path).returncode == 0
+    done = leukotree("pack", "own.csv", "shards", "--size", 32, "--folds", 3, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "12 images" in done.stdout

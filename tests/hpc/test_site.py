@@ -1,0 +1,132 @@
+"""Site files: everything that differs between clusters, checked when read and quoted when printed."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpc import site as sites
+from hpc.site import Site
+from leukotree.errors import InputError
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+class TestLoad:
+    @pytest.mark.parametrize("name", sites.known())
+    def test_every_site_file_is_valid(self, name: str) -> None:
+        assert isinstance(sites.load(name), Site)
+
+    def test_none_is_the_default_which_asks_for_nothing_that_a_cluster_may_lack(self) -> None:
+        default = sites.load(None)
+        assert default == sites.load("default")
+        assert (default.partition, default.account, default.interface, default.scratch) == (None, None, None, None)
+        assert (default.gpus_per_node, default.extra) == (0, {})
+
+    def test_a_path_is_a_site_too(self, tmp_path: Path) -> None:
+        assert sites.load(write(tmp_path, "partition: gpu\ntime: 90\n")) == Site(partition="gpu", time=90)
+
+    def test_an_unknown_name_lists_the_known_ones(self) -> None:
+        with pytest.raises(InputError, match=r"site 'nope': unknown; known sites: .*default.*test"):
+            sites.load("nope")
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("partion: gpu", "unknown key 'partion', did you mean 'partition'"),
+            ("time: 0", "time: .*greater than or equal to 1"),
+            ("partition: gpu; rm -rf", "partition: "),
+            ("interface: $(reboot)", "interface: "),
+            ("extra: {time: 5}", "'time' has a key of its own"),
+            ("extra: {cpus-per-task: 5}", "'cpus-per-task' has a key of its own"),
+            ("extra: {requeue: false}", "leave an option out"),
+            ('setup: ["a\\nb"]', "each entry is one line"),
+            ("[1]", "expected a mapping"),
+        ],
+    )
+    def test_a_bad_file_is_one_line_that_names_file_and_key(self, tmp_path: Path, text: str, message: str) -> None:
+        with pytest.raises(InputError, match=f"mine.yaml: .*{message}") as caught:
+            sites.load(write(tmp_path, text))
+        assert "\n" not in str(caught.value)
+
+
+class TestSubmitit:
+    def test_a_job_file_of_submitit_carries_what_the_site_says(self, tmp_path: Path) -> None:
+        """Written by submitit's own SLURM executor, which refuses parameters that it does not know."""
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        site = Site(
+            partition="gpu", account="abc", qos="high", constraint="a100", time=90, gpus_per_node=2, cpus_per_task=8, mem_gb=64,
+            array_parallelism=3, interface="ib0", setup=("module load cuda",), extra={"hint": "nomultithread"},
+        )  # fmt: skip
+        parameters = sites.submitit_parameters(site)
+        slurm = {key.removeprefix("slurm_"): value for key, value in parameters.items()}
+        slurm |= {"time": slurm.pop("timeout_min"), "mem": f"{slurm.pop('mem_gb')}GB"}
+        lines = _make_sbatch_string("run", tmp_path, map_count=9, **slurm).splitlines()
+        options = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
+        assert options >= {
+            "partition=gpu", "account=abc", "qos=high", "constraint=a100", "time=90", "gpus-per-node=2", "cpus-per-task=8",
+            "mem=64GB", "nodes=1", "array=0-8%3", "hint=nomultithread",
+        }  # fmt: skip
+        command = next(number for number, line in enumerate(lines) if line.startswith("srun "))
+        assert lines.index("module load cuda") < lines.index("export GLOO_SOCKET_IFNAME=ib0") < command
+
+    def test_what_the_site_leaves_open_is_left_to_the_cluster(self) -> None:
+        keys = {"timeout_min", "nodes", "cpus_per_task", "slurm_array_parallelism"}
+        assert set(sites.submitit_parameters(Site())) == keys
+
+    def test_submitit_knows_every_parameter(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        import submitit
+
+        monkeypatch.setattr(submitit.SlurmExecutor, "affinity", classmethod(lambda cls: 2))  # as if sbatch were here
+        for name in sites.known():
+            submitit.AutoExecutor(tmp_path, cluster="slurm").update_parameters(**sites.submitit_parameters(sites.load(name)))
+
+
+class TestShell:
+    def test_exports_follow_the_setup_lines(self) -> None:
+        text = sites.shell_exports(Site(setup=("module load cuda",), interface="eth0", scratch="/scratch"))
+        assert text.splitlines() == [
+            "module load cuda",
+            "export GLOO_SOCKET_IFNAME=eth0",
+            "export NCCL_SOCKET_IFNAME=eth0",
+            "export LEUKOTREE_INTERFACE=eth0",
+            "export LEUKOTREE_SCRATCH=/scratch",
+        ]
+
+    @given(st.text(st.characters(codec="ascii", exclude_characters="\x00"), min_size=1, max_size=12))
+    def test_any_value_that_is_accepted_reaches_a_shell_unchanged(self, value: str) -> None:
+        try:
+            site = Site(scratch=value, partition=value)
+        except ValueError:
+            return
+        assert shlex.split(sites.shell_exports(site)) == ["export", f"LEUKOTREE_SCRATCH={value}"]
+        assert " ".join(sites.sbatch_options(site)).split()[0] == f"--partition={value}"
+
+    def test_sbatch_options_of_a_sweep_and_of_a_small_job(self) -> None:
+        site = Site(partition="gpu", nodes=2, gpus_per_node=4, cpus_per_task=16, mem_gb=480, time=60, extra={"requeue": True})
+        assert sites.sbatch_options(site) == [
+            "--partition=gpu", "--time=60", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=64", "--gpus-per-node=4",
+            "--mem=480G", "--requeue",
+        ]  # fmt: skip
+        assert sites.sbatch_options(site, small=True) == ["--partition=gpu", "--time=60", "--nodes=1", "--ntasks=1", "--requeue"]
+
+    def test_the_command_prints_what_eval_takes(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert sites.main(["test"]) == 0
+        shell = capsys.readouterr().out + 'echo "$GLOO_SOCKET_IFNAME"'
+        assert subprocess.run(["bash", "-euc", shell], capture_output=True, text=True, check=True).stdout == "eth0\n"
+
+    def test_the_command_on_an_unknown_site_exits_2_with_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert sites.main(["nope", "--sbatch"]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.count("\n") == 1

@@ -1,0 +1,167 @@
+"""The search with a real Ray: what it writes, that it continues, and what it says when trials fail."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hpc import study as studies
+from hpc import tune
+from hpc.study import Study
+from leukotree.errors import InputError
+from leukotree.spec import parse
+from leukotree.train import Runtime
+
+QUIET = Runtime(device="cpu", quiet=True)
+SPACE = {"loss.gamma": {"uniform": [0, 5]}, "optim.lr": {"loguniform": [1e-4, 1e-2]}, "optim.batch_size": {"choice": [16, 21]}}
+
+
+def _study(shards: Path, **search: Any) -> Study:
+    fields = {
+        "study": "search",
+        "base": {
+            "data": {"shards": str(shards)},
+            "backbone": {"name": "test_vit"},
+            "optim": {"epochs": 2},
+        },
+        "variants": ["flat"],
+        "folds": {"outer": 4, "inner": 2},
+        "search": {"trials": 3, "startup_trials": 2, "space": SPACE, **search},
+    }
+    return parse(Study, fields, "test")
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _ray_folders() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("ray*"))
+
+
+def _children() -> list[str]:
+    """Command lines of this process's living descendants that belong to Ray."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout.splitlines()[1:]
+    rows = [line.split(None, 2) for line in listed]
+    family = {str(os.getpid())}
+    while grown := {row[0] for row in rows if row[1] in family} - family:
+        family |= grown
+    return [row[2] for row in rows if row[0] in family and ("raylet" in row[2] or "gcs_server" in row[2] or "ray::" in row[2])]
+
+
+def test_a_sweep_freezes_the_best_and_leaves_nothing_behind(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = _study(shards, scheduler="none")
+    folder, before = plan.search_folder("flat"), _ray_folders()
+    environment = dict(os.environ)
+    best = tune.sweep(plan, concurrency=1, runtime=QUIET)["flat"]
+
+    trials = _table(folder / "trials.csv")
+    assert [(row["trial"], row["state"], row["epochs"]) for row in trials] == [(str(n), "completed", "2") for n in range(3)]
+    assert list(trials[0])[:6] == list(tune.TRIALS)
+    assert list(trials[0])[6:] == list(SPACE)
+    assert best == yaml.safe_load((folder / "best.yaml").read_text())
+    assert best["value"] == max(float(row["macro_f1"]) for row in trials)
+    winner = trials[best["trial"]]
+    assert {key: float(winner[key]) for key in SPACE} == best["chosen"]
+    assert tune.chosen(plan) == {"flat": best["chosen"]}
+    assert all(0 <= best["chosen"]["loss.gamma"] <= 5 and best["chosen"]["optim.batch_size"] in (16, 21) for _ in trials)
+
+    history = _table(folder / "history.csv")
+    assert [(row["trial"], row["epoch"]) for row in history] == [(str(n), str(e)) for n in range(3) for e in (1, 2)]
+    seconds = [float(row["seconds"]) for row in history]
+    assert seconds == sorted(seconds)
+    for row in trials:
+        scores = [float(one["macro_f1"]) for one in history if one["trial"] == row["trial"]]
+        assert (float(row["macro_f1"]), float(row["best_macro_f1"])) == (scores[-1], max(scores))
+
+    assert len(list((folder / "runs").iterdir())) == 3 * plan.folds.inner
+    assert _ray_folders() == before
+    assert not _children()
+    assert {key: value for key, value in os.environ.items() if key != "RAY_CLIENT_MODE"} == environment
+
+    # Again: nothing to do. With other settings: refused, and the difference named.
+    monkeypatch.setattr(tune, "_ray", None)
+    assert tune.sweep(plan, runtime=QUIET) == {"flat": best}
+    with pytest.raises(InputError, match=r"search\.seed was None and is 7; rename the study, or move the folder away") as caught:
+        tune.sweep(_study(shards, scheduler="none", seed=7), runtime=QUIET)
+    assert "\n" not in str(caught.value)
+
+
+SCRIPT = """
+import sys
+from hpc import study, tune
+from leukotree.train import Runtime
+tune.sweep(study.load(sys.argv[1]), concurrency=2, runtime=Runtime(device="cpu", quiet=True))
+"""
+
+
+def test_an_interrupted_sweep_continues_with_its_searcher(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = _study(shards, scheduler="asha", grace=1, trials=4, reduction_factor=2)
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(plan.model_dump(mode="json", exclude_defaults=True)))
+    assert studies.load(file) == plan
+    history = plan.search_folder("flat") / "history.csv"
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(file)], stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not history.exists():
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert "KeyboardInterrupt" in errors
+    assert not (plan.search_folder("flat") / "best.yaml").exists()
+    begun = _table(history)
+
+    best = tune.sweep(plan, concurrency=2, runtime=QUIET)["flat"]
+    rows = _table(history)
+    assert rows[: len(begun)] == begun
+    assert len({(row["trial"], row["epoch"]) for row in rows}) == len(rows)
+    trials = _table(plan.search_folder("flat") / "trials.csv")
+    assert [row["trial"] for row in trials] == ["0", "1", "2", "3"]
+    assert {row["state"] for row in trials} <= {"completed", "stopped"}
+    assert trials[best["trial"]]["state"] == "completed"
+    # The first draws are the same as those of any sweep of this seed: the trials went on, no new ones took their place.
+    assert len({row["loss.gamma"] for row in trials}) == 4
+
+
+def test_failed_trials_are_told_and_never_chosen(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    space = {"backbone.name": {"choice": ["test_vit", "no_such_model"]}}
+    plan = _study(shards, space=space, algorithm="random", trials=4)
+    best = tune.sweep(plan, concurrency=1, runtime=QUIET)["flat"]
+    trials = _table(plan.search_folder("flat") / "trials.csv")
+    states = {(row["backbone.name"], row["state"]) for row in trials}
+    assert states == {("test_vit", "completed"), ("no_such_model", "failed")}
+    assert (best["chosen"], best["trials"]) == ({"backbone.name": "test_vit"}, 4)
+
+
+def test_a_sweep_whose_trials_all_fail_names_the_error(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = _study(shards, space={"backbone.name": {"choice": ["no_such_model"]}}, trials=1)
+    with pytest.raises(RuntimeError, match=r"no trial came to its end; the first error: .*no_such_model"):
+        tune.sweep(plan, runtime=QUIET)
+    assert not (plan.search_folder("flat") / "best.yaml").exists()
+
+
+def test_what_needs_a_search_says_so(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no trials"):
+        tune.sweep(_study(shards, trials=0), runtime=QUIET)
+    with pytest.raises(InputError, match=r"best\.yaml: missing; run `leukotree sweep`"):
+        tune.chosen(_study(shards))
+    assert not list(tmp_path.iterdir())
