@@ -10,14 +10,14 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from leukotree import spec as specs
 from leukotree import yamlfile
 from leukotree.errors import InputError
-from leukotree.spec import InnerFold, RunSpec, Strict, Variant
+from leukotree.spec import VARIANTS, InnerFold, RunSpec, Strict, Variant
 
 RUNS = Path("results/runs")
 """Where the run folders of all studies lie, relative to the current folder."""
@@ -108,7 +108,7 @@ class Study(Strict):
     """Name of the study and of its folder."""
     base: RunSpec = RunSpec()
     """What every run shares."""
-    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = get_args(Variant)
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = VARIANTS
     """Each gets its own search, of the same size."""
     folds: FoldCounts = FoldCounts()
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)

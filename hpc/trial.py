@@ -7,9 +7,8 @@ import csv
 import os
 import time
 import warnings
-from collections.abc import Generator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -33,9 +32,8 @@ def train_trial(config: dict[str, Any], study: Study, variant: str, folder: str,
 
     os.chdir(folder)
     specs = study.trial_specs(variant, config["chosen"])
-    epochs = train.lockstep(specs, study.search_folder(variant) / "runs", runtime)
-    # Stopped, Ray ends this thread inside report(): closing lets the runs note it at once.
-    with contextlib.closing(cast("Generator[dict[str, Any], None, None]", epochs)):
+    # Where the scheduler stops the trial, Ray ends this thread inside report(); closing lets the runs note it at once.
+    with contextlib.closing(train.lockstep(specs, study.search_folder(variant) / "runs", runtime)) as epochs:
         for row in epochs:
             tune.report({"epoch": row["epoch"], "macro_f1": row["macro_f1"]})
 

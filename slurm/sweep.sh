@@ -78,8 +78,9 @@ on_each_node='
     private=$(mktemp -d "${LEUKOTREE_SCRATCH:-/tmp}/lt.XXXXXX") || exit 1
     leave() {
         trap "" TERM USR2
-        if ((SLURM_NODEID == 0)); then scancel --signal=USR2 "$SLURM_JOB_ID.$SLURM_STEP_ID"; fi
-        kill -KILL -- "-$ray" 2>/dev/null # the process group of symmetric-run; it leaves `ray start` behind when it is ended
+        if ((SLURM_NODEID == 0)); then scancel --signal=USR2 "$SLURM_JOB_ID.$SLURM_STEP_ID"; fi 2>/dev/null
+        # The process group of symmetric-run, which leaves `ray start` behind when it is ended.
+        { kill -KILL -- "-$ray" && wait "$ray"; } 2>/dev/null
         ray stop --force >/dev/null 2>&1
         rm -rf "$private"
         exit $((SLURM_NODEID == 0 ? $1 : 0))
