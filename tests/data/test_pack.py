@@ -388,7 +388,7 @@ def test_two_at_once_are_refused(manifest, out, monkeypatch):
     assert len(Dataset.open(out)) == 36
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "{\"shards\": {"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"shards": {'])
 def test_a_damaged_state_is_refused(manifest, out, text):
     hidden(out).mkdir()
     (hidden(out) / "pack.json").write_text(text)

@@ -114,7 +114,9 @@ def test_cnmc_reads_subject_and_class_from_the_name_or_from_the_csv_of_the_preli
         "C-NMC_Leukemia/testing_data/C-NMC_test_final_phase_data/1.bmp",
     )
     table = root / "C-NMC_Leukemia/validation_data/C-NMC_test_prelim_phase_data_labels.csv"
-    table.write_text("Patient_ID,new_names,labels\nUID_57_29_1_all.bmp,1.bmp,1\nUID_H49_35_1_hem.bmp,2.bmp,0\nUID_57_1_1_all.bmp,3.bmp,1\n")
+    table.write_text(
+        "Patient_ID,new_names,labels\nUID_57_29_1_all.bmp,1.bmp,1\nUID_H49_35_1_hem.bmp,2.bmp,0\nUID_57_1_1_all.bmp,3.bmp,1\n"
+    )
     summary, rows = imported("cnmc", root, tmp_path)
     assert {name: (row["leaf"], row["patient"]) for name, row in rows.items()} == {
         "training_data/fold_0/all/UID_16_11_1_all.BMP": ("ALL", "16"),

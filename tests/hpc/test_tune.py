@@ -108,9 +108,7 @@ tune.sweep(study.load(sys.argv[1]), concurrency=2, runtime=Runtime(device="cpu",
 """
 
 
-def test_an_interrupted_sweep_continues_with_its_searcher(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_sweep_continues_with_its_searcher(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     plan = _study(shards, scheduler="asha", grace=1, trials=4, reduction_factor=2)
     file = tmp_path / "study.yaml"

@@ -137,9 +137,7 @@ def _near_duplicates(index: pd.DataFrame, thumbnails: np.ndarray) -> list[str]:
         found.append(f"{repeated} image(s) repeat another of their fold byte for byte")
     fold_ids, digests = index["fold"].to_numpy(), index["sha256"].to_numpy()
     pairs = [
-        (one, other)
-        for one, other in _alike(thumbnails)
-        if fold_ids[one] != fold_ids[other] and digests[one] != digests[other]
+        (one, other) for one, other in _alike(thumbnails) if fold_ids[one] != fold_ids[other] and digests[one] != digests[other]
     ]
     if pairs:
         shown = [f"{index['key'].iloc[one]} and {index['key'].iloc[other]}" for one, other in pairs[:_SHOWN]]

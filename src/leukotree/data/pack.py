@@ -82,9 +82,7 @@ def pack(
     return PackSummary(Dataset.open(out), written=True)
 
 
-def _write(
-    out: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, identity: dict[str, Any], workers: int
-) -> None:
+def _write(out: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, identity: dict[str, Any], workers: int) -> None:
     """Fill the working folder beside `out` and give it its name. Bad input leaves nothing, a full disk what is finished."""
     partial = out.absolute().with_name(f".{out.absolute().name}.partial")
     created = [folder for folder in partial.parents if not folder.exists()]

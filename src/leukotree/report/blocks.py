@@ -12,6 +12,7 @@ from typing import Literal
 
 Tone = Literal["plain", "note", "warning"]
 
+
 @dataclass(frozen=True)
 class Text:
     text: str

@@ -1,8 +1,8 @@
 """DeepAPL (Sidhom et al.), Johns Hopkins: single cells of AML and APL patients, the cell type as the folder's name.
 
-    Data/master.csv                                               Patient_ID, Diagnosis (AML or APL), ...
-    Data/All/Patient_NN/[date/]Signed slides/<cell type>/*.jpg
-    Data/All/Patient_NN/[date/]Unsigned slides/*.jpg              no cell type: left out
+Data/master.csv                                               Patient_ID, Diagnosis (AML or APL), ...
+Data/All/Patient_NN/[date/]Signed slides/<cell type>/*.jpg
+Data/All/Patient_NN/[date/]Unsigned slides/*.jpg              no cell type: left out
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """PBC, Hospital Clinic Barcelona (Acevedo et al.): single cells of healthy donors, so `normal`; no patient ids.
 
-    [PBC_dataset_normal_DIB/]{basophil,...,platelet}/*.jpg      the original, a folder per cell type
-    *.jpg                                                       a flat folder, as in TXL-PBC
+[PBC_dataset_normal_DIB/]{basophil,...,platelet}/*.jpg      the original, a folder per cell type
+*.jpg                                                       a flat folder, as in TXL-PBC
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ALL set of Taleqani hospital (Aria et al.): fields of view, no patient ids. Two releases:
 
-    Original/{Benign,Early,Pre,Pro}/*.jpg                                     beside it Segmented/, the same fields again
-    Blood cell Cancer [ALL]/{Benign,[Malignant] early Pre-B,...}/*.jpg
+Original/{Benign,Early,Pre,Pro}/*.jpg                                     beside it Segmented/, the same fields again
+Blood cell Cancer [ALL]/{Benign,[Malignant] early Pre-B,...}/*.jpg
 """
 
 from __future__ import annotations
