@@ -182,10 +182,11 @@ class Study(Strict):
         return [self.spec(variant, chosen, self.base.data.test_fold, self.seeds[0], fold) for fold in inner]
 
     def fold_specs(self, best: Mapping[str, Mapping[str, Any]]) -> list[RunSpec]:
-        """Every variant x outer fold x seed, with the values chosen for the variant."""
+        """Every variant that has chosen values x outer fold x seed."""
         return [
             self.spec(variant, best[variant], fold, seed)
             for variant in self.variants
+            if variant in best
             for fold in range(self.folds.outer)
             for seed in self.seeds
         ]

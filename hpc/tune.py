@@ -68,12 +68,19 @@ def sweep(
     return {str(variant): yamlfile.load(study.search_folder(variant) / "best.yaml") for variant in study.variants}
 
 
-def chosen(study: Study) -> dict[str, dict[str, Any]]:
-    """variant -> the chosen dotted values. Raises InputError where the search has not ended or was of another study."""
+def chosen(study: Study, partial: bool = False) -> dict[str, dict[str, Any]]:
+    """variant -> the chosen dotted values; none are chosen in a study without trials, which runs the values of its base.
+
+    Raises InputError where a search has not ended (`partial` leaves the variant out instead) or was of another study.
+    """
+    if not study.search.trials:
+        return {variant: {} for variant in study.variants}
     found: dict[str, dict[str, Any]] = {}
     for variant in study.variants:
         path = study.search_folder(variant) / "best.yaml"
         if not _finished(study, variant):
+            if partial:
+                continue
             raise InputError(f"{path}: missing; run `leukotree sweep` on this study first")
         best = yamlfile.load(path)
         if not isinstance(best, Mapping) or not isinstance(best.get("chosen"), Mapping):

@@ -131,7 +131,7 @@ def run_report(arguments: Namespace) -> int:
     from leukotree.report import collect, write
 
     plan = study.load(arguments.study, arguments.overrides)
-    summary = collect(plan.root, plan.model_dump(mode="json"), plan.expected(tune.chosen(plan)))
+    summary = collect(plan.root, plan.model_dump(mode="json"), plan.expected(tune.chosen(plan, partial=True)))
     markdown, html = write(summary, Path(arguments.out) if arguments.out else RESULTS / plan.study)
     print(markdown.read_text().split("\n## ")[0])
     print(f"{markdown}\n{html}")

@@ -74,7 +74,6 @@ head_address() {
 # step on the other nodes, which would wait for it for another minute.
 # shellcheck disable=SC2016 # expanded on the node
 on_each_node='
-    umask 077
     private=$(mktemp -d "${LEUKOTREE_SCRATCH:-/tmp}/lt.XXXXXX") || exit 1
     leave() {
         trap "" TERM USR2

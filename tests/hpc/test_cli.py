@@ -147,14 +147,37 @@ def test_train_refuses_bad_input_before_anything_is_written(spec: Path, argument
     assert [path.name for path in spec.parent.iterdir()] == ["run.yaml"]
 
 
-@pytest.mark.parametrize("verb", ["sweep", "folds", "report"])
-def test_a_study_without_a_search_is_refused(verb: str, shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["sweep", "report"])
+def test_a_study_without_trials_has_nothing_to_search_or_report(verb: str, shards: Path, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(
         yaml.safe_dump({"study": "empty", "base": {"data": {"shards": str(shards)}}, "folds": {"outer": 4}})
     )
-    words = ["no trials", "search.trials"] if verb == "sweep" else ["sweep"]
+    words = ["no trials", "search.trials"] if verb == "sweep" else ["results/runs/empty", "leukotree"]
     assert_refused(leukotree(verb, "study.yaml", cwd=tmp_path), *words)
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_folds_wait_for_the_search(shards: Path, tmp_path: Path) -> None:
+    search = {"trials": 2, "space": {"loss.gamma": {"uniform": [0, 5]}}}
+    content = {"study": "early", "base": {"data": {"shards": str(shards)}}, "folds": {"outer": 4}, "search": search}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
+    assert_refused(leukotree("folds", "study.yaml", cwd=tmp_path), "best.yaml", "leukotree sweep")
+
+
+def test_folds_without_a_search_run_the_base_and_report_says_so(shards: Path, tmp_path: Path) -> None:
+    base = {
+        "data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}, "engine": {"precision": "fp32"},
+        "optim": {"batch_size": 32, "epochs": 1},
+    }  # fmt: skip
+    content = {"study": "fixed", "base": base, "folds": {"outer": 4}, "variants": ["flat", "multilabel"]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
+    done = leukotree("folds", "study.yaml", "--on", "inline", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "8 runs done, 0 failed" in done.stdout
+    assert leukotree("report", "study.yaml", cwd=tmp_path).returncode == 0
+    report = (tmp_path / "results/fixed/report.md").read_text()
+    assert "| no search |" in report
+    assert "not nested" not in report
 
 
 def test_train_trains_and_says_what_it_scored_and_status_lists_it(spec: Path) -> None:
