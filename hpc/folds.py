@@ -30,8 +30,8 @@ class FoldsResult:
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     """run name -> the reason, one line."""
-    waiting: list[str] = field(default_factory=list)
-    """Queued or at work."""
+    waiting: dict[str, str] = field(default_factory=dict)
+    """run name -> id of the job, queued or at work, that is to do it: of this call or of an earlier one."""
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -127,7 +127,7 @@ def _outcome(study: Study, specs: list[RunSpec], result: FoldsResult, failed: di
         if _done(study, spec):
             result.done.append(name)
         elif name in alive:
-            result.waiting.append(name)
+            result.waiting[name] = alive[name]
         else:
             result.failed[name] = failed.get(name) or launching.why(study.root, store.read(study.root / name))
     return result

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The main job: search the hyperparameters of a study, run its outer folds with the chosen values, write the report.
 #
-#   sbatch slurm/sweep.sh [STUDY] [option of `leukotree sweep`...]     on SLURM, from the repository's root
-#   bash slurm/sweep.sh [STUDY] [option...]                            the same on this machine, without SLURM
+#   sbatch slurm/sweep.sh [STUDY] [key=value ...] [option of `leukotree sweep` ...]     on SLURM, from the repository's root
+#   bash slurm/sweep.sh [STUDY] [key=value ...] [option ...]                           the same on this machine, without SLURM
 #
 # STUDY is sweeps/phantom.yaml if not given. SITE=NAME takes slurm/site/NAME.yaml for everything that differs between
 # clusters; sbatch itself gets its options from it like this:
@@ -37,6 +37,12 @@ fi
 
 study=${1:-sweeps/phantom.yaml}
 (($# == 0)) || shift
+overrides=() # key=value changes the study, for every step; the other arguments are options of the sweep
+options=()
+for argument; do
+    if [[ $argument == *=* && $argument != -* ]]; then overrides+=("$argument"); else options+=("$argument"); fi
+done
+plan=("$study" "${overrides[@]}")
 [[ -f $study ]] || fail "$study: no such study file; sweeps/ has some" 2
 command -v leukotree >/dev/null || fail "command leukotree not found: run \`make install\`, or put its venv on PATH" 2
 site=(${SITE:+--site "$SITE"})
@@ -119,7 +125,7 @@ sweep_on_slurm() {
         RAY_USAGE_STATS_ENABLED=0 RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=120 \
         srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" \
         bash -c "$on_each_node" on_each_node "$address" \
-        leukotree sweep "$study" --ray-address "$address" "$@" &
+        leukotree sweep "${plan[@]}" --ray-address "$address" "${options[@]}" &
     wait $! || code=$?
     trap - USR1
     ((code == 0)) || fail "the search of $study ended with exit code $code" "$code"
@@ -127,26 +133,27 @@ sweep_on_slurm() {
 
 # The folds as jobs of their own, and the report after them, whatever became of them.
 submit_folds_and_report() {
-    local answer jobs options
-    answer=$(outside_job leukotree folds "$study" --on slurm --no-wait --json "${site[@]}")
+    local answer jobs small
+    answer=$(outside_job leukotree folds "${plan[@]}" --on slurm --no-wait --json "${site[@]}")
     jobs=$(python -c 'import json, sys
-print(":".join(dict.fromkeys(str(job).split("_")[0] for job in json.loads(sys.argv[1])["submitted"])))' "$answer")
+print(":".join(dict.fromkeys(job.split("_")[0] for job in json.loads(sys.argv[1])["waiting"].values())))' "$answer")
     if [[ -z $jobs ]]; then
-        leukotree report "$study"
+        leukotree report "${plan[@]}"
         return
     fi
-    read -ra options < <(python -m hpc.site ${SITE:+"$SITE"} --sbatch --small)
-    outside_job sbatch "${options[@]}" --job-name=leukotree-report --output=slurm-%j.out --dependency="afterany:$jobs" \
-        --wrap "leukotree report $(printf %q "$study")" || fail "report job refused; when jobs $jobs are done: leukotree report $study"
+    read -ra small < <(python -m hpc.site ${SITE:+"$SITE"} --sbatch --small)
+    outside_job sbatch "${small[@]}" --job-name=leukotree-report --output=slurm-%j.out --dependency="afterany:$jobs" \
+        --wrap "leukotree report ${plan[*]@Q}" \
+        || fail "report job refused; when jobs $jobs are done: leukotree report ${plan[*]@Q}"
     echo "sweep.sh: folds submitted as ${jobs//:/, }; the report follows them"
 }
 
 if [[ -z ${SLURM_JOB_ID:-} ]]; then
-    leukotree sweep "$study" "$@"
+    leukotree sweep "${plan[@]}" "${options[@]}"
     code=0
-    leukotree folds "$study" --on local "${site[@]}" || code=$?
+    leukotree folds "${plan[@]}" --on local "${site[@]}" || code=$?
     ((code <= 1)) || exit "$code" # 1: some runs failed, the report says which
-    leukotree report "$study"
+    leukotree report "${plan[@]}"
     exit "$code"
 fi
 
@@ -154,5 +161,5 @@ setup=$(python -m hpc.site ${SITE:+"$SITE"}) || exit 2
 set +eu # a cluster's module files are not written for these
 eval "$setup"
 set -eu
-sweep_on_slurm "$@"
+sweep_on_slurm
 submit_folds_and_report

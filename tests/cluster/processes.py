@@ -15,7 +15,6 @@ class ClusterError(RuntimeError):
     """The test SLURM cannot run here. The message is one line that says what is missing."""
 
 
-
 def process_start(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None if there is none. Tells it from a later one of the same pid."""
     try:

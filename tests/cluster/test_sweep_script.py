@@ -73,8 +73,8 @@ class TestOnOneMachine:
         subprocess.run(words, cwd=home, env=environment, check=True)
         assert [call["argv"] for call in calls(home)] == [
             ["sweep", "sweeps/phantom.yaml", "search.trials=2"],
-            ["folds", "sweeps/phantom.yaml", "--on", "local", "--site", "test"],
-            ["report", "sweeps/phantom.yaml"],
+            ["folds", "sweeps/phantom.yaml", "search.trials=2", "--on", "local", "--site", "test"],
+            ["report", "sweeps/phantom.yaml", "search.trials=2"],
         ]
 
     def test_it_can_be_called_from_anywhere(self, home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -105,7 +105,7 @@ class TestOnSlurm:
                 fold = "sleep 2; touch fold-$SLURM_ARRAY_TASK_ID"
                 command = ["sbatch", "--parsable", "--output=/dev/null", "--array=0-1", "--wrap", fold]
                 job = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-                print(json.dumps({"submitted": [f"{job}_0", f"{job}_1"], "done": []}))
+                print(json.dumps({"waiting": {"a": f"{job}_0", "b": f"{job}_1"}}))
             if sys.argv[1] == "report":
                 assert os.path.exists("fold-0") and os.path.exists("fold-1"), "the report came before the folds"
             """,
@@ -118,17 +118,27 @@ class TestOnSlurm:
 
         sweep, folds, reported = calls(home)
         address = f"10.77.0.11:{20000 + int(job) % 10000}"
-        assert sweep["argv"] == ["sweep", "sweeps/phantom.yaml", "--ray-address", address, "search.trials=2"]
+        assert sweep["argv"] == ["sweep", "sweeps/phantom.yaml", "search.trials=2", "--ray-address", address]
         assert sweep["hosts"] == ["n1", "n2"]
         assert sweep["environment"]["RAY_AUTH_MODE"] == "token"
-        assert folds["argv"] == ["folds", "sweeps/phantom.yaml", "--on", "slurm", "--no-wait", "--json", "--site", "test"]
+        assert folds["argv"] == [
+            "folds",
+            "sweeps/phantom.yaml",
+            "search.trials=2",
+            "--on",
+            "slurm",
+            "--no-wait",
+            "--json",
+            "--site",
+            "test",
+        ]
         assert set(folds["environment"]) == {"SLURM_CONF"}, "fold jobs would inherit what belongs to the sweep's job"
-        assert reported["argv"] == ["report", "sweeps/phantom.yaml"]
+        assert reported["argv"] == ["report", "sweeps/phantom.yaml", "search.trials=2"]
         assert reported["job"] == report
         assert ray_processes(slurm) == []
 
     def test_without_missing_folds_the_report_is_written_at_once(self, slurm: Slurm, home: Path) -> None:
-        environment = stand_in(home, "print(json.dumps({'submitted': []}))")
+        environment = stand_in(home, "print(json.dumps({'waiting': {}}))")
         job = sbatch(slurm, home, environment, nodes=1)
         assert wait_for_jobs(slurm, job) == {job: "COMPLETED"}
         assert [(call["argv"][0], call["job"]) for call in calls(home)] == [("sweep", job), ("folds", None), ("report", job)]
@@ -146,7 +156,7 @@ class TestOnSlurm:
             """
             if sys.argv[1] == "sweep" and "SLURM_RESTART_COUNT" not in os.environ:
                 time.sleep(600)
-            print(json.dumps({"submitted": []}))
+            print(json.dumps({"waiting": {}}))
             """,
         )
         job = sbatch(slurm, home, environment, nodes=1)

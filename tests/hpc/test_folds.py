@@ -47,7 +47,7 @@ def test_without_a_search_there_is_nothing_to_launch(plan: Study) -> None:
 
 def test_local_jobs_do_every_fold_once(plan: Study) -> None:
     first = folds.launch(plan, on="local", parallel=2, runtime=QUIET)
-    assert (len(first.submitted), len(first.done), first.failed, first.waiting) == (2, 4, {}, [])
+    assert (len(first.submitted), len(first.done), first.failed, first.waiting) == (2, 4, {}, {})
     keys = []
     for spec in plan.fold_specs({"flat": {"loss.gamma": 1.25}}):
         frame, _, _ = predictions.read(plan.root / spec.run_name)
