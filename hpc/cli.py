@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
-from leukotree.errors import InputError, Preempted
+from leukotree.errors import InputError, Preempted, RunFailed
 
-BAD_INPUT, PREEMPTED, INTERRUPTED = 2, os.EX_TEMPFAIL, 130
+FAILED, BAD_INPUT, PREEMPTED, INTERRUPTED = 1, 2, os.EX_TEMPFAIL, 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"leukotree {arguments.verb}: {error}", file=sys.stderr)
         return BAD_INPUT
+    except RunFailed as error:
+        print(f"leukotree {arguments.verb}: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+        return FAILED
     except Preempted as error:
         print(f"leukotree {arguments.verb}: {error}; run the same command again to continue", file=sys.stderr)
         return PREEMPTED

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hpc import site as sites
 from hpc import store
-from leukotree.errors import InputError, Preempted
+from leukotree.errors import InputError, Preempted, RunFailed
 from leukotree.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def run_spec(
     site: sites.Site | None = None,
     runtime: Runtime | None = None,
 ) -> RunResult:
-    """Do one run and wait for it. Raises InputError, Preempted, or RuntimeError with the reason the run gave.
+    """Do one run and wait for it. Raises InputError, Preempted, or RunFailed with the reason the run gave.
 
     `inline` runs in this process, or with several ranks in so many processes of this machine; `local` and `slurm` run it
     in a job of submitit, with one task per rank.
@@ -55,7 +55,7 @@ def run_spec(
         wait(root, [spec.run_name], on)
         state = store.read(root / spec.run_name)
         if state.state != "done":
-            raise RuntimeError(why(root, state))
+            raise RunFailed(why(root, state))
         return train.run(spec, root, runtime)  # finished: reads its scores
     if ranks == 1:
         return train.run(spec, root, runtime)
@@ -105,12 +105,15 @@ def _rank(spec: RunSpec, root: Path, runtime: Runtime, told: str) -> RunResult |
 
 
 def _cause(told: Sequence[str], error: ChildFailedError) -> Exception:
-    """The error that ended the ranks, with that rank's traceback as a note. When a rank fails the others lose their
+    """The error that ended the ranks, with that rank's traceback as a note where it was not foreseen. When a rank fails the others lose their
     connection to it, and that says nothing; a rank that was killed says nothing at all."""
     text = min(told, key=lambda one: "closed by peer" in one, default=one_line(error.get_first_failure()[1].message))
     line, _, stack = text.partition("\n")
     kind, _, message = line.partition(": ")
-    found = InputError(message) if kind == InputError.__name__ else RuntimeError(line)
+    for expected in (InputError, RunFailed):
+        if kind == expected.__name__:
+            return expected(message)
+    found = RunFailed(line)
     found.add_note(stack)
     return found
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.study import Study
 from leukotree import yamlfile
-from leukotree.errors import InputError
+from leukotree.errors import InputError, RunFailed
 from leukotree.spec import parse
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def sweep(
     takes `cpus_per_trial` cores and `gpus_per_trial` GPUs (None: one if there are any); at most `concurrency` run at once
     (None: what fits). Finished variants are not searched again, an interrupted one continues with its searcher's memory.
     With several trials at once, what the searcher knows when it proposes the next one depends on their speed.
-    Raises InputError for a study without trials or one that differs from what was searched before, RuntimeError if no
+    Raises InputError for a study without trials or one that differs from what was searched before, RunFailed if no
     trial came to its end.
     """
     from leukotree.train import Runtime
@@ -166,13 +166,13 @@ def _search(study: Study, variant: str, resources: dict[str, float], concurrency
     yamlfile.write_atomic(folder / "search.yaml", yamlfile.dump(_settings(study)))
     grid = _tuner(study, variant, resources, concurrency, runtime).fit()
     if grid.num_terminated + grid.num_errors < study.search.trials:
-        raise RuntimeError(f"{folder}: the search was interrupted; run it again to continue it")
+        raise RunFailed(f"{folder}: the search was interrupted; run it again to continue it")
     rows = _rows(study, variant, grid)
     yamlfile.write_atomic(folder / "trials.csv", _csv(rows))
     complete = [row for row in rows if row["state"] == "completed"]
     if not complete:
         reasons = [str(result.error).strip().splitlines()[-1] for result in _results(grid) if result.error]
-        raise RuntimeError(f"{folder}: no trial came to its end; the first error: {reasons[0] if reasons else 'none'}")
+        raise RunFailed(f"{folder}: no trial came to its end; the first error: {reasons[0] if reasons else 'none'}")
     best = max(complete, key=lambda row: (row["macro_f1"], -row["trial"]))
     frozen = {
         "study": study.study, "variant": variant, "metric": study.search.metric, "value": best["macro_f1"],

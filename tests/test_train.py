@@ -14,7 +14,7 @@ from hpc.launch import run_spec
 from leukotree import checkpoint, decide, predictions, train
 from leukotree.data import folds
 from leukotree.data.dataset import Dataset
-from leukotree.errors import InputError
+from leukotree.errors import InputError, RunFailed
 from leukotree.runfolder import read_metrics, read_status
 from leukotree.spec import VARIANTS, RunSpec
 
@@ -164,7 +164,7 @@ def test_training_and_scored_patients_are_disjoint(shards: Path) -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_says_where(spec: RunSpec, tmp_path: Path) -> None:
     wild = spec.override({"optim.lr": 1e30})
-    with pytest.raises(FloatingPointError, match=r"step \d+ with learning rate"):
+    with pytest.raises(RunFailed, match=r"step \d+ with learning rate"):
         train.run(wild, tmp_path)
     status = read_status(tmp_path / wild.run_name)
     assert status["state"] == "failed"

@@ -14,7 +14,7 @@ from leukotree.data import augment
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Batch, TrainOrder, train_batches
 from leukotree.engine import Engine, Runtime, without_sync
-from leukotree.errors import InputError
+from leukotree.errors import InputError, RunFailed
 from leukotree.model import Stage, build, normalisation, parameter_groups
 from leukotree.spec import RunSpec
 
@@ -47,7 +47,7 @@ class StageTrainer:
         return self.order.steps_before(self.spec.optim.epochs)
 
     def train_epoch(self, epoch: int, on_step: Callable[[int], None]) -> list[dict[str, Any]]:
-        """Train the steps of one epoch; one row of metrics for each. Raises FloatingPointError if a loss is not finite."""
+        """Train the steps of one epoch; one row of metrics for each. Raises RunFailed if a loss is not finite."""
         # Seeding here makes an epoch a function of the spec: a resume needs no saved generator state.
         torch.manual_seed(seeds.integer(self.spec.seed, f"torch/{self.stage.name}", epoch, self.engine.rank))
         self.wrapped.train()
@@ -114,7 +114,7 @@ class StageTrainer:
         summed = np.sum(self.engine.gather(mine), axis=0)
         for step, loss, rate in zip(steps, summed, rates, strict=True):
             if not math.isfinite(loss):
-                raise FloatingPointError(f"the loss of {self.stage.name} is {loss} at step {step} with learning rate {rate:.3g}")
+                raise RunFailed(f"the loss of {self.stage.name} is {loss} at step {step} with learning rate {rate:.3g}")
         return [
             {"kind": "step", "stage": self.stage.name, "epoch": epoch, "step": step, "loss": float(loss), "lr": rate}
             for step, loss, rate in zip(steps, summed, rates, strict=True)

@@ -191,6 +191,13 @@ def test_train_trains_and_says_what_it_scored_and_status_lists_it(spec: Path) ->
     assert run.name in json.dumps(json.loads(leukotree("status", "single", "--json", cwd=spec.parent).stdout))
 
 
+def test_a_run_that_diverges_fails_in_one_line(spec: Path) -> None:
+    done = leukotree("train", spec, "optim.lr=1e30", "engine.precision=fp32", cwd=spec.parent)
+    assert done.returncode == 1
+    assert done.stderr.startswith("leukotree train: the loss of tree is")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_dry_run_says_what_would_run_and_writes_nothing(spec: Path) -> None:
     done = leukotree("train", spec, "--dry-run", cwd=spec.parent)
     assert done.returncode == 0
