@@ -105,8 +105,8 @@ def _rank(spec: RunSpec, root: Path, runtime: Runtime, told: str) -> RunResult |
 
 
 def _cause(told: Sequence[str], error: ChildFailedError) -> Exception:
-    """The error that ended the ranks, with that rank's traceback as a note where it was not foreseen. When a rank fails the others lose their
-    connection to it, and that says nothing; a rank that was killed says nothing at all."""
+    """The error that ended the ranks, with that rank's traceback as a note where it was not foreseen. When a rank fails the
+    others lose their connection to it, and that says nothing; a rank that was killed says nothing at all."""
     text = min(told, key=lambda one: "closed by peer" in one, default=one_line(error.get_first_failure()[1].message))
     line, _, stack = text.partition("\n")
     kind, _, message = line.partition(": ")
