@@ -22,6 +22,7 @@ from leukotree.spec import VARIANTS, InnerFold, RunSpec, Strict, Variant
 RUNS = Path("results/runs")
 """Where the run folders of all studies lie, relative to the current folder."""
 
+SPACE = "search.space."
 Scalar = bool | int | float | str | None
 _DECIDED = {
     "variant": "the study's `variants` decides it",
@@ -86,8 +87,6 @@ class Search(Strict):
     """ASHA keeps one of this many trials at each rung."""
     startup_trials: int = Field(10, ge=1)
     """Random trials before TPE takes over."""
-    rerun_top: int = Field(0, ge=0)
-    """How many of the best configurations are to be scored again on fresh seeds; the sweep itself does not do it."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seeds the sampler, the same for every variant."""
     space: dict[str, Axis] = {}  # noqa: RUF012 - pydantic copies it
@@ -114,8 +113,6 @@ class Study(Strict):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
     """One run per outer fold and seed; trials use the first."""
     search: Search = Search()
-    grid: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = {}  # noqa: RUF012 - pydantic copies it
-    """Dotted key of the run spec -> values of an ablation."""
 
     @model_validator(mode="after")
     def _sound(self) -> Study:
@@ -132,8 +129,6 @@ class Study(Strict):
             raise ValueError(f"base.data.test_fold: {self.base.data.test_fold} does not exist, folds.outer is {self.folds.outer}")
         for key, axis in self.search.space.items():
             self._try(f"search.space.{key}", key, axis.samples)
-        for key, values in self.grid.items():
-            self._try(f"grid.{key}", key, values)
         return self
 
     def _try(self, where: str, key: str, values: Iterable[Scalar]) -> None:
@@ -217,13 +212,13 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Study:
         raise InputError(f"{path}: expected a mapping of keys, got {type(tree).__name__}")
     changes = specs.parse_overrides(overrides)
     _plain({**tree, **changes}, str(path))
-    # The keys of `space` and `grid` have dots of their own.
-    dotted = {key: value for key, value in changes.items() if key.startswith(("search.space.", "grid."))}
-    tree = specs.merge(tree, {key: value for key, value in changes.items() if key not in dotted})
-    for key, value in dotted.items():
-        group, name = ("search.space", key.removeprefix("search.space.")) if key.startswith("search.") else key.split(".", 1)
-        place = tree.setdefault("search", {}).setdefault("space", {}) if group == "search.space" else tree.setdefault("grid", {})
-        place[name] = value
+    axes = {key: value for key, value in changes.items() if key.startswith(SPACE)}  # their keys have dots of their own
+    tree = specs.merge(tree, {key: value for key, value in changes.items() if key not in axes})
+    if axes:
+        search = tree.get("search")
+        space = search.get("space") if isinstance(search, Mapping) else None
+        known = dict(space) if isinstance(space, Mapping) else {}
+        tree = specs.merge(tree, {"search.space": known | {key.removeprefix(SPACE): value for key, value in axes.items()}})
     return specs.parse(Study, tree, str(path))
 
 

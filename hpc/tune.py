@@ -107,7 +107,6 @@ def _settings(study: Study) -> dict[str, Any]:
     """The part of a study that decides its search: not the outer seeds, the variants or the ablation."""
     fields = study.model_dump(mode="json", exclude_defaults=True, include={"study", "base", "folds", "search"})
     fields["seeds"] = [study.seeds[0]]
-    fields.get("search", {}).pop("rerun_top", None)
     return fields
 
 

@@ -28,7 +28,6 @@ FILE: dict[str, Any] = {
             "optim.batch_size": {"choice": [16, 32]},
         },
     },
-    "grid": {"engine.precision": ["fp32", "bf16"]},
 }
 
 
@@ -77,7 +76,6 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
         ("search.space.optim.batchsize={choice: [1]}", "search.space.optim.batchsize: no key of a run spec, did you mean"),
         ("search.space.optim.epochs={choice: [1, 2]}", "search.space.optim.epochs: cannot be varied, all trials get the same"),
         ("search.space.seed={choice: [1, 2]}", "search.space.seed: cannot be varied"),
-        ("grid.loss.gamma=[-1]", "grid.loss.gamma: Input should be greater than or equal to 0"),
         ("base.seed=1", "base.seed: the study's `seeds` decides it; leave it out"),
         ("base.variant=flat", "base.variant: the study's `variants` decides it"),
         ("base.data.inner={folds: 3}", "base.data.inner: the study's `folds` decides it"),
@@ -85,7 +83,7 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
         ("seeds=[1, 1]", "seeds: a value stands twice in [1, 1]"),
         ("variants=[]", "variants: Tuple should have at least 1 item"),
         ("study=../elsewhere", "study: String should match pattern"),
-        ("grid.loss.gamma=[2026-01-01]", "only texts, numbers, lists and mappings may stand in a study"),
+        ("search.space.loss.gamma={choice: [2026-01-01]}", "only texts, numbers, lists and mappings may stand in a study"),
     ],
 )
 def test_bad_studies_are_refused_in_one_line(path: Path, override: str, message: str) -> None:
@@ -97,10 +95,9 @@ def test_bad_studies_are_refused_in_one_line(path: Path, override: str, message:
 
 
 def test_overrides_reach_keys_that_have_dots_of_their_own(path: Path) -> None:
-    plan = study.load(path, ["search.trials=2", "search.space.loss.tau={choice: [0, 1]}", "grid.loss.gamma=[0, 2]"])
+    plan = study.load(path, ["search.trials=2", "search.space.loss.tau={choice: [0, 1]}"])
     assert plan.search.trials == 2
     assert plan.search.space["loss.tau"].choice == [0, 1]
-    assert plan.grid["loss.gamma"] == [0, 2]
     assert plan.search.space.keys() > {"loss.gamma", "optim.lr"}
 
 

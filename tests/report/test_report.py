@@ -303,7 +303,7 @@ class TestPages:
         forms = dict.fromkeys(("uniform", "loguniform", "choice"))
         space = {key: forms | domain for key, domain in SPACE.items()}
         base = RunSpec.model_validate(STUDY["base"]).model_dump(mode="json")
-        written_out = {**STUDY, "base": base, "search": {**STUDY["search"], "space": space}, "grid": {}}
+        written_out = {**STUDY, "base": base, "search": {**STUDY["search"], "space": space}}
         assert report(whole, tmp_path, written_out) == pages[:2]
 
     def test_same_files_give_the_same_bytes(self, whole, pages, tmp_path):
