@@ -1,0 +1,47 @@
+"""One process without torchrun's variables is a world of its own; the named random streams are independent."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leukotree import seeds
+from leukotree.engine import Engine, Runtime, start
+from leukotree.errors import InputError
+from leukotree.spec import EngineSpec
+
+
+def test_alone_there_is_nobody_to_wait_for() -> None:
+    with start(Runtime(device="cpu")) as engine:
+        assert (engine.rank, engine.world, engine.is_main) == (0, 1, True)
+        assert engine.gather({"a": 1}) == [{"a": 1}]
+        engine.barrier()
+        module = torch.nn.Linear(2, 2)
+        assert engine.wrap(module) is module
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_cuda_that_is_not_there_is_bad_input() -> None:
+    with pytest.raises(InputError, match="no CUDA device"), start(Runtime(device="cuda")):
+        pass
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_autocast_decides_the_type_of_a_product(precision: str, dtype: torch.dtype) -> None:
+    engine = Engine(0, 1, torch.device("cpu"))
+    with engine.autocast(EngineSpec.model_validate({"precision": precision})):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+@given(st.integers(0, 2**31), st.sampled_from(["order", "augment", "weights/tree"]), st.integers(0, 1000))
+def test_a_stream_is_a_function_of_its_name_and_place(seed: int, stream: str, place: int) -> None:
+    draw = seeds.generator(seed, stream, place).random(4)
+    assert (draw == seeds.generator(seed, stream, place).random(4)).all()
+    for other in (
+        seeds.generator(seed, stream, place + 1),
+        seeds.generator(seed, stream + "x", place),
+        seeds.generator(seed + 1, stream, place),
+    ):
+        assert (draw != other.random(4)).any()
+    assert 0 <= seeds.integer(seed, stream, place) < 2**63
