@@ -33,7 +33,9 @@ def train_trial(config: dict[str, Any], study: Study, variant: str, folder: str,
     os.chdir(folder)
     specs = study.trial_specs(variant, config["chosen"])
     # Where the scheduler stops the trial, Ray ends this thread inside report(); closing lets the runs note it at once.
-    with contextlib.closing(train.lockstep(specs, study.search_folder(variant) / "runs", runtime)) as epochs:
+    # A folder for each trial: two that draw the same values would otherwise share, and lock, their runs.
+    runs = study.search_folder(variant) / "runs" / f"{config['trial']:05d}"
+    with contextlib.closing(train.lockstep(specs, runs, runtime)) as epochs:
         for row in epochs:
             tune.report({"epoch": row["epoch"], "macro_f1": row["macro_f1"]})
 

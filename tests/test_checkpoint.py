@@ -70,7 +70,7 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path) -> None:
 
     folder = checkpoint.save(tmp_path, 1, state(1))
     torch.save(Trap(), folder / checkpoint.STATE)
-    marker = {"sha256": checkpoint._sha256(folder / checkpoint.STATE), "number": 1}
+    marker = {"sha256": checkpoint.sha256(folder / checkpoint.STATE), "number": 1}
     (folder / checkpoint.MARKER).write_text(json.dumps(marker))
     with pytest.raises(Exception, match=r"[Ww]eights.only|Unsupported"):
         checkpoint.load_latest(tmp_path)

@@ -201,9 +201,28 @@ def test_a_run_folder_made_from_other_data_is_not_continued(spec: RunSpec, tmp_p
     index = pd.read_parquet(copy / "index.parquet")
     index["source"] = "elsewhere"
     index.to_parquet(copy / "index.parquet")
-    (tmp_path / "runs" / moved.run_name / "predictions.parquet").unlink()
-    with pytest.raises(InputError, match="have changed since"):
+    with pytest.raises(InputError, match="its dataset changed since"):
         train.run(moved, tmp_path / "runs")
+
+
+def test_an_error_after_a_run_is_done_does_not_undo_it(spec: RunSpec, tmp_path: Path) -> None:
+    """The first of two inner folds has ended when the trial is stopped."""
+    inner = spec.override({"data.inner": {"folds": 2, "fold": 0}, "optim.epochs": 1})
+    trial = train.lockstep([inner], tmp_path)
+    next(trial)
+    trial.close()
+    assert read_status(tmp_path / inner.run_name)["state"] == "done"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_batchnorm_statistics_are_those_of_one_model_in_evaluation(spec: RunSpec, ranks: int, tmp_path: Path) -> None:
+    """A run killed after its last checkpoint scores that checkpoint, and ends with the same predictions."""
+    spec = spec.override({"backbone.name": "test_resnet", "optim.epochs": 1})
+    whole = run_spec(spec, tmp_path, ranks=ranks)
+    before = predictions.read(whole.folder)[1]
+    (whole.folder / "predictions.parquet").unlink()
+    again = run_spec(spec, tmp_path, ranks=1)
+    np.testing.assert_allclose(predictions.read(again.folder)[1], before, atol=1e-6)
 
 
 def test_two_processes_do_not_share_a_run(spec: RunSpec, tmp_path: Path) -> None:

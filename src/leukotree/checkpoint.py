@@ -23,7 +23,7 @@ def save(folder: Path, number: int, state: dict[str, Any], keep: int = 2) -> Pat
     temporary.mkdir()
     try:
         torch.save(state, temporary / STATE)
-        marker = {"sha256": _sha256(temporary / STATE), "number": number}
+        marker = {"sha256": sha256(temporary / STATE), "number": number}
         (temporary / MARKER).write_text(json.dumps(marker))
         for path in (temporary / STATE, temporary / MARKER, temporary):
             _sync(path)
@@ -43,7 +43,7 @@ def load_latest(folder: Path) -> tuple[int, dict[str, Any]] | None:
     for candidate in _numbered(folder):
         try:
             marker = json.loads((candidate / MARKER).read_text())
-            if marker["sha256"] == _sha256(candidate / STATE):
+            if marker["sha256"] == sha256(candidate / STATE):
                 return int(candidate.name), torch.load(candidate / STATE, map_location="cpu", weights_only=True)
         except (OSError, ValueError, KeyError, TypeError):
             continue
@@ -57,7 +57,8 @@ def _numbered(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()), reverse=True)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -54,8 +55,17 @@ class Engine:
         """The model whose backward pass averages gradients over ranks."""
         if self.world == 1:
             return model
+        if self.device.type == "cuda":  # on the CPU torch has none: there BatchNorm sees the share of its rank
+            model = convert_sync_batchnorm(model)
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every rank the main rank's buffers. DDP does so before each forward pass in training, so after the last
+        one BatchNorm's running statistics differ: ranks would score their shares with different models."""
+        if self.world > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
 
     def put(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.device, non_blocking=True)

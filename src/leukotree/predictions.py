@@ -11,7 +11,7 @@ import pandas as pd
 
 from leukotree import decide, metrics, yamlfile
 from leukotree.data.dataset import Dataset
-from leukotree.errors import InputError
+from leukotree.errors import InputError, RunFailed
 from leukotree.taxonomy import Taxonomy
 
 IDENTITY = ["key", "patient", "source", "fold", "leaf"]
@@ -28,12 +28,14 @@ class Predictions:
 
     @classmethod
     def join(cls, parts: list[tuple[np.ndarray, np.ndarray]], expected: np.ndarray) -> Predictions:
-        """Put the ranks' parts together. Raises RuntimeError unless every expected row is there exactly once."""
+        """Put the ranks' parts together. Raises RuntimeError unless every expected row is there exactly once, RunFailed for NaN."""
         rows = np.concatenate([part[0] for part in parts])
         logp = np.concatenate([part[1] for part in parts])
         order = np.argsort(rows, kind="stable")
         if not np.array_equal(rows[order], np.sort(expected)):
             raise RuntimeError(f"evaluation saw {len(rows)} samples ({len(np.unique(rows))} different), expected {len(expected)}")
+        if np.isnan(logp).any():
+            raise RunFailed("the model's outputs are not numbers: it diverged; use a lower learning rate or clip gradients")
         return cls(rows[order], logp[order])
 
 

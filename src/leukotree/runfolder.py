@@ -39,41 +39,63 @@ class RunFolder:
         self._beat = 0.0
 
     @contextlib.contextmanager
-    def opened(self, taxonomy: Taxonomy, fingerprint: str, ranks: int) -> Iterator[RunFolder]:
-        """Hold the folder for this process, and record how it ends. Raises InputError if another process holds it, or if
-        it was made by other fields or other data."""
+    def opened(self, taxonomy: Taxonomy, fingerprints: dict[str, str], ranks: int) -> Iterator[RunFolder]:
+        """Hold the folder for this process, and record how it ends; nothing is written to a run that is done.
+
+        Raises InputError if another process holds it, or if it was made by other fields, other data or other weights.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "w") as lock:
+        with open(self.path / ".lock", "a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(f"{self.path}: another process works on this run; wait for it, or end it") from None
-            self._claim(taxonomy, fingerprint)
-            attempt = {"started": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "ranks": ranks, **_slurm()}
-            with open(self.path / "attempts.jsonl", "a") as file:
-                file.write(json.dumps(attempt) + "\n")
-            try:
+            except OSError as error:
+                raise InputError(f"{self.path}: cannot be locked ({error.strerror}); use a file system with flock") from None
+            self._compare(fingerprints)
+            if not self.done:
+                self._claim(taxonomy, fingerprints, ranks)
+            with self._ending():
                 yield self
-            except GeneratorExit:  # whoever drives the run stopped it between two epochs
-                self.status(state="stopped")
-                raise
-            except (KeyboardInterrupt, Preempted):
-                self.status(state="preempted")
-                raise
-            except Exception as error:
-                self.status(state="failed", message=" ".join(str(error).split())[:500] or type(error).__name__)
-                raise
 
-    def _claim(self, taxonomy: Taxonomy, fingerprint: str) -> None:
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Record what ends the work on a run that is not done."""
+        state, message = "stopped", {}
+        try:
+            yield
+        except GeneratorExit:  # whoever drives the run stopped it between two epochs
+            raise
+        except (KeyboardInterrupt, SystemExit, Preempted):
+            state = "preempted"
+            raise
+        except Exception as error:
+            state, message = "failed", {"message": " ".join(str(error).split())[:500] or type(error).__name__}
+            raise
+        finally:
+            if not self.done:
+                self.status(state=state, **message)
+
+    def _compare(self, fingerprints: dict[str, str]) -> None:
+        """Raises InputError if the folder was begun with something else than this spec, these shards and these weights."""
         spec_file, environment = self.path / "spec.yaml", self.path / "env.json"
         if spec_file.exists() and yamlfile.load(spec_file) != self.spec.model_dump(mode="json"):
             raise InputError(f"{spec_file}: made by another version of the defaults; move the folder away to run anew")
-        if environment.exists() and json.loads(environment.read_text()).get("dataset") != fingerprint:
-            raise InputError(f"{self.path}: the shards {self.spec.data.shards} have changed since; move it away to run anew")
-        yamlfile.write_atomic(spec_file, self.spec.dump())
+        if environment.exists():
+            before = json.loads(environment.read_text())
+            for what, fingerprint in fingerprints.items():
+                if before.get(what) != fingerprint:
+                    raise InputError(f"{self.path}: its {what} changed since it was begun; move the folder away to run anew")
+
+    def _claim(self, taxonomy: Taxonomy, fingerprints: dict[str, str], ranks: int) -> None:
+        environment = self.path / "env.json"
+        yamlfile.write_atomic(self.path / "spec.yaml", self.spec.dump())
         yamlfile.write_atomic(self.path / "taxonomy.json", json.dumps(taxonomy.nested()))
         if not environment.exists():
-            yamlfile.write_atomic(environment, json.dumps(_environment(fingerprint), indent=1))
+            yamlfile.write_atomic(environment, json.dumps(fingerprints | _environment(), indent=1))
+        attempt = {"started": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "ranks": ranks, **_slurm()}
+        with open(self.path / "attempts.jsonl", "a") as file:
+            file.write(json.dumps(attempt) + "\n")
 
     @property
     def done(self) -> bool:
@@ -128,7 +150,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _environment(fingerprint: str) -> dict[str, Any]:
+def _environment() -> dict[str, Any]:
     import torch
 
     versions = {}
@@ -137,7 +159,7 @@ def _environment(fingerprint: str) -> dict[str, Any]:
             versions[name] = metadata.version(name)
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "dataset": fingerprint, "commit": _commit(), "python": platform.python_version(), "packages": versions,
+        "commit": _commit(), "python": platform.python_version(), "packages": versions,
         "processor": platform.machine(), "cpus": os.cpu_count(), "gpus": gpus, **_slurm(),
     }  # fmt: skip
 

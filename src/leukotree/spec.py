@@ -73,7 +73,7 @@ class BackboneSpec(Strict):
     weights: str | None = None
     """None (random), "hub" (timm's pretrained weights), or the path of a .pt, .pth or .safetensors file."""
     drop_path: float = Field(0.0, ge=0, lt=1)
-    """Stochastic depth rate."""
+    """Stochastic depth rate. Its draws follow the shapes of a rank's micro batches: with it, ranks change the bits."""
 
 
 class LossSpec(Strict):

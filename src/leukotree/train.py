@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from leukotree import predictions
+from leukotree import checkpoint, predictions
 from leukotree.data import folds
 from leukotree.data.dataset import Dataset
 from leukotree.engine import Engine, Runtime, start
@@ -57,10 +57,9 @@ def run(spec: RunSpec, root: Path, runtime: Runtime = HERE) -> RunResult:
 
     Every rank calls it. The test fold (or the inner fold, if the spec names one) is scored once, after the last epoch.
     """
+    for _ in lockstep([spec], root, runtime, each_epoch=False):
+        pass
     folder = RunFolder(root, spec)
-    if not folder.done:
-        for _ in lockstep([spec], root, runtime, each_epoch=False):
-            pass
     frame, logp, taxonomy = predictions.read(folder.path)
     true = np.array([taxonomy.leaves.index(leaf) for leaf in frame["leaf"]])
     return RunResult(folder.path, "done", predictions.scores(true, logp, taxonomy))
@@ -92,10 +91,8 @@ def lockstep(
 def _epochs(spec: RunSpec, root: Path, engine: Engine, runtime: Runtime, each_epoch: bool) -> Generator[float | None, None, None]:
     """Macro-F1 (or None where it was not measured) of each epoch of one run: those on record, then those it trains."""
     folder, dataset = RunFolder(root, spec), Dataset.open(spec.data.shards)
-    finished = engine.gather(folder.done)[0]
-    holds = folder.opened(dataset.taxonomy, dataset.fingerprint, engine.world) if engine.is_main and not finished else None
-    with holds or contextlib.nullcontext():
-        engine.barrier()
+    with _held(folder, dataset, engine):
+        finished = engine.gather(folder.done)[0]
         # A finished run may have lost its checkpoints on purpose; its record is complete.
         trainer = None if finished else Trainer(spec, folder, dataset, engine, runtime)
         begin = trainer.resume() if trainer else spec.optim.epochs
@@ -112,6 +109,25 @@ def _epochs(spec: RunSpec, root: Path, engine: Engine, runtime: Runtime, each_ep
                 if last:
                     trainer.finish()
                 yield score
+
+
+@contextlib.contextmanager
+def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]:
+    """The run's folder in the hands of the main rank. If it cannot be had, every rank raises the same InputError."""
+    problem = None
+    with contextlib.ExitStack() as stack:
+        if engine.is_main:
+            weights = folder.spec.backbone.weights
+            fingerprints = {"dataset": dataset.fingerprint}
+            try:
+                if weights not in (None, "hub"):
+                    fingerprints["weights"] = checkpoint.sha256(Path(str(weights)))
+                stack.enter_context(folder.opened(dataset.taxonomy, fingerprints, engine.world))
+            except InputError as error:
+                problem = str(error)
+        if problem := engine.gather(problem)[0]:
+            raise InputError(problem)
+        yield
 
 
 def _recorded(folder: RunFolder, epochs: int) -> Generator[float | None, None, None]:

@@ -84,6 +84,7 @@ class Trainer:
     def evaluate(self) -> Predictions:
         """Predictions of the evaluation rows, joined over the ranks."""
         for stage in self.stages:
+            self.engine.share_buffers(stage.model)
             stage.model.eval()
         share = self.spec.engine.micro_batch or max(1, self.spec.optim.batch_size // self.engine.world)
         rows, logp = [np.zeros(0, dtype=np.int64)], [np.zeros((0, len(self.dataset.taxonomy.edges)), dtype=np.float32)]
@@ -95,18 +96,22 @@ class Trainer:
             logits = [stage.logits(images) for stage in self.stages]
             logp.append(edge_log_probabilities(self.spec.variant, self.dataset.taxonomy, logits).cpu().numpy())
             rows.append(batch.rows)
+            if self.engine.is_main:
+                self.folder.heartbeat()
         return Predictions.join(self.engine.gather((np.concatenate(rows), np.concatenate(logp))), self.eval_rows)
 
     def finish(self) -> None:
         """Write the predictions; keep the weights of an outer fold (for explaining and predicting) and drop the rest."""
         if self.engine.is_main:
             assert self.scored is not None
+            # "done" is said when nothing is left to lose: a kill before it evaluates the last checkpoint again.
             predictions.write(self.folder.predictions, self.scored, self.dataset)
-            self.folder.status(state="done", **self._scores(self.scored))
-            self.folder.drop_checkpoints()
             if self.spec.data.inner is None:
                 weights = {stage.stage.name: stage.state(optimizer=False) for stage in self.stages}
-                checkpoint.save(self.folder.checkpoints, self.spec.optim.epochs, weights)
+                checkpoint.save(self.folder.checkpoints, self.spec.optim.epochs, weights, keep=1)
+            self.folder.status(state="done", **self._scores(self.scored))
+            if self.spec.data.inner is not None:
+                self.folder.drop_checkpoints()
         self.engine.barrier()
 
     def _scores(self, scored: Predictions) -> dict[str, float]:

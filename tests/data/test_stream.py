@@ -1,6 +1,7 @@
 """The training order and the evaluation pass: the same samples whatever the ranks, workers and micro batches."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import TrainOrder, decode, eval_batches, train_batches
+from leukotree.errors import InputError
 
 
 @given(st.integers(1, 60), st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**31))
@@ -71,3 +73,17 @@ def test_images_are_channels_last_bytes_of_the_shard(shards) -> None:
     assert batch.images.dtype == torch.uint8
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
     assert np.array_equal(batch.images[1].permute(1, 2, 0).numpy(), decode(dataset, 3))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_that_does_not_decode_is_named_in_one_line(shards, tmp_path, workers: int) -> None:
+    copy = tmp_path / "shards"
+    shutil.copytree(shards, copy)
+    dataset = Dataset.open(copy)
+    torn = dataset.index.iloc[3]
+    with open(copy / torn["shard"], "r+b") as shard:
+        shard.seek(torn["offset"])
+        shard.write(b"no jpeg")
+    with pytest.raises(InputError, match=f"sample {torn['key']} does not decode") as error:
+        list(eval_batches(dataset, np.arange(8), 2, workers=workers))
+    assert "\n" not in str(error.value)

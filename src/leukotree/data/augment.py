@@ -61,9 +61,8 @@ def _affine(numbers: torch.Tensor, spec: AugmentSpec) -> torch.Tensor:
 def _turns(hflip: torch.Tensor, vflip: torch.Tensor, quarter: torch.Tensor) -> torch.Tensor:
     """(B, 2, 2) of the eight symmetries of the square, each equally likely."""
     signs = torch.stack([1 - 2 * (hflip < 0.5).to(hflip), 1 - 2 * (vflip < 0.5).to(vflip)], dim=1)
-    swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]], device=hflip.device)
-    keep = torch.eye(2, device=hflip.device)
-    return torch.diag_embed(signs) @ torch.where((quarter < 0.5)[:, None, None], swap, keep)
+    keep = torch.eye(2, device=hflip.device)  # made on the device: a copy from the host would wait for it
+    return torch.diag_embed(signs) @ torch.where((quarter < 0.5)[:, None, None], keep.flip(0), keep)
 
 
 def _jitter(images: torch.Tensor, numbers: torch.Tensor, strength: float) -> torch.Tensor:
@@ -73,7 +72,7 @@ def _jitter(images: torch.Tensor, numbers: torch.Tensor, strength: float) -> tor
     """
     factors = 1 + strength * (2 * numbers[:, 7:10] - 1)
     b, c, s = factors[:, :, None, None, None].unbind(1)
-    weights = images.new_tensor(LUMA).view(1, 3, 1, 1)
-    grey = (images * weights).sum(dim=1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    grey = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     return torch.addcmul(((1 - s) * c * b) * grey + ((1 - c) * b) * mean, images, s * c * b).clamp_(0, 1)

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 from leukotree import seeds
 from leukotree.data import augment
 from leukotree.data.dataset import Dataset
+from leukotree.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -74,26 +75,30 @@ class _Decoder(TorchDataset):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, position: int) -> torch.Tensor:
+    def __getitem__(self, position: int) -> torch.Tensor | str:
+        """(b, size, size, 3) uint8; or what is wrong: an error that leaves a worker becomes a page of traceback."""
         rows = self.batches[position]
         size = self.dataset.size
         images = np.empty((len(rows), size, size, 3), dtype=np.uint8)
-        for place, row in enumerate(rows):
-            images[place] = decode(self.dataset, int(row))
+        try:
+            for place, row in enumerate(rows):
+                images[place] = decode(self.dataset, int(row))
+        except InputError as error:
+            return str(error)
         return torch.from_numpy(images)
 
 
 def decode(dataset: Dataset, row: int) -> np.ndarray:
-    """(size, size, 3) uint8 RGB of one sample. Raises ValueError naming its key if the bytes are no JPEG of that size."""
+    """(size, size, 3) uint8 RGB of one sample. Raises InputError naming its key if the bytes are no JPEG of that size."""
+    data = dataset.read(row)
+    where = f"{dataset.folder}: sample {dataset.index['key'].iloc[row]}"
     try:
-        image = simplejpeg.decode_jpeg(dataset.read(row), colorspace="RGB")
+        image = simplejpeg.decode_jpeg(data, colorspace="RGB")
     except ValueError as error:
-        raise ValueError(f"{dataset.folder}: sample {dataset.index['key'].iloc[row]} does not decode: {error}") from error
+        raise InputError(f"{where} does not decode: {error}; pack the folder again") from error
     if image.shape != (dataset.size, dataset.size, 3):
-        key = dataset.index["key"].iloc[row]
-        raise ValueError(
-            f"{dataset.folder}: sample {key} is {image.shape[1]}x{image.shape[0]}, not {dataset.size}x{dataset.size}"
-        )
+        found = f"{image.shape[1]}x{image.shape[0]}"
+        raise InputError(f"{where} is {found}, not {dataset.size}x{dataset.size}; pack the folder again")
     return image
 
 
@@ -103,6 +108,8 @@ def _load(dataset: Dataset, batches: Sequence[np.ndarray], workers: int, pin: bo
         _Decoder(dataset, batches), batch_size=None, num_workers=workers if len(batches) > 1 else 0, pin_memory=pin
     )
     for images in loader:
+        if isinstance(images, str):
+            raise InputError(images)
         yield images.permute(0, 3, 1, 2)
 
 
