@@ -1,9 +1,10 @@
 # Two commands do all the set-up on a fresh machine with Python 3.11 and make: `make sweep` and `make test`.
 PYTHON ?= python3.11
-ifeq ($(shell command -v $(PYTHON)),)
+ifeq ($(shell command -v $(PYTHON) 2>/dev/null),)
 PYTHON := python3
 endif
 BIN := .venv/bin
+IS_311 := 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
 STUDY ?= sweeps/phantom.yaml
 IMAGES := data/phantom-images
 SHARDS := data/phantom
@@ -14,8 +15,8 @@ install: .venv/installed
 
 # torch and torchvision come first and together: what follows must not pull another pair.
 .venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "make: Python 3.11 is needed; name it with PYTHON=..." >&2; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c $(IS_311) || { echo "make: Python 3.11 is needed; name it as in: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	{ $(BIN)/python -m pip --version >/dev/null && $(BIN)/python -c $(IS_311); } 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch torchvision
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

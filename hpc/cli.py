@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
@@ -22,7 +23,12 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code: 0, 1 (a check or a run failed), 2 (bad input), 75 (preempted: run it again)."""
-    arguments = parser().parse_args(argv)
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    if rest:  # key=value may also stand behind options, where argparse does not look for it
+        if not hasattr(arguments, "overrides") or any(word.startswith("-") or "=" not in word for word in rest):
+            top.error(f"unrecognized arguments: {' '.join(rest)}")
+        arguments.overrides += rest
     try:
         return int(arguments.run(arguments) or 0)
     except InputError as error:
@@ -48,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         prog="leukotree",
         description="Hierarchical leukemia classification on HPC clusters: data, training, search, folds, report.",
         epilog="The main job on one machine: leukotree phantom data/phantom-images && leukotree pack "
-        "data/phantom-images/manifest.csv data/phantom --size 96 && bash slurm/sweep.sh sweeps/phantom.yaml",
+        "data/phantom-images/manifest.csv data/phantom --size 64 --folds 4 && bash slurm/sweep.sh sweeps/phantom.yaml",
     )
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     for define in (_phantom, _import, _pack, _audit, _train, _sweep, _folds, _status, _report):
@@ -112,7 +118,7 @@ def _pack(verbs: Verbs) -> None:
     verb.add_argument("--seed", type=int, default=0, help="deals patients to folds (default %(default)s)")
     verb.add_argument("--taxonomy", metavar="YAML", help="another label tree than the paper's")
     verb.add_argument("--drop-broken", action="store_true", help="leave out images that do not decode, and record them")
-    verb.add_argument("--workers", type=int, help="processes (default: all cores)")
+    verb.add_argument("--workers", type=_positive, help="processes (default: all cores)")
 
 
 def _audit(verbs: Verbs) -> None:
@@ -129,7 +135,9 @@ def _train(verbs: Verbs) -> None:
     )  # fmt: skip
     verb.add_argument("spec", metavar="SPEC", help="a RunSpec in YAML")
     verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. optim.lr=1e-3")
-    verb.add_argument("--study", default="single", help="the run's folder is results/runs/STUDY/... (default %(default)s)")
+    verb.add_argument(
+        "--study", type=_name, default="single", help="the run's folder is results/runs/STUDY/... (default %(default)s)"
+    )
     verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
     _where(verb, default="inline")
     _runtime(verb)
@@ -152,7 +160,9 @@ def _folds(verbs: Verbs) -> None:
     )  # fmt: skip
     _study(verb)
     verb.add_argument("--no-wait", action="store_true", help="return when the jobs are submitted")
-    verb.add_argument("--parallel", type=int, metavar="N", help="jobs at once (default: what the machine or the site allows)")
+    verb.add_argument(
+        "--parallel", type=_positive, metavar="N", help="jobs at once (default: what the machine or the site allows)"
+    )
     verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
     verb.add_argument("--json", action="store_true", help="the answer as JSON on the standard output")
     _where(verb, default="local")
@@ -171,6 +181,27 @@ def _report(verbs: Verbs) -> None:
     verb.add_argument("--out", metavar="DIR", help="folder to write (default: results/STUDY)")
 
 
+def _count(text: str) -> int:
+    """0, 1, 2, ... (for argparse)."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, not {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    """1, 2, ... (for argparse)."""
+    if _count(text) == 0:
+        raise argparse.ArgumentTypeError("expected a whole number above 0")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    """A folder's name, not a path (for argparse)."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise argparse.ArgumentTypeError(f"expected a name of letters, digits, '.', '_' and '-', not {text!r}")
+    return text
+
+
 def _study(verb: Parser) -> None:
     verb.add_argument("study", metavar="STUDY", help="a study's YAML file")
     verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. search.trials=4 base.optim.epochs=2")
@@ -181,16 +212,16 @@ def _where(verb: Parser, default: str) -> None:
         "--on", choices=["inline", "local", "slurm"], default=default,
         help="in this process, in processes of this machine, or as SLURM jobs (default %(default)s)",
     )  # fmt: skip
-    verb.add_argument("--ranks", type=int, default=1, help="processes of a run, one per GPU (default %(default)s)")
+    verb.add_argument("--ranks", type=_positive, default=1, help="processes of a run, one per GPU (default %(default)s)")
     verb.add_argument("--site", metavar="NAME", help="slurm/site/NAME.yaml, or the path of such a file")
 
 
 def _runtime(verb: Parser) -> None:
     verb.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default %(default)s)")
     verb.add_argument(
-        "--workers", type=int, default=0, help="decoding processes per rank; never changes the bits (default %(default)s)"
+        "--workers", type=_count, default=0, help="decoding processes per rank; never changes the bits (default %(default)s)"
     )
-    verb.add_argument("--threads", type=int, help="torch threads per rank on the CPU (default: torch's choice)")
+    verb.add_argument("--threads", type=_positive, help="torch threads per rank on the CPU (default: torch's choice)")
 
 
 if __name__ == "__main__":

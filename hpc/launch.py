@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Where = Literal["inline", "local", "slurm"]
 POLL = {"inline": 0.0, "local": 0.5, "slurm": 10.0}
 """Seconds between two looks at what the jobs do."""
+RESTARTS = 20
+"""How often a job may meet its time limit and be queued again."""
 WEEK = 7 * 24 * 60
 """Time limit of a local job in minutes; submitit needs one."""
 
@@ -51,7 +53,8 @@ def run_spec(
     runtime = runtime or train.Runtime()
     train.check(spec, ranks)  # here, so that bad input is one line and not the end of some rank
     if on != "inline":
-        submit(on, root, [[spec]], ranks=ranks, site=site, runtime=runtime)
+        if store.read(root / spec.run_name).state != "done" and spec.run_name not in store.queued(root):
+            submit(on, root, [[spec]], ranks=ranks, site=site, runtime=runtime)
         wait(root, [spec.run_name], on)
         state = store.read(root / spec.run_name)
         if state.state != "done":
@@ -191,7 +194,9 @@ def executor(on: Where, root: Path, ranks: int = 1, site: sites.Site | None = No
         if ranks > site.gpus_per_node:
             raise InputError(f"--ranks {ranks}: the site has {site.gpus_per_node} GPUs per node, and a run takes one node")
         parameters["gpus_per_node"] = ranks
-    slurm = submitit.AutoExecutor(folder=folder, cluster="slurm")
+        if site.mem_gb:  # the site's memory is that of a whole node
+            parameters["mem_gb"] = max(1, site.mem_gb * ranks // site.gpus_per_node)
+    slurm = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=RESTARTS)
     slurm.update_parameters(**parameters, tasks_per_node=ranks, name=root.name)
     return slurm
 
@@ -212,21 +217,37 @@ def submit(
     """
     runner = executor(on, root, ranks, site)
     jobs = [Job(batch, root, runtime) for batch in batches]
+    submitted = _submit_local(runner, jobs, ranks) if on == "local" else _submit_slurm(runner, jobs, site, parallel)
     ids: list[str] = []
     with _outside_a_job():
-        if on == "local":
-            for index, job in enumerate(jobs):
-                gpus = _gpus(index, ranks, runtime)
-                runner.update_parameters(gpus_per_node=len(gpus), visible_gpus=gpus)
-                ids.append(runner.submit(job).job_id)
-        else:
-            site = site or sites.load()
-            runner.update_parameters(slurm_array_parallelism=parallel or site.array_parallelism)
-            for start in range(0, len(jobs), site.max_array_size):
-                ids += [job.job_id for job in runner.submit_array(jobs[start : start + site.max_array_size])]
-    for batch, job_id in zip(batches, ids, strict=True):
-        store.record(root, [spec.run_name for spec in batch], on, job_id)
+        for job, job_id in submitted:
+            # Noted at once, while later ones may still be refused: what is queued is not to be queued twice.
+            store.record(root, [spec.run_name for spec in job.specs], on, job_id)
+            ids.append(job_id)
     return ids
+
+
+def _submit_local(runner: submitit.Executor, jobs: Sequence[Job], ranks: int) -> Iterator[tuple[Job, str]]:
+    for index, job in enumerate(jobs):
+        gpus = _gpus(index, ranks, job.runtime)
+        runner.update_parameters(gpus_per_node=len(gpus), visible_gpus=gpus)
+        yield job, runner.submit(job).job_id
+
+
+def _submit_slurm(
+    runner: submitit.Executor, jobs: Sequence[Job], site: sites.Site | None, parallel: int | None
+) -> Iterator[tuple[Job, str]]:
+    from submitit.core.utils import FailedJobError
+
+    site = site or sites.load()
+    runner.update_parameters(slurm_array_parallelism=parallel or site.array_parallelism)
+    for start in range(0, len(jobs), site.max_array_size):
+        part = jobs[start : start + site.max_array_size]
+        try:
+            array = runner.submit_array(part)
+        except FailedJobError as error:
+            raise InputError(f"sbatch refused the jobs: {one_line(error)[-300:]}; see the site file") from None
+        yield from ((job, queued.job_id) for job, queued in zip(part, array, strict=True))
 
 
 def gpu_count(runtime: Runtime) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from leukotree.errors import InputError
+from leukotree.files import append_lines
 from leukotree.runfolder import read_status
 from leukotree.spec import VARIANTS
 
@@ -92,8 +93,7 @@ def record(root: Path, run_names: Iterable[str], on: str, job_id: str) -> None:
     root.mkdir(parents=True, exist_ok=True)
     started = _started(job_id) if on == "local" else None
     note = {"on": on, "job": job_id, "host": socket.gethostname(), "time": time.time(), "started": started}
-    with open(root / QUEUE, "a") as file:
-        file.write("".join(json.dumps({"run_name": name, **note}) + "\n" for name in run_names))
+    append_lines(root / QUEUE, (json.dumps({"run_name": name, **note}) for name in run_names))
 
 
 def submitted(root: Path) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from ray.tune.search.optuna import OptunaSearch
 from tqdm import tqdm
 
 from hpc.study import Study
+from leukotree.files import append_lines
 from leukotree.train import Runtime
 
 HISTORY = ("trial", "epoch", "macro_f1", "seconds")
@@ -109,11 +110,9 @@ class Record(tune.Callback):
         if key in self._seen:  # replayed by a trial that was started again
             return
         self._seen.add(key)
-        with open(self.path, "a", newline="") as file:
-            rows = csv.writer(file)
-            if file.tell() == 0:
-                rows.writerow(HISTORY)
-            rows.writerow([*key, result["macro_f1"], round(time.time() - self._began, 3)])
+        row = [*key, result["macro_f1"], round(time.time() - self._began, 3)]
+        head = [] if self.path.exists() else [",".join(HISTORY)]
+        append_lines(self.path, [*head, ",".join(map(str, row))])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._advance(trials)

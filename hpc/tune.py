@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc.study import Study
-from leukotree import yamlfile
+from leukotree import files, yamlfile
 from leukotree.errors import InputError, RunFailed
 from leukotree.spec import parse
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from leukotree.train import Runtime
 
+DATA = "dataset"
+"""Key of search.yaml for the fingerprint of the data that were searched on."""
 TRIALS = ("trial", "state", "epochs", "macro_f1", "best_macro_f1", "seconds")
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -58,27 +60,37 @@ def sweep(
     from leukotree.train import Runtime
 
     study.require_search()
-    open_variants = [variant for variant in study.variants if not _finished(study, variant)]
-    if open_variants:
-        runtime = dataclasses.replace(runtime or Runtime(), threads=(runtime and runtime.threads) or cpus_per_trial)
+    runtime = runtime or Runtime()
+    runtime = dataclasses.replace(runtime, threads=runtime.threads or cpus_per_trial)
+    folder = study.root / "search"
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.locked(folder / ".lock", f"{folder}: another sweep works on this study; wait for it, or end it"):
+        open_variants = [variant for variant in study.variants if not _finished(study, variant)]
+        if not open_variants:
+            return _best(study)
         with _ray(address) as resources:
             gpus = min(1.0, resources.get("GPU", 0.0)) if gpus_per_trial is None else gpus_per_trial
             for variant in open_variants:
                 _search(study, variant, {"cpu": cpus_per_trial, "gpu": gpus}, concurrency, runtime)
+    return _best(study)
+
+
+def _best(study: Study) -> dict[str, dict[str, Any]]:
     return {str(variant): yamlfile.load(study.search_folder(variant) / "best.yaml") for variant in study.variants}
 
 
 def chosen(study: Study, partial: bool = False) -> dict[str, dict[str, Any]]:
     """variant -> the chosen dotted values; none are chosen in a study without trials, which runs the values of its base.
 
-    Raises InputError where a search has not ended (`partial` leaves the variant out instead) or was of another study.
+    Raises InputError where a search has not ended (`partial` leaves the variant out, and asks for no data), or was of
+    another study or other data.
     """
     if not study.search.trials:
         return {variant: {} for variant in study.variants}
     found: dict[str, dict[str, Any]] = {}
     for variant in study.variants:
         path = study.search_folder(variant) / "best.yaml"
-        if not _finished(study, variant):
+        if not _finished(study, variant, with_data=not partial):
             if partial:
                 continue
             raise InputError(f"{path}: missing; run `leukotree sweep` on this study first")
@@ -89,18 +101,28 @@ def chosen(study: Study, partial: bool = False) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _finished(study: Study, variant: str) -> bool:
-    """Whether the variant has its best.yaml. Raises InputError if its search was begun with other settings."""
+def _finished(study: Study, variant: str, with_data: bool = True) -> bool:
+    """Whether the variant has its best.yaml. Raises InputError if its search was begun with other settings, or on other
+    data: the fold that it did not see would be another one."""
     folder = study.search_folder(variant)
     path = folder / "search.yaml"
     if path.exists():
-        stored = _flat(_settings(parse(Study, yamlfile.load(path), str(path))))
-        ours = _flat(_settings(study))
+        tree = dict(yamlfile.load(path))
+        searched = tree.pop(DATA, None)
+        stored, ours = _flat(_settings(parse(Study, tree, str(path)))), _flat(_settings(study))
+        if with_data:
+            stored[DATA], ours[DATA] = searched, _fingerprint(study)
         changed = [key for key in {**stored, **ours} if stored.get(key) != ours.get(key)]
         if changed:
             listed = ", ".join(f"{key} was {stored.get(key)!r} and is {ours.get(key)!r}" for key in changed)
             raise InputError(f"{folder}: searched with other settings: {listed}; rename the study, or move the folder away")
     return (folder / "best.yaml").exists()
+
+
+def _fingerprint(study: Study) -> str:
+    from leukotree.data.dataset import Dataset
+
+    return Dataset.open(study.base.data.shards).fingerprint
 
 
 def _settings(study: Study) -> dict[str, Any]:
@@ -162,12 +184,12 @@ def _short_folder() -> str:
 
 def _search(study: Study, variant: str, resources: dict[str, float], concurrency: int | None, runtime: Runtime) -> None:
     folder = study.search_folder(variant)
-    yamlfile.write_atomic(folder / "search.yaml", yamlfile.dump(_settings(study)))
+    files.write_atomic(folder / "search.yaml", yamlfile.dump({**_settings(study), DATA: _fingerprint(study)}))
     grid = _tuner(study, variant, resources, concurrency, runtime).fit()
     if grid.num_terminated + grid.num_errors < study.search.trials:
         raise RunFailed(f"{folder}: the search was interrupted; run it again to continue it")
     rows = _rows(study, variant, grid)
-    yamlfile.write_atomic(folder / "trials.csv", _csv(rows))
+    files.write_atomic(folder / "trials.csv", _csv(rows))
     complete = [row for row in rows if row["state"] == "completed"]
     if not complete:
         reasons = [str(result.error).strip().splitlines()[-1] for result in _results(grid) if result.error]
@@ -177,7 +199,7 @@ def _search(study: Study, variant: str, resources: dict[str, float], concurrency
         "study": study.study, "variant": variant, "metric": study.search.metric, "value": best["macro_f1"],
         "trial": best["trial"], "trials": len(rows), "chosen": {key: best[key] for key in study.search.space},
     }  # fmt: skip
-    yamlfile.write_atomic(folder / "best.yaml", yamlfile.dump(frozen))
+    files.write_atomic(folder / "best.yaml", yamlfile.dump(frozen))
 
 
 def _tuner(study: Study, variant: str, resources: dict[str, float], concurrency: int | None, runtime: Runtime) -> Tuner:

@@ -134,7 +134,9 @@ sweep_on_slurm() {
 # The folds as jobs of their own, and the report after them, whatever became of them.
 submit_folds_and_report() {
     local answer jobs small
-    answer=$(outside_job leukotree folds "${plan[@]}" --on slurm --no-wait --json "${site[@]}")
+    # Code 1 says that a run has failed already; the others are queued, and the report will say which.
+    answer=$(outside_job leukotree folds "${plan[@]}" --on slurm --no-wait --json "${site[@]}") || (($? == 1)) || return
+    [[ $answer == "{"* ]] || fail "folds of $study: not submitted, see above"
     jobs=$(python -c 'import json, sys
 print(":".join(dict.fromkeys(job.split("_")[0] for job in json.loads(sys.argv[1])["waiting"].values())))' "$answer")
     if [[ -z $jobs ]]; then

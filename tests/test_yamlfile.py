@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leukotree import yamlfile
+from leukotree import files, yamlfile
 from leukotree.errors import InputError
 
 
@@ -48,13 +48,13 @@ def test_code_odd_keys_and_keys_given_twice_are_refused(text: str) -> None:
 
 def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "status.json"
-    yamlfile.write_atomic(file, "old")
+    files.write_atomic(file, "old")
 
     def fails(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(OSError, match="No space"):
-        yamlfile.write_atomic(file, "new")
+        files.write_atomic(file, "new")
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]

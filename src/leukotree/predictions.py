@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from leukotree import decide, metrics, yamlfile
+from leukotree import decide, files, metrics
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError, RunFailed
 from leukotree.taxonomy import Taxonomy
@@ -28,7 +28,8 @@ class Predictions:
 
     @classmethod
     def join(cls, parts: list[tuple[np.ndarray, np.ndarray]], expected: np.ndarray) -> Predictions:
-        """Put the ranks' parts together. Raises RuntimeError unless every expected row is there exactly once, RunFailed for NaN."""
+        """Put the ranks' parts together. Raises RuntimeError unless every expected row is there exactly once, and
+        RunFailed for NaN."""
         rows = np.concatenate([part[0] for part in parts])
         logp = np.concatenate([part[1] for part in parts])
         order = np.argsort(rows, kind="stable")
@@ -43,7 +44,7 @@ def write(path: Path, predictions: Predictions, dataset: Dataset) -> None:
     """predictions.parquet: `key, patient, source, fold, leaf` and a column `logp:<child>` per edge."""
     frame = dataset.index.iloc[predictions.rows][IDENTITY].reset_index(drop=True)
     columns = pd.DataFrame(predictions.logp, columns=[f"logp:{edge}" for edge in dataset.taxonomy.edges])
-    yamlfile.write_atomic(path, pd.concat([frame, columns], axis=1).to_parquet(index=False))
+    files.write_atomic(path, pd.concat([frame, columns], axis=1).to_parquet(index=False))
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray, Taxonomy]:

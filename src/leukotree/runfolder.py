@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -16,12 +15,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from leukotree import yamlfile
+from leukotree import files, yamlfile
 from leukotree.errors import InputError, Preempted
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
 PACKAGES = ("torch", "timm", "numpy", "webdataset", "ray", "optuna", "submitit")
+LOCK = ".lock"
 HEARTBEAT = 15.0
 """Seconds between two writes of status.json while training."""
 
@@ -45,13 +45,7 @@ class RunFolder:
         Raises InputError if another process holds it, or if it was made by other fields, other data or other weights.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{self.path}: another process works on this run; wait for it, or end it") from None
-            except OSError as error:
-                raise InputError(f"{self.path}: cannot be locked ({error.strerror}); use a file system with flock") from None
+        with files.locked(self.path / LOCK, f"{self.path}: another process works on this run; wait for it, or end it"):
             self._compare(fingerprints)
             if not self.done:
                 self._claim(taxonomy, fingerprints, ranks)
@@ -89,13 +83,12 @@ class RunFolder:
 
     def _claim(self, taxonomy: Taxonomy, fingerprints: dict[str, str], ranks: int) -> None:
         environment = self.path / "env.json"
-        yamlfile.write_atomic(self.path / "spec.yaml", self.spec.dump())
-        yamlfile.write_atomic(self.path / "taxonomy.json", json.dumps(taxonomy.nested()))
+        files.write_atomic(self.path / "spec.yaml", self.spec.dump())
+        files.write_atomic(self.path / "taxonomy.json", json.dumps(taxonomy.nested()))
         if not environment.exists():
-            yamlfile.write_atomic(environment, json.dumps(fingerprints | _environment(), indent=1))
+            files.write_atomic(environment, json.dumps(fingerprints | _environment(), indent=1))
         attempt = {"started": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "ranks": ranks, **_slurm()}
-        with open(self.path / "attempts.jsonl", "a") as file:
-            file.write(json.dumps(attempt) + "\n")
+        files.append_lines(self.path / "attempts.jsonl", [json.dumps(attempt)])
 
     @property
     def done(self) -> bool:
@@ -106,7 +99,7 @@ class RunFolder:
         """Replace status.json: the fields given, over those known."""
         self._beat = time.time()
         self._status = {**self._status, **fields, "heartbeat": self._beat}
-        yamlfile.write_atomic(self.path / "status.json", json.dumps(self._status))
+        files.write_atomic(self.path / "status.json", json.dumps(self._status))
 
     def heartbeat(self, **fields: Any) -> None:
         """`status`, at most every HEARTBEAT seconds."""
@@ -118,15 +111,12 @@ class RunFolder:
         return read_metrics(self.path)
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
-        with open(self._metrics, "a") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
-            file.flush()
-            os.fsync(file.fileno())
+        files.append_lines(self._metrics, (json.dumps(row) for row in rows))
 
     def truncate_metrics(self, epochs: int) -> None:
         """Keep the rows of the first `epochs` epochs: what a kill left after its last checkpoint is trained again."""
         rows = [row for row in self.metrics() if row["epoch"] < epochs]
-        yamlfile.write_atomic(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        files.write_atomic(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
     def drop_checkpoints(self) -> None:
         shutil.rmtree(self.checkpoints, ignore_errors=True)

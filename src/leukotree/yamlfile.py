@@ -1,8 +1,7 @@
-"""YAML in and out: safe loading only, duplicate keys refused, files replaced atomically."""
+"""YAML in and out: safe loading only, and a key given twice is refused."""
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -58,19 +57,3 @@ def load(path: str | Path) -> Any:
 def dump(value: Any) -> str:
     """Block-style YAML in the order of the keys."""
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-
-
-def write_atomic(path: str | Path, data: str | bytes) -> None:
-    """Replace a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

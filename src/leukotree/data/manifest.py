@@ -25,8 +25,8 @@ import pandas as pd
 
 from leukotree.data import csvfile
 from leukotree.errors import InputError
+from leukotree.files import write_atomic
 from leukotree.taxonomy import Taxonomy
-from leukotree.yamlfile import write_atomic
 
 REQUIRED = ("image", "leaf", "patient", "source")
 OPTIONAL = ("mask", "group", "root")

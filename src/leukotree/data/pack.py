@@ -97,7 +97,7 @@ def _write(out: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy,
                     folder.rmdir()
                 raise
             os.rename(partial, out)
-            (out / working.STATE).unlink()
+            working.leave(out)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}; mend that and run again to go on") from error
 
@@ -128,5 +128,5 @@ def _existing(out: Path, identity: dict[str, Any]) -> PackSummary:
         raise InputError(f"{out}: is not empty and no packed data set; choose another folder")
     packed = Dataset.open(out)
     working.compare(out, packed.description.model_extra or {}, identity)
-    (out / working.STATE).unlink(missing_ok=True)  # left by a run killed just after the folder took its final name
+    working.leave(out)  # left by a run killed just after the folder took its final name
     return PackSummary(packed, written=False)

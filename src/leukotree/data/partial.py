@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,10 +19,11 @@ from tqdm import tqdm
 
 from leukotree.data import dataset, folds, images, shards
 from leukotree.errors import InputError
+from leukotree.files import locked, write_atomic
 from leukotree.taxonomy import Taxonomy
-from leukotree.yamlfile import write_atomic
 
 STATE = "pack.json"
+LOCK = ".lock"
 """In the working folder: the identity of the pack, the shards that are finished, and the images dropped so far."""
 KINDS = ("image", "slide", "patient")
 """What folds can keep together, the weakest promise first."""
@@ -65,19 +64,18 @@ def claim(partial: Path, identity: dict[str, Any]) -> Iterator[None]:
     """Make the working folder, or take up one that a killed run left; one process at a time. Raises InputError if it was
     begun with another identity, and leaves it alone then."""
     partial.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{partial}: another `leukotree pack` is writing there; wait for it") from None
+    with locked(partial / LOCK, f"{partial}: another `leukotree pack` is writing there; wait for it"):
         if (partial / STATE).exists():
             compare(partial, _state(partial), identity)
         else:
             _save(partial, {**identity, "dropped": [], "shards": {}})
         yield
-    finally:
-        os.close(descriptor)
+
+
+def leave(folder: Path) -> None:
+    """Take what belongs to the work away from a folder that is finished."""
+    for name in (STATE, LOCK):
+        (folder / name).unlink(missing_ok=True)
 
 
 def compare(folder: Path, found: dict[str, Any], identity: dict[str, Any]) -> None:

@@ -116,7 +116,8 @@ def collect(study_root: Path, study: Mapping[str, Any], expected: Sequence[Mappi
     name = str(study.get("study") or study_root.name)
     base = specs.parse(RunSpec, study.get("base") or {}, f"study {name}: base")
     variants = tuple(study.get("variants") or specs.VARIANTS)
-    searches = {v: search for v in variants if (search := _search(study_root / "search" / v))}
+    searched = (study.get("search") or {}).get("trials") != 0  # without trials, what an earlier search left does not count
+    searches = {v: search for v in variants if searched and (search := _search(study_root / "search" / v))}
     runs: list[Run] = []
     missing: list[Missing] = []
     for row in expected:

@@ -62,7 +62,7 @@ SETTINGS = "Not stated: the paper gives no value, and the one here is this study
 
 CHOICE = "The search chose by the mean macro-F1 of {folds} inside the outer training folds."
 
-NO_SEARCH = "No search has ended for {variants}: the values are those of the study's base."
+NO_SEARCH = "No search has ended for {variants}: no outer folds of it were run."
 
 OPTIMISM = """
 Inner macro F1 is the score that the search maximised, so that of the chosen trial is optimistic; beside it stands the

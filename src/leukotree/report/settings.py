@@ -54,7 +54,7 @@ def border(domain: Mapping[str, Any], value: Any) -> str:
 def settings(summary: StudySummary) -> Section:
     """The chosen hyperparameters, and the fixed ones, beside the paper's."""
     blocks: list[Block] = []
-    if summary.space:
+    if summary.searches and summary.space:
         rows, flagged = _searched(summary)
         header = ["setting", "paper", "searched range", *summary.variants]
         blocks.append(Table("Searched: the values that the outer-fold runs use.", header, rows, labels=len(header)))
@@ -66,7 +66,9 @@ def settings(summary: StudySummary) -> Section:
     blocks.append(Table("Fixed, the same for all variants.", ["setting", "paper", "here"], _fixed(summary), labels=3))
     folds = plural(int((summary.study.get("folds") or {}).get("inner") or 0), "inner fold")
     blocks.append(text(prose.SETTINGS))
-    return Section("Hyperparameters", [*blocks, text(prose.CHOICE, folds=folds)] if summary.space else blocks)
+    if summary.searches and summary.space:
+        blocks.append(text(prose.CHOICE, folds=folds))
+    return Section("Hyperparameters", blocks)
 
 
 def _searched(summary: StudySummary) -> tuple[list[list[str]], list[str]]:
@@ -153,8 +155,10 @@ def _clean_score(summary: StudySummary, variant: str) -> str:
 
 
 def unequal_trials(summary: StudySummary) -> list[Block]:
-    """A warning where variants were not searched equally long."""
-    trials = {v: len(summary.searches[v].trials) if v in summary.searches else 0 for v in summary.variants}
+    """A warning where variants were not searched equally long; failed trials do not count."""
+    trials = dict.fromkeys(summary.variants, 0)
+    for variant, search in summary.searches.items():
+        trials[variant] = int((search.trials["state"] != "failed").sum()) if len(search.trials) else 0
     if len(set(trials.values())) == 1:
         return []
     return [text(prose.UNEQUAL_TRIALS, "warning", trials=", ".join(f"{variant} {n}" for variant, n in trials.items()))]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leukotree import yamlfile
+from leukotree import files
 from leukotree.report import prose, results, settings
 from leukotree.report.blocks import Figure, Section, text
 from leukotree.report.collect import StudySummary
@@ -28,9 +28,9 @@ def write(summary: StudySummary, out: Path) -> tuple[Path, Path]:
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Figure):
-                yamlfile.write_atomic(out / "figures" / f"{block.name}.png", block.png)
+                files.write_atomic(out / "figures" / f"{block.name}.png", block.png)
     for name, page in pages.items():
-        yamlfile.write_atomic(out / name, page)
+        files.write_atomic(out / name, page)
     return out / "report.md", out / "report.html"
 
 

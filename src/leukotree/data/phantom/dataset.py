@@ -19,8 +19,8 @@ from tqdm import tqdm
 from leukotree.data.phantom.draw import draw
 from leukotree.data.phantom.slide import Slide
 from leukotree.errors import InputError
+from leukotree.files import write_atomic
 from leukotree.taxonomy import Taxonomy
-from leukotree.yamlfile import write_atomic
 
 IDENTITY = "phantom.json"
 DRAWING = 1
