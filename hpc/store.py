@@ -6,6 +6,7 @@ One small read per folder, so that ten thousand folders are looked at in a secon
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import shutil
@@ -145,17 +146,56 @@ def _started(pid: str) -> str | None:
     return fields[19] if fields[0] not in "ZX" else None
 
 
+@dataclass(frozen=True)
+class SearchState:
+    """One variant's search: how many trials have reported, how many epochs in all, the best score so far."""
+
+    study: str
+    variant: str
+    trials: int
+    epochs: int
+    best: float
+    ended: bool
+
+
+def searches(root: str | Path) -> list[SearchState]:
+    """The searches of a study's folder, or of all studies if `root` holds the studies' folders."""
+    found = []
+    for path in sorted([*Path(root).glob("search/*/history.csv"), *Path(root).glob("*/search/*/history.csv")]):
+        with open(path, newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["seconds"]]  # a line cut short by a kill has none
+        if rows:
+            best, trials = max(float(row["macro_f1"]) for row in rows), {row["trial"] for row in rows}
+            folder = path.parent
+            ended = (folder / "best.yaml").exists()
+            found.append(SearchState(folder.parents[1].name, folder.name, len(trials), len(rows), best, ended))
+    return found
+
+
 def status_json(root: str | Path) -> str:
     """One object per run, with the fields of RunState."""
     return json.dumps([asdict(run) for run in scan(root)], indent=1)
 
 
 def status_table(root: str | Path) -> str:
-    """For people: per study and variant how many runs are in which state and how well the finished ones score, then
-    every run that is not done."""
-    runs = scan(root)
-    if not runs:
+    """For people: how far each search is, how many runs of each variant are in which state and how well the finished ones
+    score, then every run that is not done."""
+    runs, sought = scan(root), searches(root)
+    if not runs and not sought:
         return f"{root}: no runs yet"
+    lines = []
+    if sought:
+        heads = ["study", "search", "trials", "epochs", "best macro_f1", "state"]
+        cells = [
+            [s.study, s.variant, str(s.trials), str(s.epochs), f"{s.best:.4f}", "ended" if s.ended else "open"] for s in sought
+        ]
+        lines += [*_align([heads, *cells]), *([""] if runs else [])]
+    return "\n".join(lines + _runs_table(runs))
+
+
+def _runs_table(runs: list[RunState]) -> list[str]:
+    if not runs:
+        return []
     groups: dict[tuple[str, str], list[RunState]] = {}
     for run in runs:
         groups.setdefault((run.study, run.variant), []).append(run)
@@ -171,7 +211,7 @@ def status_table(root: str | Path) -> str:
         heads = ["study", "run", "state", "epoch", "heartbeat", "message"]
         cells = [[r.study, r.run_name, r.state, f"{r.epoch}/{r.epochs}", _ago(r.age), r.message] for r in waiting]
         lines += ["", *_align([heads, *cells])]
-    return "\n".join(lines)
+    return lines
 
 
 def _ago(age: float | None) -> str:

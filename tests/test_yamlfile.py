@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leukotree import files, yamlfile
+from leukotree import yamlfile
 from leukotree.errors import InputError
 
 
@@ -44,17 +41,3 @@ def test_any_text_is_a_value_or_one_line(text: str) -> None:
 def test_code_odd_keys_and_keys_given_twice_are_refused(text: str) -> None:
     with pytest.raises(InputError):
         yamlfile.parse(text)
-
-
-def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "status.json"
-    files.write_atomic(file, "old")
-
-    def fails(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(OSError, match="No space"):
-        files.write_atomic(file, "new")
-    assert file.read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]

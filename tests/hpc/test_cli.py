@@ -140,6 +140,9 @@ def spec(shards: Path, tmp_path: Path) -> Path:
         (["optim.lr"], ["key=value"]),
         (["--ranks", "two"], ["--ranks"]),
         (["--site", "mars"], ["mars"]),
+        (["--ranks", "0"], ["--ranks", "above 0"]),
+        (["--workers", "-1"], ["--workers"]),
+        (["--study", "../elsewhere"], ["--study", "name"]),
     ],
 )
 def test_train_refuses_bad_input_before_anything_is_written(spec: Path, arguments: list[str], says: list[str]) -> None:
@@ -199,8 +202,8 @@ def test_a_run_that_diverges_fails_in_one_line(spec: Path) -> None:
 
 
 def test_a_dry_run_says_what_would_run_and_writes_nothing(spec: Path) -> None:
-    done = leukotree("train", spec, "--dry-run", cwd=spec.parent)
-    assert done.returncode == 0
+    done = leukotree("train", spec, "--dry-run", "optim.lr=1e-3", cwd=spec.parent)
+    assert done.returncode == 0, done.stderr
     assert "results/runs/single/multilabel-" in done.stdout
     assert [path.name for path in spec.parent.iterdir()] == ["run.yaml"]
 

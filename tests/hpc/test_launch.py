@@ -139,3 +139,27 @@ def test_squeue_says_which_runs_are_taken(spec: RunSpec, fake_slurm: Path) -> No
 def test_a_run_takes_no_more_ranks_than_a_node_has_gpus(fake_slurm: Path) -> None:
     with pytest.raises(InputError, match="--ranks 8: the site has 4 GPUs per node"):
         launch.executor("slurm", fake_slurm / "study", 8, Site(gpus_per_node=4))
+
+
+def test_what_sbatch_took_is_noted_before_it_refuses_the_rest(spec: RunSpec, fake_slurm: Path) -> None:
+    root, specs = fake_slurm / "study", [spec.override({"seed": seed}) for seed in range(4)]
+    once = "[ -e once ] && { echo QOSMaxSubmit >&2; exit 1; }; touch once; echo job 77"
+    (fake_slurm / "bin" / "sbatch").write_text(f"#!/bin/sh\n{once}\n")
+    with pytest.raises(InputError, match=r"sbatch refused the jobs: .*QOSMaxSubmit.*see the site file") as refused:
+        launch.submit("slurm", root, [[one] for one in specs], site=Site(max_array_size=2), runtime=QUIET)
+    assert "\n" not in str(refused.value)
+    (fake_slurm / "alive").write_text("77_0\n77_1\n")
+    assert set(store.queued(root)) == {specs[0].run_name, specs[1].run_name}
+
+
+def test_a_finished_run_asks_for_no_job(spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = launch.run_spec(spec, tmp_path, runtime=QUIET)
+    monkeypatch.setattr(launch, "submit", None)
+    assert launch.run_spec(spec, tmp_path, on="local", runtime=QUIET) == done
+
+
+def test_a_fold_takes_its_share_of_a_node(spec: RunSpec, fake_slurm: Path) -> None:
+    launch.submit("slurm", fake_slurm / "study", [[spec]], site=Site(gpus_per_node=4, mem_gb=480), runtime=QUIET)
+    text = (fake_slurm / "sbatch-0.sh").read_text()
+    assert "#SBATCH --mem=120GB\n" in text
+    assert "#SBATCH --gpus-per-node=1\n" in text

@@ -67,6 +67,21 @@ def test_the_table_counts_and_lists_what_is_not_done(root: Path) -> None:
     assert [run["run_name"] for run in json.loads(store.status_json(root))] == [run.run_name for run in store.scan(root)]
 
 
+def test_the_table_tells_how_far_a_search_is(root: Path) -> None:
+    search = root / "search" / "flat"
+    search.mkdir(parents=True)
+    (search / "history.csv").write_text("trial,epoch,macro_f1,seconds\n0,1,0.25,3.5\n1,1,0.5,4.0\n0,2,0.4,7.1\n1,2,0.9")
+    (search / "best.yaml").write_text("{}")
+    for place in (root, root.parent):
+        assert store.status_table(place).splitlines()[1].split() == ["focal", "flat", "2", "3", "0.5000", "ended"]
+
+
+def test_a_note_cut_short_by_a_kill_spoils_no_other(tmp_path: Path) -> None:
+    (tmp_path / store.QUEUE).write_text('{"run_name": "flat-00000000000a", "on": "slu')
+    store.record(tmp_path, ["flat-00000000000b"], "slurm", "12_3")
+    assert store.submitted(tmp_path)["flat-00000000000b"]["job"] == "12_3"
+
+
 def test_no_runs(tmp_path: Path) -> None:
     assert store.status_table(tmp_path).endswith("no runs yet")
     with pytest.raises(InputError, match="nowhere: cannot be read: No such file"):

@@ -19,6 +19,7 @@ from hpc import study as studies
 from hpc import tune
 from hpc.study import Study
 from leukotree.errors import InputError
+from leukotree.files import locked
 from leukotree.spec import parse
 from leukotree.train import Runtime
 
@@ -87,7 +88,7 @@ def test_a_sweep_freezes_the_best_and_leaves_nothing_behind(
         scores = [float(one["macro_f1"]) for one in history if one["trial"] == row["trial"]]
         assert (float(row["macro_f1"]), float(row["best_macro_f1"])) == (scores[-1], max(scores))
 
-    assert len(list((folder / "runs").iterdir())) == 3 * plan.folds.inner
+    assert len(list((folder / "runs").glob("*/*"))) == 3 * plan.folds.inner
     assert _ray_folders() == before
     assert not _children()
     assert "RAY_AUTH_TOKEN" not in os.environ
@@ -98,6 +99,19 @@ def test_a_sweep_freezes_the_best_and_leaves_nothing_behind(
     with pytest.raises(InputError, match=r"search\.seed was None and is 7; rename the study, or move the folder away") as caught:
         tune.sweep(_study(shards, scheduler="none", seed=7), runtime=QUIET)
     assert "\n" not in str(caught.value)
+
+    # On data that were packed anew the fold that the search did not see is another one.
+    monkeypatch.setattr(tune, "_fingerprint", lambda study: "another")
+    with pytest.raises(InputError, match=r"dataset was .* and is 'another'"):
+        tune.chosen(plan)
+
+
+def test_two_sweeps_of_a_study_do_not_meet(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = _study(shards)
+    (plan.root / "search").mkdir(parents=True)
+    with locked(plan.root / "search" / ".lock", "first"), pytest.raises(InputError, match="another sweep works on this study"):
+        tune.sweep(plan, runtime=QUIET)
 
 
 SCRIPT = """
