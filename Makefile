@@ -22,7 +22,7 @@ install: .venv/installed
 	touch $@
 
 $(SHARDS)/dataset.json: | .venv/installed
-	$(BIN)/leukotree phantom $(IMAGES) --size 96 --patients 56 --per-patient 16
+	$(BIN)/leukotree phantom $(IMAGES) --size 96 --patients 84 --per-patient 12
 	$(BIN)/leukotree pack $(IMAGES)/manifest.csv $(SHARDS) --size 64 --folds 4
 
 ## The main job on phantom images, without a cluster: search, folds, report. Run it again to continue it.
