@@ -1,0 +1,85 @@
+"""One model of a run: its schedule, the samples it learns from, the weights of its classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leukotree.data.dataset import Dataset
+from leukotree.engine import Engine, Runtime
+from leukotree.losses import class_weights
+from leukotree.model import stages
+from leukotree.spec import VARIANTS, RunSpec
+from leukotree.stage import StageTrainer, learning_rate_factor
+
+HERE = Engine(0, 1, torch.device("cpu"))
+
+
+@given(st.integers(1, 500), st.floats(0, 0.9))
+def test_the_learning_rate_rises_in_a_line_then_falls_along_a_cosine(total: int, warmup: float) -> None:
+    factors = np.array([learning_rate_factor(step, total, warmup) for step in range(total)])
+    rise = round(warmup * total)
+    np.testing.assert_allclose(factors[:rise], np.arange(1, rise + 1) / rise if rise else [])
+    assert (factors > 0).all()
+    assert factors.max() <= 1
+    assert (np.diff(factors[rise:]) < 0).all()
+    if rise < total:
+        assert factors[rise] == 1
+
+
+def test_after_the_warm_up_it_is_torchs_cosine() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    oracle = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=90)
+    for step in range(10, 100):
+        assert learning_rate_factor(step, 100, 0.1) == pytest.approx(oracle.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        oracle.step()
+
+
+@pytest.fixture
+def spec(shards: Path) -> RunSpec:
+    small = {"batch_size": 8, "epochs": 2, "lr": 1e-3}
+    return RunSpec().override(
+        {"data.shards": str(shards), "backbone.name": "test_vit", "optim": small, "engine.precision": "fp32"}
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_stage_learns_from_the_training_samples_that_reach_its_decisions(spec: RunSpec, variant: str) -> None:
+    dataset = Dataset.open(spec.data.shards)
+    rows = np.flatnonzero(dataset.index["fold"] != 0)
+    spec = spec.override({"variant": variant})
+    below = {"root": set(dataset.taxonomy.leaves), "leukemia": {"ALL", "AML", "APML", "CLL", "CML"}}
+    below |= {"acute": {"ALL", "AML", "APML"}, "chronic": {"CLL", "CML"}}
+    for stage in stages(spec.variant, dataset.taxonomy):
+        trainer = StageTrainer(spec, stage, dataset, rows, HERE, Runtime(device="cpu"))
+        leaves = set(dataset.index["leaf"].iloc[trainer.order.rows])
+        assert leaves == set().union(*(below.get(head, below["root"]) for head in stage.heads))
+        assert set(trainer.order.rows) <= set(rows)
+
+
+def test_class_weights_come_from_the_training_samples_only(spec: RunSpec) -> None:
+    dataset = Dataset.open(spec.data.shards)
+    rows = np.flatnonzero((dataset.index["fold"] != 0) & ~((dataset.index["leaf"] == "CML") & (dataset.index["fold"] > 1)))
+    [stage] = stages("multilabel", dataset.taxonomy)
+    trainer = StageTrainer(spec.override({"loss.tau": 1.0}), stage, dataset, rows, HERE, Runtime(device="cpu"))
+    counts = [int((dataset.index["leaf"].iloc[rows] == leaf).sum()) for leaf in ("CLL", "CML")]
+    assert counts[0] > counts[1]
+    chronic = list(stage.heads).index("chronic")
+    np.testing.assert_allclose(trainer.alphas[chronic].numpy(), class_weights(counts, 1.0), rtol=1e-6)
+
+
+def test_an_epoch_without_a_step_is_an_epoch(spec: RunSpec) -> None:
+    """A stage of `base` may have fewer samples than a batch: then some epochs end between two steps."""
+    dataset = Dataset.open(spec.data.shards)
+    chronic = stages("base", dataset.taxonomy)[3]
+    few = np.concatenate([np.flatnonzero(dataset.index["leaf"] == leaf)[:2] for leaf in ("CLL", "CML")])
+    trainer = StageTrainer(spec.override({"optim.epochs": 4}), chronic, dataset, few, HERE, Runtime(device="cpu"))
+    steps = [len(trainer.train_epoch(epoch, lambda step: None)) for epoch in range(4)]
+    assert steps == [1, 0, 1, 0]
+    assert trainer.total_steps == 2
