@@ -15,8 +15,6 @@ import pytest
 from hpc import store
 from leukotree.errors import InputError
 
-NOW = time.time()
-
 
 def _run(root: Path, name: str, **status: Any) -> Path:
     folder = root / name
@@ -29,10 +27,10 @@ def _run(root: Path, name: str, **status: Any) -> Path:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "runs" / "focal"
-    _run(root, "flat-000000000001", state="done", epoch=8, epochs=8, heartbeat=NOW - 9999, macro_f1=0.75)
-    _run(root, "flat-000000000002", state="running", epoch=3, epochs=8, heartbeat=NOW)
-    _run(root, "base-000000000003", state="running", epoch=4, epochs=8, heartbeat=NOW - store.STALE - 60)
-    _run(root, "base-000000000004", state="failed", epoch=1, epochs=8, heartbeat=NOW, message="loss is NaN in step 12")
+    _run(root, "flat-000000000001", state="done", epoch=8, epochs=8, heartbeat=time.time() - 9999, macro_f1=0.75)
+    _run(root, "flat-000000000002", state="running", epoch=3, epochs=8, heartbeat=time.time())
+    _run(root, "base-000000000003", state="running", epoch=4, epochs=8, heartbeat=time.time() - store.STALE - 60)
+    _run(root, "base-000000000004", state="failed", epoch=1, epochs=8, heartbeat=time.time(), message="loss is NaN in step 12")
     _run(root, "base-000000000005")
     (_run(root, "base-000000000006") / "status.json").write_text('{"state": "run')  # a write that a broken disk cut short
     _run(root, "search", state="not a run")
@@ -50,7 +48,7 @@ def test_states_of_a_study(root: Path) -> None:
 
 
 def test_all_studies_at_once(root: Path) -> None:
-    _run(root.parent / "other", "flat-00000000000a", state="done", epoch=1, epochs=1, heartbeat=NOW, macro_f1=0.5)
+    _run(root.parent / "other", "flat-00000000000a", state="done", epoch=1, epochs=1, heartbeat=time.time(), macro_f1=0.5)
     found = {(run.study, run.variant) for run in store.scan(root.parent)}
     assert found == {("focal", "flat"), ("focal", "base"), ("other", "flat")}
 
@@ -90,7 +88,7 @@ def test_no_runs(tmp_path: Path) -> None:
 
 def test_thousands_of_folders_are_read_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(300):
-        _run(tmp_path, f"flat-{number:012x}", state="done", epoch=1, epochs=1, heartbeat=NOW)
+        _run(tmp_path, f"flat-{number:012x}", state="done", epoch=1, epochs=1, heartbeat=time.time())
     reads: list[Path] = []
     inner = store.read_status
 
