@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from leukotree.engine import Runtime
 
 RESULTS = Path("results")
-RUNS = RESULTS / "runs"
 
 
 def run_phantom(arguments: Namespace) -> int:
@@ -64,6 +63,7 @@ def run_audit(arguments: Namespace) -> int:
 def run_train(arguments: Namespace) -> int:
     from hpc import launch
     from hpc.site import load as load_site
+    from hpc.study import RUNS
     from leukotree import spec, train
 
     wanted = spec.load(arguments.spec, arguments.overrides)
@@ -116,10 +116,10 @@ def run_folds(arguments: Namespace) -> int:
 def run_status(arguments: Namespace) -> int:
     from hpc import store, study
 
-    root = RUNS
+    root = study.RUNS
     if arguments.study:
         named = Path(arguments.study)
-        root = study.load(named).root if named.suffix in (".yaml", ".yml") else RUNS / arguments.study
+        root = study.load(named).root if named.suffix in (".yaml", ".yml") else study.RUNS / arguments.study
         if not root.is_dir():
             raise InputError(f"{root}: no runs yet; start with `leukotree sweep {arguments.study}`")
     print(store.status_json(root) if arguments.json else store.status_table(root))
