@@ -14,7 +14,7 @@ from hpc import store
 from hpc.site import Site
 from hpc.study import Study
 from hpc.tune import chosen
-from leukotree.errors import Preempted
+from leukotree.errors import Preempted, one_line
 from leukotree.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -45,8 +45,11 @@ class FoldsResult:
 
 def missing(study: Study) -> list[RunSpec]:
     """The runs that are neither done nor with a living job. Raises InputError where a search has not ended."""
+    return _missing(study, study.fold_specs(chosen(study)))
+
+
+def _missing(study: Study, specs: list[RunSpec]) -> list[RunSpec]:
     alive = store.queued(study.root)
-    specs = study.fold_specs(chosen(study))
     return [spec for spec in specs if not _done(study, spec) and spec.run_name not in alive]
 
 
@@ -70,7 +73,7 @@ def launch(
 
     runtime = runtime or Runtime()
     specs = study.fold_specs(chosen(study))
-    todo = missing(study)
+    todo = _missing(study, specs)
     result = FoldsResult()
     if on == "inline":
         failed = _inline(study, todo, ranks, runtime)
@@ -96,7 +99,7 @@ def _inline(study: Study, todo: list[RunSpec], ranks: int, runtime: Runtime) -> 
         except Preempted:
             raise
         except Exception as error:
-            failed[spec.run_name] = launching.one_line(error)
+            failed[spec.run_name] = one_line(error)
     return failed
 
 

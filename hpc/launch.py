@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hpc import site as sites
 from hpc import store
-from leukotree.errors import InputError, Preempted, RunFailed
+from leukotree.errors import InputError, Preempted, RunFailed, one_line
 from leukotree.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -119,11 +119,6 @@ def _cause(told: Sequence[str], error: ChildFailedError) -> Exception:
     found = RunFailed(line)
     found.add_note(stack)
     return found
-
-
-def one_line(error: object) -> str:
-    """An error's text without line breaks; its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @dataclasses.dataclass

@@ -6,7 +6,6 @@ One small read per folder, so that ten thousand folders are looked at in a secon
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc import history
 from leukotree.errors import InputError
 from leukotree.files import append_lines
 from leukotree.runfolder import read_status
@@ -162,10 +162,8 @@ def searches(root: str | Path) -> list[SearchState]:
     """The searches of a study's folder, or of all studies if `root` holds the studies' folders."""
     found = []
     for path in sorted([*Path(root).glob("search/*/history.csv"), *Path(root).glob("*/search/*/history.csv")]):
-        with open(path, newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["seconds"]]  # a line cut short by a kill has none
-        if rows:
-            best, trials = max(float(row["macro_f1"]) for row in rows), {row["trial"] for row in rows}
+        if rows := history.read(path):
+            best, trials = max(row["macro_f1"] for row in rows), {row["trial"] for row in rows}
             folder = path.parent
             ended = (folder / "best.yaml").exists()
             found.append(SearchState(folder.parents[1].name, folder.name, len(trials), len(rows), best, ended))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import time
 import warnings
@@ -16,11 +15,10 @@ from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 from tqdm import tqdm
 
+from hpc import history
 from hpc.study import Study
 from leukotree.files import append_lines
 from leukotree.train import Runtime
-
-HISTORY = ("trial", "epoch", "macro_f1", "seconds")
 
 
 def train_trial(config: dict[str, Any], study: Study, variant: str, folder: str, runtime: Runtime) -> None:
@@ -100,7 +98,7 @@ class Record(tune.Callback):
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
         """At the start of a sweep, or of its continuation: the clock goes on where it stopped."""
-        rows = read_history(self.path)
+        rows = history.read(self.path)
         self._seen = {(row["trial"], row["epoch"]) for row in rows}
         self._began = time.time() - max((row["seconds"] for row in rows), default=0.0)
         self._bar = tqdm(total=self.trials, desc=self.title, unit="trial", disable=True if self.quiet else None)
@@ -111,7 +109,7 @@ class Record(tune.Callback):
             return
         self._seen.add(key)
         row = [*key, result["macro_f1"], round(time.time() - self._began, 3)]
-        head = [] if self.path.exists() else [",".join(HISTORY)]
+        head = [] if self.path.exists() else [",".join(history.COLUMNS)]
         append_lines(self.path, [*head, ",".join(map(str, row))])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -130,16 +128,3 @@ class Record(tune.Callback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """Rows {trial, epoch, macro_f1, seconds} of a history.csv; none if it is missing, and no line that a kill cut short."""
-    if not path.exists():
-        return []
-    rows = []
-    with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            with contextlib.suppress(TypeError, ValueError):
-                numbers = [int(row["trial"]), int(row["epoch"]), float(row["macro_f1"]), float(row["seconds"])]
-                rows.append(dict(zip(HISTORY, numbers, strict=True)))
-    return rows

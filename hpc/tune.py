@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpc import history
 from hpc.study import Study
 from leukotree import files, yamlfile
 from leukotree.errors import InputError, RunFailed
@@ -126,7 +127,7 @@ def _fingerprint(study: Study) -> str:
 
 
 def _settings(study: Study) -> dict[str, Any]:
-    """The part of a study that decides its search: not the outer seeds, the variants or the ablation."""
+    """The part of a study that decides its search: not the outer seeds or the variants."""
     fields = study.model_dump(mode="json", exclude_defaults=True, include={"study", "base", "folds", "search"})
     fields["seeds"] = [study.seeds[0]]
     return fields
@@ -245,14 +246,12 @@ def _tuner(study: Study, variant: str, resources: dict[str, float], concurrency:
 
 def _rows(study: Study, variant: str, grid: ResultGrid) -> list[dict[str, Any]]:
     """The rows of trials.csv, by trial number."""
-    from hpc.trial import read_history
-
-    history = read_history(study.search_folder(variant) / "history.csv")
+    reported = history.read(study.search_folder(variant) / "history.csv")
     rows = []
     for result in _results(grid):
         config = result.config or {}
         number = config["trial"]
-        scores = {row["epoch"]: row["macro_f1"] for row in history if row["trial"] == number}
+        scores = {row["epoch"]: row["macro_f1"] for row in reported if row["trial"] == number}
         last = max(scores, default=0)
         state = "failed" if result.error else "completed" if last == study.base.optim.epochs else "stopped"
         seconds = round((result.metrics or {}).get("time_total_s", 0.0), 3)

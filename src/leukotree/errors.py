@@ -1,6 +1,11 @@
 """Errors that a person can mend: one line each, turned into an exit code by the command line."""
 
 
+def one_line(error: object) -> str:
+    """An error's text without line breaks; its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class InputError(ValueError):
     """Bad input. The message is one line: which file, key or value is wrong, and what to do. Exit code 2."""
 

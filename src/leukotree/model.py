@@ -15,7 +15,7 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from leukotree import seeds
-from leukotree.errors import InputError
+from leukotree.errors import InputError, one_line
 from leukotree.spec import BackboneSpec, RunSpec, Variant
 from leukotree.taxonomy import Taxonomy
 
@@ -105,7 +105,7 @@ def _backbone(spec: BackboneSpec, size: int) -> nn.Module:
                 raise
             return timm.create_model(spec.name, **options)
     except Exception as error:  # timm raises whatever its parts raise: assertion, runtime, key, network errors
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error)[:300]
         raise InputError(f"backbone {spec.name} at {size}x{size} with weights {spec.weights}: {reason}") from error
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from leukotree import decide, files, metrics
 from leukotree.data.dataset import Dataset
-from leukotree.errors import InputError, RunFailed
+from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.taxonomy import Taxonomy
 
 IDENTITY = ["key", "patient", "source", "fold", "leaf"]
@@ -55,7 +55,7 @@ def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray, Taxonomy]:
         logp = frame[[f"logp:{edge}" for edge in taxonomy.edges]].to_numpy(np.float32)
         return frame[IDENTITY], logp, taxonomy
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: its predictions cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"{folder}: its predictions cannot be read: {one_line(error)[:200]}") from error
 
 
 def scores(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> dict[str, float]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from leukotree import files, yamlfile
-from leukotree.errors import InputError, Preempted
+from leukotree.errors import InputError, Preempted, one_line
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -64,7 +64,7 @@ class RunFolder:
             state = "preempted"
             raise
         except Exception as error:
-            state, message = "failed", {"message": " ".join(str(error).split())[:500] or type(error).__name__}
+            state, message = "failed", {"message": one_line(error)[:500]}
             raise
         finally:
             if not self.done:

@@ -36,9 +36,9 @@ class RunResult:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def check(spec: RunSpec, ranks: int = 1) -> None:
+def check(spec: RunSpec, ranks: int = 1) -> Dataset:
     """Everything that can be known before a run is queued. Raises InputError: unknown backbone, missing shards, a fold that
-    does not exist, a batch that the ranks do not divide."""
+    does not exist, a batch that the ranks do not divide. Returns the data set."""
     batch, micro = spec.optim.batch_size, spec.engine.micro_batch
     if batch % ranks:
         raise InputError(f"optim.batch_size: {batch} images do not divide over {ranks} ranks; use a multiple of {ranks}")
@@ -50,6 +50,7 @@ def check(spec: RunSpec, ranks: int = 1) -> None:
     for name, rows in (("train on", train_rows), ("score", eval_rows)):
         if not len(rows):
             raise InputError(f"data: test_fold {spec.data.test_fold} leaves no images to {name}")
+    return dataset
 
 
 def run(spec: RunSpec, root: Path, runtime: Runtime = HERE) -> RunResult:
@@ -78,19 +79,21 @@ def lockstep(
     finished are replayed from the run folders first. With each_epoch=False runs are scored only after their last epoch,
     and "macro_f1" is left out before it.
     """
-    for spec in specs:
-        check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1)))
+    checked = [(spec, check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1)))) for spec in specs]
     with start(runtime) as engine, contextlib.ExitStack() as stack:
-        trainers = [stack.enter_context(contextlib.closing(_epochs(spec, root, engine, runtime, each_epoch))) for spec in specs]
+        runs = [_epochs(spec, dataset, root, engine, runtime, each_epoch) for spec, dataset in checked]
+        trainers = [stack.enter_context(contextlib.closing(run)) for run in runs]
         for epoch, scores in enumerate(zip(*trainers, strict=True)):
             known = [score for score in scores if score is not None]
             mean = {"macro_f1": float(np.mean(known)), "folds": known} if len(known) == len(scores) else {}
             yield {"epoch": epoch + 1, **mean}
 
 
-def _epochs(spec: RunSpec, root: Path, engine: Engine, runtime: Runtime, each_epoch: bool) -> Generator[float | None, None, None]:
+def _epochs(
+    spec: RunSpec, dataset: Dataset, root: Path, engine: Engine, runtime: Runtime, each_epoch: bool
+) -> Generator[float | None, None, None]:
     """Macro-F1 (or None where it was not measured) of each epoch of one run: those on record, then those it trains."""
-    folder, dataset = RunFolder(root, spec), Dataset.open(spec.data.shards)
+    folder = RunFolder(root, spec)
     with _held(folder, dataset, engine):
         finished = engine.gather(folder.done)[0]
         # A finished run may have lost its checkpoints on purpose; its record is complete.

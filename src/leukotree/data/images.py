@@ -9,6 +9,8 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from leukotree.errors import one_line
+
 MAX_PIXELS = 90_000_000
 """A larger image is refused unread: it would take over 250 MB per worker, or is a decompression bomb."""
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")  # none that runs another program, as EPS would
@@ -80,5 +82,4 @@ def _from_other(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _one_line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return one_line(error.strerror if isinstance(error, OSError) and error.strerror else error)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from leukotree.errors import InputError
+from leukotree.errors import InputError, one_line
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def samples(shard: Path) -> Iterator[Sample]:
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{shard}: damaged: {' '.join(str(error).split())}; copy or pack the folder again") from error
+        raise InputError(f"{shard}: damaged: {one_line(error)}; copy or pack the folder again") from error
 
 
 def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -12,13 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from leukotree import seeds
-from leukotree.data import augment
+from leukotree.data import augment, images
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
 
@@ -79,27 +78,29 @@ class _Decoder(TorchDataset):
         """(b, size, size, 3) uint8; or what is wrong: an error that leaves a worker becomes a page of traceback."""
         rows = self.batches[position]
         size = self.dataset.size
-        images = np.empty((len(rows), size, size, 3), dtype=np.uint8)
+        pixels = np.empty((len(rows), size, size, 3), dtype=np.uint8)
         try:
             for place, row in enumerate(rows):
-                images[place] = decode(self.dataset, int(row))
+                pixels[place] = decode(self.dataset, int(row))
         except InputError as error:
             return str(error)
-        return torch.from_numpy(images)
+        return torch.from_numpy(pixels)
 
 
 def decode(dataset: Dataset, row: int) -> np.ndarray:
     """(size, size, 3) uint8 RGB of one sample. Raises InputError naming its key if the bytes are no JPEG of that size."""
-    data = dataset.read(row)
-    where = f"{dataset.folder}: sample {dataset.index['key'].iloc[row]}"
     try:
-        image = simplejpeg.decode_jpeg(data, colorspace="RGB")
-    except ValueError as error:
-        raise InputError(f"{where} does not decode: {error}; pack the folder again") from error
+        image = images.decode(dataset.read(row))
+    except images.BrokenImage as error:
+        raise InputError(f"{_named(dataset, row)} does not decode: {error}; pack the folder again") from error
     if image.shape != (dataset.size, dataset.size, 3):
         found = f"{image.shape[1]}x{image.shape[0]}"
-        raise InputError(f"{where} is {found}, not {dataset.size}x{dataset.size}; pack the folder again")
+        raise InputError(f"{_named(dataset, row)} is {found}, not {dataset.size}x{dataset.size}; pack the folder again")
     return image
+
+
+def _named(dataset: Dataset, row: int) -> str:
+    return f"{dataset.folder}: sample {dataset.index['key'].iloc[row]}"
 
 
 def _load(dataset: Dataset, batches: Sequence[np.ndarray], workers: int, pin: bool) -> Iterator[torch.Tensor]:
@@ -107,10 +108,10 @@ def _load(dataset: Dataset, batches: Sequence[np.ndarray], workers: int, pin: bo
     loader = DataLoader(
         _Decoder(dataset, batches), batch_size=None, num_workers=workers if len(batches) > 1 else 0, pin_memory=pin
     )
-    for images in loader:
-        if isinstance(images, str):
-            raise InputError(images)
-        yield images.permute(0, 3, 1, 2)
+    for pixels in loader:
+        if isinstance(pixels, str):
+            raise InputError(pixels)
+        yield pixels.permute(0, 3, 1, 2)
 
 
 def train_batches(
@@ -136,9 +137,9 @@ def train_batches(
     micro = micro or share
     plan = [order.batch(step) for step in steps]
     cuts = [slice(start, start + micro) for start in range(rank * share, (rank + 1) * share, micro)]
-    images = _load(dataset, [rows[cut] for rows, _ in plan for cut in cuts], workers, pin)
+    loaded = _load(dataset, [rows[cut] for rows, _ in plan for cut in cuts], workers, pin)
     for rows, numbers in plan:
-        yield rows, [Batch(next(images), rows[cut], torch.from_numpy(numbers[cut])) for cut in cuts]
+        yield rows, [Batch(next(loaded), rows[cut], torch.from_numpy(numbers[cut])) for cut in cuts]
 
 
 def eval_batches(
@@ -147,5 +148,5 @@ def eval_batches(
     """Every row exactly once over all ranks, without padding; a rank may have none."""
     mine = rows[rank::world]
     batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-    for part, images in zip(batches, _load(dataset, batches, workers, pin), strict=True):
-        yield Batch(images, part)
+    for part, pixels in zip(batches, _load(dataset, batches, workers, pin), strict=True):
+        yield Batch(pixels, part)

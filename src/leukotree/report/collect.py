@@ -14,7 +14,7 @@ import pandas as pd
 
 from leukotree import decide, predictions, runfolder, yamlfile
 from leukotree import spec as specs
-from leukotree.errors import InputError
+from leukotree.errors import InputError, one_line
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -221,7 +221,7 @@ def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path, dtype={"trial": str})
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path}: cannot be read: {one_line(error)}") from error
     if absent := [column for column in columns if column not in frame]:
         raise InputError(f"{path}: no column {absent[0]!r}; run the sweep again")
     return frame
@@ -231,7 +231,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path}: cannot be read as JSON: {one_line(error)}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object")
     return value

@@ -1,0 +1,23 @@
+"""history.csv of a search: the score of every trial after every epoch. Read without Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from pathlib import Path
+from typing import Any
+
+COLUMNS = ("trial", "epoch", "macro_f1", "seconds")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Rows {trial, epoch, macro_f1, seconds} of a history.csv; none if it is missing, and no line that a kill cut short."""
+    if not path.exists():
+        return []
+    rows = []
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            with contextlib.suppress(TypeError, ValueError):
+                numbers = [int(row["trial"]), int(row["epoch"]), float(row["macro_f1"]), float(row["seconds"])]
+                rows.append(dict(zip(COLUMNS, numbers, strict=True)))
+    return rows
