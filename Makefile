@@ -9,7 +9,9 @@ STUDY ?= sweeps/phantom.yaml
 IMAGES := data/phantom-images
 SHARDS := data/phantom
 
-.PHONY: install sweep test lint slurm-up slurm-down clean
+BENCHES := loader step ranks checkpoint start pack trial sweep
+
+.PHONY: install sweep test lint bench slurm-up slurm-down clean
 
 install: .venv/installed
 
@@ -37,6 +39,11 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+## Every claim of speed, each as a ratio of two things measured in one run (about an hour); results/bench/ keeps the table.
+bench: .venv/installed
+	set -e; for script in $(BENCHES); do $(BIN)/python tests/bench/$$script.py; done
+	$(BIN)/python tests/bench/table.py
 
 ## A real SLURM with two hosts on this machine, for trying the batch scripts (root only).
 slurm-up: .venv/installed

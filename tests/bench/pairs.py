@@ -1,0 +1,118 @@
+"""Speed as a ratio: two things measured in turn in one run, A B A B ..., the ratio taken pair by pair.
+
+A machine's speed drifts; a pair shares its minute, so its ratio holds where a single time does not. Every script of this
+folder prints a line per comparison and keeps it in results/bench/<script>.json; table.py joins those files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import operator
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results" / "bench"
+PAIRS = 5
+_COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+
+Measure = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out of the pairs of one question."""
+
+    question: str
+    ours: str
+    other: str
+    unit: str
+    goals: dict[str, str]
+    """Of "ratio" (ours / other), "ours" or "other": a bound such as ">= 0.97"."""
+    a: list[float]
+    b: list[float]
+    ratios: list[float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ratios", [a / b for a, b in zip(self.a, self.b, strict=True)])
+
+    @property
+    def medians(self) -> dict[str, float]:
+        return {name: statistics.median(values) for name, values in (("ratio", self.ratios), ("ours", self.a), ("other", self.b))}
+
+    @property
+    def missed(self) -> list[str]:
+        """The goals that the medians do not reach."""
+        return [f"{name} {goal}" for name, goal in self.goals.items() if not reached(self.medians[name], goal)]
+
+    def line(self) -> str:
+        m, low, high = self.medians, min(self.ratios), max(self.ratios)
+        goals = "; ".join(f"{name} {goal}" for name, goal in self.goals.items())
+        verdict = f"missed {'; '.join(self.missed)}" if self.missed else f"met {goals}" if goals else "no goal"
+        return (
+            f"{self.question}: {self.ours} {m['ours']:.4g} {self.unit}, {self.other} {m['other']:.4g} {self.unit}, "
+            f"ratio {m['ratio']:.3g} ({low:.3g} to {high:.3g}, {len(self.ratios)} pairs): {verdict}"
+        )
+
+
+def reached(value: float, goal: str) -> bool:
+    """Whether a value satisfies a bound such as ">= 0.97"."""
+    sign, bound = goal.split()
+    return bool(_COMPARISONS[sign](value, float(bound)))
+
+
+def compare(
+    question: str, ours: tuple[str, Measure], other: tuple[str, Measure], *, unit: str, goals: dict[str, str], pairs: int = PAIRS,
+    warmup: bool = True,
+) -> Comparison:  # fmt: skip
+    """Measure both in turn, `pairs` times, after one uncounted turn of each (unless `warmup` is False), and print the line."""
+    (our_name, measure_ours), (other_name, measure_other) = ours, other
+    if warmup:
+        measure_ours(), measure_other()
+    a, b = [], []
+    for pair in range(pairs):
+        first, second = (measure_ours, measure_other) if pair % 2 == 0 else (measure_other, measure_ours)
+        one, two = first(), second()
+        a.append(one if pair % 2 == 0 else two)
+        b.append(two if pair % 2 == 0 else one)
+    found = Comparison(question, our_name, other_name, unit, goals, a, b)
+    print(found.line(), flush=True)
+    return found
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """The options that all scripts share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="pairs per comparison (default %(default)s)")
+    parser.add_argument("--no-save", action="store_true", help="print only, leave results/bench alone")
+    return parser.parse_args()
+
+
+def save(script: str, comparisons: list[Comparison]) -> None:
+    """Keep the comparisons of a script, with the machine and the commit they were measured on."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    found = {"measured": datetime.date.today().isoformat(), "commit": _commit(), "machine": machine()}
+    found |= {"comparisons": [asdict(comparison) for comparison in comparisons]}  # type: ignore[dict-item]
+    (RESULTS / f"{script}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def machine() -> str:
+    """Cores and processor model."""
+    text = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
+    names = {re.sub(r"\s+", " ", name) for name in re.findall(r"model name\s*: (.*)", text)}
+    known = ", ".join(sorted(names)) or platform.processor() or platform.machine()
+    return f"{len(os.sched_getaffinity(0))} cores, {known}"
+
+
+def _commit() -> str:
+    answer = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return answer.stdout.strip()
