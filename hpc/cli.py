@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         "data/phantom-images/manifest.csv data/phantom --size 64 --folds 4 && bash slurm/sweep.sh sweeps/phantom.yaml",
     )
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
-    for define in (_phantom, _import, _pack, _audit, _train, _sweep, _folds, _status, _report):
+    for define in (_phantom, _import, _pack, _audit, _train, _sweep, _folds, _status, _report, _bench):
         define(verbs)
     return top
 
@@ -145,10 +145,20 @@ def _train(verbs: Verbs) -> None:
 
 def _sweep(verbs: Verbs) -> None:
     verb = _verb(
-        verbs, "sweep", "search each variant's hyperparameters; again continues the search", "leukotree sweep sweeps/phantom.yaml"
-    )
+        verbs, "sweep", "search each variant's hyperparameters; again continues the search",
+        "leukotree sweep sweeps/phantom.yaml --gpus-per-trial 0.25",
+    )  # fmt: skip
     _study(verb)
     verb.add_argument("--ray-address", metavar="ADDR", help="a running Ray cluster (auto); without it one is started here")
+    verb.add_argument(
+        "--gpus-per-trial", type=_share, metavar="X",
+        help="GPUs of a trial: 0.25 lets four small trials share one (default: 1, or 0 without GPUs)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--cpus-per-trial", type=_positive, metavar="N",
+        help="cores of a trial (default: its GPU's share of the node's, or 1 without GPUs)",
+    )  # fmt: skip
+    verb.add_argument("--concurrency", type=_positive, metavar="N", help="trials at once (default: what fits)")
     verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
     _runtime(verb)
 
@@ -181,6 +191,23 @@ def _report(verbs: Verbs) -> None:
     verb.add_argument("--out", metavar="DIR", help="folder to write (default: results/STUDY)")
 
 
+def _bench(verbs: Verbs) -> None:
+    verb = _verb(
+        verbs, "bench", "measure loader, step, all-reduce, checkpoint and trial beside their limits, and say what to change",
+        "leukotree bench run.yaml optim.batch_size=256 --ranks 4",
+    )  # fmt: skip
+    verb.add_argument("spec", metavar="SPEC", nargs="?", help="a RunSpec in YAML (default: a small model on phantoms drawn now)")
+    verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. backbone.name=vit_small_patch16_384")
+    verb.add_argument("--only", metavar="PART,...", help="some of: loader, step, all-reduce, checkpoint, trial (default: all)")
+    verb.add_argument(
+        "--seconds", type=_amount, default=3.0, metavar="S", help="of each measurement, about (default %(default)g)"
+    )
+    verb.add_argument("--size", type=_positive, default=96, help="pixels of the phantoms (default %(default)s)")
+    verb.add_argument("--ranks", type=_positive, default=1, help="processes, one per GPU (default %(default)s)")
+    verb.add_argument("--json", action="store_true", help="as JSON")
+    _runtime(verb)
+
+
 def _count(text: str) -> int:
     """0, 1, 2, ... (for argparse)."""
     if not text.isdecimal():
@@ -193,6 +220,24 @@ def _positive(text: str) -> int:
     if _count(text) == 0:
         raise argparse.ArgumentTypeError("expected a whole number above 0")
     return int(text)
+
+
+def _amount(text: str) -> float:
+    """A number above 0 (for argparse)."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, not {text!r}")
+    return value
+
+
+def _share(text: str) -> float:
+    """A number above 0, at most 1 (for argparse)."""
+    if _amount(text) > 1:
+        raise argparse.ArgumentTypeError(f"expected a share of one GPU, at most 1, not {text!r}")
+    return float(text)
 
 
 def _name(text: str) -> str:
@@ -219,8 +264,13 @@ def _where(verb: Parser, default: str) -> None:
 def _runtime(verb: Parser) -> None:
     verb.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default %(default)s)")
     verb.add_argument(
-        "--workers", type=_count, default=0, help="decoding processes per rank; never changes the bits (default %(default)s)"
+        "--workers", type=_count, help="decoding threads per rank; never changes the bits (default: the cores that do not train)"
     )
+    verb.add_argument(
+        "--cache", metavar="DIR", help="keep decoded images in DIR, a node's own disk or memory, for all epochs, ranks and "
+        "trials; '$NAME' is looked up on the node; never changes the bits (default: $LEUKOTREE_CACHE, else decode each time)",
+    )  # fmt: skip
+    verb.add_argument("--cache-gb", type=_amount, default=8.0, metavar="GB", help="most that it takes (default %(default)g)")
     verb.add_argument("--threads", type=_positive, help="torch threads per rank on the CPU (default: torch's choice)")
 
 

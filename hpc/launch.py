@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import multiprocessing
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hpc import site as sites
 from hpc import store
@@ -30,6 +34,8 @@ POLL = {"inline": 0.0, "local": 0.5, "slurm": 10.0}
 """Seconds between two looks at what the jobs do."""
 RESTARTS = 20
 """How often a job may meet its time limit and be queued again."""
+IMPORTS = ("leukotree.train", "hpc.launch", "torch.distributed.launcher.api")
+"""What a rank needs before its first step."""
 WEEK = 7 * 24 * 60
 """Time limit of a local job in minutes; submitit needs one."""
 
@@ -48,6 +54,8 @@ def run_spec(
     `inline` runs in this process, or with several ranks in so many processes of this machine; `local` and `slurm` run it
     in a job of submitit, with one task per rank.
     """
+    if on == "inline":
+        prepare_ranks(ranks)
     from leukotree import train
 
     runtime = runtime or train.Runtime()
@@ -62,11 +70,24 @@ def run_spec(
         return train.run(spec, root, runtime)  # finished: reads its scores
     if ranks == 1:
         return train.run(spec, root, runtime)
-    return _local_ranks(spec, root, ranks, runtime)
+    result: RunResult = in_ranks(train.run, spec, root, runtime=runtime, ranks=ranks)
+    return result
 
 
-def _local_ranks(spec: RunSpec, root: Path, ranks: int, runtime: Runtime) -> RunResult:
-    """torchrun's elastic launcher, on this machine only."""
+def prepare_ranks(ranks: int) -> None:
+    """Start the server that local ranks are forked from; it imports what they need while this process imports and checks.
+
+    It only imports: a process that has started CUDA, or threads, must not be forked. It ends with this process.
+    """
+    if ranks > 1:
+        multiprocessing.set_forkserver_preload(list(IMPORTS))
+        forkserver.ensure_running()
+
+
+def in_ranks(function: Callable[..., Any], *arguments: Any, runtime: Runtime, ranks: int) -> Any:
+    """`function(*arguments, runtime)` in so many processes of this machine, by torchrun's elastic launcher; what the main rank
+    returns. Each gets its share of the cores if `runtime` names no threads. Raises what ended a rank, as `_cause` says, or
+    Preempted."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -76,17 +97,18 @@ def _local_ranks(spec: RunSpec, root: Path, ranks: int, runtime: Runtime) -> Run
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=ranks,
-        run_id=spec.run_name,
+        run_id=function.__name__,
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
         max_restarts=0,
+        start_method="forkserver",
         shutdown_timeout=5,  # a rank that waits for a failed one in a collective does not hear SIGTERM
     )
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it would print what we raise
     with tempfile.TemporaryDirectory() as told:
         try:
-            results = elastic_launch(config, _rank)(spec, root, runtime, told)
+            results = elastic_launch(config, _rank)(told, function, *arguments, runtime)
         except ChildFailedError as error:
             raise _cause([path.read_text() for path in sorted(Path(told).iterdir())], error) from None
     result = results[0]
@@ -95,16 +117,23 @@ def _local_ranks(spec: RunSpec, root: Path, ranks: int, runtime: Runtime) -> Run
     return result
 
 
-def _rank(spec: RunSpec, root: Path, runtime: Runtime, told: str) -> RunResult | Preempted:
-    from leukotree import train
-
+def _rank(told: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
     try:
-        return train.run(spec, root, runtime)
+        return function(*arguments)
     except Preempted as preempted:  # no failure: every rank has saved and leaves
         return preempted
     except Exception as error:
         Path(told, os.environ["RANK"]).write_text(f"{type(error).__name__}: {one_line(error)}\n{traceback.format_exc()}")
         raise
+
+
+def _end_with_launcher() -> None:
+    """A launcher that is killed says nothing, and the server that a rank was forked from lives as long as the ranks do."""
+    launcher = multiprocessing.parent_process()
+    assert launcher is not None
+    launcher.join()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _cause(told: Sequence[str], error: ChildFailedError) -> Exception:

@@ -187,7 +187,7 @@ def status_table(root: str | Path) -> str:
         cells = [
             [s.study, s.variant, str(s.trials), str(s.epochs), f"{s.best:.4f}", "ended" if s.ended else "open"] for s in sought
         ]
-        lines += [*_align([heads, *cells]), *([""] if runs else [])]
+        lines += [*align([heads, *cells]), *([""] if runs else [])]
     return "\n".join(lines + _runs_table(runs))
 
 
@@ -204,11 +204,11 @@ def _runs_table(runs: list[RunState]) -> list[str]:
         scores = [run.macro_f1 for run in group if run.macro_f1 is not None]
         mean = f"{sum(scores) / len(scores):.4f}" if scores else "-"
         rows.append([*key, *(str(counts[key][state]) for state in states), mean])
-    lines = _align(rows)
+    lines = align(rows)
     if waiting := [run for run in runs if run.state != "done"]:
         heads = ["study", "run", "state", "epoch", "heartbeat", "message"]
         cells = [[r.study, r.run_name, r.state, f"{r.epoch}/{r.epochs}", _ago(r.age), r.message] for r in waiting]
-        lines += ["", *_align([heads, *cells])]
+        lines += ["", *align([heads, *cells])]
     return lines
 
 
@@ -221,6 +221,6 @@ def _ago(age: float | None) -> str:
     return f"{age:.0f} s ago"
 
 
-def _align(rows: list[list[str]]) -> list[str]:
+def align(rows: list[list[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,116 +1,113 @@
-"""What Ray Tune runs and keeps: the function of one trial, the searcher, and the record of every epoch."""
+"""What Ray Tune runs and keeps: the process that trains trials, and the record of every epoch."""
 
 from __future__ import annotations
 
-import contextlib
+import gc
 import os
 import time
-import warnings
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+import torch
 from ray import tune
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.result import DONE
 from tqdm import tqdm
 
 from hpc import history
 from hpc.study import Study
+from leukotree import train
+from leukotree.errors import RunFailed, one_line
 from leukotree.files import append_lines
 from leukotree.train import Runtime
 
+FAILED = "failed"
+"""Key of a result: why the trial diverged, in one line."""
 
-def train_trial(config: dict[str, Any], study: Study, variant: str, folder: str, runtime: Runtime) -> None:
-    """One trial: its inner folds in lockstep, their mean reported after each epoch.
 
-    `folder` is the (absolute) current folder of the sweep: shards and run folders are named relative to it. A trial that
-    is started again finds its run folders, replays what they hold and continues.
+class Slot(tune.Trainable):
+    """A process that trains one trial after another: Ray resets it in between, so that only its first trial pays for imports,
+    for opening the data and the like.
+
+    A step is one epoch of the trial's inner folds in lockstep, and reports their mean. A trial that is started again finds
+    its run folders, replays what they hold and continues.
     """
-    from leukotree import train
 
-    os.chdir(folder)
-    specs = study.trial_specs(variant, config["chosen"])
-    # Where the scheduler stops the trial, Ray ends this thread inside report(); closing lets the runs note it at once.
-    # A folder for each trial: two that draw the same values would otherwise share, and lock, their runs.
-    runs = study.search_folder(variant) / "runs" / f"{config['trial']:05d}"
-    with contextlib.closing(train.lockstep(specs, runs, runtime)) as epochs:
-        for row in epochs:
-            tune.report({"epoch": row["epoch"], "macro_f1": row["macro_f1"]})
+    _rows: Generator[dict[str, Any], None, None] | None = None
+
+    # with_parameters gives what is not the trial's own
+    def setup(self, config: dict[str, Any], study: Study, folder: str, runtime: Runtime) -> None:  # type: ignore[override]
+        """`folder` is the (absolute) current folder of the sweep: shards and run folders are named relative to it."""
+        os.chdir(folder)
+        self._study, self._runtime = study, runtime
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Leave the trial, which has ended or was stopped, and take the next. What the next one does, its steps do."""
+        self.cleanup()
+        self._rows = self._train(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        assert self._rows is not None
+        try:
+            row = next(self._rows)
+        except RunFailed as error:  # the trial diverged, which is its result and no reason to give up the process
+            return {FAILED: one_line(error), DONE: True}
+        return {"epoch": row["epoch"], "macro_f1": row["macro_f1"], DONE: row["epoch"] == self._study.base.optim.epochs}
+
+    def cleanup(self) -> None:
+        """Let the runs of a stopped trial note that they were, and give back the memory of a GPU that others use, too."""
+        if self._rows is None:
+            return
+        self._rows.close()
+        self._rows = None
+        if torch.cuda.is_initialized():
+            gc.collect()
+            torch.cuda.empty_cache()
+
+    def _train(self, config: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
+        variant, number = config["variant"], config["trial"]
+        specs = self._study.trial_specs(variant, config["chosen"])
+        # A folder for each trial: two that draw the same values would otherwise share, and lock, their runs.
+        runs = self._study.search_folder(variant) / "runs" / f"{number:05d}"
+        yield from train.lockstep(specs, runs, self._runtime)
 
 
 def folder_name(trial: Any) -> str:
     """Name of a trial's folder in Ray's experiment; Ray's own has every value in it, and grows too long for a path."""
-    return f"{trial.config['trial']:05d}"
-
-
-class Searcher(OptunaSearch):
-    """Ray's OptunaSearch with two differences: a trial knows its number, and one that the scheduler stopped is "pruned"
-    for the sampler. (Ray calls it complete, so that its score after three epochs would count as one after all.)"""
-
-    def __init__(self, space: dict[str, Any], sampler: BaseSampler, metric: str, epochs: int) -> None:
-        super().__init__(space=space, sampler=sampler, metric=metric, mode="max")
-        self._epochs = epochs
-
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        chosen = super().suggest(trial_id)
-        return {"trial": self._ot_trials[trial_id].number, "chosen": chosen}
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        with warnings.catch_warnings():  # a trial that was started again replays epochs that the sampler knows
-            warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
-            super().on_trial_result(trial_id, result)
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        stopped = result is not None and result.get("epoch", 0) < self._epochs
-        super().on_trial_complete(trial_id, None if stopped else result, error)
-
-
-def searcher(study: Study) -> Searcher:
-    """The searcher of a study, seeded: every variant draws the same first trials."""
-    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search = study.search
-    space: dict[str, BaseDistribution] = {}
-    for key, axis in search.space.items():
-        if axis.choice is not None:
-            space[key] = CategoricalDistribution(axis.choice)
-        else:
-            low, high = axis.bounds
-            space[key] = FloatDistribution(low, high, log=axis.loguniform is not None)
-    sampler = (
-        RandomSampler(seed=search.seed)
-        if search.algorithm == "random"
-        else TPESampler(seed=search.seed, n_startup_trials=search.startup_trials)
-    )
-    return Searcher(space, sampler, search.metric, study.base.optim.epochs)
+    return f"{trial.config['variant']}-{trial.config['trial']:05d}"
 
 
 class Record(tune.Callback):
-    """Appends every reported epoch to history.csv as it comes, and shows a bar of finished trials."""
+    """Appends every reported epoch to the history.csv of its variant as it comes, and shows a bar of finished trials."""
 
-    def __init__(self, path: Path, trials: int, title: str, quiet: bool) -> None:
-        self.path, self.trials, self.title, self.quiet = path, trials, title, quiet
+    def __init__(self, paths: Mapping[str, Path], trials: int, title: str, quiet: bool) -> None:
+        """`paths`: variant -> its history.csv; `trials`: of each variant."""
+        self.paths, self.trials, self.title, self.quiet = dict(paths), trials, title, quiet
         self._bar: tqdm[Any] | None = None
         self._began = 0.0
-        self._seen: set[tuple[int, int]] = set()
+        self._seen: set[tuple[str, int, int]] = set()
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
         """At the start of a sweep, or of its continuation: the clock goes on where it stopped."""
-        rows = history.read(self.path)
-        self._seen = {(row["trial"], row["epoch"]) for row in rows}
-        self._began = time.time() - max((row["seconds"] for row in rows), default=0.0)
-        self._bar = tqdm(total=self.trials, desc=self.title, unit="trial", disable=True if self.quiet else None)
+        rows = [(variant, row) for variant, path in self.paths.items() for row in history.read(path)]
+        self._seen = {(variant, row["trial"], row["epoch"]) for variant, row in rows}
+        self._began = time.time() - max((row["seconds"] for _, row in rows), default=0.0)
+        total = self.trials * len(self.paths)
+        self._bar = tqdm(total=total, desc=self.title, unit="trial", disable=True if self.quiet else None)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
-        key = (trial.config["trial"], result["epoch"])
-        if key in self._seen:  # replayed by a trial that was started again
+        if FAILED in result:
             return
-        self._seen.add(key)
-        row = [*key, result["macro_f1"], round(time.time() - self._began, 3)]
-        head = [] if self.path.exists() else [",".join(history.COLUMNS)]
-        append_lines(self.path, [*head, ",".join(map(str, row))])
+        variant, number, epoch = trial.config["variant"], trial.config["trial"], result["epoch"]
+        if (variant, number, epoch) in self._seen:  # replayed by a trial that was started again
+            return
+        self._seen.add((variant, number, epoch))
+        row = [number, epoch, result["macro_f1"], round(time.time() - self._began, 3)]
+        path = self.paths[variant]
+        head = [] if path.exists() else [",".join(history.COLUMNS)]
+        append_lines(path, [*head, ",".join(map(str, row))])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._advance(trials)
@@ -120,8 +117,11 @@ class Record(tune.Callback):
 
     def _advance(self, trials: list[Any]) -> None:
         if self._bar is not None:
-            scores = [trial.last_result["macro_f1"] for trial in trials if "macro_f1" in (trial.last_result or {})]
-            self._bar.set_postfix_str(f"best {max(scores):.4f}" if scores else "")
+            best: dict[str, float] = {}
+            for trial in trials:
+                if (score := (trial.last_result or {}).get("macro_f1")) is not None:
+                    best[trial.config["variant"]] = max(score, best.get(trial.config["variant"], score))
+            self._bar.set_postfix_str("  ".join(f"{variant} {score:.4f}" for variant, score in best.items()))
             self._bar.update(sum(trial.is_finished() for trial in trials) - self._bar.n)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:

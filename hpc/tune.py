@@ -1,78 +1,68 @@
-"""The search: one Ray Tune experiment per variant, all with the same space, seed and number of trials."""
+"""The search: a Ray Tune experiment that searches each variant by itself, with the same space, seed and number of trials."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
-import functools
 import io
-import logging
-import os
-import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc import history
+from hpc import cluster, history
 from hpc.study import Study
 from leukotree import files, yamlfile
 from leukotree.errors import InputError, RunFailed
 from leukotree.spec import parse
 
 if TYPE_CHECKING:
-    from ray.tune import Result, ResultGrid, Tuner
+    from ray.tune import Result, Tuner
 
     from leukotree.train import Runtime
 
 DATA = "dataset"
 """Key of search.yaml for the fingerprint of the data that were searched on."""
 TRIALS = ("trial", "state", "epochs", "macro_f1", "best_macro_f1", "seconds")
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new output announces each experiment whatever its verbosity
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own record has what the report needs
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would end the sweep as if it were complete
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they stand in trials.csv and in the run folders
-}
 
 
 def sweep(
     study: Study,
     *,
     address: str | None = None,
-    cpus_per_trial: int = 1,
+    cpus_per_trial: int | None = None,
     gpus_per_trial: float | None = None,
     concurrency: int | None = None,
     runtime: Runtime | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Search every variant and freeze the chosen values. Returns variant -> the content of its best.yaml.
 
-    `address` joins a Ray cluster ("auto" finds it), None starts one on this machine for the time of the sweep. A trial
-    takes `cpus_per_trial` cores and `gpus_per_trial` GPUs (None: one if there are any); at most `concurrency` run at once
+    `address` joins a Ray cluster ("auto" finds it), None starts one on this machine for the time of the sweep; there all
+    trials share a decoded cache. A trial takes `gpus_per_trial` GPUs (None: one if there are any, 0.25: four trials share
+    one) and `cpus_per_trial` cores (None: its GPUs' share of a node's, one without GPUs); at most `concurrency` run at once
     (None: what fits). Finished variants are not searched again, an interrupted one continues with its searcher's memory.
     With several trials at once, what the searcher knows when it proposes the next one depends on their speed.
-    Raises InputError for a study without trials or one that differs from what was searched before, RunFailed if no
-    trial came to its end.
+    Raises InputError for a study without trials, one that differs from what was searched before, or trials that no node
+    can carry, RunFailed if no trial came to its end.
     """
-    from leukotree.train import Runtime
+    from leukotree.engine import MOST_WORKERS, Runtime
 
     study.require_search()
     runtime = runtime or Runtime()
-    runtime = dataclasses.replace(runtime, threads=runtime.threads or cpus_per_trial)
     folder = study.root / "search"
     folder.mkdir(parents=True, exist_ok=True)
     with files.locked(folder / ".lock", f"{folder}: another sweep works on this study; wait for it, or end it"):
         open_variants = [variant for variant in study.variants if not _finished(study, variant)]
         if not open_variants:
             return _best(study)
-        with _ray(address) as resources:
-            gpus = min(1.0, resources.get("GPU", 0.0)) if gpus_per_trial is None else gpus_per_trial
-            for variant in open_variants:
-                _search(study, variant, {"cpu": cpus_per_trial, "gpu": gpus}, concurrency, runtime)
+        with cluster.connect(address) as private:
+            gpus = 0.0 if runtime.device == "cpu" else gpus_per_trial
+            slots = cluster.slots(cluster.nodes(), cpus_per_trial, gpus, concurrency)
+            cache = runtime.cache or (private / "decoded" if address is None else None)
+            threads = runtime.threads or slots.cpus
+            workers = min(MOST_WORKERS, max(1, slots.cpus - 1)) if runtime.workers is None else runtime.workers
+            runtime = dataclasses.replace(runtime, cache=cache, threads=threads, workers=workers)
+            _search(study, open_variants, slots, runtime)
     return _best(study)
 
 
@@ -140,128 +130,107 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-@contextlib.contextmanager
-def _ray(address: str | None) -> Iterator[dict[str, float]]:
-    """A connection to Ray, with the resources that it has. A Ray of our own lives in a private folder, asks for a token
-    (its ports are open to every user of this machine) and is gone at the end."""
-    settings = dict(_ENVIRONMENT)
-    if address is None:
-        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
-    import ray
-
-    private = Path(tempfile.mkdtemp(prefix="ray", dir=_short_folder()))
-    own: dict[str, Any] = {
-        "num_cpus": len(os.sched_getaffinity(0)),
-        "include_dashboard": False,
-        "object_store_memory": 100 * 2**20,  # trials hand over numbers only
-        "_temp_dir": str(private / "t"),
-    }
-    try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
-        yield ray.cluster_resources()
-    finally:
-        ray.shutdown()
-        shutil.rmtree(private, ignore_errors=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def _search(study: Study, variants: Sequence[str], slots: cluster.Slots, runtime: Runtime) -> None:
+    """One experiment for all these variants: their trials follow each other in the same processes."""
+    tuner = _tuner(study, variants, slots, runtime)
+    settings = yamlfile.dump({**_settings(study), DATA: _fingerprint(study)})
+    for variant in variants:
+        files.write_atomic(study.search_folder(variant) / "search.yaml", settings)
+    grid = tuner.fit()
+    if grid.num_terminated + grid.num_errors < study.search.trials * len(variants):
+        raise RunFailed(f"{study.root / 'search'}: the search was interrupted; run it again to continue it")
+    results = [grid[index] for index in range(len(grid))]
+    without = [
+        reason
+        for variant in variants
+        if (reason := _freeze(study, variant, [result for result in results if (result.config or {})["variant"] == variant]))
+    ]
+    if without:
+        raise RunFailed(without[0])
 
 
-@functools.cache
-def _token() -> str:
-    """A secret of this process. One for all its sweeps, since Ray reads it only once."""
-    return secrets.token_hex(32)
-
-
-def _short_folder() -> str:
-    """The temporary folder, or /tmp where it is too deep: Ray's socket paths below it may not pass 107 bytes."""
-    usual = tempfile.gettempdir()
-    return usual if len(usual) <= 24 else "/tmp"  # noqa: S108 - mkdtemp makes a private folder in it
-
-
-def _search(study: Study, variant: str, resources: dict[str, float], concurrency: int | None, runtime: Runtime) -> None:
+def _freeze(study: Study, variant: str, results: list[Result]) -> str | None:
+    """Write trials.csv and best.yaml of a search that has ended; without the latter, why no trial came to its end."""
     folder = study.search_folder(variant)
-    files.write_atomic(folder / "search.yaml", yamlfile.dump({**_settings(study), DATA: _fingerprint(study)}))
-    grid = _tuner(study, variant, resources, concurrency, runtime).fit()
-    if grid.num_terminated + grid.num_errors < study.search.trials:
-        raise RunFailed(f"{folder}: the search was interrupted; run it again to continue it")
-    rows = _rows(study, variant, grid)
+    rows = _rows(study, variant, results)
     files.write_atomic(folder / "trials.csv", _csv(rows))
     complete = [row for row in rows if row["state"] == "completed"]
     if not complete:
-        reasons = [str(result.error).strip().splitlines()[-1] for result in _results(grid) if result.error]
-        raise RunFailed(f"{folder}: no trial came to its end; the first error: {reasons[0] if reasons else 'none'}")
+        first = next(filter(None, map(_failure, results)), "none")
+        return f"{folder}: no trial came to its end; the first error: {first}"
     best = max(complete, key=lambda row: (row["macro_f1"], -row["trial"]))
     frozen = {
         "study": study.study, "variant": variant, "metric": study.search.metric, "value": best["macro_f1"],
         "trial": best["trial"], "trials": len(rows), "chosen": {key: best[key] for key in study.search.space},
     }  # fmt: skip
     files.write_atomic(folder / "best.yaml", yamlfile.dump(frozen))
+    return None
 
 
-def _tuner(study: Study, variant: str, resources: dict[str, float], concurrency: int | None, runtime: Runtime) -> Tuner:
+def _tuner(study: Study, variants: Sequence[str], slots: cluster.Slots, runtime: Runtime) -> Tuner:
+    """The experiment on these variants, begun or continued."""
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
-    from hpc import trial
+    from hpc import searcher, trial
 
-    folder = study.search_folder(variant).absolute()
+    search, folder = study.search, study.root.absolute() / "search"
     quiet = dataclasses.replace(runtime, quiet=True)
-    trainable = tune.with_parameters(trial.train_trial, study=study, variant=variant, folder=str(Path.cwd()), runtime=quiet)
-    trainable = tune.with_resources(trainable, resources)
-    experiment = folder / "ray"
-    if tune.Tuner.can_restore(experiment):
+    trainable = tune.with_parameters(trial.Slot, study=study, folder=str(Path.cwd()), runtime=quiet)
+    trainable = tune.with_resources(trainable, {"cpu": slots.cpus, "gpu": slots.gpus})
+    experiment = folder / "-".join(["ray", *variants])
+    begun = all((study.search_folder(variant) / "search.yaml").exists() for variant in variants)
+    if begun and tune.Tuner.can_restore(experiment):
         return tune.Tuner.restore(str(experiment), trainable=trainable, resume_unfinished=True, restart_errored=True)
-    (folder / "history.csv").unlink(missing_ok=True)  # of an experiment that somebody removed
-    search, epochs = study.search, study.base.optim.epochs
-    # No rung at the last epoch: whoever gets there has nothing left to be stopped from.
-    asha = ASHAScheduler(
-        time_attr="epoch", max_t=max(epochs - 1, 1), grace_period=min(study.grace(), max(epochs - 1, 1)),
-        reduction_factor=search.reduction_factor, stop_last_trials=False,
-    )  # fmt: skip
+    # Anew: what an experiment that somebody removed, or one on other variants, has left does not count.
+    shutil.rmtree(experiment, ignore_errors=True)
+    records = {variant: study.search_folder(variant) / "history.csv" for variant in variants}
+    for record in records.values():
+        record.unlink(missing_ok=True)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             metric=search.metric,
             mode="max",
-            search_alg=trial.searcher(study),
-            scheduler=asha if search.scheduler == "asha" and study.grace() < epochs else FIFOScheduler(),
-            num_samples=search.trials,
-            max_concurrent_trials=concurrency,
-            reuse_actors=True,  # a new process would import torch and timm again
+            search_alg=searcher.searcher(study, variants),
+            scheduler=searcher.scheduler(study),
+            num_samples=search.trials * len(variants),
+            max_concurrent_trials=slots.count,  # no trial is drawn before a slot is free for it
+            reuse_actors=True,
             trial_dirname_creator=trial.folder_name,
         ),
         run_config=tune.RunConfig(
             name=experiment.name,
             storage_path=str(folder),
             verbose=0,
-            callbacks=[trial.Record(folder / "history.csv", search.trials, variant, runtime.quiet)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the runs keep their own
+            callbacks=[trial.Record(records, search.trials, study.study, runtime.quiet)],
         ),
     )
 
 
-def _rows(study: Study, variant: str, grid: ResultGrid) -> list[dict[str, Any]]:
+def _rows(study: Study, variant: str, results: list[Result]) -> list[dict[str, Any]]:
     """The rows of trials.csv, by trial number."""
     reported = history.read(study.search_folder(variant) / "history.csv")
     rows = []
-    for result in _results(grid):
+    for result in results:
         config = result.config or {}
         number = config["trial"]
         scores = {row["epoch"]: row["macro_f1"] for row in reported if row["trial"] == number}
         last = max(scores, default=0)
-        state = "failed" if result.error else "completed" if last == study.base.optim.epochs else "stopped"
+        state = "failed" if _failure(result) else "completed" if last == study.base.optim.epochs else "stopped"
         seconds = round((result.metrics or {}).get("time_total_s", 0.0), 3)
         values = (number, state, last, scores.get(last), max(scores.values(), default=None), seconds)
         rows.append({**dict(zip(TRIALS, values, strict=True)), **config["chosen"]})
     return sorted(rows, key=lambda row: row["trial"])
 
 
-def _results(grid: ResultGrid) -> list[Result]:
-    return [grid[index] for index in range(len(grid))]
+def _failure(result: Result) -> str | None:
+    """Why a trial failed, in one line; None if it did not."""
+    from hpc.trial import FAILED
+
+    if result.error:
+        return str(result.error).strip().splitlines()[-1]
+    return (result.metrics or {}).get(FAILED)
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,10 +65,14 @@ def run_train(arguments: Namespace) -> int:
     from hpc import launch
     from hpc.site import load as load_site
     from hpc.study import RUNS
-    from leukotree import spec, train
+    from leukotree import spec
 
     wanted = spec.load(arguments.spec, arguments.overrides)
     site = load_site(arguments.site)
+    if arguments.on == "inline" and not arguments.dry_run:
+        launch.prepare_ranks(arguments.ranks)  # imports as long as we do
+    from leukotree import train
+
     train.check(wanted, arguments.ranks)
     root = RUNS / arguments.study
     if arguments.dry_run:
@@ -87,7 +92,11 @@ def run_sweep(arguments: Namespace) -> int:
     if arguments.dry_run:
         print(f"would search {', '.join(plan.variants)}: {search.trials} trials each of {plan.folds.inner} inner folds")
         return 0
-    for variant, best in tune.sweep(plan, address=arguments.ray_address, runtime=_runtime(arguments)).items():
+    found = tune.sweep(
+        plan, address=arguments.ray_address, cpus_per_trial=arguments.cpus_per_trial, gpus_per_trial=arguments.gpus_per_trial,
+        concurrency=arguments.concurrency, runtime=_runtime(arguments),
+    )  # fmt: skip
+    for variant, best in found.items():
         chosen = "  ".join(
             f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in best["chosen"].items()
         )
@@ -138,7 +147,28 @@ def run_report(arguments: Namespace) -> int:
     return 0
 
 
+def run_bench(arguments: Namespace) -> int:
+    from hpc import bench, launch
+
+    only = bench.parts(arguments.only)
+    launch.prepare_ranks(arguments.ranks)
+    spec, overrides = arguments.spec, arguments.overrides
+    if spec and "=" in spec and not Path(spec).exists():  # the first of the overrides, where no spec is named
+        spec, overrides = None, [spec, *overrides]
+    found = bench.bench(
+        spec, overrides, only=only, ranks=arguments.ranks, runtime=_runtime(arguments), seconds=arguments.seconds,
+        size=arguments.size,
+    )  # fmt: skip
+    print(json.dumps(found.as_dict()) if arguments.json else "\n".join(found.lines()))
+    return 0
+
+
 def _runtime(arguments: Namespace) -> Runtime:
     from leukotree.engine import Runtime
 
-    return Runtime(device=arguments.device, workers=arguments.workers, threads=arguments.threads)
+    # By its name: a variable may have another value on the node that trains.
+    cache = arguments.cache or ("$LEUKOTREE_CACHE" if os.environ.get("LEUKOTREE_CACHE") else None)
+    return Runtime(
+        device=arguments.device, workers=arguments.workers, threads=arguments.threads,
+        cache=Path(cache) if cache else None, cache_gb=arguments.cache_gb,
+    )  # fmt: skip

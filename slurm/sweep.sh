@@ -75,9 +75,9 @@ head_address() {
 
 # What each node runs: $1 is the address of Ray's head, the rest is the command, which the head runs. symmetric-run returns 0
 # also where Ray did not start, so the command leaves its exit code in a file. Ray makes its folder writable for everybody:
-# it lies in a private one, with a short path (a socket's path has at most 107 bytes). What Ray says goes to a file, shown
-# if the command did not run; the command itself writes to our output. The head's exit code counts; at its end it ends the
-# step on the other nodes, which would wait for it for another minute.
+# it lies in a private one, with a short path (a socket's path has at most 107 bytes), and decoded images lie there too. What
+# Ray says goes to a file, shown if the command did not run; the command itself writes to our output. The head's exit code
+# counts; at its end it ends the step on the other nodes, which would wait for it for another minute.
 # shellcheck disable=SC2016 # expanded on the node
 on_each_node='
     private=$(mktemp -d "${LEUKOTREE_SCRATCH:-/tmp}/lt.XXXXXX") || exit 1
@@ -91,7 +91,7 @@ on_each_node='
         exit $((SLURM_NODEID == 0 ? $1 : 0))
     }
     trap "leave 143" TERM USR2
-    export RAY_TMPDIR=$private LEUKOTREE_CODE=$private/code LEUKOTREE_OUT=/proc/$$/fd/1
+    export LEUKOTREE_CACHE=${LEUKOTREE_CACHE:-$private/cache} RAY_TMPDIR=$private LEUKOTREE_CODE=$private/code LEUKOTREE_OUT=/proc/$$/fd/1
     options=(--num-cpus="$SLURM_CPUS_ON_NODE" --object-store-memory=536870912 --temp-dir="$private/ray")
     if ((SLURM_NODEID == 0)); then options+=(--include-dashboard=false); fi
     head=$1; shift

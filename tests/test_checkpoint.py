@@ -1,5 +1,6 @@
 """Checkpoints: the newest valid one is loaded, whatever a kill or a full disk left behind."""
 
+import copy
 import json
 
 import pytest
@@ -20,6 +21,33 @@ def test_what_was_saved_comes_back_and_old_ones_go(tmp_path) -> None:
     assert number == 3
     assert torch.equal(loaded["model"]["weight"], torch.full((3,), 3.0))
     assert loaded["rates"] == [0.1, 0.2]
+
+
+def test_a_snapshot_keeps_what_was_there_while_training_goes_on() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters())
+    now = lambda: {"model": model.state_dict(), "optimizer": optimizer.state_dict()}  # noqa: E731
+
+    def step() -> None:
+        model(torch.ones(2, 3, 5, 5)).sum().backward()
+        optimizer.step()
+
+    snapshot: object = None
+    for _ in range(3):  # before the first step the optimizer has no state
+        snapshot = checkpoint.snapshot(now(), snapshot)
+        expected = copy.deepcopy(now())
+        step()
+        torch.testing.assert_close(snapshot, expected, atol=0, rtol=0)
+        with pytest.raises(AssertionError):
+            torch.testing.assert_close(snapshot["model"], now()["model"], atol=0, rtol=0)
+
+
+def test_the_memory_of_a_snapshot_is_used_again() -> None:
+    first = checkpoint.snapshot(state(1))
+    place = first["model"]["weight"].data_ptr()
+    second = checkpoint.snapshot(state(2), first)
+    assert second["model"]["weight"].data_ptr() == place
+    assert second["model"]["weight"].tolist() == [2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no marker", "empty marker", "marker is a list", "no state"])

@@ -1,5 +1,8 @@
 """One process without torchrun's variables is a world of its own; the named random streams are independent."""
 
+import os
+import socket
+
 import pytest
 import torch
 from hypothesis import given
@@ -25,6 +28,33 @@ def test_alone_there_is_nobody_to_wait_for() -> None:
 def test_cuda_that_is_not_there_is_bad_input() -> None:
     with pytest.raises(InputError, match="no CUDA device"), start(Runtime(device="cuda")):
         pass
+
+
+@pytest.mark.parametrize(
+    ("cores", "device", "ranks", "workers"),
+    [
+        (2, "cpu", 1, 1),  # one thread of torch computes
+        (16, "cpu", 1, 8),
+        (1, "cpu", 1, 1),
+        (2, "cpu", 2, 1),
+        (12, "cuda", 4, 2),
+        (128, "cuda", 8, 8),
+    ],
+)
+def test_decoding_takes_the_cores_that_do_not_compute(
+    cores: int, device: str, ranks: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(Engine, "gather", lambda engine, value: [value] * engine.world)
+    assert Engine(0, ranks, torch.device(device)).default_workers() == workers
+
+
+def test_ranks_that_are_bound_to_cores_of_their_own_do_not_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
+    others = [("elsewhere", [0, 1, 2, 3]), (socket.gethostname(), [4, 5, 6, 7])]
+    monkeypatch.setattr(Engine, "gather", lambda engine, value: [value, *others])
+    assert Engine(0, 3, torch.device("cuda")).default_workers() == 3
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

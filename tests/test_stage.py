@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leukotree import checkpoint
 from leukotree.data.dataset import Dataset
-from leukotree.engine import Engine, Runtime
+from leukotree.data.stream import Loader
+from leukotree.engine import Engine
+from leukotree.errors import RunFailed
 from leukotree.losses import class_weights
 from leukotree.model import stages
 from leukotree.spec import VARIANTS, RunSpec
-from leukotree.stage import StageTrainer, learning_rate_factor
+from leukotree.stage import StageTrainer, Trained, learning_rate_factor
 
 HERE = Engine(0, 1, torch.device("cpu"))
 
@@ -49,37 +53,66 @@ def spec(shards: Path) -> RunSpec:
     )
 
 
+@pytest.fixture
+def loader(shards: Path) -> Iterator[Loader]:
+    with Loader(Dataset.open(shards), workers=1) as loader:
+        yield loader
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_stage_learns_from_the_training_samples_that_reach_its_decisions(spec: RunSpec, variant: str) -> None:
-    dataset = Dataset.open(spec.data.shards)
+def test_a_stage_learns_from_the_training_samples_that_reach_its_decisions(spec: RunSpec, loader: Loader, variant: str) -> None:
+    dataset = loader.dataset
     rows = np.flatnonzero(dataset.index["fold"] != 0)
     spec = spec.override({"variant": variant})
     below = {"root": set(dataset.taxonomy.leaves), "leukemia": {"ALL", "AML", "APML", "CLL", "CML"}}
     below |= {"acute": {"ALL", "AML", "APML"}, "chronic": {"CLL", "CML"}}
     for stage in stages(spec.variant, dataset.taxonomy):
-        trainer = StageTrainer(spec, stage, dataset, rows, HERE, Runtime(device="cpu"))
+        trainer = StageTrainer(spec, stage, rows, HERE, loader)
         leaves = set(dataset.index["leaf"].iloc[trainer.order.rows])
         assert leaves == set().union(*(below.get(head, below["root"]) for head in stage.heads))
         assert set(trainer.order.rows) <= set(rows)
 
 
-def test_class_weights_come_from_the_training_samples_only(spec: RunSpec) -> None:
-    dataset = Dataset.open(spec.data.shards)
+def test_class_weights_come_from_the_training_samples_only(spec: RunSpec, loader: Loader) -> None:
+    dataset = loader.dataset
     rows = np.flatnonzero((dataset.index["fold"] != 0) & ~((dataset.index["leaf"] == "CML") & (dataset.index["fold"] > 1)))
     [stage] = stages("multilabel", dataset.taxonomy)
-    trainer = StageTrainer(spec.override({"loss.tau": 1.0}), stage, dataset, rows, HERE, Runtime(device="cpu"))
+    trainer = StageTrainer(spec.override({"loss.tau": 1.0}), stage, rows, HERE, loader)
     counts = [int((dataset.index["leaf"].iloc[rows] == leaf).sum()) for leaf in ("CLL", "CML")]
     assert counts[0] > counts[1]
     chronic = list(stage.heads).index("chronic")
     np.testing.assert_allclose(trainer.alphas[chronic].numpy(), class_weights(counts, 1.0), rtol=1e-6)
 
 
-def test_an_epoch_without_a_step_is_an_epoch(spec: RunSpec) -> None:
+def test_an_epoch_without_a_step_is_an_epoch(spec: RunSpec, loader: Loader) -> None:
     """A stage of `base` may have fewer samples than a batch: then some epochs end between two steps."""
-    dataset = Dataset.open(spec.data.shards)
+    dataset = loader.dataset
     chronic = stages("base", dataset.taxonomy)[3]
     few = np.concatenate([np.flatnonzero(dataset.index["leaf"] == leaf)[:2] for leaf in ("CLL", "CML")])
-    trainer = StageTrainer(spec.override({"optim.epochs": 4}), chronic, dataset, few, HERE, Runtime(device="cpu"))
-    steps = [len(trainer.train_epoch(epoch, lambda step: None)) for epoch in range(4)]
-    assert steps == [1, 0, 1, 0]
+    trainer = StageTrainer(spec.override({"optim.epochs": 4}), chronic, few, HERE, loader)
+    trainer.begin(0)
+    assert [len(trainer.train_epoch(epoch, lambda step: None).losses) for epoch in range(4)] == [1, 0, 1, 0]
     assert trainer.total_steps == 2
+
+
+def test_an_epoch_begun_late_has_the_losses_of_one_reached_in_training(spec: RunSpec, loader: Loader) -> None:
+    """What a resume does: the state, and the batches from there on."""
+    [stage] = stages("multilabel", loader.dataset.taxonomy)
+    rows = np.flatnonzero(loader.dataset.index["fold"] != 0)
+    through, late = (StageTrainer(spec.override({"augment.stain": 0.1}), stage, rows, HERE, loader) for _ in range(2))
+    through.begin(0)
+    seen: list[int] = []
+    through.train_epoch(0, seen.append)
+    assert seen == list(range(through.order.steps_before(1)))
+    late.load(checkpoint.snapshot(through.state()))
+    late.begin(1)
+    assert torch.equal(through.train_epoch(1, seen.append).losses, late.train_epoch(1, seen.append).losses)
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_step(spec: RunSpec, loader: Loader) -> None:
+    [stage] = stages("flat", loader.dataset.taxonomy)
+    trainer = StageTrainer(spec, stage, np.arange(len(loader.dataset)), HERE, loader)
+    trained = Trained(range(3, 6), [1e-3, 2e-3, 3e-3], torch.zeros(3), 0.0)
+    assert [row["step"] for row in trainer.metrics(1, trained, np.ones(3))] == [3, 4, 5]
+    with pytest.raises(RunFailed, match=r"the loss of leaves is nan at step 4 with learning rate 0\.002"):
+        trainer.metrics(1, trained, np.array([1.0, np.nan, 1.0]))

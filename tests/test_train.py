@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from hpc.launch import run_spec
 from leukotree import checkpoint, decide, predictions, train
@@ -63,6 +67,17 @@ def test_the_same_spec_gives_the_same_bits_and_a_finished_run_is_not_done_again(
     assert {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")} == before
 
 
+def test_neither_the_number_of_workers_nor_the_cache_changes_a_bit(spec: RunSpec, tmp_path: Path) -> None:
+    """The first run with the cache fills it in its first epoch, the next one finds all images there."""
+    spec = spec.override({"variant": "base", "augment.stain": 0.1})
+    cache = tmp_path / "cache"
+    runtimes = [train.Runtime(workers=workers, cache=kept) for kept in (None, cache) for workers in (0, 1, 3)]
+    runs = [train.run(spec, tmp_path / str(n), runtime).folder for n, runtime in enumerate(runtimes)]
+    assert all(losses(run) == losses(runs[0]) for run in runs)
+    assert len({(run / "predictions.parquet").read_bytes() for run in runs}) == 1
+    assert len(list(cache.rglob("*.pixels"))) == 1
+
+
 class Kill(BaseException):
     """Leaves nothing time to tidy up, as a real kill."""
 
@@ -94,6 +109,73 @@ def test_a_run_killed_after_an_epoch_ends_with_the_bits_of_an_undisturbed_one(
     again = train.run(spec, tmp_path / "killed")
     assert losses(again.folder) == losses(whole.folder)
     assert (again.folder / "predictions.parquet").read_bytes() == (whole.folder / "predictions.parquet").read_bytes()
+
+
+def train_and_die(spec: RunSpec, root: Path) -> None:
+    """In a process of its own: the machine goes while the second checkpoint is being written."""
+    sha256 = checkpoint.sha256
+
+    def power_cut(path: Path) -> str:
+        if path.parent.name == ".000002.tmp":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return sha256(path)
+
+    checkpoint.sha256 = power_cut
+    train.run(spec, root)
+
+
+def test_a_run_killed_while_it_writes_a_checkpoint_ends_with_the_same_bits(spec: RunSpec, tmp_path: Path) -> None:
+    spec = spec.override({"optim.epochs": 4})
+    whole = train.run(spec, tmp_path / "whole")
+    process = multiprocessing.get_context("spawn").Process(target=train_and_die, args=(spec, tmp_path / "killed"))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    folder = tmp_path / "killed" / spec.run_name
+    assert checkpoint.load_latest(folder / "checkpoints")[0] == 1
+    assert read_status(folder)["epoch"] == 1  # it claims no more than what is saved
+    again = train.run(spec, tmp_path / "killed")
+    assert losses(again.folder) == losses(whole.folder)
+    assert (again.folder / "predictions.parquet").read_bytes() == (whole.folder / "predictions.parquet").read_bytes()
+
+
+def test_a_disk_that_is_full_ends_the_run_and_keeps_what_was_saved(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch_save = torch.save
+
+    def full(state: object, path: Path) -> None:
+        if path.parent.name == ".000002.tmp":
+            raise OSError(28, "No space left on device")
+        torch_save(state, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    spec = spec.override({"optim.epochs": 4})
+    with pytest.raises(OSError, match="No space"):
+        train.run(spec, tmp_path)
+    folder = tmp_path / spec.run_name
+    status = read_status(folder)
+    assert (status["state"], status["epoch"]) == ("failed", 1)
+    assert "No space left" in status["message"]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["000001"]
+
+
+@pytest.mark.parametrize(("variant", "ranks"), [("flat", 1), ("base", 1), ("multilabel", 2)])
+def test_an_epochs_row_says_how_fast_it_was_and_what_it_cost(spec: RunSpec, variant: str, ranks: int, tmp_path: Path) -> None:
+    spec = spec.override({"variant": variant})
+    rows = read_metrics(run_spec(spec, tmp_path, ranks=ranks).folder)
+    epochs = [row for row in rows if row["kind"] == "epoch"]
+    assert len(epochs) == 2
+    for epoch, row in enumerate(epochs):
+        steps = sum(step["kind"] == "step" and step["epoch"] == epoch for step in rows)
+        assert row["images_per_s"] == pytest.approx(steps * spec.optim.batch_size / row["seconds"])
+        assert row["step_s"] == pytest.approx(row["seconds"] / steps)
+        assert 0 <= row["stall_s"] <= row["seconds"]
+        assert 0.05 < row["memory_gb"] < 64
+        assert row["mfu"] is None  # nobody knows the peak of a CPU
+        assert row["gpu_hours"] == 0
+        assert row["core_hours"] >= ranks * row["seconds"] / 3600
+    assert epochs[1]["core_hours"] >= epochs[0]["core_hours"] + ranks * epochs[1]["seconds"] / 3600  # of the run so far
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -38,6 +38,31 @@ def save(folder: Path, number: int, state: dict[str, Any], keep: int = 2) -> Pat
     return final
 
 
+def snapshot(state: Any, before: Any = None) -> Any:
+    """A copy of a state's tensors on the CPU, to be saved while training changes the originals.
+
+    Args:
+        before: an earlier snapshot that is not needed any more; its memory is used again where the shapes are the same.
+    """
+    copied = _copied(state, before)
+    if torch.cuda.is_initialized():
+        torch.cuda.current_stream().synchronize()  # one wait for all copies
+    return copied
+
+
+def _copied(value: Any, before: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        if not isinstance(before, torch.Tensor) or (before.shape, before.dtype) != (value.shape, value.dtype):
+            before = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+        return before.copy_(value, non_blocking=True)
+    if isinstance(value, dict):
+        known = before if isinstance(before, dict) else {}
+        return {key: _copied(inner, known.get(key)) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_copied(inner, None) for inner in value]
+    return value
+
+
 def load_latest(folder: Path) -> tuple[int, dict[str, Any]] | None:
     """Number and state of the newest valid checkpoint, on the CPU; None if there is none. Damaged ones are passed over."""
     for candidate in _numbered(folder):

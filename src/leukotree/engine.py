@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 from leukotree.errors import InputError
 from leukotree.spec import EngineSpec
 
+MOST_WORKERS = 8
+"""Decoding threads of a rank; with a core each they keep ahead of any one GPU."""
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -24,8 +29,12 @@ class Runtime:
 
     device: str = "auto"
     """`auto` (CUDA if there is one), `cpu` or `cuda`."""
-    workers: int = 0
-    """Decoding processes per rank."""
+    workers: int | None = None
+    """Decoding threads per rank; 0 decodes in the loop itself, None chooses from the machine."""
+    cache: Path | None = None
+    """Folder that keeps decoded images for all ranks and runs of a node; None decodes each time."""
+    cache_gb: float = 8.0
+    """Most that the cache may take, in 10^9 bytes."""
     threads: int | None = None
     """Threads of torch per rank on the CPU; None leaves torch's choice."""
     quiet: bool = False
@@ -68,7 +77,16 @@ class Engine:
                 dist.broadcast(buffer, src=0)
 
     def put(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self.device, non_blocking=True)
+        """On the device, without a wait for what the device does: that takes page-locked memory."""
+        return (tensor.pin_memory() if self.pin else tensor).to(self.device, non_blocking=True)
+
+    def default_workers(self) -> int:
+        """Decoding threads for each rank: its share of the cores, without those that compute. Every rank calls it."""
+        cores = sorted(os.sched_getaffinity(0))
+        # A scheduler may bind each rank of a node to cores of its own, or let them share.
+        sharing = self.gather((socket.gethostname(), cores)).count((socket.gethostname(), cores))
+        computing = torch.get_num_threads() if self.device.type == "cpu" else 1
+        return min(MOST_WORKERS, max(1, len(cores) // sharing - computing))
 
     def gather(self, value: Any) -> list[Any]:
         """The value of every rank, in rank order, on every rank."""

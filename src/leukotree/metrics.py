@@ -2,6 +2,8 @@
 
 Every score runs over all L leaves of the taxonomy: a leaf that is never predicted, or has no sample, counts as 0 in the
 macro averages (and is left out of the balanced accuracy, which is the mean recall of the leaves that have samples).
+
+SciPy and scikit-learn are imported where they are used: they take a second that a run's first step need not wait for.
 """
 
 from __future__ import annotations
@@ -10,9 +12,6 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from scipy.special import logsumexp
-from scipy.stats import norm
-from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from leukotree import decide
 from leukotree.taxonomy import Taxonomy
@@ -50,16 +49,22 @@ class Groups(NamedTuple):
 
 def macro_f1(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> float:
     """Mean F1 over all leaves. true, predicted: (N,) leaf indices."""
+    from sklearn.metrics import f1_score
+
     return float(f1_score(true, predicted, labels=np.arange(n_leaves), average="macro", zero_division=0))
 
 
 def confusion(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> np.ndarray:
     """(L, L) counts: rows are true leaves, columns predicted ones."""
+    from sklearn.metrics import confusion_matrix
+
     return confusion_matrix(true, predicted, labels=np.arange(n_leaves))
 
 
 def per_leaf(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> LeafScores:
     """Precision, recall, F1 and support of each leaf; 0 where a quotient is 0 / 0."""
+    from sklearn.metrics import precision_recall_fscore_support
+
     labels = np.arange(n_leaves)
     return LeafScores(*precision_recall_fscore_support(true, predicted, labels=labels, average=None, zero_division=0))
 
@@ -135,6 +140,8 @@ def wilson(successes: float, n: int, confidence: float = 0.95, floor: int = FLOO
 
     `successes` may be fractional: a mean over seeds on the same n groups, which more seeds do not make more.
     """
+    from scipy.stats import norm
+
     if n < max(floor, 1):
         return None
     z, p = norm.ppf(0.5 + confidence / 2), successes / n
@@ -155,6 +162,8 @@ def _mode(voted: np.ndarray, leaf_logp: np.ndarray) -> int:
 
 
 def _log_mean(leaf_logp: np.ndarray) -> np.ndarray:
+    from scipy.special import logsumexp
+
     return logsumexp(leaf_logp, axis=0) - np.log(len(leaf_logp))
 
 
@@ -164,5 +173,7 @@ def _mean_log(leaf_logp: np.ndarray) -> np.ndarray:
 
 def _top_down(leaf_logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
     """(G, L) log leaf probabilities -> (G,) leaf indices: siblings compared by the mass of the leaves below them."""
+    from scipy.special import logsumexp
+
     mass = np.stack([logsumexp(leaf_logp[:, below], axis=1) for below in taxonomy.leaves_below], axis=1)
     return decide.greedy(mass, taxonomy)

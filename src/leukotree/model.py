@@ -93,6 +93,7 @@ def check_backbone(backbone: BackboneSpec) -> None:
 
 
 def _backbone(spec: BackboneSpec, size: int) -> nn.Module:
+    """From timm, whose attention is torch's scaled_dot_product_attention wherever a model allows it."""
     options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": spec.drop_path, "pretrained": spec.weights is not None}
     if spec.weights not in (None, "hub"):
         options["pretrained_cfg_overlay"] = {"file": spec.weights, "custom_load": False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -86,7 +87,7 @@ class RunFolder:
         files.write_atomic(self.path / "spec.yaml", self.spec.dump())
         files.write_atomic(self.path / "taxonomy.json", json.dumps(taxonomy.nested()))
         if not environment.exists():
-            files.write_atomic(environment, json.dumps(fingerprints | _environment(), indent=1))
+            files.write_atomic(environment, json.dumps(fingerprints | _environment() | _slurm(), indent=1))
         attempt = {"started": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "ranks": ranks, **_slurm()}
         files.append_lines(self.path / "attempts.jsonl", [json.dumps(attempt)])
 
@@ -101,10 +102,13 @@ class RunFolder:
         self._status = {**self._status, **fields, "heartbeat": self._beat}
         files.write_atomic(self.path / "status.json", json.dumps(self._status))
 
-    def heartbeat(self, **fields: Any) -> None:
-        """`status`, at most every HEARTBEAT seconds."""
-        if time.time() - self._beat > HEARTBEAT:
-            self.status(**fields)
+    def beat_due(self) -> bool:
+        """Whether HEARTBEAT seconds have passed since the last `status`; if so they count anew, and the caller writes one."""
+        now = time.time()
+        due = now - self._beat > HEARTBEAT
+        if due:
+            self._beat = now
+        return due
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a last line that a kill cut short is left out."""
@@ -115,6 +119,8 @@ class RunFolder:
 
     def truncate_metrics(self, epochs: int) -> None:
         """Keep the rows of the first `epochs` epochs: what a kill left after its last checkpoint is trained again."""
+        if not self._metrics.exists():
+            return
         rows = [row for row in self.metrics() if row["epoch"] < epochs]
         files.write_atomic(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
@@ -140,7 +146,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@functools.cache
 def _environment() -> dict[str, Any]:
+    """What env.json says of this process; asked once, since the trials of a slot share one."""
     import torch
 
     versions = {}
@@ -150,7 +158,7 @@ def _environment() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "commit": _commit(), "python": platform.python_version(), "packages": versions,
-        "processor": platform.machine(), "cpus": os.cpu_count(), "gpus": gpus, **_slurm(),
+        "processor": platform.machine(), "cpus": os.cpu_count(), "gpus": gpus,
     }  # fmt: skip
 
 

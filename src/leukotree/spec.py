@@ -59,6 +59,8 @@ class AugmentSpec(Strict):
     """Horizontal flips, vertical flips and right-angle rotations: a smear has no up."""
     jitter: float = Field(0.1, ge=0, le=1)
     """Largest relative change of brightness, contrast and saturation."""
+    stain: float = Field(0.0, ge=0, le=1)
+    """Largest relative change of the concentration of each stain, and largest shift of its optical density."""
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentSpec:

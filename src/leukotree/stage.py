@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from leukotree import losses, seeds
+from leukotree import losses, seeds, throughput
 from leukotree.data import augment
 from leukotree.data.dataset import Dataset
-from leukotree.data.stream import Batch, TrainOrder, train_batches
-from leukotree.engine import Engine, Runtime, without_sync
+from leukotree.data.stream import Batch, Loader, TrainOrder
+from leukotree.engine import Engine, without_sync
 from leukotree.errors import InputError, RunFailed
 from leukotree.model import Stage, build, normalisation, parameter_groups
 from leukotree.spec import RunSpec
@@ -27,13 +29,28 @@ def learning_rate_factor(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
 
 
+@dataclass(frozen=True)
+class Trained:
+    """An epoch of a stage on one rank."""
+
+    steps: range
+    rates: list[float]
+    """Learning rate of the backbone at each step."""
+    losses: torch.Tensor
+    """(steps,) this rank's part of each global batch's loss, on the device."""
+    stall_s: float
+    """Seconds in which the loop waited for data."""
+
+
 class StageTrainer:
     """Trains one `Stage` on the samples that give it a loss, all training rows for `flat` and `multilabel`."""
 
-    def __init__(self, spec: RunSpec, stage: Stage, dataset: Dataset, rows: np.ndarray, engine: Engine, runtime: Runtime) -> None:
-        self.spec, self.stage, self.dataset, self.engine, self.runtime = spec, stage, dataset, engine, runtime
+    def __init__(self, spec: RunSpec, stage: Stage, rows: np.ndarray, engine: Engine, loader: Loader) -> None:
+        self.spec, self.stage, self.engine, self.loader = spec, stage, engine, loader
+        dataset = loader.dataset
         mine = rows[stage.trains_on[dataset.leaf_ids[rows]]]
-        self.order = TrainOrder(mine, spec.optim.batch_size, seeds.integer(spec.seed, f"stage/{stage.name}"))
+        seed = seeds.integer(spec.seed, f"stage/{stage.name}")
+        self.order = TrainOrder(mine, spec.optim.batch_size, seed, spec.augment, dataset.size)
         self.widths = [len(classes) for classes in stage.heads.values()]
         self.alphas = [engine.put(alpha) for alpha in _alphas(spec, stage, dataset, mine)]
         self.targets = torch.from_numpy(stage.targets[dataset.leaf_ids])
@@ -41,32 +58,49 @@ class StageTrainer:
         self.mean, self.std = (engine.put(value) for value in normalisation(self.model))
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, spec), fused=True)
         self.wrapped = engine.wrap(torch.compile(self.model) if spec.engine.compile else self.model)  # type: ignore[arg-type]
+        self._batches: Iterator[tuple[np.ndarray, list[Batch]]] = iter(())
 
     @property
     def total_steps(self) -> int:
         return self.order.steps_before(self.spec.optim.epochs)
 
-    def train_epoch(self, epoch: int, on_step: Callable[[int], None]) -> list[dict[str, Any]]:
-        """Train the steps of one epoch; one row of metrics for each. Raises RunFailed if a loss is not finite."""
+    @property
+    def forward_flops(self) -> int:
+        """FLOPs of one image's forward pass."""
+        return throughput.forward_flops(self.model, self.spec.backbone.name, self.loader.dataset.size)
+
+    def begin(self, epoch: int) -> None:
+        """Have the images of this epoch and all after it decoded, ahead of `train_epoch`."""
+        steps = range(self.order.steps_before(epoch), self.total_steps)
+        self._batches = self.loader.train(
+            self.order, steps, rank=self.engine.rank, world=self.engine.world, micro=self.spec.engine.micro_batch
+        )
+
+    def train_epoch(self, epoch: int, on_step: Callable[[int], None]) -> Trained:
+        """Train the steps of one epoch, the one of `begin` or the next. Nothing here waits for the device."""
         # Seeding here makes an epoch a function of the spec: a resume needs no saved generator state.
         torch.manual_seed(seeds.integer(self.spec.seed, f"torch/{self.stage.name}", epoch, self.engine.rank))
         self.wrapped.train()
         steps = range(self.order.steps_before(epoch), self.order.steps_before(epoch + 1))
-        batches = train_batches(
-            self.dataset, self.order, steps, rank=self.engine.rank, world=self.engine.world,
-            micro=self.spec.engine.micro_batch, workers=self.runtime.workers, pin=self.engine.pin,
-        )  # fmt: skip
-        parts, rates = [], []
-        for step, (rows, micros) in zip(steps, batches, strict=True):
+        parts, rates, stall = [torch.zeros(0, device=self.engine.device)], [], 0.0
+        for step in steps:
+            began = time.perf_counter()
+            rows, micros = next(self._batches)
+            stall += time.perf_counter() - began
             rates.append(self._set_learning_rate(step))
-            parts.append(self._step(rows, micros))
+            parts.append(self._step(rows, micros)[None])
             on_step(step)
-        return self._rows(epoch, steps, parts, rates)
+        return Trained(steps, rates, torch.cat(parts), stall)
 
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) float images in [0, 1] on the device -> (B, K) float32 logits."""
+    def inputs(self, batch: Batch) -> torch.Tensor:
+        """(B, 3, H, W) of a batch on the device, as the model wants it; augmented in training."""
+        numbers = None if batch.numbers is None else self.engine.put(batch.numbers)
+        return augment.to_input(self.engine.put(batch.images), numbers, self.spec.augment, self.mean, self.std)
+
+    def logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) `inputs` -> (B, K) float32 logits."""
         with self.engine.autocast(self.spec.engine):
-            return self.model((images - self.mean) / self.std).float()
+            return self.model(inputs).float()
 
     def state(self, optimizer: bool = True) -> dict[str, Any]:
         """Tensors and plain values that `load` takes back."""
@@ -77,6 +111,16 @@ class StageTrainer:
         self.model.load_state_dict(state["model"])
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
+
+    def metrics(self, epoch: int, trained: Trained, loss: np.ndarray) -> list[dict[str, Any]]:
+        """A row for each step, from the (steps,) losses summed over the ranks. Raises RunFailed if one is not finite."""
+        for step, value, rate in zip(trained.steps, loss, trained.rates, strict=True):
+            if not math.isfinite(value):
+                raise RunFailed(f"the loss of {self.stage.name} is {value} at step {step} with learning rate {rate:.3g}")
+        return [
+            {"kind": "step", "stage": self.stage.name, "epoch": epoch, "step": step, "loss": float(value), "lr": rate}
+            for step, value, rate in zip(trained.steps, loss, trained.rates, strict=True)
+        ]
 
     def _step(self, rows: np.ndarray, micros: list[Batch]) -> torch.Tensor:
         """One optimiser step; this rank's part of the global batch's loss, left on the device."""
@@ -94,12 +138,9 @@ class StageTrainer:
         return total
 
     def _loss(self, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
-        assert batch.numbers is not None
-        images = self.engine.put(batch.images).float().div_(255)
-        images = augment.apply(images, self.engine.put(batch.numbers), self.spec.augment)
-        targets = self.engine.put(self.targets[torch.from_numpy(batch.rows)])
+        inputs, targets = self.inputs(batch), self.engine.put(self.targets[torch.from_numpy(batch.rows)])
         with self.engine.autocast(self.spec.engine):
-            logits = self.wrapped((images - self.mean) / self.std)
+            logits = self.wrapped(inputs)
         return losses.masked_focal(logits.float(), targets, self.widths, counts, self.spec.loss.gamma, self.alphas)
 
     def _set_learning_rate(self, step: int) -> float:
@@ -107,18 +148,6 @@ class StageTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         return self.spec.optim.lr * factor
-
-    def _rows(self, epoch: int, steps: range, parts: list[torch.Tensor], rates: list[float]) -> list[dict[str, Any]]:
-        """Metric rows of an epoch. The one place where losses leave the device and meet those of the other ranks."""
-        mine = torch.stack(parts).double().cpu().numpy() if parts else np.zeros(0)
-        summed = np.sum(self.engine.gather(mine), axis=0)
-        for step, loss, rate in zip(steps, summed, rates, strict=True):
-            if not math.isfinite(loss):
-                raise RunFailed(f"the loss of {self.stage.name} is {loss} at step {step} with learning rate {rate:.3g}")
-        return [
-            {"kind": "step", "stage": self.stage.name, "epoch": epoch, "step": step, "loss": float(loss), "lr": rate}
-            for step, loss, rate in zip(steps, summed, rates, strict=True)
-        ]
 
 
 def _alphas(spec: RunSpec, stage: Stage, dataset: Dataset, rows: np.ndarray) -> list[torch.Tensor]:

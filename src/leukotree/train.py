@@ -13,7 +13,9 @@ import numpy as np
 
 from leukotree import checkpoint, predictions
 from leukotree.data import folds
+from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
+from leukotree.data.stream import Loader
 from leukotree.engine import Engine, Runtime, start
 from leukotree.errors import InputError
 from leukotree.model import check_backbone
@@ -81,7 +83,12 @@ def lockstep(
     """
     checked = [(spec, check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1)))) for spec in specs]
     with start(runtime) as engine, contextlib.ExitStack() as stack:
-        runs = [_epochs(spec, dataset, root, engine, runtime, each_epoch) for spec, dataset in checked]
+        # One loader for all folds (and their stages): its threads are the machine's, not a model's.
+        loaders = {
+            folder: stack.enter_context(_loader(dataset, engine, runtime))
+            for folder, dataset in {dataset.folder: dataset for _, dataset in checked}.items()
+        }
+        runs = [_epochs(spec, loaders[dataset.folder], root, engine, runtime, each_epoch) for spec, dataset in checked]
         trainers = [stack.enter_context(contextlib.closing(run)) for run in runs]
         for epoch, scores in enumerate(zip(*trainers, strict=True)):
             known = [score for score in scores if score is not None]
@@ -89,29 +96,34 @@ def lockstep(
             yield {"epoch": epoch + 1, **mean}
 
 
+def _loader(dataset: Dataset, engine: Engine, runtime: Runtime) -> Loader:
+    workers = engine.default_workers() if runtime.workers is None else runtime.workers
+    cache = open_cache(runtime.cache, dataset, runtime.cache_gb) if runtime.cache else None
+    return Loader(dataset, workers=workers, cache=cache, pin=engine.pin)
+
+
 def _epochs(
-    spec: RunSpec, dataset: Dataset, root: Path, engine: Engine, runtime: Runtime, each_epoch: bool
+    spec: RunSpec, loader: Loader, root: Path, engine: Engine, runtime: Runtime, each_epoch: bool
 ) -> Generator[float | None, None, None]:
     """Macro-F1 (or None where it was not measured) of each epoch of one run: those on record, then those it trains."""
-    folder = RunFolder(root, spec)
-    with _held(folder, dataset, engine):
-        finished = engine.gather(folder.done)[0]
-        # A finished run may have lost its checkpoints on purpose; its record is complete.
-        trainer = None if finished else Trainer(spec, folder, dataset, engine, runtime)
-        begin = trainer.resume() if trainer else spec.optim.epochs
-        if trainer and begin == spec.optim.epochs:  # killed between the last checkpoint and the predictions
-            trainer.score()
-            trainer.finish()
-        yield from _recorded(folder, begin)
-        if trainer is None:
+    folder, epochs = RunFolder(root, spec), spec.optim.epochs
+    with _held(folder, loader.dataset, engine):
+        if engine.gather(folder.done)[0]:  # it may have lost its checkpoints on purpose; its record is complete
+            yield from _recorded(folder, epochs)
             return
-        with trainer.progress(begin):
-            for epoch in range(begin, spec.optim.epochs):
-                last = epoch == spec.optim.epochs - 1
-                score = trainer.epoch(epoch, evaluate=each_epoch or last)
-                if last:
-                    trainer.finish()
-                yield score
+        with Trainer(spec, folder, loader, engine, runtime) as trainer:
+            begin = trainer.resume()
+            if begin == epochs:  # killed between the last checkpoint and "done"
+                trainer.score()
+                trainer.finish()
+            yield from _recorded(folder, begin)
+            with trainer.progress(begin):
+                for epoch in range(begin, epochs):
+                    last = epoch == epochs - 1
+                    score = trainer.epoch(epoch, evaluate=each_epoch or last)
+                    if last:
+                        trainer.finish()
+                    yield score
 
 
 @contextlib.contextmanager

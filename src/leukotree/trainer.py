@@ -5,47 +5,63 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from leukotree import checkpoint, predictions
+from leukotree import checkpoint, predictions, throughput
 from leukotree.data import folds
-from leukotree.data.dataset import Dataset
-from leukotree.data.stream import eval_batches
+from leukotree.data.stream import Batch, Loader
 from leukotree.engine import Engine, Runtime
 from leukotree.model import edge_log_probabilities, stages
 from leukotree.predictions import Predictions
 from leukotree.runfolder import RunFolder
 from leukotree.spec import RunSpec
-from leukotree.stage import StageTrainer
+from leukotree.stage import StageTrainer, Trained
+from leukotree.writer import Writer
 
 
 class Trainer:
-    """One run in training: its stages (one model each), its folder, and the exact evaluation."""
+    """One run in training: its stages (one model each), its folder, and the exact evaluation.
 
-    def __init__(self, spec: RunSpec, folder: RunFolder, dataset: Dataset, engine: Engine, runtime: Runtime) -> None:
-        self.spec, self.folder, self.dataset, self.engine, self.runtime = spec, folder, dataset, engine, runtime
-        train_rows, self.eval_rows = folds.split(dataset.index, spec.data)
-        self.stages = [
-            StageTrainer(spec, stage, dataset, train_rows, engine, runtime) for stage in stages(spec.variant, dataset.taxonomy)
-        ]
-        self.scored: Predictions | None = None
+    A context: what an epoch leaves behind is written by a thread, which is waited for at the end.
+    """
+
+    def __init__(self, spec: RunSpec, folder: RunFolder, loader: Loader, engine: Engine, runtime: Runtime) -> None:
+        self.spec, self.folder, self.loader, self.engine, self.runtime = spec, folder, loader, engine, runtime
+        self.dataset = loader.dataset
+        train_rows, self.eval_rows = folds.split(self.dataset.index, spec.data)
+        parts = stages(spec.variant, self.dataset.taxonomy)
+        self.stages = [StageTrainer(spec, part, train_rows, engine, loader) for part in parts]
+        self._scored: tuple[Predictions, dict[str, float]] | None = None
+        self._hours = {"gpu_hours": 0.0, "core_hours": 0.0}
+        self._snapshot: dict[str, Any] = {}
         self._bar: tqdm[Any] | None = None
+        self._writer = Writer()
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._writer.__exit__(*exception)
 
     def resume(self) -> int:
-        """Load the newest valid checkpoint; how many epochs it holds."""
+        """Load the newest valid checkpoint, and have the images of what is left decoded; how many epochs it holds."""
         found = checkpoint.load_latest(self.folder.checkpoints)
         epochs = found[0] if found else 0
         if len(set(self.engine.gather(epochs))) > 1:
             raise RuntimeError(f"{self.folder.checkpoints}: ranks see different checkpoints; is the folder shared by all nodes?")
-        if found:
-            for stage in self.stages:
+        for stage in self.stages:
+            if found:
                 stage.load(found[1][stage.stage.name])
+            stage.begin(epochs)
         if self.engine.is_main:
             self.folder.truncate_metrics(epochs)
+            for row in self.folder.metrics()[-1:]:
+                self._hours = {kind: row.get(kind, 0.0) for kind in self._hours}
             self.folder.status(state="running", epoch=epochs, epochs=self.spec.optim.epochs)
         return epochs
 
@@ -59,66 +75,104 @@ class Trainer:
             yield
 
     def epoch(self, epoch: int, evaluate: bool) -> float | None:
-        """Train every stage for one epoch, score if asked, and save. The macro-F1, or None."""
+        """Train every stage for one epoch, score if asked, and save; the last one is saved by `finish`. The macro-F1, or None."""
         began = time.perf_counter()
-        rows: list[dict[str, Any]] = []
-        for stage in self.stages:
-            rows += stage.train_epoch(epoch, lambda step: self._on_step(epoch, step))
-        seconds = time.perf_counter() - began
-        images = len(rows) * self.spec.optim.batch_size
-        row = {"kind": "epoch", "epoch": epoch, "seconds": seconds, "images_per_s": images / seconds}
-        if evaluate:
-            row["macro_f1"] = self.score()["macro_f1"]
+        throughput.reset_peak_memory(self.engine.device)
+        to_score = self._to_score() if evaluate else None  # its first images are decoded while this epoch trains
+        trained = [stage.train_epoch(epoch, partial(self._on_step, epoch)) for stage in self.stages]
+        rows, ranks = self._gathered(epoch, trained)
+        row = {"kind": "epoch", "epoch": epoch, **self._speed(trained, time.perf_counter() - began, ranks)}
+        if to_score is not None:
+            row["macro_f1"] = self.score(to_score)["macro_f1"]
+        spent = throughput.hours(time.perf_counter() - began, self.engine.world, self.engine.device)
+        self._hours = {kind: hours + spent[kind] for kind, hours in self._hours.items()}
         if self.engine.is_main:
-            self.folder.append_metrics([*rows, row])
-            checkpoint.save(self.folder.checkpoints, epoch + 1, {stage.stage.name: stage.state() for stage in self.stages})
-            self.folder.status(epoch=epoch + 1)
+            self._save(epoch, [*rows, {**row, **self._hours}])
         return row.get("macro_f1")  # type: ignore[return-value]
 
-    def score(self) -> dict[str, float]:
+    def score(self, batches: Iterator[Batch] | None = None) -> dict[str, float]:
         """Evaluate, keep the predictions for `finish`, and give their accuracy and macro-F1."""
-        self.scored = self.evaluate()
-        return self._scores(self.scored)
+        found = self.evaluate(self._to_score() if batches is None else batches)
+        scores = predictions.scores(self.dataset.leaf_ids[found.rows], found.logp, self.dataset.taxonomy)
+        self._scored = found, scores
+        return scores
 
     @torch.inference_mode()
-    def evaluate(self) -> Predictions:
+    def evaluate(self, batches: Iterator[Batch]) -> Predictions:
         """Predictions of the evaluation rows, joined over the ranks."""
         for stage in self.stages:
             self.engine.share_buffers(stage.model)
             stage.model.eval()
-        share = self.spec.engine.micro_batch or max(1, self.spec.optim.batch_size // self.engine.world)
-        rows, logp = [np.zeros(0, dtype=np.int64)], [np.zeros((0, len(self.dataset.taxonomy.edges)), dtype=np.float32)]
-        for batch in eval_batches(
-            self.dataset, self.eval_rows, share, rank=self.engine.rank, world=self.engine.world,
-            workers=self.runtime.workers, pin=self.engine.pin,
-        ):  # fmt: skip
-            images = self.engine.put(batch.images).float().div_(255)
-            logits = [stage.logits(images) for stage in self.stages]
-            logp.append(edge_log_probabilities(self.spec.variant, self.dataset.taxonomy, logits).cpu().numpy())
+        rows = [np.zeros(0, dtype=np.int64)]
+        logits = [[torch.zeros(0, sum(stage.widths), device=self.engine.device)] for stage in self.stages]
+        for batch in batches:
+            inputs = self.stages[0].inputs(batch)  # the same for all: they have the same backbone
+            for stage, parts in zip(self.stages, logits, strict=True):
+                parts.append(stage.logits(inputs))
             rows.append(batch.rows)
-            if self.engine.is_main:
-                self.folder.heartbeat()
-        return Predictions.join(self.engine.gather((np.concatenate(rows), np.concatenate(logp))), self.eval_rows)
+            self._beat()
+        whole = [torch.cat(parts) for parts in logits]
+        logp = edge_log_probabilities(self.spec.variant, self.dataset.taxonomy, whole).cpu().numpy()  # waits for the device
+        return Predictions.join(self.engine.gather((np.concatenate(rows), logp)), self.eval_rows)
 
     def finish(self) -> None:
         """Write the predictions; keep the weights of an outer fold (for explaining and predicting) and drop the rest."""
         if self.engine.is_main:
-            assert self.scored is not None
-            # "done" is said when nothing is left to lose: a kill before it evaluates the last checkpoint again.
-            predictions.write(self.folder.predictions, self.scored, self.dataset)
+            assert self._scored is not None
+            scored, scores = self._scored
+            self._writer.wait()
+            # "done" is said when nothing is left to lose: a kill before it trains or scores again what is not on the disk.
+            predictions.write(self.folder.predictions, scored, self.dataset)
             if self.spec.data.inner is None:
                 weights = {stage.stage.name: stage.state(optimizer=False) for stage in self.stages}
                 checkpoint.save(self.folder.checkpoints, self.spec.optim.epochs, weights, keep=1)
-            self.folder.status(state="done", **self._scores(self.scored))
+            self.folder.status(state="done", epoch=self.spec.optim.epochs, **scores)
             if self.spec.data.inner is not None:
                 self.folder.drop_checkpoints()
         self.engine.barrier()
 
-    def _scores(self, scored: Predictions) -> dict[str, float]:
-        return predictions.scores(self.dataset.leaf_ids[scored.rows], scored.logp, self.dataset.taxonomy)
+    def _save(self, epoch: int, rows: list[dict[str, Any]]) -> None:
+        """Have an epoch's metrics written, then its checkpoint, then the status that speaks of it."""
+        self._writer.wait()  # for the snapshot before, whose memory is used again
+        self._writer.submit(partial(self.folder.append_metrics, rows))
+        if epoch + 1 < self.spec.optim.epochs:
+            state = {stage.stage.name: stage.state() for stage in self.stages}
+            self._snapshot = checkpoint.snapshot(state, self._snapshot)
+            self._writer.submit(partial(checkpoint.save, self.folder.checkpoints, epoch + 1, self._snapshot))
+            self._writer.submit(partial(self.folder.status, epoch=epoch + 1))
+
+    def _gathered(self, epoch: int, trained: list[Trained]) -> tuple[list[dict[str, Any]], list[throughput.Share]]:
+        """Rows of the epoch's steps, and what each rank used. The one place where the losses of an epoch leave the device and
+        meet those of the other ranks."""
+        mine = [part.losses.double().cpu().numpy() for part in trained]
+        used = throughput.Share(sum(part.stall_s for part in trained), throughput.peak_memory_gb(self.engine.device))
+        losses, ranks = zip(*self.engine.gather((mine, used)), strict=True)
+        rows: list[dict[str, Any]] = []
+        for stage, part, *shares in zip(self.stages, trained, *losses, strict=True):
+            rows += stage.metrics(epoch, part, np.sum(shares, axis=0))
+        return rows, list(ranks)
+
+    def _speed(self, trained: list[Trained], seconds: float, ranks: list[throughput.Share]) -> dict[str, float | None]:
+        images = [len(part.steps) * self.spec.optim.batch_size for part in trained]
+        fields = throughput.epoch_fields(sum(len(part.steps) for part in trained), sum(images), seconds, ranks)
+        peak = throughput.peak_flops(self.engine.device, self.spec.engine.precision)
+        if peak is None:
+            return {**fields, "mfu": None}
+        work = sum(throughput.STEP * n * stage.forward_flops for n, stage in zip(images, self.stages, strict=True))
+        return {**fields, "mfu": work / (seconds * len(ranks) * peak)}
+
+    def _to_score(self) -> Iterator[Batch]:
+        """This rank's evaluation batches, decoded from now on."""
+        share = self.spec.engine.micro_batch or max(1, self.spec.optim.batch_size // self.engine.world)
+        return self.loader.evaluate(self.eval_rows, share, rank=self.engine.rank, world=self.engine.world)
 
     def _on_step(self, epoch: int, step: int) -> None:
         if self._bar is not None:
             self._bar.update()
-        if self.engine.is_main:
-            self.folder.heartbeat(epoch=epoch, step=step)
+        self._beat(epoch=epoch, step=step)
+
+    def _beat(self, **fields: Any) -> None:
+        """Say now and then that the run is alive; learn at once that the writer has failed."""
+        self._writer.check()
+        if self.engine.is_main and self.folder.beat_due():
+            self._writer.submit(partial(self.folder.status, **fields))

@@ -1,70 +1,56 @@
-"""Augmentation: what it may do to an image, and that it does it to each sample alone."""
+"""Colour augmentation and normalisation: what it may do to an image, and that it does it to each sample alone."""
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torchvision.transforms import functional
 
 from leukotree.data import augment
 from leukotree.spec import AugmentSpec
 
-STILL = AugmentSpec(crop_scale=(1.0, 1.0), flips=False, jitter=0)
+STILL = AugmentSpec(jitter=0)
+MEAN, STD = torch.tensor([0.48, 0.46, 0.41]).view(1, 3, 1, 1), torch.tensor([0.23, 0.22, 0.24]).view(1, 3, 1, 1)
+PLAIN = (torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1))
+"""Leaves colours in [0, 1] as they are."""
 
 
-def images(n: int, size: int = 16) -> torch.Tensor:
-    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0))
+def images(n: int, size: int = 16, low: int = 0, high: int = 256) -> torch.Tensor:
+    """As the loader gives them: uint8, channels last."""
+    pixels = torch.randint(low, high, (n, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return pixels.permute(0, 3, 1, 2)
 
 
-def test_nothing_asked_nothing_changed() -> None:
+def numbers(seed: int, n: int) -> torch.Tensor:
+    return torch.from_numpy(augment.draw(seed, 0, n))
+
+
+@given(st.integers(0, 2**31), st.integers(0, 100), st.integers(1, 50))
+def test_the_numbers_of_an_epoch_are_a_function_of_seed_and_epoch(seed: int, epoch: int, n: int) -> None:
+    drawn = augment.draw(seed, epoch, n)
+    assert drawn.shape == (n, len(augment.COLUMNS))
+    assert drawn.dtype == np.float32
+    assert ((drawn >= 0) & (drawn < 1)).all()
+    assert np.array_equal(drawn, augment.draw(seed, epoch, n))
+    assert not np.array_equal(drawn, augment.draw(seed, epoch + 1, n))
+
+
+@pytest.mark.parametrize("given_numbers", [True, False])
+def test_without_augmentation_it_is_torchvisions_normalisation(given_numbers: bool) -> None:
     batch = images(4)
-    assert torch.equal(augment.apply(batch, torch.from_numpy(augment.draw(0, 0, 4)), STILL), batch)
+    spec = STILL if given_numbers else AugmentSpec(jitter=0.4, stain=0.2)  # in evaluation nothing is drawn
+    out = augment.to_input(batch, numbers(0, 4) if given_numbers else None, spec, MEAN, STD)
+    expected = functional.normalize(batch.float() / 255, MEAN.flatten().tolist(), STD.flatten().tolist())
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+    assert out.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_flips_are_exactly_the_eight_symmetries_equally_often() -> None:
-    [image] = images(1)
-    turned = [torch.rot90(image, k, dims=(1, 2)) for k in range(4)]
-    symmetries = [*turned, *(t.flip(2) for t in turned)]
-    n = 800
-    flips = STILL.model_copy(update={"flips": True})
-    out = augment.apply(image.expand(n, -1, -1, -1), torch.from_numpy(augment.draw(1, 0, n)), flips)
-    which = [[torch.allclose(one, symmetry, atol=1e-4) for symmetry in symmetries].index(True) for one in out]
-    counts = np.bincount(which, minlength=8)
-    assert ((counts - n / 8) ** 2 / (n / 8)).sum() < 24.3  # chi-squared, 7 degrees of freedom, p = 0.001
-
-
-def test_a_crop_shows_a_window_of_the_image_with_the_asked_area() -> None:
-    """On images whose colours are their coordinates, the window's size can be read off."""
-    size, n = 64, 200
-    ramp = (torch.arange(size) + 0.5) / size
-    coordinates = torch.stack([ramp.expand(size, size), ramp[:, None].expand(size, size), torch.zeros(size, size)])
-    crop = AugmentSpec(crop_scale=(0.3, 0.6), flips=False, jitter=0)
-    out = augment.apply(coordinates.expand(n, -1, -1, -1), torch.from_numpy(augment.draw(2, 0, n)), crop)
-    width = (out[:, 0, :, -1] - out[:, 0, :, 0]).mean(dim=1) * size / (size - 1)
-    height = (out[:, 1, -1] - out[:, 1, 0]).mean(dim=1) * size / (size - 1)
-    area = width * height
-    assert area.min() > 0.28
-    assert area.max() < 0.62
-    assert area.std() > 0.05
-    assert (width / height).log().abs().max() < np.log(4 / 3) + 0.05
-    assert out[:, 0].min() >= 0
-    assert out[:, 0].max() <= 1
-
-
-def test_jitter_keeps_the_range_and_zero_strength_keeps_the_image() -> None:
-    batch = images(8)
-    numbers = torch.from_numpy(augment.draw(3, 0, 8))
-    out = augment.apply(batch, numbers, STILL.model_copy(update={"jitter": 0.4}))
-    assert not torch.allclose(out, batch)
-    assert out.min() >= 0
-    assert out.max() <= 1
-
-
-def test_jitter_in_one_pass_is_brightness_then_contrast_then_saturation() -> None:
+def test_jitter_is_brightness_then_contrast_then_saturation() -> None:
     """Against torchvision's functions; in the middle of the range, where none of them has to clip in between."""
-    batch = 0.4 + 0.2 * images(5)
-    numbers = torch.from_numpy(augment.draw(5, 0, 5))
-    out = augment.apply(batch, numbers, STILL.model_copy(update={"jitter": 0.2}))
-    for one, image, factors in zip(out, batch, 1 + 0.2 * (2 * numbers[:, 7:10] - 1), strict=True):
+    batch, drawn = images(5, low=102, high=153), numbers(5, 5)
+    out = augment.to_input(batch, drawn, AugmentSpec(jitter=0.2), *PLAIN)
+    for one, image, factors in zip(out, batch.float() / 255, 1 + 0.2 * (2 * drawn[:, :3] - 1), strict=True):
         b, c, s = factors.tolist()
         bright = functional.adjust_brightness(image, b)
         mean = bright.mean()
@@ -72,9 +58,31 @@ def test_jitter_in_one_pass_is_brightness_then_contrast_then_saturation() -> Non
         torch.testing.assert_close(one, functional.adjust_saturation(contrasted, s), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("spec", [AugmentSpec(), AugmentSpec(jitter=0.5, crop_scale=(0.2, 0.9))])
+def test_stain_jitter_changes_the_concentrations_of_ruifroks_stains() -> None:
+    """Against the deconvolution written out in numpy: unmix, change each stain's concentration, mix."""
+    batch, drawn, strength = images(6, low=20), numbers(6, 6), 0.1
+    out = augment.to_input(batch, drawn, AugmentSpec(jitter=0, stain=strength), *PLAIN)
+    colours = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])  # haematoxylin, eosin, DAB
+    for one, image, row in zip(out, batch, drawn.double().numpy(), strict=True):
+        gain, shift = 1 + strength * (2 * row[3:6] - 1), strength * (2 * row[6:9] - 1)
+        density = -np.log(image.permute(1, 2, 0).double().numpy() / 255)
+        stained = (density @ np.linalg.inv(colours) * gain + shift) @ colours
+        np.testing.assert_allclose(one.permute(1, 2, 0).numpy(), np.minimum(np.exp(-stained), 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("spec", [AugmentSpec(jitter=1), AugmentSpec(jitter=0, stain=1), AugmentSpec(jitter=1, stain=1)])
+def test_the_strongest_augmentation_keeps_the_range_of_colours(spec: AugmentSpec) -> None:
+    batch = torch.cat([images(20), torch.zeros(1, 3, 16, 16, dtype=torch.uint8), torch.full((1, 3, 16, 16), 255).to(torch.uint8)])
+    out = augment.to_input(batch, numbers(3, len(batch)), spec, *PLAIN)
+    assert not torch.allclose(out, batch / 255, atol=0.05)
+    assert torch.isfinite(out).all()
+    assert out.min() >= 0
+    assert out.max() <= 1
+
+
+@pytest.mark.parametrize("spec", [AugmentSpec(), AugmentSpec(jitter=0, stain=0.3), AugmentSpec(jitter=0.5, stain=0.3)])
 def test_a_sample_is_augmented_alike_alone_and_in_company(spec: AugmentSpec) -> None:
-    batch, numbers = images(6), torch.from_numpy(augment.draw(4, 1, 6))
-    together = augment.apply(batch, numbers, spec)
-    alone = torch.cat([augment.apply(batch[i : i + 1], numbers[i : i + 1], spec) for i in range(6)])
+    batch, drawn = images(6), numbers(4, 6)
+    together = augment.to_input(batch, drawn, spec, MEAN, STD)
+    alone = torch.cat([augment.to_input(batch[i : i + 1], drawn[i : i + 1], spec, MEAN, STD) for i in range(6)])
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)

@@ -2,6 +2,8 @@
 
 import itertools
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,15 +11,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
-from leukotree.data.stream import TrainOrder, decode, eval_batches, train_batches
+from leukotree.data.stream import Loader, TrainOrder, decode
 from leukotree.errors import InputError
+from leukotree.spec import AugmentSpec
+
+
+def order_of(rows: np.ndarray, batch: int, seed: int, size: int = 48) -> TrainOrder:
+    return TrainOrder(rows, batch, seed, AugmentSpec(), size)
 
 
 @given(st.integers(1, 60), st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**31))
 def test_after_each_epoch_every_row_was_seen_once_more(n: int, batch: int, epochs: int, seed: int) -> None:
-    order = TrainOrder(np.arange(n) * 3, batch, seed)
-    seen = np.concatenate([order.batch(step)[0] for step in range(order.steps_before(epochs) + 1)])
+    order = order_of(np.arange(n) * 3, batch, seed)
+    seen = np.concatenate([order.batch(step).rows for step in range(order.steps_before(epochs) + 1)])
     for epoch in range(epochs):
         assert sorted(seen[epoch * n : (epoch + 1) * n]) == list(order.rows)
     assert 0 <= order.steps_before(epochs) * batch - epochs * n < batch
@@ -26,17 +34,19 @@ def test_after_each_epoch_every_row_was_seen_once_more(n: int, batch: int, epoch
 @given(st.integers(2, 40), st.integers(1, 20), st.integers(0, 2**31), st.integers(0, 30))
 def test_a_batch_is_a_function_of_seed_and_step(n: int, batch: int, seed: int, step: int) -> None:
     """A resume that starts at any step meets what an undisturbed run met there."""
-    through = TrainOrder(np.arange(n), batch, seed)
+    through = order_of(np.arange(n), batch, seed)
     for earlier in range(step):
         through.batch(earlier)
-    for a, b in zip(through.batch(step), TrainOrder(np.arange(n), batch, seed).batch(step), strict=True):
-        np.testing.assert_array_equal(a, b)
+    found, expected = through.batch(step), order_of(np.arange(n), batch, seed).batch(step)
+    for column in ("rows", "crops", "numbers"):
+        np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
+        assert len(getattr(found, column)) == batch
 
 
 def test_epochs_and_seeds_differ() -> None:
-    order = TrainOrder(np.arange(50), 50, seed=0)
-    assert not np.array_equal(order.batch(0)[0], order.batch(1)[0])
-    assert not np.array_equal(order.batch(0)[0], TrainOrder(np.arange(50), 50, seed=1).batch(0)[0])
+    order = order_of(np.arange(50), 50, seed=0)
+    assert not np.array_equal(order.batch(0).rows, order.batch(1).rows)
+    assert not np.array_equal(order.batch(0).rows, order_of(np.arange(50), 50, seed=1).batch(0).rows)
 
 
 @pytest.mark.parametrize(("world", "micro", "workers"), [(1, None, 0), (1, 4, 2), (2, None, 0), (2, 2, 1), (4, 3, 0)])
@@ -44,12 +54,11 @@ def test_ranks_workers_and_micro_batches_share_the_same_global_batches(
     shards, world: int, micro: int | None, workers: int
 ) -> None:
     dataset = Dataset.open(shards)
-    order = TrainOrder(np.arange(0, len(dataset), 2), 12, seed=3)
+    order = order_of(np.arange(0, len(dataset), 2), 12, seed=3)
     steps = range(5, 8)
-    plain = list(train_batches(dataset, order, steps))
-    shares = [
-        list(train_batches(dataset, order, steps, rank=rank, world=world, micro=micro, workers=workers)) for rank in range(world)
-    ]
+    plain = list(Loader(dataset, workers=0).train(order, steps))
+    with Loader(dataset, workers=workers) as loader:
+        shares = [list(loader.train(order, steps, rank=rank, world=world, micro=micro)) for rank in range(world)]
     for step, (rows, [whole]) in enumerate(plain):
         parts = list(itertools.chain.from_iterable(share[step][1] for share in shares))
         assert all(np.array_equal(share[step][0], rows) for share in shares)
@@ -63,13 +72,14 @@ def test_ranks_workers_and_micro_batches_share_the_same_global_batches(
 def test_evaluation_gives_each_row_once_also_with_fewer_rows_than_ranks(shards, world: int, batch: int, n: int) -> None:
     dataset = Dataset.open(shards)
     rows = np.random.default_rng(0).permutation(len(dataset))[:n]
-    seen = [part.rows for rank in range(world) for part in eval_batches(dataset, rows, batch, rank=rank, world=world)]
+    loader = Loader(dataset, workers=0)
+    seen = [part.rows for rank in range(world) for part in loader.evaluate(rows, batch, rank=rank, world=world)]
     assert sorted(np.concatenate([np.zeros(0, int), *seen])) == sorted(rows)
 
 
 def test_images_are_channels_last_bytes_of_the_shard(shards) -> None:
     dataset = Dataset.open(shards)
-    [batch] = eval_batches(dataset, np.array([7, 3]), 8)
+    [batch] = Loader(dataset, workers=0).evaluate(np.array([7, 3]), 8)
     assert batch.images.dtype == torch.uint8
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
     assert np.array_equal(batch.images[1].permute(1, 2, 0).numpy(), decode(dataset, 3))
@@ -84,6 +94,46 @@ def test_a_sample_that_does_not_decode_is_named_in_one_line(shards, tmp_path, wo
     with open(copy / torn["shard"], "r+b") as shard:
         shard.seek(torn["offset"])
         shard.write(b"no jpeg")
-    with pytest.raises(InputError, match=f"sample {torn['key']} does not decode") as error:
-        list(eval_batches(dataset, np.arange(8), 2, workers=workers))
+    named = pytest.raises(InputError, match=f"sample {torn['key']} does not decode")
+    with Loader(dataset, workers=workers) as loader, named as error:
+        list(loader.evaluate(np.arange(8), 2))
     assert "\n" not in str(error.value)
+
+
+def test_the_cache_and_the_workers_change_no_bit(shards, tmp_path) -> None:
+    """Two epochs: the first fills the cache, the second reads it; then a cache that holds only some of the images."""
+    dataset = Dataset.open(shards)
+    order = order_of(np.arange(len(dataset)), 16, seed=4)
+    steps = range(order.steps_before(2))
+    expected = [batch for _, batches in Loader(dataset, workers=0).train(order, steps) for batch in batches]
+    some = 50 * dataset.size**2 * 3 / 1e9
+    for workers, gigabytes in [(0, 1.0), (1, None), (3, 1.0), (3, some)]:
+        cache = None if gigabytes is None else open_cache(tmp_path / f"{workers}-{gigabytes}", dataset, gigabytes)
+        with Loader(dataset, workers=workers, cache=cache) as loader:
+            found = [batch for _, batches in loader.train(order, steps) for batch in batches]
+            assert len(found) == len(expected)
+            assert all(torch.equal(a.images, b.images) for a, b in zip(found, expected, strict=True))
+            for whole in loader.evaluate(np.arange(0, 40), 40):
+                assert np.array_equal(whole.images[7].permute(1, 2, 0).numpy(), decode(dataset, 7))
+
+
+def test_the_first_batches_are_decoded_before_anybody_asks(shards, monkeypatch) -> None:
+    """So that the next epoch's images are ready when the scoring of this one ends; and nobody decodes without end."""
+    dataset = Dataset.open(shards)
+    read = []
+    monkeypatch.setattr(Dataset, "read", lambda self, row, original=Dataset.read: (read.append(row), original(self, row))[1])
+    with Loader(dataset, workers=2) as loader:
+        batches = loader.train(order_of(np.arange(len(dataset)), 8, seed=0), range(1000))
+        while len(read) < 16:  # two batches are under way
+            time.sleep(0.01)
+        next(batches)
+    assert 16 <= len(read) <= 24
+
+
+def test_a_loader_that_is_closed_leaves_no_thread(shards) -> None:
+    before = threading.active_count()
+    with Loader(Dataset.open(shards), workers=3) as loader:
+        iterator = loader.evaluate(np.arange(64), 8)
+        next(iterator)
+        assert threading.active_count() > before
+    assert threading.active_count() == before

@@ -20,7 +20,7 @@ from PIL import Image
 from hpc.cli import main
 
 LEUKOTREE = [sys.executable, "-m", "hpc.cli"]
-VERBS = ["phantom", "import", "pack", "audit", "train", "sweep", "folds", "status", "report"]
+VERBS = ["phantom", "import", "pack", "audit", "train", "sweep", "folds", "status", "report", "bench"]
 
 
 def leukotree(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from hpc import cluster, tune
 from hpc import study as studies
-from hpc import tune
 from hpc.study import Study
 from leukotree.errors import InputError
 from leukotree.files import locked
@@ -94,7 +94,7 @@ def test_a_sweep_freezes_the_best_and_leaves_nothing_behind(
     assert "RAY_AUTH_TOKEN" not in os.environ
 
     # Again: nothing to do. With other settings: refused, and the difference named.
-    monkeypatch.setattr(tune, "_ray", None)
+    monkeypatch.setattr(cluster, "connect", None)
     assert tune.sweep(plan, runtime=QUIET) == {"flat": best}
     with pytest.raises(InputError, match=r"search\.seed was None and is 7; rename the study, or move the folder away") as caught:
         tune.sweep(_study(shards, scheduler="none", seed=7), runtime=QUIET)

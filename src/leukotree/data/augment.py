@@ -1,78 +1,97 @@
-"""Augmentation of uint8 batches on the device of the model.
+"""From uint8 images to the model's input, on the device of the model: stain and colour jitter, then normalisation.
 
 The random numbers of a sample are a function of (seed, epoch, its place in the epoch), drawn as one table per epoch:
-they do not depend on ranks, workers or micro batches.
+they do not depend on ranks, workers or micro batches. Crops, flips and turns come before, in `geometry`.
 """
 
 from __future__ import annotations
 
-import math
+from functools import lru_cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from leukotree import seeds
 from leukotree.spec import AugmentSpec
 
-COLUMNS = ("area", "ratio", "x", "y", "hflip", "vflip", "quarter", "brightness", "contrast", "saturation")
+_CAMERA = ("brightness", "contrast", "saturation")
+_STAINS = ("haematoxylin", "eosin", "residual")
+COLUMNS = (*_CAMERA, *(f"{stain} gain" for stain in _STAINS), *(f"{stain} shift" for stain in _STAINS))
 LUMA = (0.299, 0.587, 0.114)
-RATIO = 4 / 3
-"""Aspect ratios of the crop lie in [3/4, 4/3], log-uniform, as in torchvision's RandomResizedCrop."""
+STAIN_COLOURS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+"""Optical density of haematoxylin, eosin and a third stain in red, green and blue (Ruifrok and Johnston 2001)."""
+WHITE = 255.0
 
 
 def draw(seed: int, epoch: int, samples: int) -> np.ndarray:
-    """(samples, 10) float32 uniform numbers in [0, 1): the table of one epoch, a column per name in COLUMNS."""
+    """(samples, 9) float32 uniform numbers in [0, 1): the table of one epoch, a column per name in COLUMNS."""
     return seeds.generator(seed, "augment", epoch).random((samples, len(COLUMNS)), dtype=np.float32)
 
 
-def apply(images: torch.Tensor, numbers: torch.Tensor, spec: AugmentSpec) -> torch.Tensor:
-    """Crop, flip, turn and colour-jitter a batch.
+def to_input(
+    images: torch.Tensor, numbers: torch.Tensor | None, spec: AugmentSpec, mean: torch.Tensor, std: torch.Tensor
+) -> torch.Tensor:
+    """What the model is given of a batch; all arguments lie on the same device.
 
     Args:
-        images: (B, 3, H, W) float in [0, 1].
-        numbers: (B, 10) rows of `draw`, on the same device.
-        spec: ranges.
+        images: (B, 3, H, W) uint8.
+        numbers: (B, 9) rows of `draw`, or None: no augmentation.
+        spec: strengths.
+        mean, std: (1, 3, 1, 1), for images in [0, 1].
 
-    Returns: (B, 3, H, W) float in [0, 1].
+    Returns: (B, 3, H, W) float32, channels last in memory.
     """
-    if spec.flips or tuple(spec.crop_scale) != (1.0, 1.0):
-        grid = F.affine_grid(_affine(numbers, spec), list(images.shape), align_corners=False)
-        images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return _jitter(images, numbers, spec.jitter) if spec.jitter else images
+    # Plane by plane here: a mixture of channels is then a sum of whole planes. The last pass writes channels last.
+    pixels = images.to(torch.float32, memory_format=torch.contiguous_format)
+    if numbers is not None and spec.stain:
+        pixels = _stain(pixels, numbers, spec.stain)
+    if numbers is not None and spec.jitter:
+        pixels = _jitter(pixels, numbers, spec.jitter)
+    out = torch.empty_like(pixels, memory_format=torch.channels_last)
+    return torch.addcmul(-mean / std, pixels, 1 / (WHITE * std), out=out)
 
 
-def _affine(numbers: torch.Tensor, spec: AugmentSpec) -> torch.Tensor:
-    """(B, 2, 3) maps from output to input coordinates in [-1, 1]: crop window after flips and quarter turns."""
-    area, ratio, x, y, hflip, vflip, quarter = numbers[:, :7].unbind(1)
-    low, high = spec.crop_scale
-    area = low + (high - low) * area
-    # A window of area a fits into the image for aspect ratios in [a, 1/a] only.
-    room = -area.log()
-    log_ratio = torch.maximum(torch.minimum((2 * ratio - 1) * math.log(RATIO), room), -room)
-    width, height = (area.log() + log_ratio).div(2).exp(), (area.log() - log_ratio).div(2).exp()
-    shift = torch.stack([(2 * x - 1) * (1 - width), (2 * y - 1) * (1 - height)], dim=1)
-    window = torch.diag_embed(torch.stack([width, height], dim=1))
-    if spec.flips:
-        window = window @ _turns(hflip, vflip, quarter)
-    return torch.cat([window, shift.unsqueeze(2)], dim=2)
+def _stain(pixels: torch.Tensor, numbers: torch.Tensor, strength: float) -> torch.Tensor:
+    """Change how much of each stain an image took up: its concentrations c become gain * c + shift, with the gain in 1 +-
+    strength and the shift within +- strength of optical density, one each per image and stain (Tellez et al. 2018 and 2019).
+
+    Optical densities mix linearly, so c = od M^-1 with the colours M of the stains as rows, and all of it is one 3x3 map
+    of optical densities.
+    """
+    # The columns of the two groups of three, in [-strength, strength).
+    gain, shift = (strength * (2 * numbers[:, 3:9] - 1)).unflatten(1, (2, 3)).unbind(1)
+    colours, unmixing = _constant(STAIN_COLOURS, pixels.device), _unmixing(pixels.device)
+    mixing = unmixing @ ((1 + gain)[:, :, None] * colours)
+    # The logarithm is -od; black is taken as half of the darkest grey, which has a logarithm.
+    logs = pixels.clamp(min=0.5).div_(WHITE).log_()
+    return _mix(logs, mixing.transpose(1, 2), -(shift @ colours)).exp_().mul_(WHITE).clamp_(max=WHITE)
 
 
-def _turns(hflip: torch.Tensor, vflip: torch.Tensor, quarter: torch.Tensor) -> torch.Tensor:
-    """(B, 2, 2) of the eight symmetries of the square, each equally likely."""
-    signs = torch.stack([1 - 2 * (hflip < 0.5).to(hflip), 1 - 2 * (vflip < 0.5).to(vflip)], dim=1)
-    keep = torch.eye(2, device=hflip.device)  # made on the device: a copy from the host would wait for it
-    return torch.diag_embed(signs) @ torch.where((quarter < 0.5)[:, None, None], keep.flip(0), keep)
-
-
-def _jitter(images: torch.Tensor, numbers: torch.Tensor, strength: float) -> torch.Tensor:
+def _jitter(pixels: torch.Tensor, numbers: torch.Tensor, strength: float) -> torch.Tensor:
     """Brightness b, contrast c and saturation s, each times 1 +- strength, in this order.
 
-    Applied one after another they are scb x + (1 - s)cb grey(x) + (1 - c)b mean(x): one pass over the images.
+    Applied one after another they are scb x + (1 - s)cb grey(x) + (1 - c)b mean(x): one map of the colours.
     """
-    factors = 1 + strength * (2 * numbers[:, 7:10] - 1)
-    b, c, s = factors[:, :, None, None, None].unbind(1)
-    red, green, blue = images.split(1, dim=1)
-    grey = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return torch.addcmul(((1 - s) * c * b) * grey + ((1 - c) * b) * mean, images, s * c * b).clamp_(0, 1)
+    b, c, s = (1 + strength * (2 * numbers[:, :3] - 1)).unbind(1)
+    own, grey = s * c * b, (1 - s) * c * b
+    mixing = grey[:, None, None] * _constant(LUMA, pixels.device) + torch.diag_embed(own[:, None].expand(-1, 3))
+    return _mix(pixels, mixing, ((1 - c) * b * pixels.mean(dim=(1, 2, 3)))[:, None]).clamp_(0, WHITE)
+
+
+def _mix(pixels: torch.Tensor, mixing: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) mixing @ x + offset of each pixel x, with (B, 3, 3) and (B, 3) or (B, 1)."""
+    # Sums of planes and no batched product: a GPU would round its factors, and the batch's size would change the bits.
+    red, green, blue = mixing[:, :, :, None, None].unbind(2)
+    mixed = torch.addcmul(offset[:, :, None, None], pixels[:, 0:1], red)
+    return mixed.addcmul_(pixels[:, 1:2], green).addcmul_(pixels[:, 2:3], blue)
+
+
+@lru_cache
+def _constant(values: tuple[object, ...], device: torch.device) -> torch.Tensor:
+    """Kept, since a copy from the host would make it wait for the device in each step."""
+    return torch.tensor(values, device=device)
+
+
+@lru_cache
+def _unmixing(device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.linalg.inv(STAIN_COLOURS)).float().to(device)

@@ -86,17 +86,9 @@ class Dataset:
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; write it with `leukotree pack MANIFEST {folder}`")
-        described, indexed = (_content(folder / name) for name in ("dataset.json", "index.parquet"))
-        description = _description(folder / "dataset.json", described)
-        try:
-            taxonomy = Taxonomy.from_nested(description.taxonomy)
-        except InputError as error:
-            raise InputError(f"{folder / 'dataset.json'}: {error}") from error
-        index = _index(folder / "index.parquet", indexed)
-        _check_index(folder / "index.parquet", index, description, taxonomy)
-        _check_shards(folder, index)
-        fingerprint = hashlib.sha256(described + indexed).hexdigest()
-        return cls(folder, description.size, taxonomy, description.folds, description.group, index, fingerprint, description)
+        dataset = _parsed(folder, *(_content(folder / name) for name in ("dataset.json", "index.parquet")))
+        _check_shards(folder, dataset.index)
+        return dataset
 
     def __len__(self) -> int:
         return len(self.index)
@@ -118,7 +110,8 @@ class Dataset:
         paths, positions, offsets, lengths = self._places
         path, offset, length = paths[positions[row]], int(offsets[row]), int(lengths[row])
         try:
-            data = os.pread(_shard(path, self.fingerprint, os.getpid()).number, length, offset)
+            shard = _shard(path, self.fingerprint, os.getpid())  # held while it is read: two threads may have opened it at once
+            data = os.pread(shard.number, length, offset)
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
         if len(data) != length:
@@ -141,6 +134,20 @@ class _Descriptor:
 def _shard(path: str, fingerprint: str, pid: int) -> _Descriptor:
     """Opened once per process and data set: a forked child, or a folder packed anew, gets a file of its own."""
     return _Descriptor(path)
+
+
+@lru_cache(maxsize=4)  # a trial that follows another in its process meets the same bytes again
+def _parsed(folder: Path, described: bytes, indexed: bytes) -> Dataset:
+    """The data set that the contents of dataset.json and index.parquet describe."""
+    description = _description(folder / "dataset.json", described)
+    try:
+        taxonomy = Taxonomy.from_nested(description.taxonomy)
+    except InputError as error:
+        raise InputError(f"{folder / 'dataset.json'}: {error}") from error
+    index = _index(folder / "index.parquet", indexed)
+    _check_index(folder / "index.parquet", index, description, taxonomy)
+    fingerprint = hashlib.sha256(described + indexed).hexdigest()
+    return Dataset(folder, description.size, taxonomy, description.folds, description.group, index, fingerprint, description)
 
 
 def _content(path: Path) -> bytes:

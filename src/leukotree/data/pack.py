@@ -77,7 +77,7 @@ def pack(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder")
     taxonomy.prune(table["leaf"].unique())
-    fold_module.assign(table, folds, seed)  # like pruning, refuses before anything is decoded or written
+    table["fold"] = fold_module.assign(table, folds, seed)  # like pruning, refuses before anything is decoded or written
     _write(out, table, options, taxonomy, identity, workers)
     return PackSummary(Dataset.open(out), written=True)
 

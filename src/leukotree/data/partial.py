@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,10 @@ LOCK = ".lock"
 KINDS = ("image", "slide", "patient")
 """What folds can keep together, the weakest promise first."""
 _NAMED = 5
+_CHUNK = 8
+"""Images that a worker takes at once, so that handing them over costs little."""
+_AHEAD = 4
+"""Chunks per worker under way: enough to go on while a finished shard is written to the disk."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,19 @@ def compare(folder: Path, found: dict[str, Any], identity: dict[str, Any]) -> No
 def fill(partial: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, workers: int) -> None:
     """Write all shards, the index and the description into a claimed folder.
 
-    `table` has columns key, image (path), name, leaf, patient, source, group (id) and kind. Where broken images are
+    `table` has columns key, image (path), name, leaf, patient, source, group (id), kind and fold. Where broken images are
     dropped, everything is planned anew, so that the folds are those of a manifest without them. Raises InputError for
     broken images that are not to be dropped, and OSError if the folder cannot be written.
     """
     state = _state(partial)
+    written: dict[str, list[shards.Place]] = {}
     while True:
-        remaining = table[~table["key"].isin([item["key"] for item in state["dropped"]])].reset_index(drop=True)
+        remaining = table
+        if state["dropped"]:
+            remaining = table[~table["key"].isin([item["key"] for item in state["dropped"]])].reset_index(drop=True)
+            remaining["fold"] = folds.assign(remaining, options.folds, options.seed)
         plan = _plan(remaining, options)
-        broken = _write_shards(partial, remaining, plan, options, state, workers)
+        broken = _write_shards(partial, remaining, plan, options, state, written, workers)
         if not broken:
             break
         if not options.drop_broken:
@@ -108,7 +115,9 @@ def fill(partial: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonom
             raise InputError(f"{len(broken)} broken image(s): {listed}; mend them, or leave them out with --drop-broken")
         state.update(dropped=sorted([*state["dropped"], *broken], key=lambda item: item["key"]), shards={})
         _save(partial, state)
-    _describe(partial, remaining, plan, options, taxonomy, state)
+    _index(partial, remaining, plan, written)
+    _describe(partial, remaining, options, taxonomy, state)
+    _clear(partial, plan)
 
 
 def _state(partial: Path) -> dict[str, Any]:
@@ -134,22 +143,30 @@ class _Shard:
 
 def _plan(table: pd.DataFrame, options: Options) -> list[_Shard]:
     """All shards: per fold, its rows in a seeded random order, so that whoever reads on finds the classes mixed."""
-    fold_ids = folds.assign(table, options.folds, options.seed)
     shards = []
     for fold in range(options.folds):
-        order = np.random.default_rng([options.seed, fold]).permutation(np.flatnonzero(fold_ids == fold))
+        order = np.random.default_rng([options.seed, fold]).permutation(np.flatnonzero(table["fold"] == fold))
         parts = np.array_split(order, -(-len(order) // options.samples_per_shard))
         shards += [_Shard(f"fold{fold}-{number:06d}.tar", fold, rows) for number, rows in enumerate(parts)]
     return shards
 
 
 def _write_shards(
-    partial: Path, table: pd.DataFrame, plan: list[_Shard], options: Options, state: dict[str, Any], workers: int
+    partial: Path,
+    table: pd.DataFrame,
+    plan: list[_Shard],
+    options: Options,
+    state: dict[str, Any],
+    written: dict[str, list[shards.Place]],
+    workers: int,
 ) -> list[dict[str, str]]:
-    """Write the shards that are not finished yet; the broken images among them. After the first one images are only checked."""
+    """Write the shards that are not finished yet, and note in `written` what they hold; the broken images among them. After
+    the first one images are only checked."""
     pending = [shard for shard in plan if not _intact(partial / shard.name, state["shards"].get(shard.name))]
     rows = [row for shard in pending for row in shard.rows]
-    results = iter(tqdm(_encoded(table["image"].iloc[rows], options, workers), "pack", len(rows), unit=" images", disable=None))
+    results = iter(
+        tqdm(_encoded(list(table["image"].iloc[rows]), options, workers), "pack", len(rows), unit=" images", disable=None)
+    )
     records = table.to_dict("records")
     broken: list[dict[str, str]] = []
 
@@ -164,21 +181,21 @@ def _write_shards(
 
     for shard in pending:
         path = partial / shard.name
-        shards.write(path, whole(shard))
+        written[shard.name] = shards.write(path, whole(shard))
         if broken:
             path.unlink()
         else:
-            state["shards"][shard.name] = shards.digest(path)
+            state["shards"][shard.name] = shards.checksum(path)
             _save(partial, state)
     return broken
 
 
-def _intact(shard: Path, digest: str | None) -> bool:
-    return digest is not None and shard.exists() and shards.digest(shard) == digest
+def _intact(shard: Path, checksum: str | None) -> bool:
+    return checksum is not None and shard.exists() and shards.checksum(shard) == checksum
 
 
-def _encoded(paths: Iterable[str], options: Options, workers: int) -> Iterator[bytes | images.BrokenImage]:
-    """Each image as a square JPEG, or why not, in order. At most a few images per worker are in memory.
+def _encoded(paths: Sequence[str], options: Options, workers: int) -> Iterator[bytes | images.BrokenImage]:
+    """Each image as a square JPEG, or why not, in order. At most a few JPEGs, and one decoded image, per worker are in memory.
 
     Threads, not processes: decoding, resampling and encoding release the interpreter lock.
     """
@@ -189,33 +206,37 @@ def _encoded(paths: Iterable[str], options: Options, workers: int) -> Iterator[b
         except images.BrokenImage as error:
             return error
 
-    waiting: deque[Future[bytes | images.BrokenImage]] = deque()
-    pool = ThreadPoolExecutor(workers)
+    def several(start: int) -> list[bytes | images.BrokenImage]:
+        return [one(path) for path in paths[start : start + _CHUNK]]
+
+    waiting: deque[Future[list[bytes | images.BrokenImage]]] = deque()
+    pool = ThreadPoolExecutor(workers, "pack")
     try:
-        for path in paths:
-            waiting.append(pool.submit(one, path))
-            if len(waiting) > 4 * workers:
-                yield waiting.popleft().result()
+        for start in range(0, len(paths), _CHUNK):
+            waiting.append(pool.submit(several, start))
+            if len(waiting) > _AHEAD * workers:
+                yield from waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _describe(
-    partial: Path, table: pd.DataFrame, plan: list[_Shard], options: Options, taxonomy: Taxonomy, state: dict[str, Any]
-) -> None:
-    """Write the index, from what the shards really hold, and the description; remove what else lies in the folder."""
+def _index(partial: Path, table: pd.DataFrame, plan: list[_Shard], written: dict[str, list[shards.Place]]) -> None:
+    """Write the index, reading the shards that an earlier run wrote."""
     known: dict[Any, dict[Any, Any]] = table.set_index("key")[["leaf", "patient", "source", "group"]].to_dict("index")
-    rows = []
-    for shard in plan:
-        for sample in shards.samples(partial / shard.name):
-            place = {"shard": shard.name, "fold": shard.fold, "offset": sample.offset, "length": len(sample.jpeg)}
-            digest = hashlib.sha256(sample.jpeg).hexdigest()
-            rows.append({"key": sample.key, **place, "sha256": digest, **known[sample.key]})
+    rows = [
+        {"shard": shard.name, "fold": shard.fold, **vars(place), **known[place.key]}
+        for shard in plan
+        for place in written.get(shard.name) or shards.places(partial / shard.name)
+    ]
     buffer = io.BytesIO()
     pd.DataFrame(rows)[list(dataset.COLUMNS)].to_parquet(buffer, index=False)
     write_atomic(partial / "index.parquet", buffer.getvalue())
+
+
+def _describe(partial: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, state: dict[str, Any]) -> None:
+    """Write the description."""
     pruned = taxonomy.prune(table["leaf"].unique())
     counts = table["leaf"].value_counts()
     known_patients = table[(table["patient"] != "") & (table["kind"] != "slide")]  # else the column names the slide
@@ -232,6 +253,10 @@ def _describe(
         **{name: state[name] for name in ("manifest", "options", "tree")},
     }
     write_atomic(partial / "dataset.json", json.dumps(description, indent=2, ensure_ascii=False))
+
+
+def _clear(partial: Path, plan: list[_Shard]) -> None:
+    """Remove what else lies in a folder that is complete."""
     expected = {STATE, "dataset.json", "index.parquet", *(shard.name for shard in plan)}
     for path in partial.iterdir():
         if path.name not in expected:

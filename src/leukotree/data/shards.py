@@ -11,39 +11,70 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+import xxhash
+
 from leukotree.errors import InputError, one_line
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample as it stands in a shard: `<key>.jpg` at bytes [offset, offset + length), and the fields of `<key>.json`."""
+    """One sample of a shard: the bytes of `<key>.jpg`, and the fields of `<key>.json`."""
 
     key: str
     jpeg: bytes
     fields: dict[str, str]
     offset: int = -1
-    """-1 before it is written."""
+    """Where the JPEG begins in the shard, in bytes; -1 before it is written."""
 
 
-def write(shard: Path, contents: Iterable[Sample]) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Where a shard holds the JPEG of a sample: at bytes [offset, offset + length)."""
+
+    key: str
+    offset: int
+    length: int
+    sha256: str
+
+
+def write(shard: Path, contents: Iterable[Sample]) -> list[Place]:
     """Write samples in their order; the file takes its name only when it is whole. Equal samples give equal bytes."""
-    from webdataset.writer import TarWriter
-
     temporary = shard.with_name(f".{shard.name}.tmp")
+    places = []
     with open(temporary, "wb") as file:
-        with TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
-            for sample in contents:
-                fields = json.dumps(sample.fields, ensure_ascii=False, sort_keys=True).encode()
-                tar.write({"__key__": sample.key, "jpg": sample.jpeg, "json": fields})
+        for sample in contents:
+            places.append(_place(sample, file.tell() + tarfile.BLOCKSIZE))
+            fields = json.dumps(sample.fields, ensure_ascii=False, sort_keys=True).encode()
+            file.write(_member(f"{sample.key}.jpg", sample.jpeg))
+            file.write(_member(f"{sample.key}.json", fields))
+        file.write(bytes(2 * tarfile.BLOCKSIZE))
+        file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, shard)
+    return places
 
 
-def digest(shard: Path) -> str:
-    """sha256 hex over the whole file."""
+def _member(name: str, data: bytes) -> bytes:
+    """A file as a plain tar holds it: one block of header, the content, zeros up to the next block."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(data), 0o444
+    return b"".join((info.tobuf(tarfile.USTAR_FORMAT), data, bytes(-len(data) % tarfile.BLOCKSIZE)))
+
+
+def places(shard: Path) -> list[Place]:
+    """What `write` returned when it wrote this shard. Raises InputError as `samples` does."""
+    return [_place(sample, sample.offset) for sample in samples(shard)]
+
+
+def _place(sample: Sample, offset: int) -> Place:
+    return Place(sample.key, offset, len(sample.jpeg), hashlib.sha256(sample.jpeg).hexdigest())
+
+
+def checksum(shard: Path) -> str:
+    """xxh3 hex over the whole file, at the speed of memory: whether it is as it was written."""
     with open(shard, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def samples(shard: Path) -> Iterator[Sample]:

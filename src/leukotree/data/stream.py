@@ -1,25 +1,35 @@
-"""Batches from shards: a deterministic infinite training order, and an exact pass for evaluation.
+"""Batches from shards: a deterministic infinite training order, an exact pass for evaluation, and the threads that decode.
 
 Sample number p of a training stream is a function of (seed, p): epoch p // n, place p % n in that epoch's permutation.
 Global batch t holds samples t*B .. (t+1)*B-1, whatever the ranks and workers, so ranks never wait for uneven shards
 and a resume continues at the next sample. Epochs are counted in samples: after epoch e exactly e * n samples (rounded up to
 a batch) have been seen, also when a batch is larger than the training set.
+
+Workers are threads: libjpeg-turbo and OpenCV release the interpreter lock, so they write straight into the batch that the
+device will read, and nothing travels through a pipe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from leukotree import seeds
-from leukotree.data import augment, images
+from leukotree.data import augment, geometry, images
+from leukotree.data.cache import Cache
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
+from leukotree.spec import AugmentSpec
+
+CHUNK = 8
+"""Images of one task: enough that handing it over costs nothing, few enough that all workers share a small batch."""
 
 
 @dataclass(frozen=True)
@@ -27,70 +37,205 @@ class Batch:
     """One rank's share of a global batch (a micro batch of it)."""
 
     images: torch.Tensor
-    """(b, 3, H, W) uint8, channels last in memory."""
+    """(b, 3, H, W) uint8, channels last in memory; in training cropped, flipped and turned."""
     rows: np.ndarray
     """(b,) rows of the dataset's index."""
     numbers: torch.Tensor | None = None
-    """(b, 10) random numbers of the augmentation; None in evaluation."""
+    """(b, len(augment.COLUMNS)) random numbers of the colour augmentation; None in evaluation."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some samples of the training order."""
+
+    rows: np.ndarray
+    """(b,) rows of the dataset's index."""
+    crops: np.ndarray | None = None
+    """(b, 5) rows of `geometry.draw`; None leaves the images as they are."""
+    numbers: np.ndarray | None = None
+    """(b, C) rows of `augment.draw`."""
+
+    def __getitem__(self, part: slice | np.ndarray) -> Samples:
+        crops, numbers = (None if column is None else column[part] for column in (self.crops, self.numbers))
+        return Samples(self.rows[part], crops, numbers)
 
 
 class TrainOrder:
-    """The infinite order of a training set: which row stands at which position, and the random numbers it gets.
+    """The infinite order of a training set: which row stands at which position, and how it is augmented there.
 
     Args:
         rows: (n,) rows of the dataset's index to train on.
         batch_size: global batch.
         seed: seeds the order and the augmentation.
+        augment: ranges of the augmentation.
+        size: width and height of the images in pixels.
     """
 
-    def __init__(self, rows: np.ndarray, batch_size: int, seed: int) -> None:
-        self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    def __init__(self, rows: np.ndarray, batch_size: int, seed: int, augment: AugmentSpec, size: int) -> None:
+        self.rows, self.batch_size, self.seed, self.augment, self.size = rows, batch_size, seed, augment, size
+        self._epochs: dict[int, Samples] = {}
 
     def steps_before(self, epoch: int) -> int:
         """How many steps the first `epoch` epochs take together."""
         return -(-epoch * len(self.rows) // self.batch_size)
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The global batch of a step: (B,) rows and (B, 10) random numbers."""
+    def batch(self, step: int) -> Samples:
+        """The global batch of a step: B samples."""
         epochs, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), len(self.rows))
-        # A few rows of a permutation are wanted per call; the table of an epoch serves all its steps.
-        self._tables = {epoch: self._tables.get(epoch) or self._table(epoch) for epoch in range(epochs[0], epochs[-1] + 1)}
-        order = np.array([self._tables[e][0][p] for e, p in zip(epochs, places, strict=True)])
-        numbers = np.stack([self._tables[e][1][p] for e, p in zip(epochs, places, strict=True)])
-        return order, numbers
+        # The tables of an epoch serve all its steps.
+        self._epochs = {epoch: self._epochs.get(epoch) or self._epoch(epoch) for epoch in range(epochs[0], epochs[-1] + 1)}
+        parts = [samples[places[epochs == epoch]] for epoch, samples in self._epochs.items()]
+        return parts[0] if len(parts) == 1 else _joined(parts)
 
-    def _table(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _epoch(self, epoch: int) -> Samples:
+        n = len(self.rows)
         order = seeds.generator(self.seed, "order", epoch).permutation(self.rows)
-        return order, augment.draw(self.seed, epoch, len(self.rows))
+        crops = geometry.draw(self.seed, epoch, n, self.size, self.augment)
+        return Samples(order, crops, augment.draw(self.seed, epoch, n))
 
 
-class _Decoder(TorchDataset):
-    """Rows -> one uint8 array, so that a worker sends one tensor per batch."""
-
-    def __init__(self, dataset: Dataset, batches: Sequence[np.ndarray]) -> None:
-        self.dataset, self.batches = dataset, batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, position: int) -> torch.Tensor | str:
-        """(b, size, size, 3) uint8; or what is wrong: an error that leaves a worker becomes a page of traceback."""
-        rows = self.batches[position]
-        size = self.dataset.size
-        pixels = np.empty((len(rows), size, size, 3), dtype=np.uint8)
-        try:
-            for place, row in enumerate(rows):
-                pixels[place] = decode(self.dataset, int(row))
-        except InputError as error:
-            return str(error)
-        return torch.from_numpy(pixels)
+def _joined(parts: list[Samples]) -> Samples:
+    rows, crops, numbers = ([getattr(part, name) for part in parts] for name in ("rows", "crops", "numbers"))
+    return Samples(np.concatenate(rows), np.concatenate(crops), np.concatenate(numbers))
 
 
-def decode(dataset: Dataset, row: int) -> np.ndarray:
-    """(size, size, 3) uint8 RGB of one sample. Raises InputError naming its key if the bytes are no JPEG of that size."""
+class Loader:
+    """Decodes, crops and turns images of a data set, ahead of those who ask. One per process, for all its models and folds.
+
+    Args:
+        workers: decoding threads; 0 decodes in the calling thread, when asked. The bits do not depend on it.
+        cache: where decoded images are kept; None decodes each time. The bits do not depend on it.
+        pin: page-locked memory, for a copy that overlaps with the device's work.
+    """
+
+    def __init__(self, dataset: Dataset, *, workers: int, cache: Cache | None = None, pin: bool = False) -> None:
+        self.dataset, self.cache, self.pin = dataset, cache, pin
+        self._workers = workers
+        self._pool = ThreadPoolExecutor(workers, "decode") if workers else None
+        self._buffers = threading.local()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads; what was decoded ahead is dropped."""
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+    def train(
+        self, order: TrainOrder, steps: range, *, rank: int = 0, world: int = 1, micro: int | None = None
+    ) -> Iterator[tuple[np.ndarray, list[Batch]]]:
+        """For each step: the rows of the whole global batch, and this rank's micro batches of it.
+
+        `micro` is the images per micro batch, None for the rank's whole share. The first steps are decoded from now on.
+        """
+        share = order.batch_size // world
+        cuts = [slice(start, start + (micro or share)) for start in range(rank * share, (rank + 1) * share, micro or share)]
+        plan = ((whole.rows, [whole[cut] for cut in cuts]) for whole in map(order.batch, steps))
+        return self._ahead(plan)
+
+    def evaluate(self, rows: np.ndarray, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """Every row exactly once over all ranks, without padding, as they are; a rank may have none. Decoded from now on."""
+        mine = rows[rank::world]
+        plan = ((part, [Samples(part)]) for part in (mine[at : at + batch_size] for at in range(0, len(mine), batch_size)))
+        return (batch for _, [batch] in self._ahead(plan))
+
+    def _ahead(self, plan: Iterable[tuple[np.ndarray, list[Samples]]]) -> Iterator[tuple[np.ndarray, list[Batch]]]:
+        """The plan's batches in its order, the next ones under way."""
+        if self._pool is None:
+            return ((rows, [self._start(part)() for part in parts]) for rows, parts in plan)
+        return _Ahead(((rows, [self._start(part) for part in parts]) for rows, parts in plan), self._workers * CHUNK)
+
+    def _start(self, samples: Samples) -> _Pending:
+        """Hand a micro batch to the workers."""
+        n, size = len(samples.rows), self.dataset.size
+        pixels = torch.empty((n, size, size, 3), dtype=torch.uint8, pin_memory=self.pin)
+        out = pixels.numpy()
+        chunks = [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
+        if self._pool is None:
+            self._fill(samples, out)
+            tasks = []
+        else:
+            tasks = [self._pool.submit(self._fill, samples[chunk], out[chunk]) for chunk in chunks]
+        return _Pending(pixels, samples, tasks, self.pin)
+
+    def _fill(self, samples: Samples, out: np.ndarray) -> None:
+        """Decode (and crop) samples into (b, size, size, 3) uint8. Raises InputError."""
+        buffers = self._buffers
+        if not hasattr(buffers, "decoded"):
+            buffers.decoded, buffers.scratch = np.empty_like(out[0]), np.empty_like(out[0])
+        for place, row in enumerate(samples.rows.tolist()):
+            if samples.crops is not None:
+                geometry.apply(self._image(row, buffers.decoded), samples.crops[place], out[place], buffers.scratch)
+            elif not np.may_share_memory(image := self._image(row, out[place]), out[place]):
+                np.copyto(out[place], image)
+
+    def _image(self, row: int, buffer: np.ndarray) -> np.ndarray:
+        """(size, size, 3) uint8 of a row, in the cache's memory or in `buffer`."""
+        if self.cache is None:
+            return decode(self.dataset, row, buffer)
+        if (found := self.cache.get(row)) is None:
+            found = decode(self.dataset, row, buffer)
+            self.cache.put(row, found)
+        return found
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A micro batch that is being filled; calling it waits for that."""
+
+    pixels: torch.Tensor
+    samples: Samples
+    tasks: list[Future[None]]
+    pin: bool
+
+    def __call__(self) -> Batch:
+        for task in self.tasks:
+            task.result()
+        numbers = None if self.samples.numbers is None else torch.from_numpy(self.samples.numbers)
+        if numbers is not None and self.pin:
+            numbers = numbers.pin_memory()
+        return Batch(self.pixels.permute(0, 3, 1, 2), self.samples.rows, numbers)
+
+
+class _Ahead:
+    """Keeps at least two batches, and at least `images` images, under way; an exception of a worker is raised in its place."""
+
+    def __init__(self, started: Iterator[tuple[np.ndarray, list[_Pending]]], images: int) -> None:
+        self._started, self._images = started, images
+        self._waiting: deque[tuple[np.ndarray, list[_Pending]]] = deque()
+        self._fill_up()
+
+    def _fill_up(self) -> None:
+        while len(self._waiting) < 2 or sum(len(p.samples.rows) for _, parts in self._waiting for p in parts) < self._images:
+            following: Any = next(self._started, None)
+            if following is None:
+                return
+            self._waiting.append(following)
+
+    def __iter__(self) -> _Ahead:
+        return self
+
+    def __next__(self) -> tuple[np.ndarray, list[Batch]]:
+        if not self._waiting:
+            raise StopIteration
+        rows, parts = self._waiting.popleft()
+        self._fill_up()
+        return rows, [part() for part in parts]
+
+
+def decode(dataset: Dataset, row: int, buffer: np.ndarray | None = None) -> np.ndarray:
+    """(size, size, 3) uint8 RGB of one sample, in `buffer` (an array of that shape) if one is given. Raises InputError naming
+    its key if the bytes are no JPEG of that size."""
+    jpeg = dataset.read(row)
     try:
-        image = images.decode(dataset.read(row))
+        try:
+            image = images.decode(jpeg, None if buffer is None else buffer.reshape(-1))
+        except images.BrokenImage:
+            image = images.decode(jpeg)  # too large for the buffer, or broken
     except images.BrokenImage as error:
         raise InputError(f"{_named(dataset, row)} does not decode: {error}; pack the folder again") from error
     if image.shape != (dataset.size, dataset.size, 3):
@@ -101,52 +246,3 @@ def decode(dataset: Dataset, row: int) -> np.ndarray:
 
 def _named(dataset: Dataset, row: int) -> str:
     return f"{dataset.folder}: sample {dataset.index['key'].iloc[row]}"
-
-
-def _load(dataset: Dataset, batches: Sequence[np.ndarray], workers: int, pin: bool) -> Iterator[torch.Tensor]:
-    """(b, 3, H, W) uint8 tensors of the row batches, in order."""
-    loader = DataLoader(
-        _Decoder(dataset, batches), batch_size=None, num_workers=workers if len(batches) > 1 else 0, pin_memory=pin
-    )
-    for pixels in loader:
-        if isinstance(pixels, str):
-            raise InputError(pixels)
-        yield pixels.permute(0, 3, 1, 2)
-
-
-def train_batches(
-    dataset: Dataset,
-    order: TrainOrder,
-    steps: range,
-    *,
-    rank: int = 0,
-    world: int = 1,
-    micro: int | None = None,
-    workers: int = 0,
-    pin: bool = False,
-) -> Iterator[tuple[np.ndarray, list[Batch]]]:
-    """For each step: the rows of the whole global batch, and this rank's micro batches of it.
-
-    Args:
-        steps: which steps of the order to give.
-        micro: images per micro batch; None for the rank's whole share.
-        workers: decoding processes; 0 decodes in this one. The bits do not depend on it.
-        pin: page-locked memory, for a copy that overlaps with the device's work.
-    """
-    share = order.batch_size // world
-    micro = micro or share
-    plan = [order.batch(step) for step in steps]
-    cuts = [slice(start, start + micro) for start in range(rank * share, (rank + 1) * share, micro)]
-    loaded = _load(dataset, [rows[cut] for rows, _ in plan for cut in cuts], workers, pin)
-    for rows, numbers in plan:
-        yield rows, [Batch(next(loaded), rows[cut], torch.from_numpy(numbers[cut])) for cut in cuts]
-
-
-def eval_batches(
-    dataset: Dataset, rows: np.ndarray, batch_size: int, *, rank: int = 0, world: int = 1, workers: int = 0, pin: bool = False
-) -> Iterator[Batch]:
-    """Every row exactly once over all ranks, without padding; a rank may have none."""
-    mine = rows[rank::world]
-    batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-    for part, pixels in zip(batches, _load(dataset, batches, workers, pin), strict=True):
-        yield Batch(pixels, part)

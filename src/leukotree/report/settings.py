@@ -103,13 +103,14 @@ def _fixed(summary: StudySummary) -> list[list[str]]:
     group = f" by {dataset['group']}" if "group" in dataset else ""
     crop = f"crop {augment.crop_scale[0]:g}–{augment.crop_scale[1]:g} of the area"
     flips = "flips and right-angle turns" if augment.flips else "no flips"
+    stain = f", stain {augment.stain:g}" if augment.stain else ""
     return [
         *rows,
         ["image size", "384 × 384", f"{size} × {size}" if size else "–"],
         ["optimiser", "AdamW", "AdamW"],
         ["loss", "focal", "focal, on the softmax"],
         ["schedule", NOT_STATED, f"linear warm-up over {100 * base.optim.warmup:g} % of the steps, then cosine to 0"],
-        ["augmentation", NOT_STATED, f"{crop}, {flips}, jitter {augment.jitter:g}"],
+        ["augmentation", NOT_STATED, f"{crop}, {flips}, jitter {augment.jitter:g}{stain}"],
         ["split", NOT_STATED, f"{folds} folds, grouped{group}, stratified by leaf"],
     ]
 

@@ -1,0 +1,90 @@
+"""Saving a checkpoint: how long the loop stands still, and how fast the writing beside it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leukotree import checkpoint
+from leukotree.bench.clock import Work, in_turn
+from leukotree.bench.setting import Row, Setting
+from leukotree.engine import Engine
+
+
+def measure(setting: Setting) -> list[Row]:
+    """The main rank's snapshot against one copy of as many bytes from the device; its file, with hash, fsync and rename,
+    against a plain file of as many bytes with fsync in the same folder. The other ranks have nothing to do."""
+    if not setting.engine.is_main:
+        return []
+    alone = dataclasses.replace(setting, engine=Engine(0, 1, setting.engine.device))
+    model, optimizer = alone.network()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # it has no state before
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    snapshot = checkpoint.snapshot(state)
+    size = sum(tensor.nbytes for tensor in _tensors(state))
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=setting.runs) as folder:
+        held, copied = in_turn(alone.engine, [_snapshots(state, snapshot), _copies(alone.engine, size)], setting.seconds)
+        written, plain = in_turn(alone.engine, [_saves(Path(folder), snapshot), _files(Path(folder), size)], setting.seconds)
+    megabytes = size / 1e6
+    return [
+        Row("checkpoint, held up", "s", held, copied, f"one copy of {megabytes:.3g} MB from the device", held),
+        Row(
+            "checkpoint, written", "MB/s", megabytes / written, megabytes / plain,
+            f"plain file and fsync in {setting.runs}", written,
+        ),
+    ]  # fmt: skip
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [tensor for part in inner for tensor in _tensors(part)]
+
+
+def _snapshots(state: dict[str, Any], before: dict[str, Any]) -> Work:
+    def work(count: int) -> None:
+        for _ in range(count):
+            checkpoint.snapshot(state, before)
+
+    return work
+
+
+def _copies(engine: Engine, size: int) -> Work:
+    source = torch.zeros(size, dtype=torch.uint8, device=engine.device)
+    target = torch.zeros(size, dtype=torch.uint8, pin_memory=engine.pin)
+
+    def work(count: int) -> None:
+        for _ in range(count):
+            target.copy_(source)
+
+    return work
+
+
+def _saves(folder: Path, state: dict[str, Any]) -> Work:
+    def work(count: int) -> None:
+        for number in range(count):
+            checkpoint.save(folder / "checkpoints", number, state)
+
+    return work
+
+
+def _files(folder: Path, size: int) -> Work:
+    content = memoryview(os.urandom(min(size, 2**20)))  # no disk may find it easy to compress
+
+    def work(count: int) -> None:
+        for number in range(count):
+            with open(folder / f"plain{number % 2}", "wb") as file:
+                for start in range(0, size, len(content)):
+                    file.write(content[: size - start])
+                file.flush()
+                os.fsync(file.fileno())
+
+    return work

@@ -1,0 +1,81 @@
+"""The loader alone: training batches as the device will read them, against libjpeg-turbo alone."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from leukotree.bench.clock import Work, in_turn
+from leukotree.bench.setting import Row, Setting
+from leukotree.data import images
+from leukotree.data.cache import Cache
+from leukotree.data.stream import CHUNK, Loader, TrainOrder
+
+SAMPLE = 2048
+"""Most images that are decoded from memory, and most that are put into the cache."""
+
+
+def measure(setting: Setting) -> list[Row]:
+    """All training images decoded where they lie, as in a first epoch; some from the decoded cache; some of their JPEGs
+    decoded in memory by as many threads, which is the limit of both."""
+    sample = np.random.default_rng(0).permutation(setting.rows)[:SAMPLE]
+    threads = max(1, setting.workers)
+    cache = setting.open_cache()
+    cached = _fill(setting, cache, sample)
+    with (
+        Loader(setting.dataset, workers=setting.workers, pin=setting.engine.pin) as plain,
+        Loader(setting.dataset, workers=setting.workers, pin=setting.engine.pin, cache=cache) as quick,
+        ThreadPoolExecutor(threads, "limit") as pool,
+    ):
+        works = [_decoding(setting, pool, threads, sample), _batches(setting, plain, setting.rows)]
+        if all(setting.engine.gather(len(cached))):
+            works.append(_batches(setting, quick, cached))
+        limit, *found = in_turn(setting.engine, works, setting.seconds)
+    batch = setting.spec.optim.batch_size
+    limit_is = f"decoding alone, {threads} thread{'s' * (threads > 1)} per rank"
+    names = ("loader", "loader, cached")
+    return [
+        Row(name, "images/s", batch / seconds, batch / limit, limit_is, seconds)
+        for name, seconds in zip(names, found, strict=False)
+    ]
+
+
+def _fill(setting: Setting, cache: Cache | None, sample: np.ndarray) -> np.ndarray:
+    """Put the sample's images into the cache; the rows that had a place there."""
+    engine = setting.engine
+    with Loader(setting.dataset, workers=setting.workers, cache=cache) as loader:
+        for _ in loader.evaluate(sample, CHUNK * 8, rank=engine.rank, world=engine.world):
+            pass
+    engine.barrier()
+    return sample[[cache is not None and cache.get(row) is not None for row in sample.tolist()]]
+
+
+def _batches(setting: Setting, loader: Loader, rows: np.ndarray) -> Work:
+    """This rank's part of the first global batches of a training on `rows`."""
+    spec, engine = setting.spec, setting.engine
+    order = TrainOrder(rows, spec.optim.batch_size, spec.seed, spec.augment, setting.dataset.size)
+
+    def work(count: int) -> None:
+        for _ in loader.train(order, range(count), rank=engine.rank, world=engine.world, micro=spec.engine.micro_batch):
+            pass
+
+    return work
+
+
+def _decoding(setting: Setting, pool: ThreadPoolExecutor, threads: int, sample: np.ndarray) -> Work:
+    """The JPEGs of as many images, from memory into one buffer per thread."""
+    jpegs = [setting.dataset.read(row) for row in sample.tolist()]
+    size = setting.dataset.size
+
+    def decode(start: int, stop: int) -> None:
+        buffer = np.empty(size * size * 3, np.uint8)
+        for jpeg in itertools.islice(itertools.cycle(jpegs), start, stop):
+            images.decode(jpeg, buffer)
+
+    def work(count: int) -> None:
+        cuts = np.linspace(0, count * setting.share, threads + 1).astype(int).tolist()
+        list(pool.map(decode, cuts[:-1], cuts[1:]))
+
+    return work

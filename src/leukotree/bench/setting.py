@@ -1,0 +1,83 @@
+"""What the measurements share, and a row of their table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from leukotree.data.cache import Cache, open_cache
+from leukotree.data.dataset import Dataset
+from leukotree.engine import Engine
+from leukotree.model import Classifier, Stage, build, parameter_groups, stages
+from leukotree.spec import RunSpec
+
+RATES = ("images/s", "GB/s", "MB/s")
+"""Units of which more is better; of seconds, less is."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measurement beside its limit; None where there is nothing to measure, and `limit_is` says why."""
+
+    what: str
+    unit: str
+    measured: float | None
+    limit: float | None
+    limit_is: str
+    seconds: float | None
+    """Of one batch, step, exchange, save or trial."""
+
+    @property
+    def share(self) -> float | None:
+        """How much of the limit is reached."""
+        if not self.measured or not self.limit:
+            return None
+        return self.measured / self.limit if self.unit in RATES else self.limit / self.measured
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured on one rank, and how long."""
+
+    spec: RunSpec
+    engine: Engine
+    dataset: Dataset
+    rows: np.ndarray
+    """Training rows of the data set's index."""
+    workers: int
+    seconds: float
+    """Of each measurement."""
+    runs: Path
+    """A folder on the disk that holds the runs."""
+    scratch: Path
+    """A folder for temporary files, the same for all ranks."""
+    cache: Path | None
+    """The decoded cache that training is to use; None decodes each time."""
+    cache_gb: float
+
+    @property
+    def share(self) -> int:
+        """Images of a rank in a global batch."""
+        return self.spec.optim.batch_size // self.engine.world
+
+    @property
+    def stage(self) -> Stage:
+        """The model that is measured: of `base` the first, which sees all images."""
+        return stages(self.spec.variant, self.dataset.taxonomy)[0]
+
+    def open_cache(self) -> Cache | None:
+        """The decoded cache of training, or a temporary one; None where it has no room."""
+        return open_cache(self.cache or self.scratch / "decoded", self.dataset, self.cache_gb)
+
+    def network(self) -> tuple[Classifier, torch.optim.AdamW]:
+        """The model on its device, and the optimiser that training gives it."""
+        model = build(self.spec, self.stage, self.dataset.size)
+        model = model.to(self.engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model, torch.optim.AdamW(parameter_groups(model, self.spec), fused=True)
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network()[0].parameters())

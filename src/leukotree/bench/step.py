@@ -1,0 +1,71 @@
+"""The training step with all that belongs to it, against a bare loop of the same model and optimiser."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from leukotree.bench.clock import Work, in_turn
+from leukotree.bench.setting import Row, Setting
+from leukotree.data.stream import Loader
+from leukotree.stage import StageTrainer
+
+ENDLESS = 10**6
+"""Epochs: more than are measured."""
+
+
+class _Enough(Exception):
+    """The steps that were asked for are done."""
+
+
+def measure(setting: Setting) -> list[Row]:
+    """Steps of a StageTrainer: loading, augmentation, loss, schedule, over the ranks its exchange of gradients."""
+    spec = setting.spec.override({"optim.epochs": ENDLESS})
+    cache = setting.open_cache() if setting.cache else None
+    with Loader(setting.dataset, workers=setting.workers, cache=cache, pin=setting.engine.pin) as loader:
+        trainer = StageTrainer(spec, setting.stage, setting.rows, setting.engine, loader)
+        trainer.begin(0)
+        step, bare = in_turn(setting.engine, [partial(_train, trainer), _bare_loop(setting)], setting.seconds)
+    batch = spec.optim.batch_size
+    return [Row("step", "images/s", batch / step, batch / bare, "bare loop on tensors of the device", step)]
+
+
+def _train(trainer: StageTrainer, count: int) -> None:
+    """So many steps. Each call goes on with the batches of the loader, though it calls their epoch the first."""
+    done = 0
+
+    def on_step(step: int) -> None:
+        nonlocal done
+        done += 1
+        if done == count:
+            raise _Enough
+
+    try:
+        while True:
+            trainer.train_epoch(0, on_step)
+    except _Enough:
+        return
+
+
+def _bare_loop(setting: Setting) -> Work:
+    """Forward pass, cross-entropy, backward pass and optimiser on normalised batches that lie on the device. Ranks exchange
+    nothing: what that costs, the step shows."""
+    spec, engine, size = setting.spec, setting.engine, setting.dataset.size
+    plain, optimizer = setting.network()
+    model = torch.compile(plain.train()) if spec.engine.compile else plain.train()
+    micro = spec.engine.micro_batch or setting.share
+    images = torch.randn(micro, 3, size, size, device=engine.device).to(memory_format=torch.channels_last)
+    targets = torch.arange(micro, device=engine.device) % sum(len(classes) for classes in setting.stage.heads.values())
+
+    def work(count: int) -> None:
+        for _ in range(count):
+            for _ in range(setting.share // micro):
+                with engine.autocast(spec.engine):
+                    logits = model(images)
+                F.cross_entropy(logits.float(), targets).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return work

@@ -1,0 +1,62 @@
+"""Two ranks against one, one torch thread each: images/s of `leukotree train`, from the metrics of its epochs.
+
+The same spec both times, so the same global batch: ViT-Tiny at 224 px, 16 images, fp32, and each of two ranks takes 8. The
+first epoch, in which processes warm up, is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pairs import Measure, arguments, compare, save
+
+from leukotree.data import phantom
+from leukotree.data.pack import pack
+from leukotree.spec import RunSpec
+
+SIZE, EPOCHS = 224, 4
+
+
+def images_per_s(place: Path, ranks: int) -> Measure:
+    """Of the median epoch of a run in `place`, where spec.yaml lies."""
+    leukotree = Path(sys.executable).with_name("leukotree")
+
+    def measure() -> float:
+        with tempfile.TemporaryDirectory(dir=place) as here:
+            command = [leukotree, "train", place / "spec.yaml", "--ranks", str(ranks), "--threads", "1", "--device", "cpu"]
+            subprocess.run(command, cwd=here, check=True, capture_output=True)
+            [metrics] = Path(here).rglob("metrics.jsonl")
+            rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+        return statistics.median(row["images_per_s"] for row in rows if row["kind"] == "epoch" and row["epoch"])
+
+    return measure
+
+
+def main() -> None:
+    options = arguments(__doc__ or "")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        manifest = phantom.write(place / "images", patients=28, per_patient=4, size=SIZE)
+        pack(manifest, place / "shards", folds=4, size=SIZE)
+        spec = {
+            "data.shards": str(place / "shards"),
+            "backbone.name": "vit_tiny_patch16_224",
+            "optim": {"batch_size": 16, "epochs": EPOCHS},
+            "engine.precision": "fp32",
+        }
+        (place / "spec.yaml").write_text(RunSpec().override(spec).dump())
+        found = compare(
+            "Two ranks and one, one thread each", ("2 ranks", images_per_s(place, 2)), ("1 rank", images_per_s(place, 1)),
+            unit="images/s", goals={"ratio": ">= 1.8"}, pairs=options.pairs,
+        )  # fmt: skip
+    if not options.no_save:
+        save("ranks", [found])
+
+
+if __name__ == "__main__":
+    main()

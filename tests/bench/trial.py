@@ -1,0 +1,106 @@
+"""What a trial costs beyond its training: `leukotree sweep` against Ray Tune as it is by default.
+
+Both run the same trials (two inner folds of a tiny model on small phantoms, two epochs, scored after each) one after another
+on one slot of one core, and report after each epoch. By default a trial of Ray Tune is a function in a process of its own,
+which imports torch and timm, opens the data and builds its models; ours reset a process that has done so. Beyond its training is
+the time from the end of the trial before to the end of this one, less the seconds that its runs trained by their own record: so
+scores, checkpoints and predictions count, too. A slot's first trial is left out on both sides. Each side is the median of its
+trials.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pairs import arguments, compare, save
+
+from hpc import bench, cluster
+from hpc.study import Study
+from hpc.tune import sweep
+from leukotree.data import phantom
+from leukotree.data.pack import pack
+from leukotree.engine import Runtime
+from leukotree.spec import parse
+
+TRIALS = 4
+RUNTIME = Runtime(device="cpu", threads=1, quiet=True)
+
+
+def study(shards: Path, name: str) -> Study:
+    fields = {
+        "study": name,
+        "base": {
+            "data": {"shards": str(shards)},
+            "backbone": {"name": "test_vit"},
+            "optim": {"epochs": 2, "batch_size": 16},
+            "engine": {"precision": "fp32"},
+        },
+        "variants": ["flat"],
+        "folds": {"outer": 2, "inner": 2},
+        "search": {"trials": TRIALS, "scheduler": "none", "space": {"optim.lr": {"loguniform": [1e-4, 1e-2]}}},
+    }
+    return parse(Study, fields, "bench")
+
+
+def ours(shards: Path, name: str) -> float:
+    plan = study(shards, name)
+    sweep(plan, concurrency=1, runtime=RUNTIME)
+    return median(bench.overheads(plan, "flat"))
+
+
+def default(shards: Path, name: str) -> float:
+    """A function that trains and reports, as the examples of Ray Tune have it."""
+    place = Path.cwd() / name
+    with cluster.connect(None):
+        from ray import tune  # it must not be imported before
+
+        trainable = tune.with_parameters(train_trial, plan=study(shards, name), runs=place / "runs")
+        grid = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1}),
+            param_space={"optim.lr": tune.loguniform(1e-4, 1e-2)},
+            tune_config=tune.TuneConfig(metric="macro_f1", mode="max", num_samples=TRIALS, max_concurrent_trials=1),
+            run_config=tune.RunConfig(storage_path=str(place / "ray"), verbose=0),
+        ).fit()
+        results = [grid[index].metrics or {} for index in range(len(grid))]
+    trials = sorted((metrics["ended"], place / "runs" / metrics["trial_id"]) for metrics in results)
+    return median(bench.beyond_training(trials))
+
+
+def train_trial(config: dict[str, Any], plan: Study, runs: Path) -> None:
+    from ray import tune
+
+    from leukotree import train
+
+    for row in train.lockstep(plan.trial_specs("flat", config), runs / tune.get_context().get_trial_id(), RUNTIME):
+        tune.report({"epoch": row["epoch"], "macro_f1": row["macro_f1"], "ended": time.time()})
+
+
+def median(costs: list[float]) -> float:
+    assert len(costs) == TRIALS - 1
+    return statistics.median(costs)
+
+
+def main() -> None:
+    options = arguments(__doc__ or "")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # run folders lie below the current one
+        manifest = phantom.write(Path("images"), patients=28, per_patient=6, size=64)
+        shards = Path("shards").absolute()
+        pack(manifest, shards, folds=2, size=48)
+        names = iter(f"s{number}" for number in range(1000))
+        found = compare(
+            "A trial beyond its training", ("LeukoTree", lambda: ours(shards, next(names))),
+            ("Ray Tune's default", lambda: default(shards, next(names))),
+            unit="s", goals={"ratio": "<= 0.17", "ours": "< 0.5", "other": "> 3"}, pairs=options.pairs, warmup=False,
+        )  # fmt: skip
+    if not options.no_save:
+        save("trial", [found])
+
+
+if __name__ == "__main__":
+    main()
