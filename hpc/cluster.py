@@ -31,10 +31,9 @@ _ENVIRONMENT = {
 def connect(address: str | None) -> Iterator[Path]:
     """A connection to Ray, and a private folder that is gone at the end. A Ray of our own lives in that folder, and asks for
     a token (its ports are open to every user of this machine)."""
-    settings = dict(_ENVIRONMENT)
-    if address is None:
-        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
-    before = {name: os.environ.get(name) for name in settings}
+    # ray.init makes it RAY_AUTH_MODE=token. If we did, a Ray that somebody has imported before would not notice.
+    settings = _ENVIRONMENT | ({"RAY_AUTH_TOKEN": _token()} if address is None else {})
+    before = {name: os.environ.get(name) for name in (*settings, "RAY_AUTH_MODE")}
     os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
     import ray
 

@@ -88,6 +88,7 @@ def in_ranks(function: Callable[..., Any], *arguments: Any, runtime: Runtime, ra
     """`function(*arguments, runtime)` in so many processes of this machine, by torchrun's elastic launcher; what the main rank
     returns. Each gets its share of the cores if `runtime` names no threads. Raises what ended a rank, as `_cause` says, or
     Preempted."""
+    prepare_ranks(ranks)
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import time
@@ -15,6 +16,7 @@ from ray.tune.result import DONE
 from tqdm import tqdm
 
 from hpc import history
+from hpc.cluster import Slots
 from hpc.study import Study
 from leukotree import train
 from leukotree.errors import RunFailed, one_line
@@ -39,6 +41,7 @@ class Slot(tune.Trainable):
     def setup(self, config: dict[str, Any], study: Study, folder: str, runtime: Runtime) -> None:  # type: ignore[override]
         """`folder` is the (absolute) current folder of the sweep: shards and run folders are named relative to it."""
         os.chdir(folder)
+        gc.freeze()  # what is imported stays: half a million objects that no collection need look at again
         self._study, self._runtime = study, runtime
         self.reset_config(config)
 
@@ -72,6 +75,13 @@ class Slot(tune.Trainable):
         # A folder for each trial: two that draw the same values would otherwise share, and lock, their runs.
         runs = self._study.search_folder(variant) / "runs" / f"{number:05d}"
         yield from train.lockstep(specs, runs, self._runtime)
+
+
+def trainable(study: Study, slots: Slots, runtime: Runtime) -> type[tune.Trainable]:
+    """A Slot that knows the study and asks Ray for its resources; its folders are named relative to the current one."""
+    quiet = dataclasses.replace(runtime, quiet=True)
+    slot = tune.with_parameters(Slot, study=study, folder=str(Path.cwd()), runtime=quiet)
+    return tune.with_resources(slot, {"cpu": slots.cpus, "gpu": slots.gpus})
 
 
 def folder_name(trial: Any) -> str:

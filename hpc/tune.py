@@ -7,7 +7,6 @@ import dataclasses
 import io
 import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc import cluster, history
@@ -174,9 +173,7 @@ def _tuner(study: Study, variants: Sequence[str], slots: cluster.Slots, runtime:
     from hpc import searcher, trial
 
     search, folder = study.search, study.root.absolute() / "search"
-    quiet = dataclasses.replace(runtime, quiet=True)
-    trainable = tune.with_parameters(trial.Slot, study=study, folder=str(Path.cwd()), runtime=quiet)
-    trainable = tune.with_resources(trainable, {"cpu": slots.cpus, "gpu": slots.gpus})
+    trainable = trial.trainable(study, slots, runtime)
     experiment = folder / "-".join(["ray", *variants])
     begun = all((study.search_folder(variant) / "search.yaml").exists() for variant in variants)
     if begun and tune.Tuner.can_restore(experiment):

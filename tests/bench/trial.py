@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pairs import arguments, compare, save
+from ray import tune
 
 from hpc import bench, cluster
 from hpc.study import Study
@@ -57,8 +58,6 @@ def default(shards: Path, name: str) -> float:
     """A function that trains and reports, as the examples of Ray Tune have it."""
     place = Path.cwd() / name
     with cluster.connect(None):
-        from ray import tune  # it must not be imported before
-
         trainable = tune.with_parameters(train_trial, plan=study(shards, name), runs=place / "runs")
         grid = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1}),
@@ -72,8 +71,6 @@ def default(shards: Path, name: str) -> float:
 
 
 def train_trial(config: dict[str, Any], plan: Study, runs: Path) -> None:
-    from ray import tune
-
     from leukotree import train
 
     for row in train.lockstep(plan.trial_specs("flat", config), runs / tune.get_context().get_trial_id(), RUNTIME):

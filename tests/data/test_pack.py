@@ -1,21 +1,17 @@
 """Pack: the same manifest gives the same bytes whatever happens, broken input is named, nothing half done is left."""
 
 import errno
-import io
 import json
 import multiprocessing
 import os
 import signal
 import time
 
-import numpy as np
 import pandas as pd
 import pytest
-import simplejpeg
-from PIL import Image
-from smears import LEAVES, change_manifest, files, noise, write_manifest
+from smears import LEAVES, change_manifest, files, write_manifest
 
-from leukotree.data import images, shards
+from leukotree.data import images, partial, shards
 from leukotree.data.dataset import Dataset
 from leukotree.data.pack import pack
 from leukotree.errors import InputError
@@ -119,93 +115,6 @@ def test_group_is_the_weakest_kind(manifest, out):
     assert data.index["patient"].eq("").sum() == 1
     assert data.index["group"].ne("").all()
     assert data.description.patients == 18
-
-
-# --- images ---------------------------------------------------------------------------------------------------------------
-
-
-def saved(picture, form, **options):
-    buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def squared(tmp_path, data, size=32):
-    (tmp_path / "image").write_bytes(data)
-    return images.decode(images.square(tmp_path / "image", size, 95)).astype(int)
-
-
-RGB = Image.fromarray(noise(1, 64, 96))
-TURN_RIGHT = Image.Exif()
-TURN_RIGHT[0x0112] = 6  # the camera lay on its side: turn the picture by 90 degrees to see it upright
-KINDS = {
-    "png": saved(RGB, "PNG"),
-    "bmp": saved(RGB, "BMP"),
-    "tiff": saved(RGB, "TIFF", compression="tiff_lzw"),
-    "jpeg": saved(RGB, "JPEG", quality=98, subsampling=0),
-    "progressive": saved(RGB, "JPEG", quality=98, subsampling=0, progressive=True),
-    "opaque": saved(RGB.convert("RGBA"), "PNG"),
-    "turned jpeg": saved(RGB.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=98, subsampling=0, exif=TURN_RIGHT),
-    "turned png": saved(RGB.transpose(Image.Transpose.ROTATE_90), "PNG", exif=TURN_RIGHT),
-    "turned tiff": saved(RGB.transpose(Image.Transpose.ROTATE_90), "TIFF", exif=TURN_RIGHT),
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_file_becomes_the_same_picture(tmp_path, kind):
-    expected = np.asarray(RGB.resize((32, 32), Image.Resampling.LANCZOS)).astype(int)
-    assert np.abs(squared(tmp_path, KINDS[kind]) - expected).mean() < 3
-
-
-def test_other_pixel_types(tmp_path):
-    grey = RGB.convert("L")
-    expected = np.asarray(grey.resize((32, 32), Image.Resampling.LANCZOS)).astype(int)[..., None]
-    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-    for data in (saved(grey, "PNG"), saved(grey, "JPEG", quality=98), saved(deep, "PNG"), saved(deep, "TIFF")):
-        assert np.abs(squared(tmp_path, data) - expected).mean() < 2
-    cmyk = squared(tmp_path, saved(RGB.convert("CMYK"), "JPEG", quality=98))
-    assert np.abs(cmyk - np.asarray(RGB.resize((32, 32), Image.Resampling.LANCZOS))).mean() < 4
-    palette = squared(tmp_path, saved(Image.new("P", (40, 40), 3), "GIF"))
-    assert palette.shape == (32, 32, 3)
-    clear = squared(tmp_path, saved(Image.new("RGBA", (40, 40), (9, 9, 9, 0)), "PNG"))
-    assert clear.min() == 255, "transparent shows a white ground"
-    with pytest.raises(images.BrokenImage, match="pixel type 'F'"):
-        squared(tmp_path, saved(Image.new("F", (40, 40)), "TIFF"))
-
-
-def test_large_jpeg_is_scaled_down_without_aliasing(tmp_path):
-    stripes = np.zeros((400, 400, 3), dtype=np.uint8)
-    stripes[:, ::2] = 255
-    result = squared(tmp_path, saved(Image.fromarray(stripes), "JPEG", quality=95, subsampling=0))
-    assert np.abs(result - 127).max() < 8, "stripes finer than a pixel become grey"
-
-
-def test_a_jpeg_of_the_right_size_is_kept_byte_for_byte(tmp_path):
-    path = tmp_path / "image.jpg"
-    path.write_bytes(saved(RGB.resize((32, 32)), "JPEG", quality=80))
-    assert images.square(path, 32, 95) == path.read_bytes()
-    path.write_bytes(saved(RGB.resize((32, 32)), "JPEG", progressive=True))
-    assert images.square(path, 32, 95) != path.read_bytes(), "not baseline"
-    header = simplejpeg.decode_jpeg_header(images.square(path, 32, 95))
-    assert header == (32, 32, "YCbCr", "444")
-
-
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_file_cut_short_is_broken(tmp_path, kind):
-    with pytest.raises(images.BrokenImage) as refusal:
-        squared(tmp_path, KINDS[kind][: len(KINDS[kind]) * 7 // 10])
-    assert "\n" not in str(refusal.value)
-
-
-def test_other_damage_is_broken(tmp_path):
-    flipped = bytearray(KINDS["png"])
-    flipped[len(flipped) // 2] ^= 1
-    for data in (b"", b"not an image", bytes(flipped)):
-        with pytest.raises(images.BrokenImage):
-            squared(tmp_path, data)
-    with pytest.raises(images.BrokenImage, match="over the limit"), pytest.warns(Image.DecompressionBombWarning):
-        squared(tmp_path, saved(Image.new("1", (10_000, 10_000)), "PNG"))
 
 
 # --- broken images among good ones ----------------------------------------------------------------------------------------
@@ -370,6 +279,18 @@ def test_kill_signal_leaves_no_process_and_a_folder_to_go_on_with(tmp_path, out)
     pack(manifest, out, **options)
     pack(manifest, tmp_path / "undisturbed", **options)
     assert files(out) == files(tmp_path / "undisturbed")
+
+
+def test_few_images_are_under_way_however_many_there_are(tmp_path, monkeypatch):
+    begun, whole = [], images.square
+    monkeypatch.setattr(images, "square", lambda *arguments: (begun.append(arguments[0]), whole(*arguments))[1])
+    manifest = write_manifest(tmp_path / "raw", patients=1, images=100)
+    paths = [str(path) for path in manifest.parent.rglob("*.png")]
+    results = partial._encoded(paths, partial.Options(size=8), workers=2)
+    for number in range(1, len(paths) + 1):
+        assert isinstance(next(results), bytes)
+        assert len(begun) - number < 2 * (partial._AHEAD + 1) * partial._CHUNK
+    assert len(begun) == len(paths)
 
 
 def test_two_at_once_are_refused(manifest, out, monkeypatch):

@@ -160,6 +160,19 @@ def test_a_study_without_trials_has_nothing_to_search_or_report(verb: str, shard
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--gpus-per-trial", "2", "a share of one GPU"),
+        ("--gpus-per-trial", "0", "above 0"),
+        ("--cpus-per-trial", "0", "above 0"),
+        ("--concurrency", "many", "whole number"),
+    ],
+)
+def test_sweep_refuses_slots_that_cannot_be(option: str, value: str, says: str, tmp_path: Path) -> None:
+    assert_refused(leukotree("sweep", "study.yaml", option, value, cwd=tmp_path), option, says)
+
+
 def test_folds_wait_for_the_search(shards: Path, tmp_path: Path) -> None:
     search = {"trials": 2, "space": {"loss.gamma": {"uniform": [0, 5]}}}
     content = {"study": "early", "base": {"data": {"shards": str(shards)}}, "folds": {"outer": 4}, "search": search}

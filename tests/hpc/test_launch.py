@@ -6,6 +6,9 @@ import fcntl
 import os
 import pickle
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +66,24 @@ def test_an_error_inside_a_rank_arrives_as_one_line(spec: RunSpec, tmp_path: Pat
             launch.run_spec(spec, tmp_path, ranks=2, runtime=QUIET)
     assert "\n" not in str(caught.value)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_ranks_end_with_a_launcher_that_is_killed(spec: RunSpec, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(spec.override({"optim.epochs": 10_000}).dump())
+    command = [sys.executable, "-m", "hpc.cli", "train", "run.yaml", "--ranks", "2", "--threads", "1", "--device", "cpu"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True) as launcher:
+        while not list(tmp_path.glob("results/runs/single/*/metrics.jsonl")):
+            assert launcher.poll() is None
+            time.sleep(0.1)
+        launcher.kill()
+    while _living(session=launcher.pid):  # pytest's time limit is ours
+        time.sleep(0.1)
+
+
+def _living(session: int) -> list[str]:
+    listed = subprocess.run(["ps", "-eo", "sid,stat,args"], capture_output=True, text=True, check=True).stdout.splitlines()[1:]
+    rows = [line.split(None, 2) for line in listed]
+    return [row[2] for row in rows if row[0] == str(session) and not row[1].startswith("Z")]
 
 
 def test_a_job_that_fails_says_why(spec: RunSpec, tmp_path: Path) -> None:

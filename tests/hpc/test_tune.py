@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -148,6 +150,63 @@ def test_an_interrupted_sweep_continues_with_its_searcher(shards: Path, tmp_path
     assert trials[best["trial"]]["state"] == "completed"
     # Two inner folds for each of four trials: the begun ones went on in their folders, no others took their place.
     assert len(list((plan.search_folder("flat") / "runs").glob("*/*"))) == 4 * plan.folds.inner
+
+
+def _attempts(plan: Study, variant: str, trial: int) -> list[dict[str, Any]]:
+    """The starts of a trial's runs: their process and time."""
+    found = (plan.search_folder(variant) / "runs" / f"{trial:05d}").glob("*/attempts.jsonl")
+    return [json.loads(line) for file in found for line in file.read_text().splitlines()]
+
+
+def test_a_slot_trains_all_its_trials_in_one_process(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Across variants, and also after a trial that was stopped, or that diverged."""
+    monkeypatch.chdir(tmp_path)
+    space = {"optim.lr": {"choice": [1e-3, 1e30]}, "loss.gamma": {"uniform": [0, 5]}}
+    search = {"space": space, "algorithm": "random", "scheduler": "asha", "grace": 1, "reduction_factor": 2, "trials": 6}
+    plan = _study(shards, **search).model_copy(update={"variants": ("flat", "multilabel")})
+    plan = plan.model_copy(update={"base": plan.base.override({"optim.epochs": 3, "engine.precision": "fp32"})})
+    tune.sweep(plan, concurrency=1, runtime=QUIET)
+
+    order = [(variant, trial) for variant in plan.variants for trial in range(6)]
+    attempts = [_attempts(plan, *one) for one in order]
+    assert len({attempt["pid"] for trial in attempts for attempt in trial}) == 1
+    trials = {variant: _table(plan.search_folder(variant) / "trials.csv") for variant in plan.variants}
+    states = {row["state"] for rows in trials.values() for row in rows}
+    assert states == {"completed", "stopped", "failed"}
+    for row in trials["flat"]:
+        assert (row["state"] == "failed") == (float(row["optim.lr"]) > 1)
+    drawn = [[[row[key] for key in space] for row in rows] for rows in trials.values()]
+    assert drawn[0] == drawn[1]  # every variant draws the same first trials
+
+    for (variant, trial), following in zip(order[:-1], attempts[1:], strict=True):
+        runs = (plan.search_folder(variant) / "runs" / f"{trial:05d}").glob("*/status.json")
+        statuses = [json.loads(file.read_text()) for file in runs]
+        said = {"completed": "done", "stopped": "stopped", "failed": "failed"}[trials[variant][trial]["state"]]
+        assert said in {status["state"] for status in statuses}
+        # What a trial has to say is said before the next one takes its slot.
+        assert max(status["heartbeat"] for status in statuses) < min(attempt["started"] for attempt in following)
+
+
+def test_trials_get_what_the_slots_have(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    from hpc import trial
+
+    wanted = trial.trainable(_study(shards), cluster.Slots(cpus=2, gpus=0.25, count=4), QUIET).default_resource_request({})
+    assert wanted is not None
+    assert wanted.required_resources == {"CPU": 2.0, "GPU": 0.25}
+
+    asked: list[tuple[cluster.Slots, Runtime]] = []
+    monkeypatch.setattr(tune, "_search", lambda study, variants, slots, runtime: asked.append((slots, runtime)))
+    monkeypatch.setattr(tune, "_best", lambda study: {})
+    monkeypatch.setattr(cluster, "connect", lambda address: contextlib.nullcontext(tmp_path / "private"))
+    monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 16.0, "GPU": 2.0}])
+    tune.sweep(_study(shards), gpus_per_trial=0.25, concurrency=3, runtime=Runtime())
+    tune.sweep(_study(shards), cpus_per_trial=4, runtime=Runtime(device="cpu", workers=0, threads=3, cache=Path("kept")))
+    tune.sweep(_study(shards), address="auto", runtime=Runtime())
+    assert [slots for slots, _ in asked] == [cluster.Slots(2, 0.25, 3), cluster.Slots(4, 0.0, 4), cluster.Slots(8, 1.0, 2)]
+    # A Ray of our own comes with a decoded cache, which goes with it; in a cluster only its user knows a place.
+    assert [runtime.cache for _, runtime in asked] == [tmp_path / "private" / "decoded", Path("kept"), None]
+    assert [(runtime.threads, runtime.workers) for _, runtime in asked] == [(2, 1), (3, 0), (8, 7)]
 
 
 def test_failed_trials_are_told_and_never_chosen(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from leukotree.errors import one_line
 
 MAX_PIXELS = 90_000_000
-"""A larger image is refused unread: it would take over 250 MB per worker, or is a decompression bomb."""
+"""A larger image is refused unread: it would take over 350 MB per worker, or is a decompression bomb."""
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")  # none that runs another program, as EPS would
-_JPEG = b"\xff\xd8\xff"
+_START, _SCAN, _APP1 = b"\xff\xd8", b"\xff\xda", b"\xff\xe1"  # markers of a JPEG
 
 
 class BrokenImage(Exception):
@@ -49,15 +49,15 @@ def square(path: str | Path, size: int, quality: int) -> bytes:
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     """(H, W, 4) uint8 RGBX, writable and contiguous -> (size, size, 4), by Pillow's bicubic filter, which does not alias.
 
-    PyTorch has that filter in vector code, in integers: five times as fast as Pillow and without the interpreter lock, the same
-    bits on every processor. It reads four channels faster than three.
+    PyTorch has that filter in vector code, in integers: five times as fast as Pillow, and the same bits on every processor.
+    It takes four channels faster than three.
     """
-    import torch  # a second, which those who only read shards save
-
     height, width, channels = pixels.shape
     if (height, width) == (size, size):
         return pixels
-    # As (1, 4, H, W) in channels-last memory: nothing is copied. Each operation of PyTorch would hand the lock around once more.
+    import torch  # a second, which those who only read shards save
+
+    # (1, 4, H, W), channels last in memory: nothing is copied on the way in or out.
     batch = torch.from_numpy(pixels.reshape(1, height, width, channels).transpose(0, 3, 1, 2))
     resized = torch.nn.functional.interpolate(batch, size=(size, size), mode="bicubic", antialias=True)
     return np.ascontiguousarray(resized.numpy()[0].transpose(1, 2, 0))
@@ -65,7 +65,13 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
 
 def _plain(data: bytes, size: int) -> bool:
     """Whether this is a JPEG to be decoded and resized, nothing else: seen sooner than Pillow has opened it."""
-    if not data.startswith(_JPEG) or b"Exif\0" in data:
+    if not data.startswith(_START):
+        return False
+    at = len(_START)
+    # From segment to segment up to the first scan. Exif and XMP, which may say that the picture is to be turned, are APP1.
+    while (marker := data[at : at + 2])[:1] == b"\xff" and marker not in (_SCAN, _APP1):
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    if marker != _SCAN:
         return False
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     return colours == "YCbCr" and (height, width) != (size, size) and height * width <= MAX_PIXELS

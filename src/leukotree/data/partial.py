@@ -224,14 +224,12 @@ def _encoded(paths: Sequence[str], options: Options, workers: int) -> Iterator[b
 
 def _index(partial: Path, table: pd.DataFrame, plan: list[_Shard], written: dict[str, list[shards.Place]]) -> None:
     """Write the index, reading the shards that an earlier run wrote."""
-    known: dict[Any, dict[Any, Any]] = table.set_index("key")[["leaf", "patient", "source", "group"]].to_dict("index")
-    rows = [
-        {"shard": shard.name, "fold": shard.fold, **vars(place), **known[place.key]}
-        for shard in plan
-        for place in written.get(shard.name) or shards.places(partial / shard.name)
-    ]
+    held = [(shard, place) for shard in plan for place in written.get(shard.name) or shards.places(partial / shard.name)]
+    places = {name: [getattr(place, name) for _, place in held] for name in ("key", "offset", "length", "sha256")}
+    index = pd.DataFrame(places | {"shard": [shard.name for shard, _ in held], "fold": [shard.fold for shard, _ in held]})
+    known = table.set_index("key")[["leaf", "patient", "source", "group"]]
     buffer = io.BytesIO()
-    pd.DataFrame(rows)[list(dataset.COLUMNS)].to_parquet(buffer, index=False)
+    index.join(known, on="key")[list(dataset.COLUMNS)].to_parquet(buffer, index=False)
     write_atomic(partial / "index.parquet", buffer.getvalue())
 
 

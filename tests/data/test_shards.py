@@ -1,0 +1,44 @@
+"""Shards: the tar files that WebDataset's own writer would write, and where each sample lies in them."""
+
+import hashlib
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from webdataset.writer import TarWriter
+
+from leukotree.data import shards
+
+samples = st.builds(
+    shards.Sample,
+    key=st.from_regex(r"[A-Za-z0-9_-]{1,60}", fullmatch=True),
+    jpeg=st.binary(min_size=1, max_size=3000),
+    fields=st.dictionaries(st.sampled_from(["leaf", "patient", "image"]), st.text(max_size=20)),
+)
+contents = st.lists(samples, max_size=12, unique_by=lambda sample: sample.key)
+
+
+@settings(deadline=None, max_examples=30)
+@given(contents)
+def test_a_shard_is_what_webdataset_writes(tmp_path_factory, written):
+    folder = tmp_path_factory.mktemp("shards")
+    shards.write(folder / "ours.tar", written)
+    read = list(shards.samples(folder / "ours.tar"))
+    with TarWriter(str(folder / "theirs.tar"), user="", group="", mtime=0, encoder=False) as tar:
+        for sample in read:
+            fields = json.dumps(sample.fields, ensure_ascii=False, sort_keys=True).encode()
+            tar.write({"__key__": sample.key, "jpg": sample.jpeg, "json": fields})
+    assert (folder / "ours.tar").read_bytes() == (folder / "theirs.tar").read_bytes()
+    assert [(sample.key, sample.jpeg, sample.fields) for sample in read] == [(s.key, s.jpeg, s.fields) for s in written]
+
+
+@settings(deadline=None, max_examples=30)
+@given(contents)
+def test_write_says_where_each_image_lies(tmp_path_factory, written):
+    shard = tmp_path_factory.mktemp("shards") / "shard.tar"
+    places = shards.write(shard, written)
+    data = shard.read_bytes()
+    held = [data[place.offset : place.offset + place.length] for place in places]
+    assert held == [sample.jpeg for sample in written]
+    assert [place.sha256 for place in places] == [hashlib.sha256(jpeg).hexdigest() for jpeg in held]
+    assert shards.places(shard) == places, "read back as they were written"

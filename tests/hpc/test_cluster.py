@@ -1,0 +1,86 @@
+"""A Ray of our own, and how many trials a Ray cluster carries at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpc.cluster import Slots, connect, nodes, slots
+from leukotree.errors import InputError
+
+LAPTOP = {"CPU": 2.0}
+NODE = {"CPU": 64.0, "GPU": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "gpus", "concurrency", "expected"),
+    [
+        ([LAPTOP], None, None, None, Slots(1, 0.0, 2)),
+        ([LAPTOP], 2, None, None, Slots(2, 0.0, 1)),
+        ([LAPTOP], None, None, 1, Slots(1, 0.0, 1)),
+        ([NODE], None, None, None, Slots(8, 1.0, 8)),  # a GPU and its share of the cores
+        ([NODE], None, 0.25, None, Slots(2, 0.25, 32)),
+        ([NODE], None, 0.3, None, Slots(2, 0.3, 24)),  # three fit on one GPU; a fourth would have parts of two
+        ([NODE], 16, 0.25, None, Slots(16, 0.25, 4)),
+        ([NODE, NODE, LAPTOP], None, 0.5, None, Slots(4, 0.5, 32)),
+        ([NODE], None, 0.0, None, Slots(1, 0.0, 64)),
+        ([{"CPU": 4.0, "GPU": 8.0}], None, 1.0, None, Slots(1, 1.0, 4)),
+    ],
+)
+def test_slots(
+    nodes: list[dict[str, float]], cpus: int | None, gpus: float | None, concurrency: int | None, expected: Slots
+) -> None:
+    assert slots(nodes, cpus, gpus, concurrency) == expected
+
+
+@given(
+    cores=st.lists(st.integers(1, 128), min_size=1, max_size=4),
+    cards=st.integers(0, 8),
+    gpus=st.sampled_from([None, 0.1, 0.2, 0.25, 1 / 3, 0.5, 1.0]),
+)
+def test_what_the_machine_is_divided_into_never_exceeds_it(cores: list[int], cards: int, gpus: float | None) -> None:
+    nodes = [{"CPU": float(count), "GPU": float(cards)} for count in cores]
+    if gpus and not cards:
+        with pytest.raises(InputError):
+            slots(nodes, None, gpus)
+        return
+    found = slots(nodes, None, gpus)
+    assert 1 <= found.count * found.cpus <= sum(cores)
+    assert found.count * found.gpus <= cards * len(cores) + 1e-9
+
+
+@pytest.mark.parametrize(("cpus", "gpus", "says"), [(3, None, "3 cores and 0 GPUs"), (1, 0.25, "1 cores and 0.25 GPUs")])
+def test_trials_that_fit_nowhere_are_refused(cpus: int, gpus: float | None, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        slots([LAPTOP, LAPTOP], cpus, gpus)
+
+
+JOIN = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); print(ray.cluster_resources()['CPU'])"
+
+
+def test_only_who_has_the_token_reaches_a_ray_of_our_own() -> None:
+    import ray  # before it is told to ask for a token: that must not matter
+
+    with connect(None) as private:
+        assert [node["CPU"] for node in nodes()] == [len(os.sched_getaffinity(0))]
+        command = [sys.executable, "-c", JOIN, ray.get_runtime_context().gcs_address]
+        friend = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert friend.stdout.strip() == str(nodes()[0]["CPU"])
+        without = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+        stranger = subprocess.run(
+            command,
+            env={**without, "HOME": str(private), "RAY_NUM_REDIS_GET_RETRIES": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert stranger.returncode != 0
+        assert "Failed to connect" in stranger.stderr
+    assert not private.exists()
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    assert "RAY_AUTH_MODE" not in os.environ
