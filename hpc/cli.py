@@ -118,7 +118,7 @@ def _pack(verbs: Verbs) -> None:
     verb.add_argument("--seed", type=int, default=0, help="deals patients to folds (default %(default)s)")
     verb.add_argument("--taxonomy", metavar="YAML", help="another label tree than the paper's")
     verb.add_argument("--drop-broken", action="store_true", help="leave out images that do not decode, and record them")
-    verb.add_argument("--workers", type=_positive, help="processes (default: all cores)")
+    verb.add_argument("--workers", type=_positive, help="threads (default: all cores)")
 
 
 def _audit(verbs: Verbs) -> None:

@@ -1,11 +1,9 @@
-"""Shards: the tar files that WebDataset's own writer would write, and where each sample lies in them."""
+"""Shards: what is written is read back, and the writer says where each image lies."""
 
 import hashlib
-import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from webdataset.writer import TarWriter
 
 from leukotree.data import shards
 
@@ -20,15 +18,10 @@ contents = st.lists(samples, max_size=12, unique_by=lambda sample: sample.key)
 
 @settings(deadline=None, max_examples=30)
 @given(contents)
-def test_a_shard_is_what_webdataset_writes(tmp_path_factory, written):
-    folder = tmp_path_factory.mktemp("shards")
-    shards.write(folder / "ours.tar", written)
-    read = list(shards.samples(folder / "ours.tar"))
-    with TarWriter(str(folder / "theirs.tar"), user="", group="", mtime=0, encoder=False) as tar:
-        for sample in read:
-            fields = json.dumps(sample.fields, ensure_ascii=False, sort_keys=True).encode()
-            tar.write({"__key__": sample.key, "jpg": sample.jpeg, "json": fields})
-    assert (folder / "ours.tar").read_bytes() == (folder / "theirs.tar").read_bytes()
+def test_samples_are_read_back_as_they_were_written(tmp_path_factory, written):
+    shard = tmp_path_factory.mktemp("shards") / "shard.tar"
+    shards.write(shard, written)
+    read = list(shards.samples(shard))
     assert [(sample.key, sample.jpeg, sample.fields) for sample in read] == [(s.key, s.jpeg, s.fields) for s in written]
 
 

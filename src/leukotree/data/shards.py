@@ -39,27 +39,20 @@ class Place:
 
 def write(shard: Path, contents: Iterable[Sample]) -> list[Place]:
     """Write samples in their order; the file takes its name only when it is whole. Equal samples give equal bytes."""
+    from webdataset.writer import TarWriter
+
     temporary = shard.with_name(f".{shard.name}.tmp")
     places = []
     with open(temporary, "wb") as file:
-        for sample in contents:
-            places.append(_place(sample, file.tell() + tarfile.BLOCKSIZE))
-            fields = json.dumps(sample.fields, ensure_ascii=False, sort_keys=True).encode()
-            file.write(_member(f"{sample.key}.jpg", sample.jpeg))
-            file.write(_member(f"{sample.key}.json", fields))
-        file.write(bytes(2 * tarfile.BLOCKSIZE))
-        file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
+        with TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
+            for sample in contents:
+                places.append(_place(sample, tar.tarstream.offset + tarfile.BLOCKSIZE))  # behind its header
+                fields = json.dumps(sample.fields, ensure_ascii=False, sort_keys=True).encode()
+                tar.write({"__key__": sample.key, "jpg": sample.jpeg, "json": fields})
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, shard)
     return places
-
-
-def _member(name: str, data: bytes) -> bytes:
-    """A file as a plain tar holds it: one block of header, the content, zeros up to the next block."""
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = len(data), 0o444
-    return b"".join((info.tobuf(tarfile.USTAR_FORMAT), data, bytes(-len(data) % tarfile.BLOCKSIZE)))
 
 
 def places(shard: Path) -> list[Place]:
