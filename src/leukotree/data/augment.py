@@ -21,6 +21,8 @@ LUMA = (0.299, 0.587, 0.114)
 STAIN_COLOURS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 """Optical density of haematoxylin, eosin and a third stain in red, green and blue (Ruifrok and Johnston 2001)."""
 WHITE = 255.0
+_CACHED = 2**18
+"""Values that are worked on at once on a CPU: 1 MB of float32."""
 
 
 def draw(seed: int, epoch: int, samples: int) -> np.ndarray:
@@ -41,14 +43,34 @@ def to_input(
 
     Returns: (B, 3, H, W) float32, channels last in memory.
     """
-    # Plane by plane here: a mixture of channels is then a sum of whole planes. The last pass writes channels last.
+    out = torch.empty(images.shape, device=images.device, memory_format=torch.channels_last)
+    # On a CPU a few images at a time, so that what lies between the passes stays in its cache.
+    step = len(images) if images.is_cuda else max(1, _CACHED // images[0].numel()) if len(images) else 1
+    for start in range(0, len(images), step):
+        part = slice(start, start + step)
+        _normalised(_augmented(images[part], None if numbers is None else numbers[part], spec), mean, std, out[part])
+    return out
+
+
+def _augmented(images: torch.Tensor, numbers: torch.Tensor | None, spec: AugmentSpec) -> torch.Tensor:
+    """(B, 3, H, W) float32 in [0, 255], plane by plane where colours were mixed: a mixture is a sum of whole planes."""
+    if numbers is None or not (spec.stain or spec.jitter):
+        return images.float()
     pixels = images.to(torch.float32, memory_format=torch.contiguous_format)
-    if numbers is not None and spec.stain:
+    if spec.stain:
         pixels = _stain(pixels, numbers, spec.stain)
-    if numbers is not None and spec.jitter:
-        pixels = _jitter(pixels, numbers, spec.jitter)
-    out = torch.empty_like(pixels, memory_format=torch.channels_last)
-    return torch.addcmul(-mean / std, pixels, 1 / (WHITE * std), out=out)
+    return _jitter(pixels, numbers, spec.jitter) if spec.jitter else pixels
+
+
+def _normalised(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, out: torch.Tensor) -> None:
+    """Fill `out`, channels last in memory."""
+    scale, shift = 1 / (WHITE * std), -mean / std
+    if pixels.is_contiguous(memory_format=torch.channels_last):
+        # Whole rows of pixels, RGBRGB...: vector code runs along the last dimension, which is 3 otherwise.
+        width = pixels.shape[3]
+        scale, shift = (value.flatten().repeat(width) for value in (scale, shift))
+        pixels, out = (value.permute(0, 2, 3, 1).flatten(2) for value in (pixels, out))
+    torch.addcmul(shift, pixels, scale, out=out)
 
 
 def _stain(pixels: torch.Tensor, numbers: torch.Tensor, strength: float) -> torch.Tensor:
