@@ -11,14 +11,13 @@ import datetime
 import json
 import operator
 import os
-import platform
-import re
 import statistics
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from hpc.bench import processor
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "bench"
@@ -107,10 +106,7 @@ def save(script: str, comparisons: list[Comparison]) -> None:
 
 def machine() -> str:
     """Cores and processor model."""
-    text = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
-    names = {re.sub(r"\s+", " ", name) for name in re.findall(r"model name\s*: (.*)", text)}
-    known = ", ".join(sorted(names)) or platform.processor() or platform.machine()
-    return f"{len(os.sched_getaffinity(0))} cores, {known}"
+    return f"{len(os.sched_getaffinity(0))} cores, {processor()}"
 
 
 def _commit() -> str:
