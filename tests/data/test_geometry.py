@@ -1,4 +1,6 @@
-"""Crops, flips and turns: the distribution of torchvision's RandomResizedCrop, the eight symmetries of the square."""
+"""Crops, flips and turns: the distribution of RandomResizedCrop, the eight symmetries of the square."""
+
+import random
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import resized_crop
 
@@ -25,14 +28,16 @@ def noise(size: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
+@pytest.mark.parametrize("library", [RandomResizedCrop, RandomResizedCropAndInterpolation])
 @pytest.mark.parametrize("scale", [(0.8, 1.0), (0.08, 1.0), (0.9, 0.95)])
-def test_crops_have_the_distribution_of_torchvision(scale: tuple[float, float]) -> None:
+def test_crops_have_the_distribution_of_torchvision_and_timm(scale: tuple[float, float], library: type) -> None:
     """Two-sample Kolmogorov-Smirnov tests of area, aspect ratio and place, at p = 0.001."""
     size, n = 384, 4000
     ours = geometry.draw(0, 0, n, size, AugmentSpec(crop_scale=scale))
     torch.manual_seed(0)
+    random.seed(0)  # timm's
     empty = torch.empty(3, size, size)
-    theirs = np.array([RandomResizedCrop.get_params(empty, list(scale), [3 / 4, 4 / 3]) for _ in range(n)])
+    theirs = np.array([library.get_params(empty, list(scale), [3 / 4, 4 / 3]) for _ in range(n)])
     for name, measure in {
         "area": lambda c: c[:, 2] * c[:, 3],
         "ratio": lambda c: c[:, 3] / c[:, 2],
