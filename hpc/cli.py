@@ -268,9 +268,12 @@ def _runtime(verb: Parser) -> None:
     )
     verb.add_argument(
         "--cache", metavar="DIR", help="keep decoded images in DIR, a node's own disk or memory, for all epochs, ranks and "
-        "trials; '$NAME' is looked up on the node; never changes the bits (default: $LEUKOTREE_CACHE, else decode each time)",
+        "trials; '$NAME' is looked up on the node; never changes the bits (default: $LEUKOTREE_CACHE; else a sweep makes one for "
+        "itself, the others decode each time)",
     )  # fmt: skip
-    verb.add_argument("--cache-gb", type=_amount, default=8.0, metavar="GB", help="most that it takes (default %(default)g)")
+    verb.add_argument(
+        "--cache-gb", type=_amount, default=8.0, metavar="GB", help="most that a new one takes (default %(default)g)"
+    )
     verb.add_argument("--threads", type=_positive, help="torch threads per rank on the CPU (default: torch's choice)")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
+import sys
 import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -61,10 +62,13 @@ class Slot(tune.Trainable):
 
     def cleanup(self) -> None:
         """Let the runs of a stopped trial note that they were, and give back the memory of a GPU that others use, too."""
-        if self._rows is None:
+        rows, self._rows = self._rows, None
+        if rows is None:
             return
-        self._rows.close()
-        self._rows = None
+        try:
+            rows.close()
+        except Exception as error:  # it stands in the run's own status, and is none of the next trial's
+            print(f"leukotree: a trial that was stopped: {one_line(error)}", file=sys.stderr)
         if torch.cuda.is_initialized():
             gc.collect()
             torch.cuda.empty_cache()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from timm.layers import convert_sync_batchnorm
 
 from leukotree import throughput
 from leukotree.throughput import Share
@@ -35,6 +36,24 @@ def test_counting_changes_neither_the_model_nor_the_random_numbers(backbone: str
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(value.device.type == "cpu" for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "cait_xxs24_224"])
+def test_models_that_several_gpus_train_are_counted_too(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SyncBatchNorm in training refuses everything but a GPU; CaiT upsets a counter that follows gradients."""
+    monkeypatch.setattr(throughput, "_counted", {})
+    plain = throughput.forward_flops(timm.create_model(backbone), backbone, 224)
+    monkeypatch.setattr(throughput, "_counted", {})
+    model = convert_sync_batchnorm(timm.create_model(backbone).train())
+    assert throughput.forward_flops(model, backbone, 224) == plain is not None
+
+
+def test_a_model_that_cannot_be_counted_ends_no_run() -> None:
+    class Stubborn(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> float:
+            return float(images.sum())  # a value that no shape knows
+
+    assert throughput.forward_flops(Stubborn(), "stubborn", 8) is None
 
 
 def test_flops_are_counted_once_for_a_backbone_and_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,8 +65,8 @@ class StageTrainer:
         return self.order.steps_before(self.spec.optim.epochs)
 
     @property
-    def forward_flops(self) -> int:
-        """FLOPs of one image's forward pass."""
+    def forward_flops(self) -> int | None:
+        """FLOPs of one image's forward pass; None where they cannot be counted."""
         return throughput.forward_flops(self.model, self.spec.backbone.name, self.loader.dataset.size)
 
     def begin(self, epoch: int) -> None:

@@ -38,7 +38,7 @@ The first that fits counts."""
 STEP = 3
 """Forward passes that a training step costs: the backward pass costs about two."""
 
-_counted: dict[tuple[str, int], int] = {}
+_counted: dict[tuple[str, int], int | None] = {}
 
 
 @dataclass(frozen=True)
@@ -101,19 +101,33 @@ def named_peak_flops(name: str, precision: str) -> float | None:
     return None
 
 
-def forward_flops(model: nn.Module, backbone: str, size: int) -> int:
+def forward_flops(model: nn.Module, backbone: str, size: int) -> int | None:
     """FLOPs of one image's forward pass, two per multiply-add; counted once in a process per backbone and image size (the
-    heads differ by next to nothing).
+    heads differ by next to nothing). None for a model that cannot be counted.
 
     The pass runs on the meta device, with the shapes of the model's tensors but not their values: it takes well below a
     second, draws no random numbers and leaves the model as it was.
     """
+    if (backbone, size) not in _counted:
+        try:
+            _counted[backbone, size] = _count(model, size)
+        except Exception:  # some models refuse the meta device or the counter in ways of their own; it is only a statistic
+            _counted[backbone, size] = None
+    return _counted[backbone, size]
+
+
+def _count(model: nn.Module, size: int) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
-    if (backbone, size) not in _counted:
-        shapes = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-        two = torch.empty(2, 3, size, size, device="meta")  # BatchNorm in training asks for more than one value
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    # Detached: the counter follows gradients, of which there are none here.
+    shapes = {name: tensor.detach().to("meta") for name, tensor in tensors}
+    image = torch.empty(1, 3, size, size, device="meta")
+    was_training = model.training
+    model.eval()  # in training BatchNorm asks for more than one value, SyncBatchNorm for a GPU
+    try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            functional_call(model, shapes, (two,))
-        _counted[backbone, size] = counter.get_total_flops() // 2
-    return _counted[backbone, size]
+            functional_call(model, shapes, (image,))
+    finally:
+        model.train(was_training)
+    return int(counter.get_total_flops())

@@ -156,9 +156,10 @@ class Trainer:
         images = [len(part.steps) * self.spec.optim.batch_size for part in trained]
         fields = throughput.epoch_fields(sum(len(part.steps) for part in trained), sum(images), seconds, ranks)
         peak = throughput.peak_flops(self.engine.device, self.spec.engine.precision)
-        if peak is None:
+        forward = [stage.forward_flops for stage in self.stages] if peak else [None]
+        if peak is None or None in forward:
             return {**fields, "mfu": None}
-        work = sum(throughput.STEP * n * stage.forward_flops for n, stage in zip(images, self.stages, strict=True))
+        work = sum(throughput.STEP * n * (flops or 0) for n, flops in zip(images, forward, strict=True))
         return {**fields, "mfu": work / (seconds * len(ranks) * peak)}
 
     def _to_score(self) -> Iterator[Batch]:

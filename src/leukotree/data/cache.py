@@ -110,7 +110,8 @@ def open_cache(folder: str | Path, dataset: Dataset, gigabytes: float) -> Cache 
 def _make(path: Path, dataset: Dataset, gigabytes: float) -> None:
     """Reserve the file and give it its name. Raises OSError if not even one image has room."""
     image = dataset.size * dataset.size * 3
-    path.unlink(missing_ok=True)
+    for stale in (path, *path.parent.glob("*.tmp")):  # a kill leaves the latter; nobody else is here, behind the lock
+        stale.unlink(missing_ok=True)
     limit = gigabytes * GIGABYTE - _make_room(
         path.parent, gigabytes * GIGABYTE - _pixels_start(len(dataset)) - len(dataset) * image
     )
@@ -135,7 +136,7 @@ def _make_room(folder: Path, wanted: float) -> int:
     for path in found:
         if total <= max(wanted, 0):
             break
-        with open(path, "rb") as file, contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError), open(path, "r+b") as file:  # NFS locks exclusively only what is open for writing
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             total -= path.stat().st_size
             path.unlink()
