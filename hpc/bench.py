@@ -137,13 +137,13 @@ def _default(overrides: list[str], scratch: Path, size: int, runtime: Runtime) -
     return spec.override({"data.shards": str(phantoms(scratch / "phantoms", size, **PHANTOMS))})
 
 
-def phantoms(folder: Path, size: int, **amounts: int) -> Path:
-    """Phantoms in four folds, drawn and packed at `size` pixels; the folder of their shards."""
+def phantoms(folder: Path, size: int, folds: int = 4, **amounts: int) -> Path:
+    """Phantoms drawn and packed at `size` pixels; the folder of their shards."""
     from leukotree.data import phantom
     from leukotree.data.pack import pack
 
     manifest = phantom.write(folder / "images", size=size, **amounts)
-    pack(manifest, folder / "shards", folds=4, size=size)
+    pack(manifest, folder / "shards", folds=folds, size=size)
     return folder / "shards"
 
 

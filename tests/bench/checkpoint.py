@@ -16,9 +16,8 @@ from pathlib import Path
 import torch
 from pairs import arguments, compare, save
 
-from leukotree.data import phantom
+from hpc.bench import phantoms
 from leukotree.data.dataset import Dataset
-from leukotree.data.pack import pack
 from leukotree.data.stream import Loader
 from leukotree.engine import Engine, Runtime
 from leukotree.runfolder import RunFolder
@@ -49,11 +48,10 @@ def main() -> None:
     options = arguments(__doc__ or "")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
-        manifest = phantom.write(Path(place, "images"), patients=28, per_patient=4, size=SIZE)
-        pack(manifest, Path(place, "shards"), folds=2, size=SIZE)
+        shards = phantoms(Path(place), SIZE, folds=2, patients=28, per_patient=4)
         spec = RunSpec().override(
             {
-                "data.shards": str(Path(place, "shards")),
+                "data.shards": str(shards),
                 "backbone.name": "vit_tiny_patch16_224",
                 "optim": {"batch_size": BATCH, "epochs": 1000},
                 "engine.precision": "fp32",

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from pairs import Measure, arguments, compare, save
 
-from leukotree.data import phantom
-from leukotree.data.pack import pack
+from hpc.bench import phantoms
 from leukotree.spec import RunSpec
 
 SIZE, EPOCHS = 224, 5
@@ -41,10 +40,9 @@ def main() -> None:
     options = arguments(__doc__ or "")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        manifest = phantom.write(place / "images", patients=28, per_patient=4, size=SIZE)
-        pack(manifest, place / "shards", folds=4, size=SIZE)
+        shards = phantoms(place, SIZE, patients=28, per_patient=4)
         spec = {
-            "data.shards": str(place / "shards"),
+            "data.shards": str(shards),
             "backbone.name": "vit_tiny_patch16_224",
             "optim": {"batch_size": 32, "epochs": EPOCHS},
             "engine.precision": "fp32",

@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from pairs import Measure, arguments, compare, save
 
-from leukotree.data import phantom
+from hpc.bench import phantoms
 from leukotree.data.dataset import Dataset
-from leukotree.data.pack import pack
 from leukotree.data.stream import Loader
 from leukotree.engine import Engine
 from leukotree.model import build, parameter_groups, stages
@@ -70,9 +69,7 @@ def main() -> None:
     options = arguments(__doc__ or "")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        manifest = phantom.write(Path(folder, "images"), patients=14, per_patient=4, size=SIZE)
-        pack(manifest, Path(folder, "shards"), folds=2, size=SIZE)
-        dataset = Dataset.open(Path(folder, "shards"))
+        dataset = Dataset.open(phantoms(Path(folder), SIZE, folds=2, patients=14, per_patient=4))
         spec = RunSpec().override(
             {
                 "backbone.name": "vit_tiny_patch16_224",
