@@ -111,7 +111,7 @@ def test_the_step_that_is_measured_is_the_trainers_and_is_counted_exactly(settin
     spec = setting.spec.override({"optim.epochs": step.ENDLESS})
     with Loader(setting.dataset, workers=1) as images_:
         trainer = StageTrainer(spec, setting.stage, setting.rows, HERE, images_)
-        trainer.begin(0)
+        trainer.begin()
         before = [parameter.clone() for parameter in trainer.model.parameters()]
         for count in (1, 20):
             step._train(trainer, count)

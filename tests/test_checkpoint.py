@@ -16,7 +16,7 @@ def state(value: float) -> dict[str, object]:
 def test_what_was_saved_comes_back_and_old_ones_go(tmp_path) -> None:
     for number in (1, 2, 3):
         checkpoint.save(tmp_path, number, state(number), keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["000002", "000003"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002", "00000003"]
     number, loaded = checkpoint.load_latest(tmp_path)
     assert number == 3
     assert torch.equal(loaded["model"]["weight"], torch.full((3,), 3.0))
@@ -50,7 +50,9 @@ def test_the_memory_of_a_snapshot_is_used_again() -> None:
     assert second["model"]["weight"].tolist() == [2.0, 2.0, 2.0]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "no marker", "empty marker", "marker is a list", "no state"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "flipped", "no marker", "empty marker", "marker is a list", "another format", "no state"]
+)
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage: str) -> None:
     checkpoint.save(tmp_path, 1, state(1))
     newest = checkpoint.save(tmp_path, 2, state(2))
@@ -66,6 +68,10 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage: str) -> None:
             (newest / checkpoint.MARKER).write_text("")
         case "marker is a list":
             (newest / checkpoint.MARKER).write_text("[]")
+        case "another format":
+            (newest / checkpoint.MARKER).write_text(
+                json.dumps(json.loads((newest / checkpoint.MARKER).read_text()) | {"format": 1})
+            )
         case "no state":
             (newest / checkpoint.STATE).unlink()
     found = checkpoint.load_latest(tmp_path)
@@ -75,20 +81,20 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage: str) -> None:
 
 def test_nothing_there_is_no_checkpoint(tmp_path) -> None:
     assert checkpoint.load_latest(tmp_path / "none") is None
-    (tmp_path / ".000001.tmp").mkdir()
+    (tmp_path / ".00000001.tmp").mkdir()
     assert checkpoint.load_latest(tmp_path) is None
 
 
 def test_a_failed_write_leaves_the_last_one_and_no_rubbish(tmp_path, monkeypatch) -> None:
     checkpoint.save(tmp_path, 1, state(1))
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def failed(*_: object) -> None:
+        raise OSError(5, "Input/output error")  # tests/test_full_disk.py has a disk that is full
 
-    monkeypatch.setattr(torch, "save", full)  # a real full disk needs a file system of its own
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(torch, "save", failed)
+    with pytest.raises(OSError, match="Input/output"):
         checkpoint.save(tmp_path, 2, state(2))
-    assert [path.name for path in tmp_path.iterdir()] == ["000001"]
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
 
 
 def test_code_in_a_checkpoint_is_never_run(tmp_path) -> None:
@@ -98,7 +104,7 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path) -> None:
 
     folder = checkpoint.save(tmp_path, 1, state(1))
     torch.save(Trap(), folder / checkpoint.STATE)
-    marker = {"sha256": checkpoint.sha256(folder / checkpoint.STATE), "number": 1}
+    marker = json.loads((folder / checkpoint.MARKER).read_text()) | {"sha256": checkpoint.sha256(folder / checkpoint.STATE)}
     (folder / checkpoint.MARKER).write_text(json.dumps(marker))
     with pytest.raises(Exception, match=r"[Ww]eights.only|Unsupported"):
         checkpoint.load_latest(tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from leukotree.errors import InputError, Preempted
+from leukotree.errors import InputError, Preempted, RunFailed, one_line
 from leukotree.runfolder import RunFolder, read_metrics, read_status
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
@@ -41,21 +41,23 @@ def leave(folder: RunFolder, state: str, error: BaseException) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "state"),
+    ("error", "state", "kind"),
     [
-        (ValueError("two\nlines"), "failed"),
-        (KeyboardInterrupt(), "preempted"),
-        (SystemExit(-1), "preempted"),
-        (Preempted("saved"), "preempted"),
-        (GeneratorExit(), "stopped"),
+        (ValueError("two\nlines"), "failed", "error"),
+        (MemoryError(), "failed", "oom"),
+        (RunFailed("the loss is nan", "nan"), "failed", "nan"),
+        (KeyboardInterrupt(), "preempted", "preempted"),
+        (SystemExit(-1), "preempted", "preempted"),
+        (Preempted("saved"), "preempted", "preempted"),
+        (GeneratorExit(), "stopped", None),
     ],
 )
-def test_how_a_run_ends_is_its_state(folder: RunFolder, error: BaseException, state: str) -> None:
+def test_how_a_run_ends_is_its_state(folder: RunFolder, error: BaseException, state: str, kind: str | None) -> None:
     with pytest.raises(type(error)):
         leave(folder, "running", error)
     status = read_status(folder.path)
-    assert status["state"] == state
-    assert status.get("message", "") in ("", "two lines")
+    assert (status["state"], status.get("kind")) == (state, kind)
+    assert status.get("message") == (one_line(error) if kind else None)
 
 
 def test_what_is_done_stays_done_whatever_comes_after(folder: RunFolder) -> None:

@@ -19,7 +19,7 @@ from leukotree.errors import RunFailed
 from leukotree.losses import class_weights
 from leukotree.model import stages
 from leukotree.spec import VARIANTS, RunSpec
-from leukotree.stage import StageTrainer, Trained, learning_rate_factor
+from leukotree.stage import StageTrainer, learning_rate_factor
 
 HERE = Engine(0, 1, torch.device("cpu"))
 
@@ -90,29 +90,54 @@ def test_an_epoch_without_a_step_is_an_epoch(spec: RunSpec, loader: Loader) -> N
     chronic = stages("base", dataset.taxonomy)[3]
     few = np.concatenate([np.flatnonzero(dataset.index["leaf"] == leaf)[:2] for leaf in ("CLL", "CML")])
     trainer = StageTrainer(spec.override({"optim.epochs": 4}), chronic, few, HERE, loader)
-    trainer.begin(0)
-    assert [len(trainer.train_epoch(epoch, lambda step: None).losses) for epoch in range(4)] == [1, 0, 1, 0]
+    trainer.begin()
+    steps = []
+    for epoch in range(4):
+        trainer.train_until(trainer.order.steps_before(epoch + 1))
+        steps.append(len(trainer.collect()))
+    assert steps == [1, 0, 1, 0]
     assert trainer.total_steps == 2
 
 
-def test_an_epoch_begun_late_has_the_losses_of_one_reached_in_training(spec: RunSpec, loader: Loader) -> None:
-    """What a resume does: the state, and the batches from there on."""
+@pytest.mark.parametrize("done", [5, 16])
+def test_a_step_begun_late_has_the_loss_of_one_reached_in_training(spec: RunSpec, loader: Loader, done: int) -> None:
+    """What a resume does, in the middle of an epoch and after one: the state, and the batches from there on."""
     [stage] = stages("multilabel", loader.dataset.taxonomy)
     rows = np.flatnonzero(loader.dataset.index["fold"] != 0)
-    through, late = (StageTrainer(spec.override({"augment.stain": 0.1}), stage, rows, HERE, loader) for _ in range(2))
-    through.begin(0)
+    spec = spec.override({"augment.stain": 0.1, "backbone.drop_path": 0.3})
+    through, late = (StageTrainer(spec, stage, rows, HERE, loader) for _ in range(2))
+    through.begin()
     seen: list[int] = []
-    through.train_epoch(0, seen.append)
-    assert seen == list(range(through.order.steps_before(1)))
+    through.train_until(done, lambda: seen.append(through.step))
+    assert seen == list(range(1, done + 1))
+    assert len(through.collect()) == done
     late.load(checkpoint.snapshot(through.state()))
-    late.begin(1)
-    assert torch.equal(through.train_epoch(1, seen.append).losses, late.train_epoch(1, seen.append).losses)
+    late.begin()
+    for trainer in (through, late):
+        trainer.train_until(done + 4)
+    losses = late.collect()
+    assert len(losses) == 4
+    assert np.array_equal(through.collect(), losses)
 
 
-def test_a_loss_that_is_not_finite_is_named_with_its_step(spec: RunSpec, loader: Loader) -> None:
+def test_a_loss_that_is_not_finite_is_named_with_its_step_and_its_batch(spec: RunSpec, loader: Loader) -> None:
+    [stage] = stages("flat", loader.dataset.taxonomy)
+    trainer = StageTrainer(spec.override({"optim.batch_size": 12}), stage, np.arange(len(loader.dataset)), HERE, loader)
+    trainer.step = 6
+    trainer.check(np.ones(3))
+    with pytest.raises(
+        RunFailed, match=r"the loss of leaves is nan at step 4 with learning rate 0.00097, on \S+, .* and 4 more$"
+    ) as error:
+        trainer.check(np.array([1.0, np.nan, 1.0]))
+    assert error.value.kind == "nan"
+    assert error.value.details is not None
+    assert error.value.details["keys"] == loader.dataset.index["key"].iloc[trainer.order.batch(4).rows].tolist()
+
+
+def test_the_rows_of_an_epoch_name_its_steps(spec: RunSpec, loader: Loader) -> None:
     [stage] = stages("flat", loader.dataset.taxonomy)
     trainer = StageTrainer(spec, stage, np.arange(len(loader.dataset)), HERE, loader)
-    trained = Trained(range(3, 6), [1e-3, 2e-3, 3e-3], torch.zeros(3), 0.0)
-    assert [row["step"] for row in trainer.metrics(1, trained, np.ones(3))] == [3, 4, 5]
-    with pytest.raises(RunFailed, match=r"the loss of leaves is nan at step 4 with learning rate 0\.002"):
-        trainer.metrics(1, trained, np.array([1.0, np.nan, 1.0]))
+    first = trainer.order.steps_before(1)
+    rows = trainer.metrics(1, np.array([0.5, 0.25]))
+    assert [(row["step"], row["loss"], row["epoch"]) for row in rows] == [(first, 0.5, 1), (first + 1, 0.25, 1)]
+    assert rows[0]["lr"] == spec.optim.lr * learning_rate_factor(first, trainer.total_steps, spec.optim.warmup)

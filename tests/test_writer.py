@@ -26,19 +26,21 @@ def test_jobs_are_done_in_order_and_beside_the_caller() -> None:
         assert done == list(range(20))
 
 
-def test_after_a_failure_nothing_is_written_and_every_call_raises_it() -> None:
+def test_after_a_failure_nothing_is_written_and_whoever_asks_is_told() -> None:
     done: list[str] = []
     gate = threading.Event()
     writer = Writer()
     writer.submit(gate.wait)
     writer.submit(full_disk)
     writer.submit(lambda: done.append("claim"))
+    assert not writer.failed
     gate.set()
-    for call in (writer.wait, writer.check, lambda: writer.submit(lambda: done.append("later"))):
+    writer.wait()
+    assert writer.failed
+    writer.submit(lambda: done.append("later"))
+    for ask in (writer.check, lambda: writer.__exit__(None, None, None)):
         with pytest.raises(OSError, match="No space"):
-            call()
-    with pytest.raises(OSError, match="No space"):
-        writer.__exit__(None, None, None)
+            ask()
     assert done == []
 
 

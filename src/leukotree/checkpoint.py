@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,27 +12,40 @@ from typing import Any
 
 import torch
 
+from leukotree.errors import RunFailed
+
 STATE, MARKER = "state.pt", "marker.json"
+FORMAT = 2
+"""What `Trainer` puts into a state; one of another version is passed over."""
+OVERHEAD = 2**20
+"""Bytes that a checkpoint takes beside its tensors, at most."""
 
 
 def save(folder: Path, number: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write `folder/<number>`, then drop all but the newest `keep`. Raises OSError (a full disk) with the old ones intact."""
+    """Write `folder/<number>`, then drop all but the newest `keep`. Raises RunFailed where there is no room, OSError where
+    writing fails otherwise; the old ones stay intact."""
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"{number:06d}"
-    temporary = folder / f".{number:06d}.tmp"
+    final = folder / f"{number:08d}"
+    temporary = folder / f".{number:08d}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
+        temporary.mkdir()
         torch.save(state, temporary / STATE)
-        marker = {"sha256": sha256(temporary / STATE), "number": number}
+        marker = {"format": FORMAT, "sha256": sha256(temporary / STATE), "number": number}
         (temporary / MARKER).write_text(json.dumps(marker))
         for path in (temporary / STATE, temporary / MARKER, temporary):
             _sync(path)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(temporary, final)
         _sync(folder)
-    except OSError:
+    except (OSError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        # torch's writer knows no ENOSPC: it raises a RuntimeError that says how far it came.
+        room, needed = shutil.disk_usage(folder).free, size(state) + OVERHEAD
+        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or (isinstance(error, RuntimeError) and room < needed):
+            raise RunFailed(
+                f"{folder}: no room for a checkpoint of {needed:,} bytes, {room:,} are free; make room and run it again", "disk"
+            ) from error
         raise
     for old in _numbered(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
@@ -68,11 +82,19 @@ def load_latest(folder: Path) -> tuple[int, dict[str, Any]] | None:
     for candidate in _numbered(folder):
         try:
             marker = json.loads((candidate / MARKER).read_text())
-            if marker["sha256"] == sha256(candidate / STATE):
+            if marker["format"] == FORMAT and marker["sha256"] == sha256(candidate / STATE):
                 return int(candidate.name), torch.load(candidate / STATE, map_location="cpu", weights_only=True)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
+
+
+def size(state: Any) -> int:
+    """Bytes of the tensors of a state."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return sum(map(size, parts))
 
 
 def _numbered(folder: Path) -> list[Path]:

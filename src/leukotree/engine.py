@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from leukotree.errors import InputError
+from leukotree import peers
+from leukotree.agreement import Agreement
+from leukotree.errors import InputError, Preempted
 from leukotree.spec import EngineSpec
 
 MOST_WORKERS = 8
@@ -37,6 +39,8 @@ class Runtime:
     """Most that the cache may take, in 10^9 bytes."""
     threads: int | None = None
     """Threads of torch per rank on the CPU; None leaves torch's choice."""
+    save_s: float = 600.0
+    """Seconds after which a run saves also in the middle of an epoch."""
     quiet: bool = False
     """No progress bars."""
 
@@ -48,6 +52,11 @@ class Engine:
     rank: int
     world: int
     device: torch.device
+    agreement: Agreement = field(init=False)
+    """What the ranks decide together between two steps."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "agreement", Agreement(self.world))
 
     @property
     def is_main(self) -> bool:
@@ -117,14 +126,24 @@ def start(runtime: Runtime) -> Iterator[Engine]:
     if cuda and runtime.device != "cpu":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
-    joins = world > 1 and not dist.is_initialized()
-    if joins:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    engine = Engine(rank, world, device)
+    if world == 1 or dist.is_initialized():
+        yield engine
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Engine(rank, world, device)
-    finally:
-        if joins:
-            dist.destroy_process_group()
+        with peers.watched(rank, world):
+            yield engine
+    except (Preempted, GeneratorExit):  # all ranks leave at the same step
+        _leave(engine)
+        raise
+    # After an error the others may wait for this rank in a collective: it leaves by ending its process.
+    _leave(engine)
+
+
+def _leave(engine: Engine) -> None:
+    engine.agreement.decided()  # no exchange may be under way
+    dist.destroy_process_group()
 
 
 @contextlib.contextmanager

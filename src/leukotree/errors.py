@@ -1,5 +1,15 @@
 """Errors that a person can mend: one line each, turned into an exit code by the command line."""
 
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Kind = Literal["preempted", "timeout", "node", "oom", "nan", "disk", "error"]
+"""What ended a run before its end. The first three say nothing of the run: whoever drives it tries again, so many times."""
+RETRIED: tuple[Kind, ...] = ("preempted", "timeout", "node")
+LOST = ("Connection closed by peer", "Connection reset by peer", "NCCL Error 6", "remote process exited")
+"""What the collectives of torch say when the process at the other end has gone."""
+
 
 def one_line(error: object) -> str:
     """An error's text without line breaks; its type where it has none."""
@@ -11,8 +21,36 @@ class InputError(ValueError):
 
 
 class RunFailed(RuntimeError):
-    """A run that cannot go on, for a reason that its own numbers or jobs gave, in one line. Exit code 1."""
+    """A run that cannot go on, for a reason that its own numbers or jobs gave, in one line. Exit code 1.
+
+    Args:
+        kind: what it was; stands in the run's status.json.
+        details: plain values that say more; they are kept in the run's failure.json.
+    """
+
+    def __init__(self, message: str, kind: Kind = "error", details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.details = kind, details
+
+    def __reduce__(self) -> tuple[type[RunFailed], tuple[str, Kind, dict[str, Any] | None]]:
+        return type(self), (str(self), self.kind, self.details)  # it travels between processes
+
+
+class PeerFailed(RuntimeError):
+    """Another rank failed, and says why."""
 
 
 class Preempted(RuntimeError):
     """The scheduler asked for the slot back and everything is saved. Exit code 75 (EX_TEMPFAIL: run it again)."""
+
+
+def kind(error: BaseException) -> Kind:
+    """The kind of failure that an exception stands for."""
+    if isinstance(error, Preempted | KeyboardInterrupt | SystemExit):
+        return "preempted"
+    if isinstance(error, RunFailed):
+        return error.kind
+    # torch.OutOfMemoryError by its name: this module must not import torch.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        return "oom"
+    return "node" if any(words in str(error) for words in LOST) else "error"

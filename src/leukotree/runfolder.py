@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from leukotree import files, yamlfile
-from leukotree.errors import InputError, Preempted, one_line
+from leukotree.errors import RETRIED, InputError, RunFailed, kind, one_line
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -56,20 +57,28 @@ class RunFolder:
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
         """Record what ends the work on a run that is not done."""
-        state, message = "stopped", {}
+        fields: dict[str, Any] = {"state": "stopped"}
         try:
             yield
         except GeneratorExit:  # whoever drives the run stopped it between two epochs
             raise
-        except (KeyboardInterrupt, SystemExit, Preempted):
-            state = "preempted"
-            raise
-        except Exception as error:
-            state, message = "failed", {"message": one_line(error)[:500]}
+        except BaseException as error:
+            what = kind(error)
+            fields = {"state": "preempted" if what in RETRIED else "failed", "kind": what, "message": one_line(error)[:500]}
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                fields["kind"] = "disk"
+                raise RunFailed(f"{self.path}: no room left on its disk; make room and run it again", "disk") from error
+            if isinstance(error, RunFailed) and error.details:
+                self._write_quietly("failure.json", error.details)
             raise
         finally:
             if not self.done:
-                self.status(state=state, **message)
+                with contextlib.suppress(OSError):  # on a full disk the error itself says what is wrong
+                    self.status(**fields)
+
+    def _write_quietly(self, name: str, value: Any) -> None:
+        with contextlib.suppress(OSError):
+            files.write_atomic(self.path / name, json.dumps(value, indent=1))
 
     def _compare(self, fingerprints: dict[str, str]) -> None:
         """Raises InputError if the folder was begun with something else than this spec, these shards and these weights."""
@@ -89,7 +98,14 @@ class RunFolder:
         if not environment.exists():
             files.write_atomic(environment, json.dumps(fingerprints | _environment() | _slurm(), indent=1))
         attempt = {"started": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "ranks": ranks, **_slurm()}
+        attempt["after"] = self._last_end()
         files.append_lines(self.path / "attempts.jsonl", [json.dumps(attempt)])
+        self._status = {}  # what an earlier attempt said of its end is over
+
+    def _last_end(self) -> str | None:
+        """The kind of what ended the attempt before: "node" for one that left no word, None where there was none."""
+        last = read_status(self.path)
+        return last.get("kind") or {"running": "node", None: None}.get(last.get("state"), last.get("state"))
 
     @property
     def done(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,19 +28,6 @@ def learning_rate_factor(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
 
 
-@dataclass(frozen=True)
-class Trained:
-    """An epoch of a stage on one rank."""
-
-    steps: range
-    rates: list[float]
-    """Learning rate of the backbone at each step."""
-    losses: torch.Tensor
-    """(steps,) this rank's part of each global batch's loss, on the device."""
-    stall_s: float
-    """Seconds in which the loop waited for data."""
-
-
 class StageTrainer:
     """Trains one `Stage` on the samples that give it a loss, all training rows for `flat` and `multilabel`."""
 
@@ -58,6 +44,11 @@ class StageTrainer:
         self.mean, self.std = (engine.put(value) for value in normalisation(self.model))
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, spec), fused=True)
         self.wrapped = engine.wrap(torch.compile(self.model) if spec.engine.compile else self.model)  # type: ignore[arg-type]
+        self.step = 0
+        """The next step to train; as many are done."""
+        self.stall_s = 0.0
+        """Seconds in which `train_until` has waited for data."""
+        self._losses: list[torch.Tensor] = []
         self._batches: Iterator[tuple[np.ndarray, list[Batch]]] = iter(())
 
     @property
@@ -69,28 +60,34 @@ class StageTrainer:
         """FLOPs of one image's forward pass; None where they cannot be counted."""
         return throughput.forward_flops(self.model, self.spec.backbone.name, self.loader.dataset.size)
 
-    def begin(self, epoch: int) -> None:
-        """Have the images of this epoch and all after it decoded, ahead of `train_epoch`."""
-        steps = range(self.order.steps_before(epoch), self.total_steps)
+    def begin(self) -> None:
+        """Have the images of the next step and all after it decoded, ahead of `train_until`."""
         self._batches = self.loader.train(
-            self.order, steps, rank=self.engine.rank, world=self.engine.world, micro=self.spec.engine.micro_batch
+            self.order,
+            range(self.step, self.total_steps),
+            rank=self.engine.rank,
+            world=self.engine.world,
+            micro=self.spec.engine.micro_batch,
         )
 
-    def train_epoch(self, epoch: int, on_step: Callable[[int], None]) -> Trained:
-        """Train the steps of one epoch, the one of `begin` or the next. Nothing here waits for the device."""
-        # Seeding here makes an epoch a function of the spec: a resume needs no saved generator state.
-        torch.manual_seed(seeds.integer(self.spec.seed, f"torch/{self.stage.name}", epoch, self.engine.rank))
+    def train_until(self, end: int, on_step: Callable[[], None] = lambda: None) -> None:
+        """Train the steps before `end` that are not done. Nothing here waits for the device."""
         self.wrapped.train()
-        steps = range(self.order.steps_before(epoch), self.order.steps_before(epoch + 1))
-        parts, rates, stall = [torch.zeros(0, device=self.engine.device)], [], 0.0
-        for step in steps:
+        while self.step < end:
+            # Seeding makes a step a function of the spec: a resume needs no saved generator state.
+            torch.manual_seed(seeds.integer(self.spec.seed, f"torch/{self.stage.name}", self.step, self.engine.rank))
             began = time.perf_counter()
             rows, micros = next(self._batches)
-            stall += time.perf_counter() - began
-            rates.append(self._set_learning_rate(step))
-            parts.append(self._step(rows, micros)[None])
-            on_step(step)
-        return Trained(steps, rates, torch.cat(parts), stall)
+            self.stall_s += time.perf_counter() - began
+            self._set_learning_rate(self.step)
+            self._losses.append(self._step(rows, micros))
+            self.step += 1
+            on_step()
+
+    def collect(self) -> np.ndarray:
+        """(k,) this rank's part of the losses of the k steps since the last call. Waits for the device."""
+        losses, self._losses = self._losses, []
+        return torch.stack(losses).double().cpu().numpy() if losses else np.zeros(0)
 
     def inputs(self, batch: Batch) -> torch.Tensor:
         """(B, 3, H, W) of a batch on the device, as the model wants it; augmented in training."""
@@ -104,22 +101,30 @@ class StageTrainer:
 
     def state(self, optimizer: bool = True) -> dict[str, Any]:
         """Tensors and plain values that `load` takes back."""
-        state = {"model": self.model.state_dict()}
+        state: dict[str, Any] = {"step": self.step, "model": self.model.state_dict()}
         return {**state, "optimizer": self.optimizer.state_dict()} if optimizer else state
 
     def load(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
         self.model.load_state_dict(state["model"])
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
 
-    def metrics(self, epoch: int, trained: Trained, loss: np.ndarray) -> list[dict[str, Any]]:
-        """A row for each step, from the (steps,) losses summed over the ranks. Raises RunFailed if one is not finite."""
-        for step, value, rate in zip(trained.steps, loss, trained.rates, strict=True):
-            if not math.isfinite(value):
-                raise RunFailed(f"the loss of {self.stage.name} is {value} at step {step} with learning rate {rate:.3g}")
+    def check(self, losses: np.ndarray) -> None:
+        """Raises RunFailed if one of the (k,) losses of the last k steps, summed over the ranks, is not finite."""
+        for step, loss in enumerate(losses.tolist(), self.step - len(losses)):
+            if not math.isfinite(loss):
+                keys = self.loader.dataset.index["key"].iloc[self.order.batch(step).rows].tolist()
+                where = f"the loss of {self.stage.name} is {loss} at step {step} with learning rate {self._rate(step):.3g}"
+                more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
+                details = {"stage": self.stage.name, "step": step, "lr": self._rate(step), "keys": keys}
+                raise RunFailed(f"{where}, on {', '.join(keys[:8])}{more}", "nan", details)
+
+    def metrics(self, epoch: int, losses: np.ndarray) -> list[dict[str, Any]]:
+        """A row for each step of an epoch, from their losses summed over the ranks."""
         return [
-            {"kind": "step", "stage": self.stage.name, "epoch": epoch, "step": step, "loss": float(value), "lr": rate}
-            for step, value, rate in zip(trained.steps, loss, trained.rates, strict=True)
+            {"kind": "step", "stage": self.stage.name, "epoch": epoch, "step": step, "loss": loss, "lr": self._rate(step)}
+            for step, loss in enumerate(losses.tolist(), self.order.steps_before(epoch))
         ]
 
     def _step(self, rows: np.ndarray, micros: list[Batch]) -> torch.Tensor:
@@ -143,11 +148,14 @@ class StageTrainer:
             logits = self.wrapped(inputs)
         return losses.masked_focal(logits.float(), targets, self.widths, counts, self.spec.loss.gamma, self.alphas)
 
-    def _set_learning_rate(self, step: int) -> float:
+    def _rate(self, step: int) -> float:
+        """Learning rate of the backbone at a step."""
+        return self.spec.optim.lr * learning_rate_factor(step, self.total_steps, self.spec.optim.warmup)
+
+    def _set_learning_rate(self, step: int) -> None:
         factor = learning_rate_factor(step, self.total_steps, self.spec.optim.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        return self.spec.optim.lr * factor
 
 
 def _alphas(spec: RunSpec, stage: Stage, dataset: Dataset, rows: np.ndarray) -> list[torch.Tensor]:

@@ -117,10 +117,10 @@ def _epochs(
                 trainer.score()
                 trainer.finish()
             yield from _recorded(folder, begin)
-            with trainer.progress(begin):
+            with trainer.progress():
                 for epoch in range(begin, epochs):
                     last = epoch == epochs - 1
-                    score = trainer.epoch(epoch, evaluate=each_epoch or last)
+                    score = trainer.epoch(evaluate=each_epoch or last)
                     if last:
                         trainer.finish()
                     yield score

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from leukotree import checkpoint, predictions, throughput
+from leukotree import checkpoint, predictions, signals, throughput
+from leukotree.agreement import Wants
 from leukotree.data import folds
 from leukotree.data.stream import Batch, Loader
 from leukotree.engine import Engine, Runtime
+from leukotree.errors import PeerFailed, Preempted
 from leukotree.model import edge_log_probabilities, stages
 from leukotree.predictions import Predictions
 from leukotree.runfolder import RunFolder
 from leukotree.spec import RunSpec
-from leukotree.stage import StageTrainer, Trained
+from leukotree.stage import StageTrainer
 from leukotree.writer import Writer
 
 
@@ -37,8 +39,11 @@ class Trainer:
         parts = stages(spec.variant, self.dataset.taxonomy)
         self.stages = [StageTrainer(spec, part, train_rows, engine, loader) for part in parts]
         self._scored: tuple[Predictions, dict[str, float]] | None = None
+        self._epoch = 0
+        self._losses = self._no_losses()
         self._hours = {"gpu_hours": 0.0, "core_hours": 0.0}
         self._snapshot: dict[str, Any] = {}
+        self._saved_at = time.monotonic()
         self._bar: tqdm[Any] | None = None
         self._writer = Writer()
 
@@ -49,45 +54,52 @@ class Trainer:
         self._writer.__exit__(*exception)
 
     def resume(self) -> int:
-        """Load the newest valid checkpoint, and have the images of what is left decoded; how many epochs it holds."""
+        """Load the newest valid checkpoint, and have the images of what is left decoded; how many epochs are over."""
         found = checkpoint.load_latest(self.folder.checkpoints)
-        epochs = found[0] if found else 0
-        if len(set(self.engine.gather(epochs))) > 1:
+        if len(set(self.engine.gather(found[0] if found else None))) > 1:
             raise RuntimeError(f"{self.folder.checkpoints}: ranks see different checkpoints; is the folder shared by all nodes?")
+        if found:
+            state = found[1]
+            self._epoch, self._hours = state["epoch"], state["hours"]
+            self._losses = {name: losses.numpy() for name, losses in state["losses"].items()}
+            for stage in self.stages:
+                stage.load(state["stages"][stage.stage.name])
         for stage in self.stages:
-            if found:
-                stage.load(found[1][stage.stage.name])
-            stage.begin(epochs)
+            stage.begin()
         if self.engine.is_main:
-            self.folder.truncate_metrics(epochs)
-            for row in self.folder.metrics()[-1:]:
-                self._hours = {kind: row.get(kind, 0.0) for kind in self._hours}
-            self.folder.status(state="running", epoch=epochs, epochs=self.spec.optim.epochs)
-        return epochs
+            self.folder.truncate_metrics(self._epoch)
+            self.folder.status(state="running", epoch=self._epoch, epochs=self.spec.optim.epochs)
+        return self._epoch
 
     @contextlib.contextmanager
-    def progress(self, begin: int) -> Iterator[None]:
+    def progress(self) -> Iterator[None]:
         """A bar over the steps of all stages, on the main rank's terminal."""
         total = sum(stage.total_steps for stage in self.stages)
-        done = sum(stage.order.steps_before(begin) for stage in self.stages)
+        done = sum(stage.step for stage in self.stages)
         quiet = True if self.runtime.quiet or not self.engine.is_main else None
         with tqdm(total=total, initial=done, desc=self.spec.run_name, unit="step", disable=quiet) as self._bar:
             yield
 
-    def epoch(self, epoch: int, evaluate: bool) -> float | None:
-        """Train every stage for one epoch, score if asked, and save; the last one is saved by `finish`. The macro-F1, or None."""
+    def epoch(self, evaluate: bool) -> float | None:
+        """Train every stage to the end of the epoch, score if asked, and save; the last one is saved by `finish`. The
+        macro-F1, or None. Raises Preempted with all saved, at any step."""
         began = time.perf_counter()
         throughput.reset_peak_memory(self.engine.device)
         to_score = self._to_score() if evaluate else None  # its first images are decoded while this epoch trains
-        trained = [stage.train_epoch(epoch, partial(self._on_step, epoch)) for stage in self.stages]
-        rows, ranks = self._gathered(epoch, trained)
-        row = {"kind": "epoch", "epoch": epoch, **self._speed(trained, time.perf_counter() - began, ranks)}
+        before = [stage.step for stage in self.stages]
+        for stage in self.stages:
+            stage.stall_s = 0.0
+            stage.train_until(stage.order.steps_before(self._epoch + 1), partial(self._on_step, stage))
+        self._collect()
+        seconds, steps = time.perf_counter() - began, [stage.step - done for stage, done in zip(self.stages, before, strict=True)]
+        row = {"kind": "epoch", "epoch": self._epoch, **self._speed(steps, seconds)}
         if to_score is not None:
             row["macro_f1"] = self.score(to_score)["macro_f1"]
         spent = throughput.hours(time.perf_counter() - began, self.engine.world, self.engine.device)
         self._hours = {kind: hours + spent[kind] for kind, hours in self._hours.items()}
-        if self.engine.is_main:
-            self._save(epoch, [*rows, {**row, **self._hours}])
+        rows = [row for stage in self.stages for row in stage.metrics(self._epoch, self._losses[stage.stage.name])]
+        self._epoch, self._losses = self._epoch + 1, self._no_losses()
+        self._save([*rows, {**row, **self._hours}])
         return row.get("macro_f1")  # type: ignore[return-value]
 
     def score(self, batches: Iterator[Batch] | None = None) -> dict[str, float]:
@@ -97,7 +109,6 @@ class Trainer:
         self._scored = found, scores
         return scores
 
-    @torch.inference_mode()
     def evaluate(self, batches: Iterator[Batch]) -> Predictions:
         """Predictions of the evaluation rows, joined over the ranks."""
         for stage in self.stages:
@@ -105,56 +116,91 @@ class Trainer:
             stage.model.eval()
         rows = [np.zeros(0, dtype=np.int64)]
         logits = [[torch.zeros(0, sum(stage.widths), device=self.engine.device)] for stage in self.stages]
-        for batch in batches:
-            inputs = self.stages[0].inputs(batch)  # the same for all: they have the same backbone
-            for stage, parts in zip(self.stages, logits, strict=True):
-                parts.append(stage.logits(inputs))
-            rows.append(batch.rows)
-            self._beat()
+        for _ in range(-(-len(self.eval_rows) // (self._share * self.engine.world))):  # as often on every rank
+            if (batch := next(batches, None)) is not None:
+                with torch.inference_mode():
+                    inputs = self.stages[0].inputs(batch)  # the same for all: they have the same backbone
+                    for stage, parts in zip(self.stages, logits, strict=True):
+                        parts.append(stage.logits(inputs))
+                rows.append(batch.rows)
+            self._look()
         whole = [torch.cat(parts) for parts in logits]
         logp = edge_log_probabilities(self.spec.variant, self.dataset.taxonomy, whole).cpu().numpy()  # waits for the device
         return Predictions.join(self.engine.gather((np.concatenate(rows), logp)), self.eval_rows)
 
     def finish(self) -> None:
         """Write the predictions; keep the weights of an outer fold (for explaining and predicting) and drop the rest."""
+        state = self._state(optimizer=False)
+        problem: Exception | None = None
         if self.engine.is_main:
-            assert self._scored is not None
-            scored, scores = self._scored
-            self._writer.wait()
-            # "done" is said when nothing is left to lose: a kill before it trains or scores again what is not on the disk.
-            predictions.write(self.folder.predictions, scored, self.dataset)
-            if self.spec.data.inner is None:
-                weights = {stage.stage.name: stage.state(optimizer=False) for stage in self.stages}
-                checkpoint.save(self.folder.checkpoints, self.spec.optim.epochs, weights, keep=1)
-            self.folder.status(state="done", epoch=self.spec.optim.epochs, **scores)
-            if self.spec.data.inner is not None:
-                self.folder.drop_checkpoints()
-        self.engine.barrier()
+            try:
+                self._write_result(state)
+            except Exception as error:
+                problem = error
+        if self.engine.gather(problem is not None)[0]:
+            raise problem or PeerFailed("the main rank could not write the result")
 
-    def _save(self, epoch: int, rows: list[dict[str, Any]]) -> None:
-        """Have an epoch's metrics written, then its checkpoint, then the status that speaks of it."""
+    def _write_result(self, state: dict[str, Any]) -> None:
+        assert self._scored is not None
+        scored, scores = self._scored
+        self._writer.wait()
+        self._writer.check()
+        # "done" is said when nothing is left to lose: a kill before it trains or scores again what is not on the disk.
+        predictions.write(self.folder.predictions, scored, self.dataset)
+        if self.spec.data.inner is None:
+            checkpoint.save(self.folder.checkpoints, self._number, state, keep=1)
+        self.folder.status(state="done", epoch=self.spec.optim.epochs, **scores)
+        if self.spec.data.inner is not None:
+            self.folder.drop_checkpoints()
+
+    @property
+    def _number(self) -> int:
+        """Of the checkpoint that is due: what was trained since the one before, or an epoch's end, gives it a higher one."""
+        return sum(stage.step for stage in self.stages) + self._epoch
+
+    def _state(self, optimizer: bool = True) -> dict[str, Any]:
+        """All that a resume needs. Every rank calls it; only the main rank's is whole."""
+        return {
+            "stages": {stage.stage.name: stage.state(optimizer) for stage in self.stages},
+            "epoch": self._epoch,
+            "losses": {name: torch.from_numpy(losses) for name, losses in self._losses.items()},
+            "hours": self._hours,
+        }
+
+    def _save(self, rows: Sequence[dict[str, Any]] = ()) -> None:
+        """Have the metrics of an epoch that has ended written, then a checkpoint, then the status that speaks of it."""
+        self._saved_at = time.monotonic()
+        more = self._epoch < self.spec.optim.epochs
+        state = self._state() if more else None
+        if not self.engine.is_main:
+            return
         self._writer.wait()  # for the snapshot before, whose memory is used again
-        self._writer.submit(partial(self.folder.append_metrics, rows))
-        if epoch + 1 < self.spec.optim.epochs:
-            state = {stage.stage.name: stage.state() for stage in self.stages}
+        if rows:
+            self._writer.submit(partial(self.folder.append_metrics, list(rows)))
+        if state is not None:
             self._snapshot = checkpoint.snapshot(state, self._snapshot)
-            self._writer.submit(partial(checkpoint.save, self.folder.checkpoints, epoch + 1, self._snapshot))
-            self._writer.submit(partial(self.folder.status, epoch=epoch + 1))
+            self._writer.submit(partial(checkpoint.save, self.folder.checkpoints, self._number, self._snapshot))
+            self._writer.submit(partial(self.folder.status, epoch=self._epoch))
 
-    def _gathered(self, epoch: int, trained: list[Trained]) -> tuple[list[dict[str, Any]], list[throughput.Share]]:
-        """Rows of the epoch's steps, and what each rank used. The one place where the losses of an epoch leave the device and
-        meet those of the other ranks."""
-        mine = [part.losses.double().cpu().numpy() for part in trained]
-        used = throughput.Share(sum(part.stall_s for part in trained), throughput.peak_memory_gb(self.engine.device))
-        losses, ranks = zip(*self.engine.gather((mine, used)), strict=True)
-        rows: list[dict[str, Any]] = []
-        for stage, part, *shares in zip(self.stages, trained, *losses, strict=True):
-            rows += stage.metrics(epoch, part, np.sum(shares, axis=0))
-        return rows, list(ranks)
+    def _collect(self) -> None:
+        """Take in the losses of the steps since the last time, summed over the ranks: the one place where they leave the
+        device."""
+        shares = self.engine.gather([stage.collect() for stage in self.stages])
+        for stage, *parts in zip(self.stages, *shares, strict=True):
+            losses = np.sum(parts, axis=0)
+            stage.check(losses)
+            self._losses[stage.stage.name] = np.concatenate([self._losses[stage.stage.name], losses])
 
-    def _speed(self, trained: list[Trained], seconds: float, ranks: list[throughput.Share]) -> dict[str, float | None]:
-        images = [len(part.steps) * self.spec.optim.batch_size for part in trained]
-        fields = throughput.epoch_fields(sum(len(part.steps) for part in trained), sum(images), seconds, ranks)
+    def _no_losses(self) -> dict[str, np.ndarray]:
+        """stage -> (k,) losses of the steps of this epoch so far, summed over the ranks."""
+        return {stage.stage.name: np.zeros(0) for stage in self.stages}
+
+    def _speed(self, steps: list[int], seconds: float) -> dict[str, float | None]:
+        """Fields of an epoch's row, from the steps of each stage that were trained here."""
+        used = throughput.Share(sum(stage.stall_s for stage in self.stages), throughput.peak_memory_gb(self.engine.device))
+        ranks = self.engine.gather(used)
+        images = [count * self.spec.optim.batch_size for count in steps]
+        fields = throughput.epoch_fields(sum(steps), sum(images), seconds, ranks)
         peak = throughput.peak_flops(self.engine.device, self.spec.engine.precision)
         forward = [stage.forward_flops for stage in self.stages] if peak else [None]
         if peak is None or None in forward:
@@ -162,18 +208,35 @@ class Trainer:
         work = sum(throughput.STEP * n * (flops or 0) for n, flops in zip(images, forward, strict=True))
         return {**fields, "mfu": work / (seconds * len(ranks) * peak)}
 
+    @property
+    def _share(self) -> int:
+        """Images of a rank's evaluation batch."""
+        return self.spec.engine.micro_batch or max(1, self.spec.optim.batch_size // self.engine.world)
+
     def _to_score(self) -> Iterator[Batch]:
         """This rank's evaluation batches, decoded from now on."""
-        share = self.spec.engine.micro_batch or max(1, self.spec.optim.batch_size // self.engine.world)
-        return self.loader.evaluate(self.eval_rows, share, rank=self.engine.rank, world=self.engine.world)
+        return self.loader.evaluate(self.eval_rows, self._share, rank=self.engine.rank, world=self.engine.world)
 
-    def _on_step(self, epoch: int, step: int) -> None:
+    def _on_step(self, stage: StageTrainer) -> None:
         if self._bar is not None:
             self._bar.update()
-        self._beat(epoch=epoch, step=step)
+        self._look(stage=stage.stage.name, step=stage.step)
 
-    def _beat(self, **fields: Any) -> None:
-        """Say now and then that the run is alive; learn at once that the writer has failed."""
-        self._writer.check()
+    def _look(self, **fields: Any) -> None:
+        """Between two steps: do what the ranks have agreed on, and say what this one wants next. Raises Preempted with all
+        saved, or what ended the writer."""
+        wants = self.engine.agreement.decided()
+        if wants.broken:
+            self._writer.check()
+            raise PeerFailed("the main rank cannot write")
+        if wants.stop or wants.save:
+            self._collect()
+            self._save()
+        if wants.stop:
+            self._writer.wait()
+            self._writer.check()
+            raise Preempted(f"{self.folder.path}: asked to stop, all saved; run it again to continue")
         if self.engine.is_main and self.folder.beat_due():
             self._writer.submit(partial(self.folder.status, **fields))
+        due = self.engine.is_main and time.monotonic() - self._saved_at > self.runtime.save_s
+        self.engine.agreement.propose(Wants(signals.requested(), due, self._writer.failed))

@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 class Writer:
     """Does jobs one after another in a thread of its own.
 
-    After a job has failed none is done any more, so that nothing is claimed that was not written. Its error (a full disk) is
-    raised by the next call, or at the end of the `with` block; there not over another error, which is the first cause then.
+    After a job has failed none is done any more, so that nothing is claimed that was not written. Its error (a full disk)
+    is raised by `check`, or at the end of the `with` block; there not over another error, which is the first cause then.
     """
 
     def __init__(self) -> None:
@@ -26,16 +26,19 @@ class Writer:
         if kind is None or kind is GeneratorExit:
             self.check()
 
+    @property
+    def failed(self) -> bool:
+        """Whether a job has failed."""
+        return self._error is not None
+
     def submit(self, job: Callable[[], object]) -> None:
-        """Have a job done after those before it. Raises what ended one of them."""
-        self.check()
+        """Have a job done after those before it."""
         self._last = self._pool.submit(self._do, job)
 
     def wait(self) -> None:
-        """Return when all jobs are done. Raises what ended one of them."""
+        """Return when all jobs are done, or left undone after one that failed."""
         if self._last is not None:
             self._last.result()
-        self.check()
 
     def check(self) -> None:
         """Raise what ended a job, if one has failed."""
@@ -46,5 +49,5 @@ class Writer:
         if self._error is None:
             try:
                 job()
-            except BaseException as error:  # it is raised where the loop sees it
+            except BaseException as error:  # it is raised where the ranks can leave together
                 self._error = error

@@ -16,37 +16,21 @@ ENDLESS = 10**6
 """Epochs: more than are measured."""
 
 
-class _Enough(Exception):
-    """The steps that were asked for are done."""
-
-
 def measure(setting: Setting) -> list[Row]:
     """Steps of a StageTrainer: loading, augmentation, loss, schedule, over the ranks its exchange of gradients."""
     spec = setting.spec.override({"optim.epochs": ENDLESS})
     cache = setting.open_cache() if setting.cache else None
     with Loader(setting.dataset, workers=setting.workers, cache=cache, pin=setting.engine.pin) as loader:
         trainer = StageTrainer(spec, setting.stage, setting.rows, setting.engine, loader)
-        trainer.begin(0)
+        trainer.begin()
         step, bare = in_turn(setting.engine, [partial(_train, trainer), _bare_loop(setting)], setting.seconds)
     batch = spec.optim.batch_size
     return [Row("step", "images/s", batch / step, batch / bare, "bare loop on tensors of the device", step)]
 
 
 def _train(trainer: StageTrainer, count: int) -> None:
-    """So many steps. Each call goes on with the batches of the loader, though it calls their epoch the first."""
-    done = 0
-
-    def on_step(step: int) -> None:
-        nonlocal done
-        done += 1
-        if done == count:
-            raise _Enough
-
-    try:
-        while True:
-            trainer.train_epoch(0, on_step)
-    except _Enough:
-        return
+    """So many more steps."""
+    trainer.train_until(trainer.step + count)
 
 
 def _bare_loop(setting: Setting) -> Work:

@@ -1,0 +1,70 @@
+"""Runs of two ranks that are interrupted again and again end with the bits of an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import chaotic
+import pytest
+
+from hpc.ranks import in_ranks
+from leukotree import signals, train
+from leukotree.errors import Preempted, RunFailed
+from leukotree.runfolder import read_metrics, read_status
+from leukotree.spec import VARIANTS, RunSpec
+
+RANKS = 2
+
+
+@pytest.mark.parametrize(
+    ("variant", "strategy", "blows"), [*((variant, "ddp", 20) for variant in VARIANTS), ("multilabel", "zero1", 6)]
+)
+def test_interrupted_at_random_moments_a_run_ends_with_the_same_bits(
+    shards: Path, tmp_path: Path, variant: str, strategy: str, blows: int
+) -> None:
+    spec = RunSpec().override(
+        {
+            "variant": variant, "data.shards": str(shards), "backbone.name": "test_vit", "backbone.drop_path": 0.1,
+            "optim": {"lr": 1e-3, "batch_size": 12, "epochs": 10}, "engine": {"precision": "fp32", "strategy": strategy},
+        }
+    )  # fmt: skip
+    in_ranks(chaotic.run, spec, tmp_path / "whole", None, runtime=train.Runtime(threads=1), ranks=RANKS)
+    undisturbed, folder = tmp_path / "whole" / spec.run_name, tmp_path / "struck" / spec.run_name
+
+    numbers = random.Random(f"{variant} {strategy}")
+    for _ in range(blows):
+        struck(spec, folder, numbers)
+    in_ranks(chaotic.run, spec, folder.parent, None, runtime=train.Runtime(threads=1), ranks=RANKS)
+    assert read_status(folder)["state"] == "done"
+    assert len((folder / "attempts.jsonl").read_text().splitlines()) == blows + 1
+
+    assert losses(folder) == losses(undisturbed)
+    assert scores(folder) == scores(undisturbed)
+    assert (folder / "predictions.parquet").read_bytes() == (undisturbed / "predictions.parquet").read_bytes()
+
+
+def struck(spec: RunSpec, folder: Path, numbers: random.Random) -> None:
+    """One attempt, which a blow ends."""
+    blow = chaotic.Blow.draw(numbers, RANKS)
+    # Some attempts save at every step, others only when they are asked to, or at the end of an epoch.
+    runtime = train.Runtime(threads=1, save_s=numbers.choice([0, 0, 600]))
+    killed = blow.how.startswith("kill")
+    with signals.watched(), pytest.raises(RunFailed if killed else Preempted) as ended:
+        in_ranks(chaotic.run, spec, folder.parent, blow, runtime=runtime, ranks=RANKS)
+    if killed:
+        assert ended.value.kind == "node", (blow, ended.value)  # type: ignore[attr-defined]
+    else:
+        assert read_status(folder)["state"] == "preempted"
+    steps = losses(folder)
+    assert len({row[:2] for row in steps}) == len(steps), f"a step counted twice after {blow}"
+
+
+def losses(folder: Path) -> list[tuple[str, int, float]]:
+    return [(row["stage"], row["step"], row["loss"]) for row in read_metrics(folder) if row["kind"] == "step"]
+
+
+def scores(folder: Path) -> list[str]:
+    rows = [row for row in read_metrics(folder) if row["kind"] == "epoch"]
+    return [json.dumps([row["epoch"], row["macro_f1"]]) for row in rows]

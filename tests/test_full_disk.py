@@ -1,0 +1,103 @@
+"""A disk that is really full: a small file system of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpc import cli
+from leukotree import checkpoint, train
+from leukotree.errors import RunFailed
+from leukotree.runfolder import read_metrics, read_status
+from leukotree.spec import RunSpec
+
+LEFT = 300_000
+"""Bytes that are left on a disk that is full for a checkpoint."""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """12 MiB: the checkpoints of a tiny model fit, and little else."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", place], check=False).returncode:
+        pytest.skip("a file system of its own can be mounted by root only")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_that_meets_a_full_disk_says_what_it_needs_and_continues_when_there_is_room(
+    shards: Path,
+    small_disk: Path,
+    tmp_path: Path,
+    ranks: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spec = RunSpec().override(
+        {
+            "data.shards": str(shards), "backbone.name": "test_vit", "engine.precision": "fp32",
+            "optim": {"lr": 1e-3, "batch_size": 12, "epochs": 4},
+        }
+    )  # fmt: skip
+    whole = train.run(spec, tmp_path / "whole") if ranks == 1 else None
+    (small_disk / "spec.yaml").write_text(spec.dump())
+    monkeypatch.chdir(small_disk)
+    command = ["train", "spec.yaml", "--ranks", str(ranks), "--threads", "1"]
+
+    ballast = small_disk / "ballast"
+    folder = small_disk / "results/runs/single" / spec.run_name
+    save = checkpoint.save
+
+    # The disk fills up after the first checkpoint, done here since no other moment is sure; with ranks, before all.
+    def save_and_fill(*arguments: object, **options: object) -> Path:
+        path = save(*arguments, **options)  # type: ignore[arg-type]
+        fill(ballast, LEFT)
+        return path
+
+    if ranks == 1:
+        monkeypatch.setattr(checkpoint, "save", save_and_fill)
+    else:
+        fill(ballast, LEFT)
+    assert cli.main(command) == 1
+    monkeypatch.setattr(checkpoint, "save", save)
+    said = [line for line in capsys.readouterr().err.splitlines() if "room" in line]
+    assert len(said) == 1, said
+    assert f"{Path('results/runs/single') / spec.run_name / 'checkpoints'}: no room for a checkpoint of " in said[0]
+    kept = checkpoint.load_latest(folder / "checkpoints")
+    assert (kept is None) == (ranks == 2)
+
+    ballast.unlink()
+    assert cli.main(command) == 0
+    assert read_status(folder)["state"] == "done"
+    steps = [(row["step"], row["loss"]) for row in read_metrics(folder) if row["kind"] == "step"]
+    assert len(dict(steps)) == len(steps)
+    if whole:
+        assert (folder / "predictions.parquet").read_bytes() == (whole.folder / "predictions.parquet").read_bytes()
+
+
+def fill(path: Path, leave: int) -> None:
+    """Take all the room of a file's disk but `leave` bytes."""
+    room = shutil.disk_usage(path.parent).free - leave
+    with open(path, "ab") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size + room)
+
+
+def test_a_checkpoint_that_does_not_fit_names_folder_and_bytes_and_leaves_the_old_one(small_disk: Path) -> None:
+    import torch
+
+    state = {"weights": torch.zeros(750_000)}
+    checkpoint.save(small_disk, 1, state)
+    fill(small_disk / "ballast", leave=2_000_000)
+    with pytest.raises(
+        RunFailed, match=rf"^{small_disk}: no room for a checkpoint of 4,048,576 bytes, [\d,]+ are free; make room"
+    ):
+        checkpoint.save(small_disk, 2, state)
+    assert checkpoint.load_latest(small_disk)[0] == 1
+    assert sorted(path.name for path in small_disk.iterdir()) == ["00000001", "ballast"]
