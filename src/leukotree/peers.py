@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 BEAT = 5.0
 """Seconds between two signs of life."""
-SILENCE = 40.0
+SILENCE = 30.0
 """Seconds without one after which a rank counts as dead."""
 EXIT = 75
 """Exit code of a rank that leaves because another is gone (EX_TEMPFAIL: run it again)."""

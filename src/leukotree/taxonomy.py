@@ -28,6 +28,8 @@ PAPER: dict[str, Any] = {
     }
 }
 """The tree of arXiv 2502.10899: {normal, reactive, leukemia}; {acute, chronic}; {ALL, AML, APML}; {CLL, CML}."""
+MAX_DEPTH = 100
+"""Levels of a tree."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,12 @@ class Taxonomy:
                 return
             if id(below) in ancestors:
                 raise InputError(f"taxonomy: cycle at {name!r}")
+            if len(ancestors) > MAX_DEPTH:
+                raise InputError(f"taxonomy: over {MAX_DEPTH} levels at {name!r}")
             if isinstance(below, list):
-                below = dict.fromkeys(below) if len(set(map(str, below))) == len(below) else _repeat(below)
+                if odd := [leaf for leaf in below if not isinstance(leaf, str)]:
+                    raise InputError(f"taxonomy: {str(odd[0])[:60]!r} below {name!r} is no name; put quotes around it")
+                below = dict.fromkeys(below) if len(set(below)) == len(below) else _repeat(below)
             if not isinstance(below, Mapping) or not below:
                 raise InputError(f"taxonomy: the children of {name!r} must be a mapping or a list of names")
             for child, deeper in below.items():
@@ -86,8 +92,8 @@ class Taxonomy:
         parents: dict[str, str] = {}
         for parent, child in pairs:
             for name in (parent, child):
-                if not isinstance(name, str) or not name.strip() or name != name.strip():
-                    raise InputError(f"taxonomy: node name {name!r} must be a non-empty text; put quotes around it")
+                if not isinstance(name, str) or not name.strip() or name != name.strip() or not name.isprintable():
+                    raise InputError(f"taxonomy: node name {name!r} must be a non-empty text on one line; put quotes around it")
             if child in parents:
                 raise InputError(f"taxonomy: {child!r} stands in the tree twice; every name needs one place")
             parents[child] = parent

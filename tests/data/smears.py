@@ -1,9 +1,11 @@
 """Small made-up data sets for the tests of folds, shards and audit: noise with a colour per patient, in a real manifest."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import simplejpeg
 from PIL import Image
 
 from leukotree.taxonomy import Taxonomy
@@ -42,6 +44,28 @@ def change_manifest(manifest, change):
 def files(folder):
     """Name -> bytes of everything in a folder."""
     return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def overwrite(folder, row, jpeg, indexed):
+    """Write the beginning of a sample's JPEG anew in a packed folder; `indexed`: the index then holds the new sha256. The key."""
+    index = pd.read_parquet(folder / "index.parquet")
+    sample = index.iloc[row]
+    with open(folder / sample["shard"], "r+b") as shard:
+        shard.seek(sample["offset"])
+        shard.write(jpeg[: sample["length"]])
+        shard.seek(sample["offset"])
+        index.loc[row, "sha256"] = hashlib.sha256(shard.read(sample["length"])).hexdigest()
+    if indexed:
+        index.to_parquet(folder / "index.parquet", index=False)
+    return sample["key"]
+
+
+def bomb(side=65_000):
+    """A JPEG of a few hundred bytes whose header says side x side pixels."""
+    jpeg = bytearray(simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8)))
+    start = jpeg.index(b"\xff\xc0") + 5
+    jpeg[start : start + 4] = side.to_bytes(2, "big") * 2
+    return bytes(jpeg)
 
 
 PAPER = Taxonomy.paper()

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from smears import write_manifest
 
-from leukotree.data.dataset import COLUMNS, Dataset
+from leukotree.data.dataset import Dataset
+from leukotree.data.index import COLUMNS
 from leukotree.data.pack import pack
 from leukotree.errors import InputError
 
@@ -170,8 +171,8 @@ def test_shards_that_change_after_opening(folder):
     row = int(data.index.index[data.index["shard"] == "fold1-000000.tar"][-1])
     shard = folder / "fold1-000000.tar"
     os.truncate(shard, 1000)
-    with pytest.raises(InputError, match=r"fold1-000000.tar: ends before byte"):
+    with pytest.raises(InputError, match=rf"fold1-000000.tar: ends before byte .*{data.index['key'].iloc[row]}"):
         data.read(row)
     (folder / "fold2-000000.tar").unlink()
-    with pytest.raises(InputError, match=r"fold2-000000.tar: cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"fold2-000000.tar: sample .* cannot be read: No such file"):
         data.read(int(data.index.index[data.index["fold"] == 2][0]))

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from smears import LEAVES, change_manifest, files, write_manifest
 
+from leukotree import signals
 from leukotree.data import images, partial, shards
 from leukotree.data.dataset import Dataset
 from leukotree.data.pack import pack
-from leukotree.errors import InputError
+from leukotree.errors import InputError, Preempted
 from leukotree.taxonomy import Taxonomy
 
 SMALL = {"folds": 3, "size": 32, "samples_per_shard": 5, "workers": 1}
@@ -383,3 +384,28 @@ def test_an_image_that_is_a_huge_name_gets_a_legal_key(manifest, out):
     assert index["key"].str.fullmatch(r"[A-Za-z0-9_-]{1,60}").all()
     fields = {sample.key: sample.fields for shard in sorted(out.glob("*.tar")) for sample in shards.samples(shard)}
     assert pd.Series([item["image"] for item in fields.values()]).eq(strange).sum() == 1
+
+
+def test_a_pack_that_is_asked_to_stop_leaves_between_two_images_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    """By a real signal, after the second shard; the whole is then what an undisturbed pack writes."""
+    manifest = write_manifest(tmp_path / "raw")
+    options = {"folds": 3, "size": 16, "samples_per_shard": 5, "workers": 1}
+    pack(manifest, tmp_path / "undisturbed", **options)
+    written, original = [], shards.write
+
+    def write(shard, contents):
+        places = original(shard, contents)
+        written.append(shard.name)
+        if len(written) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return places
+
+    monkeypatch.setattr(shards, "write", write)
+    with signals.watched(), pytest.raises(Preempted, match="2 of 9 shards are written"):
+        pack(manifest, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+    assert len(written) == 2
+    with signals.watched():  # another process, with its flag down
+        pack(manifest, tmp_path / "out", **options)
+    assert len(written) == 9
+    assert files(tmp_path / "out") == files(tmp_path / "undisturbed")

@@ -1,6 +1,7 @@
 """The training order and the evaluation pass: the same samples whatever the ranks, workers and micro batches."""
 
 import itertools
+import resource
 import shutil
 import threading
 import time
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from smears import bomb, overwrite
 
 from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
@@ -86,18 +88,29 @@ def test_images_are_channels_last_bytes_of_the_shard(shards) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_sample_that_does_not_decode_is_named_in_one_line(shards, tmp_path, workers: int) -> None:
+@pytest.mark.parametrize(
+    ("write", "indexed", "says"),
+    [
+        (b"no jpeg", True, "does not decode"),
+        (b"no jpeg", False, "its bytes are not those that were packed"),
+        (bomb(), True, "is 65000x65000, not 48x48"),
+    ],
+)
+def test_a_sample_that_is_no_image_of_the_set_is_named_in_one_line(
+    shards, tmp_path, workers: int, write: bytes, indexed: bool, says: str
+) -> None:
+    """`indexed`: whoever packed it meant it; else the shard has changed since."""
     copy = tmp_path / "shards"
     shutil.copytree(shards, copy)
-    dataset = Dataset.open(copy)
-    torn = dataset.index.iloc[3]
-    with open(copy / torn["shard"], "r+b") as shard:
-        shard.seek(torn["offset"])
-        shard.write(b"no jpeg")
-    named = pytest.raises(InputError, match=f"sample {torn['key']} does not decode")
-    with Loader(dataset, workers=workers) as loader, named as error:
+    key = overwrite(copy, 3, write, indexed)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with (
+        Loader(Dataset.open(copy), workers=workers) as loader,
+        pytest.raises(InputError, match=f"sample {key}:? {says}") as error,
+    ):
         list(loader.evaluate(np.arange(8), 2))
     assert "\n" not in str(error.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100_000, "the bomb went off"
 
 
 def test_the_cache_and_the_workers_change_no_bit(shards, tmp_path) -> None:

@@ -58,7 +58,7 @@ class Audit:
 
 def audit(folder: Path) -> Audit:
     """Read every shard of a packed folder once and check it. Raises InputError if the folder is no packed data set."""
-    data = Dataset.open(folder)
+    data = Dataset.open(folder, ends=False)  # what the shards hold is told sample by sample
     errors, colours, thumbnails = _read(data)
     errors += [*_leaks(data.index), *_duplicates(data.index)]
     warnings = [*_near_duplicates(data.index, thumbnails), *_confounded(data)]

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
+import stat
+import tarfile
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from leukotree import spec
-from leukotree.errors import InputError
+from leukotree.data import index as indices
+from leukotree.data import shards
+from leukotree.errors import InputError, one_line
 from leukotree.taxonomy import Taxonomy
 
 FORMAT = 1
-COLUMNS = ("key", "shard", "fold", "leaf", "patient", "source", "sha256", "group", "offset", "length")
-_INTEGERS = ("fold", "offset", "length")
-_TEXTS = {  # column -> what a value must match in full
-    "key": r"[A-Za-z0-9_-]+",
-    "shard": r"fold\d+-\d{6,}\.tar",  # a bare file name: nothing outside the folder is ever opened
-    "leaf": r".+",
-    "patient": r".*",
-    "source": r".*",
-    "sha256": r"[0-9a-f]{64}",
-    "group": r".+",
-}
+MAX_SIDE = 8192
+"""Pixels; `pack` writes no larger images."""
+MAX_BYTES = 2**30
+"""Of dataset.json and of index.parquet, each; a larger file is refused unread."""
 
 
 class Dropped(BaseModel):
@@ -48,13 +44,13 @@ class Description(BaseModel):
     format: int
     taxonomy: dict[str, Any]
     """Nested names, pruned to the leaves that are present."""
-    size: int = Field(ge=1)
+    size: int = Field(ge=1, le=MAX_SIDE)
     """Width and height of every image in pixels."""
-    folds: int = Field(ge=2)
+    folds: int = Field(ge=2, le=10**6)
     seed: int
     group: Literal["patient", "slide", "image"]
     """What the folds keep together: the weakest kind of any sample."""
-    counts: dict[str, int]
+    counts: dict[str, Annotated[int, Field(ge=0, le=10**12)]]
     """Leaf -> images."""
     patients: int = Field(ge=0)
     dropped: list[Dropped] = []
@@ -72,14 +68,15 @@ class Dataset:
     group: str
     """What the folds keep together: "patient", "slide" or "image"."""
     index: pd.DataFrame
-    """One row per sample (N rows, columns `COLUMNS`), in the order of fold, shard and position in the shard."""
+    """One row per sample (N rows, columns `index.COLUMNS`), in the order of fold, shard and position in the shard."""
     fingerprint: str
     """sha256 hex over dataset.json and index.parquet: the same value, the same samples, byte for byte."""
     description: Description
 
     @classmethod
-    def open(cls, folder: str | Path) -> Dataset:
-        """Read and check the description, the index and the size of every shard (not their bytes: that is `audit`).
+    def open(cls, folder: str | Path, ends: bool = True) -> Dataset:
+        """Read and check the description and the index, and of every shard its size and (unless `ends` is False) the headers of
+        its first and last sample; not all its bytes: that is `audit`.
 
         Raises InputError naming the file and what is wrong with it.
         """
@@ -87,7 +84,7 @@ class Dataset:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; write it with `leukotree pack MANIFEST {folder}`")
         dataset = _parsed(folder, *(_content(folder / name) for name in ("dataset.json", "index.parquet")))
-        _check_shards(folder, dataset.index)
+        _check_shards(folder, dataset.index, ends)
         return dataset
 
     def __len__(self) -> int:
@@ -99,24 +96,48 @@ class Dataset:
         return pd.Index(self.taxonomy.leaves).get_indexer(pd.Index(self.index["leaf"])).astype(np.int64)
 
     @cached_property
-    def _places(self) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-        """Shard paths, then per sample (N,): its shard's position among them, offset and length in bytes."""
+    def _places(self) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, list[str], list[str]]:
+        """Shard paths, then per sample (N,): its shard's position among them, offset and length in bytes, key and sha256."""
         positions, names = pd.factorize(self.index["shard"])
         paths = [str(self.folder / name) for name in names]
-        return paths, positions, self.index["offset"].to_numpy(), self.index["length"].to_numpy()
+        offsets, lengths = self.index["offset"].to_numpy(), self.index["length"].to_numpy()
+        return paths, positions, offsets, lengths, self.index["key"].tolist(), self.index["sha256"].tolist()
+
+    @cached_property
+    def _verified(self) -> np.ndarray:
+        """(N,) bool: samples whose bytes this process has found to be those that were packed."""
+        return np.zeros(len(self), dtype=bool)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_verified"}
 
     def read(self, row: int) -> bytes:
-        """The JPEG of one sample, by its position in `index`. Raises InputError if the shard is gone or cut short."""
-        paths, positions, offsets, lengths = self._places
+        """The JPEG of one sample, by its position in `index`; its sha256 is checked the first time.
+
+        Raises InputError naming shard and key if the shard is gone or cut short, or holds something else.
+        """
+        paths, positions, offsets, lengths, keys, digests = self._places
         path, offset, length = paths[positions[row]], int(offsets[row]), int(lengths[row])
         try:
             shard = _shard(path, self.fingerprint, os.getpid())  # held while it is read: two threads may have opened it at once
             data = os.pread(shard.number, length, offset)
         except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+            raise InputError(f"{path}: sample {keys[row]} cannot be read: {error.strerror}") from error
         if len(data) != length:
-            raise InputError(f"{path}: ends before byte {offset + length}, where a sample should; pack the folder again")
+            end = offset + length
+            raise InputError(f"{path}: ends before byte {end}, where sample {keys[row]} should; pack the folder again")
+        if not self._verified[row]:
+            header = os.pread(shard.number, tarfile.BLOCKSIZE, offset - tarfile.BLOCKSIZE)
+            if not shards.names(header, keys[row]) or hashlib.sha256(data).hexdigest() != digests[row]:
+                problem = shards.fault(header, _place(self.index, row)) or "its bytes are not those that were packed (sha256)"
+                raise InputError(f"{path}: sample {keys[row]}: {problem}; copy or pack the folder again")
+            self._verified[row] = True
         return data
+
+
+def _place(index: pd.DataFrame, row: int) -> shards.Place:
+    sample = index.iloc[row]
+    return shards.Place(str(sample["key"]), int(sample["offset"]), int(sample["length"]), str(sample["sha256"]))
 
 
 class _Descriptor:
@@ -144,77 +165,69 @@ def _parsed(folder: Path, described: bytes, indexed: bytes) -> Dataset:
         taxonomy = Taxonomy.from_nested(description.taxonomy)
     except InputError as error:
         raise InputError(f"{folder / 'dataset.json'}: {error}") from error
-    index = _index(folder / "index.parquet", indexed)
-    _check_index(folder / "index.parquet", index, description, taxonomy)
+    table = indices.parse(folder / "index.parquet", indexed, description.folds, description.counts, taxonomy)
     fingerprint = hashlib.sha256(described + indexed).hexdigest()
-    return Dataset(folder, description.size, taxonomy, description.folds, description.group, index, fingerprint, description)
+    return Dataset(folder, description.size, taxonomy, description.folds, description.group, table, fingerprint, description)
 
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would make us wait
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise InputError(f"{path}: is no plain file; copy or pack the folder again")
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; `leukotree pack` writes such a folder") from error
+        reason = "is a link" if path.is_symlink() else f"cannot be read: {error.strerror}"
+        raise InputError(f"{path}: {reason}; `leukotree pack` writes such a folder") from error
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{path}: over {MAX_BYTES} bytes; pack the folder again")
+    return content
 
 
 def _description(path: Path, content: bytes) -> Description:
     try:
-        value = json.loads(content)
+        value = json.loads(content, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON: {error}; pack the folder again") from error
+        raise InputError(f"{path}: not valid JSON: {one_line(error)}; pack the folder again") from error
     if isinstance(value, dict) and value.get("format") != FORMAT:
         raise InputError(f"{path}: format {value.get('format')!r}, this version reads format {FORMAT}; pack the folder again")
     return spec.parse(Description, value, str(path))
 
 
-def _index(path: Path, content: bytes) -> pd.DataFrame:
-    """The table with exactly `COLUMNS`, numbers as int64 and texts as str, or InputError."""
-    try:
-        index = pd.read_parquet(io.BytesIO(content))
-    except Exception as error:  # pyarrow raises many kinds
-        raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}; pack the folder again") from error
-    if missing := [name for name in COLUMNS if name not in index.columns]:
-        raise InputError(f"{path}: column {missing[0]!r} is missing; pack the folder again")
-    index = index.loc[:, list(COLUMNS)].reset_index(drop=True)
-    if index.empty:
-        raise InputError(f"{path}: no samples; pack the folder again")
-    for name in COLUMNS:
-        column = index[name]
-        if name in _INTEGERS:
-            if not pd.api.types.is_integer_dtype(column) or column.isna().any() or (column < 0).any():
-                raise InputError(f"{path}: column {name!r} must hold whole numbers from 0; pack the folder again")
-            index[name] = column.astype(np.int64)
-        elif not column.map(lambda value: isinstance(value, str)).all():
-            raise InputError(f"{path}: column {name!r} must hold texts; pack the folder again")
-        elif not (matches := column.str.fullmatch(_TEXTS[name])).all():
-            row = int(matches.argmin())
-            raise InputError(f"{path} row {row}: {name} {column.iloc[row]!r} is not allowed; pack the folder again")
-    return index
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a key that stands there twice, of which JSON keeps the last one silently."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found
 
 
-def _check_index(path: Path, index: pd.DataFrame, description: Description, taxonomy: Taxonomy) -> None:
-    """Whether the rows agree with each other and with the description."""
-    problems = {
-        "leaf {leaf!r} is not a leaf of the taxonomy in dataset.json": ~index["leaf"].isin(taxonomy.leaves),
-        "key {key!r} stands there twice": index["key"].duplicated(),
-        f"fold {{fold}} is beyond the {description.folds} folds of dataset.json": index["fold"] >= description.folds,
-        "shard {shard!r} is not of fold {fold}": index["shard"].str.extract(r"(\d+)")[0].astype(np.int64) != index["fold"],
-        "length {length} is no image": index["length"] == 0,
-    }
-    for text, wrong in problems.items():
-        if wrong.any():
-            row = int(wrong.to_numpy().argmax())
-            raise InputError(f"{path} row {row}: {text.format_map(index.iloc[row])}; pack the folder again")
-    counts = index["leaf"].value_counts().to_dict()
-    if counts != {leaf: n for leaf, n in description.counts.items() if n}:
-        raise InputError(f"{path}: holds {counts}, but dataset.json counts {description.counts}; pack the folder again")
-
-
-def _check_shards(folder: Path, index: pd.DataFrame) -> None:
-    """Whether every shard is a plain file that is long enough for its samples."""
-    for name, end in (index["offset"] + index["length"]).groupby(index["shard"]).max().items():
-        path = folder / str(name)
+def _check_shards(folder: Path, index: pd.DataFrame, ends: bool) -> None:
+    """Whether every shard is a plain file that is long enough for its samples, and holds its first and last one (`ends`)."""
+    offsets, lengths = index["offset"].to_numpy(), index["length"].to_numpy()
+    for name, found in index.groupby("shard").indices.items():
+        rows = np.asarray(found, dtype=np.int64)
+        first, last = int(rows[offsets[rows].argmin()]), int(rows[offsets[rows].argmax()])
+        path, end = folder / str(name), int((offsets[rows] + lengths[rows]).max())
         if path.is_symlink() or not path.is_file():
             raise InputError(f"{path}: {'is a link' if path.is_symlink() else 'no such shard'}; pack the folder again")
-        if (size := path.stat().st_size) < end:
-            raise InputError(f"{path}: {size} bytes, but a sample ends at byte {end}; copy or pack the folder again")
+        status = path.stat()
+        if status.st_size < end:
+            raise InputError(f"{path}: {status.st_size} bytes, but a sample ends at byte {end}; copy or pack the folder again")
+        if ends:
+            _check_ends(path, (status.st_ino, status.st_size, status.st_mtime_ns), (_place(index, first), _place(index, last)))
+
+
+@lru_cache(maxsize=2**14)  # a study checks many specs on one data set
+def _check_ends(path: Path, found: tuple[int, ...], places: tuple[shards.Place, ...]) -> None:
+    """Whether these samples' headers stand in a shard: it may have been replaced, or copied as a file of zeros."""
+    try:
+        shard = _Descriptor(str(path))
+        headers = [os.pread(shard.number, tarfile.BLOCKSIZE, place.offset - tarfile.BLOCKSIZE) for place in places]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    for header, place in zip(headers, places, strict=True):
+        if problem := shards.fault(header, place):
+            raise InputError(f"{path}: sample {place.key}: {problem}; copy or pack the folder again")

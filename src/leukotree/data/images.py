@@ -13,6 +13,8 @@ from leukotree.errors import one_line
 
 MAX_PIXELS = 90_000_000
 """A larger image is refused unread: it would take over 350 MB per worker, or is a decompression bomb."""
+MAX_BYTES = 10**9
+"""A larger file is refused unread: it could only hold an image that is too large."""
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")  # none that runs another program, as EPS would
 _START, _SCAN, _APP1 = b"\xff\xd8", b"\xff\xda", b"\xff\xe1"  # markers of a JPEG
 
@@ -23,11 +25,27 @@ class BrokenImage(Exception):
 
 def decode(jpeg: bytes, buffer: np.ndarray | None = None) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a JPEG, in `buffer` if one of H*W*3 bytes is given. Raises BrokenImage if the JPEG is damaged or
-    cut short in any way, or larger than the buffer."""
+    cut short in any way, or larger than the buffer, or than MAX_PIXELS where there is none."""
     try:
+        if buffer is None:
+            _bounded(*extent(jpeg))
         return simplejpeg.decode_jpeg(jpeg, colorspace="RGB", buffer=buffer)
     except ValueError as error:
         raise BrokenImage(_one_line(error)) from error
+
+
+def extent(jpeg: bytes) -> tuple[int, int]:
+    """Width and height in pixels, from a JPEG's header alone. Raises BrokenImage if there is none."""
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
+    except ValueError as error:
+        raise BrokenImage(_one_line(error)) from error
+    return width, height
+
+
+def _bounded(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BrokenImage(f"{width} x {height} pixels, over the limit of {MAX_PIXELS}")
 
 
 def square(path: str | Path, size: int, quality: int) -> bytes:
@@ -35,7 +53,9 @@ def square(path: str | Path, size: int, quality: int) -> bytes:
     subsampling. A baseline RGB JPEG of that size is kept byte for byte. Raises BrokenImage."""
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise BrokenImage(f"over {MAX_BYTES} bytes")
         pixels = _scaled(data, size) if _plain(data, size) else _opened(data, size)
         return data if pixels is None else simplejpeg.encode_jpeg(resize(pixels, size), quality, "RGBX", "444")
     except BrokenImage:
@@ -89,8 +109,7 @@ def _scaled(data: bytes, size: int) -> np.ndarray:
 def _opened(data: bytes, size: int) -> np.ndarray | None:
     """Upright (H, W, 4) RGBX of any image, or None if the file can stand in a shard as it is."""
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise BrokenImage(f"{image.width} x {image.height} pixels, over the limit of {MAX_PIXELS}")
+        _bounded(image.width, image.height)
         if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
             return np.array(_from_other(image, data).convert("RGBX"))
         pixels = _scaled(data, size)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from leukotree.taxonomy import Taxonomy
 REQUIRED = ("image", "leaf", "patient", "source")
 OPTIONAL = ("mask", "group", "root")
 GROUPS = ("patient", "slide", "image")
+CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
+"""What breaks a line, steers a terminal, or is no character: it would not survive the index, the logs and the tables."""
 
 
 def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
@@ -47,6 +50,7 @@ def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
         raise InputError(f"{path}: no rows; a manifest has at least one image")
     for column in ("leaf", "patient", "source", "group"):
         frame[column] = frame[column].str.strip()
+    _refuse_control(path, frame)
     filled = ["image", "leaf", "source"]
     _refuse(path, frame, (frame[filled] == "").any(axis=1), lambda row: f"{next(c for c in filled if not row[c])} is empty")
     unknown = ~frame["leaf"].isin(taxonomy.leaves)
@@ -115,6 +119,17 @@ def _parquet(path: Path) -> dict[str, list[str]]:
             raise InputError(f"{path}: column {name!r} is of type {table.column(name).type}; make it text") from error
         columns[name] = [value or "" for value in values]
     return columns
+
+
+def _refuse_control(path: Path, frame: pd.DataFrame) -> None:
+    columns = ["image", "mask", "leaf", "patient", "source"]
+    odd = frame[columns].map(lambda text: CONTROL.search(text) is not None)
+
+    def message(row: pd.Series) -> str:
+        column = next(name for name in columns if CONTROL.search(row[name]))
+        return f"{column} {row[column]!r} has a line break or control character"
+
+    _refuse(path, frame, odd.any(axis=1), message)
 
 
 def _group(path: Path, frame: pd.DataFrame) -> None:

@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from leukotree import signals
 from leukotree.data import dataset, folds, images, shards
-from leukotree.errors import InputError
+from leukotree.data.index import COLUMNS
+from leukotree.errors import InputError, Preempted
 from leukotree.files import locked, write_atomic
 from leukotree.taxonomy import Taxonomy
 
@@ -172,6 +174,8 @@ def _write_shards(
 
     def whole(shard: _Shard) -> Iterator[shards.Sample]:
         for row, result in zip(shard.rows, results, strict=False):
+            if signals.requested():
+                raise Preempted(f"{partial}: {len(state['shards'])} of {len(plan)} shards are written")
             sample = records[row]
             if isinstance(result, images.BrokenImage):
                 broken.append({"key": sample["key"], "image": sample["name"], "reason": str(result)})
@@ -229,7 +233,7 @@ def _index(partial: Path, table: pd.DataFrame, plan: list[_Shard], written: dict
     index = pd.DataFrame(places | {"shard": [shard.name for shard, _ in held], "fold": [shard.fold for shard, _ in held]})
     known = table.set_index("key")[["leaf", "patient", "source", "group"]]
     buffer = io.BytesIO()
-    index.join(known, on="key")[list(dataset.COLUMNS)].to_parquet(buffer, index=False)
+    index.join(known, on="key")[list(COLUMNS)].to_parquet(buffer, index=False)
     write_atomic(partial / "index.parquet", buffer.getvalue())
 
 

@@ -13,7 +13,13 @@ from pathlib import Path
 
 import xxhash
 
+from leukotree.data import images
 from leukotree.errors import InputError, one_line
+
+MAX_FIELDS = 2**20
+"""Bytes of a `<key>.json`; a larger one is refused unread."""
+_TYPE = 156
+"""Where a tar header holds the type of its member."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,8 @@ def checksum(shard: Path) -> str:
 
 
 def samples(shard: Path) -> Iterator[Sample]:
-    """The samples of a shard in order, one in memory at a time. Raises InputError naming the shard if it is damaged."""
+    """The samples of a shard in order, one in memory at a time. Raises InputError naming the shard if it is damaged, or holds
+    anything but plain files in pairs."""
     try:
         with tarfile.open(shard, mode="r:") as tar:
             members = iter(tar)
@@ -79,16 +86,49 @@ def samples(shard: Path) -> Iterator[Sample]:
                 key = picture.name.removesuffix(".jpg")
                 if described is None or (picture.name, described.name) != (f"{key}.jpg", f"{key}.json"):
                     raise InputError(f"{shard}: {picture.name!r} is not a pair of .jpg and .json; pack the folder again")
-                yield Sample(key, _bytes(tar, picture), json.loads(_bytes(tar, described)), picture.offset_data)
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+                fields = _fields(_bytes(tar, described, MAX_FIELDS), described.name)
+                yield Sample(key, _bytes(tar, picture, images.MAX_BYTES), fields, picture.offset_data)
+    except (tarfile.TarError, OSError, ValueError, EOFError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{shard}: damaged: {one_line(error)}; copy or pack the folder again") from error
 
 
-def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    if file is None:
+def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> bytes:
+    # A link would be followed, and a sparse member may be a thousand times as long as the shard.
+    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or (file := tar.extractfile(member)) is None:
         raise tarfile.TarError(f"{member.name!r} is not a plain file")
+    if member.size > most:
+        raise tarfile.TarError(f"{member.name!r} has {member.size} bytes, over the limit of {most}")
     with file:
         return file.read()
+
+
+def _fields(text: bytes, name: str) -> dict[str, str]:
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise tarfile.TarError(f"{name!r} is not a mapping of fields")
+    return fields
+
+
+def names(header: bytes, key: str) -> bool:
+    """Whether a tar header is that of the plain file `<key>.jpg`; at no cost, where `fault` says what is wrong."""
+    return header.startswith(f"{key}.jpg\0".encode()) and header[_TYPE : _TYPE + 1] == tarfile.REGTYPE
+
+
+def fault(header: bytes, place: Place) -> str:
+    """What is wrong with the tar header in front of a sample's JPEG, in one line; empty where it is the sample's.
+
+    Args:
+        header: `tarfile.BLOCKSIZE` bytes.
+        place: what the index says.
+    """
+    try:
+        member = tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "surrogateescape")
+    except tarfile.HeaderError:
+        return "no tar header stands in front of it"
+    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+        return "it is not a plain file"
+    if (member.name, member.size) != (f"{place.key}.jpg", place.length):
+        return f"{member.name!r} of {member.size} bytes stands in its place"
+    return ""

@@ -232,16 +232,14 @@ def decode(dataset: Dataset, row: int, buffer: np.ndarray | None = None) -> np.n
     its key if the bytes are no JPEG of that size."""
     jpeg = dataset.read(row)
     try:
-        try:
-            image = images.decode(jpeg, None if buffer is None else buffer.reshape(-1))
-        except images.BrokenImage:
-            image = images.decode(jpeg)  # too large for the buffer, or broken
+        # Before anything is allocated: the header of a decompression bomb names more pixels than memory holds.
+        width, height = images.extent(jpeg)
+        if (width, height) != (dataset.size, dataset.size):
+            found = f"{width}x{height}"
+            raise InputError(f"{_named(dataset, row)} is {found}, not {dataset.size}x{dataset.size}; pack the folder again")
+        return images.decode(jpeg, None if buffer is None else buffer.reshape(-1))
     except images.BrokenImage as error:
         raise InputError(f"{_named(dataset, row)} does not decode: {error}; pack the folder again") from error
-    if image.shape != (dataset.size, dataset.size, 3):
-        found = f"{image.shape[1]}x{image.shape[0]}"
-        raise InputError(f"{_named(dataset, row)} is {found}, not {dataset.size}x{dataset.size}; pack the folder again")
-    return image
 
 
 def _named(dataset: Dataset, row: int) -> str:

@@ -1,0 +1,29 @@
+"""The command line in this process, as tests of bad input call it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import subprocess
+from pathlib import Path
+
+from hpc.cli import main
+
+
+def leukotree(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command in this process: importing torch anew for each would take most of the time."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as end:  # of argparse
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(["leukotree", *map(str, arguments)], code, out.getvalue(), err.getvalue())
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *says: str) -> None:
+    """Exit code 2 and one line on stderr that names what is wrong."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert all(word in done.stderr for word in says), done.stderr
+    assert "Traceback" not in done.stderr

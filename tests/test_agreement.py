@@ -1,0 +1,67 @@
+"""Ranks decide together, at the step after one of them asked."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from hpc.ranks import in_ranks
+from leukotree import peers
+from leukotree.agreement import Agreement, Wants
+from leukotree.engine import Engine, Runtime, start
+from leukotree.errors import RunFailed
+
+
+def test_one_process_does_at_the_next_step_what_it_asked_for() -> None:
+    agreement = Agreement(1)
+    assert agreement.decided() == Wants()
+    agreement.propose(Wants(save=True))
+    assert agreement.decided() == Wants(save=True)
+    assert agreement.decided() == Wants()
+
+
+def steps(runtime: Runtime) -> list[list[Wants]]:
+    """What each rank saw at six steps. Rank 1 asks to save at step 1, rank 0 to stop at step 3, both at step 4."""
+    asked = {1: {1: Wants(save=True), 4: Wants(save=True)}, 0: {3: Wants(stop=True), 4: Wants(broken=True)}}
+    with start(runtime) as engine:
+        seen = []
+        for step in range(6):
+            seen.append(engine.agreement.decided())
+            engine.agreement.propose(asked[engine.rank].get(step, Wants()))
+        return engine.gather(seen)
+
+
+def test_every_rank_sees_at_the_same_step_what_any_of_them_asked_for() -> None:
+    first, second = in_ranks(steps, runtime=Runtime(threads=1), ranks=2)
+    assert first == second
+    assert first == [Wants(), Wants(), Wants(save=True), Wants(), Wants(stop=True), Wants(save=True, broken=True)]
+
+
+def hang(folder: Path, runtime: Runtime) -> None:
+    """Rank 1 stops without closing a connection, as a node does that loses its power; rank 0 waits for it."""
+    import os
+
+    peers.BEAT, peers.SILENCE = 0.2, 2.0
+    with start(runtime) as engine:
+        engine.barrier()
+        (folder / f"{engine.rank}").write_text(str(os.getpid()))
+        if engine.rank:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        wait(engine)
+
+
+def wait(engine: Engine) -> None:
+    engine.barrier()
+
+
+def test_a_rank_that_falls_silent_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpc import ranks
+
+    monkeypatch.setattr(ranks, "SAVING", 3)  # the silent one hears no SIGTERM
+    with pytest.raises(RunFailed) as ended:
+        in_ranks(hang, tmp_path, runtime=Runtime(threads=1), ranks=2)
+    assert ended.value.kind == "node"
+    for rank in "01":
+        assert not Path("/proc", (tmp_path / rank).read_text()).exists()
