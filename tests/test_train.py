@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from hpc.launch import run_spec
 from leukotree import checkpoint, decide, predictions, train
@@ -232,8 +231,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_says_where(spec: RunSpec, tm
     with pytest.raises(RunFailed, match=r"step \d+ with learning rate"):
         train.run(wild, tmp_path)
     status = read_status(tmp_path / wild.run_name)
-    assert status["state"] == "failed"
+    assert (status["state"], status["kind"]) == ("failed", "nan")
     assert "learning rate" in status["message"]
+    failure = json.loads((tmp_path / wild.run_name / "failure.json").read_text())
+    assert len(failure["keys"]) == spec.optim.batch_size
+    assert set(failure["keys"]) <= set(Dataset.open(spec.data.shards).index["key"])
 
 
 @pytest.mark.parametrize(

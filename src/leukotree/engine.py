@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.layers import convert_sync_batchnorm
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from leukotree import peers
 from leukotree.agreement import Agreement
@@ -43,6 +40,8 @@ class Runtime:
     """Seconds after which a run saves also in the middle of an epoch."""
     quiet: bool = False
     """No progress bars."""
+    deepspeed: Mapping[str, Mapping[str, Any]] | None = None
+    """Strategy -> DeepSpeed's settings that only decide speed (bucket sizes, overlap); None leaves its own."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,8 @@ class Engine:
     rank: int
     world: int
     device: torch.device
+    deepspeed: Mapping[str, Mapping[str, Any]] | None = None
+    """As in `Runtime`."""
     agreement: Agreement = field(init=False)
     """What the ranks decide together between two steps."""
 
@@ -68,22 +69,6 @@ class Engine:
 
     def autocast(self, spec: EngineSpec) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=spec.precision == "bf16")
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model whose backward pass averages gradients over ranks."""
-        if self.world == 1:
-            return model
-        if self.device.type == "cuda":  # on the CPU torch has none: there BatchNorm sees the share of its rank
-            model = convert_sync_batchnorm(model)
-        ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-
-    def share_buffers(self, model: nn.Module) -> None:
-        """Give every rank the main rank's buffers. DDP does so before each forward pass in training, so after the last
-        one BatchNorm's running statistics differ: ranks would score their shares with different models."""
-        if self.world > 1:
-            for buffer in model.buffers():
-                dist.broadcast(buffer, src=0)
 
     def put(self, tensor: torch.Tensor) -> torch.Tensor:
         """On the device, without a wait for what the device does: that takes page-locked memory."""
@@ -126,7 +111,7 @@ def start(runtime: Runtime) -> Iterator[Engine]:
     if cuda and runtime.device != "cpu":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
-    engine = Engine(rank, world, device)
+    engine = Engine(rank, world, device, runtime.deepspeed)
     if world == 1 or dist.is_initialized():
         yield engine
         return
@@ -144,10 +129,3 @@ def start(runtime: Runtime) -> Iterator[Engine]:
 def _leave(engine: Engine) -> None:
     engine.agreement.decided()  # no exchange may be under way
     dist.destroy_process_group()
-
-
-@contextlib.contextmanager
-def without_sync(model: nn.Module, skip: bool) -> Iterator[None]:
-    """Skip the gradient exchange of this backward pass (all micro batches but the last)."""
-    with model.no_sync() if skip and isinstance(model, DistributedDataParallel) else contextlib.nullcontext():
-        yield

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
-from leukotree import seeds
+from leukotree import seeds, weights
 from leukotree.errors import InputError, one_line
 from leukotree.spec import BackboneSpec, RunSpec, Variant
 from leukotree.taxonomy import Taxonomy
@@ -81,15 +80,15 @@ def build(spec: RunSpec, stage: Stage, size: int) -> Classifier:
 
 
 def check_backbone(backbone: BackboneSpec) -> None:
-    """Raises InputError if timm has no such model, or the weights' file is missing."""
+    """Raises InputError if timm has no such model, or the weights' file is missing, damaged or more than tensors."""
     name = backbone.name.partition(".")[0]
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
         raise InputError(f"backbone.name: timm has no model {backbone.name!r}" + (f"; near: {', '.join(close)}" if close else ""))
     if backbone.weights == "hub" and not timm.models.is_model_pretrained(backbone.name):
         raise InputError(f"backbone.weights: timm knows no pretrained weights {backbone.name!r}; use null or a file")
-    if backbone.weights not in (None, "hub") and not Path(str(backbone.weights)).is_file():
-        raise InputError(f"backbone.weights: no file {backbone.weights!r}; use null, hub, or the path of a weights file")
+    if backbone.weights not in (None, "hub"):
+        weights.check(str(backbone.weights))
 
 
 def _backbone(spec: BackboneSpec, size: int) -> nn.Module:

@@ -24,6 +24,7 @@ from leukotree.taxonomy import Taxonomy
 
 PACKAGES = ("torch", "timm", "numpy", "webdataset", "ray", "optuna", "submitit")
 LOCK = ".lock"
+FAILED = ".failed-"
 HEARTBEAT = 15.0
 """Seconds between two writes of status.json while training."""
 
@@ -63,8 +64,10 @@ class RunFolder:
         except GeneratorExit:  # whoever drives the run stopped it between two epochs
             raise
         except BaseException as error:
-            what = kind(error)
-            fields = {"state": "preempted" if what in RETRIED else "failed", "kind": what, "message": one_line(error)[:500]}
+            said = {"kind": kind(error), "message": one_line(error)[:500]}
+            if said["kind"] == "node":  # a connection closed: a rank that failed by itself has left its reason
+                said = self._said_by_others() or said
+            fields = {"state": "preempted" if said["kind"] in RETRIED else "failed", **said}
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 fields["kind"] = "disk"
                 raise RunFailed(f"{self.path}: no room left on its disk; make room and run it again", "disk") from error
@@ -75,6 +78,18 @@ class RunFolder:
             if not self.done:
                 with contextlib.suppress(OSError):  # on a full disk the error itself says what is wrong
                     self.status(**fields)
+
+    def fail(self, rank: int, error: BaseException) -> None:
+        """Leave the reason why a rank other than the main one fails, where the main rank looks for it."""
+        if (what := kind(error)) not in RETRIED:
+            self._write_quietly(f"{FAILED}{rank}.json", {"kind": what, "message": one_line(error)[:500]})
+
+    def _said_by_others(self) -> dict[str, str] | None:
+        for file in sorted(self.path.glob(f"{FAILED}*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                said: dict[str, str] = json.loads(file.read_text())
+                return said
+        return None
 
     def _write_quietly(self, name: str, value: Any) -> None:
         with contextlib.suppress(OSError):
@@ -100,6 +115,8 @@ class RunFolder:
         attempt = {"started": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "ranks": ranks, **_slurm()}
         attempt["after"] = self._last_end()
         files.append_lines(self.path / "attempts.jsonl", [json.dumps(attempt)])
+        for stale in (self.path / "failure.json", *self.path.glob(f"{FAILED}*.json")):
+            stale.unlink(missing_ok=True)
         self._status = {}  # what an earlier attempt said of its end is over
 
     def _last_end(self) -> str | None:

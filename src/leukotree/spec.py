@@ -105,14 +105,25 @@ class OptimSpec(Strict):
 
 
 class EngineSpec(Strict):
-    strategy: Literal["ddp"] = "ddp"
-    """How ranks share the work."""
+    strategy: Literal["ddp", "zero0", "zero1", "zero2", "zero3"] = "ddp"
+    """How ranks share the work: `ddp`, or DeepSpeed with the ZeRO stage. From 1 on the ranks share the optimiser's state, from 2
+    on the gradients, in 3 the weights."""
+    offload: bool = False
+    """ZeRO 1 to 3: the optimiser's state lies in the memory of the CPU; in 3 the weights too."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """`bf16`: autocast of the forward pass; weights stay fp32."""
     micro_batch: int | None = Field(None, ge=1)
     """Images per rank and forward pass; None takes the whole share of the rank. Smaller accumulates gradients."""
     compile: bool = False
-    """torch.compile the model."""
+    """torch.compile the model (ddp only)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> EngineSpec:
+        if self.offload and self.strategy in ("ddp", "zero0"):
+            raise ValueError(f"offload: {self.strategy} shares nothing that could be moved; use zero1, zero2 or zero3, or false")
+        if self.compile and self.strategy != "ddp":
+            raise ValueError(f"compile: not with {self.strategy}; use ddp, or false")
+        return self
 
 
 class RunSpec(Strict):

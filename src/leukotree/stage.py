@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -10,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from leukotree import losses, seeds, throughput
+from leukotree import losses, seeds, strategy, throughput
 from leukotree.data import augment
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Batch, Loader, TrainOrder
-from leukotree.engine import Engine, without_sync
+from leukotree.engine import Engine
 from leukotree.errors import InputError, RunFailed
-from leukotree.model import Stage, build, normalisation, parameter_groups
+from leukotree.model import Stage, build, normalisation
 from leukotree.spec import RunSpec
 
 
@@ -42,8 +43,9 @@ class StageTrainer:
         self.targets = torch.from_numpy(stage.targets[dataset.leaf_ids])
         self.model = build(spec, stage, dataset.size).to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean, self.std = (engine.put(value) for value in normalisation(self.model))
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, spec), fused=True)
-        self.wrapped = engine.wrap(torch.compile(self.model) if spec.engine.compile else self.model)  # type: ignore[arg-type]
+        self.strategy = strategy.choose(self.model, spec, engine)
+        if engine.world > 2:
+            self.strategy.rehearse(torch.zeros(2, 3, dataset.size, dataset.size, device=engine.device))
         self.step = 0
         """The next step to train; as many are done."""
         self.stall_s = 0.0
@@ -72,17 +74,20 @@ class StageTrainer:
 
     def train_until(self, end: int, on_step: Callable[[], None] = lambda: None) -> None:
         """Train the steps before `end` that are not done. Nothing here waits for the device."""
-        self.wrapped.train()
+        self.strategy.train()
         while self.step < end:
             # Seeding makes a step a function of the spec: a resume needs no saved generator state.
             torch.manual_seed(seeds.integer(self.spec.seed, f"torch/{self.stage.name}", self.step, self.engine.rank))
             began = time.perf_counter()
             rows, micros = next(self._batches)
             self.stall_s += time.perf_counter() - began
-            self._set_learning_rate(self.step)
             self._losses.append(self._step(rows, micros))
             self.step += 1
             on_step()
+
+    def evaluating(self) -> contextlib.AbstractContextManager[None]:
+        """`model` whole and in evaluation, for `logits`; every rank enters it."""
+        return self.strategy.evaluating()
 
     def collect(self) -> np.ndarray:
         """(k,) this rank's part of the losses of the k steps since the last call. Waits for the device."""
@@ -101,14 +106,11 @@ class StageTrainer:
 
     def state(self, optimizer: bool = True) -> dict[str, Any]:
         """Tensors and plain values that `load` takes back."""
-        state: dict[str, Any] = {"step": self.step, "model": self.model.state_dict()}
-        return {**state, "optimizer": self.optimizer.state_dict()} if optimizer else state
+        return {"step": self.step, **self.strategy.state(optimizer)}
 
     def load(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
-        self.model.load_state_dict(state["model"])
-        if "optimizer" in state:
-            self.optimizer.load_state_dict(state["optimizer"])
+        self.strategy.load(state)
 
     def check(self, losses: np.ndarray) -> None:
         """Raises RunFailed if one of the (k,) losses of the last k steps, summed over the ranks, is not finite."""
@@ -132,30 +134,22 @@ class StageTrainer:
         counts = self.engine.put((self.targets[torch.from_numpy(rows)] >= 0).sum(dim=0))
         total = torch.zeros((), device=self.engine.device)
         for number, batch in enumerate(micros):
-            with without_sync(self.wrapped, skip=number < len(micros) - 1):
+            with self.strategy.micro_batch(last=number == len(micros) - 1):
                 loss = self._loss(batch, counts)
-                (loss * self.engine.world).backward()  # DDP divides the sum of gradients by the number of ranks
+                self.strategy.backward(loss)
             total += loss.detach()
-        if self.spec.optim.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.optim.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        if not self.strategy.update(learning_rate_factor(self.step, self.total_steps, self.spec.optim.warmup)):
+            total += math.nan  # `check` names the step and its batch
         return total
 
     def _loss(self, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
         inputs, targets = self.inputs(batch), self.engine.put(self.targets[torch.from_numpy(batch.rows)])
-        with self.engine.autocast(self.spec.engine):
-            logits = self.wrapped(inputs)
-        return losses.masked_focal(logits.float(), targets, self.widths, counts, self.spec.loss.gamma, self.alphas)
+        logits = self.strategy.forward(inputs)
+        return losses.masked_focal(logits, targets, self.widths, counts, self.spec.loss.gamma, self.alphas)
 
     def _rate(self, step: int) -> float:
         """Learning rate of the backbone at a step."""
         return self.spec.optim.lr * learning_rate_factor(step, self.total_steps, self.spec.optim.warmup)
-
-    def _set_learning_rate(self, step: int) -> None:
-        factor = learning_rate_factor(step, self.total_steps, self.spec.optim.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
 
 
 def _alphas(spec: RunSpec, stage: Stage, dataset: Dataset, rows: np.ndarray) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from leukotree import checkpoint, predictions
+from leukotree import checkpoint, predictions, strategy
 from leukotree.data import folds
 from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
@@ -46,6 +46,7 @@ def check(spec: RunSpec, ranks: int = 1) -> Dataset:
         raise InputError(f"optim.batch_size: {batch} images do not divide over {ranks} ranks; use a multiple of {ranks}")
     if micro and batch // ranks % micro:
         raise InputError(f"engine.micro_batch: {micro} does not divide the {batch // ranks} images of a rank")
+    strategy.check(spec)
     check_backbone(spec.backbone)
     dataset = Dataset.open(spec.data.shards)
     train_rows, eval_rows = folds.split(dataset.index, spec.data)
@@ -142,7 +143,12 @@ def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]
                 problem = str(error)
         if problem := engine.gather(problem)[0]:
             raise InputError(problem)
-        yield
+        try:
+            yield
+        except Exception as error:
+            if not engine.is_main:
+                folder.fail(engine.rank, error)
+            raise
 
 
 def _recorded(folder: RunFolder, epochs: int) -> Generator[float | None, None, None]:

@@ -51,7 +51,11 @@ class Trainer:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._writer.__exit__(*exception)
+        try:
+            self._writer.__exit__(*exception)
+        finally:
+            for stage in self.stages:
+                stage.strategy.close()
 
     def resume(self) -> int:
         """Load the newest valid checkpoint, and have the images of what is left decoded; how many epochs are over."""
@@ -111,11 +115,18 @@ class Trainer:
 
     def evaluate(self, batches: Iterator[Batch]) -> Predictions:
         """Predictions of the evaluation rows, joined over the ranks."""
-        for stage in self.stages:
-            self.engine.share_buffers(stage.model)
-            stage.model.eval()
         rows = [np.zeros(0, dtype=np.int64)]
         logits = [[torch.zeros(0, sum(stage.widths), device=self.engine.device)] for stage in self.stages]
+        with contextlib.ExitStack() as stack:
+            for stage in self.stages:
+                stack.enter_context(stage.evaluating())
+            self._score_all(batches, rows, logits)
+        whole = [torch.cat(parts) for parts in logits]
+        logp = edge_log_probabilities(self.spec.variant, self.dataset.taxonomy, whole).cpu().numpy()  # waits for the device
+        return Predictions.join(self.engine.gather((np.concatenate(rows), logp)), self.eval_rows)
+
+    def _score_all(self, batches: Iterator[Batch], rows: list[np.ndarray], logits: list[list[torch.Tensor]]) -> None:
+        """Append the rows of this rank's batches, and the logits of each stage."""
         for _ in range(-(-len(self.eval_rows) // (self._share * self.engine.world))):  # as often on every rank
             if (batch := next(batches, None)) is not None:
                 with torch.inference_mode():
@@ -124,9 +135,6 @@ class Trainer:
                         parts.append(stage.logits(inputs))
                 rows.append(batch.rows)
             self._look()
-        whole = [torch.cat(parts) for parts in logits]
-        logp = edge_log_probabilities(self.spec.variant, self.dataset.taxonomy, whole).cpu().numpy()  # waits for the device
-        return Predictions.join(self.engine.gather((np.concatenate(rows), logp)), self.eval_rows)
 
     def finish(self) -> None:
         """Write the predictions; keep the weights of an outer fold (for explaining and predicting) and drop the rest."""

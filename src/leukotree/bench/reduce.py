@@ -9,6 +9,8 @@ import torch.distributed as dist
 
 from leukotree.bench.clock import in_turn
 from leukotree.bench.setting import Row, Setting
+from leukotree.engine import Runtime, start
+from leukotree.errors import RunFailed
 
 BUCKET = 25 * 2**20
 """Bytes that DDP exchanges at a time."""
@@ -37,3 +39,17 @@ def _all_reduce(tensors: list[torch.Tensor], count: int) -> None:
     for _ in range(count):
         for handle in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
             handle.wait()
+
+
+def probe(seconds: float, runtime: Runtime) -> tuple[float, str]:
+    """Bus bandwidth in GB/s of one tensor of LINK bytes over the ranks, and the backend's name. Every rank calls it.
+
+    Raises RunFailed where the sum is wrong.
+    """
+    with start(runtime) as engine:
+        link = torch.full((LINK // 4,), float(engine.rank + 1), device=engine.device)
+        dist.all_reduce(link)
+        if not torch.all(link == engine.world * (engine.world + 1) / 2):
+            raise RunFailed(f"the sum over {engine.world} ranks is wrong")
+        [took] = in_turn(engine, [partial(_all_reduce, [link.zero_()])], seconds)
+        return 2 * (engine.world - 1) / engine.world * LINK / took / 1e9, "nccl" if engine.device.type == "cuda" else "gloo"
