@@ -9,7 +9,7 @@ STUDY ?= sweeps/phantom.yaml
 IMAGES := data/phantom-images
 SHARDS := data/phantom
 
-BENCHES := loader step ranks checkpoint start pack trial sweep
+BENCHES := loader step ranks zero checkpoint start pack trial sweep
 
 .PHONY: install sweep test lint bench slurm-up slurm-down clean
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
-from leukotree.errors import InputError, Preempted, RunFailed
+from leukotree import signals
+from leukotree.errors import InputError, Preempted, RunFailed, one_line
 
+STOPPABLE = ("train", "folds", "grid", "pack")
+"""Verbs that look at a request to stop and leave by themselves; a sweep asks its own processes."""
 FAILED, BAD_INPUT, PREEMPTED, INTERRUPTED = 1, 2, os.EX_TEMPFAIL, 130
 
 
@@ -18,7 +22,7 @@ class Parser(argparse.ArgumentParser):
     """Errors in one line, like those of every other bad input."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(BAD_INPUT, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,15 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             top.error(f"unrecognized arguments: {' '.join(rest)}")
         arguments.overrides += rest
     try:
-        return int(arguments.run(arguments) or 0)
+        with signals.watched() if arguments.verb in STOPPABLE else contextlib.nullcontext():
+            return int(arguments.run(arguments) or 0)
     except InputError as error:
-        print(f"leukotree {arguments.verb}: {error}", file=sys.stderr)
+        print(f"leukotree {arguments.verb}: {one_line(error)}", file=sys.stderr)  # names in it may have line breaks
         return BAD_INPUT
     except RunFailed as error:
         print(f"leukotree {arguments.verb}: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return FAILED
     except Preempted as error:
-        print(f"leukotree {arguments.verb}: {error}; run the same command again to continue", file=sys.stderr)
+        said = str(error).removesuffix("; run it again to continue")
+        print(f"leukotree {arguments.verb}: {said}; run the same command again to continue", file=sys.stderr)
         return PREEMPTED
     except KeyboardInterrupt:
         print(f"leukotree {arguments.verb}: interrupted; run the same command again to continue", file=sys.stderr)
@@ -57,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         "data/phantom-images/manifest.csv data/phantom --size 64 --folds 4 && bash slurm/sweep.sh sweeps/phantom.yaml",
     )
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
-    for define in (_phantom, _import, _pack, _audit, _train, _sweep, _folds, _status, _report, _bench):
+    for define in (_phantom, _import, _pack, _audit, _train, _sweep, _folds, _grid, _status, _report, _doctor, _bench):
         define(verbs)
     return top
 
@@ -151,12 +157,19 @@ def _sweep(verbs: Verbs) -> None:
     _study(verb)
     verb.add_argument("--ray-address", metavar="ADDR", help="a running Ray cluster (auto); without it one is started here")
     verb.add_argument(
+        "--ray-nodes", type=_positive, default=1, metavar="N", help="wait until that cluster has N nodes (default %(default)s)"
+    )
+    verb.add_argument(
         "--gpus-per-trial", type=_share, metavar="X",
         help="GPUs of a trial: 0.25 lets four small trials share one (default: 1, or 0 without GPUs)",
     )  # fmt: skip
     verb.add_argument(
         "--cpus-per-trial", type=_positive, metavar="N",
         help="cores of a trial (default: its GPU's share of the node's, or 1 without GPUs)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--ranks-per-trial", type=_positive, default=1, metavar="N",
+        help="processes of a trial, on one node; the two options above are then of each (default %(default)s)",
     )  # fmt: skip
     verb.add_argument("--concurrency", type=_positive, metavar="N", help="trials at once (default: what fits)")
     verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
@@ -169,14 +182,19 @@ def _folds(verbs: Verbs) -> None:
         "leukotree folds sweeps/phantom.yaml --on slurm --site a100",
     )  # fmt: skip
     _study(verb)
-    verb.add_argument("--no-wait", action="store_true", help="return when the jobs are submitted")
+    _many(verb)
+
+
+def _grid(verbs: Verbs) -> None:
+    verb = _verb(
+        verbs, "grid", "train every cell of a study's grid on every outer fold and seed; only what is missing",
+        "leukotree grid sweeps/ablation.yaml --dry-run",
+    )  # fmt: skip
+    _study(verb)
     verb.add_argument(
-        "--parallel", type=_positive, metavar="N", help="jobs at once (default: what the machine or the site allows)"
+        "--diff", nargs=2, metavar=("A", "B"), help="show what differs between two cells (numbers) or runs (names), and stop"
     )
-    verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
-    verb.add_argument("--json", action="store_true", help="the answer as JSON on the standard output")
-    _where(verb, default="local")
-    _runtime(verb)
+    _many(verb)
 
 
 def _status(verbs: Verbs) -> None:
@@ -189,6 +207,18 @@ def _report(verbs: Verbs) -> None:
     verb = _verb(verbs, "report", "write a study's report in Markdown and HTML", "leukotree report sweeps/phantom.yaml")
     _study(verb)
     verb.add_argument("--out", metavar="DIR", help="folder to write (default: results/STUDY)")
+
+
+def _doctor(verbs: Verbs) -> None:
+    verb = _verb(
+        verbs, "doctor", "look whether this cluster is ready for a study: SLURM, GPUs, disks, clocks, weights, versions",
+        "leukotree doctor sweeps/deepapl.yaml --site a100",
+    )  # fmt: skip
+    verb.add_argument("study", metavar="STUDY|SPEC", nargs="?", help="also its data, its weights and the room for its runs")
+    verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. base.data.shards=data/other")
+    verb.add_argument("--site", metavar="NAME", help="slurm/site/NAME.yaml, or the path of such a file; jobs are to run there")
+    verb.add_argument("--ranks", type=_positive, help="processes that add tensors to try the links (default: GPUs, at least 2)")
+    verb.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _bench(verbs: Verbs) -> None:
@@ -252,12 +282,30 @@ def _study(verb: Parser) -> None:
     verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. search.trials=4 base.optim.epochs=2")
 
 
+def _many(verb: Parser) -> None:
+    verb.add_argument("--no-wait", action="store_true", help="return when the jobs are submitted")
+    verb.add_argument(
+        "--parallel", type=_positive, metavar="N", help="jobs at once (default: what the machine or the site allows)"
+    )
+    verb.add_argument(
+        "--retry-failed", action="store_true",
+        help="also those that failed by themselves (out of memory, NaN, an error); without it they are only reported",
+    )  # fmt: skip
+    verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
+    verb.add_argument("--json", action="store_true", help="the answer as JSON on the standard output")
+    _where(verb, default="local")
+    _runtime(verb)
+
+
 def _where(verb: Parser, default: str) -> None:
     verb.add_argument(
         "--on", choices=["inline", "local", "slurm"], default=default,
         help="in this process, in processes of this machine, or as SLURM jobs (default %(default)s)",
     )  # fmt: skip
     verb.add_argument("--ranks", type=_positive, default=1, help="processes of a run, one per GPU (default %(default)s)")
+    verb.add_argument(
+        "--nodes", type=_positive, metavar="N", help="nodes of a run on SLURM (default: as few as the site's GPUs allow)"
+    )
     verb.add_argument("--site", metavar="NAME", help="slurm/site/NAME.yaml, or the path of such a file")
 
 
@@ -274,7 +322,14 @@ def _runtime(verb: Parser) -> None:
     verb.add_argument(
         "--cache-gb", type=_amount, default=8.0, metavar="GB", help="most that a new one takes (default %(default)g)"
     )
+    verb.add_argument(
+        "--save-minutes", type=_amount, default=10.0, metavar="MIN",
+        help="save at least so often, also within an epoch (default %(default)g)",
+    )  # fmt: skip
     verb.add_argument("--threads", type=_positive, help="torch threads per rank on the CPU (default: torch's choice)")
+    verb.add_argument(
+        "--deepspeed", metavar="YAML", help="settings that only decide the speed of ZeRO (default: hpc/deepspeed/STRATEGY.yaml)"
+    )
 
 
 if __name__ == "__main__":

@@ -8,14 +8,21 @@ import logging
 import os
 import secrets
 import shutil
+import signal
+import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leukotree.errors import InputError
+from leukotree import signals
+from leukotree.errors import InputError, Preempted, RunFailed
 
+PATIENCE = 180.0
+"""Seconds within which the nodes of a Ray cluster have to come."""
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output announces each experiment whatever its verbosity
@@ -28,33 +35,80 @@ _ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def connect(address: str | None) -> Iterator[Path]:
-    """A connection to Ray, and a private folder that is gone at the end. A Ray of our own lives in that folder, and asks for
-    a token (its ports are open to every user of this machine)."""
+def connect(address: str | None, count: int = 1) -> Iterator[Path | None]:
+    """A connection to Ray. One of our own lives in a private folder, which is given and gone at the end, and asks for a token
+    (its ports are open to every user of this machine). Another one has to have `count` nodes: RunFailed if they do not come."""
     # ray.init makes it RAY_AUTH_MODE=token. If we did, a Ray that somebody has imported before would not notice.
     settings = _ENVIRONMENT | ({"RAY_AUTH_TOKEN": _token()} if address is None else {})
     before = {name: os.environ.get(name) for name in (*settings, "RAY_AUTH_MODE")}
     os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
     import ray
 
-    private = Path(tempfile.mkdtemp(prefix="ray", dir=_short_folder()))
+    private = Path(tempfile.mkdtemp(prefix="ray", dir=_short_folder())) if address is None else None
     own: dict[str, Any] = {
         "num_cpus": len(os.sched_getaffinity(0)),
         "include_dashboard": False,
         "object_store_memory": 100 * 2**20,  # trials hand over numbers only
-        "_temp_dir": str(private / "t"),
+        "_temp_dir": f"{private}/t",
     }
+    handler, stack, others = signal.getsignal(signal.SIGTERM), contextlib.ExitStack(), _descendants(os.getpid())
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray has put one of its own there, which ends this process
+        if private is not None:
+            stack.enter_context(_swept_after_a_kill(private, _descendants(os.getpid()) - others))
+        else:
+            _wait_for_nodes(count)
         yield private
     finally:
         ray.shutdown()
-        shutil.rmtree(private, ignore_errors=True)
+        stack.close()
+        if private is not None:
+            shutil.rmtree(private, ignore_errors=True)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _swept_after_a_kill(private: Path, ids: Iterable[int]) -> Iterator[None]:
+    """If this process is killed the kernel ends Ray's head, and its workers follow; helpers of Ray would stay for more than a
+    minute, and its folder for good. A shell at the other end of a pipe ends these processes of Ray and removes the folder."""
+    script = 'private=$1; shift; read -r _; kill -KILL "$@"; sleep 1; rm -rf -- "$private"'
+    command = ["sh", "-c", script, "sweeper", str(private), *map(str, ids)]
+    sweeper = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        sweeper.kill()
+        sweeper.communicate()
+
+
+def _descendants(pid: int) -> set[int]:
+    """Ids of the living processes that this one has started, and of those that they have."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    family = {pid}
+    while grown := {child for child, parent in parents.items() if parent in family} - family:
+        family |= grown
+    return family - {pid}
+
+
+def _wait_for_nodes(count: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while (have := len(nodes())) < count:
+        if signals.requested():
+            raise Preempted("asked to stop before all nodes of Ray have come")
+        if time.monotonic() > deadline:
+            raise RunFailed(f"only {have} of {count} nodes of Ray have come within {PATIENCE:.0f} s; run it again", "node")
+        time.sleep(0.5)
 
 
 @functools.cache
@@ -71,11 +125,12 @@ def _short_folder() -> str:
 
 @dataclass(frozen=True)
 class Slots:
-    """Places for trials: what each has, and how many there are."""
+    """Places for trials: what each of their ranks has, how many there are, and how many ranks each is for."""
 
     cpus: int
     gpus: float
     count: int
+    ranks: int = 1
 
 
 def nodes() -> list[dict[str, float]]:
@@ -85,20 +140,29 @@ def nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def slots(nodes: Sequence[Mapping[str, float]], cpus: int | None, gpus: float | None, concurrency: int | None = None) -> Slots:
-    """The slots of `cpus` cores and `gpus` GPUs that the nodes have room for, at most `concurrency`.
+def slots(
+    nodes: Sequence[Mapping[str, float]], cpus: int | None, gpus: float | None, concurrency: int | None = None, ranks: int = 1
+) -> Slots:
+    """The slots that the nodes have room for, at most `concurrency`: each for `ranks` ranks of `cpus` cores and `gpus` GPUs on
+    one node.
 
     None: one GPU if there are any; its share of the cores of its node, or one core without GPUs. Raises InputError if there
-    is room for none.
+    is room for none, or for ranks that share a GPU.
     """
     if gpus is None:
         gpus = min(1.0, max(node.get("GPU", 0.0) for node in nodes))
+    if ranks > 1 and gpus % 1:
+        raise InputError(f"--gpus-per-trial {gpus:g}: each of the {ranks} ranks of a trial takes whole GPUs; use 1")
     on_gpus = [int(node.get("GPU", 0)) * int(1 / gpus) if gpus else None for node in nodes]  # a share is of one GPU, not of two
+    if gpus > 1:
+        on_gpus = [int(node.get("GPU", 0) // gpus) for node in nodes]
     cores = [int(node.get("CPU", 0)) for node in nodes]
     if cpus is None:
         shares = [have // most for have, most in zip(cores, on_gpus, strict=True) if most]
         cpus = max(1, min(shares, default=1))
     fits = [have // cpus if most is None else min(have // cpus, most) for have, most in zip(cores, on_gpus, strict=True)]
-    if not sum(fits):
-        raise InputError(f"no node of Ray has the {cpus} cores and {gpus:g} GPUs that a trial is to take; ask for less")
-    return Slots(cpus, gpus, min(sum(fits), concurrency or sum(fits)))
+    count = sum(fit // ranks for fit in fits)
+    if not count:
+        needs = f"{cpus * ranks} cores and {gpus * ranks:g} GPUs"
+        raise InputError(f"no node of Ray has the {needs} that a trial is to take; ask for less")
+    return Slots(cpus, gpus, min(count, concurrency or count), ranks)

@@ -1,119 +1,54 @@
-"""What Ray Tune asks: which values to try next, and which trials to stop. Each variant is searched by itself."""
+"""What Ray Tune asks: which values to try next, and which trials to stop. Each variant is searched by itself.
+
+Neither answer remembers anything: both follow from the records of the variants, so that a sweep that was killed goes on as if it
+had not been.
+"""
 
 from __future__ import annotations
 
-import pickle
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
 
+from hpc.record import Progress, Record, Trial
 from hpc.study import Study
-from hpc.trial import FAILED
+from hpc.trial import FAILED, KIND, LEFT
+from leukotree import seeds
+
+STATES = {
+    None: TrialState.RUNNING,
+    "completed": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,  # a score after three epochs is not one after all
+    "failed": TrialState.FAIL,
+}
 
 
-class VariantSearcher(OptunaSearch):
-    """Ray's OptunaSearch with two differences: a trial knows its number, and one that the scheduler stopped is "pruned"
-    for the sampler, one that diverged "failed". (Ray calls both complete, so that a score after three epochs would count as
-    one after all.)"""
-
-    def __init__(self, space: dict[str, Any], sampler: BaseSampler, metric: str, epochs: int) -> None:
-        super().__init__(space=space, sampler=sampler, metric=metric, mode="max")
-        self._epochs = epochs
-
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        chosen = super().suggest(trial_id)
-        return {"trial": self._ot_trials[trial_id].number, "chosen": chosen}
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        with warnings.catch_warnings():  # a trial that was started again replays epochs that the sampler knows
-            warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
-            super().on_trial_result(trial_id, result)
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        failed = error or (result is not None and FAILED in result)
-        stopped = result is not None and result.get("epoch", 0) < self._epochs
-        super().on_trial_complete(trial_id, None if failed or stopped else result, failed)
-
-
-class StudySearcher(Searcher):
-    """All trials of the first variant, then all of the next: one experiment, so that they follow each other in the same
-    processes; and a searcher for each variant, so that none knows of another."""
-
-    def __init__(self, searchers: Mapping[str, VariantSearcher], trials: int, metric: str) -> None:
-        """`searchers`: variant -> its searcher; `trials`: of each variant."""
-        super().__init__(metric=metric, mode="max")
-        self._searchers, self._trials = dict(searchers), trials
-        self._variants: dict[str, str] = {}  # trial id -> variant
-
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        variant = list(self._searchers)[len(self._variants) // self._trials]
-        self._variants[trial_id] = variant
-        return {"variant": variant, **self._searchers[variant].suggest(trial_id)}
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._searchers[self._variants[trial_id]].on_trial_result(trial_id, result)
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self._searchers[self._variants[trial_id]].on_trial_complete(trial_id, result, error)
-
-    def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).write_bytes(pickle.dumps((self._searchers, self._variants)))
-
-    def restore(self, checkpoint_path: str) -> None:
-        self._searchers, self._variants = pickle.loads(Path(checkpoint_path).read_bytes())  # noqa: S301 - we wrote it
-
-
-class StudyScheduler(FIFOScheduler):
-    """A scheduler for each variant: a trial competes with those of its own variant only."""
-
-    def __init__(self, make: Callable[[], TrialScheduler]) -> None:
-        super().__init__()
-        self._make = make
-        self._schedulers: dict[str, TrialScheduler] = {}
-        self._properties: tuple[str | None, str | None] = (None, None)
-
-    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        self._properties = metric, mode
-        return bool(super().set_search_properties(metric, mode, **spec))
-
-    def _of(self, trial: Any) -> TrialScheduler:
-        variant = trial.config["variant"]
-        if variant not in self._schedulers:
-            self._schedulers[variant] = self._make()
-            self._schedulers[variant].set_search_properties(*self._properties)
-        return self._schedulers[variant]
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        self._of(trial).on_trial_add(tune_controller, trial)
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        return str(self._of(trial).on_trial_result(tune_controller, trial, result))
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        self._of(trial).on_trial_complete(tune_controller, trial, result)
-
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        self._of(trial).on_trial_remove(tune_controller, trial)
-
-
-def searcher(study: Study, variants: Sequence[str]) -> StudySearcher:
-    """The searcher of a study, seeded: every variant draws the same first trials."""
+def propose(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
+    """The values of the next trial of a variant: a pure function of the search's seed and the trials before it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search, epochs = study.search, study.base.optim.epochs
-    searchers = {variant: VariantSearcher(_space(study), _sampler(study), search.metric, epochs) for variant in variants}
-    return StudySearcher(searchers, search.trials, search.metric)
+    space = _space(study)
+    asked = optuna.create_study(direction="maximize", sampler=_sampler(study, len(trials)))
+    asked.add_trials([_frozen(trial, space) for trial in trials])
+    return dict(asked.ask(fixed_distributions=space).params)
 
 
-def _space(study: Study) -> dict[str, Any]:
-    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+def _frozen(trial: Trial, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    """A trial as Optuna's samplers know it."""
+    scored = trial.state in ("completed", "stopped") and trial.scores
+    return create_trial(
+        state=STATES[trial.state], params=trial.chosen, distributions=dict(space), intermediate_values=trial.scores,
+        value=trial.scores[trial.last] if scored else None,
+    )  # fmt: skip
 
+
+def _space(study: Study) -> dict[str, BaseDistribution]:
     space: dict[str, BaseDistribution] = {}
     for key, axis in study.search.space.items():
         if axis.choice is not None:
@@ -124,24 +59,109 @@ def _space(study: Study) -> dict[str, Any]:
     return space
 
 
-def _sampler(study: Study) -> BaseSampler:
+def _sampler(study: Study, number: int) -> BaseSampler:
+    """A sampler for one trial, seeded by its number: every variant draws the same first trials."""
     search = study.search
+    seed = seeds.integer(search.seed, "search", number) % 2**32  # numpy's old generator takes no more
     if search.algorithm == "random":
-        return RandomSampler(seed=search.seed)
-    return TPESampler(seed=search.seed, n_startup_trials=search.startup_trials)
+        return RandomSampler(seed=seed)
+    return TPESampler(seed=seed, n_startup_trials=search.startup_trials)
 
 
-def scheduler(study: Study) -> TrialScheduler:
-    """What stops trials that cannot win: ASHA within each variant, or nothing."""
+class StudySearcher(Searcher):
+    """Hands the open trials of a study to Ray, and notes in their records what became of them."""
+
+    def __init__(self, progress: Progress, metric: str) -> None:
+        super().__init__(metric=metric, mode="max")
+        self._progress = progress
+        self._live: dict[str, tuple[Record, Trial]] = {}  # Ray's id -> the trial
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        if not self._progress.open() or self._progress.left:
+            return str(Searcher.FINISHED)
+        if (found := self._progress.next()) is None:
+            return None
+        record, trial = found
+        trial = trial or record.draw(propose(self._progress.study, record.trials))
+        self._progress.started(record, trial)
+        self._live[trial_id] = record, trial
+        return {"variant": record.variant, "trial": trial.number, "chosen": trial.chosen}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        record, trial = self._live[trial_id]
+        if FAILED in result:
+            record.end(trial, "failed", result[FAILED], result.get("time_total_s", 0.0))
+        if LEFT in result:
+            self._progress.left = result[KIND], result[LEFT]
+            self._progress.gone(record, trial, died=False)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Ray has done with a trial. `error`: its process is gone, which says nothing of the trial."""
+        record, trial = self._live.pop(trial_id)
+        if result and not error:
+            self.on_trial_end(record, trial, result)
+        self._progress.gone(record, trial, died=error and self._progress.left is None)
+
+    @staticmethod
+    def on_trial_end(record: Record, trial: Trial, result: dict[str, Any]) -> None:
+        """Note how a trial ended whose last result this is."""
+        seconds = result.get("time_total_s", 0.0)
+        if FAILED in result:
+            record.end(trial, "failed", result[FAILED], seconds)
+        elif "epoch" in result:
+            record.end(trial, "completed" if result["epoch"] == record.epochs else "stopped", None, seconds)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the records are on the disk."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the records are on the disk."""
+
+
+class StudyScheduler(FIFOScheduler):
+    """A scheduler for each variant: a trial competes with those of its own variant only, and with all of them, also those that
+    an earlier sweep trained."""
+
+    def __init__(self, schedulers: Mapping[str, TrialScheduler]) -> None:
+        super().__init__()
+        self._schedulers = dict(schedulers)
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._schedulers[trial.config["variant"]].on_trial_add(tune_controller, _numbered(trial.config["trial"]))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        scheduler = self._schedulers[trial.config["variant"]]
+        return str(scheduler.on_trial_result(tune_controller, _numbered(trial.config["trial"]), result))
+
+
+def _numbered(number: int) -> Any:
+    """What a scheduler looks at in a trial of Ray. Ray's own ids are others in each sweep."""
+    return SimpleNamespace(trial_id=f"{number:05d}")
+
+
+def scheduler(study: Study, records: Mapping[str, Record]) -> TrialScheduler:
+    """What stops trials that cannot win: ASHA within each variant, which knows the scores in its record, or nothing.
+
+    A trial that was to be stopped when a kill came is noted as stopped.
+    """
     search, epochs = study.search, study.base.optim.epochs
     if search.scheduler != "asha" or study.grace() >= epochs:
         return FIFOScheduler()
-
-    def asha() -> TrialScheduler:
-        # No rung at the last epoch: whoever gets there has nothing left to be stopped from.
-        return ASHAScheduler(
-            time_attr="epoch", max_t=max(epochs - 1, 1), grace_period=min(study.grace(), max(epochs - 1, 1)),
+    # No rung at the last epoch: whoever gets there has nothing left to be stopped from.
+    longest = max(epochs - 1, 1)
+    schedulers = {}
+    for variant, record in records.items():
+        schedulers[variant] = asha = ASHAScheduler(
+            time_attr="epoch", metric=search.metric, mode="max", max_t=longest, grace_period=min(study.grace(), longest),
             reduction_factor=search.reduction_factor, stop_last_trials=False,
         )  # fmt: skip
-
-    return StudyScheduler(asha)
+        decisions: dict[int, str] = {}
+        controller: Any = None  # which ASHA does not look at
+        for number, epoch, score in record.reported:
+            if number not in decisions:
+                asha.on_trial_add(controller, _numbered(number))
+            decisions[number] = asha.on_trial_result(controller, _numbered(number), {"epoch": epoch, search.metric: score})
+        for number, decision in decisions.items():
+            if decision == TrialScheduler.STOP:
+                record.end(record.trials[number], "stopped")
+    return StudyScheduler(schedulers)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from hpc.grid import Grid
 from leukotree import spec as specs
 from leukotree import yamlfile
 from leukotree.errors import InputError
@@ -23,15 +24,15 @@ RUNS = Path("results/runs")
 """Where the run folders of all studies lie, relative to the current folder."""
 
 SPACE = "search.space."
+GRID = "grid."
 Scalar = bool | int | float | str | None
 _DECIDED = {
     "variant": "the study's `variants` decides it",
     "seed": "the study's `seeds` decides it",
     "data.inner": "the study's `folds` decides it",
     "data.test_fold": "the study's `folds` decides it",
-    "data.shards": "all trials see the same images",
-    "optim.epochs": "all trials get the same epochs",
 }
+_OF_A_SEARCH = {"data.shards": "all trials see the same images", "optim.epochs": "all trials get the same epochs"}
 
 
 class Axis(Strict):
@@ -113,6 +114,8 @@ class Study(Strict):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
     """One run per outer fold and seed; trials use the first."""
     search: Search = Search()
+    grid: Grid | None = None
+    """Cells of an ablation, each on every outer fold and seed, over the values of `base`."""
 
     @model_validator(mode="after")
     def _sound(self) -> Study:
@@ -128,11 +131,13 @@ class Study(Strict):
         if self.base.data.test_fold >= self.folds.outer:
             raise ValueError(f"base.data.test_fold: {self.base.data.test_fold} does not exist, folds.outer is {self.folds.outer}")
         for key, axis in self.search.space.items():
-            self._try(f"search.space.{key}", key, axis.samples)
+            self._try(f"search.space.{key}", key, axis.samples, _DECIDED | _OF_A_SEARCH)
+        for key, values in self.grid.values().items() if self.grid else ():
+            self._try(f"grid.{key}", key, values, _DECIDED)
         return self
 
-    def _try(self, where: str, key: str, values: Iterable[Scalar]) -> None:
-        if reason := _DECIDED.get(key):
+    def _try(self, where: str, key: str, values: Iterable[Any], decided: Mapping[str, str]) -> None:
+        if reason := decided.get(key):
             raise ValueError(f"{where}: cannot be varied, {reason}")
         known = list(_leaf_keys(RunSpec))
         if key not in known:
@@ -165,6 +170,12 @@ class Study(Strict):
         if not self.search.space:
             raise InputError(f"study {self.study!r}: search.space is empty; name at least one key of the run spec")
         return self.search
+
+    def require_grid(self) -> Grid:
+        """The grid. Raises InputError if there is none."""
+        if self.grid is None or not self.grid.values():
+            raise InputError(f"study {self.study!r}: no grid; give `grid` at least one key with its values")
+        return self.grid
 
     def spec(self, variant: str, chosen: Mapping[str, Any], test_fold: int, seed: int, inner: InnerFold | None = None) -> RunSpec:
         """One run with the chosen dotted values. Raises InputError for a value that RunSpec refuses."""
@@ -212,13 +223,16 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Study:
         raise InputError(f"{path}: expected a mapping of keys, got {type(tree).__name__}")
     changes = specs.parse_overrides(overrides)
     _plain({**tree, **changes}, str(path))
-    axes = {key: value for key, value in changes.items() if key.startswith(SPACE)}  # their keys have dots of their own
-    tree = specs.merge(tree, {key: value for key, value in changes.items() if key not in axes})
-    if axes:
-        search = tree.get("search")
-        space = search.get("space") if isinstance(search, Mapping) else None
-        known = dict(space) if isinstance(space, Mapping) else {}
-        tree = specs.merge(tree, {"search.space": known | {key.removeprefix(SPACE): value for key, value in axes.items()}})
+    dotted = {key: value for key, value in changes.items() if key.startswith((SPACE, GRID))}  # with dots of their own
+    tree = specs.merge(tree, {key: value for key, value in changes.items() if key not in dotted})
+    for prefix in (SPACE, GRID):
+        ours = {key.removeprefix(prefix): value for key, value in dotted.items() if key.startswith(prefix)}
+        if ours:
+            place: Any = tree
+            for step in prefix.split(".")[:-1]:
+                place = place.get(step) if isinstance(place, Mapping) else None
+            known = dict(place) if isinstance(place, Mapping) else {}
+            tree = specs.merge(tree, {prefix[:-1]: known | ours})
     return specs.parse(Study, tree, str(path))
 
 
@@ -235,20 +249,33 @@ def _plain(tree: Mapping[Any, Any], where: str) -> None:
             raise InputError(f"{where}: {value}: only texts, numbers, lists and mappings may stand in a study")
 
 
-def check(study: Study, ranks: int = 1) -> None:
+def check(study: Study, ranks: int = 1, trial_ranks: int = 1) -> None:
     """Everything that can be known before a run starts, with the data set at hand: folds, backbones, batch sizes.
 
-    Trials run on one process, outer folds on `ranks`. Raises InputError.
+    Trials run on `trial_ranks` processes, outer folds on `ranks`. Raises InputError.
     """
     from leukotree import train
     from leukotree.data.dataset import Dataset
 
     shards = study.base.data.shards
-    folds = Dataset.open(shards).folds
-    if folds != study.folds.outer:
-        raise InputError(f"{shards}: packed with {folds} folds, but folds.outer is {study.folds.outer}; make them equal")
+    _check_folds(study, Dataset.open(shards).folds, shards)
     # One corner per value: what train.check looks at does not depend on two searched keys at once, nor on the variant.
     corners = [(study.variants[0], {key: value}) for key, axis in study.search.space.items() for value in axis.choice or ()]
     for variant, corner in [*((variant, {}) for variant in study.variants), *corners]:
-        train.check(study.trial_specs(variant, corner)[0])
+        train.check(study.trial_specs(variant, corner)[0], trial_ranks)
         train.check(study.spec(variant, corner, study.base.data.test_fold, study.seeds[0]), ranks)
+
+
+def check_grid(study: Study, specs_of_grid: Iterable[RunSpec], ranks: int = 1) -> None:
+    """Everything that can be known of a grid's runs before one starts, with the data sets at hand. Raises InputError."""
+    from leukotree import train
+
+    # What train.check looks at, once for each combination of it.
+    kinds = {(s.variant, s.data, s.backbone, s.optim.batch_size, s.engine): s for s in specs_of_grid}
+    for spec in kinds.values():
+        _check_folds(study, train.check(spec, ranks).folds, spec.data.shards)
+
+
+def _check_folds(study: Study, folds: int, shards: str) -> None:
+    if folds != study.folds.outer:
+        raise InputError(f"{shards}: packed with {folds} folds, but folds.outer is {study.folds.outer}; make them equal")

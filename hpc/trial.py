@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +19,26 @@ from ray import tune
 from ray.tune.result import DONE
 from tqdm import tqdm
 
-from hpc import history
 from hpc.cluster import Slots
+from hpc.gang import Gang, RankDied
+from hpc.record import Progress
 from hpc.study import Study
-from leukotree import train
+from leukotree import errors, signals, train
 from leukotree.errors import RunFailed, one_line
-from leukotree.files import append_lines
 from leukotree.train import Runtime
 
 FAILED = "failed"
-"""Key of a result: why the trial diverged, in one line."""
+"""Key of a result: why the trial cannot be trained, in one line."""
+LEFT, KIND = "left", "kind"
+"""Keys of a result: why the trial was left before its end, and the kind of that failure, which is not the trial's."""
+LEAVE = "leave"
+"""Name of a file in Ray's folder of a sweep: once it lies there, trials save and leave."""
+POLL = 1.0
+"""Seconds between two looks for it."""
+GRACE = 20.0
+"""Seconds that trials have to save and leave, some steps of training; then they are ended."""
+STOPS_ALL = (*errors.RETRIED, "disk")
+"""Kinds of failure that say nothing of the trial, and that the next trial would meet as well."""
 
 
 class Slot(tune.Trainable):
@@ -33,34 +46,74 @@ class Slot(tune.Trainable):
     for opening the data and the like.
 
     A step is one epoch of the trial's inner folds in lockstep, and reports their mean. A trial that is started again finds
-    its run folders, replays what they hold and continues.
+    its run folders, replays what they hold and continues. Trials of several ranks are trained by a gang of processes, which
+    this one starts once and speaks for.
     """
 
     _rows: Generator[dict[str, Any], None, None] | None = None
+    _gang: Gang | None = None
+    _spoilt: str | None = None
 
     # with_parameters gives what is not the trial's own
-    def setup(self, config: dict[str, Any], study: Study, folder: str, runtime: Runtime) -> None:  # type: ignore[override]
-        """`folder` is the (absolute) current folder of the sweep: shards and run folders are named relative to it."""
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], study: Study, folder: str, runtime: Runtime, ranks: int, leave: Path
+    ) -> None:
+        """`folder` is the (absolute) current folder of the sweep: shards and run folders are named relative to it. `leave` is a
+        file that all nodes see."""
         os.chdir(folder)
         gc.freeze()  # what is imported stays: half a million objects that no collection need look at again
         self._study, self._runtime = study, runtime
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(signals.watched())
+        if ranks > 1:
+            self._gang = self._stack.enter_context(Gang(ranks))
+        self._over = threading.Event()
+        threading.Thread(target=self._look_for, args=(leave,), name="leave", daemon=True).start()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Leave the trial, which has ended or was stopped, and take the next. What the next one does, its steps do."""
-        self.cleanup()
+        self._leave()
         self._rows = self._train(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         assert self._rows is not None
+        if self._spoilt is not None:
+            raise RuntimeError(self._spoilt)  # Ray replaces the process
         try:
             row = next(self._rows)
-        except RunFailed as error:  # the trial diverged, which is its result and no reason to give up the process
-            return {FAILED: one_line(error), DONE: True}
+        except RankDied:
+            raise  # as if this process had died: Ray replaces it, and the trial goes on in another
+        except Exception as error:
+            return self._failed(error)
         return {"epoch": row["epoch"], "macro_f1": row["macro_f1"], DONE: row["epoch"] == self._study.base.optim.epochs}
 
+    def _failed(self, error: Exception) -> dict[str, Any]:
+        """The result that tells of an error."""
+        kind, line = errors.kind(error), one_line(error)
+        if kind in STOPS_ALL:
+            self._spoilt = line
+            return {LEFT: line, KIND: kind}
+        if isinstance(error, RunFailed):  # the trial diverged, which is its result and no reason to give up the process
+            return {FAILED: line, DONE: True}
+        self._spoilt = line
+        return {FAILED: f"{type(error).__name__}: {line}"}
+
+    def _look_for(self, leave: Path) -> None:
+        """Tell those who train when it is time to leave. Ray itself could only ask between two epochs."""
+        while not self._over.wait(POLL):
+            if leave.exists():
+                for pid in (os.getpid(), *(self._gang.pids if self._gang else ())):
+                    os.kill(pid, signal.SIGTERM)
+
     def cleanup(self) -> None:
+        """At the end of the process."""
+        self._over.set()
+        self._leave()
+        self._stack.close()
+
+    def _leave(self) -> None:
         """Let the runs of a stopped trial note that they were, and give back the memory of a GPU that others use, too."""
         rows, self._rows = self._rows, None
         if rows is None:
@@ -78,67 +131,81 @@ class Slot(tune.Trainable):
         specs = self._study.trial_specs(variant, config["chosen"])
         # A folder for each trial: two that draw the same values would otherwise share, and lock, their runs.
         runs = self._study.search_folder(variant) / "runs" / f"{number:05d}"
-        yield from train.lockstep(specs, runs, self._runtime)
+        lockstep = self._gang.lockstep if self._gang else train.lockstep
+        yield from lockstep(specs, runs, self._runtime)
 
 
-def trainable(study: Study, slots: Slots, runtime: Runtime) -> type[tune.Trainable]:
-    """A Slot that knows the study and asks Ray for its resources; its folders are named relative to the current one."""
-    quiet = dataclasses.replace(runtime, quiet=True)
-    slot = tune.with_parameters(Slot, study=study, folder=str(Path.cwd()), runtime=quiet)
-    return tune.with_resources(slot, {"cpu": slots.cpus, "gpu": slots.gpus})
+def trainable(study: Study, slots: Slots, runtime: Runtime, leave: Path) -> type[tune.Trainable]:
+    """A Slot that knows the study and asks Ray for its resources, those of all its ranks on one node; its folders are named
+    relative to the current one. `leave` is the file that tells it to leave."""
+    quiet, here = dataclasses.replace(runtime, quiet=True), str(Path.cwd())
+    slot = tune.with_parameters(Slot, study=study, folder=here, runtime=quiet, ranks=slots.ranks, leave=leave)
+    return tune.with_resources(slot, {"cpu": slots.cpus * slots.ranks, "gpu": slots.gpus * slots.ranks})
 
 
 def folder_name(trial: Any) -> str:
     """Name of a trial's folder in Ray's experiment; Ray's own has every value in it, and grows too long for a path."""
-    return f"{trial.config['variant']}-{trial.config['trial']:05d}"
+    return f"{trial.config['variant']}-{trial.config['trial']:05d}-{trial.trial_id}"
 
 
-class Record(tune.Callback):
-    """Appends every reported epoch to the history.csv of its variant as it comes, and shows a bar of finished trials."""
+class Watch(tune.Callback):
+    """Records every epoch as it is reported, and shows a bar of the trials that have ended."""
 
-    def __init__(self, paths: Mapping[str, Path], trials: int, title: str, quiet: bool) -> None:
-        """`paths`: variant -> its history.csv; `trials`: of each variant."""
-        self.paths, self.trials, self.title, self.quiet = dict(paths), trials, title, quiet
+    def __init__(self, progress: Progress, quiet: bool) -> None:
+        self._progress, self._quiet = progress, quiet
         self._bar: tqdm[Any] | None = None
-        self._began = 0.0
-        self._seen: set[tuple[str, int, int]] = set()
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
-        """At the start of a sweep, or of its continuation: the clock goes on where it stopped."""
-        rows = [(variant, row) for variant, path in self.paths.items() for row in history.read(path)]
-        self._seen = {(variant, row["trial"], row["epoch"]) for variant, row in rows}
-        self._began = time.time() - max((row["seconds"] for _, row in rows), default=0.0)
-        total = self.trials * len(self.paths)
-        self._bar = tqdm(total=total, desc=self.title, unit="trial", disable=True if self.quiet else None)
+        """At the start of a sweep, or of its continuation: the bar goes on where it stopped."""
+        study, ended = self._progress.study, self._progress.ended()
+        total = ended + self._progress.open()
+        self._bar = tqdm(total=total, initial=ended, desc=study.study, unit="trial", disable=True if self._quiet else None)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
-        if FAILED in result:
+        if FAILED in result or LEFT in result:
             return
-        variant, number, epoch = trial.config["variant"], trial.config["trial"], result["epoch"]
-        if (variant, number, epoch) in self._seen:  # replayed by a trial that was started again
-            return
-        self._seen.add((variant, number, epoch))
-        row = [number, epoch, result["macro_f1"], round(time.time() - self._began, 3)]
-        path = self.paths[variant]
-        head = [] if path.exists() else [",".join(history.COLUMNS)]
-        append_lines(path, [*head, ",".join(map(str, row))])
+        record = self._progress.records[trial.config["variant"]]
+        self._progress.report(record, record.trials[trial.config["trial"]], result["epoch"], result["macro_f1"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._advance(trials)
+        self._advance()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._advance(trials)
+        self._advance()
 
-    def _advance(self, trials: list[Any]) -> None:
+    def _advance(self) -> None:
         if self._bar is not None:
-            best: dict[str, float] = {}
-            for trial in trials:
-                if (score := (trial.last_result or {}).get("macro_f1")) is not None:
-                    best[trial.config["variant"]] = max(score, best.get(trial.config["variant"], score))
+            best = {
+                variant: max(score for _, _, score in record.reported)
+                for variant, record in self._progress.records.items()
+                if record.reported
+            }
             self._bar.set_postfix_str("  ".join(f"{variant} {score:.4f}" for variant, score in best.items()))
-            self._bar.update(sum(trial.is_finished() for trial in trials) - self._bar.n)
+            self._bar.update(self._progress.ended() - self._bar.n)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class Leave(tune.Stopper):
+    """Ends a sweep that was asked to leave, or one of whose trials was: all others are told to, and have some time to save."""
+
+    def __init__(self, progress: Progress, leave: Path) -> None:
+        self._progress, self._leave = progress, leave
+        self._since: float | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        if self._progress.left is None:
+            if not signals.requested():
+                return False
+            self._progress.left = "preempted", "asked to stop"
+        if self._since is None:
+            self._since = time.monotonic()
+            with contextlib.suppress(OSError):  # where there is no room they are ended without being told
+                self._leave.touch()
+        return not self._progress.running or time.monotonic() - self._since > GRACE

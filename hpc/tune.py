@@ -7,16 +7,18 @@ import dataclasses
 import io
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc import cluster, history
+from hpc import cluster
+from hpc.record import Progress, Record, Trial
 from hpc.study import Study
-from leukotree import files, yamlfile
-from leukotree.errors import InputError, RunFailed
+from leukotree import files, signals, yamlfile
+from leukotree.errors import InputError, Preempted, RunFailed
 from leukotree.spec import parse
 
 if TYPE_CHECKING:
-    from ray.tune import Result, Tuner
+    from ray.tune import Tuner
 
     from leukotree.train import Runtime
 
@@ -29,20 +31,23 @@ def sweep(
     study: Study,
     *,
     address: str | None = None,
+    nodes: int = 1,
     cpus_per_trial: int | None = None,
     gpus_per_trial: float | None = None,
     concurrency: int | None = None,
+    ranks: int = 1,
     runtime: Runtime | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Search every variant and freeze the chosen values. Returns variant -> the content of its best.yaml.
 
-    `address` joins a Ray cluster ("auto" finds it), None starts one on this machine for the time of the sweep; there all
-    trials share a decoded cache. A trial takes `gpus_per_trial` GPUs (None: one if there are any, 0.25: four trials share
-    one) and `cpus_per_trial` cores (None: its GPUs' share of a node's, one without GPUs); at most `concurrency` run at once
-    (None: what fits). Finished variants are not searched again, an interrupted one continues with its searcher's memory.
-    With several trials at once, what the searcher knows when it proposes the next one depends on their speed.
-    Raises InputError for a study without trials, one that differs from what was searched before, or trials that no node
-    can carry, RunFailed if no trial came to its end.
+    `address` joins a Ray cluster ("auto" finds it) once it has `nodes` nodes, None starts one on this machine for the time of
+    the sweep; there all trials share a decoded cache. Each of the `ranks` of a trial takes `gpus_per_trial` GPUs (None: one if
+    there are any, 0.25: four trials of one rank share one) and `cpus_per_trial` cores (None: its GPUs' share of a node's, one
+    without GPUs); at most `concurrency` trials run at once (None: what fits). Trials that ended are not trained again: the
+    search goes on from its records. With several trials at once, what the searcher knows when it proposes the next one depends
+    on their speed.
+    Raises InputError for a study without trials, one that differs from what was searched before, a record that does not fit
+    it, or trials that no node can carry, RunFailed if no trial came to its end, Preempted if a signal ended it.
     """
     from leukotree.engine import MOST_WORKERS, Runtime
 
@@ -50,18 +55,23 @@ def sweep(
     runtime = runtime or Runtime()
     folder = study.root / "search"
     folder.mkdir(parents=True, exist_ok=True)
-    with files.locked(folder / ".lock", f"{folder}: another sweep works on this study; wait for it, or end it"):
+    busy = f"{folder}: another sweep works on this study; wait for it, or end it"
+    with signals.watched(), files.locked(folder / ".lock", busy):
         open_variants = [variant for variant in study.variants if not _finished(study, variant)]
-        if not open_variants:
+        records = {str(variant): Record(study, variant) for variant in open_variants}
+        progress = Progress(study, records)
+        if not progress.open():
+            _freeze_all(study, records)
             return _best(study)
-        with cluster.connect(address) as private:
+        with cluster.connect(address, nodes) as private:
             gpus = 0.0 if runtime.device == "cpu" else gpus_per_trial
-            slots = cluster.slots(cluster.nodes(), cpus_per_trial, gpus, concurrency)
-            cache = runtime.cache or (private / "decoded" if address is None else None)
+            slots = cluster.slots(cluster.nodes(), cpus_per_trial, gpus, concurrency, ranks)
+            cache = runtime.cache or (private / "decoded" if private and address is None else None)
             threads = runtime.threads or slots.cpus
             workers = min(MOST_WORKERS, max(1, slots.cpus - 1)) if runtime.workers is None else runtime.workers
             runtime = dataclasses.replace(runtime, cache=cache, threads=threads, workers=workers)
-            _search(study, open_variants, slots, runtime)
+            _search(progress, slots, runtime)
+        _freeze_all(study, records)
     return _best(study)
 
 
@@ -129,34 +139,45 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _search(study: Study, variants: Sequence[str], slots: cluster.Slots, runtime: Runtime) -> None:
-    """One experiment for all these variants: their trials follow each other in the same processes."""
-    tuner = _tuner(study, variants, slots, runtime)
+def _search(progress: Progress, slots: cluster.Slots, runtime: Runtime) -> None:
+    """One experiment for what is left of all variants: their trials follow each other in the same processes. Ray's own notes on
+    it are gone afterwards, and those that a kill left are not looked at."""
+    study = progress.study
     settings = yamlfile.dump({**_settings(study), DATA: _fingerprint(study)})
-    for variant in variants:
+    for variant in progress.records:
         files.write_atomic(study.search_folder(variant) / "search.yaml", settings)
-    grid = tuner.fit()
-    if grid.num_terminated + grid.num_errors < study.search.trials * len(variants):
-        raise RunFailed(f"{study.root / 'search'}: the search was interrupted; run it again to continue it")
-    results = [grid[index] for index in range(len(grid))]
-    without = [
-        reason
-        for variant in variants
-        if (reason := _freeze(study, variant, [result for result in results if (result.config or {})["variant"] == variant]))
-    ]
+    scratch = study.root.absolute() / "search" / "ray"
+    shutil.rmtree(scratch, ignore_errors=True)
+    tuner = _tuner(progress, slots, runtime, scratch)
+    try:
+        if progress.open():
+            tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    where = f"{study.root / 'search'}: {progress.open()} trials have not ended"
+    if progress.left and progress.left[0] == "disk":
+        raise RunFailed(progress.left[1], "disk")
+    if progress.open() and progress.left:
+        raise Preempted(f"{where}, asked to stop")
+    if progress.open():
+        raise RunFailed(f"{where}, the search was interrupted; run it again to continue it")
+
+
+def _freeze_all(study: Study, records: Mapping[str, Record]) -> None:
+    without = [reason for variant, record in records.items() if (reason := _freeze(study, variant, record.trials))]
     if without:
         raise RunFailed(without[0])
 
 
-def _freeze(study: Study, variant: str, results: list[Result]) -> str | None:
+def _freeze(study: Study, variant: str, trials: Sequence[Trial]) -> str | None:
     """Write trials.csv and best.yaml of a search that has ended; without the latter, why no trial came to its end."""
     folder = study.search_folder(variant)
-    rows = _rows(study, variant, results)
+    rows = [_row(trial) for trial in trials]
     files.write_atomic(folder / "trials.csv", _csv(rows))
     complete = [row for row in rows if row["state"] == "completed"]
     if not complete:
-        first = next(filter(None, map(_failure, results)), "none")
-        return f"{folder}: no trial came to its end; the first error: {first}"
+        first = next((trial.message for trial in trials if trial.message), "none")
+        return f"{folder}: no trial came to its end; the first error: {first}; mend it and move this folder away to search anew"
     best = max(complete, key=lambda row: (row["macro_f1"], -row["trial"]))
     frozen = {
         "study": study.study, "variant": variant, "metric": study.search.metric, "value": best["macro_f1"],
@@ -166,68 +187,42 @@ def _freeze(study: Study, variant: str, results: list[Result]) -> str | None:
     return None
 
 
-def _tuner(study: Study, variants: Sequence[str], slots: cluster.Slots, runtime: Runtime) -> Tuner:
-    """The experiment on these variants, begun or continued."""
+def _tuner(progress: Progress, slots: cluster.Slots, runtime: Runtime, scratch: Path) -> Tuner:
+    """The experiment on what is left of the search."""
     from ray import tune
 
     from hpc import searcher, trial
 
-    search, folder = study.search, study.root.absolute() / "search"
-    trainable = trial.trainable(study, slots, runtime)
-    experiment = folder / "-".join(["ray", *variants])
-    begun = all((study.search_folder(variant) / "search.yaml").exists() for variant in variants)
-    if begun and tune.Tuner.can_restore(experiment):
-        return tune.Tuner.restore(str(experiment), trainable=trainable, resume_unfinished=True, restart_errored=True)
-    # Anew: what an experiment that somebody removed, or one on other variants, has left does not count.
-    shutil.rmtree(experiment, ignore_errors=True)
-    records = {variant: study.search_folder(variant) / "history.csv" for variant in variants}
-    for record in records.values():
-        record.unlink(missing_ok=True)
+    study = progress.study
+    scheduler = searcher.scheduler(study, progress.records)
     return tune.Tuner(
-        trainable,
+        trial.trainable(study, slots, runtime, scratch / trial.LEAVE),
         tune_config=tune.TuneConfig(
-            metric=search.metric,
+            metric=study.search.metric,
             mode="max",
-            search_alg=searcher.searcher(study, variants),
-            scheduler=searcher.scheduler(study),
-            num_samples=search.trials * len(variants),
+            search_alg=searcher.StudySearcher(progress, study.search.metric),
+            scheduler=scheduler,
+            num_samples=-1,  # the searcher knows when it is done: a trial whose process died is asked for again
             max_concurrent_trials=slots.count,  # no trial is drawn before a slot is free for it
             reuse_actors=True,
             trial_dirname_creator=trial.folder_name,
         ),
         run_config=tune.RunConfig(
-            name=experiment.name,
-            storage_path=str(folder),
+            name=scratch.name,
+            storage_path=str(scratch.parent),
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the runs keep their own
-            callbacks=[trial.Record(records, search.trials, study.study, runtime.quiet)],
+            callbacks=[trial.Watch(progress, runtime.quiet)],
+            stop=trial.Leave(progress, scratch / trial.LEAVE),
         ),
     )
 
 
-def _rows(study: Study, variant: str, results: list[Result]) -> list[dict[str, Any]]:
-    """The rows of trials.csv, by trial number."""
-    reported = history.read(study.search_folder(variant) / "history.csv")
-    rows = []
-    for result in results:
-        config = result.config or {}
-        number = config["trial"]
-        scores = {row["epoch"]: row["macro_f1"] for row in reported if row["trial"] == number}
-        last = max(scores, default=0)
-        state = "failed" if _failure(result) else "completed" if last == study.base.optim.epochs else "stopped"
-        seconds = round((result.metrics or {}).get("time_total_s", 0.0), 3)
-        values = (number, state, last, scores.get(last), max(scores.values(), default=None), seconds)
-        rows.append({**dict(zip(TRIALS, values, strict=True)), **config["chosen"]})
-    return sorted(rows, key=lambda row: row["trial"])
-
-
-def _failure(result: Result) -> str | None:
-    """Why a trial failed, in one line; None if it did not."""
-    from hpc.trial import FAILED
-
-    if result.error:
-        return str(result.error).strip().splitlines()[-1]
-    return (result.metrics or {}).get(FAILED)
+def _row(trial: Trial) -> dict[str, Any]:
+    """A trial's row of trials.csv."""
+    best = max(trial.scores.values(), default=None)
+    values = (trial.number, trial.state, trial.last, trial.scores.get(trial.last), best, trial.seconds)
+    return {**dict(zip(TRIALS, values, strict=True)), **trial.chosen}
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

@@ -6,14 +6,18 @@ import json
 import os
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leukotree.errors import InputError
 
 if TYPE_CHECKING:
+    from hpc.launch import Place
     from leukotree.engine import Runtime
+    from leukotree.spec import RunSpec
 
 RESULTS = Path("results")
+FEW = 40
+"""Runs that a dry run lists by name."""
 
 
 def run_phantom(arguments: Namespace) -> int:
@@ -63,12 +67,11 @@ def run_audit(arguments: Namespace) -> int:
 
 def run_train(arguments: Namespace) -> int:
     from hpc import launch
-    from hpc.site import load as load_site
     from hpc.study import RUNS
     from leukotree import spec
 
     wanted = spec.load(arguments.spec, arguments.overrides)
-    site = load_site(arguments.site)
+    place = _place(arguments)
     if arguments.on == "inline" and not arguments.dry_run:
         launch.prepare_ranks(arguments.ranks)  # imports as long as we do
     from leukotree import train
@@ -78,7 +81,9 @@ def run_train(arguments: Namespace) -> int:
     if arguments.dry_run:
         print(f"would train {root / wanted.run_name} on {arguments.ranks} rank(s), {arguments.on}")
         return 0
-    result = launch.run_spec(wanted, root, on=arguments.on, ranks=arguments.ranks, site=site, runtime=_runtime(arguments))
+    result = launch.run_spec(
+        wanted, root, on=place.on, ranks=place.ranks, nodes=place.nodes, site=place.site, runtime=_runtime(arguments)
+    )
     print(f"{result.folder}: " + "  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
     return 0
 
@@ -88,13 +93,14 @@ def run_sweep(arguments: Namespace) -> int:
 
     plan = study.load(arguments.study, arguments.overrides)
     search = plan.require_search()
-    study.check(plan)
+    study.check(plan, trial_ranks=arguments.ranks_per_trial)
     if arguments.dry_run:
         print(f"would search {', '.join(plan.variants)}: {search.trials} trials each of {plan.folds.inner} inner folds")
         return 0
     found = tune.sweep(
-        plan, address=arguments.ray_address, cpus_per_trial=arguments.cpus_per_trial, gpus_per_trial=arguments.gpus_per_trial,
-        concurrency=arguments.concurrency, runtime=_runtime(arguments),
+        plan, address=arguments.ray_address, nodes=arguments.ray_nodes, cpus_per_trial=arguments.cpus_per_trial,
+        gpus_per_trial=arguments.gpus_per_trial, concurrency=arguments.concurrency, ranks=arguments.ranks_per_trial,
+        runtime=_runtime(arguments),
     )  # fmt: skip
     for variant, best in found.items():
         chosen = "  ".join(
@@ -105,18 +111,49 @@ def run_sweep(arguments: Namespace) -> int:
 
 
 def run_folds(arguments: Namespace) -> int:
-    from hpc import folds, study
-    from hpc.site import load as load_site
+    from hpc import study, tune
 
     plan = study.load(arguments.study, arguments.overrides)
     study.check(plan, ranks=arguments.ranks)
-    if arguments.dry_run:
-        missing = folds.missing(plan)
-        print(*(f"would train {plan.root / spec.run_name}" for spec in missing), f"{len(missing)} runs are missing", sep="\n")
+    place = _place(arguments)
+    return _launch(plan.fold_specs(tune.chosen(plan)), plan.root, place, arguments)
+
+
+def run_grid(arguments: Namespace) -> int:
+    from hpc import cells, study
+
+    plan = study.load(arguments.study, arguments.overrides)
+    found = cells.expand(plan)
+    if arguments.diff:
+        print(*cells.difference(plan.root, found, *arguments.diff), sep="\n")
         return 0
-    result = folds.launch(
-        plan, on=arguments.on, ranks=arguments.ranks, site=load_site(arguments.site), wait=not arguments.no_wait,
-        parallel=arguments.parallel, runtime=_runtime(arguments),
+    study.check_grid(plan, [cell.spec for cell in found], ranks=arguments.ranks)
+    place = _place(arguments)
+    if not arguments.dry_run:
+        cells.write(plan.root, found)
+    elif not arguments.json:
+        print(*cells.table(found), sep="\n")
+    return _launch([cell.spec for cell in found], plan.root, place, arguments, cells.rows(found))
+
+
+def _launch(
+    specs: list[RunSpec], root: Path, place: Place, arguments: Namespace, cells: list[dict[str, Any]] | None = None
+) -> int:
+    """Do what is missing of these runs, and say what came of it; with --dry-run, only count it."""
+    from hpc import launch
+
+    if arguments.dry_run:
+        missing = [spec.run_name for spec in launch.missing(specs, root, arguments.retry_failed)]
+        if arguments.json:
+            print(json.dumps({"runs": len(specs), "missing": missing, **({"cells": cells} if cells else {})}))
+            return 0
+        more = [f"... and {len(missing) - FEW} more"] if len(missing) > FEW else []
+        named = [f"would train {root / name}" for name in missing[:FEW]]
+        print(*named, *more, f"{len(missing)} of {len(specs)} runs are missing", sep="\n")
+        return 0
+    result = launch.run_many(
+        specs, root, place, wait=not arguments.no_wait, parallel=arguments.parallel, retry_failed=arguments.retry_failed,
+        runtime=_runtime(arguments), title=arguments.verb,
     )  # fmt: skip
     print(json.dumps(result.as_dict()) if arguments.json else "\n".join(result.lines()))
     return 1 if result.failed else 0
@@ -147,11 +184,24 @@ def run_report(arguments: Namespace) -> int:
     return 0
 
 
+def run_doctor(arguments: Namespace) -> int:
+    from hpc import doctor
+    from hpc.site import load as load_site
+    from leukotree.engine import Runtime
+
+    found = doctor.examine(
+        arguments.study, arguments.overrides, site=load_site(arguments.site), on_slurm=arguments.site is not None,
+        ranks=arguments.ranks, runtime=Runtime(),
+    )  # fmt: skip
+    print(json.dumps(found.as_dict()) if arguments.json else "\n".join(found.lines()))
+    return 0 if found.ready else 1
+
+
 def run_bench(arguments: Namespace) -> int:
-    from hpc import bench, launch
+    from hpc import bench, ranks
 
     only = bench.parts(arguments.only)
-    launch.prepare_ranks(arguments.ranks)
+    ranks.prepare_ranks(arguments.ranks)
     spec, overrides = arguments.spec, arguments.overrides
     if spec and "=" in spec and not Path(spec).exists():  # the first of the overrides, where no spec is named
         spec, overrides = None, [spec, *overrides]
@@ -163,12 +213,23 @@ def run_bench(arguments: Namespace) -> int:
     return 0
 
 
+def _place(arguments: Namespace) -> Place:
+    from hpc.launch import Place
+    from hpc.site import load as load_site
+
+    place = Place(arguments.on, arguments.ranks, arguments.nodes, load_site(arguments.site))
+    place.check()
+    return place
+
+
 def _runtime(arguments: Namespace) -> Runtime:
+    from hpc import engines
     from leukotree.engine import Runtime
 
     # By its name: a variable may have another value on the node that trains.
     cache = arguments.cache or ("$LEUKOTREE_CACHE" if os.environ.get("LEUKOTREE_CACHE") else None)
     return Runtime(
         device=arguments.device, workers=arguments.workers, threads=arguments.threads,
-        cache=Path(cache) if cache else None, cache_gb=arguments.cache_gb,
+        cache=Path(cache) if cache else None, cache_gb=arguments.cache_gb, save_s=60 * arguments.save_minutes,
+        deepspeed=engines.settings(arguments.deepspeed),
     )  # fmt: skip

@@ -8,16 +8,15 @@
 # clusters; sbatch itself gets its options from it like this:
 #   SITE=NAME sbatch $(.venv/bin/python -m hpc.site NAME --sbatch) slurm/sweep.sh STUDY
 # On SLURM the allocation becomes one Ray cluster for the search; every fold is a job of its own, and so is the report.
-# Submitting the same study again continues it.
+# Submitting the same study again continues it, whatever ended it. Several such jobs may share a node: each has a Ray of its own,
+# with its own ports, folder and token. `extra: {exclusive: true}` in the site file asks for whole nodes.
 #
 #SBATCH --job-name=leukotree-sweep
 #SBATCH --output=slurm-%j.out
 #SBATCH --open-mode=append
 #SBATCH --requeue
-# Whole nodes: `ray stop`, with which symmetric-run ends, stops every Ray process of this user on the node.
-#SBATCH --exclusive
 #SBATCH --ntasks-per-node=1
-# Two minutes before the time limit the job requeues itself; the search continues where it was.
+# Two minutes before the time limit the sweep is asked to leave, and the job requeues itself; the search continues where it was.
 #SBATCH --signal=B:USR1@120
 
 set -euo pipefail
@@ -73,62 +72,130 @@ head_address() {
     echo "$address"
 }
 
-# What each node runs: $1 is the address of Ray's head, the rest is the command, which the head runs. symmetric-run returns 0
-# also where Ray did not start, so the command leaves its exit code in a file. Ray makes its folder writable for everybody:
-# it lies in a private one, with a short path (a socket's path has at most 107 bytes), and decoded images lie there too. What
-# Ray says goes to a file, shown if the command did not run; the command itself writes to our output. The head's exit code
-# counts; at its end it ends the step on the other nodes, which would wait for it for another minute.
+# A port that is free here now.
+free_port() {
+    python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'
+}
+
+# What each node runs: $1 and $2 are address and port of Ray's head, $3 is the head's private folder, the rest is the command,
+# which the head runs once its Ray is up. Nothing here speaks to a Ray that it did not start: `ray start --block` takes all that it
+# has started with it when it ends, also by SIGKILL, and workers end with their raylet. Ray makes its folder writable for everybody:
+# it lies in a private one, with a short path (a socket's path has at most 107 bytes), and decoded images lie there too. What Ray
+# says goes to a file, shown if the command did not run. The head's exit code counts, 69 where Ray did not come up; at its end it
+# ends the step on the other nodes.
 # shellcheck disable=SC2016 # expanded on the node
 on_each_node='
-    private=$(mktemp -d "${LEUKOTREE_SCRATCH:-/tmp}/lt.XXXXXX") || exit 1
+    head=$1 port=$2 private=$3 ray= driver=
+    shift 3
+    is_head() { ((SLURM_NODEID == 0)); }
+    is_head || private=$(mktemp -d "${LEUKOTREE_SCRATCH:-/tmp}/lt.XXXXXX") || exit 1
+    end() { # ends a process group
+        if [[ -n $1 ]]; then { kill -KILL -- "-$1" && wait "$1"; } 2>/dev/null; fi
+    }
     leave() {
         trap "" TERM USR2
-        if ((SLURM_NODEID == 0)); then scancel --signal=USR2 "$SLURM_JOB_ID.$SLURM_STEP_ID"; fi 2>/dev/null
-        # The process group of symmetric-run, which leaves `ray start` behind when it is ended.
-        { kill -KILL -- "-$ray" && wait "$ray"; } 2>/dev/null
-        ray stop --force >/dev/null 2>&1
+        if is_head; then scancel --signal=USR2 "$SLURM_JOB_ID.$SLURM_STEP_ID"; fi 2>/dev/null
+        end "$driver"
+        end "$ray"
         rm -rf "$private"
-        exit $((SLURM_NODEID == 0 ? $1 : 0))
+        exit $(($(is_head && echo "$1" || echo 0)))
     }
-    trap "leave 143" TERM USR2
-    export LEUKOTREE_CACHE=${LEUKOTREE_CACHE:-$private/cache} RAY_TMPDIR=$private LEUKOTREE_CODE=$private/code LEUKOTREE_OUT=/proc/$$/fd/1
-    options=(--num-cpus="$SLURM_CPUS_ON_NODE" --object-store-memory=536870912 --temp-dir="$private/ray")
-    if ((SLURM_NODEID == 0)); then options+=(--include-dashboard=false); fi
-    head=$1; shift
-    set -m # a process group of its own, for leave()
-    ray symmetric-run --address "$head" --min-nodes "$SLURM_NNODES" "${options[@]}" -- \
-        bash -c "\"\$@\" >>\"\$LEUKOTREE_OUT\" 2>&1; echo \$? >\"\$LEUKOTREE_CODE\"" leukotree "$@" \
-        >"$private/log" 2>&1 </dev/null &
+    told_to_leave() { # SLURM kills what is left after half a minute
+        trap "" TERM USR2
+        if [[ -n $driver ]]; then
+            kill -TERM "$driver" 2>/dev/null
+            for _ in {1..20}; do kill -0 "$driver" 2>/dev/null && sleep 1; done
+        fi
+        leave 143
+    }
+    say() { cut -c1-300 "$private/log" | tail -n 30 >&2; echo "sweep.sh: $1" >&2; }
+    trap told_to_leave TERM USR2
+    export LEUKOTREE_CACHE=${LEUKOTREE_CACHE:-$private/cache} RAY_TMPDIR=$private PYTHONUNBUFFERED=1
+    options=(--block --num-cpus="$SLURM_CPUS_ON_NODE" --object-store-memory=536870912 --temp-dir="$private/ray"
+        --min-worker-port=0 --max-worker-port=0) # any free port; by default all Rays of a node would take the same
+    if is_head; then
+        options+=(--head --node-ip-address="$head" --port="$port" --include-dashboard=false)
+    else
+        options+=(--address="$head:$port")
+        for _ in {1..240}; do (: </dev/tcp/"$head/$port") 2>/dev/null && break; sleep 0.5; done
+    fi
+    set -m # a process group for each, for end()
+    ray start "${options[@]}" >"$private/log" 2>&1 </dev/null &
     ray=$!
+    if is_head; then
+        for _ in {1..240}; do
+            grep -q "Ray runtime started" "$private/log" && break
+            kill -0 "$ray" 2>/dev/null || break
+            sleep 0.5
+        done
+        if ! grep -q "Ray runtime started" "$private/log" || ! kill -0 "$ray" 2>/dev/null; then
+            say "Ray did not start on $(hostname), see above"
+            leave 69
+        fi
+        "$@" </dev/null &
+        driver=$!
+        echo "$driver" >"$private/driver"
+    fi
     set +m
-    wait "$ray" # in the background: bash delivers a signal only between commands or in `wait`
-    if [[ -s $LEUKOTREE_CODE ]]; then leave "$(<"$LEUKOTREE_CODE")"; fi
-    cut -c1-300 "$private/log" | tail -n 30 >&2
-    echo "sweep.sh: Ray ended on $(hostname) without being asked to, see above" >&2
+    # In the background: bash delivers a signal only between commands or in `wait`.
+    wait -n ${driver:+"$driver"} "$ray"
+    code=$?
+    if [[ -n $driver ]] && kill -0 "$ray" 2>/dev/null; then leave "$code"; fi
+    say "Ray ended on $(hostname) without being asked to, see above"
     leave 1'
 
+near_the_end() { # the sweep notes what is left, and leaves with code 75
+    asked=yes
+    for _ in {1..60}; do
+        [[ -s $private/driver ]] && break
+        sleep 1
+    done
+    kill -TERM "$(<"$private/driver")" 2>/dev/null || true
+}
+
 requeue() {
-    ((${SLURM_RESTART_COUNT:-0} < 20)) || fail "time limit near after 20 restarts: not requeued; submit again to continue"
-    echo "sweep.sh: time limit near, requeued; the search will continue"
-    scontrol requeue "$SLURM_JOB_ID" || fail "requeue refused; submit again to continue"
-    wait
+    ((${SLURM_RESTART_COUNT:-0} < 20)) || fail "asked to leave after 20 restarts: not requeued; submit again to continue" 75
+    echo "sweep.sh: asked to leave, requeued; the search will continue"
+    scontrol requeue "$SLURM_JOB_ID" || fail "requeue refused; submit again to continue" 75
     exit 75
 }
 
 # The search on a Ray cluster over the nodes of this job. Ray runs anyone's code who reaches its port, hence the token, new
 # for each job and only in the environment of this step.
 sweep_on_slurm() {
-    local address code=0
-    address=$(head_address):$((20000 + SLURM_JOB_ID % 10000))
-    trap requeue USR1
-    RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') \
-        RAY_USAGE_STATS_ENABLED=0 RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=120 \
+    local address port step code=0
+    address=$(head_address)
+    port=$(free_port)
+    private=$(mktemp -d "${LEUKOTREE_SCRATCH:-/tmp}/lt.XXXXXX")
+    trap near_the_end USR1
+    RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') RAY_USAGE_STATS_ENABLED=0 \
         srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" \
-        bash -c "$on_each_node" on_each_node "$address" \
-        leukotree sweep "${plan[@]}" --ray-address "$address" "${options[@]}" &
-    wait $! || code=$?
+        bash -c "$on_each_node" on_each_node "$address" "$port" "$private" \
+        leukotree sweep "${plan[@]}" --ray-address "$address:$port" --ray-nodes "$SLURM_NNODES" "${options[@]}" &
+    step=$!
+    asked=
+    wait "$step" || code=$?
+    if [[ -n $asked ]]; then # the signal has ended `wait`, and not the step
+        code=0
+        wait "$step" || code=$?
+    fi
     trap - USR1
-    ((code == 0)) || fail "the search of $study ended with exit code $code" "$code"
+    rm -rf "$private"
+    return "$code"
+}
+
+search() {
+    local code=0
+    for _ in 1 2 3; do # another process may have taken the port in between
+        code=0
+        sweep_on_slurm || code=$?
+        ((code == 69)) || break
+    done
+    case $code in
+        0) ;;
+        75) requeue ;;
+        *) fail "the search of $study ended with exit code $code" "$code" ;;
+    esac
 }
 
 # The folds as jobs of their own, and the report after them, whatever became of them.
@@ -163,5 +230,5 @@ setup=$(python -m hpc.site ${SITE:+"$SITE"}) || exit 2
 set +eu # a cluster's module files are not written for these
 eval "$setup"
 set -eu
-sweep_on_slurm
+search
 submit_folds_and_report

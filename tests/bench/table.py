@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pairs import RESULTS, Comparison
 
-SCRIPTS = ("loader", "step", "ranks", "trial", "sweep", "pack", "start", "checkpoint")
+SCRIPTS = ("loader", "step", "ranks", "zero", "trial", "sweep", "pack", "start", "checkpoint")
 """In the order of the table."""
 HEAD = """# How fast it is
 

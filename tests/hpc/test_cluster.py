@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpc import cluster
 from hpc.cluster import Slots, connect, nodes, slots
-from leukotree.errors import InputError
+from leukotree.errors import InputError, RunFailed
 
 LAPTOP = {"CPU": 2.0}
 NODE = {"CPU": 64.0, "GPU": 8.0}
@@ -36,6 +37,33 @@ def test_slots(
     nodes: list[dict[str, float]], cpus: int | None, gpus: float | None, concurrency: int | None, expected: Slots
 ) -> None:
     assert slots(nodes, cpus, gpus, concurrency) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "ranks", "expected"),
+    [
+        ([NODE], None, 4, Slots(8, 1.0, 2, 4)),
+        ([NODE, NODE], None, 3, Slots(8, 1.0, 4, 3)),  # the ranks of a trial share a node
+        ([NODE], 2.0, 2, Slots(16, 2.0, 2, 2)),
+        ([LAPTOP, LAPTOP], None, 2, Slots(1, 0.0, 2, 2)),
+    ],
+)
+def test_slots_of_several_ranks(nodes: list[dict[str, float]], gpus: float | None, ranks: int, expected: Slots) -> None:
+    assert slots(nodes, None, gpus, ranks=ranks) == expected
+
+
+def test_ranks_do_not_share_a_gpu_and_a_trial_does_not_span_nodes() -> None:
+    with pytest.raises(InputError, match=r"--gpus-per-trial 0\.5: each of the 2 ranks of a trial takes whole GPUs"):
+        slots([NODE], None, 0.5, ranks=2)
+    with pytest.raises(InputError, match="no node of Ray has the 4 cores and 0 GPUs that a trial is to take"):
+        slots([LAPTOP, LAPTOP], None, None, ranks=4)
+
+
+def test_a_cluster_whose_nodes_do_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "nodes", lambda: [LAPTOP])
+    monkeypatch.setattr(cluster, "PATIENCE", 0.0)
+    with pytest.raises(RunFailed, match="only 1 of 2 nodes of Ray have come within 0 s"):
+        cluster._wait_for_nodes(2)
 
 
 @given(

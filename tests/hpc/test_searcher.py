@@ -1,25 +1,31 @@
-"""What is tried next, and what is stopped: each variant by itself, in one experiment."""
+"""What is tried next, and what is stopped: each variant by itself, and as the records say, whoever wrote them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
 from hpc import searcher
+from hpc.record import LOSSES, Progress, Record
 from hpc.study import Study
-from hpc.trial import FAILED
+from hpc.trial import FAILED, KIND, LEFT
 
 VARIANTS = ["flat", "base"]
 TRIALS = 6
+EPOCHS = 4
 
 
 @pytest.fixture
-def study() -> Study:
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    monkeypatch.chdir(tmp_path)
     search = {
         "trials": TRIALS,
         "startup_trials": 3,
@@ -28,70 +34,140 @@ def study() -> Study:
         "scheduler": "asha",
         "space": {"loss.gamma": {"uniform": [0, 5]}, "optim.lr": {"loguniform": [1e-4, 1e-2]}},
     }
-    return Study.model_validate({"study": "s", "base": {"optim": {"epochs": 4}}, "search": search})
+    return Study.model_validate({"study": "s", "base": {"optim": {"epochs": EPOCHS}}, "variants": VARIANTS, "search": search})
 
 
-def _end(of: searcher.StudySearcher, trial_id: str, **result: Any) -> None:
-    of.on_trial_complete(trial_id, {"epoch": 4, **result})
+def _begun(study: Study, variants: list[str] = VARIANTS) -> tuple[Progress, searcher.StudySearcher]:
+    """A sweep that starts now, with what is on the disk."""
+    progress = Progress(study, {variant: Record(study, variant) for variant in variants})
+    return progress, searcher.StudySearcher(progress, "macro_f1")
 
 
-def _search(of: searcher.StudySearcher, ids: list[str]) -> list[dict[str, Any]]:
+def _score(chosen: dict[str, Any]) -> float:
+    return 1 / (1 + chosen["loss.gamma"])
+
+
+def _run(progress: Progress, of: searcher.StudySearcher, ids: list[str]) -> list[dict[str, Any]]:
     """Suggestions, each trial ended with a score before the next one is asked for."""
     asked = []
     for trial_id in ids:
-        asked.append(of.suggest(trial_id))
-        _end(of, trial_id, macro_f1=1 / (1 + asked[-1]["chosen"]["loss.gamma"]))
+        one = of.suggest(trial_id)
+        assert isinstance(one, dict)
+        asked.append(one)
+        record = progress.records[one["variant"]]
+        progress.report(record, record.trials[one["trial"]], EPOCHS, _score(one["chosen"]))
+        of.on_trial_complete(trial_id, {"epoch": EPOCHS, "macro_f1": _score(one["chosen"])})
     return asked
 
 
+def _ids(first: int, last: int) -> list[str]:
+    return [f"t{number}" for number in range(first, last)]
+
+
 def test_variants_follow_each_other_and_none_knows_of_another(study: Study) -> None:
-    ids = [f"t{number}" for number in range(2 * TRIALS)]
-    asked = _search(searcher.searcher(study, VARIANTS), ids)
+    progress, found = _begun(study)
+    asked = _run(progress, found, _ids(0, 2 * TRIALS))
     assert [(one["variant"], one["trial"]) for one in asked] == [(v, n) for v in VARIANTS for n in range(TRIALS)]
     # The same scores for the same values: also what the sampler learns from its own variant's trials is the same.
     assert [one["chosen"] for one in asked[:TRIALS]] == [one["chosen"] for one in asked[TRIALS:]]
+    assert len({one["chosen"]["loss.gamma"] for one in asked}) == TRIALS
+    assert found.suggest("more") == Searcher.FINISHED
 
 
-def test_a_saved_searcher_goes_on_as_if_it_had_not_stopped(study: Study, tmp_path: Path) -> None:
-    ids = [f"t{number}" for number in range(2 * TRIALS)]
-    through = _search(searcher.searcher(study, VARIANTS), ids)
-    first, second = searcher.searcher(study, VARIANTS), searcher.searcher(study, VARIANTS)
-    begun = _search(first, ids[:8])
-    first.save(str(tmp_path / "state"))
-    second.restore(str(tmp_path / "state"))
-    assert begun + _search(second, ids[8:]) == through
+@pytest.mark.parametrize("ended", [1, 4, 8])
+def test_a_sweep_that_starts_again_goes_on_as_if_it_had_not_stopped(study: Study, tmp_path: Path, ended: int) -> None:
+    through = _run(*_begun(study), _ids(0, 2 * TRIALS))
+    other = study.model_copy(update={"study": "again"})
+    first, asked = _begun(other)
+    assert _run(first, asked, _ids(0, ended)) == through[:ended]
+    left = asked.suggest("left")  # drawn, and killed before it has ended
+    assert isinstance(left, dict)
+    assert _run(*_begun(other), _ids(ended, 2 * TRIALS)) == through[ended:]
+    assert left["chosen"] == through[ended]["chosen"]
 
 
-def test_the_sampler_learns_how_a_trial_ended(study: Study) -> None:
-    found = searcher.searcher(study, ["flat"])
-    for trial_id in "abcd":
+def test_the_sampler_learns_how_a_trial_ended(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    progress, found = _begun(study, ["flat"])
+    trials = progress.records["flat"].trials
+    for trial_id in "abcde":
         found.suggest(trial_id)
-    _end(found, "a", macro_f1=0.5)
+    for number, epoch in ((0, EPOCHS), (1, 1), (1, 2)):
+        progress.report(progress.records["flat"], trials[number], epoch, epoch / 5)
+    found.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.8})
     found.on_trial_complete("b", {"epoch": 2, "macro_f1": 0.4})
     found.on_trial_complete("c", {FAILED: "the loss is nan"})
+    found.on_trial_result("d", {FAILED: "ValueError: no such model"})
     found.on_trial_complete("d", None, error=True)
-    sampled = found._searchers["flat"]._ot_study.trials
-    assert [trial.state for trial in sampled] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.FAIL]
+
+    told: list[Any] = []
+    add = optuna.Study.add_trials
+    monkeypatch.setattr(optuna.Study, "add_trials", lambda self, trials: told.extend(trials) or add(self, trials))
+    searcher.propose(study, Record(study, "flat").trials)
+    assert [trial.state for trial in told] == [
+        TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.FAIL, TrialState.RUNNING,
+    ]  # fmt: skip
+    assert [trial.value for trial in told[:2]] == [0.8, 0.4]
+    assert told[1].intermediate_values == {1: 0.2, 2: 0.4}
+
+
+def test_a_trial_whose_process_died_is_tried_again_so_many_times(study: Study) -> None:
+    found = _begun(study, ["flat"])[1]
+    first = found.suggest("t0")
+    for number in range(1, LOSSES):
+        found.on_trial_complete(f"t{number - 1}", None, error=True)
+        assert found.suggest(f"t{number}") == first
+    found.on_trial_complete(f"t{LOSSES - 1}", None, error=True)
+    following = found.suggest("t9")
+    assert isinstance(following, dict)
+    assert following["trial"] == 1
+    assert Record(study, "flat").trials[0].message == f"its process died {LOSSES} times"
+
+
+def test_nothing_is_drawn_that_nobody_needs(study: Study) -> None:
+    progress, found = _begun(study, ["flat"])
+    _run(progress, found, _ids(0, TRIALS - 1))
+    assert isinstance(found.suggest("last"), dict)
+    assert found.suggest("more") is None  # the last one runs: its process may yet die
+    found.on_trial_result("last", {LEFT: "asked to stop", KIND: "preempted"})
+    assert found.suggest("more") == Searcher.FINISHED
+    assert progress.open() == 1
+
+
+def _report(asha: TrialScheduler) -> Callable[..., str]:
+    def report(variant: str, number: int, score: float, epoch: int = 1) -> str:
+        trial: Any = SimpleNamespace(trial_id="Ray's own", config={"variant": variant, "trial": number})
+        controller: Any = None
+        asha.on_trial_add(controller, trial)
+        return asha.on_trial_result(controller, trial, {"epoch": epoch, "macro_f1": score})
+
+    return report
 
 
 def test_a_trial_competes_with_those_of_its_own_variant(study: Study) -> None:
-    asha = searcher.scheduler(study)
-    asha.set_search_properties("macro_f1", "max")
+    report = _report(searcher.scheduler(study, _begun(study)[0].records))
+    for number, score in ((0, 0.9), (1, 0.8)):
+        report("flat", number, score)
+    assert report("flat", 2, 0.1) == TrialScheduler.STOP
+    assert report("base", 0, 0.1) == TrialScheduler.CONTINUE
+    assert report("base", 1, 0.2) == TrialScheduler.CONTINUE
 
-    def report(variant: str, name: str, score: float) -> str:
-        trial: Any = SimpleNamespace(trial_id=f"{variant}-{name}", config={"variant": variant})
-        controller: Any = None
-        asha.on_trial_add(controller, trial)
-        return asha.on_trial_result(controller, trial, {"epoch": 1, "macro_f1": score})
 
-    for name, score in (("a", 0.9), ("b", 0.8)):
-        report("flat", name, score)
-    assert report("flat", "c", 0.1) == TrialScheduler.STOP
-    assert report("base", "a", 0.1) == TrialScheduler.CONTINUE
-    assert report("base", "b", 0.2) == TrialScheduler.CONTINUE
+def test_a_trial_competes_with_those_of_an_earlier_sweep(study: Study) -> None:
+    progress, found = _begun(study)
+    record = progress.records["flat"]
+    for number, score in enumerate((0.8, 0.9, 0.1)):
+        found.suggest(f"t{number}")
+        progress.report(record, record.trials[number], 1, score)
+    # Killed now: the third was to be stopped, and nobody has noted it. The others go on, and replay what they did.
+    progress, found = _begun(study)
+    report = _report(searcher.scheduler(study, progress.records))
+    assert [trial.state for trial in Record(study, "flat").trials] == [None, None, "stopped"]
+    assert [report("flat", number, score) for number, score in ((0, 0.8), (1, 0.9))] == [TrialScheduler.CONTINUE] * 2
+    assert report("flat", 3, 0.2) == TrialScheduler.STOP
+    assert report("flat", 4, 0.95) == TrialScheduler.CONTINUE
 
 
 @pytest.mark.parametrize("change", [{"scheduler": "none"}, {"grace": 4}])
 def test_nothing_is_stopped_where_it_was_not_asked_for_or_no_epoch_is_left(study: Study, change: dict[str, Any]) -> None:
     changed = study.model_copy(update={"search": study.search.model_copy(update=change)})
-    assert type(searcher.scheduler(changed)) is FIFOScheduler
+    assert type(searcher.scheduler(changed, {})) is FIFOScheduler

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hpc import cluster, tune
+from hpc import cli, cluster, tune
 from hpc import study as studies
 from hpc.study import Study
 from leukotree.errors import InputError
@@ -116,40 +116,112 @@ def test_two_sweeps_of_a_study_do_not_meet(shards: Path, tmp_path: Path, monkeyp
         tune.sweep(plan, runtime=QUIET)
 
 
-SCRIPT = """
-import sys
-from hpc import study, tune
-from leukotree.train import Runtime
-tune.sweep(study.load(sys.argv[1]), concurrency=2, runtime=Runtime(device="cpu", quiet=True))
-"""
+def _family(pid: int) -> dict[int, str]:
+    """pid -> start time of a process and all its living descendants."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,lstart"], capture_output=True, text=True, check=True).stdout.splitlines()[1:]
+    rows = [(int(line.split()[0]), int(line.split()[1]), " ".join(line.split()[2:])) for line in listed]
+    family = {pid}
+    while grown := {row[0] for row in rows if row[1] in family} - family:
+        family |= grown
+    return {row[0]: row[2] for row in rows if row[0] in family}
 
 
-def test_an_interrupted_sweep_continues_with_its_searcher(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _words(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def _left(family: dict[int, str], seconds: float = 20) -> dict[int, str]:
+    """Those of a family that still live after some time."""
+    end = time.monotonic() + seconds
+    while living := {pid: start for pid, start in family.items() if _family(pid).get(pid) == start}:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.2)
+    return living
+
+
+def _interrupted(
+    file: Path, scores: Path, number: int, sent: signal.Signals, *options: str, kill_slot: bool = False
+) -> tuple[int, str, float]:
+    """Starts `leukotree sweep` and sends it a signal when there are so many scores, before the last of which the process of a
+    trial was killed if asked. Its exit code, its stderr, and the seconds that it took to end; no process of it is left."""
+    command = [sys.executable, "-m", "hpc.cli", "sweep", str(file), "--device", "cpu", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def wait_for(count: int) -> None:
+        while process.poll() is None and (len(_table(scores)) if scores.exists() else 0) < count:
+            time.sleep(0.1)
+
+    if kill_slot:
+        wait_for(number - 1)
+        ranks = [pid for pid in _family(process.pid) if "hpc.gang" in _words(pid)]
+        assert len(ranks) == 2
+        slot = int(Path(f"/proc/{ranks[0]}/stat").read_text().rpartition(")")[2].split()[1])
+        family = _family(slot)
+        assert {slot, *ranks} <= set(family)
+        os.kill(slot, signal.SIGKILL)
+        assert not _left(family)
+    wait_for(number)
+    family = _family(process.pid)
+    sent_at = time.monotonic()
+    process.send_signal(sent)
+    _, errors = process.communicate()
+    took = time.monotonic() - sent_at
+    assert len(family) > 4  # Ray's head and the trials, too
+    assert not _left(family)
+    return process.returncode, errors, took
+
+
+def _starts(plan: Study, ended: list[dict[str, Any]]) -> int:
+    return sum(len(_attempts(plan, "flat", line["trial"])) for line in ended if "state" in line)
+
+
+def test_an_interrupted_sweep_goes_on_from_its_record(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told to leave, then killed (a process of a trial first), each time continued with another number of slots and ranks; in
+    the end with a variant less."""
     monkeypatch.chdir(tmp_path)
-    plan = _study(shards, scheduler="asha", grace=1, trials=4, reduction_factor=2)
+    space = {**SPACE, "optim.batch_size": {"choice": [14, 16]}}
+    plan = _study(shards, scheduler="asha", grace=1, trials=5, reduction_factor=2, space=space)
+    plan = plan.model_copy(update={"variants": ("flat", "multilabel")})
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(plan.model_dump(mode="json", exclude_defaults=True)))
     assert studies.load(file) == plan
-    history = plan.search_folder("flat") / "history.csv"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(file)], stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not history.exists():
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert "KeyboardInterrupt" in errors
-    assert not (plan.search_folder("flat") / "best.yaml").exists()
-    begun = _table(history)
+    folder = plan.search_folder("flat")
 
-    best = tune.sweep(plan, concurrency=2, runtime=QUIET)["flat"]
-    rows = _table(history)
-    assert rows[: len(begun)] == begun
-    assert len({(row["trial"], row["epoch"]) for row in rows}) == len(rows)
-    trials = _table(plan.search_folder("flat") / "trials.csv")
-    assert [row["trial"] for row in trials] == ["0", "1", "2", "3"]
+    def drawn() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+
+    code, errors, took = _interrupted(file, folder / "history.csv", 3, signal.SIGTERM, "--concurrency", "2")
+    assert (code, took < 45) == (75, True), errors
+    assert "trials have not ended, asked to stop; run the same command again to continue" in errors
+    assert not (folder.parent / "ray").exists()
+    told, begun, started = drawn(), _table(folder / "history.csv"), _starts(plan, drawn())
+
+    more = len(begun) + 2
+    code, _, _ = _interrupted(file, folder / "history.csv", more, signal.SIGKILL, "--ranks-per-trial", "2", kill_slot=True)
+    assert code == -signal.SIGKILL
+    killed = drawn()
+    assert killed[: len(told)] == told
+    assert _starts(plan, told) == started  # what had ended was not started again
+    started = _starts(plan, killed)
+
+    monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 2.0}])
+    best = tune.sweep(plan.model_copy(update={"variants": ("flat",)}), concurrency=1, runtime=QUIET)["flat"]
+    assert drawn()[: len(killed)] == killed
+    assert _starts(plan, killed) == started
+    assert _table(folder / "history.csv")[: len(begun)] == begun
+    trials = _table(folder / "trials.csv")
+    assert [row["trial"] for row in trials] == ["0", "1", "2", "3", "4"]
     assert {row["state"] for row in trials} <= {"completed", "stopped"}
     assert trials[best["trial"]]["state"] == "completed"
-    # Two inner folds for each of four trials: the begun ones went on in their folders, no others took their place.
-    assert len(list((plan.search_folder("flat") / "runs").glob("*/*"))) == 4 * plan.folds.inner
+    chosen = [line["chosen"] for line in drawn() if "chosen" in line]
+    assert [{key: float(row[key]) for key in space} for row in trials] == chosen
+    # Two inner folds for each of five trials: the begun ones went on in their folders, no others took their place.
+    assert len(list((folder / "runs").glob("*/*"))) == 5 * plan.folds.inner
+    assert not (plan.search_folder("multilabel") / "best.yaml").exists()
 
 
 def _attempts(plan: Study, variant: str, trial: int) -> list[dict[str, Any]]:
@@ -161,13 +233,13 @@ def _attempts(plan: Study, variant: str, trial: int) -> list[dict[str, Any]]:
 def test_a_slot_trains_all_its_trials_in_one_process(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Across variants, and also after a trial that was stopped, or that diverged."""
     monkeypatch.chdir(tmp_path)
-    space = {"optim.lr": {"choice": [1e-3, 1e30]}, "loss.gamma": {"uniform": [0, 5]}}
-    search = {"space": space, "algorithm": "random", "scheduler": "asha", "grace": 1, "reduction_factor": 2, "trials": 6}
+    space = {"optim.lr": {"choice": [1e-2, 1e-6, 1e30]}, "loss.gamma": {"uniform": [0, 5]}}  # drawn: the last, 1st, 2nd, ...
+    search = {"space": space, "algorithm": "random", "scheduler": "asha", "grace": 1, "reduction_factor": 2, "trials": 5}
     plan = _study(shards, **search).model_copy(update={"variants": ("flat", "multilabel")})
     plan = plan.model_copy(update={"base": plan.base.override({"optim.epochs": 3, "engine.precision": "fp32"})})
     tune.sweep(plan, concurrency=1, runtime=QUIET)
 
-    order = [(variant, trial) for variant in plan.variants for trial in range(6)]
+    order = [(variant, trial) for variant in plan.variants for trial in range(5)]
     attempts = [_attempts(plan, *one) for one in order]
     assert len({attempt["pid"] for trial in attempts for attempt in trial}) == 1
     trials = {variant: _table(plan.search_folder(variant) / "trials.csv") for variant in plan.variants}
@@ -191,14 +263,18 @@ def test_trials_get_what_the_slots_have(shards: Path, tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     from hpc import trial
 
-    wanted = trial.trainable(_study(shards), cluster.Slots(cpus=2, gpus=0.25, count=4), QUIET).default_resource_request({})
-    assert wanted is not None
-    assert wanted.required_resources == {"CPU": 2.0, "GPU": 0.25}
+    for ranks, expected in ((1, {"CPU": 2.0, "GPU": 1.0}), (4, {"CPU": 8.0, "GPU": 4.0})):
+        slots = cluster.Slots(cpus=2, gpus=1, count=4, ranks=ranks)
+        wanted = trial.trainable(_study(shards), slots, QUIET, tmp_path).default_resource_request({})
+        assert wanted is not None
+        assert wanted.required_resources == expected
+        assert len(wanted.bundles) == 1  # one node
 
     asked: list[tuple[cluster.Slots, Runtime]] = []
-    monkeypatch.setattr(tune, "_search", lambda study, variants, slots, runtime: asked.append((slots, runtime)))
+    monkeypatch.setattr(tune, "_search", lambda progress, slots, runtime: asked.append((slots, runtime)))
+    monkeypatch.setattr(tune, "_freeze_all", lambda study, records: None)
     monkeypatch.setattr(tune, "_best", lambda study: {})
-    monkeypatch.setattr(cluster, "connect", lambda address: contextlib.nullcontext(tmp_path / "private"))
+    monkeypatch.setattr(cluster, "connect", lambda address, nodes: contextlib.nullcontext(tmp_path / "private"))
     monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 16.0, "GPU": 2.0}])
     tune.sweep(_study(shards), gpus_per_trial=0.25, concurrency=3, runtime=Runtime())
     tune.sweep(_study(shards), cpus_per_trial=4, runtime=Runtime(device="cpu", workers=0, threads=3, cache=Path("kept")))
@@ -228,10 +304,18 @@ def test_a_sweep_whose_trials_all_fail_names_the_error(shards: Path, tmp_path: P
     assert not (plan.search_folder("flat") / "best.yaml").exists()
 
 
-def test_what_needs_a_search_says_so(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_a_search_says_so(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="no trials"):
         tune.sweep(_study(shards, trials=0), runtime=QUIET)
     with pytest.raises(InputError, match=r"best\.yaml: missing; run `leukotree sweep`"):
         tune.chosen(_study(shards))
     assert not list(tmp_path.iterdir())
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(_study(shards).model_dump(mode="json", exclude_defaults=True)))
+    assert cli.main(["sweep", str(file), "--ranks-per-trial", "5"]) == 2
+    message = "leukotree sweep: optim.batch_size: 32 images do not divide over 5 ranks; use a multiple of 5\n"
+    assert capsys.readouterr().err == message
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]

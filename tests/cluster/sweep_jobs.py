@@ -1,0 +1,63 @@
+"""slurm/sweep.sh as a job of the test SLURM, with a stand-in for `leukotree` that notes its calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import textwrap
+from pathlib import Path
+
+from slurm import Slurm
+
+STAND_IN = """\
+#!{python}
+import json, os, subprocess, sys, time
+hidden = ("PATH", "SLURM_CONF")
+seen = {{name: value for name, value in os.environ.items() if name.startswith(("SLURM", "RAY_AUTH"))}}
+note = {{"argv": sys.argv[1:], "environment": seen, "job": os.environ.get("SLURM_JOB_ID"), "cwd": os.getcwd()}}
+if sys.argv[1] == "sweep" and "--ray-address" in sys.argv:
+    import ray
+    ray.init(address=sys.argv[sys.argv.index("--ray-address") + 1])
+    while len(ray.nodes()) < int(sys.argv[sys.argv.index("--ray-nodes") + 1]):
+        time.sleep(0.5)
+    note["hosts"] = sorted(node["NodeManagerHostname"] for node in ray.nodes())
+with open("calls", "a") as file:
+    file.write(json.dumps(note) + "\\n")
+{behaviour}
+"""
+
+
+def calls(home: Path) -> list[dict]:
+    """What the stand-in noted, in order."""
+    path = home / "calls"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def stand_in(home: Path, behaviour: str) -> dict[str, str]:
+    """An environment in which `leukotree` is a script that notes its call, then does `behaviour`."""
+    program = home / "bin" / "leukotree"
+    program.parent.mkdir()
+    program.write_text(STAND_IN.format(python=sys.executable, behaviour=textwrap.dedent(behaviour)))
+    program.chmod(0o755)
+    (home / "sweeps" / "phantom.yaml").write_text("study: phantom\n")
+    path = f"{program.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {name: value for name, value in os.environ.items() if not name.startswith("SLURM")} | {"PATH": path}
+
+
+def sbatch(slurm: Slurm, home: Path, environment: dict[str, str], *arguments: str, nodes: int = 2) -> str:
+    """Submit slurm/sweep.sh with the options of the site `test`, as its header says. Returns the job id."""
+    environment = slurm.environment | environment | {"SITE": "test", "SLURM_CONF": str(slurm.conf)}
+    shell = f'sbatch --parsable $("{sys.executable}" -m hpc.site test --sbatch) --nodes={nodes} slurm/sweep.sh "$@"'
+    return slurm.run("bash", "-c", shell, "submit", *arguments, cwd=home, env=environment).strip()
+
+
+def report_job(home: Path, job: str) -> str:
+    """Id of the report job that the sweep's job submitted."""
+    return (home / f"slurm-{job}.out").read_text().split("Submitted batch job ")[1].split()[0]
+
+
+def ray_processes(slurm: Slurm) -> list[str]:
+    """Command lines of Ray's processes on both hosts."""
+    listing = slurm.run("srun", "--quiet", "-N2", "ps", "-eo", "args")
+    return [line for line in listing.splitlines() if any(name in line for name in ("raylet", "gcs_server", "ray start", "ray::"))]
