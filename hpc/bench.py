@@ -20,8 +20,10 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc import history, launch
+from hpc import history
 from hpc.advice import Setup, Speeds, advice, shares
+from hpc.jobs import gpu_count
+from hpc.ranks import in_ranks
 from hpc.store import align
 from hpc.study import RUNS, Study
 from leukotree import runfolder
@@ -104,7 +106,7 @@ def bench(
             if sys.stderr.isatty():
                 print("leukotree bench: trial", file=sys.stderr)
             rows = [*rows, trial(runtime, scratch)]
-    gpus = [torch.cuda.get_device_name(index) for index in range(launch.gpu_count(runtime))]
+    gpus = [torch.cuda.get_device_name(index) for index in range(gpu_count(runtime))]
     machine = {"cores": len(os.sched_getaffinity(0)), "processor": processor(), "gpus": gpus, "torch": torch.__version__}
     setup = _setup(spec, measured, len(gpus), cache=runtime.cache is not None)
     speeds = _speeds(rows, spec.optim.batch_size)
@@ -119,7 +121,7 @@ def _measured(spec: RunSpec, only: Collection[str], ranks: int, runtime: Runtime
     asked = (spec, sorted(only), seconds, runs, scratch)
     if ranks == 1:
         return measure.measure(*asked, runtime)
-    found: Measured = launch.in_ranks(measure.measure, *asked, runtime=runtime, ranks=ranks)
+    found: Measured = in_ranks(measure.measure, *asked, runtime=runtime, ranks=ranks)
     return found
 
 
@@ -129,7 +131,7 @@ def _default(overrides: list[str], scratch: Path, size: int, runtime: Runtime) -
     small = {
         "backbone.name": "test_vit.r160_in1k",
         "optim.epochs": 16,
-        "engine.precision": "bf16" if launch.gpu_count(runtime) else "fp32",
+        "engine.precision": "bf16" if gpu_count(runtime) else "fp32",
     }
     spec = RunSpec().override({**small, **changes})  # before anything is drawn
     if "data.shards" in changes:

@@ -40,17 +40,19 @@ class Site(Strict):
     time: int = Field(240, ge=1)
     """Time limit of a job in minutes."""
     nodes: int = Field(1, ge=1)
-    """Nodes of the sweep's Ray cluster. A fold job takes one node."""
+    """Nodes of the sweep's Ray cluster. How many a run takes follows from its ranks, or from --nodes."""
     gpus_per_node: int = Field(0, ge=0)
     """GPUs that a job takes on each node; 0 trains on the CPU."""
     cpus_per_task: int = Field(4, ge=1)
     """CPU cores of one rank. The sweep takes this many for each GPU of a node (once, without GPUs)."""
     mem_gb: int | None = Field(None, ge=1)
     """Memory of a job on each node, in GB."""
-    max_array_size: int = Field(1000, ge=2)
-    """Most jobs in one array: `scontrol show config` says MaxArraySize, which is one more."""
+    max_array_size: int | None = Field(None, ge=2)
+    """Most jobs in one array. None asks SLURM for its MaxArraySize."""
     array_parallelism: int = Field(256, ge=1)
     """Most jobs of an array that run at the same time."""
+    warn: int = Field(120, ge=10)
+    """Seconds before the time limit at which a run is told to save and leave; its job is then queued again."""
     interface: Word | None = None
     """Network interface between the nodes, for Gloo, NCCL and Ray. None lets each choose."""
     scratch: Word | None = None
@@ -112,6 +114,7 @@ def submitit_parameters(site: Site) -> dict[str, Any]:
 
     `tasks_per_node` and the job's name are the caller's. Keys that the site leaves to the cluster are absent.
     """
+    requeue = {} if {"requeue", "no-requeue"} & set(site.extra) else {"requeue": True}
     parameters = {
         "timeout_min": site.time,
         "nodes": 1,
@@ -124,7 +127,10 @@ def submitit_parameters(site: Site) -> dict[str, Any]:
         "slurm_constraint": site.constraint,
         "slurm_array_parallelism": site.array_parallelism,
         "slurm_setup": setup_lines(site),
-        "slurm_additional_parameters": dict(site.extra),
+        "slurm_signal_delay_s": site.warn,
+        # A rank that dies ends its peers. srun does not take the cores of a task over from sbatch.
+        "slurm_srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={site.cpus_per_task}"],
+        "slurm_additional_parameters": {**requeue, **site.extra},
     }
     return {key: value for key, value in parameters.items() if value not in (None, [], {})}
 

@@ -5,39 +5,34 @@ One small read per folder, so that ten thousand folders are looked at in a secon
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-import socket
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from hpc import history
+from hpc import history, submitted
 from leukotree.errors import InputError
-from leukotree.files import append_lines
 from leukotree.runfolder import read_status
 from leukotree.spec import VARIANTS
 
 STALE = 300.0
 """Seconds without a heartbeat after which a run that says "running" counts as hung (a live one writes every 15 s)."""
-STATES = ("done", "running", "hung", "queued", "preempted", "stopped", "failed")
-QUEUE = "submitted.jsonl"
+STATES = ("done", "running", "hung", "queued", "lost", "preempted", "stopped", "failed")
 
 
 @dataclass(frozen=True)
 class RunState:
-    """One run folder. `state` is that of status.json, but "hung" for a running one whose heartbeat is older than STALE,
-    and "queued" where no status has been written yet."""
+    """One run. `state` is that of status.json, but "hung" for a running one whose heartbeat is older than STALE and "queued"
+    where no status has been written yet. `scan` knows the jobs, too: "queued" then is a run that a job is still to begin or
+    to go on with, and "lost" one whose job has ended without a word; the command that submitted it tries it again."""
 
     study: str
     run_name: str
     state: str
+    kind: str
+    """What ended a run early: preempted, timeout, node, oom, nan, disk or error."""
     epoch: int
     epochs: int
     macro_f1: float | None
@@ -51,6 +46,11 @@ class RunState:
     def variant(self) -> str:
         return self.run_name.rpartition("-")[0]
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has ever said something."""
+        return self.age is not None
+
 
 def read(folder: Path, now: float | None = None) -> RunState:
     """The state of one run folder at the time `now` (unix s). A missing or broken status.json reads as "queued"."""
@@ -60,12 +60,14 @@ def read(folder: Path, now: float | None = None) -> RunState:
     state = str(status.get("state", "queued"))
     if state == "running" and (age is None or age > STALE):
         state = "hung"
+    kind = status.get("kind", "") if state in ("preempted", "failed") else ""
     epoch, epochs, message = status.get("epoch", 0), status.get("epochs", 0), status.get("message", "")
-    return RunState(folder.parent.name, folder.name, state, epoch, epochs, status.get("macro_f1"), age, message)
+    return RunState(folder.parent.name, folder.name, state, kind, epoch, epochs, status.get("macro_f1"), age, message)
 
 
 def scan(root: str | Path) -> list[RunState]:
-    """The runs of a study's folder, or of all studies if `root` holds the studies' folders; by study and name.
+    """The runs of a study's folder, or of all studies if `root` holds the studies' folders; by study and name. Runs that
+    were submitted and have no folder yet are among them.
 
     Raises InputError if `root` cannot be read.
     """
@@ -74,9 +76,30 @@ def scan(root: str | Path) -> list[RunState]:
         folders = _folders(root)
     except OSError as error:
         raise InputError(f"{root}: cannot be read: {error.strerror}; no run has been started there") from None
-    runs = [path for path in folders if _is_run(path.name)]
-    runs += [path for other in folders if not _is_run(other.name) for path in _folders(other) if _is_run(path.name)]
-    return [read(folder, now) for folder in runs]
+    studies = [Path(root), *(folder for folder in folders if not _is_run(folder.name))]
+    return [run for study in studies for run in _study(study, folders if study == Path(root) else _folders(study), now)]
+
+
+def _study(root: Path, folders: list[Path], now: float) -> list[RunState]:
+    runs = {folder.name: read(folder, now) for folder in folders if _is_run(folder.name)}
+    notes = submitted.notes(root)
+    open_names = [name for name in notes if name not in runs or runs[name].state not in ("done", "running")]
+    if open_names:  # otherwise no job needs asking for
+        try:
+            alive = submitted.alive(root)
+        except InputError:  # nobody here knows the jobs, as in a copy of the results
+            return list(runs.values())
+        for name in open_names:
+            run = runs.get(name) or RunState(root.name, name, "queued", "", 0, 0, None, None, "")
+            runs[name] = replace(run, state=_with_job(run.state, name in alive))
+    return [runs[name] for name in sorted(runs)]
+
+
+def _with_job(state: str, alive: bool) -> str:
+    """The state of a run that was submitted, where its files say `state` and its job is alive or not."""
+    if alive:
+        return state if state == "hung" else "queued"
+    return "lost" if state in ("hung", "queued") else state
 
 
 def _folders(root: str | Path) -> list[Path]:
@@ -87,63 +110,6 @@ def _folders(root: str | Path) -> list[Path]:
 def _is_run(name: str) -> bool:
     variant, _, digest = name.rpartition("-")
     return variant in VARIANTS and len(digest) == 12
-
-
-def record(root: Path, run_names: Iterable[str], on: str, job_id: str) -> None:
-    """Note in the study's folder which job is to do these runs."""
-    root.mkdir(parents=True, exist_ok=True)
-    started = _started(job_id) if on == "local" else None
-    note = {"on": on, "job": job_id, "host": socket.gethostname(), "time": time.time(), "started": started}
-    append_lines(root / QUEUE, (json.dumps({"run_name": name, **note}) for name in run_names))
-
-
-def submitted(root: Path) -> dict[str, dict[str, Any]]:
-    """run_name -> the latest note {on, job, host, time, started} that `record` made about it."""
-    try:
-        lines = (root / QUEUE).read_text().splitlines()
-    except OSError:
-        return {}
-    latest = {}
-    for line in lines:
-        with contextlib.suppress(ValueError):  # a line cut short by a kill
-            note = json.loads(line)
-            latest[note.pop("run_name")] = note
-    return latest
-
-
-def queued(root: Path) -> dict[str, str]:
-    """run_name -> job id, for the runs whose job is still waiting or at work. Raises InputError if SLURM does not answer."""
-    notes = submitted(root)
-    slurm = _slurm_jobs() if any(note["on"] == "slurm" for note in notes.values()) else set()
-    alive = {name: note["job"] in slurm if note["on"] == "slurm" else _lives(note) for name, note in notes.items()}
-    return {name: note["job"] for name, note in notes.items() if alive[name]}
-
-
-def _slurm_jobs() -> set[str]:
-    """Ids of this user's jobs that SLURM holds or runs, elements of arrays as 12_3. Asks squeue: it needs no accounting."""
-    if not shutil.which("squeue"):
-        raise InputError("squeue: not found, so jobs submitted earlier cannot be followed; run this where SLURM is")
-    command = ["squeue", "--noheader", "--array", "--format=%i", "--user", str(os.getuid())]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    if answer.returncode:
-        raise InputError(f"squeue: {' '.join(answer.stderr.split()) or 'failed'}; try again when SLURM answers")
-    return set(answer.stdout.split())
-
-
-def _lives(note: dict[str, Any]) -> bool:
-    """Whether the controller process of a local job is alive."""
-    if note["host"] != socket.gethostname():
-        return time.time() - note["time"] < STALE  # cannot be asked from here
-    return note["started"] is not None and note["started"] == _started(note["job"])
-
-
-def _started(pid: str) -> str | None:
-    """When a living process of this host began, in clock ticks since boot: numbers of processes are used again."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return fields[19] if fields[0] not in "ZX" else None
 
 
 @dataclass(frozen=True)
@@ -206,8 +172,8 @@ def _runs_table(runs: list[RunState]) -> list[str]:
         rows.append([*key, *(str(counts[key][state]) for state in states), mean])
     lines = align(rows)
     if waiting := [run for run in runs if run.state != "done"]:
-        heads = ["study", "run", "state", "epoch", "heartbeat", "message"]
-        cells = [[r.study, r.run_name, r.state, f"{r.epoch}/{r.epochs}", _ago(r.age), r.message] for r in waiting]
+        heads = ["study", "run", "state", "kind", "epoch", "heartbeat", "message"]
+        cells = [[r.study, r.run_name, r.state, r.kind or "-", f"{r.epoch}/{r.epochs}", _ago(r.age), r.message] for r in waiting]
         lines += ["", *align([heads, *cells])]
     return lines
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 from pairs import arguments, compare, save
 
-from hpc.launch import IMPORTS
+from hpc.ranks import IMPORTS
 from leukotree.data import phantom
 from leukotree.data.pack import pack
 

@@ -102,6 +102,26 @@ class Slurm:
             return False
         return self._hosts_ready()
 
+    def kill_host(self, host: str) -> None:
+        """End a host with its slurmd and all processes of its jobs at once, as a loss of power does."""
+        pid, start = self.started()[self._index(host)]
+        end(pid, start, signal.SIGKILL)
+
+    def start_host(self, host: str) -> None:
+        """Boot a host that `kill_host` ended."""
+        with self._lock():
+            index = len(self.started()) + self._index(host)
+            self._start_host(host)
+            lines = (self.folder / "processes").read_text().splitlines()
+            lines[index] = lines.pop()
+            (self.folder / "processes").write_text("".join(f"{line}\n" for line in lines))
+        wait_for("hosts", self._hosts_ready, 90)
+
+    @staticmethod
+    def _index(host: str) -> int:
+        """Of a host among the processes: they are the last ones."""
+        return list(HOSTS).index(host) - len(HOSTS)
+
     def started(self) -> list[tuple[int, int]]:
         """(pid, start time) of each process that `up` started, in that order."""
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import resource
 import shutil
@@ -15,31 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from commandline import assert_refused, leukotree
 from PIL import Image
 
-from hpc.cli import main
-
 LEUKOTREE = [sys.executable, "-m", "hpc.cli"]
-VERBS = ["phantom", "import", "pack", "audit", "train", "sweep", "folds", "status", "report", "bench"]
-
-
-def leukotree(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The command in this process: importing torch anew for each would take most of the time."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as end:  # of argparse
-            code = int(end.code or 0)
-    return subprocess.CompletedProcess(["leukotree", *map(str, arguments)], code, out.getvalue(), err.getvalue())
-
-
-def assert_refused(done: subprocess.CompletedProcess[str], *says: str) -> None:
-    """Exit code 2 and one line on stderr that names what is wrong."""
-    assert done.returncode == 2, done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert all(word in done.stderr for word in says), done.stderr
-    assert "Traceback" not in done.stderr
+VERBS = ["phantom", "import", "pack", "audit", "train", "sweep", "folds", "grid", "status", "report", "doctor", "bench"]
 
 
 def cpu_seconds(command: list[str], cwd: Path) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpc import launch, store
+from hpc import jobs, launch, submitted
 from hpc.site import Site
 from leukotree.errors import InputError
 from leukotree.spec import RunSpec, parse
@@ -95,7 +95,7 @@ def test_a_job_that_fails_says_why(spec: RunSpec, tmp_path: Path) -> None:
 
 
 def test_a_job_pickles_and_asks_to_be_called_again_as_it_is(spec: RunSpec, tmp_path: Path) -> None:
-    job = launch.Job([spec], tmp_path, QUIET)
+    job = jobs.Job([spec], tmp_path, QUIET)
     assert pickle.loads(pickle.dumps(job)) == job
     again = job.checkpoint()
     assert again.function == job
@@ -105,7 +105,7 @@ def test_a_job_pickles_and_asks_to_be_called_again_as_it_is(spec: RunSpec, tmp_p
 def test_slurm_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="--on slurm: no SLURM commands here"):
-        launch.executor("slurm", tmp_path)
+        jobs.executor("slurm", tmp_path)
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_slurm_gets_arrays_and_a_clean_environment(spec: RunSpec, fake_slurm: Pa
     site = Site(partition="gpu", gpus_per_node=4, cpus_per_task=6, time=90, max_array_size=3, array_parallelism=2)
     specs = [spec.override({"seed": seed}) for seed in range(5)]
     root = fake_slurm / "study"
-    ids = launch.submit("slurm", root, [[one] for one in specs], ranks=2, site=site, runtime=QUIET)
+    ids = jobs.submit("slurm", root, [[one] for one in specs], ranks=2, site=site, runtime=QUIET)
     assert ids == ["77_0", "77_1", "77_2", "77_0", "77_1"]
     first, second = ((fake_slurm / f"sbatch-{index}.sh").read_text() for index in range(2))
     wanted = ("--array=0-2%2", "--ntasks-per-node=2", "--gpus-per-node=2", "--cpus-per-task=6", "--partition=gpu", "--time=90")
@@ -149,17 +149,38 @@ def test_slurm_gets_arrays_and_a_clean_environment(spec: RunSpec, fake_slurm: Pa
 
 def test_squeue_says_which_runs_are_taken(spec: RunSpec, fake_slurm: Path) -> None:
     root, specs = fake_slurm / "study", [spec.override({"seed": seed}) for seed in range(3)]
-    launch.submit("slurm", root, [[one] for one in specs], site=Site(), runtime=QUIET)
+    jobs.submit("slurm", root, [[one] for one in specs], site=Site(), runtime=QUIET)
     (fake_slurm / "alive").write_text("77_0\n77_2\n5\n")
-    assert store.queued(root) == {specs[0].run_name: "77_0", specs[2].run_name: "77_2"}
+    assert submitted.alive(root) == {specs[0].run_name: "77_0", specs[2].run_name: "77_2"}
     (fake_slurm / "bin" / "squeue").write_text("#!/bin/sh\necho slurm_load_jobs error >&2; exit 1\n")
     with pytest.raises(InputError, match="squeue: slurm_load_jobs error"):
-        store.queued(root)
+        submitted.alive(root)
 
 
-def test_a_run_takes_no_more_ranks_than_a_node_has_gpus(fake_slurm: Path) -> None:
-    with pytest.raises(InputError, match="--ranks 8: the site has 4 GPUs per node"):
-        launch.executor("slurm", fake_slurm / "study", 8, Site(gpus_per_node=4))
+@pytest.mark.parametrize(
+    ("ranks", "nodes", "gpus", "expected"),
+    [
+        (1, None, 0, (1, 1)),
+        (4, 2, 0, (2, 2)),
+        (4, None, 4, (1, 4)),
+        (8, None, 4, (2, 4)),
+        (6, None, 4, (2, 3)),
+        (4, 4, 4, (4, 1)),
+    ],
+)
+def test_ranks_are_dealt_to_as_few_nodes_as_the_gpus_allow(
+    ranks: int, nodes: int | None, gpus: int, expected: tuple[int, int]
+) -> None:
+    assert jobs.layout(ranks, nodes, Site(gpus_per_node=gpus)) == expected
+
+
+def test_ranks_that_fit_no_nodes_are_refused() -> None:
+    with pytest.raises(InputError, match="--ranks 5: do not divide over 2 nodes"):
+        jobs.layout(5, None, Site(gpus_per_node=4))
+    with pytest.raises(InputError, match="--nodes 2: 8 ranks on each, but the site has 4 GPUs per node"):
+        jobs.layout(16, 2, Site(gpus_per_node=4))
+    with pytest.raises(InputError, match="--nodes 2: several nodes need --on slurm"):
+        launch.Place("local", ranks=4, nodes=2).check()
 
 
 def test_what_sbatch_took_is_noted_before_it_refuses_the_rest(spec: RunSpec, fake_slurm: Path) -> None:
@@ -167,20 +188,20 @@ def test_what_sbatch_took_is_noted_before_it_refuses_the_rest(spec: RunSpec, fak
     once = "[ -e once ] && { echo QOSMaxSubmit >&2; exit 1; }; touch once; echo job 77"
     (fake_slurm / "bin" / "sbatch").write_text(f"#!/bin/sh\n{once}\n")
     with pytest.raises(InputError, match=r"sbatch refused the jobs: .*QOSMaxSubmit.*see the site file") as refused:
-        launch.submit("slurm", root, [[one] for one in specs], site=Site(max_array_size=2), runtime=QUIET)
+        jobs.submit("slurm", root, [[one] for one in specs], site=Site(max_array_size=2), runtime=QUIET)
     assert "\n" not in str(refused.value)
     (fake_slurm / "alive").write_text("77_0\n77_1\n")
-    assert set(store.queued(root)) == {specs[0].run_name, specs[1].run_name}
+    assert set(submitted.alive(root)) == {specs[0].run_name, specs[1].run_name}
 
 
 def test_a_finished_run_asks_for_no_job(spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = launch.run_spec(spec, tmp_path, runtime=QUIET)
-    monkeypatch.setattr(launch, "submit", None)
+    monkeypatch.setattr(jobs, "submit", None)
     assert launch.run_spec(spec, tmp_path, on="local", runtime=QUIET) == done
 
 
 def test_a_fold_takes_its_share_of_a_node(spec: RunSpec, fake_slurm: Path) -> None:
-    launch.submit("slurm", fake_slurm / "study", [[spec]], site=Site(gpus_per_node=4, mem_gb=480), runtime=QUIET)
+    jobs.submit("slurm", fake_slurm / "study", [[spec]], site=Site(gpus_per_node=4, mem_gb=480), runtime=QUIET)
     text = (fake_slurm / "sbatch-0.sh").read_text()
     assert "#SBATCH --mem=120GB\n" in text
     assert "#SBATCH --gpus-per-node=1\n" in text

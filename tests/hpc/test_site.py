@@ -82,6 +82,7 @@ class TestSubmitit:
 
     def test_what_the_site_leaves_open_is_left_to_the_cluster(self) -> None:
         keys = {"timeout_min", "nodes", "cpus_per_task", "slurm_array_parallelism"}
+        keys |= {"slurm_signal_delay_s", "slurm_srun_args", "slurm_additional_parameters"}
         assert set(sites.submitit_parameters(Site())) == keys
 
     def test_submitit_knows_every_parameter(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

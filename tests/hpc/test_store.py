@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hpc import store
+from hpc import store, submitted
 from leukotree.errors import InputError
 
 
@@ -75,15 +75,44 @@ def test_the_table_tells_how_far_a_search_is(root: Path) -> None:
 
 
 def test_a_note_cut_short_by_a_kill_spoils_no_other(tmp_path: Path) -> None:
-    (tmp_path / store.QUEUE).write_text('{"run_name": "flat-00000000000a", "on": "slu')
-    store.record(tmp_path, ["flat-00000000000b"], "slurm", "12_3")
-    assert store.submitted(tmp_path)["flat-00000000000b"]["job"] == "12_3"
+    (tmp_path / submitted.NOTES).write_text('{"run_name": "flat-00000000000a", "on": "slu')
+    submitted.record(tmp_path, ["flat-00000000000b"], "slurm", "12_3")
+    assert submitted.notes(tmp_path)["flat-00000000000b"]["job"] == "12_3"
 
 
 def test_no_runs(tmp_path: Path) -> None:
     assert store.status_table(tmp_path).endswith("no runs yet")
     with pytest.raises(InputError, match="nowhere: cannot be read: No such file"):
         store.scan(tmp_path / "nowhere")
+
+
+def test_a_job_tells_hung_from_queued_and_from_lost(tmp_path: Path) -> None:
+    """The same files, with a job that lives and with one that has ended."""
+    begun = {
+        "hung": {"state": "running", "heartbeat": time.time() - store.STALE - 60},
+        "again": {"state": "preempted"},
+        "new": {},
+    }
+    for number, (name, status) in enumerate(begun.items()):
+        for alive in (0, 1):
+            if status:
+                _run(tmp_path / name, f"flat-{alive:012x}", **{"heartbeat": time.time() - 60, "kind": "timeout", **status})
+            submitted.record(tmp_path / name, [f"flat-{alive:012x}"], "local", str(os.getpid()) if alive else "999999999")
+        states = [(run.state, run.kind) for run in store.scan(tmp_path / name)]
+        expected = [
+            [("lost", ""), ("hung", "")],
+            [("preempted", "timeout"), ("queued", "timeout")],
+            [("lost", ""), ("queued", "")],
+        ]
+        assert states == expected[number]
+    assert "preempted  timeout" in store.status_table(tmp_path)
+
+
+def test_where_nobody_knows_the_jobs_the_files_speak_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    _run(tmp_path, "flat-000000000001", state="preempted", kind="node", heartbeat=time.time())
+    submitted.record(tmp_path, ["flat-000000000001", "flat-000000000002"], "slurm", "12_3")
+    assert [run.state for run in store.scan(tmp_path)] == ["preempted"]
 
 
 def test_thousands_of_folders_are_read_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,20 +131,20 @@ def test_thousands_of_folders_are_read_once_each(tmp_path: Path, monkeypatch: py
 
 def test_a_submitted_run_is_queued_while_its_job_lives(tmp_path: Path) -> None:
     job = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
-    store.record(tmp_path, ["flat-1", "flat-2"], "local", str(job.pid))
-    store.record(tmp_path, ["flat-2"], "local", "999999999")  # submitted again: the later note counts
-    with open(tmp_path / store.QUEUE, "a") as file:
+    submitted.record(tmp_path, ["flat-1", "flat-2"], "local", str(job.pid))
+    submitted.record(tmp_path, ["flat-2"], "local", "999999999")  # submitted again: the later note counts
+    with open(tmp_path / submitted.NOTES, "a") as file:
         file.write('{"run_name": "flat-1", "job')  # cut short by a kill
-    assert store.submitted(tmp_path)["flat-2"]["host"] == socket.gethostname()
-    assert store.queued(tmp_path) == {"flat-1": str(job.pid)}
+    assert submitted.notes(tmp_path)["flat-2"]["host"] == socket.gethostname()
+    assert submitted.alive(tmp_path) == {"flat-1": str(job.pid)}
     job.communicate()
-    assert store.queued(tmp_path) == {}
+    assert submitted.alive(tmp_path) == {}
 
 
 def test_a_process_that_took_over_the_number_of_a_job_is_not_the_job(tmp_path: Path) -> None:
-    store.record(tmp_path, ["flat-1"], "local", str(os.getpid()))
-    assert store.queued(tmp_path) == {"flat-1": str(os.getpid())}
-    queue = tmp_path / store.QUEUE
+    submitted.record(tmp_path, ["flat-1"], "local", str(os.getpid()))
+    assert submitted.alive(tmp_path) == {"flat-1": str(os.getpid())}
+    queue = tmp_path / submitted.NOTES
     note = json.loads(queue.read_text())
     queue.write_text(json.dumps({**note, "started": "1"}))
-    assert store.queued(tmp_path) == {}
+    assert submitted.alive(tmp_path) == {}

@@ -1,0 +1,84 @@
+"""Which runs that ended early are tried again, and why the others are not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc import jobs, store
+from leukotree.errors import RETRIED
+
+CAPS = {"preempted": 20, "timeout": 20, "node": 3}
+"""How often a run is tried again after each kind of end."""
+UNSTARTED = {"slurm": 3, "local": 20}
+"""How often it is submitted although its jobs ended before it began; a local job has other runs to do before it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On a run that is not done and that no job is to do."""
+
+    again: bool
+    kind: str = ""
+    reason: str = ""
+    """One line, for people."""
+
+
+def judge(root: Path, run_name: str, note: dict[str, Any] | None, *, anew: bool) -> Verdict:
+    """Whether to try a run again; `note` is what `submitted.notes` has of it.
+
+    `anew` is for the start of a command: then also a run that was refused before it began, as somebody may have mended what
+    was wrong. An end of the kinds oom, nan, disk or error is the run's own, and nothing is gained by repeating it.
+    """
+    folder = root / run_name
+    state = store.read(folder)
+    words = jobs.said(root, run_name, note["job"]) if note else None
+    if not state.begun:
+        if note is None or (anew and words):
+            return Verdict(True)
+        if words:
+            return Verdict(False, *words)
+        again = note["times"] <= UNSTARTED[note["on"]]
+        return Verdict(again, "node", f"{note['times']} jobs ended before it began; see {log_of(root, note)}")
+    kind = state.kind or ("node" if state.state in ("running", "hung") else "preempted")
+    if state.state == "failed":
+        return Verdict(False, kind, _line(state.message or _last_words(root, note), folder))
+    if words and words[0] not in RETRIED and kind == "node":  # one rank said why, the main rank saw it vanish
+        return Verdict(False, words[0], _line(words[1], folder))
+    count = ends(folder, kind)
+    if kind in RETRIED and count <= CAPS[kind]:
+        return Verdict(True, kind, f"ended as {kind} in epoch {state.epoch} of {state.epochs}")
+    last = state.message or _last_words(root, note)
+    return Verdict(False, kind, _line(f"ended as {kind} for the {count}th time; {last}", folder))
+
+
+def ends(folder: Path, kind: str) -> int:
+    """How many attempts of a run ended in this way, the last one included: `after` of each attempt says how the one before
+    it did."""
+    counts: Counter[str] = Counter()
+    with contextlib.suppress(OSError), open(folder / "attempts.jsonl") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                counts[json.loads(line).get("after")] += 1
+    return counts[kind] + 1
+
+
+def log_of(root: Path, note: dict[str, Any]) -> Path:
+    """The main rank's error output of a job."""
+    return root / "jobs" / f"{note['job']}_0_log.err"
+
+
+def _last_words(root: Path, note: dict[str, Any] | None) -> str:
+    if note is None:
+        return "it left no word"
+    log = log_of(root, note)
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
+    return f"{lines[-1][:300]}; see {log}" if lines else f"it left no word; see {log}"
+
+
+def _line(message: str, folder: Path) -> str:
+    return f"{message}; its spec: {folder / 'spec.yaml'}"

@@ -1,0 +1,176 @@
+"""Many runs at once: what is missing is done, what is done stays, what fails is told and tried again where that helps."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hpc import jobs, launch, retries, submitted
+from hpc.launch import Outcome, Place
+from hpc.study import Study
+from hpc.tune import chosen
+from leukotree import predictions
+from leukotree.errors import InputError
+from leukotree.spec import RunSpec, parse
+from leukotree.train import Runtime
+
+QUIET = Runtime(device="cpu", threads=1, quiet=True)
+
+
+@pytest.fixture
+def plan(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """One variant, four outer folds, and a search that has ended."""
+    monkeypatch.chdir(tmp_path)
+    fields = {
+        "study": "folds",
+        "base": {
+            "data": {"shards": str(shards)},
+            "backbone": {"name": "test_vit"},
+            "optim": {"epochs": 1, "batch_size": 16},
+        },
+        "variants": ["flat"],
+        "folds": {"outer": 4, "inner": 2},
+        "search": {"trials": 1, "space": {"loss.gamma": {"uniform": [0, 5]}}},
+    }
+    plan = parse(Study, fields, "test")
+    plan.search_folder("flat").mkdir(parents=True)
+    (plan.search_folder("flat") / "best.yaml").write_text(yaml.safe_dump({"chosen": {"loss.gamma": 1.25}}))
+    return plan
+
+
+def launched(plan: Study, on: launch.Where = "local", **options: Any) -> Outcome:
+    return launch.run_many(folds(plan), plan.root, Place(on), runtime=QUIET, **options)
+
+
+def folds(plan: Study) -> list[RunSpec]:
+    return plan.fold_specs(chosen(plan))
+
+
+def spoil(plan: Study, spec: RunSpec) -> Path:
+    """A run folder of another version of the defaults, which is refused before the run begins."""
+    folder = plan.root / spec.run_name
+    folder.mkdir(parents=True)
+    (folder / "spec.yaml").write_text("variant: flat\n")
+    return folder
+
+
+def ended(plan: Study, spec: RunSpec, *, after: Sequence[str | None] = (None,), **status: Any) -> None:
+    """What a run leaves that began once for each of `after` and whose last attempt ended as `status` says."""
+    folder = plan.root / spec.run_name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "attempts.jsonl").write_text("".join(json.dumps({"ranks": 1, "after": one}) + "\n" for one in after))
+    (folder / "status.json").write_text(json.dumps({"epoch": 0, "epochs": 1, "heartbeat": time.time() - 999, **status}))
+
+
+def test_without_a_search_there_is_nothing_to_launch(plan: Study) -> None:
+    (plan.search_folder("flat") / "best.yaml").unlink()
+    with pytest.raises(InputError, match=r"best\.yaml: missing; run `leukotree sweep`"):
+        folds(plan)
+
+
+def test_local_jobs_do_every_fold_once(plan: Study) -> None:
+    first = launched(plan, parallel=2)
+    assert (len(first.submitted), len(first.done), first.failed, first.waiting) == (2, 4, {}, {})
+    keys = []
+    for spec in folds(plan):
+        frame, _, _ = predictions.read(plan.root / spec.run_name)
+        assert set(frame["fold"]) == {spec.data.test_fold}
+        keys += list(frame["key"])
+    assert len(keys) == len(set(keys)) == 28 * 6  # every image is scored once, by a model that never saw its patient
+
+    again = launched(plan)
+    assert (again.submitted, sorted(again.done)) == ([], sorted(first.done))
+    assert again.lines() == ["4 runs done, 0 failed, 0 queued or at work"]
+
+
+def test_a_refused_run_stops_no_other_and_is_done_when_mended(plan: Study) -> None:
+    broken, *others = folds(plan)
+    folder = spoil(plan, broken)
+    result = launched(plan, parallel=1)
+    assert len(result.submitted) == 1, "the same refusal would come again"
+    assert sorted(result.done) == sorted(spec.run_name for spec in others)
+    assert result.failed[broken.run_name].startswith("error: ")
+    assert "made by another version of the defaults" in result.failed[broken.run_name]
+    assert "\n" not in result.failed[broken.run_name]
+
+    (folder / "spec.yaml").unlink()
+    assert launch.missing(folds(plan), plan.root) == [broken]
+    mended = launched(plan, "inline")
+    assert (len(mended.done), mended.failed) == (4, {})
+
+
+def test_inline_failures_are_told_too(plan: Study) -> None:
+    for spec in folds(plan):
+        spoil(plan, spec)
+    result = launched(plan, "inline")
+    assert len(result.failed) == 4
+    assert all("another version of the defaults" in line for line in result.lines()[1:])
+    assert json.loads(json.dumps(result.as_dict()))["done"] == []
+
+
+def test_what_is_queued_is_not_submitted_twice(plan: Study) -> None:
+    first = launched(plan, parallel=1, wait=False)
+    assert len(first.waiting) == 4
+    assert launch.missing(folds(plan), plan.root) == []
+    second = launched(plan)  # waits for the jobs of the first
+    assert second.submitted == []
+    assert len(second.done) == 4
+    assert submitted.alive(plan.root) == {}
+
+
+@pytest.mark.parametrize("kind", ["oom", "nan", "disk", "error"])
+def test_a_run_that_failed_by_itself_is_reported_and_not_repeated(plan: Study, kind: str) -> None:
+    first, *others = folds(plan)
+    ended(plan, first, state="failed", kind=kind, message="it went wrong")
+    assert launch.missing(folds(plan), plan.root) == others
+    assert launch.missing(folds(plan), plan.root, retry_failed=True) == [first, *others]
+    outcome = launch.run_many([first], plan.root, Place("local"), runtime=QUIET)
+    expected = f"{kind}: it went wrong; its spec: {plan.root / first.run_name / 'spec.yaml'}"
+    assert (outcome.submitted, outcome.failed) == ([], {first.run_name: expected})
+
+
+@pytest.mark.parametrize("kind", ["preempted", "timeout", "node"])
+def test_a_run_that_its_slot_ended_is_tried_again_so_many_times(plan: Study, kind: str) -> None:
+    first, *_ = folds(plan)
+    cap = retries.CAPS[kind]
+    before = [None, *[kind] * (cap - 1), "oom"]  # of other kinds there may have been more
+    ended(plan, first, after=before, state="preempted", kind=kind)
+    assert first in launch.missing(folds(plan), plan.root)
+    ended(plan, first, after=[*before, kind], state="preempted", kind=kind)
+    assert first not in launch.missing(folds(plan), plan.root)
+    outcome = launch.run_many([first], plan.root, Place("local"), runtime=QUIET)
+    assert outcome.failed[first.run_name].startswith(f"{kind}: ended as {kind} for the {cap + 1}th time")
+    assert first in launch.missing(folds(plan), plan.root, retry_failed=True)
+
+
+def test_a_run_whose_process_vanished_counts_as_a_lost_node(plan: Study) -> None:
+    first, *_ = folds(plan)
+    ended(plan, first, after=[None, "node", "node"], state="running")
+    assert first in launch.missing(folds(plan), plan.root)
+    ended(plan, first, after=[None, "node", "node", "node"], state="running")
+    assert first not in launch.missing(folds(plan), plan.root)
+
+
+def test_a_job_that_is_killed_is_submitted_again_while_the_command_waits(plan: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit, jobs_begun = jobs.submit, []
+
+    def submit_and_kill(*arguments: Any, **options: Any) -> list[str]:
+        ids = submit(*arguments, **options)
+        if not jobs_begun:  # the first one only: its controller, which then starts nothing
+            os.kill(int(ids[0]), signal.SIGKILL)
+            os.waitpid(int(ids[0]), 0)
+        jobs_begun.extend(ids)
+        return ids
+
+    monkeypatch.setattr(jobs, "submit", submit_and_kill)
+    first, *_ = folds(plan)
+    outcome = launch.run_many([first], plan.root, Place("local"), runtime=QUIET)
+    assert (outcome.done, outcome.failed, len(jobs_begun)) == ([first.run_name], {}, 2)
