@@ -31,8 +31,9 @@ class Verdict:
 def judge(root: Path, run_name: str, note: dict[str, Any] | None, *, anew: bool) -> Verdict:
     """Whether to try a run again; `note` is what `submitted.notes` has of it.
 
-    `anew` is for the start of a command: then also a run that was refused before it began, as somebody may have mended what
-    was wrong. An end of the kinds oom, nan, disk or error is the run's own, and nothing is gained by repeating it.
+    `anew` is for the start of a command: then also a run that was refused before it began, or that met a full disk, as
+    somebody may have mended what was wrong. An end of the kinds oom, nan or error is the run's own, and nothing is gained by
+    repeating it.
     """
     folder = root / run_name
     state = store.read(folder)
@@ -45,8 +46,8 @@ def judge(root: Path, run_name: str, note: dict[str, Any] | None, *, anew: bool)
         again = note["times"] <= UNSTARTED[note["on"]]
         return Verdict(again, "node", f"{note['times']} jobs ended before it began; see {log_of(root, note)}")
     kind = state.kind or ("node" if state.state in ("running", "hung") else "preempted")
-    if state.state == "failed":
-        return Verdict(False, kind, _line(state.message or _last_words(root, note), folder))
+    if state.state == "failed":  # a full disk may have room again when somebody gives the command anew
+        return Verdict(anew and kind == "disk", kind, _line(state.message or _last_words(root, note), folder))
     if words and words[0] not in RETRIED and kind == "node":  # one rank said why, the main rank saw it vanish
         return Verdict(False, words[0], _line(words[1], folder))
     count = ends(folder, kind)
