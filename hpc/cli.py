@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
+from hpc import options
 from leukotree import signals
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
 
@@ -124,7 +124,7 @@ def _pack(verbs: Verbs) -> None:
     verb.add_argument("--seed", type=int, default=0, help="deals patients to folds (default %(default)s)")
     verb.add_argument("--taxonomy", metavar="YAML", help="another label tree than the paper's")
     verb.add_argument("--drop-broken", action="store_true", help="leave out images that do not decode, and record them")
-    verb.add_argument("--workers", type=_positive, help="threads (default: all cores)")
+    verb.add_argument("--workers", type=options.positive, help="threads (default: all cores)")
 
 
 def _audit(verbs: Verbs) -> None:
@@ -142,11 +142,11 @@ def _train(verbs: Verbs) -> None:
     verb.add_argument("spec", metavar="SPEC", help="a RunSpec in YAML")
     verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. optim.lr=1e-3")
     verb.add_argument(
-        "--study", type=_name, default="single", help="the run's folder is results/runs/STUDY/... (default %(default)s)"
+        "--study", type=options.name, default="single", help="the run's folder is results/runs/STUDY/... (default %(default)s)"
     )
     verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
-    _where(verb, default="inline")
-    _runtime(verb)
+    options.where(verb, default="inline")
+    options.runtime(verb)
 
 
 def _sweep(verbs: Verbs) -> None:
@@ -154,26 +154,30 @@ def _sweep(verbs: Verbs) -> None:
         verbs, "sweep", "search each variant's hyperparameters; again continues the search",
         "leukotree sweep sweeps/phantom.yaml --gpus-per-trial 0.25",
     )  # fmt: skip
-    _study(verb)
+    options.study(verb)
     verb.add_argument("--ray-address", metavar="ADDR", help="a running Ray cluster (auto); without it one is started here")
     verb.add_argument(
-        "--ray-nodes", type=_positive, default=1, metavar="N", help="wait until that cluster has N nodes (default %(default)s)"
+        "--ray-nodes",
+        type=options.positive,
+        default=1,
+        metavar="N",
+        help="wait until that cluster has N nodes (default %(default)s)",
     )
     verb.add_argument(
-        "--gpus-per-trial", type=_share, metavar="X",
+        "--gpus-per-trial", type=options.share, metavar="X",
         help="GPUs of a trial: 0.25 lets four small trials share one (default: 1, or 0 without GPUs)",
     )  # fmt: skip
     verb.add_argument(
-        "--cpus-per-trial", type=_positive, metavar="N",
+        "--cpus-per-trial", type=options.positive, metavar="N",
         help="cores of a trial (default: its GPU's share of the node's, or 1 without GPUs)",
     )  # fmt: skip
     verb.add_argument(
-        "--ranks-per-trial", type=_positive, default=1, metavar="N",
+        "--ranks-per-trial", type=options.positive, default=1, metavar="N",
         help="processes of a trial, on one node; the two options above are then of each (default %(default)s)",
     )  # fmt: skip
-    verb.add_argument("--concurrency", type=_positive, metavar="N", help="trials at once (default: what fits)")
+    verb.add_argument("--concurrency", type=options.positive, metavar="N", help="trials at once (default: what fits)")
     verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
-    _runtime(verb)
+    options.runtime(verb)
 
 
 def _folds(verbs: Verbs) -> None:
@@ -181,8 +185,8 @@ def _folds(verbs: Verbs) -> None:
         verbs, "folds", "train every variant x outer fold x seed with the chosen values; only what is missing",
         "leukotree folds sweeps/phantom.yaml --on slurm --site a100",
     )  # fmt: skip
-    _study(verb)
-    _many(verb)
+    options.study(verb)
+    options.many(verb)
 
 
 def _grid(verbs: Verbs) -> None:
@@ -190,11 +194,11 @@ def _grid(verbs: Verbs) -> None:
         verbs, "grid", "train every cell of a study's grid on every outer fold and seed; only what is missing",
         "leukotree grid sweeps/ablation.yaml --dry-run",
     )  # fmt: skip
-    _study(verb)
+    options.study(verb)
     verb.add_argument(
         "--diff", nargs=2, metavar=("A", "B"), help="show what differs between two cells (numbers) or runs (names), and stop"
     )
-    _many(verb)
+    options.many(verb)
 
 
 def _status(verbs: Verbs) -> None:
@@ -205,7 +209,7 @@ def _status(verbs: Verbs) -> None:
 
 def _report(verbs: Verbs) -> None:
     verb = _verb(verbs, "report", "write a study's report in Markdown and HTML", "leukotree report sweeps/phantom.yaml")
-    _study(verb)
+    options.study(verb)
     verb.add_argument("--out", metavar="DIR", help="folder to write (default: results/STUDY)")
 
 
@@ -217,7 +221,9 @@ def _doctor(verbs: Verbs) -> None:
     verb.add_argument("study", metavar="STUDY|SPEC", nargs="?", help="also its data, its weights and the room for its runs")
     verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. base.data.shards=data/other")
     verb.add_argument("--site", metavar="NAME", help="slurm/site/NAME.yaml, or the path of such a file; jobs are to run there")
-    verb.add_argument("--ranks", type=_positive, help="processes that add tensors to try the links (default: GPUs, at least 2)")
+    verb.add_argument(
+        "--ranks", type=options.positive, help="processes that add tensors to try the links (default: GPUs, at least 2)"
+    )
     verb.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -230,106 +236,12 @@ def _bench(verbs: Verbs) -> None:
     verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. backbone.name=vit_small_patch16_384")
     verb.add_argument("--only", metavar="PART,...", help="some of: loader, step, all-reduce, checkpoint, trial (default: all)")
     verb.add_argument(
-        "--seconds", type=_amount, default=3.0, metavar="S", help="of each measurement, about (default %(default)g)"
+        "--seconds", type=options.amount, default=3.0, metavar="S", help="of each measurement, about (default %(default)g)"
     )
-    verb.add_argument("--size", type=_positive, default=96, help="pixels of the phantoms (default %(default)s)")
-    verb.add_argument("--ranks", type=_positive, default=1, help="processes, one per GPU (default %(default)s)")
+    verb.add_argument("--size", type=options.positive, default=96, help="pixels of the phantoms (default %(default)s)")
+    verb.add_argument("--ranks", type=options.positive, default=1, help="processes, one per GPU (default %(default)s)")
     verb.add_argument("--json", action="store_true", help="as JSON")
-    _runtime(verb)
-
-
-def _count(text: str) -> int:
-    """0, 1, 2, ... (for argparse)."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number, not {text!r}")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    """1, 2, ... (for argparse)."""
-    if _count(text) == 0:
-        raise argparse.ArgumentTypeError("expected a whole number above 0")
-    return int(text)
-
-
-def _amount(text: str) -> float:
-    """A number above 0 (for argparse)."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, not {text!r}")
-    return value
-
-
-def _share(text: str) -> float:
-    """A number above 0, at most 1 (for argparse)."""
-    if _amount(text) > 1:
-        raise argparse.ArgumentTypeError(f"expected a share of one GPU, at most 1, not {text!r}")
-    return float(text)
-
-
-def _name(text: str) -> str:
-    """A folder's name, not a path (for argparse)."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
-        raise argparse.ArgumentTypeError(f"expected a name of letters, digits, '.', '_' and '-', not {text!r}")
-    return text
-
-
-def _study(verb: Parser) -> None:
-    verb.add_argument("study", metavar="STUDY", help="a study's YAML file")
-    verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. search.trials=4 base.optim.epochs=2")
-
-
-def _many(verb: Parser) -> None:
-    verb.add_argument("--no-wait", action="store_true", help="return when the jobs are submitted")
-    verb.add_argument(
-        "--parallel", type=_positive, metavar="N", help="jobs at once (default: what the machine or the site allows)"
-    )
-    verb.add_argument(
-        "--retry-failed", action="store_true",
-        help="also those that failed by themselves (out of memory, NaN, an error); without it they are only reported",
-    )  # fmt: skip
-    verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
-    verb.add_argument("--json", action="store_true", help="the answer as JSON on the standard output")
-    _where(verb, default="local")
-    _runtime(verb)
-
-
-def _where(verb: Parser, default: str) -> None:
-    verb.add_argument(
-        "--on", choices=["inline", "local", "slurm"], default=default,
-        help="in this process, in processes of this machine, or as SLURM jobs (default %(default)s)",
-    )  # fmt: skip
-    verb.add_argument("--ranks", type=_positive, default=1, help="processes of a run, one per GPU (default %(default)s)")
-    verb.add_argument(
-        "--nodes", type=_positive, metavar="N", help="nodes of a run on SLURM (default: as few as the site's GPUs allow)"
-    )
-    verb.add_argument("--site", metavar="NAME", help="slurm/site/NAME.yaml, or the path of such a file")
-
-
-def _runtime(verb: Parser) -> None:
-    verb.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default %(default)s)")
-    verb.add_argument(
-        "--workers", type=_count, help="decoding threads per rank; never changes the bits (default: the cores that do not train)"
-    )
-    verb.add_argument(
-        "--cache", metavar="DIR", help="keep decoded images in DIR, a node's own disk or memory, for all epochs, ranks and "
-        "trials; '$NAME' is looked up on the node; never changes the bits (default: $LEUKOTREE_CACHE; else a sweep makes one for "
-        "itself, the others decode each time)",
-    )  # fmt: skip
-    verb.add_argument(
-        "--cache-gb", type=_amount, default=8.0, metavar="GB", help="most that a new one takes (default %(default)g)"
-    )
-    verb.add_argument(
-        "--save-minutes", type=_amount, default=10.0, metavar="MIN",
-        help="save at least so often, also within an epoch (default %(default)g)",
-    )  # fmt: skip
-    verb.add_argument("--threads", type=_positive, help="torch threads per rank on the CPU (default: torch's choice)")
-    verb.add_argument(
-        "--deepspeed", metavar="YAML", help="settings that only decide the speed of ZeRO (default: hpc/deepspeed/STRATEGY.yaml)"
-    )
+    options.runtime(verb)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,14 @@ def test_work_leaves_its_job_before_the_time_limit(
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(end))
     with signals.watched():
         assert signals.requested() == leaves
+        assert signals.reason() == "timeout"
+
+
+def test_a_signal_long_before_the_limit_is_a_preemption(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert signals.reason() == "preempted"
+    monkeypatch.setenv("SLURM_JOB_START_TIME", str(time.time()))
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 3600))
+    assert signals.reason() == "preempted"
 
 
 @pytest.mark.parametrize("said", ["", "soon"])

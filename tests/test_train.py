@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ import pandas as pd
 import pytest
 
 from hpc.launch import run_spec
-from leukotree import checkpoint, decide, predictions, train
+from leukotree import checkpoint, decide, predictions, signals, train
 from leukotree.data import folds
 from leukotree.data.dataset import Dataset
-from leukotree.errors import InputError, RunFailed
+from leukotree.errors import InputError, Preempted, RunFailed
 from leukotree.runfolder import read_metrics, read_status
 from leukotree.spec import VARIANTS, RunSpec
 
@@ -138,6 +139,20 @@ def test_a_run_killed_while_it_writes_a_checkpoint_ends_with_the_same_bits(spec:
     assert checkpoint.load_latest(folder / "checkpoints")[1]["epoch"] == 1
     assert read_status(folder)["epoch"] == 1  # it claims no more than what is saved
     again = train.run(spec, tmp_path / "killed")
+    assert losses(again.folder) == losses(whole.folder)
+    assert (again.folder / "predictions.parquet").read_bytes() == (whole.folder / "predictions.parquet").read_bytes()
+
+
+def test_near_the_end_of_its_job_a_run_saves_and_leaves(spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train.run(spec, tmp_path / "whole")
+    monkeypatch.setenv("SLURM_JOB_START_TIME", str(time.time() - 3590))
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 10))
+    with signals.watched(), pytest.raises(Preempted, match="asked to stop, all saved"):
+        train.run(spec, tmp_path / "short")
+    status = read_status(tmp_path / "short" / spec.run_name)
+    assert (status["state"], status["kind"]) == ("preempted", "timeout")
+    monkeypatch.delenv("SLURM_JOB_END_TIME")
+    again = train.run(spec, tmp_path / "short")
     assert losses(again.folder) == losses(whole.folder)
     assert (again.folder / "predictions.parquet").read_bytes() == (whole.folder / "predictions.parquet").read_bytes()
 

@@ -41,15 +41,26 @@ class PeerFailed(RuntimeError):
 
 
 class Preempted(RuntimeError):
-    """The scheduler asked for the slot back and everything is saved. Exit code 75 (EX_TEMPFAIL: run it again)."""
+    """The scheduler asked for the slot back and everything is saved. Exit code 75 (EX_TEMPFAIL: run it again).
+
+    Args:
+        kind: "preempted", or "timeout" near the end of the slot's time.
+    """
+
+    def __init__(self, message: str, kind: Kind = "preempted") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[Preempted], tuple[str, Kind]]:
+        return type(self), (str(self), self.kind)
 
 
 def kind(error: BaseException) -> Kind:
     """The kind of failure that an exception stands for."""
-    if isinstance(error, Preempted | KeyboardInterrupt | SystemExit):
-        return "preempted"
-    if isinstance(error, RunFailed):
+    if isinstance(error, RunFailed | Preempted):
         return error.kind
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "preempted"
     # torch.OutOfMemoryError by its name: this module must not import torch.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
         return "oom"

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from leukotree.errors import Kind
+
 STOPS = (signal.SIGTERM, signal.SIGUSR2)
 """What schedulers send before they take a job's place: at a preemption, and ahead of a time limit."""
 MARGIN = 120.0
@@ -49,6 +51,11 @@ def received() -> int | None:
 def requested() -> bool:
     """Whether to save and leave: a signal came, or the job's time is nearly over."""
     return _received is not None or time.time() > _end()
+
+
+def reason() -> Kind:
+    """What kind of end a request means: "timeout" where the job's time is nearly over, also if a signal said so first."""
+    return "timeout" if time.time() > _end() - MARGIN else "preempted"
 
 
 def _end() -> float:

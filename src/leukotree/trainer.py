@@ -243,7 +243,7 @@ class Trainer:
         if wants.stop:
             self._writer.wait()
             self._writer.check()
-            raise Preempted(f"{self.folder.path}: asked to stop, all saved; run it again to continue")
+            raise Preempted(f"{self.folder.path}: asked to stop, all saved; run it again to continue", signals.reason())
         if self.engine.is_main and self.folder.beat_due():
             self._writer.submit(partial(self.folder.status, **fields))
         due = self.engine.is_main and time.monotonic() - self._saved_at > self.runtime.save_s

@@ -126,7 +126,7 @@ def test_what_is_queued_is_not_submitted_twice(plan: Study) -> None:
     assert submitted.alive(plan.root) == {}
 
 
-@pytest.mark.parametrize("kind", ["oom", "nan", "disk", "error"])
+@pytest.mark.parametrize("kind", ["oom", "nan", "error"])
 def test_a_run_that_failed_by_itself_is_reported_and_not_repeated(plan: Study, kind: str) -> None:
     first, *others = folds(plan)
     ended(plan, first, state="failed", kind=kind, message="it went wrong")
@@ -135,6 +135,13 @@ def test_a_run_that_failed_by_itself_is_reported_and_not_repeated(plan: Study, k
     outcome = launch.run_many([first], plan.root, Place("local"), runtime=QUIET)
     expected = f"{kind}: it went wrong; its spec: {plan.root / first.run_name / 'spec.yaml'}"
     assert (outcome.submitted, outcome.failed) == ([], {first.run_name: expected})
+
+
+def test_a_run_that_met_a_full_disk_is_tried_by_the_next_command_but_not_by_the_same(plan: Study) -> None:
+    first, *_ = folds(plan)
+    ended(plan, first, state="failed", kind="disk", message="no room")
+    assert first in launch.missing(folds(plan), plan.root)
+    assert first not in launch.missing(folds(plan), plan.root, anew=False)
 
 
 @pytest.mark.parametrize("kind", ["preempted", "timeout", "node"])
