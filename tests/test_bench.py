@@ -115,7 +115,7 @@ def test_the_step_that_is_measured_is_the_trainers_and_is_counted_exactly(settin
         before = [parameter.clone() for parameter in trainer.model.parameters()]
         for count in (1, 20):
             step._train(trainer, count)
-    assert {int(state["step"]) for state in trainer.optimizer.state.values()} == {21}
+    assert {int(state["step"]) for state in trainer.strategy.optimizer.state.values()} == {21}
     assert any(not torch.equal(old, new) for old, new in zip(before, trainer.model.parameters(), strict=True))
 
 
