@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from leukotree import checkpoint
+from leukotree.errors import RunFailed
 
 
 def state(value: float) -> dict[str, object]:
@@ -79,6 +80,17 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage: str) -> None:
     assert found[0] == 1
 
 
+def test_damaged_ones_of_higher_numbers_do_not_push_out_a_new_one(tmp_path) -> None:
+    for number in (20, 21):
+        folder = checkpoint.save(tmp_path, number, state(number))
+        (folder / checkpoint.MARKER).write_text("{}")
+    for number in (1, 2, 3):
+        checkpoint.save(tmp_path, number, state(number))
+        found = checkpoint.load_latest(tmp_path)
+        assert found is not None
+        assert found[0] == number
+
+
 def test_nothing_there_is_no_checkpoint(tmp_path) -> None:
     assert checkpoint.load_latest(tmp_path / "none") is None
     (tmp_path / ".00000001.tmp").mkdir()
@@ -92,7 +104,7 @@ def test_a_failed_write_leaves_the_last_one_and_no_rubbish(tmp_path, monkeypatch
         raise OSError(5, "Input/output error")  # tests/test_full_disk.py has a disk that is full
 
     monkeypatch.setattr(torch, "save", failed)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(RunFailed, match=f"^{tmp_path}: a checkpoint cannot be written: .*Input/output"):
         checkpoint.save(tmp_path, 2, state(2))
     assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
 

@@ -89,6 +89,18 @@ def fill(path: Path, leave: int) -> None:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size + room)
 
 
+def test_a_disk_without_any_room_is_named_before_training(
+    shards: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = RunSpec().override({"data.shards": str(shards), "backbone.name": "test_vit", "optim.epochs": 1})
+    monkeypatch.chdir(small_disk)
+    (small_disk / "spec.yaml").write_text(spec.dump())
+    Path("results/runs/single").mkdir(parents=True)
+    fill(small_disk / "ballast", leave=0)
+    assert cli.main(["train", "spec.yaml"]) == 1
+    assert f"{Path('results/runs/single') / spec.run_name}: no room left on its disk; make room" in capsys.readouterr().err
+
+
 def test_a_checkpoint_that_does_not_fit_names_folder_and_bytes_and_leaves_the_old_one(small_disk: Path) -> None:
     import torch
 
@@ -96,7 +108,7 @@ def test_a_checkpoint_that_does_not_fit_names_folder_and_bytes_and_leaves_the_ol
     checkpoint.save(small_disk, 1, state)
     fill(small_disk / "ballast", leave=2_000_000)
     with pytest.raises(
-        RunFailed, match=rf"^{small_disk}: no room for a checkpoint of 4,048,576 bytes, [\d,]+ are free; make room"
+        RunFailed, match=rf"^{small_disk}: no room for a checkpoint of 4,048,576 bytes, [\d,]+ are free .*; make room"
     ):
         checkpoint.save(small_disk, 2, state)
     assert checkpoint.load_latest(small_disk)[0] == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -12,7 +11,8 @@ from typing import Any
 
 import torch
 
-from leukotree.errors import RunFailed
+from leukotree.errors import RunFailed, one_line
+from leukotree.files import is_full
 
 STATE, MARKER = "state.pt", "marker.json"
 FORMAT = 2
@@ -22,8 +22,8 @@ OVERHEAD = 2**20
 
 
 def save(folder: Path, number: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write `folder/<number>`, then drop all but the newest `keep`. Raises RunFailed where there is no room, OSError where
-    writing fails otherwise; the old ones stay intact."""
+    """Write `folder/<number>`, then drop all but the newest `keep`. Raises RunFailed where there is no room (of the kind
+    "disk"), or where writing fails otherwise; the old ones stay intact."""
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{number:08d}"
     temporary = folder / f".{number:08d}.tmp"
@@ -40,14 +40,17 @@ def save(folder: Path, number: int, state: dict[str, Any], keep: int = 2) -> Pat
         _sync(folder)
     except (OSError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        needed = size(state) + OVERHEAD
         # torch's writer knows no ENOSPC: it raises a RuntimeError that says how far it came.
-        room, needed = shutil.disk_usage(folder).free, size(state) + OVERHEAD
-        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or (isinstance(error, RuntimeError) and room < needed):
+        if is_full(error) or (isinstance(error, RuntimeError) and not _fits(folder, needed)):
+            room = shutil.disk_usage(folder).free
             raise RunFailed(
-                f"{folder}: no room for a checkpoint of {needed:,} bytes, {room:,} are free; make room and run it again", "disk"
-            ) from error
-        raise
-    for old in _numbered(folder)[keep:]:
+                f"{folder}: no room for a checkpoint of {needed:,} bytes, {room:,} are free (a quota may leave less); "
+                "make room and run it again", "disk",
+            ) from error  # fmt: skip
+        raise RunFailed(f"{folder}: a checkpoint cannot be written: {one_line(error)}") from error
+    # Damaged ones may have higher numbers: they must not push out what was written just now.
+    for old in [other for other in _numbered(folder) if other != final][keep - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -87,6 +90,19 @@ def load_latest(folder: Path) -> tuple[int, dict[str, Any]] | None:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
+
+
+def _fits(folder: Path, needed: int) -> bool:
+    """Whether a folder takes a file of so many bytes. Only trying tells of a quota."""
+    probe = folder / ".room"
+    try:
+        with open(probe, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, needed)
+    except OSError as error:
+        return not is_full(error)
+    finally:
+        probe.unlink(missing_ok=True)
+    return True
 
 
 def size(state: Any) -> int:

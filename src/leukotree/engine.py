@@ -112,7 +112,7 @@ def start(runtime: Runtime) -> Iterator[Engine]:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
     engine = Engine(rank, world, device, runtime.deepspeed)
-    if world == 1 or dist.is_initialized():
+    if world == 1 or (dist.is_initialized() and dist.get_world_size() == world):
         yield engine
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
@@ -38,6 +39,11 @@ def append_lines(path: str | Path, lines: Iterable[str]) -> None:
         file.write((b"\n" if torn else b"") + "".join(f"{line}\n" for line in lines).encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk, or the quota on it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager

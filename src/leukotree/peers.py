@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -20,7 +19,8 @@ import torch.distributed as dist
 BEAT = 5.0
 """Seconds between two signs of life."""
 SILENCE = 30.0
-"""Seconds without one after which a rank counts as dead."""
+"""Seconds without one after which a rank counts as dead: so many of our own signs of life, for a job that was suspended and
+continued has been silent altogether."""
 EXIT = 75
 """Exit code of a rank that leaves because another is gone (EX_TEMPFAIL: run it again)."""
 LEFT = "left"
@@ -52,7 +52,7 @@ def _key(rank: int) -> str:
 
 
 def _watch(store: dist.Store, rank: int, world: int, left: threading.Event) -> None:
-    seen: dict[int, tuple[str, float]] = {}
+    seen: dict[int, tuple[str, int]] = {}  # rank -> its last sign, and which of ours it was
     beat = 0
     while not left.wait(BEAT):
         beat += 1
@@ -62,14 +62,14 @@ def _watch(store: dist.Store, rank: int, world: int, left: threading.Event) -> N
                 # A rank that has not come so far does not count: joining has a time limit of its own.
                 if other != rank and store.check([_key(other)]):
                     now = store.get(_key(other)).decode()
-                    if now != seen.get(other, ("", 0.0))[0]:
-                        seen[other] = now, time.monotonic()
+                    if now != seen.get(other, ("", 0))[0]:
+                        seen[other] = now, beat
         except dist.DistError as error:
             if left.wait(BEAT):  # the store's host has left a little sooner
                 return
             _leave(f"the store of the ranks does not answer ({type(error).__name__})")
         for other, (now, since) in seen.items():
-            if now != LEFT and time.monotonic() - since > SILENCE:
+            if now != LEFT and (beat - since) * BEAT > SILENCE:
                 _leave(f"rank {other} has given no sign of life for {SILENCE:.0f} s")
 
 

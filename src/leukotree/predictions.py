@@ -36,7 +36,9 @@ class Predictions:
         if not np.array_equal(rows[order], np.sort(expected)):
             raise RuntimeError(f"evaluation saw {len(rows)} samples ({len(np.unique(rows))} different), expected {len(expected)}")
         if np.isnan(logp).any():
-            raise RunFailed("the model's outputs are not numbers: it diverged; use a lower learning rate or clip gradients")
+            raise RunFailed(
+                "the model's outputs are not numbers: it diverged; use a lower learning rate or clip gradients", "nan"
+            )
         return cls(rows[order], logp[order])
 
 

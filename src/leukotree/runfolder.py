@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import json
 import os
@@ -45,15 +44,26 @@ class RunFolder:
     def opened(self, taxonomy: Taxonomy, fingerprints: dict[str, str], ranks: int) -> Iterator[RunFolder]:
         """Hold the folder for this process, and record how it ends; nothing is written to a run that is done.
 
-        Raises InputError if another process holds it, or if it was made by other fields, other data or other weights.
+        Raises InputError if another process holds it, or if it was made by other fields, other data or other weights,
+        RunFailed if it cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with files.locked(self.path / LOCK, f"{self.path}: another process works on this run; wait for it, or end it"):
-            self._compare(fingerprints)
-            if not self.done:
-                self._claim(taxonomy, fingerprints, ranks)
+        busy = f"{self.path}: another process works on this run; wait for it, or end it"
+        with contextlib.ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(files.locked(self.path / LOCK, busy))
+                self._compare(fingerprints)
+                if not self.done:
+                    self._claim(taxonomy, fingerprints, ranks)
+            except OSError as error:
+                raise self._unwritable(error) from error
             with self._ending():
                 yield self
+
+    def _unwritable(self, error: OSError) -> RunFailed:
+        if files.is_full(error):
+            return RunFailed(f"{self.path}: no room left on its disk; make room and run it again", "disk")
+        return RunFailed(f"{self.path}: cannot be written: {one_line(error)}")
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
@@ -68,9 +78,9 @@ class RunFolder:
             if said["kind"] == "node":  # a connection closed: a rank that failed by itself has left its reason
                 said = self._said_by_others() or said
             fields = {"state": "preempted" if said["kind"] in RETRIED else "failed", **said}
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if isinstance(error, OSError) and files.is_full(error):
                 fields["kind"] = "disk"
-                raise RunFailed(f"{self.path}: no room left on its disk; make room and run it again", "disk") from error
+                raise self._unwritable(error) from error
             if isinstance(error, RunFailed) and error.details:
                 self._write_quietly("failure.json", error.details)
             raise

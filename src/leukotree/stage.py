@@ -45,7 +45,9 @@ class StageTrainer:
         self.mean, self.std = (engine.put(value) for value in normalisation(self.model))
         self.strategy = strategy.choose(self.model, spec, engine)
         if engine.world > 2:
-            self.strategy.rehearse(torch.zeros(2, 3, dataset.size, dataset.size, device=engine.device))
+            micro = spec.engine.micro_batch or spec.optim.batch_size // engine.world
+            images = torch.zeros(micro, 3, dataset.size, dataset.size, device=engine.device)
+            self.strategy.rehearse(images.to(memory_format=torch.channels_last))
         self.step = 0
         """The next step to train; as many are done."""
         self.stall_s = 0.0

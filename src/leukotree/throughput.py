@@ -60,7 +60,7 @@ def epoch_fields(steps: int, images: int, seconds: float, ranks: Sequence[Share]
     """
     return {
         "seconds": seconds,
-        "images_per_s": images / seconds,
+        "images_per_s": images / seconds if steps else None,  # an epoch that was resumed after its last step
         "step_s": seconds / steps if steps else None,
         "stall_s": max(rank.stall_s for rank in ranks),
         "memory_gb": max(rank.memory_gb for rank in ranks),

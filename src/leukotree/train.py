@@ -17,7 +17,7 @@ from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.engine import Engine, Runtime, start
-from leukotree.errors import InputError
+from leukotree.errors import InputError, RunFailed
 from leukotree.model import check_backbone
 from leukotree.runfolder import RunFolder
 from leukotree.spec import RunSpec
@@ -110,6 +110,8 @@ def _epochs(
     folder, epochs = RunFolder(root, spec), spec.optim.epochs
     with _held(folder, loader.dataset, engine):
         if engine.gather(folder.done)[0]:  # it may have lost its checkpoints on purpose; its record is complete
+            if engine.is_main and spec.data.inner is not None:
+                folder.drop_checkpoints()  # a kill just after "done" may have left them
             yield from _recorded(folder, epochs)
             return
         with Trainer(spec, folder, loader, engine, runtime) as trainer:
@@ -129,8 +131,8 @@ def _epochs(
 
 @contextlib.contextmanager
 def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]:
-    """The run's folder in the hands of the main rank. If it cannot be had, every rank raises the same InputError."""
-    problem = None
+    """The run's folder in the hands of the main rank. If it cannot be had, every rank raises the same error."""
+    problem: Exception | None = None
     with contextlib.ExitStack() as stack:
         if engine.is_main:
             weights = folder.spec.backbone.weights
@@ -139,10 +141,10 @@ def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]
                 if weights not in (None, "hub"):
                     fingerprints["weights"] = checkpoint.sha256(Path(str(weights)))
                 stack.enter_context(folder.opened(dataset.taxonomy, fingerprints, engine.world))
-            except InputError as error:
-                problem = str(error)
+            except (InputError, RunFailed, OSError) as error:
+                problem = error
         if problem := engine.gather(problem)[0]:
-            raise InputError(problem)
+            raise problem
         try:
             yield
         except Exception as error:

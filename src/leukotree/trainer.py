@@ -42,6 +42,7 @@ class Trainer:
         self._epoch = 0
         self._losses = self._no_losses()
         self._hours = {"gpu_hours": 0.0, "core_hours": 0.0}
+        self._counted = time.perf_counter()
         self._snapshot: dict[str, Any] = {}
         self._saved_at = time.monotonic()
         self._bar: tqdm[Any] | None = None
@@ -87,7 +88,7 @@ class Trainer:
     def epoch(self, evaluate: bool) -> float | None:
         """Train every stage to the end of the epoch, score if asked, and save; the last one is saved by `finish`. The
         macro-F1, or None. Raises Preempted with all saved, at any step."""
-        began = time.perf_counter()
+        began = self._counted = time.perf_counter()
         throughput.reset_peak_memory(self.engine.device)
         to_score = self._to_score() if evaluate else None  # its first images are decoded while this epoch trains
         before = [stage.step for stage in self.stages]
@@ -99,8 +100,7 @@ class Trainer:
         row = {"kind": "epoch", "epoch": self._epoch, **self._speed(steps, seconds)}
         if to_score is not None:
             row["macro_f1"] = self.score(to_score)["macro_f1"]
-        spent = throughput.hours(time.perf_counter() - began, self.engine.world, self.engine.device)
-        self._hours = {kind: hours + spent[kind] for kind, hours in self._hours.items()}
+        self._count_hours()
         rows = [row for stage in self.stages for row in stage.metrics(self._epoch, self._losses[stage.stage.name])]
         self._epoch, self._losses = self._epoch + 1, self._no_losses()
         self._save([*rows, {**row, **self._hours}])
@@ -199,6 +199,13 @@ class Trainer:
             stage.check(losses)
             self._losses[stage.stage.name] = np.concatenate([self._losses[stage.stage.name], losses])
 
+    def _count_hours(self) -> None:
+        """Add what this run has cost since the last time."""
+        now = time.perf_counter()
+        spent = throughput.hours(now - self._counted, self.engine.world, self.engine.device)
+        self._hours = {kind: hours + spent[kind] for kind, hours in self._hours.items()}
+        self._counted = now
+
     def _no_losses(self) -> dict[str, np.ndarray]:
         """stage -> (k,) losses of the steps of this epoch so far, summed over the ranks."""
         return {stage.stage.name: np.zeros(0) for stage in self.stages}
@@ -211,7 +218,7 @@ class Trainer:
         fields = throughput.epoch_fields(sum(steps), sum(images), seconds, ranks)
         peak = throughput.peak_flops(self.engine.device, self.spec.engine.precision)
         forward = [stage.forward_flops for stage in self.stages] if peak else [None]
-        if peak is None or None in forward:
+        if peak is None or None in forward or not sum(steps):
             return {**fields, "mfu": None}
         work = sum(throughput.STEP * n * (flops or 0) for n, flops in zip(images, forward, strict=True))
         return {**fields, "mfu": work / (seconds * len(ranks) * peak)}
@@ -238,6 +245,7 @@ class Trainer:
             self._writer.check()
             raise PeerFailed("the main rank cannot write")
         if wants.stop or wants.save:
+            self._count_hours()
             self._collect()
             self._save()
         if wants.stop:

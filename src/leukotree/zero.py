@@ -149,9 +149,11 @@ class Partitioned(Sharded):
     def evaluating(self) -> Iterator[None]:
         self.model.load_state_dict(self._weights(everywhere=True))
         self.model.to(self.engine.device)
-        with super().evaluating():
-            yield
-        self.model.cpu()
+        try:
+            with super().evaluating():
+                yield
+        finally:
+            self.model.cpu()
 
     def close(self) -> None:
         super().close()
