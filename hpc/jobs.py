@@ -35,10 +35,12 @@ AT_THE_END = (
     "code=$?",
     # 75: a rank lost another; 137: a rank was killed. Not where SLURM ends the job itself, least of all by scancel, nor where
     # it has begun the job anew while this script waited for a lost node.
-    'now=$(squeue --noheader --jobs "$SLURM_JOB_ID" --Format=state,restartcnt | xargs)',
+    # Its own element of an array: the number of one of them is that of the whole array.
+    "id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} id=${id:-$SLURM_JOB_ID}",
+    'now=$(squeue --all --noheader --jobs "$id" --Format=state,restartcnt | xargs)',
     'if { [ "$code" = 75 ] || [ "$code" = 137 ]; } && [ "${SLURM_RESTART_COUNT:-0}" -lt 3 ] &&',
     '    [ "$now" = "RUNNING ${SLURM_RESTART_COUNT:-0}" ]; then',
-    '    scontrol requeue "$SLURM_JOB_ID" && wait',
+    '    scontrol requeue "$id" && wait',
     "fi",
     'exit "$code"',
 )
@@ -120,8 +122,12 @@ def _leave(hand_back: Callable[..., Any] | None) -> None:
 
 def _is_running(job_id: str) -> bool:
     """Whether SLURM counts this start of the job as running, and has not begun to end it."""
-    command = ["squeue", "--noheader", "--jobs", job_id, "--Format=state,restartcnt"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["squeue", "--all", "--noheader", "--jobs", job_id, "--Format=state,restartcnt"]
+    for _ in range(3):  # the controller may be busy, least of all now should that lose the job
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not answer.returncode:
+            break
+        time.sleep(2)
     return answer.stdout.split() == ["RUNNING", os.environ.get("SLURM_RESTART_COUNT", "0")]
 
 

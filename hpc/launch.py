@@ -6,8 +6,10 @@ import contextlib
 import dataclasses
 import os
 import signal
+import socket
+import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +19,7 @@ from tqdm import tqdm
 from hpc import jobs, reduce, retries, store, submitted
 from hpc import site as sites
 from hpc.ranks import in_ranks, prepare_ranks
-from leukotree import signals
+from leukotree import files, signals
 from leukotree.errors import RETRIED, InputError, Preempted, RunFailed, kind, one_line
 from leukotree.spec import RunSpec
 
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 Where = Literal["inline", "local", "slurm"]
 POLL = {"local": 0.5, "slurm": 10.0}
 """Seconds between two looks at what the jobs do."""
+BUSY = 120
+"""Seconds to wait for another command that submits runs of the same study."""
+SILENT = 600.0
+"""Seconds for which SLURM may not answer while a command waits for its jobs."""
 
 
 @dataclass(frozen=True)
@@ -129,27 +135,46 @@ def run_many(
 
     place.check()
     runtime = runtime or Runtime()
-    todo = missing(specs, root, retry_failed)
     if place.on == "inline":
-        return _outcome(specs, root, Outcome(), _inline(todo, root, place, runtime, title))
+        return _outcome(specs, root, Outcome(), _inline(missing(specs, root, retry_failed), root, place, runtime, title))
     outcome = Outcome()
-    if place.on == "slurm" and todo:
-        from hpc import doctor
+    if todo := missing(specs, root, retry_failed):
+        if place.on == "slurm":
+            from hpc import doctor
 
-        doctor.require(todo, place.site or sites.load(), root)
-    while True:
-        if todo:
-            outcome.submitted += _submit(todo, root, place, parallel, runtime)
-        if not wait:
-            break
+            doctor.require(todo, place.site or sites.load(), root)
+        with _submitting(root):
+            outcome.submitted += _submit(missing(specs, root, retry_failed), root, place, parallel, runtime)
+    while wait:
         _wait_for(specs, root, place.on, runtime, title)
-        todo = missing(specs, root, anew=False)
-        if not todo:
+        if not missing(specs, root, anew=False):
             break
+        with _submitting(root):
+            outcome.submitted += _submit(missing(specs, root, anew=False), root, place, parallel, runtime)
     outcome = _outcome(specs, root, outcome, {})
     if place.on == "slurm" and outcome.submitted and outcome.waiting and not wait:
-        outcome.reducer = reduce.submit(root, [spec.run_name for spec in specs], set(outcome.waiting.values()), place.site)
+        try:
+            outcome.reducer = reduce.submit(root, [spec.run_name for spec in specs], set(outcome.waiting.values()), place.site)
+        except InputError as error:  # the runs are queued, which is what counts
+            print(f"leukotree: {error}; leukotree status says the same", file=sys.stderr)
     return outcome
+
+
+@contextlib.contextmanager
+def _submitting(root: Path) -> Iterator[None]:
+    """Two commands at once must not both find the same runs missing, and queue them twice. Raises InputError after a while."""
+    busy = f"{root}: another command is submitting its runs; wait for it, then run this again"
+    root.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        for left in reversed(range(BUSY)):
+            try:
+                stack.enter_context(files.locked(root / ".submit.lock", busy))
+                break
+            except InputError:
+                if not left:
+                    raise
+                time.sleep(1)
+        yield
 
 
 def missing(specs: Sequence[RunSpec], root: Path, retry_failed: bool = False, *, anew: bool = True) -> list[RunSpec]:
@@ -169,7 +194,7 @@ def _inline(todo: Sequence[RunSpec], root: Path, place: Place, runtime: Runtime,
     """Run one after another; a run that fails does not stop the others. Returns the reasons."""
     failed: dict[str, str] = {}
     for spec in tqdm(todo, desc=title, unit="run", disable=True if runtime.quiet else None):
-        while True:
+        for left in reversed(range(retries.CAPS["node"] + 1)):
             failed.pop(spec.run_name, None)
             try:
                 run_spec(spec, root, ranks=place.ranks, runtime=runtime)
@@ -177,7 +202,7 @@ def _inline(todo: Sequence[RunSpec], root: Path, place: Place, runtime: Runtime,
                 raise
             except Exception as error:
                 failed[spec.run_name] = f"{kind(error)}: {one_line(error)}"
-                if kind(error) in RETRIED and retries.judge(root, spec.run_name, None, anew=False).again:
+                if left and kind(error) in RETRIED and retries.judge(root, spec.run_name, None, anew=False).again:
                     continue
             break
     return failed
@@ -185,6 +210,8 @@ def _inline(todo: Sequence[RunSpec], root: Path, place: Place, runtime: Runtime,
 
 def _submit(todo: Sequence[RunSpec], root: Path, place: Place, parallel: int | None, runtime: Runtime) -> list[str]:
     assert place.on != "inline"
+    if not todo:
+        return []
     batches = [[spec] for spec in todo]
     if place.on == "local":
         parallel, runtime = _share(len(todo), parallel, place.ranks, runtime)
@@ -219,7 +246,15 @@ def wait(root: Path, run_names: Collection[str], on: Where, tick: Callable[[], N
 
     Asked to stop, it raises Preempted: local jobs were told to save and have left, those of SLURM go on.
     """
-    while any(name in run_names for name in submitted.alive(root)):
+    answered = time.monotonic()
+    while True:
+        try:
+            if not any(name in run_names for name in submitted.alive(root)):
+                break
+            answered = time.monotonic()
+        except InputError:  # a controller that starts anew is no reason to leave the jobs alone
+            if time.monotonic() - answered > SILENT:
+                raise
         tick()
         end = time.monotonic() + POLL[on]
         while (left := end - time.monotonic()) > 0:
@@ -233,7 +268,8 @@ def _stop(root: Path, run_names: Collection[str], on: Where) -> None:
     if on == "slurm":
         raise Preempted("asked to stop waiting; the jobs go on")
     alive, notes = submitted.alive(root), submitted.notes(root)
-    told = {job for name, job in alive.items() if name in run_names and notes[name]["on"] == "local"}
+    here = {name for name, note in notes.items() if note["on"] == "local" and note["host"] == socket.gethostname()}
+    told = {job for name, job in alive.items() if name in run_names and name in here}
     for job in told:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(job), signal.SIGTERM)

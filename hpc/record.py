@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from hpc import history
 from hpc.study import Axis, Study
-from leukotree.errors import InputError
+from leukotree.errors import InputError, Kind
 from leukotree.files import append_lines
 
 State = Literal["completed", "stopped", "failed"]
@@ -151,7 +151,7 @@ class Progress:
     def __init__(self, study: Study, records: Mapping[str, Record]) -> None:
         """`records`: variant -> its record. What a kill left unsaid is said: a trial that reached its last epoch is completed."""
         self.study, self.records = study, dict(records)
-        self.left: tuple[str, str] | None = None
+        self.left: tuple[Kind, str] | None = None
         """(kind, message) of what makes the whole sweep leave, such as a signal to a trial's process."""
         self.running: set[tuple[str, int]] = set()
         """(variant, trial) of those that have not said that they left."""

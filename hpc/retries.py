@@ -48,8 +48,10 @@ def judge(root: Path, run_name: str, note: dict[str, Any] | None, *, anew: bool)
     kind = state.kind or ("node" if state.state in ("running", "hung") else "preempted")
     if state.state == "failed":  # a full disk may have room again when somebody gives the command anew
         return Verdict(anew and kind == "disk", kind, _line(state.message or _last_words(root, note), folder))
-    if words and words[0] not in RETRIED and kind == "node":  # one rank said why, the main rank saw it vanish
-        return Verdict(False, words[0], _line(words[1], folder))
+    if words and words[0] not in RETRIED:
+        # One rank said why, while the main rank saw it vanish; or the latest job was refused before it went on with the run,
+        # which somebody may have mended when the command is given anew.
+        return Verdict(anew and words[0] == "error", words[0], _line(words[1], folder))
     count = ends(folder, kind)
     if kind in RETRIED and count <= CAPS[kind]:
         return Verdict(True, kind, f"ended as {kind} in epoch {state.epoch} of {state.epochs}")

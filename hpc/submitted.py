@@ -56,8 +56,11 @@ def _slurm_jobs() -> set[str]:
     """Ids of this user's jobs that SLURM holds or runs, elements of arrays as 12_3. Asks squeue: it needs no accounting."""
     if not shutil.which("squeue"):
         raise InputError("squeue: not found, so jobs submitted earlier cannot be followed; run this where SLURM is")
-    command = ["squeue", "--noheader", "--array", "--format=%i", "--user", str(os.getuid())]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["squeue", "--all", "--noheader", "--array", "--format=%i", "--user", str(os.getuid())]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        raise InputError("squeue: no answer within a minute; try again when SLURM answers") from None
     if answer.returncode:
         raise InputError(f"squeue: {' '.join(answer.stderr.split()) or 'failed'}; try again when SLURM answers")
     return set(answer.stdout.split())

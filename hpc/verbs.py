@@ -130,6 +130,7 @@ def run_grid(arguments: Namespace) -> int:
     study.check_grid(plan, [cell.spec for cell in found], ranks=arguments.ranks)
     place = _place(arguments)
     if not arguments.dry_run:
+        _runtime(arguments)  # refuses what it must before anything is written
         cells.write(plan.root, found)
     elif not arguments.json:
         print(*cells.table(found), sep="\n")

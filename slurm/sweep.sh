@@ -167,19 +167,19 @@ sweep_on_slurm() {
     address=$(head_address)
     port=$(free_port)
     private=$(mktemp -d "${LEUKOTREE_SCRATCH:-/tmp}/lt.XXXXXX")
+    asked=
     trap near_the_end USR1
     RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') RAY_USAGE_STATS_ENABLED=0 \
         srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" \
         bash -c "$on_each_node" on_each_node "$address" "$port" "$private" \
         leukotree sweep "${plan[@]}" --ray-address "$address:$port" --ray-nodes "$SLURM_NNODES" "${options[@]}" &
     step=$!
-    asked=
     wait "$step" || code=$?
     if [[ -n $asked ]]; then # the signal has ended `wait`, and not the step
         code=0
         wait "$step" || code=$?
     fi
-    trap - USR1
+    trap '' USR1 # what follows takes seconds
     rm -rf "$private"
     return "$code"
 }
