@@ -17,8 +17,8 @@ from hpc import jobs, launch, retries, submitted
 from hpc.launch import Outcome, Place
 from hpc.study import Study
 from hpc.tune import chosen
-from leukotree import predictions
-from leukotree.errors import InputError
+from leukotree import files, predictions
+from leukotree.errors import InputError, RunFailed
 from leukotree.spec import RunSpec, parse
 from leukotree.train import Runtime
 
@@ -164,6 +164,45 @@ def test_a_run_whose_process_vanished_counts_as_a_lost_node(plan: Study) -> None
     assert first in launch.missing(folds(plan), plan.root)
     ended(plan, first, after=[None, "node", "node", "node"], state="running")
     assert first not in launch.missing(folds(plan), plan.root)
+
+
+def test_a_preempted_run_whose_next_job_was_refused_is_not_submitted_for_ever(plan: Study) -> None:
+    """Its attempts do not grow: the job ended before it went on with the run."""
+    first, *_ = folds(plan)
+    ended(plan, first, state="preempted", kind="preempted")
+    submitted.record(plan.root, [first.run_name], "local", "999999")
+    log = plan.root / "jobs" / "999999_0_log.err"
+    log.parent.mkdir()
+    log.write_text(f"{first.run_name}: error: shards: no such folder\n")
+    assert first not in launch.missing(folds(plan), plan.root, anew=False)
+    assert first in launch.missing(folds(plan), plan.root)  # somebody may have mended it before giving the command anew
+
+
+def test_inline_ranks_that_die_before_the_run_begins_are_not_started_for_ever(
+    plan: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    def die(spec: RunSpec, *_: Any, **__: Any) -> None:
+        tries.append(spec.run_name)
+        raise RunFailed("rank 0 was killed", "node")
+
+    monkeypatch.setattr(launch, "run_spec", die)
+    first, *_ = folds(plan)
+    outcome = launch.run_many([first], plan.root, Place("inline"), runtime=QUIET)
+    assert outcome.failed == {first.run_name: "node: rank 0 was killed"}
+    assert len(tries) == retries.CAPS["node"] + 1
+
+
+def test_while_another_command_submits_this_one_waits_and_then_says_so(plan: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "BUSY", 2)
+    plan.root.mkdir(parents=True, exist_ok=True)
+    with (
+        files.locked(plan.root / ".submit.lock", "busy"),
+        pytest.raises(InputError, match="another command is submitting its runs"),
+    ):
+        launched(plan)
+    assert submitted.notes(plan.root) == {}
 
 
 def test_a_job_that_is_killed_is_submitted_again_while_the_command_waits(plan: Study, monkeypatch: pytest.MonkeyPatch) -> None:
