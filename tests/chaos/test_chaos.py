@@ -10,7 +10,7 @@ import chaotic
 import pytest
 
 from hpc.ranks import in_ranks
-from leukotree import signals, train
+from leukotree import checkpoint, signals, train
 from leukotree.errors import Preempted, RunFailed
 from leukotree.runfolder import read_metrics, read_status
 from leukotree.spec import VARIANTS, RunSpec
@@ -43,6 +43,24 @@ def test_interrupted_at_random_moments_a_run_ends_with_the_same_bits(
     assert losses(folder) == losses(undisturbed)
     assert scores(folder) == scores(undisturbed)
     assert (folder / "predictions.parquet").read_bytes() == (undisturbed / "predictions.parquet").read_bytes()
+
+
+def test_three_ranks_stopped_in_an_epoch_go_on_with_the_same_bits(shards: Path, tmp_path: Path) -> None:
+    """With two the order of a sum does not matter. DDP sorts its buckets anew after its first backward pass, also in a run
+    that goes on, and from the third rank on that could be seen."""
+    spec = RunSpec().override(
+        {
+            "data.shards": str(shards), "backbone.name": "test_vit", "engine.precision": "fp32",
+            "optim": {"lr": 1e-3, "batch_size": 12, "epochs": 2},
+        }
+    )  # fmt: skip
+    runtime, stop = train.Runtime(threads=1), chaotic.Blow("SIGUSR2", "training", 5, 0, False)
+    in_ranks(chaotic.run, spec, tmp_path / "whole", None, runtime=runtime, ranks=3)
+    with signals.watched(), pytest.raises(Preempted):
+        in_ranks(chaotic.run, spec, tmp_path / "stopped", stop, runtime=runtime, ranks=3)
+    assert checkpoint.load_latest(tmp_path / "stopped" / spec.run_name / "checkpoints")[1]["epoch"] == 0
+    in_ranks(chaotic.run, spec, tmp_path / "stopped", None, runtime=runtime, ranks=3)
+    assert losses(tmp_path / "stopped" / spec.run_name) == losses(tmp_path / "whole" / spec.run_name)
 
 
 def struck(spec: RunSpec, folder: Path, numbers: random.Random) -> None:
