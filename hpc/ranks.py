@@ -31,6 +31,8 @@ IMPORTS = ("leukotree.train", "hpc.ranks", "torch.distributed.launcher.api")
 SAVING = 60
 """Seconds that ranks get to leave by themselves before they are killed."""
 PID = "pid-"
+_until_the_end = contextlib.ExitStack()
+"""Of a rank; never closed: the launcher may pass a signal on when the rank has saved already, and is not to be killed by it."""
 
 
 def prepare_ranks(ranks: int) -> None:
@@ -123,17 +125,17 @@ def _stops_passed_on(told: Path) -> Iterator[None]:
 def _rank(told: str, function: Callable[..., Any], *arguments: Any) -> Any:
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     rank = os.environ["RANK"]
-    with signals.watched():
-        Path(told, f"{PID}{rank}-{os.getpid()}").touch()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.STOPS)
-        try:
-            return function(*arguments)
-        except Preempted as preempted:  # no failure: every rank has saved and leaves
-            return preempted
-        except Exception as error:
-            said = {"type": type(error).__name__, "kind": kind(error), "message": one_line(error)}
-            Path(told, rank).write_text(json.dumps(said | {"stack": traceback.format_exc()}))
-            raise
+    _until_the_end.enter_context(signals.watched())
+    Path(told, f"{PID}{rank}-{os.getpid()}").touch()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.STOPS)
+    try:
+        return function(*arguments)
+    except Preempted as preempted:  # no failure: every rank has saved and leaves
+        return preempted
+    except Exception as error:
+        said = {"type": type(error).__name__, "kind": kind(error), "message": one_line(error)}
+        Path(told, rank).write_text(json.dumps(said | {"stack": traceback.format_exc()}))
+        raise
 
 
 def _end_with_launcher() -> None:

@@ -158,7 +158,7 @@ def _search(progress: Progress, slots: cluster.Slots, runtime: Runtime) -> None:
     if progress.left and progress.left[0] in ("disk", "node"):
         raise RunFailed(progress.left[1], progress.left[0])
     if progress.open() and progress.left:
-        raise Preempted(f"{where}: {progress.left[1]}")
+        raise Preempted(f"{where}, {progress.left[1]}")
     if progress.open():
         raise RunFailed(f"{where}, the search was interrupted; run it again to continue it")
 
