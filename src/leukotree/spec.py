@@ -20,6 +20,9 @@ from leukotree.errors import InputError
 
 Variant = Literal["flat", "base", "multilabel"]
 VARIANTS: tuple[Variant, ...] = ("flat", "base", "multilabel")
+_LEVELS = ("isolation", "leader", "branch_blocks", "surgery")
+NOT_IN: dict[Variant, tuple[str, ...]] = {"flat": _LEVELS, "base": (*_LEVELS, "level_weights"), "multilabel": ()}
+"""Keys of `loss` that decide nothing in a variant, and must keep their defaults there."""
 
 
 class Strict(BaseModel):
@@ -79,12 +82,46 @@ class BackboneSpec(Strict):
 
 
 class LossSpec(Strict):
+    kind: Literal["focal", "conditional", "soft", "marginal"] = "focal"
+    """`focal`: at each head, over the images that are defined there. `conditional`: -log p(child | parent) summed over an image's
+    path. `soft`: cross-entropy with targets softened by distance in the tree. `marginal`: cross-entropy at each depth of the
+    tree, P(node) being the sum of its leaves."""
     gamma: float = Field(2.0, ge=0)
-    """Focal exponent; 0 is cross-entropy."""
+    """Focal exponent (`focal`); 0 is cross-entropy."""
     tau: float = Field(0.5, ge=0, le=1)
-    """Class weight alpha = (inverse frequency in the training images)^tau, scaled to mean 1; 0 is no weighting."""
-    isolation: Literal["shared"] = "shared"
-    """What each level's loss may reach in `multilabel`: `shared` sums masked per-decision losses on one backbone."""
+    """`focal`: class weight alpha = (inverse frequency in the training images)^tau, scaled to mean 1; 0 is no weighting."""
+    beta: float = Field(10.0, gt=0)
+    """`soft`: targets are proportional to exp(-beta * distance / largest distance); large is cross-entropy."""
+    weighting: Literal["fixed", "hxe", "uncertainty"] = "fixed"
+    """Weight of the levels: `fixed` by `level_weights`; `hxe`: each edge by exp(-hxe_alpha * height of its child);
+    `uncertainty`: learned with the model (Kendall et al. 2018)."""
+    level_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    """`fixed`: one number per level from the root down; None is 1 for each."""
+    hxe_alpha: float = Field(0.0, ge=0)
+    """`hxe`: 0 weighs all alike, larger ones weigh coarse decisions less (Bertinetto et al. 2020)."""
+    isolation: Literal["shared", "chained", "detached", "branched", "projected"] = "shared"
+    """What each level's loss may reach in `multilabel`. `shared`: all of the backbone. `chained`: that too, and a head also sees
+    the probabilities of the decision above it, detached. `detached`: only the level `leader` trains the backbone. `branched`:
+    each level has the last `branch_blocks` blocks for itself, the level `leader` trains those before. `projected`: gradients
+    of the backbone that conflict are made to agree by `surgery`."""
+    leader: int = Field(1, ge=1)
+    """`detached`, `branched`: the level, from 1 at the root, whose loss trains what the levels share."""
+    branch_blocks: int = Field(1, ge=1)
+    """`branched`: how many of the last blocks each level has for itself."""
+    surgery: Literal["pcgrad", "cagrad", "upgrad"] = "upgrad"
+    """`projected`: how (Yu et al. 2020; Liu et al. 2021; Quinton and Rey 2024)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> LossSpec:
+        if self.isolation != "shared" and self.kind not in ("focal", "conditional"):
+            raise ValueError(f"isolation: {self.kind} has no loss per level to isolate; use kind focal or conditional, or shared")
+        if self.isolation == "projected" and self.weighting == "uncertainty":
+            raise ValueError("weighting: uncertainty not with isolation projected; use fixed or hxe")
+        if self.level_weights is not None and (self.weighting != "fixed" or not any(self.level_weights)):
+            raise ValueError("level_weights: with weighting fixed only, and one of them above 0; or null")
+        if self.kind == "soft" and (self.weighting != "fixed" or self.level_weights is not None):
+            raise ValueError("weighting: soft has one loss for all levels; use fixed without level_weights")
+        return self
 
 
 class OptimSpec(Strict):
@@ -138,6 +175,21 @@ class RunSpec(Strict):
     loss: LossSpec = LossSpec()
     optim: OptimSpec = OptimSpec()
     engine: EngineSpec = EngineSpec()
+
+    @model_validator(mode="after")
+    def _fits(self) -> RunSpec:
+        for key in NOT_IN[self.variant]:
+            if getattr(self.loss, key) != LossSpec.model_fields[key].default:
+                raise ValueError(f"loss.{key}: says nothing to {self.variant}; leave it out")
+        if self.variant == "base" and self.loss.kind in ("soft", "marginal"):
+            raise ValueError(f"loss.kind: {self.loss.kind} needs all leaves in one model; base has one per decision")
+        if self.variant == "base" and self.loss.weighting == "uncertainty":
+            raise ValueError("loss.weighting: uncertainty weighs levels of one model; base has a model per decision")
+        if self.engine.strategy != "ddp":
+            for key, value in (("isolation", "projected"), ("weighting", "uncertainty")):
+                if getattr(self.loss, key) == value:
+                    raise ValueError(f"loss.{key}: {value} not with {self.engine.strategy}; use engine.strategy ddp")
+        return self
 
     @property
     def hash(self) -> str:

@@ -174,6 +174,48 @@ class Taxonomy:
                         table[row, column] = position
         return table
 
+    @cached_property
+    def decision_levels(self) -> dict[str, int]:
+        """Decision -> its level, from 1: one more than the decisions above it. Levels have no gaps."""
+        levels: dict[str, int] = {}
+        for node in self.decisions:  # preorder: ancestors come first
+            above = [] if node == self.root else [name for name in (self.root, *self.path(node)[:-1]) if name in levels]
+            levels[node] = 1 + len(above)
+        return levels
+
+    @cached_property
+    def heights(self) -> dict[str, int]:
+        """Node -> edges on the longest way down to a leaf; 0 for a leaf."""
+        heights: dict[str, int] = {}
+        for node in reversed(self.nodes):
+            heights[node] = 1 + max(heights[child] for child in self.children[node]) if node in self.children else 0
+        return heights
+
+    @cached_property
+    def lca_heights(self) -> np.ndarray:
+        """(L, L) int64: height of the lowest common ancestor of two leaves; 0 on the diagonal (Bertinetto et al. 2020)."""
+        ways = [(self.root, *self.path(leaf)) for leaf in self.leaves]
+        table = np.zeros((len(ways), len(ways)), dtype=np.int64)
+        for row, mine in enumerate(ways):
+            for column, other in enumerate(ways):
+                common = [a for a, b in zip(mine, other, strict=False) if a == b]
+                table[row, column] = self.heights[common[-1]]
+        return table
+
+    @cached_property
+    def cuts(self) -> tuple[tuple[str, ...], ...]:
+        """The nodes of each depth from 1, in preorder; a leaf above a depth stands for itself below. The last are the leaves."""
+        paths = [self.path(leaf) for leaf in self.leaves]
+        depths = range(max(map(len, paths)))
+        return tuple(tuple(dict.fromkeys(path[min(depth, len(path) - 1)] for path in paths)) for depth in depths)
+
+    @cached_property
+    def cut_of_leaf(self) -> np.ndarray:
+        """(depths, L) int64: place in each of `cuts` of the node that a leaf lies at or below."""
+        paths = [self.path(leaf) for leaf in self.leaves]
+        rows = [[cut.index(path[min(depth, len(path) - 1)]) for path in paths] for depth, cut in enumerate(self.cuts)]
+        return np.array(rows, dtype=np.int64)
+
     def prune(self, leaves: Iterable[str]) -> Taxonomy:
         """The tree of just these leaves and their ancestors. Raises InputError if one is not a leaf here, or under two remain."""
         wanted = set(leaves)
