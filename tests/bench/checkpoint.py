@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from pairs import arguments, compare, save
@@ -22,6 +23,7 @@ from leukotree.data.stream import Loader
 from leukotree.engine import Engine, Runtime
 from leukotree.runfolder import RunFolder
 from leukotree.spec import RunSpec
+from leukotree.stage import StageTrainer
 from leukotree.trainer import Trainer
 
 SIZE, BATCH = 224, 8
@@ -30,17 +32,18 @@ SIZE, BATCH = 224, 8
 class Timed(Trainer):
     """Notes when each step ended."""
 
-    next_epoch = 0
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.ends: list[float] = []
 
-    def _on_step(self, epoch: int, step: int) -> None:
-        super()._on_step(epoch, step)
+    def _on_step(self, stage: StageTrainer) -> None:
+        super()._on_step(stage)
         self.ends.append(time.perf_counter())
 
     def durations(self) -> list[float]:
         """Train an epoch; seconds of its steps, the first one from the end of the epoch before."""
-        self.ends = self.ends[-1:] if self.next_epoch else [time.perf_counter()]
-        self.epoch(self.next_epoch, evaluate=False)
-        self.next_epoch += 1
+        self.ends = self.ends[-1:] or [time.perf_counter()]
+        self.epoch(evaluate=False)
         return [after - before for before, after in zip(self.ends[:-1], self.ends[1:], strict=True)]
 
 
