@@ -110,5 +110,10 @@ def machine() -> str:
 
 
 def _commit() -> str:
-    answer = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return answer.stdout.strip()
+    """Of the code that is measured; the tables that the scripts before this one wrote are none of it."""
+    commit, changed = _git("describe", "--always"), _git("status", "--porcelain", "--", ":!results/bench")
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
