@@ -25,7 +25,7 @@ from hpc.advice import Setup, Speeds, advice, shares
 from hpc.jobs import gpu_count
 from hpc.ranks import in_ranks
 from hpc.store import align
-from hpc.study import RUNS, Study
+from hpc.study import RUNS, Study, Unit
 from leukotree import runfolder
 from leukotree import spec as specs
 from leukotree.errors import InputError
@@ -164,20 +164,23 @@ def trial(runtime: Runtime, scratch: Path) -> Row:
         },
         "variants": ["flat"],
         "folds": {"outer": 4, "inner": 2},
-        "search": {"algorithm": "random", "scheduler": "none", "trials": TRIALS, "space": {"loss.gamma": {"uniform": [0, 5]}}},
+        "search": {
+            "nested": False, "algorithm": "random", "scheduler": "none", "trials": TRIALS,
+            "space": {"loss.gamma": {"uniform": [0, 5]}},
+        },
     }, "bench")  # fmt: skip
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import torch, timm"], check=True)
     imports = time.perf_counter() - began
     with contextlib.chdir(scratch):
         tune.sweep(study, concurrency=1, runtime=dataclasses.replace(runtime, cache=None, quiet=True))
-        seconds = statistics.median(overheads(study, "flat"))
+        seconds = statistics.median(overheads(study, study.units[0]))
     return Row("trial", "s", seconds, BUDGET, f"budget; a new process imports torch and timm for {imports:.1f} s", seconds)
 
 
-def overheads(study: Study, variant: str) -> list[float]:
+def overheads(study: Study, unit: Unit) -> list[float]:
     """`beyond_training` of a search that had one slot."""
-    folder = study.search_folder(variant)
+    folder = study.search_folder(unit)
     ends = {row["trial"]: row["seconds"] for row in history.read(folder / "history.csv")}  # the last row of a trial stays
     return beyond_training(sorted((end, folder / "runs" / f"{number:05d}") for number, end in ends.items()))
 

@@ -27,34 +27,47 @@ class Cell:
     number: int
     """Of the combination of values, from 0; the variants, folds and seeds share it."""
     values: dict[str, Any]
-    """Dotted key -> value."""
+    """Dotted key -> value, of those that say something to the variant."""
     spec: RunSpec
     run_name: str
 
 
 def expand(study: Study) -> list[Cell]:
-    """Combinations x variants x outer folds x seeds, without those that are excluded, and each run once. Raises InputError
-    for values that a RunSpec refuses together."""
+    """Combinations x variants x outer folds x seeds, without those that are excluded, and each run once: values that say nothing
+    to a variant make no more runs of it. Raises InputError for values that a RunSpec refuses together."""
     grid = study.require_grid()
     found: dict[str, Cell] = {}
     for number, values in enumerate(grid.combinations()):
         for variant in study.variants:
             if grid.excludes(variant, values):
                 continue
+            ours = study.telling(variant, values)
             for fold in range(study.folds.outer):
                 for seed in study.seeds:
-                    spec = study.spec(variant, values, fold, seed)
-                    name = spec.run_name
-                    found.setdefault(name, Cell(number, values, spec, name))
+                    spec = _spec(study, variant, ours, fold, seed)
+                    found.setdefault(spec.run_name, Cell(number, ours, spec, spec.run_name))
     if not found:
         raise InputError(f"study {study.study!r}: grid.exclude leaves nothing of the grid")
     return list(found.values())
 
 
+def _spec(study: Study, variant: str, values: Mapping[str, Any], fold: int, seed: int) -> RunSpec:
+    try:
+        return study.spec(variant, values, fold, seed)
+    except InputError as error:
+        cell = ", ".join(f"{key}: {value}" for key, value in {"variant": variant, **values}.items())
+        said = str(error).removeprefix("override: ")
+        raise InputError(f"study {study.study!r}: no run can be {{{cell}}} ({said}); leave it out by grid.exclude") from None
+
+
+def keys_of(cells: Sequence[Cell]) -> list[str]:
+    """The keys of the grid; a cell has those that say something to its variant."""
+    return list(dict.fromkeys(key for cell in cells for key in cell.values))
+
+
 def differing(cells: Sequence[Cell]) -> list[str]:
     """The keys of the grid that have more than one value."""
-    keys = list(cells[0].values)
-    return [key for key in keys if len({repr(cell.values[key]) for cell in cells}) > 1]
+    return [key for key in keys_of(cells) if len({repr(cell.values[key]) for cell in cells if key in cell.values}) > 1]
 
 
 def table(cells: Sequence[Cell]) -> list[str]:
@@ -66,17 +79,19 @@ def table(cells: Sequence[Cell]) -> list[str]:
     lines = [["cell", *keys, "variants", "runs"]]
     for number, group in list(by_number.items())[:MOST_LINES]:
         variants = " ".join(dict.fromkeys(cell.spec.variant for cell in group))
-        lines.append([str(number), *(str(group[0].values[key]) for key in keys), variants, str(len(group))])
+        values = {key: value for cell in group for key, value in cell.values.items()}
+        lines.append([str(number), *(str(values.get(key, "-")) for key in keys), variants, str(len(group))])
     more = len(by_number) - MOST_LINES
     rest = [f"... and {more} more"] if more > 0 else []
     return [f"{len(by_number)} cells, {len(cells)} runs", *align(lines), *rest]
 
 
 def write(root: Path, cells: Sequence[Cell]) -> Path:
-    """Write cells.csv into the study's folder: run_name, cell, variant, test_fold, seed and the grid's keys."""
+    """Write cells.csv into the study's folder: run_name, cell, variant, test_fold, seed and the grid's keys (empty where one
+    says nothing to the variant)."""
     text = io.StringIO()
     table = rows(cells)
-    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in table for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
     root.mkdir(parents=True, exist_ok=True)
@@ -102,7 +117,7 @@ def rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def difference(root: Path, cells: Sequence[Cell], one: str, other: str) -> list[str]:
     """What differs between two cells (by number) or runs (by name, the begin of one, or folder), a line for each key."""
     left, right = _find(root, cells, one), _find(root, cells, other)
-    first, second = _flat(left.model_dump(mode="json")), _flat(right.model_dump(mode="json"))
+    first, second = flat(left.model_dump(mode="json")), flat(right.model_dump(mode="json"))
     changed = [
         [key, str(first.get(key)), str(second.get(key))] for key in {**first, **second} if first.get(key) != second.get(key)
     ]
@@ -122,8 +137,9 @@ def _find(root: Path, cells: Sequence[Cell], name: str) -> RunSpec:
     raise InputError(f"--diff {name}: no cell of this grid, and no run folder; see leukotree grid --dry-run")
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted key -> value."""
+    found: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found

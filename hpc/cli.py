@@ -147,6 +147,7 @@ def _train(verbs: Verbs) -> None:
     verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
     options.where(verb, default="inline")
     options.runtime(verb)
+    options.probe(verb)
 
 
 def _sweep(verbs: Verbs) -> None:

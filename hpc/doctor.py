@@ -114,10 +114,12 @@ def _corners(study: Study) -> Iterator[RunSpec]:
 
 
 def _runs(study: Study) -> int:
-    """Run folders of a study: outer folds, the grid, and the inner folds of all trials."""
+    """Run folders of a study: outer folds, the grid, and the inner folds of all trials and re-runs."""
     outer = len(study.variants) * study.folds.outer * len(study.seeds)
     in_grid = len(cells.expand(study)) if study.grid else 0
-    return outer + in_grid + len(study.variants) * study.search.trials * study.folds.inner
+    search = study.search
+    trials = search.trials + min(search.rerun_top, search.trials) * search.rerun_seeds
+    return outer + in_grid + len(study.units) * trials * study.folds.inner
 
 
 def _read(path: str, overrides: list[str]) -> Study | RunSpec:

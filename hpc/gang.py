@@ -61,11 +61,11 @@ class Gang:
         """Of the living ranks, in rank order."""
         return [process.pid for process in self._processes if process.poll() is None]
 
-    def lockstep(self, specs: Sequence[RunSpec], root: Path, runtime: Runtime) -> Rows:
+    def lockstep(self, specs: Sequence[RunSpec], root: Path, runtime: Runtime, *, each_epoch: bool = True) -> Rows:
         """`leukotree.train.lockstep` in all ranks; the main rank's rows. Raises what ended them, or RankDied."""
         if not self._processes:
             self._start(runtime)
-        self._ask(("begin", list(specs), root, runtime))
+        self._ask(("begin", list(specs), root, runtime, each_epoch))
         try:
             while (row := self._ask(("next",))) is not None:
                 yield row
@@ -179,8 +179,8 @@ def _listen(pipe: connection.Connection[Any, Any], commands: queue.SimpleQueue[A
 def _do(command: Any, rows: Rows | None) -> tuple[Rows | None, Any]:
     """The generator that is to be driven, and the answer."""
     match command:
-        case ("begin", specs, root, runtime):
-            return train.lockstep(specs, root, runtime), None
+        case ("begin", specs, root, runtime, each_epoch):
+            return train.lockstep(specs, root, runtime, each_epoch=each_epoch), None
         case ("next",):
             assert rows is not None
             return rows, next(rows, None)

@@ -1,4 +1,7 @@
-"""history.csv of a search: the score of every trial after every epoch. Read without Ray."""
+"""history.csv of a search: the score of every trial after every report. Read without Ray.
+
+Its column `epoch` counts the reports of a trial: its epochs or, with `search.rungs: folds`, the inner folds that it has trained.
+"""
 
 from __future__ import annotations
 

@@ -65,6 +65,7 @@ def many(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="the answer as JSON on the standard output")
     where(verb, default="local")
     runtime(verb)
+    probe(verb)
 
 
 def where(verb: argparse.ArgumentParser, default: str) -> None:
@@ -102,3 +103,12 @@ def runtime(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--deepspeed", metavar="YAML", help="settings that only decide the speed of ZeRO (default: hpc/deepspeed/STRATEGY.yaml)"
     )
+
+
+def probe(verb: argparse.ArgumentParser) -> None:
+    """What is measured while a run trains."""
+    verb.add_argument(
+        "--probe", type=count, default=0, metavar="N",
+        help="every N epochs measure how the gradients of the levels agree, in `multilabel` with ddp, for interference.jsonl; "
+        "never changes the bits (default: never)",
+    )  # fmt: skip

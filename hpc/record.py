@@ -1,6 +1,7 @@
-"""The record of a search: which trials a variant drew, what they scored, how they ended. The files are the truth; no Ray here.
+"""The record of a search: which trials it drew, what they scored, how they ended. The files are the truth; no Ray here.
 
-`trials.jsonl` has a line for a trial before it starts, and one when it has ended; `history.csv` has its score after each epoch.
+`trials.jsonl` has a line for a trial before it starts, and one when it has ended; `history.csv` has its score after each report;
+`reruns.jsonl` has a line for each re-run that has ended. Which re-runs there are follows from the trials.
 """
 
 from __future__ import annotations
@@ -8,31 +9,34 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hpc import history
-from hpc.study import Axis, Study
+from hpc.search import Axis
+from hpc.study import Study, Unit
 from leukotree.errors import InputError, Kind
 from leukotree.files import append_lines
 
 State = Literal["completed", "stopped", "failed"]
-"""Trained to its last epoch; stopped by the scheduler; cannot be trained."""
+"""Trained to its end; stopped by the scheduler; cannot be trained."""
 LOSSES = 3
 """How many processes a trial may lose before it counts as failed."""
 
 
 @dataclass
 class Trial:
-    """One trial of a variant."""
+    """One trial of a search, or a re-run of one."""
 
     number: int
     chosen: dict[str, Any]
     """Dotted key -> its value."""
+    seed: int | None = None
+    """Of a re-run: its fresh seed. None for the trial itself."""
     scores: dict[int, float] = field(default_factory=dict)
-    """Epoch (from 1) -> macro-F1, the mean over the inner folds."""
+    """Epoch or inner fold (from 1) -> macro-F1, the mean over the inner folds so far. Of a re-run the last one only."""
     state: State | None = None
     """How it ended; None if it has not."""
     message: str | None = None
@@ -44,64 +48,89 @@ class Trial:
 
     @property
     def last(self) -> int:
-        """Its last epoch with a score."""
+        """Its last report with a score."""
         return max(self.scores, default=0)
+
+    @property
+    def score(self) -> float | None:
+        """The last one."""
+        return self.scores.get(self.last)
 
 
 class Record:
-    """The trials of one variant, read from its folder; what is added is on the disk before the call returns.
+    """The trials of one search, read from its folder; what is added is on the disk before the call returns.
 
     Raises InputError where the files do not fit the study: other keys, values outside of its space, a trial left out.
     """
 
-    def __init__(self, study: Study, variant: str) -> None:
-        self.variant, self.epochs = variant, study.base.optim.epochs
-        folder = study.search_folder(variant)
-        self._drawn, self._history = folder / "trials.jsonl", folder / "history.csv"
+    def __init__(self, study: Study, unit: Unit) -> None:
+        self.study, self.unit, self.reports = study, unit, study.reports
+        folder = study.search_folder(unit)
+        self._drawn, self._history, self._again = (folder / name for name in ("trials.jsonl", "history.csv", "reruns.jsonl"))
         self.trials: list[Trial] = []
+        self.reruns: list[Trial] = []
+        """Of the best trials, once all have ended; those of the best one first."""
         self.reported: list[tuple[int, int, float]] = []
-        """(trial, epoch, macro-F1) in the order in which they came."""
+        """(trial, report, macro-F1) in the order in which they came."""
         self.seconds = 0.0
         """Age of the search at its last score."""
         if self._drawn.exists():
-            self._read(study)
+            self._read()
         else:
-            self._history.unlink(missing_ok=True)  # of a search whose record somebody removed
+            for path in (self._history, self._again):  # of a search whose record somebody removed
+                path.unlink(missing_ok=True)
 
-    def _read(self, study: Study) -> None:
-        with open(self._drawn) as file:
-            for line in file:
-                # A line that a kill cut short says nothing: what it was to announce did not happen.
-                with contextlib.suppress(json.JSONDecodeError):
-                    self._take(json.loads(line), study)
+    def _read(self) -> None:
+        for line in _lines(self._drawn):
+            self._take(line)
         for row in history.read(self._history):
             number, epoch, score = row["trial"], row["epoch"], row["macro_f1"]
-            if not 0 <= number < len(self.trials) or not 1 <= epoch <= self.epochs:
+            if not 0 <= number < len(self.trials) or not 1 <= epoch <= self.reports:
                 raise self._damaged(self._history, f"has epoch {epoch} of trial {number}, which {self._drawn.name} does not know")
             if epoch not in self.trials[number].scores:
                 self.trials[number].scores[epoch] = score
                 self.reported.append((number, epoch, score))
             self.seconds = max(self.seconds, row["seconds"])
+        self._plan_reruns()
 
-    def _take(self, line: Any, study: Study) -> None:
+    def _take(self, line: Any) -> None:
         number = line.get("trial") if isinstance(line, Mapping) else None
-        if not isinstance(number, int) or not 0 <= number <= len(self.trials) or number >= study.search.trials:
+        if not isinstance(number, int) or not 0 <= number <= len(self.trials) or number >= self.study.search.trials:
             raise self._damaged(self._drawn, f"trial {number!r} does not follow the {len(self.trials)} before it")
         if "chosen" in line:
             if number < len(self.trials):
                 raise self._damaged(self._drawn, f"trial {number} was drawn twice")
-            if problem := _problem(line["chosen"], study.search.space):
+            if problem := _problem(line["chosen"], self.study.space(self.unit.variant)):
                 raise self._damaged(self._drawn, f"trial {number}: {problem}")
             self.trials.append(Trial(number, dict(line["chosen"])))
             return
         if number == len(self.trials) or line.get("state") not in get_args(State):
             raise self._damaged(self._drawn, f"trial {number} ended as {line.get('state')!r}, which cannot be")
-        trial = self.trials[number]
-        trial.state, trial.message, trial.seconds = line["state"], line.get("message"), float(line.get("seconds") or 0.0)
+        _set_end(self.trials[number], line)
 
     @staticmethod
     def _damaged(path: Path, problem: str) -> InputError:
         return InputError(f"{path}: {problem}; rename the study, or move the folder away")
+
+    def best(self) -> list[Trial]:
+        """The completed trials, the best first; of equal ones the earlier."""
+        return sorted((trial for trial in self.trials if trial.state == "completed"), key=lambda t: (-t.scores[t.last], t.number))
+
+    def _plan_reruns(self) -> None:
+        """Once all trials have ended, the best of them are to be run again; what is on the disk of that is taken."""
+        if self.reruns or self._open_trials():
+            return
+        top = self.best()[: self.study.search.rerun_top]
+        self.reruns = [Trial(trial.number, trial.chosen, seed) for trial in top for seed in self.study.fresh_seeds]
+        known = {(rerun.number, rerun.seed): rerun for rerun in self.reruns}
+        for line in _lines(self._again):
+            place = (line.get("trial"), line.get("seed")) if isinstance(line, Mapping) else None
+            ended = place in known and (line.get("state"), isinstance(line.get("score"), float))
+            if ended not in (("completed", True), ("failed", False)):
+                raise self._damaged(self._again, f"has {line}, which is no re-run of the best trials")
+            _set_end(known[place], line)  # type: ignore[index]
+            if line["state"] == "completed":
+                known[place].scores[self.reports] = line["score"]  # type: ignore[index]
 
     def draw(self, chosen: Mapping[str, Any]) -> Trial:
         """A new trial with these values."""
@@ -111,15 +140,22 @@ class Record:
         self.trials.append(trial)
         return trial
 
+    def find(self, number: int, seed: int | None) -> Trial:
+        """The trial, or its re-run on a seed."""
+        if seed is None:
+            return self.trials[number]
+        return next(rerun for rerun in self.reruns if (rerun.number, rerun.seed) == (number, seed))
+
     def report(self, trial: Trial, epoch: int, score: float, seconds: float) -> None:
-        """The score after an epoch, `seconds` after the search began. One that is known (a trial that was started again
-        replays its epochs) changes nothing."""
+        """A score, `seconds` after the search began. One that is known (a trial that was started again replays its epochs)
+        changes nothing. That of a re-run is noted when it ends."""
         if epoch in trial.scores:
             return
-        head = [] if self._history.exists() else [",".join(history.COLUMNS)]
-        append_lines(self._history, [*head, f"{trial.number},{epoch},{score},{round(seconds, 3)}"])
         trial.scores[epoch] = score
-        self.reported.append((trial.number, epoch, score))
+        if trial.seed is None:
+            head = [] if self._history.exists() else [",".join(history.COLUMNS)]
+            append_lines(self._history, [*head, f"{trial.number},{epoch},{score},{round(seconds, 3)}"])
+            self.reported.append((trial.number, epoch, score))
 
     def end(self, trial: Trial, state: State, message: str | None = None, seconds: float = 0.0) -> None:
         """Note how a trial ended."""
@@ -127,7 +163,36 @@ class Record:
             return
         trial.state, trial.message, trial.seconds = state, message, round(seconds, 3)
         line = {"trial": trial.number, "state": state, "message": message, "seconds": trial.seconds}
-        append_lines(self._drawn, [json.dumps(line)])
+        if trial.seed is None:
+            append_lines(self._drawn, [json.dumps(line)])
+            self._plan_reruns()
+        else:
+            score = trial.score if state == "completed" else None
+            append_lines(self._again, [json.dumps({**line, "seed": trial.seed, "score": score})])
+
+    def ended(self) -> int:
+        """How many trials and re-runs have ended."""
+        return sum(trial.state is not None for trial in (*self.trials, *self.reruns))
+
+    def open(self) -> int:
+        """How many have not, drawn or not; the re-runs of trials that are still to complete are guessed."""
+        search, trials = self.study.search, self._open_trials()
+        guessed = min(search.rerun_top, search.trials) * search.rerun_seeds
+        return trials + (guessed if trials else sum(rerun.state is None for rerun in self.reruns))
+
+    def _open_trials(self) -> int:
+        return self.study.search.trials - sum(trial.state is not None for trial in self.trials)
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    """The objects of a log. A line that a kill cut short says nothing: what it was to announce did not happen."""
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.loads(line)
+
+
+def _set_end(trial: Trial, line: Mapping[str, Any]) -> None:
+    trial.state, trial.message, trial.seconds = line["state"], line.get("message"), float(line.get("seconds") or 0.0)
 
 
 def _problem(chosen: Any, space: Mapping[str, Axis]) -> str | None:
@@ -146,50 +211,51 @@ def _problem(chosen: Any, space: Mapping[str, Axis]) -> str | None:
 
 
 class Progress:
-    """What a sweep has done and has still to do: all trials of the first variant, then all of the next."""
+    """What a sweep has done and has still to do: all trials of the first search and its re-runs, then all of the next. Nobody
+    waits for the last trials of a search: the next one begins meanwhile."""
 
-    def __init__(self, study: Study, records: Mapping[str, Record]) -> None:
-        """`records`: variant -> its record. What a kill left unsaid is said: a trial that reached its last epoch is completed."""
-        self.study, self.records = study, dict(records)
+    def __init__(self, study: Study, records: Iterable[Record]) -> None:
+        """What a kill left unsaid is said: a trial that reached its last report is completed."""
+        self.study, self.records = study, {record.unit: record for record in records}
         self.left: tuple[Kind, str] | None = None
         """(kind, message) of what makes the whole sweep leave, such as a signal to a trial's process."""
-        self.running: set[tuple[str, int]] = set()
-        """(variant, trial) of those that have not said that they left."""
-        self._began = time.time() - max((record.seconds for record in records.values()), default=0.0)
+        self.running: set[tuple[Unit, int, int | None]] = set()
+        """(search, trial, seed of a re-run) of those that have not said that they left."""
+        self._began = time.time() - max((record.seconds for record in self.records.values()), default=0.0)
         for record in self.records.values():
             for trial in record.trials:
-                if trial.state is None and trial.last == record.epochs:
+                if trial.state is None and trial.last == record.reports:
                     record.end(trial, "completed")
 
     def open(self) -> int:
-        """How many trials have not ended, drawn or not."""
-        return self.study.search.trials * len(self.records) - self.ended()
+        """How many trials and re-runs have not ended, drawn or not."""
+        return sum(record.open() for record in self.records.values())
 
     def ended(self) -> int:
-        """How many trials have ended."""
-        return sum(trial.state is not None for record in self.records.values() for trial in record.trials)
+        """How many trials and re-runs have ended."""
+        return sum(record.ended() for record in self.records.values())
 
     def next(self) -> tuple[Record, Trial | None] | None:
         """A trial to run: one that was drawn and has not ended, before None, which says to draw one. None at all if there is
         nothing to do until one that runs has ended."""
         for record in self.records.values():
-            for trial in record.trials:
-                if trial.state is None and (record.variant, trial.number) not in self.running:
+            for trial in (*record.trials, *record.reruns):
+                if trial.state is None and (record.unit, trial.number, trial.seed) not in self.running:
                     return record, trial
             if len(record.trials) < self.study.search.trials:
                 return record, None
         return None
 
     def started(self, record: Record, trial: Trial) -> None:
-        self.running.add((record.variant, trial.number))
+        self.running.add((record.unit, trial.number, trial.seed))
 
     def report(self, record: Record, trial: Trial, epoch: int, score: float) -> None:
-        """A trial has scored after an epoch."""
+        """A trial has scored after an epoch, or an inner fold."""
         record.report(trial, epoch, score, time.time() - self._began)
 
     def gone(self, record: Record, trial: Trial, died: bool) -> None:
         """A trial runs no more. If it has not ended it will run again, but for one that has lost too many processes."""
-        self.running.discard((record.variant, trial.number))
+        self.running.discard((record.unit, trial.number, trial.seed))
         if died and trial.state is None:
             trial.lost += 1
             if trial.lost >= LOSSES:

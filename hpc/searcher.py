@@ -1,12 +1,12 @@
-"""What Ray Tune asks: which values to try next, and which trials to stop. Each variant is searched by itself.
+"""What Ray Tune asks: which values to try next, and which trials to stop. Each search stands by itself.
 
-Neither answer remembers anything: both follow from the records of the variants, so that a sweep that was killed goes on as if it
+Neither answer remembers anything: both follow from the records of the searches, so that a sweep that was killed goes on as if it
 had not been.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,9 +18,10 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from hpc.record import Progress, Record, Trial
-from hpc.study import Study
-from hpc.trial import FAILED, KIND, LEFT
+from hpc.study import Study, Unit
+from hpc.trial import FAILED, KIND, LEFT, unit_of
 from leukotree import seeds
+from leukotree.spec import VARIANTS
 
 STATES = {
     None: TrialState.RUNNING,
@@ -30,10 +31,10 @@ STATES = {
 }
 
 
-def propose(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
-    """The values of the next trial of a variant: a pure function of the search's seed and the trials before it."""
+def propose(study: Study, variant: str, trials: Sequence[Trial]) -> dict[str, Any]:
+    """The values of the next trial of a search: a pure function of the search's seed and the trials before it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = _space(study)
+    space = _space(study, variant)
     asked = optuna.create_study(direction="maximize", sampler=_sampler(study, len(trials)))
     asked.add_trials([_frozen(trial, space) for trial in trials])
     return dict(asked.ask(fixed_distributions=space).params)
@@ -48,9 +49,12 @@ def _frozen(trial: Trial, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
     )  # fmt: skip
 
 
-def _space(study: Study) -> dict[str, BaseDistribution]:
+def _space(study: Study, variant: str) -> dict[str, BaseDistribution]:
+    """Of the next trial: first the keys that all variants know, so that these draw the same values in each."""
+    axes = study.space(variant)
     space: dict[str, BaseDistribution] = {}
-    for key, axis in study.search.space.items():
+    for key in sorted(axes, key=lambda key: not all(key in study.space(other) for other in VARIANTS)):
+        axis = axes[key]
         if axis.choice is not None:
             space[key] = CategoricalDistribution(axis.choice)
         else:
@@ -60,7 +64,7 @@ def _space(study: Study) -> dict[str, BaseDistribution]:
 
 
 def _sampler(study: Study, number: int) -> BaseSampler:
-    """A sampler for one trial, seeded by its number: every variant draws the same first trials."""
+    """A sampler for one trial, seeded by its number: every search draws the same first trials."""
     search = study.search
     seed = seeds.integer(search.seed, "search", number) % 2**32  # numpy's old generator takes no more
     if search.algorithm == "random":
@@ -82,17 +86,17 @@ class StudySearcher(Searcher):
         if (found := self._progress.next()) is None:
             return None
         record, trial = found
-        trial = trial or record.draw(propose(self._progress.study, record.trials))
+        trial = trial or record.draw(propose(self._progress.study, record.unit.variant, record.trials))
         self._progress.started(record, trial)
         self._live[trial_id] = record, trial
-        return {"variant": record.variant, "trial": trial.number, "chosen": trial.chosen}
+        return {**record.unit._asdict(), "trial": trial.number, "seed": trial.seed, "chosen": trial.chosen}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         record, trial = self._live[trial_id]
         if FAILED in result:
             record.end(trial, "failed", result[FAILED], result.get("time_total_s", 0.0))
         if LEFT in result:
-            self._progress.left = result[KIND], result[LEFT]
+            self._progress.left = self._progress.left or (result[KIND], result[LEFT])  # the first reason is that of the others
             self._progress.gone(record, trial, died=False)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -109,7 +113,7 @@ class StudySearcher(Searcher):
         if FAILED in result:
             record.end(trial, "failed", result[FAILED], seconds)
         elif "epoch" in result:
-            record.end(trial, "completed" if result["epoch"] == record.epochs else "stopped", None, seconds)
+            record.end(trial, "completed" if result["epoch"] == record.reports else "stopped", None, seconds)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the records are on the disk."""
@@ -119,19 +123,21 @@ class StudySearcher(Searcher):
 
 
 class StudyScheduler(FIFOScheduler):
-    """A scheduler for each variant: a trial competes with those of its own variant only, and with all of them, also those that
-    an earlier sweep trained."""
+    """A scheduler for each search: a trial competes with those of its own search only, and with all of them, also those that an
+    earlier sweep trained. Re-runs are never stopped."""
 
-    def __init__(self, schedulers: Mapping[str, TrialScheduler]) -> None:
+    def __init__(self, schedulers: Mapping[Unit, TrialScheduler]) -> None:
         super().__init__()
         self._schedulers = dict(schedulers)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        self._schedulers[trial.config["variant"]].on_trial_add(tune_controller, _numbered(trial.config["trial"]))
+        if trial.config["seed"] is None:
+            self._schedulers[unit_of(trial)].on_trial_add(tune_controller, _numbered(trial.config["trial"]))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        scheduler = self._schedulers[trial.config["variant"]]
-        return str(scheduler.on_trial_result(tune_controller, _numbered(trial.config["trial"]), result))
+        if trial.config["seed"] is not None:
+            return str(TrialScheduler.CONTINUE)
+        return str(self._schedulers[unit_of(trial)].on_trial_result(tune_controller, _numbered(trial.config["trial"]), result))
 
 
 def _numbered(number: int) -> Any:
@@ -139,19 +145,19 @@ def _numbered(number: int) -> Any:
     return SimpleNamespace(trial_id=f"{number:05d}")
 
 
-def scheduler(study: Study, records: Mapping[str, Record]) -> TrialScheduler:
-    """What stops trials that cannot win: ASHA within each variant, which knows the scores in its record, or nothing.
+def scheduler(study: Study, records: Iterable[Record]) -> TrialScheduler:
+    """What stops trials that cannot win: ASHA within each search, which knows the scores in its record, or nothing.
 
     A trial that was to be stopped when a kill came is noted as stopped.
     """
-    search, epochs = study.search, study.base.optim.epochs
-    if search.scheduler != "asha" or study.grace() >= epochs:
+    search = study.search
+    if search.scheduler != "asha" or study.grace() >= study.reports:
         return FIFOScheduler()
-    # No rung at the last epoch: whoever gets there has nothing left to be stopped from.
-    longest = max(epochs - 1, 1)
-    schedulers = {}
-    for variant, record in records.items():
-        schedulers[variant] = asha = ASHAScheduler(
+    # No rung at the last report: whoever gets there has nothing left to be stopped from.
+    longest = max(study.reports - 1, 1)
+    schedulers: dict[Unit, TrialScheduler] = {}
+    for record in records:
+        schedulers[record.unit] = asha = ASHAScheduler(
             time_attr="epoch", metric=search.metric, mode="max", max_t=longest, grace_period=min(study.grace(), longest),
             reduction_factor=search.reduction_factor, stop_last_trials=False,
         )  # fmt: skip

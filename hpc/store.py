@@ -114,12 +114,13 @@ def _is_run(name: str) -> bool:
 
 @dataclass(frozen=True)
 class SearchState:
-    """One variant's search: how many trials have reported, how many epochs in all, the best score so far."""
+    """One search: how many trials have reported, how often in all (after epochs, or inner folds), the best score so far."""
 
     study: str
-    variant: str
+    name: str
+    """The variant, and with nested searches the outer fold: "flat" or "flat/fold0"."""
     trials: int
-    epochs: int
+    reports: int
     best: float
     ended: bool
 
@@ -127,12 +128,15 @@ class SearchState:
 def searches(root: str | Path) -> list[SearchState]:
     """The searches of a study's folder, or of all studies if `root` holds the studies' folders."""
     found = []
-    for path in sorted([*Path(root).glob("search/*/history.csv"), *Path(root).glob("*/search/*/history.csv")]):
+    patterns = [f"{study}search/*/{fold}history.csv" for study in ("", "*/") for fold in ("", "fold*/")]
+    for path in sorted(path for pattern in patterns for path in Path(root).glob(pattern)):
         if rows := history.read(path):
             best, trials = max(row["macro_f1"] for row in rows), {row["trial"] for row in rows}
             folder = path.parent
+            search = folder.parents[1] if folder.name.startswith("fold") else folder.parent
             ended = (folder / "best.yaml").exists()
-            found.append(SearchState(folder.parents[1].name, folder.name, len(trials), len(rows), best, ended))
+            name = folder.relative_to(search).as_posix()
+            found.append(SearchState(search.parent.name, name, len(trials), len(rows), best, ended))
     return found
 
 
@@ -149,9 +153,9 @@ def status_table(root: str | Path) -> str:
         return f"{root}: no runs yet"
     lines = []
     if sought:
-        heads = ["study", "search", "trials", "epochs", "best macro_f1", "state"]
+        heads = ["study", "search", "trials", "reports", "best macro_f1", "state"]
         cells = [
-            [s.study, s.variant, str(s.trials), str(s.epochs), f"{s.best:.4f}", "ended" if s.ended else "open"] for s in sought
+            [s.study, s.name, str(s.trials), str(s.reports), f"{s.best:.4f}", "ended" if s.ended else "open"] for s in sought
         ]
         lines += [*align([heads, *cells]), *([""] if runs else [])]
     return "\n".join(lines + _runs_table(runs))

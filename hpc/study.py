@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, model_validator
 
 from hpc.grid import Grid
+from hpc.search import Axis, FoldCounts, Scalar, Search
 from leukotree import spec as specs
 from leukotree import yamlfile
+from leukotree.decide import RULES
 from leukotree.errors import InputError
-from leukotree.spec import VARIANTS, InnerFold, RunSpec, Strict, Variant
+from leukotree.spec import VARIANTS, InnerFold, LossSpec, RunSpec, Strict, Variant
 
 RUNS = Path("results/runs")
 """Where the run folders of all studies lie, relative to the current folder."""
 
 SPACE = "search.space."
 GRID = "grid."
-Scalar = bool | int | float | str | None
 _DECIDED = {
     "variant": "the study's `variants` decides it",
     "seed": "the study's `seeds` decides it",
@@ -33,72 +34,27 @@ _DECIDED = {
     "data.test_fold": "the study's `folds` decides it",
 }
 _OF_A_SEARCH = {"data.shards": "all trials see the same images", "optim.epochs": "all trials get the same epochs"}
+_WHEN = {
+    "loss.gamma": ("loss.kind", ("focal",)),
+    "loss.tau": ("loss.kind", ("focal",)),
+    "loss.beta": ("loss.kind", ("soft",)),
+    "loss.hxe_alpha": ("loss.weighting", ("hxe",)),
+    "loss.leader": ("loss.isolation", ("detached", "branched")),
+    "loss.branch_blocks": ("loss.isolation", ("branched",)),
+    "loss.surgery": ("loss.isolation", ("projected",)),
+}
+"""Keys that say something only beside some values of another key; elsewhere a run has their defaults."""
 
 
-class Axis(Strict):
-    """The values of one searched key; exactly one of the three forms."""
+class Unit(NamedTuple):
+    """One search: of a variant, on what an outer fold leaves."""
 
-    uniform: tuple[float, float] | None = None
-    """[lowest, highest], sampled evenly."""
-    loguniform: tuple[float, float] | None = None
-    """[lowest, highest], sampled evenly in the logarithm."""
-    choice: list[Scalar] | None = Field(None, min_length=1)
-    """The values themselves."""
+    variant: str
+    test_fold: int
+    """The outer fold that it does not see."""
 
-    @model_validator(mode="after")
-    def _sound(self) -> Axis:
-        if sum(form is not None for form in (self.uniform, self.loguniform, self.choice)) != 1:
-            raise ValueError("give exactly one of uniform: [lo, hi], loguniform: [lo, hi] or choice: [...]")
-        if self.choice is None and self.bounds[0] >= self.bounds[1]:
-            raise ValueError(f"the lowest value {self.bounds[0]:g} must be below the highest {self.bounds[1]:g}")
-        if self.loguniform and self.loguniform[0] <= 0:
-            raise ValueError(f"loguniform needs a lowest value above 0, not {self.loguniform[0]:g}")
-        if self.choice and len({repr(value) for value in self.choice}) < len(self.choice):
-            raise ValueError(f"a value stands twice in {self.choice}")
-        return self
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Lowest and highest value of a range."""
-        bounds = self.uniform or self.loguniform
-        assert bounds is not None, "a choice has no bounds"
-        return bounds
-
-    @property
-    def samples(self) -> list[Scalar]:
-        """Every choice; of a range both ends and a point between, which an integer field refuses."""
-        if self.choice is not None:
-            return list(self.choice)
-        low, high = self.bounds
-        return [low, low + (high - low) / math.e, high]
-
-
-class Search(Strict):
-    algorithm: Literal["tpe", "random"] = "tpe"
-    """Optuna's TPE sampler, or independent draws."""
-    scheduler: Literal["asha", "none"] = "asha"
-    """`asha` stops the trials that fall behind; `none` trains each to its end."""
-    trials: int = Field(0, ge=0)
-    """Configurations tried per variant, the same number for each."""
-    metric: Literal["macro_f1"] = "macro_f1"
-    """What is maximised: the mean over the inner folds."""
-    grace: int | None = Field(None, ge=1)
-    """Epochs before ASHA may stop a trial; None: the warm-up and 15 % of the epochs, rounded up."""
-    reduction_factor: float = Field(3.0, gt=1)
-    """ASHA keeps one of this many trials at each rung."""
-    startup_trials: int = Field(10, ge=1)
-    """Random trials before TPE takes over."""
-    seed: int = Field(0, ge=0, lt=2**31)
-    """Seeds the sampler, the same for every variant."""
-    space: dict[str, Axis] = {}  # noqa: RUF012 - pydantic copies it
-    """Dotted key of the run spec -> its values."""
-
-
-class FoldCounts(Strict):
-    outer: int = Field(5, ge=2)
-    """Outer folds; those of the packed data set."""
-    inner: int = Field(3, ge=2)
-    """Inner folds that a trial trains, inside the outer training folds."""
+    def __str__(self) -> str:
+        return f"{self.variant} fold {self.test_fold}"
 
 
 class Study(Strict):
@@ -107,7 +63,7 @@ class Study(Strict):
     study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the study and of its folder."""
     base: RunSpec = RunSpec()
-    """What every run shares."""
+    """What every run shares. Keys that say nothing to a variant keep their defaults there."""
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = VARIANTS
     """Each gets its own search, of the same size."""
     folds: FoldCounts = FoldCounts()
@@ -116,6 +72,13 @@ class Study(Strict):
     search: Search = Search()
     grid: Grid | None = None
     """Cells of an ablation, each on every outer fold and seed, over the values of `base`."""
+    decision: str | dict[Variant, str] = "greedy"
+    """How leaves are decided for the report: greedy, joint, marginal or expected_cost. A report refuses variants that have
+    different ones."""
+    rope: float = Field(0.01, ge=0, lt=1)
+    """Half the width of the region of practical equivalence, in macro-F1."""
+    primary: tuple[tuple[str, str], ...] | None = None
+    """The declared comparisons: [challenger, reference], variants or names of the report's arms. None: each against flat."""
 
     @model_validator(mode="after")
     def _sound(self) -> Study:
@@ -130,37 +93,91 @@ class Study(Strict):
             raise ValueError("base.data.inner: the study's `folds` decides it; leave it out")
         if self.base.data.test_fold >= self.folds.outer:
             raise ValueError(f"base.data.test_fold: {self.base.data.test_fold} does not exist, folds.outer is {self.folds.outer}")
-        for key, axis in self.search.space.items():
-            self._try(f"search.space.{key}", key, axis.samples, _DECIDED | _OF_A_SEARCH)
-        for key, values in self.grid.values().items() if self.grid else ():
-            self._try(f"grid.{key}", key, values, _DECIDED)
+        self._check_report()
+        self._try("search.space.", {key: axis.samples for key, axis in self.search.space.items()}, _DECIDED | _OF_A_SEARCH, all)
+        if self.grid:
+            self._try("grid.", self.grid.values(), _DECIDED, any)  # `exclude` may leave a value out of a variant
         return self
 
-    def _try(self, where: str, key: str, values: Iterable[Any], decided: Mapping[str, str]) -> None:
-        if reason := decided.get(key):
-            raise ValueError(f"{where}: cannot be varied, {reason}")
+    def _check_report(self) -> None:
+        for rule in self.decision.values() if isinstance(self.decision, Mapping) else [self.decision]:
+            if rule not in RULES:
+                raise ValueError(f"decision: no rule {rule!r}; there are {', '.join(RULES)}")
+        for pair in self.primary or ():
+            if pair[0] == pair[1]:
+                raise ValueError(f"primary: {pair[0]!r} is compared with itself")
+            for name in pair:
+                if self.grid is None and name not in self.variants:
+                    raise ValueError(f"primary: {name!r} is none of the variants {', '.join(self.variants)}")
+
+    def _try(
+        self, where: str, keys: Mapping[str, Iterable[Any]], decided: Mapping[str, str], enough: Callable[..., bool]
+    ) -> None:
+        """Try the values of each key in the variants that know it, of which `all` or `any` must take one."""
         known = list(_leaf_keys(RunSpec))
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            raise ValueError(f"{where}: no key of a run spec{f', did you mean {close[0]!r}?' if close else ''}")
-        for value in values:
-            try:
-                self.base.override({key: value})
-            except InputError as error:
-                raise ValueError(f"{where}: {str(error).removeprefix(f'override: {key}: ')}") from None
+        for key, values in keys.items():
+            if reason := decided.get(key):
+                raise ValueError(f"{where}{key}: cannot be varied, {reason}")
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                raise ValueError(f"{where}{key}: no key of a run spec{f', did you mean {close[0]!r}?' if close else ''}")
+            by, when = _WHEN.get(key, ("", ()))
+            if by and by not in keys and _loss(self.base, by) not in when:
+                raise ValueError(f"{where}{key}: says nothing with {by} {_loss(self.base, by)}; set it to {' or '.join(when)}")
+            variants = [variant for variant in self.variants if key not in specs.silent(variant)]
+            if not variants:
+                raise ValueError(f"{where}{key}: says nothing to {', '.join(self.variants)}")
+            for value in values:
+                problems = [self._problem(variant, key, value) for variant in variants]
+                if not enough(problem is None for problem in problems):
+                    raise ValueError(f"{where}{key}: {next(filter(None, problems))}")
+
+    def _problem(self, variant: str, key: str, value: Any) -> str | None:
+        try:
+            self.base.override({**specs.silent(variant), "variant": variant, key: value})
+        except InputError as error:
+            return str(error).removeprefix("override: ").removeprefix(f"{key}: ")
+        return None
 
     @property
     def root(self) -> Path:
         """The study's folder of runs, relative to the current folder."""
         return RUNS / self.study
 
-    def search_folder(self, variant: str) -> Path:
-        """Where the search of one variant keeps its trials and its `best.yaml`."""
-        return self.root / "search" / variant
+    @property
+    def units(self) -> list[Unit]:
+        """The searches: of every variant on every outer fold, or one for all folds."""
+        folds = range(self.folds.outer) if self.search.nested else [self.base.data.test_fold]
+        return [Unit(variant, fold) for fold in folds for variant in self.variants]
+
+    def unit(self, variant: str, test_fold: int) -> Unit:
+        """The search that chooses the values of a variant on an outer fold."""
+        return Unit(variant, test_fold if self.search.nested else self.base.data.test_fold)
+
+    def search_folder(self, unit: Unit) -> Path:
+        """Where a search keeps its trials and its `best.yaml`."""
+        folder = self.root / "search" / unit.variant
+        return folder / f"fold{unit.test_fold}" if self.search.nested else folder
+
+    def space(self, variant: str) -> dict[str, Axis]:
+        """What is searched in a variant: the keys that say something to it."""
+        return {key: axis for key, axis in self.search.space.items() if key not in specs.silent(variant)}
+
+    @property
+    def reports(self) -> int:
+        """How often a trial reports that is trained to its end: its epochs or its inner folds."""
+        return self.base.optim.epochs if self.search.rungs == "epochs" else self.folds.inner
+
+    @property
+    def fresh_seeds(self) -> list[int]:
+        """The seeds of the re-runs of a trial."""
+        return self.search.fresh_seeds(self.seeds[0])
 
     def grace(self) -> int:
-        """Epochs before ASHA may stop a trial."""
+        """Reports before ASHA may stop a trial."""
         optim = self.base.optim
+        if self.search.rungs == "folds":
+            return self.search.grace or 1
         return self.search.grace or math.ceil(0.15 * optim.epochs) + math.ceil(optim.warmup * optim.epochs)
 
     def require_search(self) -> Search:
@@ -169,6 +186,9 @@ class Study(Strict):
             raise InputError(f"study {self.study!r}: no trials; set search.trials to 1 or more")
         if not self.search.space:
             raise InputError(f"study {self.study!r}: search.space is empty; name at least one key of the run spec")
+        for variant in self.variants:
+            if not self.space(variant):
+                raise InputError(f"study {self.study!r}: search.space says nothing to {variant}; leave it out of `variants`")
         return self.search
 
     def require_grid(self) -> Grid:
@@ -178,31 +198,53 @@ class Study(Strict):
         return self.grid
 
     def spec(self, variant: str, chosen: Mapping[str, Any], test_fold: int, seed: int, inner: InnerFold | None = None) -> RunSpec:
-        """One run with the chosen dotted values. Raises InputError for a value that RunSpec refuses."""
+        """One run with the chosen dotted values, but for those that say nothing there. Raises InputError for a value that RunSpec
+        refuses."""
         place = {"variant": variant, "seed": seed, "data.test_fold": test_fold}
-        return self.base.override({**chosen, **place, "data.inner": inner.model_dump() if inner else None})
+        silent = _defaults(self._silent(variant, chosen))
+        return self.base.override({**chosen, **silent, **place, "data.inner": inner.model_dump() if inner else None})
 
-    def trial_specs(self, variant: str, chosen: Mapping[str, Any]) -> list[RunSpec]:
-        """The inner folds that one trial trains; the outer fold `base.data.test_fold` is not touched."""
+    def telling(self, variant: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Dotted key -> value, without the keys that say nothing to the variant, or beside the other values."""
+        silent = self._silent(variant, values)
+        return {key: value for key, value in values.items() if key not in silent}
+
+    def _silent(self, variant: str, values: Mapping[str, Any]) -> set[str]:
+        """The keys that decide nothing in a variant with these values over `base`."""
+        beside = {key for key, (by, when) in _WHEN.items() if values.get(by, _loss(self.base, by)) not in when}
+        return beside | specs.silent(variant).keys()
+
+    def trial_specs(self, variant: str, chosen: Mapping[str, Any], test_fold: int, seed: int | None = None) -> list[RunSpec]:
+        """The inner folds that one trial trains; its outer fold is not touched. `seed`: None for that of the trials."""
         inner = [InnerFold(folds=self.folds.inner, fold=fold) for fold in range(self.folds.inner)]
-        return [self.spec(variant, chosen, self.base.data.test_fold, self.seeds[0], fold) for fold in inner]
+        return [self.spec(variant, chosen, test_fold, self.seeds[0] if seed is None else seed, fold) for fold in inner]
 
-    def fold_specs(self, best: Mapping[str, Mapping[str, Any]]) -> list[RunSpec]:
-        """Every variant that has chosen values x outer fold x seed."""
+    def fold_specs(self, best: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[RunSpec]:
+        """Every variant x outer fold that has chosen values x seed; `best`: variant -> outer fold -> values."""
         return [
-            self.spec(variant, best[variant], fold, seed)
+            self.spec(variant, best[variant][fold], fold, seed)
             for variant in self.variants
-            if variant in best
             for fold in range(self.folds.outer)
+            if fold in best.get(variant, {})
             for seed in self.seeds
         ]
 
-    def expected(self, best: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def expected(self, best: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[dict[str, Any]]:
         """One row {variant, test_fold, seed, run_name} for each of `fold_specs`."""
         return [
             {"variant": spec.variant, "test_fold": spec.data.test_fold, "seed": spec.seed, "run_name": spec.run_name}
             for spec in self.fold_specs(best)
         ]
+
+
+def _loss(base: RunSpec, key: str) -> Any:
+    """The value of `loss.*`."""
+    return getattr(base.loss, key.removeprefix("loss."))
+
+
+def _defaults(keys: Iterable[str]) -> dict[str, Any]:
+    """Keys of `loss` with their defaults."""
+    return {key: LossSpec.model_fields[key.removeprefix("loss.")].default for key in keys}
 
 
 def _leaf_keys(model: type[Strict], prefix: str = "") -> Iterable[str]:
@@ -247,35 +289,3 @@ def _plain(tree: Mapping[Any, Any], where: str) -> None:
             pending += value
         elif not isinstance(value, Scalar):
             raise InputError(f"{where}: {value}: only texts, numbers, lists and mappings may stand in a study")
-
-
-def check(study: Study, ranks: int = 1, trial_ranks: int = 1) -> None:
-    """Everything that can be known before a run starts, with the data set at hand: folds, backbones, batch sizes.
-
-    Trials run on `trial_ranks` processes, outer folds on `ranks`. Raises InputError.
-    """
-    from leukotree import train
-    from leukotree.data.dataset import Dataset
-
-    shards = study.base.data.shards
-    _check_folds(study, Dataset.open(shards).folds, shards)
-    # One corner per value: what train.check looks at does not depend on two searched keys at once, nor on the variant.
-    corners = [(study.variants[0], {key: value}) for key, axis in study.search.space.items() for value in axis.choice or ()]
-    for variant, corner in [*((variant, {}) for variant in study.variants), *corners]:
-        train.check(study.trial_specs(variant, corner)[0], trial_ranks)
-        train.check(study.spec(variant, corner, study.base.data.test_fold, study.seeds[0]), ranks)
-
-
-def check_grid(study: Study, specs_of_grid: Iterable[RunSpec], ranks: int = 1) -> None:
-    """Everything that can be known of a grid's runs before one starts, with the data sets at hand. Raises InputError."""
-    from leukotree import train
-
-    # What train.check looks at, once for each combination of it.
-    kinds = {(s.variant, s.data, s.backbone, s.optim.batch_size, s.engine): s for s in specs_of_grid}
-    for spec in kinds.values():
-        _check_folds(study, train.check(spec, ranks).folds, spec.data.shards)
-
-
-def _check_folds(study: Study, folds: int, shards: str) -> None:
-    if folds != study.folds.outer:
-        raise InputError(f"{shards}: packed with {folds} folds, but folds.outer is {study.folds.outer}; make them equal")

@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from ray.tune.result import DONE
 from tqdm import tqdm
 
 from hpc.cluster import Slots
-from hpc.gang import Gang, RankDied
+from hpc.gang import Gang, RankDied, Rows
 from hpc.record import Progress
-from hpc.study import Study
+from hpc.study import Study, Unit
 from leukotree import errors, signals, train
 from leukotree.errors import RunFailed, one_line
 from leukotree.train import Runtime
@@ -45,12 +44,12 @@ class Slot(tune.Trainable):
     """A process that trains one trial after another: Ray resets it in between, so that only its first trial pays for imports,
     for opening the data and the like.
 
-    A step is one epoch of the trial's inner folds in lockstep, and reports their mean. A trial that is started again finds
-    its run folders, replays what they hold and continues. Trials of several ranks are trained by a gang of processes, which
-    this one starts once and speaks for.
+    A step is what lies between two reports: an epoch of the trial's inner folds in lockstep, or an inner fold to its end, or all
+    of a re-run. A trial that is started again finds its run folders, replays what they hold and continues. Trials of several
+    ranks are trained by a gang of processes, which this one starts once and speaks for.
     """
 
-    _rows: Generator[dict[str, Any], None, None] | None = None
+    _rows: Rows | None = None
     _gang: Gang | None = None
     _spoilt: str | None = None
 
@@ -87,7 +86,7 @@ class Slot(tune.Trainable):
             raise  # as if this process had died: Ray replaces it, and the trial goes on in another
         except Exception as error:
             return self._failed(error)
-        return {"epoch": row["epoch"], "macro_f1": row["macro_f1"], DONE: row["epoch"] == self._study.base.optim.epochs}
+        return {"epoch": row["epoch"], "macro_f1": row["macro_f1"], DONE: row["epoch"] == self._study.reports}
 
     def _failed(self, error: Exception) -> dict[str, Any]:
         """The result that tells of an error."""
@@ -126,13 +125,22 @@ class Slot(tune.Trainable):
             gc.collect()
             torch.cuda.empty_cache()
 
-    def _train(self, config: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
-        variant, number = config["variant"], config["trial"]
-        specs = self._study.trial_specs(variant, config["chosen"])
+    def _train(self, config: dict[str, Any]) -> Rows:
+        """A row for each report: the epoch or inner fold, and the mean macro-F1 over the inner folds so far."""
+        study, unit, seed = self._study, Unit(config["variant"], config["test_fold"]), config["seed"]
+        specs = study.trial_specs(unit.variant, config["chosen"], unit.test_fold, seed)
         # A folder for each trial: two that draw the same values would otherwise share, and lock, their runs.
-        runs = self._study.search_folder(variant) / "runs" / f"{number:05d}"
+        runs = study.search_folder(unit) / ("runs" if seed is None else "reruns") / f"{config['trial']:05d}"
         lockstep = self._gang.lockstep if self._gang else train.lockstep
-        yield from lockstep(specs, runs, self._runtime)
+        if seed is None and study.search.rungs == "epochs":
+            yield from lockstep(specs, runs, self._runtime)
+            return
+        # Nobody asks for a score before the end: of each inner fold, or of all.
+        scores: list[float] = []
+        for together in [specs] if seed is not None else [[spec] for spec in specs]:
+            *_, last = lockstep(together, runs, self._runtime, each_epoch=False)
+            scores += last["folds"]
+            yield {"epoch": study.reports if seed is not None else len(scores), "macro_f1": sum(scores) / len(scores)}
 
 
 def trainable(study: Study, slots: Slots, runtime: Runtime, leave: Path) -> type[tune.Trainable]:
@@ -143,13 +151,18 @@ def trainable(study: Study, slots: Slots, runtime: Runtime, leave: Path) -> type
     return tune.with_resources(slot, {"cpu": slots.cpus * slots.ranks, "gpu": slots.gpus * slots.ranks})
 
 
+def unit_of(trial: Any) -> Unit:
+    """The search that a trial of Ray belongs to."""
+    return Unit(trial.config["variant"], trial.config["test_fold"])
+
+
 def folder_name(trial: Any) -> str:
     """Name of a trial's folder in Ray's experiment; Ray's own has every value in it, and grows too long for a path."""
-    return f"{trial.config['variant']}-{trial.config['trial']:05d}-{trial.trial_id}"
+    return f"{trial.config['variant']}-{trial.config['test_fold']}-{trial.config['trial']:05d}-{trial.trial_id}"
 
 
 class Watch(tune.Callback):
-    """Records every epoch as it is reported, and shows a bar of the trials that have ended."""
+    """Records every score as it is reported, and shows a bar of the trials and re-runs that have ended."""
 
     def __init__(self, progress: Progress, quiet: bool) -> None:
         self._progress, self._quiet = progress, quiet
@@ -164,8 +177,8 @@ class Watch(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         if FAILED in result or LEFT in result:
             return
-        record = self._progress.records[trial.config["variant"]]
-        self._progress.report(record, record.trials[trial.config["trial"]], result["epoch"], result["macro_f1"])
+        record, config = self._progress.records[unit_of(trial)], trial.config
+        self._progress.report(record, record.find(config["trial"], config["seed"]), result["epoch"], result["macro_f1"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._advance()
@@ -175,12 +188,12 @@ class Watch(tune.Callback):
 
     def _advance(self) -> None:
         if self._bar is not None:
-            best = {
-                variant: max(score for _, _, score in record.reported)
-                for variant, record in self._progress.records.items()
-                if record.reported
-            }
+            best: dict[str, float] = {}
+            for unit, record in self._progress.records.items():
+                for _, _, score in record.reported:
+                    best[unit.variant] = max(score, best.get(unit.variant, 0.0))
             self._bar.set_postfix_str("  ".join(f"{variant} {score:.4f}" for variant, score in best.items()))
+            self._bar.total = self._progress.ended() + self._progress.open()  # fewer re-runs where fewer trials completed
             self._bar.update(self._progress.ended() - self._bar.n)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:

@@ -12,6 +12,7 @@ from leukotree.errors import InputError
 
 if TYPE_CHECKING:
     from hpc.launch import Place
+    from hpc.study import Study
     from leukotree.engine import Runtime
     from leukotree.spec import RunSpec
 
@@ -89,45 +90,50 @@ def run_train(arguments: Namespace) -> int:
 
 
 def run_sweep(arguments: Namespace) -> int:
-    from hpc import study, tune
+    from hpc import precheck, study, tune
 
     plan = study.load(arguments.study, arguments.overrides)
     search = plan.require_search()
-    study.check(plan, trial_ranks=arguments.ranks_per_trial)
+    precheck.check(plan, trial_ranks=arguments.ranks_per_trial)
     if arguments.dry_run:
-        print(f"would search {', '.join(plan.variants)}: {search.trials} trials each of {plan.folds.inner} inner folds")
+        one = f"all outer folds, beside fold {plan.units[0].test_fold}"
+        place = f"each of {plan.folds.outer} outer folds" if search.nested else one
+        again = f", then the best {search.rerun_top} again on {search.rerun_seeds} seeds" if search.rerun_top else ""
+        print(f"would search {', '.join(plan.variants)} for {place}: {search.trials} trials each of {plan.folds.inner} inner "
+              f"folds{again}")  # fmt: skip
         return 0
     found = tune.sweep(
         plan, address=arguments.ray_address, nodes=arguments.ray_nodes, cpus_per_trial=arguments.cpus_per_trial,
         gpus_per_trial=arguments.gpus_per_trial, concurrency=arguments.concurrency, ranks=arguments.ranks_per_trial,
         runtime=_runtime(arguments),
     )  # fmt: skip
-    for variant, best in found.items():
+    for unit, best in found.items():
         chosen = "  ".join(
             f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in best["chosen"].items()
         )
-        print(f"{variant}: {best['metric']} {best['value']:.4f}  {chosen}")
+        print(f"{unit if search.nested else unit.variant}: {best['metric']} {best['value']:.4f}  {chosen}")
     return 0
 
 
 def run_folds(arguments: Namespace) -> int:
-    from hpc import study, tune
+    from hpc import leaks, precheck, study, tune
 
     plan = study.load(arguments.study, arguments.overrides)
-    study.check(plan, ranks=arguments.ranks)
+    precheck.check(plan, ranks=arguments.ranks)
+    leaks.check(plan)
     place = _place(arguments)
     return _launch(plan.fold_specs(tune.chosen(plan)), plan.root, place, arguments)
 
 
 def run_grid(arguments: Namespace) -> int:
-    from hpc import cells, study
+    from hpc import cells, precheck, study
 
     plan = study.load(arguments.study, arguments.overrides)
     found = cells.expand(plan)
     if arguments.diff:
         print(*cells.difference(plan.root, found, *arguments.diff), sep="\n")
         return 0
-    study.check_grid(plan, [cell.spec for cell in found], ranks=arguments.ranks)
+    precheck.check_grid(plan, [cell.spec for cell in found], ranks=arguments.ranks)
     place = _place(arguments)
     if not arguments.dry_run:
         _runtime(arguments)  # refuses what it must before anything is written
@@ -174,15 +180,33 @@ def run_status(arguments: Namespace) -> int:
 
 
 def run_report(arguments: Namespace) -> int:
-    from hpc import study, tune
+    from hpc import leaks, study
     from leukotree.report import collect, write
 
     plan = study.load(arguments.study, arguments.overrides)
-    summary = collect(plan.root, plan.model_dump(mode="json"), plan.expected(tune.chosen(plan, partial=True)))
+    leaks.check(plan)
+    expected, cells = _reported(plan)
+    summary = collect(plan.root, plan.model_dump(mode="json"), expected, cells)
     markdown, html = write(summary, Path(arguments.out) if arguments.out else RESULTS / plan.study)
     print(markdown.read_text().split("\n## ")[0])
     print(f"{markdown}\n{html}")
     return 0
+
+
+def _reported(plan: Study) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The runs that a report expects: those with chosen values, and those of the grid once it was begun. A grid without a search
+    has no others, unless somebody ran them."""
+    from hpc import cells, tune
+
+    expected = plan.expected(tune.chosen(plan, partial=True))
+    if plan.grid is None:
+        return expected, []
+    rows = cells.rows(cells.expand(plan))
+    if not plan.search.trials:
+        of_grid = {row["run_name"] for row in rows}
+        if not any((plan.root / row["run_name"]).exists() for row in expected if row["run_name"] not in of_grid):
+            return [], rows
+    return expected, rows if (plan.root / cells.FILE).exists() else []
 
 
 def run_doctor(arguments: Namespace) -> int:
@@ -232,5 +256,5 @@ def _runtime(arguments: Namespace) -> Runtime:
     return Runtime(
         device=arguments.device, workers=arguments.workers, threads=arguments.threads,
         cache=Path(cache) if cache else None, cache_gb=arguments.cache_gb, save_s=60 * arguments.save_minutes,
-        deepspeed=engines.settings(arguments.deepspeed),
+        deepspeed=engines.settings(arguments.deepspeed), probe=vars(arguments).get("probe", 0),
     )  # fmt: skip

@@ -1,15 +1,17 @@
-"""Focal loss against other libraries, class weights, and the masked sum over decisions."""
+"""Losses against other libraries and against sums over the tree: focal, class weights, probabilities of nodes, soft labels."""
 
 import kornia
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from trees import trees
 
 from leukotree import losses
 from leukotree.errors import InputError
+from leukotree.spec import LossSpec
 from leukotree.taxonomy import Taxonomy
 
 TREE = Taxonomy.paper()
@@ -17,13 +19,16 @@ WIDTHS = [len(children) for children in TREE.decisions.values()]
 ONES = [torch.ones(width) for width in WIDTHS]
 
 
+def draw_logits(seed: int, rows: int, columns: int, scale: float = 1.0) -> torch.Tensor:
+    return scale * torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (N, K) and targets (N,)."""
     n, k, seed = draw(st.integers(1, 16)), draw(st.integers(2, 9)), draw(st.integers(0, 2**31))
-    generator = torch.Generator().manual_seed(seed)
     scale = draw(st.sampled_from([0.1, 1.0, 5.0]))
-    return scale * torch.randn(n, k, generator=generator, dtype=torch.float64), torch.randint(k, (n,), generator=generator)
+    return draw_logits(seed, n, k, scale), torch.randint(k, (n,), generator=torch.Generator().manual_seed(seed))
 
 
 @given(problems(), st.floats(0, 5))
@@ -72,32 +77,101 @@ def test_a_class_without_images_has_no_weight() -> None:
 
 @pytest.mark.parametrize("leaf", TREE.leaves)
 def test_a_leaf_never_touches_a_decision_that_it_does_not_reach(leaf: str) -> None:
-    """Exactly zero gradient, and the same loss whatever those logits are."""
+    """Exactly zero gradient, and exactly no loss whatever those logits are."""
     choices = torch.from_numpy(TREE.choices[[TREE.leaves.index(leaf)]])
     logits = torch.randn(1, sum(WIDTHS), requires_grad=True)
     counts = (choices >= 0).sum(dim=0)
-    losses.masked_focal(logits, choices, WIDTHS, counts, 2.0, ONES).backward()
+    heads = losses.head_focal(logits, choices, WIDTHS, counts, 2.0, ONES)
+    torch.stack(heads).sum().backward()
     assert logits.grad is not None
-    for gradient, choice in zip(logits.grad.split(WIDTHS, dim=1), choices[0], strict=True):
-        assert (gradient != 0).any() == bool(choice >= 0)
+    for loss, gradient, choice in zip(heads, logits.grad.split(WIDTHS, dim=1), choices[0], strict=True):
+        assert (loss != 0) == (choice >= 0)
+        assert (gradient != 0).any() == (choice >= 0)
 
 
-@settings(deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 4))
-def test_shares_of_a_batch_add_up_to_the_loss_of_the_whole(seed: int, parts: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    leaves = torch.randint(len(TREE.leaves), (12,), generator=generator)
-    logits = torch.randn(12, sum(WIDTHS), generator=generator, dtype=torch.float64)
+@given(st.integers(0, 2**31))
+def test_each_heads_loss_is_the_mean_over_the_samples_that_reach_it(seed: int) -> None:
+    leaves = torch.randint(len(TREE.leaves), (12,), generator=torch.Generator().manual_seed(seed))
+    logits = draw_logits(seed, 12, sum(WIDTHS))
     targets = torch.from_numpy(TREE.choices)[leaves]
-    counts = (targets >= 0).sum(dim=0)
-    alphas = [alpha.double() for alpha in ONES]
-    whole = losses.masked_focal(logits, targets, WIDTHS, counts, 2.0, alphas)
-    shares = zip(logits.chunk(parts), targets.chunk(parts), strict=True)
-    summed = sum(losses.masked_focal(part, target, WIDTHS, counts, 2.0, alphas) for part, target in shares)
-    torch.testing.assert_close(summed, whole)
-    by_hand = sum(
-        losses.focal(part[target >= 0], target[target >= 0], 2.0).mean()
-        for part, target in zip(logits.split(WIDTHS, dim=1), targets.T, strict=True)
-        if (target >= 0).any()
-    )
-    torch.testing.assert_close(whole, torch.as_tensor(by_hand, dtype=torch.float64))
+    heads = losses.head_focal(logits, targets, WIDTHS, (targets >= 0).sum(dim=0), 2.0, [alpha.double() for alpha in ONES])
+    for loss, part, target in zip(heads, logits.split(WIDTHS, dim=1), targets.T, strict=True):
+        reached = target >= 0
+        mean = losses.focal(part[reached], target[reached], 2.0).mean() if reached.any() else torch.zeros((), dtype=torch.float64)
+        torch.testing.assert_close(loss, mean)
+
+
+@given(trees(), st.integers(0, 2**31), st.sampled_from([0.1, 1.0, 30.0]))
+def test_leaf_probabilities_of_a_conditional_softmax_sum_to_one(tree: Taxonomy, seed: int, scale: float) -> None:
+    widths = [len(children) for children in tree.decisions.values()]
+    log_p = losses.conditionals(draw_logits(seed, 3, sum(widths), scale), widths).numpy()
+    columns = [child for children in tree.decisions.values() for child in children]
+    leaves = [log_p[:, [column in tree.path(leaf) for column in columns]].sum(axis=1) for leaf in tree.leaves]
+    np.testing.assert_allclose(np.exp(leaves).sum(axis=0), 1, atol=1e-12)
+
+
+@given(trees(), st.integers(0, 2**31), st.sampled_from([0.1, 1.0, 30.0]))
+def test_flat_marginals_are_the_sums_of_their_leaves(tree: Taxonomy, seed: int, scale: float) -> None:
+    leaf = draw_logits(seed, 3, len(tree.leaves), scale).log_softmax(dim=1)
+    nodes = losses.marginals(leaf, torch.from_numpy(tree.leaves_below)).exp().numpy()
+    for column, node in enumerate(tree.edges):
+        below = [place for place, name in enumerate(tree.leaves) if node in tree.path(name)]
+        np.testing.assert_allclose(nodes[:, column], leaf.exp().numpy()[:, below].sum(axis=1), rtol=1e-9)
+
+
+@given(trees(), st.integers(0, 2**31), st.sampled_from([0.1, 1.0, 10.0]))
+def test_conditionals_of_leaves_are_ratios_of_marginals(tree: Taxonomy, seed: int, scale: float) -> None:
+    leaf = draw_logits(seed, 4, len(tree.leaves), scale).log_softmax(dim=1)
+    tables = (torch.from_numpy(table) for table in (tree.leaves_below, losses.leaves_of_parents(tree)))
+    edges = losses.leaf_conditionals(leaf, *tables).exp()
+    assert (edges <= 1).all()
+    p = leaf.exp() @ torch.from_numpy(tree.leaves_below.T).double()
+    of = {tree.root: torch.ones(4, dtype=torch.float64), **dict(zip(tree.edges, p.T, strict=True))}
+    for column, node in enumerate(tree.edges):
+        parent = tree.parent_of[node]
+        torch.testing.assert_close(edges[:, column], of[node] / of[parent])
+        assert len(tree.children[parent]) > 1 or (edges[:, column] == 1).all()
+
+
+def test_a_term_that_does_not_count_adds_nothing_even_where_it_is_infinite() -> None:
+    log_p = torch.tensor([[-torch.inf, -1.0, -2.0]], requires_grad=True)
+    terms = torch.tensor([[[0.0, 1.0, 0.5]], [[0.0, 0.0, 0.0]]])
+    loss = losses.path_loss(log_p, terms, torch.tensor([0]), torch.tensor(4))
+    assert loss.tolist() == [0.5, 0.0]
+    loss.sum().backward()
+    assert log_p.grad is not None
+    assert log_p.grad.tolist() == [[0.0, -0.25, -0.125]]
+
+
+@given(trees(), st.floats(0.01, 30))
+def test_soft_targets_follow_the_formula_and_fall_with_the_distance(tree: Taxonomy, beta: float) -> None:
+    distances = tree.lca_heights
+    targets = losses.soft_targets(distances, beta)
+    np.testing.assert_allclose(targets.sum(axis=1), 1)
+    for row, distance in zip(targets, distances, strict=True):
+        likeness = [np.exp(-beta * d / distances.max()) for d in distance]
+        np.testing.assert_allclose(row, [value / sum(likeness) for value in likeness])
+        assert (np.diff(row[np.argsort(distance)]) <= 1e-12).all()
+
+
+@given(trees())
+def test_soft_targets_of_a_large_beta_are_the_leaf_alone(tree: Taxonomy) -> None:
+    assert (losses.soft_targets(tree.lca_heights, 1e300) == np.eye(len(tree.leaves))).all()
+
+
+def test_hxe_weighs_an_edge_by_the_height_of_its_child() -> None:
+    weights = losses.edge_weights(TREE, LossSpec(weighting="hxe", hxe_alpha=0.5))
+    assert weights["leukemia"] == pytest.approx(np.exp(-1.0))
+    assert weights["chronic"] == pytest.approx(np.exp(-0.5))
+    assert {weights[leaf] for leaf in TREE.leaves} == {1.0}
+    assert set(losses.edge_weights(TREE, LossSpec(hxe_alpha=0.5)).values()) == {1.0}
+
+
+def test_a_learned_variance_settles_at_twice_the_loss() -> None:
+    """The minimum of L / sigma^2 + log sigma."""
+    loss = torch.tensor([0.2, 3.0], dtype=torch.float64)
+    log_variance = torch.log(2 * loss).requires_grad_()
+    weighted = losses.uncertainty(loss, log_variance, 1.0)
+    torch.testing.assert_close(weighted, 0.5 + 0.5 * torch.log(2 * loss))
+    weighted.sum().backward()
+    torch.testing.assert_close(log_variance.grad, torch.zeros(2, dtype=torch.float64))

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from logprobs import drawn, normalised
+from scipy.special import logsumexp
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
@@ -15,18 +17,9 @@ L, E = len(PAPER.leaves), len(PAPER.edges)
 leaf_pairs = st.lists(st.tuples(st.integers(0, L - 1), st.integers(0, L - 1)), min_size=1, max_size=40)
 
 
-def log_softmax_edges(logits: np.ndarray, tree: Taxonomy = PAPER) -> np.ndarray:
-    """Random logits -> log p(child | parent), normalised among siblings."""
-    out = np.array(logits, dtype=float)
-    for children in tree.children.values():
-        columns = [tree.edges.index(child) for child in children]
-        out[:, columns] -= np.logaddexp.reduce(out[:, columns], axis=1, keepdims=True)
-    return out
-
-
 def one_hot(leaf: str, confidence: float = 4.0) -> np.ndarray:
     """An image that is surely, by `confidence` logits at each node, of one leaf."""
-    return log_softmax_edges(np.array([[confidence * (edge in PAPER.path(leaf)) for edge in PAPER.edges]]))[0]
+    return normalised(np.array([[confidence * (edge in PAPER.path(leaf)) for edge in PAPER.edges]]), PAPER)[0]
 
 
 @given(leaf_pairs)
@@ -64,7 +57,7 @@ def test_confusion_rows_are_true_and_columns_predicted(pairs):
 @given(st.integers(0, 10_000))
 def test_decision_accuracy_is_conditional_on_reaching_the_node(seed):
     rng = np.random.default_rng(seed)
-    true, logp = rng.integers(0, L, 30), log_softmax_edges(rng.normal(size=(30, E)))
+    true, logp = rng.integers(0, L, 30), normalised(rng.normal(size=(30, E)), PAPER)
     found = metrics.decision_accuracy(true, logp, PAPER)
     assert list(found) == ["root", "leukemia", "acute", "chronic"]
     for node, children in PAPER.decisions.items():
@@ -139,13 +132,33 @@ class TestPatients:
         groups = metrics.by_patient(["", ""], np.zeros(2), np.stack([one_hot("AML")] * 2), PAPER, "mode")
         assert len(groups.true) == len(groups.predicted) == 0
 
+    @pytest.mark.parametrize("decision", decide.RULES)
     @pytest.mark.parametrize("rule", metrics.RULES)
     @given(seed=st.integers(0, 10_000))
-    def test_one_image_per_patient_is_the_greedy_prediction_of_that_image(self, rule, seed):
-        rng = np.random.default_rng(seed)
-        logp = log_softmax_edges(rng.normal(scale=3, size=(12, E)))
-        groups = metrics.by_patient([f"{i:02}" for i in range(12)], np.zeros(12), logp, PAPER, rule)
-        np.testing.assert_array_equal(groups.predicted, decide.greedy(logp, PAPER))
+    def test_one_image_per_patient_is_the_prediction_of_that_image(self, rule, decision, seed):
+        true, logp = drawn(PAPER, 12, seed, scale=3)
+        groups = metrics.by_patient([f"{i:02}" for i in range(12)], true, logp, PAPER, rule, decision)
+        np.testing.assert_array_equal(groups.predicted, decide.leaves(logp, PAPER, decision))
+
+    @pytest.mark.parametrize("decision", decide.RULES)
+    @settings(max_examples=30)
+    @given(seed=st.integers(0, 10_000))
+    def test_agrees_with_going_through_the_groups_one_by_one(self, decision, seed):
+        true, logp = drawn(PAPER, 40, seed)
+        patient = np.random.default_rng(seed).choice(["", "p", "q", "r"], 40)
+        found = {rule: metrics.by_patient(patient, true, logp, PAPER, rule, decision) for rule in metrics.RULES}
+        groups = sorted({(p, leaf) for p, leaf in zip(patient, true, strict=True) if p})
+        assert list(zip(found["mode"].patient, found["mode"].true, strict=True)) == groups
+        for row, (name, leaf) in enumerate(groups):
+            mine = logp[(patient == name) & (true == leaf)]
+            leaves, votes = decide.leaf_logp(mine, PAPER), decide.leaves(mine, PAPER, decision).tolist()
+            best = max(range(L), key=lambda one: (votes.count(one), np.exp(leaves[:, one]).mean()))
+            assert (found["mode"].images[row], found["mode"].predicted[row]) == (len(mine), best)
+            for rule, mean in (("mean_probability", logsumexp(leaves, axis=0)), ("mean_log_probability", leaves.mean(axis=0))):
+                edges = [logsumexp(mean[below]) for below in PAPER.leaves_below]
+                parents = [PAPER.edges.index(up) if (up := PAPER.parent_of[edge]) != "root" else None for edge in PAPER.edges]
+                edges = [p - (logsumexp(mean) if up is None else edges[up]) for p, up in zip(edges, parents, strict=True)]
+                assert found[rule].predicted[row] == decide.leaves(np.array([edges]), PAPER, decision)[0]
 
 
 class TestWilson:

@@ -16,8 +16,8 @@ from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.engine import Engine
 from leukotree.errors import RunFailed
-from leukotree.losses import class_weights
-from leukotree.model import stages
+from leukotree.losses import class_weights, focal
+from leukotree.model import build, parameter_groups, stages
 from leukotree.spec import VARIANTS, RunSpec
 from leukotree.stage import StageTrainer, learning_rate_factor
 
@@ -81,7 +81,36 @@ def test_class_weights_come_from_the_training_samples_only(spec: RunSpec, loader
     counts = [int((dataset.index["leaf"].iloc[rows] == leaf).sum()) for leaf in ("CLL", "CML")]
     assert counts[0] > counts[1]
     chronic = list(stage.heads).index("chronic")
-    np.testing.assert_allclose(trainer.alphas[chronic].numpy(), class_weights(counts, 1.0), rtol=1e-6)
+    np.testing.assert_allclose(trainer.objective.alphas[chronic].numpy(), class_weights(counts, 1.0), rtol=1e-6)
+
+
+def test_a_shared_step_is_that_of_heads_on_a_backbone_with_masked_losses(spec: RunSpec, loader: Loader) -> None:
+    """Bit by bit, over some steps: the default has no part in how other levels are isolated or weighted."""
+    dataset = loader.dataset
+    [stage] = stages("multilabel", dataset.taxonomy)
+    trainer = StageTrainer(spec, stage, np.flatnonzero(dataset.index["fold"] != 0), HERE, loader)
+    plain = build(spec, stage, dataset.size).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(parameter_groups(plain, spec), fused=True)
+    batches = loader.train(trainer.order, range(4))
+    expected = []
+    for step, (_, [batch]) in enumerate(batches):
+        features = plain.backbone(trainer.inputs(batch))
+        targets = torch.from_numpy(stage.targets[dataset.leaf_ids[batch.rows]])
+        total = torch.zeros(())
+        for head, target, alpha in zip(plain.heads, targets.T, trainer.objective.alphas, strict=True):
+            losses = focal(head(features), target.clamp(min=0), spec.loss.gamma, alpha)
+            total = total + torch.where(target >= 0, losses, 0.0).sum() / (target >= 0).sum().clamp(min=1)
+        total.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * learning_rate_factor(step, trainer.total_steps, spec.optim.warmup)
+        optimizer.step()
+        optimizer.zero_grad()
+        expected.append(float(total.detach()))
+    trainer.begin()
+    trainer.train_until(4)
+    np.testing.assert_allclose(trainer.collect().sum(axis=1), expected, rtol=1e-6)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, trainer.model.state_dict()[name]), name
 
 
 def test_an_epoch_without_a_step_is_an_epoch(spec: RunSpec, loader: Loader) -> None:
@@ -124,11 +153,11 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step_and_its_batch(spec: Ru
     [stage] = stages("flat", loader.dataset.taxonomy)
     trainer = StageTrainer(spec.override({"optim.batch_size": 12}), stage, np.arange(len(loader.dataset)), HERE, loader)
     trainer.step = 6
-    trainer.check(np.ones(3))
+    trainer.check(np.ones((3, 1)))
     with pytest.raises(
         RunFailed, match=r"the loss of leaves is nan at step 4 with learning rate 0.00097, on \S+, .* and 4 more$"
     ) as error:
-        trainer.check(np.array([1.0, np.nan, 1.0]))
+        trainer.check(np.array([[1.0], [np.nan], [1.0]]))
     assert error.value.kind == "nan"
     assert error.value.details is not None
     assert error.value.details["keys"] == loader.dataset.index["key"].iloc[trainer.order.batch(4).rows].tolist()
@@ -138,6 +167,16 @@ def test_the_rows_of_an_epoch_name_its_steps(spec: RunSpec, loader: Loader) -> N
     [stage] = stages("flat", loader.dataset.taxonomy)
     trainer = StageTrainer(spec, stage, np.arange(len(loader.dataset)), HERE, loader)
     first = trainer.order.steps_before(1)
-    rows = trainer.metrics(1, np.array([0.5, 0.25]))
+    rows = trainer.metrics(1, np.array([[0.5], [0.25]]))
     assert [(row["step"], row["loss"], row["epoch"]) for row in rows] == [(first, 0.5, 1), (first + 1, 0.25, 1)]
     assert rows[0]["lr"] == spec.optim.lr * learning_rate_factor(first, trainer.total_steps, spec.optim.warmup)
+    assert "levels" not in rows[0]
+
+
+def test_the_rows_of_a_model_with_levels_say_what_each_adds(spec: RunSpec, loader: Loader) -> None:
+    [stage] = stages("multilabel", loader.dataset.taxonomy)
+    trainer = StageTrainer(spec, stage, np.arange(len(loader.dataset)), HERE, loader)
+    [row] = trainer.metrics(0, np.array([[0.5, 0.25, 1.0]]))
+    assert row["loss"] == 1.75
+    assert row["levels"] == {"1": 0.5, "2": 0.25, "3": 1.0}
+    assert trainer.collect().shape == (0, 3)

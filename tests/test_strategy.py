@@ -32,6 +32,12 @@ RUNTIME = Runtime(device="cpu", threads=1, workers=0, quiet=True, deepspeed=engi
 ACCUMULATED = {"engine.micro_batch": 2, "optim.clip": 0.5}
 NORMED = {"backbone.name": "test_resnet"}
 """With BatchNorm, whose buffers no gradient moves."""
+WIRED: dict[str, dict[str, Any]] = {
+    "branched": {"loss": {"isolation": "branched", "leader": 2, "branch_blocks": 2}},
+    "chained": {"loss": {"isolation": "chained", "kind": "conditional"}},
+    "uncertainty": {"loss": {"weighting": "uncertainty"}, "optim.head_lr_multiplier": 100},
+}
+"""Models that are more than a backbone and heads on it."""
 TRANSFERS = {
     "alone": [("ddp-2", "ddp"), ("zero1-2", "zero1"), ("zero3-2", "zero3")],
     "two": [
@@ -66,7 +72,7 @@ class Gang(NamedTuple):
         """Of the steps before `end` that were not done, summed over the ranks."""
         trainer.begin()
         trainer.train_until(end)
-        return np.sum(self.engine.gather(trainer.collect()), axis=0)
+        return np.sum(self.engine.gather(trainer.collect()), axis=(0, 2))
 
     def logits(self, trainer: StageTrainer) -> list[np.ndarray]:
         """Of one image, from each rank; the second rank scores a second one as well, as the last batches may fall."""
@@ -126,6 +132,9 @@ def first_pair(shards: Path, folder: Path, runtime: Runtime) -> dict[str, Any]:
             found[name, "clipped"] = gang.losses(gang.trainer(name, **ACCUMULATED), 4)
         for name in SHARING:
             found[name, "offload"] = gang.losses(gang.trainer(name, **{"engine.offload": True}), 4)
+        for wired in WIRED:
+            for name in ("ddp",) if wired == "uncertainty" else ("ddp", "zero1", "zero3"):
+                found[name, wired] = gang.losses(gang.trainer(name, **WIRED[wired]), 4)
         for name in ("ddp", "zero1", "zero3"):
             normed = gang.trainer(name, **NORMED, **{"engine.precision": "bf16"})
             found[name, "bf16"] = gang.losses(normed, 4)
@@ -138,7 +147,8 @@ def alone(shards: Path, folder: Path, runtime: Runtime) -> dict[Any, Any]:
         gang = Gang(engine, loader, shards)
         found = {f"{name}-1": gang.through(name, folder / f"{name}-1", RESUMED)[0] for name in ("ddp", "zero1", "zero3")}
         overflown = {f"{name}-overflow": gang.overflow(name) for name in SHARING}
-        return found | overflown | gang.resumed(folder, TRANSFERS["alone"])
+        wired = {("ddp", name): gang.losses(gang.trainer("ddp", **changes), 4) for name, changes in WIRED.items()}
+        return found | overflown | wired | gang.resumed(folder, TRANSFERS["alone"])
 
 
 def second_pair(shards: Path, folder: Path, runtime: Runtime) -> dict[Any, Any]:
@@ -185,6 +195,17 @@ def test_accumulation_and_clipping_mean_the_same(first: dict[Any, Any], name: st
 @pytest.mark.parametrize("name", SHARING)
 def test_offload_changes_where_and_not_what(first: dict[Any, Any], name: str) -> None:
     np.testing.assert_allclose(first[name, "offload"], first["ddp"][:4], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "wired"), [(name, wired) for name in ("zero1", "zero3") for wired in ("branched", "chained")])
+def test_an_isolated_model_is_shared_as_any_other(first: dict[Any, Any], name: str, wired: str) -> None:
+    np.testing.assert_allclose(first[name, wired], first["ddp", wired], rtol=1e-3)
+
+
+@pytest.mark.parametrize("wired", list(WIRED))
+def test_two_ranks_have_the_losses_of_one_in_any_wiring(first: dict[Any, Any], one: dict[Any, Any], wired: str) -> None:
+    np.testing.assert_allclose(first["ddp", wired], one["ddp", wired], rtol=1e-4)
+    assert not np.allclose(first["ddp", wired], first["ddp"][:4], rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["zero1", "zero3"])

@@ -6,19 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trees import trees
 
 from leukotree.errors import InputError
 from leukotree.taxonomy import PAPER, Taxonomy
-
-
-@st.composite
-def trees(draw: st.DrawFn) -> Taxonomy:
-    """Random ragged trees of 2 to about 20 leaves: node i > 0 hangs below an earlier node."""
-    parents = [draw(st.integers(0, i)) for i in range(draw(st.integers(2, 25)))]
-    edges = [(f"n{parent}", f"n{child + 1}") for child, parent in enumerate(parents)]
-    if len({child for _, child in edges} - {parent for parent, _ in edges}) < 2:
-        edges.append(("n0", "extra"))
-    return Taxonomy.from_edges(edges)
 
 
 def test_the_paper_has_four_decisions_ten_logits_and_seven_leaves() -> None:
@@ -40,6 +31,28 @@ def test_a_normal_cell_has_no_acute_or_chronic_label() -> None:
     assert tree.choices[tree.leaves.index("CML")].tolist() == [2, 1, -1, 1]
 
 
+def test_levels_heights_and_cuts_of_the_paper() -> None:
+    tree = Taxonomy.paper()
+    assert tree.decision_levels == {"root": 1, "leukemia": 2, "acute": 3, "chronic": 3}
+    assert [tree.heights[node] for node in ("root", "leukemia", "acute", "CML")] == [3, 2, 1, 0]
+    assert tree.cuts == (
+        ("normal", "reactive", "leukemia"),
+        ("normal", "reactive", "acute", "chronic"),
+        ("normal", "reactive", "ALL", "AML", "APML", "CLL", "CML"),
+    )
+    assert tree.cut_of_leaf.tolist() == [[0, 1, 2, 2, 2, 2, 2], [0, 1, 2, 2, 2, 3, 3], [0, 1, 2, 3, 4, 5, 6]]
+    far = dict(zip(tree.leaves, tree.lca_heights[tree.leaves.index("AML")].tolist(), strict=True))
+    assert far == {"normal": 3, "reactive": 3, "ALL": 1, "AML": 0, "APML": 1, "CLL": 2, "CML": 2}
+
+
+def test_an_only_child_is_no_level_but_counts_in_the_height() -> None:
+    tree = Taxonomy.from_nested({"root": {"a": {"b": {"c": None, "d": {"e": ["f", "g"]}}}}})
+    assert tree.decision_levels == {"b": 1, "e": 2}
+    assert tree.heights["root"] == 5
+    assert tree.lca_heights.tolist() == [[0, 3, 3], [3, 0, 1], [3, 1, 0]]
+    assert tree.cuts == (("a",), ("b",), ("c", "d"), ("c", "e"), ("c", "f", "g"))
+
+
 def test_pruning_leaves_an_only_child_on_the_path_but_makes_no_decision_of_it() -> None:
     tree = Taxonomy.paper().prune(["normal", "reactive", "AML", "APML"])
     assert tree.decisions == {"root": ("normal", "reactive", "leukemia"), "acute": ("AML", "APML")}
@@ -54,6 +67,57 @@ def test_paths_choices_and_matrices_agree(tree: Taxonomy) -> None:
             reached = node == tree.root or node in tree.path(leaf)
             assert (choice >= 0) == reached
             assert not reached or children[choice] in tree.path(leaf)
+
+
+@given(trees())
+def test_places_and_columns_are_those_of_nodes_and_edges(tree: Taxonomy) -> None:
+    assert [tree.nodes[tree.place[name]] for name in tree.nodes] == list(tree.nodes)
+    assert [tree.edges[tree.place[name] - 1] for name in tree.edges] == list(tree.edges)
+    assert {name: tuple(tree.edges[i] for i in columns) for name, columns in tree.columns.items()} == tree.children
+
+
+@given(trees())
+def test_a_level_is_one_more_than_the_decisions_above(tree: Taxonomy) -> None:
+    assert list(tree.decision_levels) == list(tree.decisions)
+    for node, level in tree.decision_levels.items():
+        above = [] if node == tree.root else [tree.root, *tree.path(node)[:-1]]
+        assert level == 1 + sum(len(tree.children[name]) > 1 for name in above)
+    assert set(tree.decision_levels.values()) == set(range(1, max(tree.decision_levels.values()) + 1))
+
+
+@given(trees())
+def test_a_height_is_the_longest_way_down_and_falls_along_every_edge(tree: Taxonomy) -> None:
+    for node, height in tree.heights.items():
+        ways = [tree.path(leaf) for leaf in tree.leaves if node in (tree.root, *tree.path(leaf))]
+        depth = 0 if node == tree.root else len(tree.path(node))
+        assert height == max(len(way) - depth for way in ways)
+    assert set(tree.heights) == set(tree.nodes)
+    assert all(tree.heights[parent] > tree.heights[child] for child, parent in tree.parent_of.items())
+
+
+@given(trees())
+def test_heights_of_common_ancestors_are_an_ultrametric(tree: Taxonomy) -> None:
+    far = tree.lca_heights
+    np.testing.assert_array_equal(far, far.T)
+    np.testing.assert_array_equal(far == 0, np.eye(len(tree.leaves), dtype=bool))
+    assert (far[:, None, :] <= np.maximum(far[:, :, None], far[None, :, :])).all()
+    for row, leaf in enumerate(tree.leaves):
+        for column, other in enumerate(tree.leaves):
+            common = [name for name in tree.nodes if all(name in (tree.root, *tree.path(one)) for one in (leaf, other))]
+            assert far[row, column] == min(tree.heights[name] for name in common)
+
+
+@given(trees())
+def test_every_cut_divides_the_leaves_and_the_last_is_the_leaves(tree: Taxonomy) -> None:
+    assert tree.cut_of_leaf.shape == (len(tree.cuts), len(tree.leaves))
+    assert len(tree.cuts) == max(len(tree.path(leaf)) for leaf in tree.leaves) == tree.heights[tree.root]
+    assert tree.cuts[-1] == tree.leaves
+    for depth, (cut, places) in enumerate(zip(tree.cuts, tree.cut_of_leaf, strict=True), 1):
+        assert [name for name in tree.nodes if name in cut] == list(cut)  # preorder
+        assert set(places) == set(range(len(cut)))
+        for leaf, place in zip(tree.leaves, places, strict=True):
+            path = tree.path(leaf)
+            assert cut[place] == (path[depth - 1] if depth <= len(path) else leaf)
 
 
 @given(trees())

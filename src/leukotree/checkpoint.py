@@ -15,7 +15,7 @@ from leukotree.errors import RunFailed, one_line
 from leukotree.files import is_full
 
 STATE, MARKER = "state.pt", "marker.json"
-FORMAT = 2
+FORMAT = 3
 """What `Trainer` puts into a state; one of another version is passed over."""
 OVERHEAD = 2**20
 """Bytes that a checkpoint takes beside its tensors, at most."""

@@ -42,6 +42,8 @@ class Runtime:
     """No progress bars."""
     deepspeed: Mapping[str, Mapping[str, Any]] | None = None
     """Strategy -> DeepSpeed's settings that only decide speed (bucket sizes, overlap); None leaves its own."""
+    probe: int = 0
+    """Epochs from one measurement of the levels' interference to the next (`probe`); 0 measures none."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from leukotree.taxonomy import Taxonomy
 
 Rule = Literal["mode", "mean_probability", "mean_log_probability"]
 RULES: tuple[Rule, ...] = get_args(Rule)
+"""How the images of a patient become one prediction. How log-probabilities become a leaf is another matter: `decide.RULES`."""
 FLOOR = 5
 """With fewer groups than this a proportion is `not estimable`."""
 
@@ -56,9 +57,8 @@ def macro_f1(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> float:
 
 def confusion(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> np.ndarray:
     """(L, L) counts: rows are true leaves, columns predicted ones."""
-    from sklearn.metrics import confusion_matrix
-
-    return confusion_matrix(true, predicted, labels=np.arange(n_leaves))
+    pairs = np.asarray(true, dtype=np.int64) * n_leaves + predicted
+    return np.bincount(pairs, minlength=n_leaves * n_leaves).reshape(n_leaves, n_leaves)
 
 
 def per_leaf(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> LeafScores:
@@ -85,14 +85,8 @@ def decision_accuracy(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) ->
 
     Conditional: a sample counts at a node even where a decision above it went wrong. logp: (N, E).
     """
-    edge = {name: column for column, name in enumerate(taxonomy.edges)}
-    wanted = taxonomy.choices[np.asarray(true, dtype=np.int64)]  # (N, D)
-    scores = {}
-    for column, (node, children) in enumerate(taxonomy.decisions.items()):
-        defined = wanted[:, column] >= 0
-        chosen = logp[defined][:, [edge[child] for child in children]].argmax(axis=1)
-        scores[node] = _share(chosen == wanted[defined, column])
-    return scores
+    problems = decide.at_decisions(true, logp, taxonomy)
+    return {node: _share(logs.argmax(axis=1) == target) for node, target, logs in problems}
 
 
 def level_accuracy(true: np.ndarray, predicted: np.ndarray, taxonomy: Taxonomy) -> list[Proportion]:
@@ -100,38 +94,38 @@ def level_accuracy(true: np.ndarray, predicted: np.ndarray, taxonomy: Taxonomy) 
 
     A leaf above a level stands for itself below (normal stays normal), so each level scores every sample.
     """
-    paths = [taxonomy.path(leaf) for leaf in taxonomy.leaves]
-    scores = []
-    for level in range(max(map(len, paths))):
-        names = [path[min(level, len(path) - 1)] for path in paths]
-        ancestor = np.array([names.index(name) for name in names])
-        scores.append(_share(ancestor[true] == ancestor[predicted]))
-    return scores
+    cuts = taxonomy.cut_of_leaf
+    return [_share(row) for row in cuts[:, np.asarray(true, dtype=np.int64)] == cuts[:, predicted]]
 
 
-def by_patient(patient: Sequence[str], true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy, rule: Rule) -> Groups:
+def by_patient(
+    patient: Sequence[str], true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy, rule: Rule, decision: decide.Rule = "greedy"
+) -> Groups:
     """One prediction per (patient, true leaf) from all its images; images with an empty patient are left out.
 
     Where a patient has images of several leaves (cells of several types), one vote over all of them would have no
     single right answer; grouping by leaf as well keeps every image and reduces to plain patients where each has one leaf.
 
-    `mode`: the leaf that most images were given (greedily); a tie goes to the higher mean probability, then to the first
-    in preorder. `mean_probability`, `mean_log_probability`: leaf probabilities averaged over the images, arithmetically or
-    geometrically, then decided top-down as for an image, so that one image per patient gives the image's prediction.
+    `mode`: the leaf that most images were given by the rule `decision`; a tie goes to the higher mean probability, then to the
+    first in preorder. `mean_probability`, `mean_log_probability`: leaf probabilities averaged over the images, arithmetically or
+    geometrically, then decided by `decision` as for an image, so that one image per patient gives the image's prediction.
     """
     names, leaves = np.asarray(patient, dtype=str), np.asarray(true, dtype=np.int64)
     known = np.char.str_len(names) > 0
     names, leaves, logp = names[known], leaves[known], np.asarray(logp)[known]
     found, patient_of = np.unique(names, return_inverse=True)
     keys, group_of, images = np.unique(np.stack([patient_of, leaves], axis=1), axis=0, return_inverse=True, return_counts=True)
-    members = np.split(np.argsort(group_of.ravel(), kind="stable"), np.cumsum(images)[:-1])
-    leaf_logp, voted = decide.leaf_logp(logp, taxonomy), decide.greedy(logp, taxonomy)
-    predicted = np.zeros(len(keys), dtype=np.int64)
-    if len(keys) and rule == "mode":
-        predicted = np.fromiter((_mode(voted[rows], leaf_logp[rows]) for rows in members), np.int64, len(keys))
-    elif len(keys):
-        mean = _log_mean if rule == "mean_probability" else _mean_log
-        predicted = _top_down(np.stack([mean(leaf_logp[rows]) for rows in members]), taxonomy)
+    members, starts = np.argsort(group_of.ravel(), kind="stable"), np.cumsum(images) - images
+    leaf_logp = decide.leaf_logp(logp, taxonomy)[members]
+    log_mean = np.logaddexp.reduceat(leaf_logp, starts) - np.log(images)[:, None]
+    if rule == "mode":
+        n_leaves = len(taxonomy.leaves)
+        voted = group_of.ravel() * n_leaves + decide.leaves(logp, taxonomy, decision)
+        votes = np.bincount(voted, minlength=len(keys) * n_leaves).reshape(-1, n_leaves)
+        predicted = np.where(votes == votes.max(axis=1, keepdims=True), np.exp(log_mean), -1.0).argmax(axis=1)
+    else:
+        mean = log_mean if rule == "mean_probability" else np.add.reduceat(leaf_logp, starts) / images[:, None]
+        predicted = decide.leaves(decide.edge_logp(mean, taxonomy), taxonomy, decision)
     return Groups(found[keys[:, 0]], images, keys[:, 1], predicted)
 
 
@@ -153,27 +147,3 @@ def wilson(successes: float, n: int, confidence: float = 0.95, floor: int = FLOO
 
 def _share(right: np.ndarray) -> Proportion:
     return Proportion(float(right.mean()) if len(right) else float("nan"), len(right))
-
-
-def _mode(voted: np.ndarray, leaf_logp: np.ndarray) -> int:
-    votes = np.bincount(voted, minlength=leaf_logp.shape[1])
-    probability = np.exp(leaf_logp).mean(axis=0)
-    return int(np.where(votes == votes.max(), probability, -1.0).argmax())
-
-
-def _log_mean(leaf_logp: np.ndarray) -> np.ndarray:
-    from scipy.special import logsumexp
-
-    return logsumexp(leaf_logp, axis=0) - np.log(len(leaf_logp))
-
-
-def _mean_log(leaf_logp: np.ndarray) -> np.ndarray:
-    return leaf_logp.mean(axis=0)
-
-
-def _top_down(leaf_logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
-    """(G, L) log leaf probabilities -> (G,) leaf indices: siblings compared by the mass of the leaves below them."""
-    from scipy.special import logsumexp
-
-    mass = np.stack([logsumexp(leaf_logp[:, below], axis=1) for below in taxonomy.leaves_below], axis=1)
-    return decide.greedy(mass, taxonomy)

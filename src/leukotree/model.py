@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ import torch
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
-from leukotree import seeds, weights
+from leukotree import isolation, seeds, weights
 from leukotree.errors import InputError, one_line
-from leukotree.spec import BackboneSpec, RunSpec, Variant
+from leukotree.spec import BackboneSpec, LossSpec, RunSpec, Variant
 from leukotree.taxonomy import Taxonomy
 
 LEAVES = "leaves"
@@ -28,7 +29,7 @@ class Stage:
 
     name: str
     heads: dict[str, tuple[str, ...]]
-    """Head -> its classes, one softmax each."""
+    """Head -> its classes, one softmax each; heads above come first."""
     targets: np.ndarray
     """(L, heads) int64: the class of a leaf at each head, or -1 where the head is not defined for the leaf."""
 
@@ -36,6 +37,26 @@ class Stage:
     def trains_on(self) -> np.ndarray:
         """(L,) bool: leaves that give this stage a loss."""
         return np.any(self.targets >= 0, axis=1)
+
+    @cached_property
+    def above(self) -> dict[str, str | None]:
+        """Head -> the nearest head above it in the tree, or None: of those defined for all its leaves, and more, the last."""
+        defined = (self.targets >= 0).T
+        found: dict[str, str | None] = {}
+        for head, leaves in zip(self.heads, defined, strict=True):
+            larger = [
+                name for name, other in zip(found, defined, strict=False) if other[leaves].all() and not leaves[other].all()
+            ]
+            found[head] = larger[-1] if larger else None
+        return found
+
+    @cached_property
+    def levels(self) -> dict[str, int]:
+        """Head -> its level, from 1: one more than the heads above it."""
+        found: dict[str, int] = {}
+        for head, above in self.above.items():
+            found[head] = 1 if above is None else 1 + found[above]
+        return found
 
 
 def stages(variant: Variant, taxonomy: Taxonomy) -> list[Stage]:
@@ -51,32 +72,50 @@ def stages(variant: Variant, taxonomy: Taxonomy) -> list[Stage]:
 
 
 class Classifier(nn.Module):
-    """A timm backbone and a linear head per decision: (B, 3, H, W) normalised images -> (B, K) logits, heads side by side."""
+    """A timm backbone and a linear head per decision: (B, 3, H, W) normalised images -> (B, K) logits, heads side by side.
 
-    def __init__(self, backbone: nn.Module, heads: Mapping[str, Sequence[str]]) -> None:
+    Args:
+        backbone: gives (B, F) features; `branched` takes its last blocks away from it.
+        stage: the heads.
+        loss: how the levels are isolated and weighted.
+        levels: of the losses that the model is trained with; None: those of the heads.
+    """
+
+    log_variance: nn.Parameter | None
+    """(G,) of `uncertainty`: what it learns for the loss of each level."""
+
+    def __init__(self, backbone: nn.Module, stage: Stage, loss: LossSpec, levels: Sequence[int] | None = None) -> None:
         super().__init__()
+        features, distinct = _features(backbone), sorted(set(stage.levels.values()))
+        self.levels = tuple(distinct if levels is None else levels)
+        self.wiring = isolation.Wiring.of(loss, stage.levels, stage.above)
         self.backbone = backbone
+        branched = loss.isolation == "branched"
+        self.branches = nn.ModuleList(isolation.branch_off(backbone, loss.branch_blocks, len(distinct)) if branched else ())
         # ModuleDict keys become parameter names, which may not hold a dot; node names may.
-        self.heads = nn.ModuleList(nn.Linear(_features(backbone), len(classes)) for classes in heads.values())
+        widths = [len(classes) for classes in stage.heads.values()]
+        seen = [features + (0 if above is None else widths[above]) for above in self.wiring.above]
+        self.heads = nn.ModuleList(nn.Linear(inputs, width) for inputs, width in zip(seen, widths, strict=True))
+        learned = nn.Parameter(torch.zeros(len(self.levels))) if loss.weighting == "uncertainty" else None
+        self.register_parameter("log_variance", learned)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        features = self.backbone(images)
-        return torch.cat([head(features) for head in self.heads], dim=1)
+        return self.wiring.logits(self.backbone(images), self.branches, self.heads)
 
 
 def _features(backbone: nn.Module) -> int:
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
 
 
-def build(spec: RunSpec, stage: Stage, size: int) -> Classifier:
-    """A stage's model with weights drawn from (spec.seed, stage name), or loaded as the spec says.
+def build(spec: RunSpec, stage: Stage, size: int, levels: Sequence[int] | None = None) -> Classifier:
+    """A stage's model with weights drawn from (spec.seed, stage name), or loaded as the spec says; `levels` as `Classifier`.
 
     Raises InputError for an unknown backbone, an image size it cannot take, or weights that are missing or do not fit.
     """
     check_backbone(spec.backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.integer(spec.seed, f"weights/{stage.name}"))
-        return Classifier(_backbone(spec.backbone, size), stage.heads)
+        return Classifier(_backbone(spec.backbone, size), stage, spec.loss, levels)
 
 
 def check_backbone(backbone: BackboneSpec) -> None:
@@ -117,13 +156,17 @@ def normalisation(model: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def parameter_groups(model: Classifier, spec: RunSpec) -> list[dict[str, Any]]:
-    """AdamW groups: backbone and heads, each with and without weight decay; `peak` is a group's highest learning rate."""
+    """AdamW groups: backbone, branches and heads, each with and without weight decay, and the weights of the losses without;
+    `peak` is a group's highest learning rate."""
     skip: set[str] = getattr(model.backbone, "no_weight_decay", set)()
-    groups = []
-    for part, lr in ((model.backbone, spec.optim.lr), (model.heads, spec.optim.lr * spec.optim.head_lr_multiplier)):
+    low, high = spec.optim.lr, spec.optim.lr * spec.optim.head_lr_multiplier
+    groups: list[dict[str, Any]] = []
+    for part, lr in ((model.backbone, low), (model.branches, low), (model.heads, high)):
         for group in param_groups_weight_decay(part, spec.optim.weight_decay, no_weight_decay_list=tuple(skip)):
             if group["params"]:
                 groups.append({**group, "lr": lr, "peak": lr})
+    if model.log_variance is not None:
+        groups.append({"params": [model.log_variance], "weight_decay": 0.0, "lr": high, "peak": high})
     return groups
 
 

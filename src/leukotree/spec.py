@@ -124,6 +124,11 @@ class LossSpec(Strict):
         return self
 
 
+def silent(variant: str) -> dict[str, Any]:
+    """Dotted keys of a run spec that decide nothing in a variant, with the values that they must keep there."""
+    return {f"loss.{key}": LossSpec.model_fields[key].default for key in NOT_IN[variant]}  # type: ignore[index]
+
+
 class OptimSpec(Strict):
     lr: float = Field(1e-4, gt=0)
     """Peak learning rate of the backbone (AdamW)."""

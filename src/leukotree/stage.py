@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from leukotree import losses, seeds, strategy, throughput
+from leukotree import seeds, strategy, throughput
 from leukotree.data import augment
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Batch, Loader, TrainOrder
 from leukotree.engine import Engine
-from leukotree.errors import InputError, RunFailed
+from leukotree.errors import RunFailed
 from leukotree.model import Stage, build, normalisation
+from leukotree.objective import Objective
 from leukotree.spec import RunSpec
 
 
@@ -39,9 +40,10 @@ class StageTrainer:
         seed = seeds.integer(spec.seed, f"stage/{stage.name}")
         self.order = TrainOrder(mine, spec.optim.batch_size, seed, spec.augment, dataset.size)
         self.widths = [len(classes) for classes in stage.heads.values()]
-        self.alphas = [engine.put(alpha) for alpha in _alphas(spec, stage, dataset, mine)]
-        self.targets = torch.from_numpy(stage.targets[dataset.leaf_ids])
-        self.model = build(spec, stage, dataset.size).to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.objective = Objective(stage, dataset.taxonomy, spec, leaf_counts(stage, dataset, rows)).to(engine.device)
+        self.leaves = torch.from_numpy(dataset.leaf_ids)
+        model = build(spec, stage, dataset.size, self.objective.levels)
+        self.model = model.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean, self.std = (engine.put(value) for value in normalisation(self.model))
         self.strategy = strategy.choose(self.model, spec, engine)
         if engine.world > 2:
@@ -62,7 +64,9 @@ class StageTrainer:
     @property
     def forward_flops(self) -> int | None:
         """FLOPs of one image's forward pass; None where they cannot be counted."""
-        return throughput.forward_flops(self.model, self.spec.backbone.name, self.loader.dataset.size)
+        name, branches = self.spec.backbone.name, len(self.model.branches)
+        counted = f"{name}, {branches} x {self.spec.loss.branch_blocks} blocks" if branches else name
+        return throughput.forward_flops(self.model, counted, self.loader.dataset.size)
 
     def begin(self) -> None:
         """Have the images of the next step and all after it decoded, ahead of `train_until`."""
@@ -92,9 +96,14 @@ class StageTrainer:
         return self.strategy.evaluating()
 
     def collect(self) -> np.ndarray:
-        """(k,) this rank's part of the losses of the k steps since the last call. Waits for the device."""
+        """(k, G) this rank's part of the losses of the k steps since the last call, by level. Waits for the device."""
         losses, self._losses = self._losses, []
-        return torch.stack(losses).double().cpu().numpy() if losses else np.zeros(0)
+        return torch.stack(losses).double().cpu().numpy() if losses else self.no_losses
+
+    @property
+    def no_losses(self) -> np.ndarray:
+        """(0, G): those of no step."""
+        return np.zeros((0, len(self.objective.levels)))
 
     def inputs(self, batch: Batch) -> torch.Tensor:
         """(B, 3, H, W) of a batch on the device, as the model wants it; augmented in training."""
@@ -106,6 +115,11 @@ class StageTrainer:
         with self.engine.autocast(self.spec.engine):
             return self.model(inputs).float()
 
+    def losses(self, logits: torch.Tensor, leaves: torch.Tensor, counts: torch.Tensor, share: float) -> torch.Tensor:
+        """(G,) losses of a micro batch by its (B,) leaves; the rest as `Objective`."""
+        found: torch.Tensor = self.objective(logits, self.engine.put(leaves), counts, self.model.log_variance, share)
+        return found
+
     def state(self, optimizer: bool = True) -> dict[str, Any]:
         """Tensors and plain values that `load` takes back."""
         return {"step": self.step, **self.strategy.state(optimizer)}
@@ -115,8 +129,8 @@ class StageTrainer:
         self.strategy.load(state)
 
     def check(self, losses: np.ndarray) -> None:
-        """Raises RunFailed if one of the (k,) losses of the last k steps, summed over the ranks, is not finite."""
-        for step, loss in enumerate(losses.tolist(), self.step - len(losses)):
+        """Raises RunFailed if one of the (k, G) losses of the last k steps, summed over the ranks, is not finite."""
+        for step, loss in enumerate(losses.sum(axis=1).tolist(), self.step - len(losses)):
             if not math.isfinite(loss):
                 keys = self.loader.dataset.index["key"].iloc[self.order.batch(step).rows].tolist()
                 where = f"the loss of {self.stage.name} is {loss} at step {step} with learning rate {self._rate(step):.3g}"
@@ -125,43 +139,41 @@ class StageTrainer:
                 raise RunFailed(f"{where}, on {', '.join(keys[:8])}{more}", "nan", details)
 
     def metrics(self, epoch: int, losses: np.ndarray) -> list[dict[str, Any]]:
-        """A row for each step of an epoch, from their losses summed over the ranks."""
-        return [
-            {"kind": "step", "stage": self.stage.name, "epoch": epoch, "step": step, "loss": loss, "lr": self._rate(step)}
-            for step, loss in enumerate(losses.tolist(), self.order.steps_before(epoch))
-        ]
+        """A row for each step of an epoch, from their (k, G) losses summed over the ranks; of more than one level, each."""
+        rows = []
+        for step, parts in enumerate(losses.tolist(), self.order.steps_before(epoch)):
+            row = {
+                "kind": "step",
+                "stage": self.stage.name,
+                "epoch": epoch,
+                "step": step,
+                "loss": sum(parts),
+                "lr": self._rate(step),
+            }
+            levels = {str(level): part for level, part in zip(self.objective.levels, parts, strict=True)}
+            rows.append({**row, "levels": levels} if len(parts) > 1 else row)
+        return rows
 
     def _step(self, rows: np.ndarray, micros: list[Batch]) -> torch.Tensor:
-        """One optimiser step; this rank's part of the global batch's loss, left on the device."""
-        counts = self.engine.put((self.targets[torch.from_numpy(rows)] >= 0).sum(dim=0))
-        total = torch.zeros((), device=self.engine.device)
+        """One optimiser step; (G,) this rank's part of the global batch's losses, left on the device."""
+        counts = self.objective.counts(self.engine.put(self.leaves[torch.from_numpy(rows)]))
+        total = torch.zeros(len(self.objective.levels), device=self.engine.device)
         for number, batch in enumerate(micros):
             with self.strategy.micro_batch(last=number == len(micros) - 1):
-                loss = self._loss(batch, counts)
-                self.strategy.backward(loss)
-            total += loss.detach()
+                logits = self.strategy.forward(self.inputs(batch))
+                losses = self.losses(logits, self.leaves[torch.from_numpy(batch.rows)], counts, len(batch.rows) / len(rows))
+                self.strategy.backward(losses)
+            total += losses.detach()
         if not self.strategy.update(learning_rate_factor(self.step, self.total_steps, self.spec.optim.warmup)):
             total += math.nan  # `check` names the step and its batch
         return total
-
-    def _loss(self, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
-        inputs, targets = self.inputs(batch), self.engine.put(self.targets[torch.from_numpy(batch.rows)])
-        logits = self.strategy.forward(inputs)
-        return losses.masked_focal(logits, targets, self.widths, counts, self.spec.loss.gamma, self.alphas)
 
     def _rate(self, step: int) -> float:
         """Learning rate of the backbone at a step."""
         return self.spec.optim.lr * learning_rate_factor(step, self.total_steps, self.spec.optim.warmup)
 
 
-def _alphas(spec: RunSpec, stage: Stage, dataset: Dataset, rows: np.ndarray) -> list[torch.Tensor]:
-    """A (K,) float32 weight vector per head, from the training rows that reach it."""
-    targets = stage.targets[dataset.leaf_ids[rows]]
-    alphas = []
-    for column, (head, classes) in enumerate(stage.heads.items()):
-        counts = np.bincount(targets[targets[:, column] >= 0, column], minlength=len(classes))
-        if not counts.all():
-            missing = classes[int(np.argmin(counts))]
-            raise InputError(f"{dataset.folder}: no training image of {missing!r} for the decision {head!r}; use fewer folds")
-        alphas.append(torch.from_numpy(losses.class_weights(counts, spec.loss.tau)).float())
-    return alphas
+def leaf_counts(stage: Stage, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """(L,) images of each leaf among these rows, of those that give the stage a loss."""
+    counts = np.bincount(dataset.leaf_ids[rows], minlength=len(dataset.taxonomy.leaves))
+    return np.where(stage.trains_on, counts, 0)

@@ -24,7 +24,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class Strategy:
     """One model with its AdamW, trained alike by every rank of DDP; the base of the others.
 
-    A step: each micro batch inside `micro_batch`, its loss to `backward`, then `update`. What `state` gives has one format
+    A step: each micro batch inside `micro_batch`, its losses to `backward`, then `update`. What `state` gives has one format
     for every strategy and any number of ranks.
     """
 
@@ -48,7 +48,10 @@ class Strategy:
         exchange, and where three ranks add, the order of the addends follows from that: a resumed run, which begins unsorted,
         would differ from one that was not interrupted."""
         before = [buffer.clone() for buffer in self.model.buffers()]
-        self.forward(inputs).sum().backward()
+        loss = self.forward(inputs).sum()
+        if self.model.log_variance is not None:  # the objective uses it, not the forward pass
+            loss = loss + self.model.log_variance.sum()
+        loss.backward()
         self.optimizer.zero_grad(set_to_none=True)
         for buffer, old in zip(self.model.buffers(), before, strict=True):
             buffer.copy_(old)
@@ -70,9 +73,9 @@ class Strategy:
             logits: torch.Tensor = self.wrapped(inputs)
         return logits.float()
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of this rank's part of the global batch's loss; the ranks' parts add up."""
-        (loss * self.engine.world).backward()  # DDP divides the sum of gradients by the number of ranks
+    def backward(self, losses: torch.Tensor) -> None:
+        """Add the gradients of this rank's part of the (G,) losses of the global batch; levels and ranks' parts add up."""
+        (losses.sum() * self.engine.world).backward()  # DDP divides the sum of gradients by the number of ranks
 
     def update(self, factor: float) -> bool:
         """Clip and step at `factor` times each group's peak learning rate, and drop the gradients. False if they were not
@@ -128,7 +131,11 @@ def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def choose(model: Classifier, spec: RunSpec, engine: Engine) -> Strategy:
-    """The strategy that a spec names. DeepSpeed is imported only for ZeRO."""
+    """The strategy that a spec names. DeepSpeed is imported only for ZeRO, torchjd only for gradient surgery."""
+    if spec.loss.isolation == "projected":
+        from leukotree import surgery
+
+        return surgery.Projected(model, spec, engine)
     if spec.engine.strategy == "ddp":
         return Strategy(model, spec, engine)
     from leukotree import zero
@@ -137,8 +144,17 @@ def choose(model: Classifier, spec: RunSpec, engine: Engine) -> Strategy:
 
 
 def check(spec: RunSpec) -> None:
-    """Raises InputError if a spec asks for DeepSpeed and it cannot be imported."""
+    """Raises InputError if a spec asks for what cannot be imported, or for a model that is compiled and projected."""
+    if spec.engine.strategy != "ddp" and not _installed("deepspeed"):
+        raise InputError(f"engine.strategy {spec.engine.strategy}: deepspeed is not installed; pip install deepspeed, or use ddp")
+    if spec.loss.isolation == "projected":
+        if not _installed("torchjd"):
+            raise InputError("loss.isolation projected: torchjd is not installed; install leukotree again")
+        if spec.engine.compile:  # what torch compiles can be walked back once only
+            raise InputError("engine.compile: not with loss.isolation projected; use false")
+
+
+def _installed(name: str) -> bool:
     import importlib.util
 
-    if spec.engine.strategy != "ddp" and importlib.util.find_spec("deepspeed") is None:
-        raise InputError(f"engine.strategy {spec.engine.strategy}: deepspeed is not installed; pip install deepspeed, or use ddp")
+    return importlib.util.find_spec(name) is not None

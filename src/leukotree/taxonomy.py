@@ -139,6 +139,16 @@ class Taxonomy:
         return tuple(name for name in self.nodes if name not in self.children)
 
     @cached_property
+    def place(self) -> dict[str, int]:
+        """Node -> its place in `nodes`. Edge e, at e in `edges`, leads to node e + 1."""
+        return {name: place for place, name in enumerate(self.nodes)}
+
+    @cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        """Inner node -> (K,) int64 places of its children in `edges`: where log p(child | node) stands."""
+        return {name: np.array([self.place[child] - 1 for child in below]) for name, below in self.children.items()}
+
+    @cached_property
     def decisions(self) -> dict[str, tuple[str, ...]]:
         """Node with at least two children -> those children, in preorder."""
         return {name: below for name, below in self.children.items() if len(below) > 1}

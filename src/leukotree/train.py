@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from leukotree import checkpoint, predictions, strategy
+from leukotree import checkpoint, isolation, predictions, strategy
 from leukotree.data import folds
 from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.engine import Engine, Runtime, start
 from leukotree.errors import InputError, RunFailed
-from leukotree.model import check_backbone
+from leukotree.model import check_backbone, stages
+from leukotree.objective import Objective
 from leukotree.runfolder import RunFolder
 from leukotree.spec import RunSpec
+from leukotree.stage import leaf_counts
 from leukotree.trainer import Trainer
 
 __all__ = ["RunResult", "Runtime", "check", "lockstep", "run"]
@@ -40,7 +42,7 @@ class RunResult:
 
 def check(spec: RunSpec, ranks: int = 1) -> Dataset:
     """Everything that can be known before a run is queued. Raises InputError: unknown backbone, missing shards, a fold that
-    does not exist, a batch that the ranks do not divide. Returns the data set."""
+    does not exist, a batch that the ranks do not divide, a loss that does not fit the tree. Returns the data set."""
     batch, micro = spec.optim.batch_size, spec.engine.micro_batch
     if batch % ranks:
         raise InputError(f"optim.batch_size: {batch} images do not divide over {ranks} ranks; use a multiple of {ranks}")
@@ -53,6 +55,9 @@ def check(spec: RunSpec, ranks: int = 1) -> Dataset:
     for name, rows in (("train on", train_rows), ("score", eval_rows)):
         if not len(rows):
             raise InputError(f"data: test_fold {spec.data.test_fold} leaves no images to {name}")
+    for stage in stages(spec.variant, dataset.taxonomy):
+        isolation.check(spec, stage.levels)
+        Objective(stage, dataset.taxonomy, spec, leaf_counts(stage, dataset, train_rows))
     return dataset
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from leukotree import checkpoint, predictions, signals, throughput
+from leukotree import checkpoint, predictions, probe, signals, throughput
 from leukotree.agreement import Wants
 from leukotree.data import folds
 from leukotree.data.stream import Batch, Loader
@@ -47,6 +47,7 @@ class Trainer:
         self._saved_at = time.monotonic()
         self._bar: tqdm[Any] | None = None
         self._writer = Writer()
+        self._probe = probe.Probe(self.stages[0], runtime.probe)
 
     def __enter__(self) -> Trainer:
         return self
@@ -100,6 +101,8 @@ class Trainer:
         row = {"kind": "epoch", "epoch": self._epoch, **self._speed(steps, seconds)}
         if to_score is not None:
             row["macro_f1"] = self.score(to_score)["macro_f1"]
+        if interference := self._probe.after(self._epoch):
+            self._writer.submit(partial(probe.write, self.folder.path, self._epoch, interference))
         self._count_hours()
         rows = [row for stage in self.stages for row in stage.metrics(self._epoch, self._losses[stage.stage.name])]
         self._epoch, self._losses = self._epoch + 1, self._no_losses()
@@ -207,8 +210,8 @@ class Trainer:
         self._counted = now
 
     def _no_losses(self) -> dict[str, np.ndarray]:
-        """stage -> (k,) losses of the steps of this epoch so far, summed over the ranks."""
-        return {stage.stage.name: np.zeros(0) for stage in self.stages}
+        """stage -> (k, G) losses of the steps of this epoch so far, summed over the ranks."""
+        return {stage.stage.name: stage.no_losses for stage in self.stages}
 
     def _speed(self, steps: list[int], seconds: float) -> dict[str, float | None]:
         """Fields of an epoch's row, from the steps of each stage that were trained here."""

@@ -50,9 +50,9 @@ class Replicated(Strategy):
         logits: torch.Tensor = self.trained(inputs)
         return logits.float()
 
-    def backward(self, loss: torch.Tensor) -> None:
-        # It divides the sum of gradients by the number of ranks; each loss is a part of its step's already.
-        self.trained.backward(loss * self.engine.world, scale_wrt_gas=False)
+    def backward(self, losses: torch.Tensor) -> None:
+        # It divides the sum of gradients by the number of ranks; the losses are parts of their step's already.
+        self.trained.backward(losses.sum() * self.engine.world, scale_wrt_gas=False)
 
     def update(self, factor: float) -> bool:
         self._set_learning_rate(factor)

@@ -35,6 +35,7 @@ STUDY = {
     "variants": ["flat", "base", "multilabel"],
     "folds": {"outer": 2, "inner": 2},
     "search": {
+        "nested": False,
         "trials": TRIALS,
         "algorithm": "random",
         "scheduler": "none",

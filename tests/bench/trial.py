@@ -43,7 +43,7 @@ def study(shards: Path, name: str) -> Study:
         },
         "variants": ["flat"],
         "folds": {"outer": 2, "inner": 2},
-        "search": {"trials": TRIALS, "scheduler": "none", "space": {"optim.lr": {"loguniform": [1e-4, 1e-2]}}},
+        "search": {"nested": False, "trials": TRIALS, "scheduler": "none", "space": {"optim.lr": {"loguniform": [1e-4, 1e-2]}}},
     }
     return parse(Study, fields, "bench")
 
@@ -51,7 +51,7 @@ def study(shards: Path, name: str) -> Study:
 def ours(shards: Path, name: str) -> float:
     plan = study(shards, name)
     sweep(plan, concurrency=1, runtime=RUNTIME)
-    return median(bench.overheads(plan, "flat"))
+    return median(bench.overheads(plan, plan.units[0]))
 
 
 def default(shards: Path, name: str) -> float:
@@ -73,7 +73,7 @@ def default(shards: Path, name: str) -> float:
 def train_trial(config: dict[str, Any], plan: Study, runs: Path) -> None:
     from leukotree import train
 
-    for row in train.lockstep(plan.trial_specs("flat", config), runs / tune.get_context().get_trial_id(), RUNTIME):
+    for row in train.lockstep(plan.trial_specs("flat", config, 0), runs / tune.get_context().get_trial_id(), RUNTIME):
         tune.report({"epoch": row["epoch"], "macro_f1": row["macro_f1"], "ended": time.time()})
 
 

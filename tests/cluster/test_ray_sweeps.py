@@ -43,7 +43,7 @@ def _study(home: Path, shards: Path, name: str, epochs: int) -> Path:
         },
         "variants": ["flat"],
         "folds": {"outer": 4, "inner": 2},
-        "search": {"trials": TRIALS, "startup_trials": 2, "space": {"loss.gamma": {"uniform": [0, 5]}}},
+        "search": {"nested": False, "trials": TRIALS, "startup_trials": 2, "space": {"loss.gamma": {"uniform": [0, 5]}}},
     }
     (home / "sweeps" / f"{name}.yaml").write_text(yaml.safe_dump(fields))
     return home / "results/runs" / name / "search" / "flat"

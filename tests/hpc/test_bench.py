@@ -102,7 +102,7 @@ def test_a_trials_seconds_are_those_between_two_ends_without_the_training(
     """Trial 1 ends 3 s after trial 0, trial 2 ends 4 s after trial 1; the two runs of each train 1 s and 0.5 s."""
     monkeypatch.chdir(tmp_path)
     study = parse(Study, {"study": "made-up"}, "test")
-    folder = study.search_folder("flat")
+    folder = study.search_folder(study.units[0])
     folder.mkdir(parents=True)
     rows = ["0,1,0.5,2.0", "0,2,0.5,5.0", "1,1,0.5,7.0", "1,2,0.5,8.0", "2,2,0.5,12.0"]
     (folder / "history.csv").write_text("\n".join(["trial,epoch,macro_f1,seconds", *rows]) + "\n")
@@ -112,7 +112,7 @@ def test_a_trials_seconds_are_those_between_two_ends_without_the_training(
             path.mkdir(parents=True)
             lines: list[dict[str, Any]] = [{"kind": "epoch", "seconds": seconds}, {"kind": "step", "loss": 1.0}]
             (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in 2 * lines))
-    assert bench.overheads(study, "flat") == pytest.approx([3 - 1.5, 4 - 1.5])
+    assert bench.overheads(study, study.units[0]) == pytest.approx([3 - 1.5, 4 - 1.5])
 
 
 def test_parts_keep_their_order() -> None:

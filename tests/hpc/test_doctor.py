@@ -96,7 +96,7 @@ def test_a_spec_is_told_from_a_study(shards: Path, home: Path) -> None:
 
 def test_a_study_counts_its_runs_and_its_models(study: Path) -> None:
     planned = doctor.planned_by(doctor._read(str(study), []), Site(), on_slurm=False)
-    assert planned.runs == 3 * 4 + 3 * 2 * 3
+    assert planned.runs == 3 * 4 + (3 * 4) * 2 * 3  # outer folds, and a search of two trials beside each
     assert {spec.backbone.name for spec in planned.specs} == {"test_vit", "test_convnext"}
 
 

@@ -55,6 +55,8 @@ def test_a_gang_trains_one_trial_after_another_whatever_became_of_the_one_before
         assert [row["epoch"] for row in rows] == [1, 2]
         pids = gang.pids
         assert len(pids) == 2
+        late = list(gang.lockstep(_specs(shards), tmp_path / "late", RUNTIME, each_epoch=False))
+        assert [row.get("folds") for row in late] == [None, rows[1]["folds"]]
 
         with pytest.raises(RunFailed, match="loss"):
             list(gang.lockstep(_specs(shards, **{"optim.lr": 1e30}), tmp_path / "diverged", RUNTIME))

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc import cells, study
+from hpc import cells, study, verbs
 from hpc.cli import main
 from hpc.grid import Grid
 from hpc.study import Study
@@ -170,3 +170,74 @@ def test_a_grid_runs_its_cells_and_only_what_is_missing(file: Path, capsys: pyte
     assert {(row["cell"], row["variant"], row["loss.gamma"], row["loss.tau"]) for row in rows} == {("0", "flat", "0", "0.5")}
     assert main(["grid", str(file), *smaller, "--dry-run"]) == 0
     assert capsys.readouterr().out.endswith("0 of 4 runs are missing\n")
+
+
+ISOLATION = ["grid={loss.isolation: [shared, detached], loss.leader: [1, 2], loss.surgery: [pcgrad, upgrad]}"]
+
+
+def test_values_that_say_nothing_make_no_more_runs(file: Path) -> None:
+    """Isolation to flat, the leader to shared, surgery to both."""
+    found = cells.expand(study.load(file, ISOLATION))
+    assert {(cell.spec.variant, *cell.values.items()) for cell in found} == {
+        ("flat",),
+        ("multilabel", ("loss.isolation", "shared")),
+        ("multilabel", ("loss.isolation", "detached"), ("loss.leader", 1)),
+        ("multilabel", ("loss.isolation", "detached"), ("loss.leader", 2)),
+    }
+    assert len(found) == 4 * 4
+    table = [line.split() for line in cells.table(found)]
+    assert table[1:4] == [
+        ["cell", "loss.isolation", "loss.leader", "variants", "runs"],
+        ["0", "shared", "-", "flat", "multilabel", "8"],
+        ["4", "detached", "1", "multilabel", "4"],
+    ]
+    cells.write(file.parent, found)
+    with open(file.parent / cells.FILE, newline="") as written:
+        rows = list(csv.DictReader(written))
+    assert {(row["variant"], row["loss.isolation"], row["loss.leader"]) for row in rows} == {
+        ("flat", "", ""), ("multilabel", "shared", ""), ("multilabel", "detached", "1"), ("multilabel", "detached", "2"),
+    }  # fmt: skip
+
+
+def test_a_cell_that_no_run_can_be_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["grid", str(file), "grid={loss.kind: [focal, soft]}", 'variants=["flat", "base"]']) == 2
+    error = capsys.readouterr().err
+    assert "no run can be {variant: base, loss.kind: soft} (loss.kind: soft needs all leaves in one model; base has one" in error
+    assert error.endswith("; leave it out by grid.exclude\n")
+    assert error.count("\n") == 1
+    excluded = "grid={loss.kind: [focal, soft], exclude: [{variant: base, loss.kind: soft}]}"
+    assert main(["grid", str(file), excluded, 'variants=["flat", "base"]', "--dry-run"]) == 0
+
+
+def test_a_report_has_the_cells_as_arms(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And it is refused where variants are decided by different rules."""
+    words = [str(file), "grid={loss.isolation: [shared, detached]}"]
+    assert main(["report", *words]) == 2
+    assert "nothing to report yet; run `leukotree grid sweeps/ablation.yaml`" in capsys.readouterr().err
+    assert main(["grid", *words, "--on", "inline", "--device", "cpu", "--threads", "1"]) == 0
+    assert main(["report", *words, "decision={multilabel: joint}"]) == 2
+    error = capsys.readouterr().err
+    assert "variants cannot be compared under different rules (flat by greedy, multilabel by joint)" in error
+    assert error.count("\n") == 1
+    assert not Path("results/ablation").exists()
+    assert main(["report", *words]) == 0
+    text = Path("results/ablation/report.md").read_text()
+    assert all(f"| {arm} |" in text for arm in ("flat", "multilabel isolation=shared", "multilabel isolation=detached"))
+
+
+def test_a_report_expects_chosen_values_and_cells_once_they_are_begun(file: Path) -> None:
+    """With a search the outer folds, and the cells of a grid that was begun; without one what stands in no cell only if run."""
+    plain, searched = (
+        study.load(file),
+        study.load(file, ["search={trials: 1, nested: false, space: {loss.gamma: {uniform: [0, 5]}}}"]),
+    )
+    assert [len(rows) for rows in verbs._reported(plain)] == [0, 16]
+    folder = searched.search_folder(searched.units[0])
+    folder.mkdir(parents=True)
+    (folder / "best.yaml").write_text("{test_fold: 0, chosen: {loss.gamma: 1.0}}")
+    assert [len(rows) for rows in verbs._reported(searched)] == [4, 0]  # of the variant whose search has ended
+    cells.write(plain.root, cells.expand(plain))
+    assert [len(rows) for rows in verbs._reported(searched)] == [4, 16]
+    other = study.load(file, ["base.loss.gamma=4.0", "grid.loss.gamma=[0, 2]"])
+    (other.root / other.spec("flat", {}, 0, 0).run_name).mkdir()
+    assert [len(rows) for rows in verbs._reported(other)] == [8, 16]

@@ -38,11 +38,12 @@ def plan(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study
         },
         "variants": ["flat"],
         "folds": {"outer": 4, "inner": 2},
-        "search": {"trials": 1, "space": {"loss.gamma": {"uniform": [0, 5]}}},
+        "search": {"nested": False, "trials": 1, "space": {"loss.gamma": {"uniform": [0, 5]}}},
     }
     plan = parse(Study, fields, "test")
-    plan.search_folder("flat").mkdir(parents=True)
-    (plan.search_folder("flat") / "best.yaml").write_text(yaml.safe_dump({"chosen": {"loss.gamma": 1.25}}))
+    folder = plan.search_folder(plan.units[0])
+    folder.mkdir(parents=True)
+    (folder / "best.yaml").write_text(yaml.safe_dump({"test_fold": 0, "chosen": {"loss.gamma": 1.25}}))
     return plan
 
 
@@ -71,7 +72,7 @@ def ended(plan: Study, spec: RunSpec, *, after: Sequence[str | None] = (None,), 
 
 
 def test_without_a_search_there_is_nothing_to_launch(plan: Study) -> None:
-    (plan.search_folder("flat") / "best.yaml").unlink()
+    (plan.search_folder(plan.units[0]) / "best.yaml").unlink()
     with pytest.raises(InputError, match=r"best\.yaml: missing; run `leukotree sweep`"):
         folds(plan)
 

@@ -74,6 +74,19 @@ def test_the_table_tells_how_far_a_search_is(root: Path) -> None:
         assert store.status_table(place).splitlines()[1].split() == ["focal", "flat", "2", "3", "0.5000", "ended"]
 
 
+def test_the_table_names_the_outer_fold_of_a_nested_search(root: Path) -> None:
+    for fold in (0, 1):
+        search = root / f"search/flat/fold{fold}"
+        search.mkdir(parents=True)
+        (search / "history.csv").write_text("trial,epoch,macro_f1,seconds\n0,1,0.25,3.5\n")
+    (search / "best.yaml").write_text("{}")
+    for place in (root, root.parent):
+        assert [line.split() for line in store.status_table(place).splitlines()[1:3]] == [
+            ["focal", "flat/fold0", "1", "1", "0.2500", "open"],
+            ["focal", "flat/fold1", "1", "1", "0.2500", "ended"],
+        ]
+
+
 def test_a_note_cut_short_by_a_kill_spoils_no_other(tmp_path: Path) -> None:
     (tmp_path / submitted.NOTES).write_text('{"run_name": "flat-00000000000a", "on": "slu')
     submitted.record(tmp_path, ["flat-00000000000b"], "slurm", "12_3")

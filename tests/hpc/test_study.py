@@ -10,8 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc import study
-from hpc.study import Study
+from hpc import precheck, study
+from hpc.study import Study, Unit
+from leukotree import decide
 from leukotree.errors import InputError
 
 FILE: dict[str, Any] = {
@@ -40,7 +41,8 @@ def path(tmp_path: Path) -> Path:
 
 def test_every_variant_fold_and_seed_is_one_run(path: Path) -> None:
     plan = study.load(path)
-    best = {"flat": {"loss.gamma": 1.5}, "multilabel": {"loss.gamma": 0.0, "optim.lr": 1e-4}}
+    chosen = {"flat": {"loss.gamma": 1.5}, "multilabel": {"loss.gamma": 0.0, "optim.lr": 1e-4}}
+    best = {variant: dict.fromkeys(range(4), values) for variant, values in chosen.items()}
     specs = plan.fold_specs(best)
     assert len({spec.run_name for spec in specs}) == 2 * 4 * 2
     assert {(spec.variant, spec.data.test_fold, spec.seed) for spec in specs} == {
@@ -53,8 +55,8 @@ def test_every_variant_fold_and_seed_is_one_run(path: Path) -> None:
 
 
 def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -> None:
-    plan = study.load(path, ["base.data.test_fold=2"])
-    specs = plan.trial_specs("flat", {"optim.lr": 1e-5})
+    plan = study.load(path)
+    specs = plan.trial_specs("flat", {"optim.lr": 1e-5}, 2)
     assert [(spec.data.inner.folds, spec.data.inner.fold) for spec in specs if spec.data.inner] == [(3, 0), (3, 1), (3, 2)]
     assert {(spec.data.test_fold, spec.seed, spec.optim.lr) for spec in specs} == {(2, 3, 1e-5)}
 
@@ -84,6 +86,14 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
         ("variants=[]", "variants: Tuple should have at least 1 item"),
         ("study=../elsewhere", "study: String should match pattern"),
         ("search.space.loss.gamma={choice: [2026-01-01]}", "only texts, numbers, lists and mappings may stand in a study"),
+        ("search.space.loss.beta={uniform: [1, 9]}", "search.space.loss.beta: says nothing with loss.kind focal; set it to soft"),
+        ("decision=viterbi", "decision: no rule 'viterbi'; there are greedy, joint, marginal, expected_cost"),
+        ("decision={flat: greedy, base: best}", "decision: no rule 'best'"),
+        ("rope=-0.1", "rope: Input should be greater than or equal to 0"),
+        ("primary=[[multilabel, base]]", "primary: 'base' is none of the variants flat, multilabel"),
+        ("primary=[[flat, flat]]", "primary: 'flat' is compared with itself"),
+        ("search.rerun_seeds=0", "search.rerun_seeds: Input should be greater than or equal to 1"),
+        ("search.rungs=trials", "search.rungs: Input should be 'epochs' or 'folds'"),
     ],
 )
 def test_bad_studies_are_refused_in_one_line(path: Path, override: str, message: str) -> None:
@@ -92,6 +102,78 @@ def test_bad_studies_are_refused_in_one_line(path: Path, override: str, message:
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_each_outer_fold_has_a_search_or_one_serves_all(path: Path) -> None:
+    nested, single = study.load(path), study.load(path, ["search.nested=false", "base.data.test_fold=2"])
+    assert nested.units == [Unit(variant, fold) for fold in range(4) for variant in ("flat", "multilabel")]
+    assert single.units == [Unit("flat", 2), Unit("multilabel", 2)]
+    root = Path("results/runs/focal/search")
+    assert [nested.search_folder(unit) for unit in nested.units[:2]] == [root / "flat/fold0", root / "multilabel/fold0"]
+    assert single.search_folder(single.units[0]) == root / "flat"
+    assert (nested.unit("flat", 3), single.unit("flat", 3)) == (Unit("flat", 3), Unit("flat", 2))
+
+
+def test_each_outer_fold_runs_the_values_that_were_chosen_for_it(path: Path) -> None:
+    specs = study.load(path).fold_specs({"flat": {0: {"loss.gamma": 1.0}, 2: {"loss.gamma": 3.0}}})
+    assert [(spec.data.test_fold, spec.seed, spec.loss.gamma) for spec in specs] == [
+        (0, 3, 1.0), (0, 5, 1.0), (2, 3, 3.0), (2, 5, 3.0),
+    ]  # fmt: skip
+
+
+def test_a_key_is_searched_where_it_says_something(path: Path) -> None:
+    """Isolation beside flat and base; and the base's own isolation is left out of them."""
+    keys = ["search.space.loss.isolation={choice: [shared, detached]}", 'variants=["flat", "base", "multilabel"]']
+    plan = study.load(path, [*keys, "base.loss.isolation=chained"])
+    assert set(plan.space("multilabel")) - set(plan.space("flat")) == {"loss.isolation"}
+    assert plan.space("base") == plan.space("flat")
+    chosen = {"loss.isolation": "detached", "loss.gamma": 1.0}
+    assert [plan.spec(variant, chosen, 0, 0).loss.isolation for variant in plan.variants] == ["shared", "shared", "detached"]
+    assert [plan.spec(variant, {}, 0, 0).loss.isolation for variant in plan.variants] == ["shared", "shared", "chained"]
+    with pytest.raises(InputError, match=r"search\.space\.loss\.isolation: says nothing to flat, base"):
+        study.load(path, [keys[0], "variants=[flat, base]"])
+    weighting = "search.space.loss.weighting={choice: [fixed, uncertainty]}"
+    with pytest.raises(InputError, match=r"search\.space\.loss\.weighting: .*base has a model per decision"):
+        study.load(path, [weighting, "variants=[flat, base]"])
+    only = study.load(path, ["search={trials: 2, space: {loss.isolation: {choice: [shared, detached]}}}"])
+    with pytest.raises(InputError, match=r"search\.space says nothing to flat; leave it out of `variants`"):
+        only.require_search()
+
+
+def test_a_key_that_says_nothing_beside_another_makes_no_other_run(path: Path) -> None:
+    plan = study.load(path)
+    one, other = (
+        plan.spec("multilabel", {"loss.isolation": "detached", "loss.surgery": way}, 0, 0) for way in ("pcgrad", "cagrad")
+    )
+    assert one == other
+    assert plan.spec("multilabel", {"loss.kind": "conditional", "loss.gamma": 1.0}, 0, 0).loss.gamma == 2.0
+    given = {"loss.isolation": "projected", "loss.surgery": "pcgrad", "loss.leader": 2}
+    assert plan.telling("multilabel", given) == {"loss.isolation": "projected", "loss.surgery": "pcgrad"}
+    assert plan.telling("flat", given) == {}
+
+
+def test_fresh_seeds_are_others_than_that_of_the_trials(path: Path) -> None:
+    plan = study.load(path, ["search.rerun_seeds=50"])
+    assert len(set(plan.fresh_seeds)) == 50
+    used = plan.fresh_seeds[7]
+    again = study.load(path, ["search.rerun_seeds=50", f"seeds=[{used}]"])
+    assert len(set(again.fresh_seeds)) == 50
+    assert used not in again.fresh_seeds
+    assert again.fresh_seeds[:7] == plan.fresh_seeds[:7]
+    assert study.load(path, ["search.seed=1"]).fresh_seeds != plan.fresh_seeds[:3]
+
+
+def test_the_rules_of_decision_are_those_that_there_are(path: Path) -> None:
+    for rule in decide.RULES:
+        assert study.load(path, [f"decision={rule}"]).decision == rule
+    assert study.load(path, ["decision={flat: joint, multilabel: joint}"]).decision == {"flat": "joint", "multilabel": "joint"}
+
+
+def test_rungs_are_epochs_or_inner_folds(path: Path) -> None:
+    assert (study.load(path).reports, study.load(path).grace()) == (40, 8)
+    folds = study.load(path, ["search.rungs=folds"])
+    assert (folds.reports, folds.grace()) == (3, 1)
+    assert study.load(path, ["search.rungs=folds", "search.grace=2"]).grace() == 2
 
 
 def test_overrides_reach_keys_that_have_dots_of_their_own(path: Path) -> None:
@@ -122,7 +204,7 @@ def _on_disk(path: Path, shards: Path, *overrides: str) -> Study:
 
 
 def test_a_study_that_fits_its_data_passes(path: Path, shards: Path) -> None:
-    study.check(_on_disk(path, shards), ranks=4)
+    precheck.check(_on_disk(path, shards), ranks=4)
 
 
 @pytest.mark.parametrize(
@@ -139,5 +221,5 @@ def test_what_the_data_set_refuses_is_found_before_anything_runs(
     path: Path, shards: Path, override: str, ranks: int, message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        study.check(_on_disk(path, shards, override), ranks)
+        precheck.check(_on_disk(path, shards, override), ranks)
     assert "\n" not in str(caught.value)

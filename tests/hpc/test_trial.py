@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +17,16 @@ from ray.tune.result import DONE
 from hpc.study import Study
 from hpc.trial import FAILED, KIND, LEAVE, LEFT, Slot
 from leukotree import runfolder, signals
+from leukotree.spec import RunSpec, load
 from leukotree.train import Runtime
 
 Make = Callable[..., Slot]
+
+
+def _config(trial: int, seed: int | None = None, **chosen: Any) -> dict[str, Any]:
+    """What Ray hands over; `optim_lr` stands for `optim.lr`."""
+    values = {key.replace("_", ".", 1): value for key, value in chosen.items()}
+    return {"variant": "flat", "test_fold": 1, "trial": trial, "seed": seed, "chosen": values}
 
 
 @pytest.fixture
@@ -36,16 +44,16 @@ def slot(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
     class Here(Slot):
         def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
-            super().setup(
-                config, study, str(tmp_path), Runtime(device="cpu", workers=0, threads=1, quiet=True), 1, tmp_path / LEAVE
-            )
+            rungs = study.search.model_copy(update={"rungs": config.pop("rungs", "epochs")})
+            runtime = Runtime(device="cpu", workers=0, threads=1, quiet=True)
+            super().setup(config, study.model_copy(update={"search": rungs}), str(tmp_path), runtime, 1, tmp_path / LEAVE)
 
-    def make(**chosen: Any) -> Slot:
-        made.append(Here({"variant": "flat", "trial": 0, "chosen": {key.replace("_", "."): v for key, v in chosen.items()}}))
+    def make(seed: int | None = None, rungs: str = "epochs", **chosen: Any) -> Slot:
+        made.append(Here({**_config(0, seed, **chosen), "rungs": rungs}))
         return made[-1]
 
     yield make
-    for one in made:
+    for one in reversed(made):
         one.stop()
     gc.unfreeze()
 
@@ -54,9 +62,9 @@ def test_it_reports_each_epoch_and_takes_the_next_trial(slot: Make, tmp_path: Pa
     one = slot(optim_lr=1e-3)
     rows = [one.step(), one.step()]
     assert [(row["epoch"], row[DONE]) for row in rows] == [(1, False), (2, True)]
-    assert one.reset_config({"variant": "flat", "trial": 1, "chosen": {"optim.lr": 1e-4}})
+    assert one.reset_config(_config(1, optim_lr=1e-4))
     assert one.step()["epoch"] == 1
-    folders = tmp_path / "results/runs/s/search/flat/runs"
+    folders = tmp_path / "results/runs/s/search/flat/fold1/runs"
     assert sorted(path.name for path in folders.iterdir()) == ["00000", "00001"]
 
 
@@ -66,7 +74,7 @@ def test_a_trial_that_diverged_is_over_and_the_process_goes_on(slot: Make) -> No
     while FAILED not in found:
         found = one.step()
     assert found[DONE] is True
-    assert one.reset_config({"variant": "flat", "trial": 1, "chosen": {"optim.lr": 1e-3}})
+    assert one.reset_config(_config(1, optim_lr=1e-3))
     assert one.step()["epoch"] == 1
 
 
@@ -94,7 +102,62 @@ def test_a_process_that_is_asked_to_leave_says_so_and_saves(slot: Make, tmp_path
     assert found[KIND] == "preempted"
     assert FAILED not in found
     assert "asked to stop, all saved" in found[LEFT]
-    states = [runfolder.read_status(run)["state"] for run in (tmp_path / "results/runs/s/search/flat/runs/00000").iterdir()]
+    states = [runfolder.read_status(run)["state"] for run in (tmp_path / "results/runs/s/search/flat/fold1/runs/00000").iterdir()]
     assert "preempted" in states
     with pytest.raises(RuntimeError, match="asked to stop"):
         one.step()
+
+
+def _specs(folder: Path) -> list[RunSpec]:
+    return sorted(
+        (load(path) for path in folder.glob("*/spec.yaml")), key=lambda spec: spec.data.inner.fold if spec.data.inner else 0
+    )
+
+
+def _state(folder: Path) -> list[str]:
+    return [runfolder.read_status(folder / spec.run_name)["state"] for spec in _specs(folder)]
+
+
+def test_the_runs_of_a_trial_leave_its_outer_fold_alone(slot: Make, tmp_path: Path) -> None:
+    one = slot(optim_lr=1e-3)
+    one.step()
+    specs = _specs(tmp_path / "results/runs/s/search/flat/fold1/runs/00000")
+    assert [(spec.data.test_fold, spec.data.inner and spec.data.inner.fold, spec.seed) for spec in specs] == [
+        (1, 0, 0),
+        (1, 1, 0),
+    ]
+
+
+def _scores(folder: Path) -> list[float]:
+    return [runfolder.read_status(folder / spec.run_name)["macro_f1"] for spec in _specs(folder)]
+
+
+def test_with_rungs_on_folds_a_step_is_an_inner_fold_to_its_end(slot: Make, tmp_path: Path) -> None:
+    one, folder = slot(optim_lr=1e-3, rungs="folds"), tmp_path / "results/runs/s/search/flat/fold1/runs/00000"
+    first = one.step()
+    assert (first["epoch"], first[DONE], _state(folder)) == (1, False, ["done"])
+    second = one.step()
+    assert (second["epoch"], second[DONE], _state(folder)) == (2, True, ["done", "done"])
+    scores = _scores(folder)
+    assert (first["macro_f1"], second["macro_f1"]) == (scores[0], sum(scores) / 2)
+
+    # The same bits as in lockstep, and a trial that is started again trains nothing anew.
+    again = slot(optim_lr=1e-3, rungs="folds")
+    assert [again.step()["macro_f1"] for _ in range(2)] == [first["macro_f1"], second["macro_f1"]]
+    assert all(len((run / "attempts.jsonl").read_text().splitlines()) == 1 for run in folder.iterdir())
+    shutil.rmtree(folder)
+    together = slot(optim_lr=1e-3)
+    together.step()
+    assert together.step()["macro_f1"] == second["macro_f1"]
+
+
+def test_a_rerun_is_one_step_on_its_own_seed_beside_the_trial(slot: Make, tmp_path: Path) -> None:
+    one = slot(seed=77, optim_lr=1e-3)
+    found = one.step()
+    assert (found["epoch"], found[DONE]) == (2, True)
+    search = tmp_path / "results/runs/s/search/flat/fold1"
+    assert [spec.seed for spec in _specs(search / "reruns/00000")] == [77, 77]
+    assert found["macro_f1"] == sum(_scores(search / "reruns/00000")) / 2
+    assert not (search / "runs").exists()
+    assert one.reset_config(_config(0, optim_lr=1e-3))
+    assert one.step()["epoch"] == 1

@@ -17,15 +17,16 @@ from typing import Any
 import pytest
 import yaml
 
-from hpc import cli, cluster, tune
+from hpc import choice, cli, cluster, leaks, tune
 from hpc import study as studies
-from hpc.study import Study
+from hpc.study import Study, Unit
 from leukotree.errors import InputError
 from leukotree.files import locked
-from leukotree.spec import parse
+from leukotree.spec import load, parse
 from leukotree.train import Runtime
 
 QUIET = Runtime(device="cpu", quiet=True)
+FLAT = Unit("flat", 0)
 SPACE = {"loss.gamma": {"uniform": [0, 5]}, "optim.lr": {"loguniform": [1e-4, 1e-2]}, "optim.batch_size": {"choice": [16, 21]}}
 
 
@@ -39,7 +40,7 @@ def _study(shards: Path, **search: Any) -> Study:
         },
         "variants": ["flat"],
         "folds": {"outer": 4, "inner": 2},
-        "search": {"trials": 3, "startup_trials": 2, "space": SPACE, **search},
+        "search": {"nested": False, "trials": 3, "startup_trials": 2, "space": SPACE, **search},
     }
     return parse(Study, fields, "test")
 
@@ -68,18 +69,18 @@ def test_a_sweep_freezes_the_best_and_leaves_nothing_behind(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plan = _study(shards, scheduler="none")
-    folder, before = plan.search_folder("flat"), _ray_folders()
-    best = tune.sweep(plan, concurrency=1, runtime=QUIET)["flat"]
+    folder, before = plan.search_folder(FLAT), _ray_folders()
+    best = tune.sweep(plan, concurrency=1, runtime=QUIET)[FLAT]
 
     trials = _table(folder / "trials.csv")
     assert [(row["trial"], row["state"], row["epochs"]) for row in trials] == [(str(n), "completed", "2") for n in range(3)]
-    assert list(trials[0])[:6] == list(tune.TRIALS)
+    assert list(trials[0])[:6] == list(choice.TRIALS)
     assert list(trials[0])[6:] == list(SPACE)
     assert best == yaml.safe_load((folder / "best.yaml").read_text())
     assert best["value"] == max(float(row["macro_f1"]) for row in trials)
     winner = trials[best["trial"]]
     assert {key: float(winner[key]) for key in SPACE} == best["chosen"]
-    assert tune.chosen(plan) == {"flat": best["chosen"]}
+    assert tune.chosen(plan) == {"flat": dict.fromkeys(range(4), best["chosen"])}
     assert all(0 <= float(row["loss.gamma"]) <= 5 and row["optim.batch_size"] in ("16", "21") for row in trials)
 
     history = _table(folder / "history.csv")
@@ -97,15 +98,57 @@ def test_a_sweep_freezes_the_best_and_leaves_nothing_behind(
 
     # Again: nothing to do. With other settings: refused, and the difference named.
     monkeypatch.setattr(cluster, "connect", None)
-    assert tune.sweep(plan, runtime=QUIET) == {"flat": best}
+    assert tune.sweep(plan, runtime=QUIET) == {FLAT: best}
     with pytest.raises(InputError, match=r"search\.seed was None and is 7; rename the study, or move the folder away") as caught:
         tune.sweep(_study(shards, scheduler="none", seed=7), runtime=QUIET)
     assert "\n" not in str(caught.value)
 
     # On data that were packed anew the fold that the search did not see is another one.
-    monkeypatch.setattr(tune, "_fingerprint", lambda study: "another")
+    monkeypatch.setattr(choice, "fingerprint", lambda study: "another")
     with pytest.raises(InputError, match=r"dataset was .* and is 'another'"):
         tune.chosen(plan)
+
+
+def test_nested_searches_choose_for_their_own_fold_by_reruns(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two outer folds, in each of which both trials are run again on two seeds. Then again, with a re-run that a kill cut off."""
+    monkeypatch.chdir(tmp_path)
+    plan = _study(shards, nested=True, trials=2, scheduler="none", rerun_top=2, rerun_seeds=2)
+    plan = plan.model_copy(update={"folds": plan.folds.model_copy(update={"outer": 2})})
+    found = tune.sweep(plan, concurrency=1, runtime=QUIET)
+    assert list(found) == [Unit("flat", 0), Unit("flat", 1)]
+    assert tune.chosen(plan) == {"flat": {unit.test_fold: best["chosen"] for unit, best in found.items()}}
+    leaks.check(plan)
+    for unit, best in found.items():
+        folder = plan.search_folder(unit)
+        assert folder.name == f"fold{unit.test_fold}"
+        assert best["test_fold"] == unit.test_fold
+        trials = _table(folder / "trials.csv")
+        searched = {int(row["trial"]): float(row["macro_f1"]) for row in trials}
+        means = {row["trial"]: sum(row["scores"]) / 2 for row in best["reruns"]}
+        assert best["trial"] == max(means, key=lambda number: (means[number], -number))
+        assert best["value"] == means[best["trial"]]
+        assert best["search_trial"] == max(searched, key=lambda number: (searched[number], -number))
+        assert best["search_value"] == searched[best["search_trial"]]
+        assert best["optimism"] == best["search_value"] - means[best["search_trial"]]
+        assert best["rerun_seeds"] == plan.fresh_seeds
+        for kind, seeds in (("runs", {0}), ("reruns", set(plan.fresh_seeds))):
+            specs = [load(path) for path in folder.glob(f"{kind}/*/*/spec.yaml")]
+            assert {(spec.data.test_fold, spec.seed) for spec in specs} == {(unit.test_fold, seed) for seed in seeds}
+            assert len(specs) == 2 * len(seeds) * plan.folds.inner
+
+    folder = plan.search_folder(FLAT)
+    (folder / "best.yaml").unlink()
+    lines = (folder / "reruns.jsonl").read_text().splitlines(keepends=True)
+    (folder / "reruns.jsonl").write_text("".join(lines[:-1]) + lines[-1][:7])
+    starts = [len(_attempts(plan, FLAT, trial, "reruns")) for trial in (0, 1)]
+    again = tune.sweep(plan, concurrency=1, runtime=QUIET)
+    for one in (again[FLAT], found[FLAT]):
+        for row in one["reruns"]:
+            del row["seconds"]
+    assert again == found
+    assert [len(_attempts(plan, FLAT, trial, "reruns")) for trial in (0, 1)] == starts  # its runs were done: it was read only
 
 
 def test_two_sweeps_of_a_study_do_not_meet(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +219,7 @@ def _interrupted(
 
 
 def _starts(plan: Study, ended: list[dict[str, Any]]) -> int:
-    return sum(len(_attempts(plan, "flat", line["trial"])) for line in ended if "state" in line)
+    return sum(len(_attempts(plan, FLAT, line["trial"])) for line in ended if "state" in line)
 
 
 def test_an_interrupted_sweep_goes_on_from_its_record(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +232,7 @@ def test_an_interrupted_sweep_goes_on_from_its_record(shards: Path, tmp_path: Pa
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(plan.model_dump(mode="json", exclude_defaults=True)))
     assert studies.load(file) == plan
-    folder = plan.search_folder("flat")
+    folder = plan.search_folder(FLAT)
 
     def drawn() -> list[dict[str, Any]]:
         return [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
@@ -209,7 +252,7 @@ def test_an_interrupted_sweep_goes_on_from_its_record(shards: Path, tmp_path: Pa
     started = _starts(plan, killed)
 
     monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 2.0}])
-    best = tune.sweep(plan.model_copy(update={"variants": ("flat",)}), concurrency=1, runtime=QUIET)["flat"]
+    best = tune.sweep(plan.model_copy(update={"variants": ("flat",)}), concurrency=1, runtime=QUIET)[FLAT]
     assert drawn()[: len(killed)] == killed
     assert _starts(plan, killed) == started
     assert _table(folder / "history.csv")[: len(begun)] == begun
@@ -221,12 +264,12 @@ def test_an_interrupted_sweep_goes_on_from_its_record(shards: Path, tmp_path: Pa
     assert [{key: float(row[key]) for key in space} for row in trials] == chosen
     # Two inner folds for each of five trials: the begun ones went on in their folders, no others took their place.
     assert len(list((folder / "runs").glob("*/*"))) == 5 * plan.folds.inner
-    assert not (plan.search_folder("multilabel") / "best.yaml").exists()
+    assert not (plan.search_folder(Unit("multilabel", 0)) / "best.yaml").exists()
 
 
-def _attempts(plan: Study, variant: str, trial: int) -> list[dict[str, Any]]:
+def _attempts(plan: Study, unit: Unit, trial: int, kind: str = "runs") -> list[dict[str, Any]]:
     """The starts of a trial's runs: their process and time."""
-    found = (plan.search_folder(variant) / "runs" / f"{trial:05d}").glob("*/attempts.jsonl")
+    found = (plan.search_folder(unit) / kind / f"{trial:05d}").glob("*/attempts.jsonl")
     return [json.loads(line) for file in found for line in file.read_text().splitlines()]
 
 
@@ -239,21 +282,21 @@ def test_a_slot_trains_all_its_trials_in_one_process(shards: Path, tmp_path: Pat
     plan = plan.model_copy(update={"base": plan.base.override({"optim.epochs": 3, "engine.precision": "fp32"})})
     tune.sweep(plan, concurrency=1, runtime=QUIET)
 
-    order = [(variant, trial) for variant in plan.variants for trial in range(5)]
+    order = [(unit, trial) for unit in plan.units for trial in range(5)]
     attempts = [_attempts(plan, *one) for one in order]
     assert len({attempt["pid"] for trial in attempts for attempt in trial}) == 1
-    trials = {variant: _table(plan.search_folder(variant) / "trials.csv") for variant in plan.variants}
+    trials = {unit: _table(plan.search_folder(unit) / "trials.csv") for unit in plan.units}
     states = {row["state"] for rows in trials.values() for row in rows}
     assert states == {"completed", "stopped", "failed"}
-    for row in trials["flat"]:
+    for row in trials[FLAT]:
         assert (row["state"] == "failed") == (float(row["optim.lr"]) > 1)
     drawn = [[[row[key] for key in space] for row in rows] for rows in trials.values()]
     assert drawn[0] == drawn[1]  # every variant draws the same first trials
 
-    for (variant, trial), following in zip(order[:-1], attempts[1:], strict=True):
-        runs = (plan.search_folder(variant) / "runs" / f"{trial:05d}").glob("*/status.json")
+    for (unit, trial), following in zip(order[:-1], attempts[1:], strict=True):
+        runs = (plan.search_folder(unit) / "runs" / f"{trial:05d}").glob("*/status.json")
         statuses = [json.loads(file.read_text()) for file in runs]
-        said = {"completed": "done", "stopped": "stopped", "failed": "failed"}[trials[variant][trial]["state"]]
+        said = {"completed": "done", "stopped": "stopped", "failed": "failed"}[trials[unit][trial]["state"]]
         assert said in {status["state"] for status in statuses}
         # What a trial has to say is said before the next one takes its slot.
         assert max(status["heartbeat"] for status in statuses) < min(attempt["started"] for attempt in following)
@@ -272,8 +315,8 @@ def test_trials_get_what_the_slots_have(shards: Path, tmp_path: Path, monkeypatc
 
     asked: list[tuple[cluster.Slots, Runtime]] = []
     monkeypatch.setattr(tune, "_search", lambda progress, slots, runtime: asked.append((slots, runtime)))
-    monkeypatch.setattr(tune, "_freeze_all", lambda study, records: None)
-    monkeypatch.setattr(tune, "_best", lambda study: {})
+    monkeypatch.setattr(choice, "freeze_all", lambda records: None)
+    monkeypatch.setattr(choice, "best", lambda study: {})
     monkeypatch.setattr(cluster, "connect", lambda address, nodes: contextlib.nullcontext(tmp_path / "private"))
     monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 16.0, "GPU": 2.0}])
     tune.sweep(_study(shards), gpus_per_trial=0.25, concurrency=3, runtime=Runtime())
@@ -289,8 +332,8 @@ def test_failed_trials_are_told_and_never_chosen(shards: Path, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     space = {"backbone.name": {"choice": ["test_vit", "no_such_model"]}}
     plan = _study(shards, space=space, algorithm="random", trials=4)
-    best = tune.sweep(plan, concurrency=1, runtime=QUIET)["flat"]
-    trials = _table(plan.search_folder("flat") / "trials.csv")
+    best = tune.sweep(plan, concurrency=1, runtime=QUIET)[FLAT]
+    trials = _table(plan.search_folder(FLAT) / "trials.csv")
     states = {(row["backbone.name"], row["state"]) for row in trials}
     assert states == {("test_vit", "completed"), ("no_such_model", "failed")}
     assert (best["chosen"], best["trials"]) == ({"backbone.name": "test_vit"}, 4)
@@ -301,7 +344,7 @@ def test_a_sweep_whose_trials_all_fail_names_the_error(shards: Path, tmp_path: P
     plan = _study(shards, space={"backbone.name": {"choice": ["no_such_model"]}}, trials=1)
     with pytest.raises(RuntimeError, match=r"no trial came to its end; the first error: .*no_such_model"):
         tune.sweep(plan, runtime=QUIET)
-    assert not (plan.search_folder("flat") / "best.yaml").exists()
+    assert not (plan.search_folder(FLAT) / "best.yaml").exists()
 
 
 def test_what_needs_a_search_says_so(

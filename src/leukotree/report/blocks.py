@@ -76,6 +76,21 @@ def percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.1f}"
 
 
+def points(value: float) -> str:
+    """A difference of scores in percentage points, with its sign: 0.0123 -> +1.2; an en dash for NaN."""
+    return "–" if math.isnan(value) else f"{100 * value:+.1f}"
+
+
+def probability(value: float) -> str:
+    """Of a claim, in 0..1; an en dash for NaN."""
+    return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def p_value(value: float) -> str:
+    """Of a test; an en dash for NaN."""
+    return "–" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def mean_sd(values: Sequence[float]) -> str:
     """Mean ± sample standard deviation in per cent; without the latter for one value; an en dash for none."""
     known = [value for value in values if not math.isnan(value)]

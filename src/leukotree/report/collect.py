@@ -1,141 +1,135 @@
-"""Read what a study left in its folder: the outer-fold runs that it expects, and the search of each variant."""
+"""Read what a study left in its folder: the outer-fold runs that it expects, in arms, and its searches."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from leukotree import decide, predictions, runfolder, yamlfile
 from leukotree import spec as specs
+from leukotree.decide import Rule
 from leukotree.errors import InputError, one_line
+from leukotree.report.summary import Arm, Missing, Run, Search, StudySummary, Validation, identity
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
+__all__ = ["Arm", "Missing", "Run", "Search", "StudySummary", "Validation", "collect"]
+
 TRIAL_COLUMNS = ("trial", "state", "epochs", "macro_f1", "best_macro_f1", "seconds")
 HISTORY_COLUMNS = ("trial", "epoch", "macro_f1", "seconds")
+OF_A_RUN = ("run_name", "cell", "variant", "test_fold", "seed")
+"""Columns of a grid's rows beside its keys."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """One finished outer-fold run of N test images."""
-
-    variant: str
-    test_fold: int
-    seed: int
-    name: str
-    taxonomy: Taxonomy
-    images: pd.DataFrame
-    """N rows: key, patient ("" where unknown), source."""
-    true: np.ndarray
-    """(N,) leaf indices."""
-    predicted: np.ndarray
-    """(N,) leaf indices, decided greedily."""
-    logp: np.ndarray
-    """(N, E) log p(child | parent)."""
-    epochs: int
-    seconds: float
-    """Time spent in these epochs."""
-    ranks: int
-    environment: dict[str, Any]
-    """env.json: commit, packages, fingerprint of the data set, GPUs."""
-
-
-@dataclass(frozen=True)
-class Missing:
-    """An expected run without a result, and what its folder says about it."""
-
-    variant: str
-    test_fold: int
-    seed: int
-    name: str
-    state: str
-
-
-@dataclass(frozen=True)
-class Search:
-    """The search of one variant: a row per trial, a row per trial and epoch, and best.yaml (None while it runs)."""
-
-    trials: pd.DataFrame
-    history: pd.DataFrame
-    best: dict[str, Any] | None
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        return dict(self.best["chosen"]) if self.best else {}
-
-
-@dataclass(frozen=True)
-class StudySummary:
-    """Everything that the report is made from."""
-
-    name: str
-    study: dict[str, Any]
-    base: RunSpec
-    variants: tuple[str, ...]
-    runs: list[Run]
-    missing: list[Missing]
-    searches: dict[str, Search]
-    dataset: dict[str, Any] | None
-    """dataset.json of the shards, where they are at hand."""
-
-    @property
-    def taxonomy(self) -> Taxonomy | None:
-        return self.runs[0].taxonomy if self.runs else None
-
-    @property
-    def clean_fold(self) -> int | None:
-        """The test fold that the search never saw. None where no search chose values: then every fold is clean."""
-        return self.base.data.test_fold if any(search.best for search in self.searches.values()) else None
-
-    @property
-    def space(self) -> dict[str, dict[str, Any]]:
-        """The searched keys, each with its one form of domain: {uniform | loguniform: [lo, hi]} or {choice: [...]}."""
-        space = (self.study.get("search") or {}).get("space") or {}
-        return {key: {form: values for form, values in domain.items() if values is not None} for key, domain in space.items()}
-
-    def spec(self, variant: str) -> RunSpec:
-        """The base of the study with the variant's chosen values."""
-        chosen = self.searches[variant].chosen if variant in self.searches else {}
-        return self.base.override({"variant": variant, **chosen})
-
-
-def collect(study_root: Path, study: Mapping[str, Any], expected: Sequence[Mapping[str, Any]]) -> StudySummary:
+def collect(
+    study_root: Path,
+    study: Mapping[str, Any],
+    expected: Sequence[Mapping[str, Any]],
+    cells: Sequence[Mapping[str, Any]] = (),
+) -> StudySummary:
     """Read a study's folder (`results/runs/<study>`).
 
-    expected: one {variant, test_fold, seed, run_name} per outer-fold run; no other run counts. Raises InputError for a
-    damaged file, runs that do not belong together, or a folder with nothing to report.
+    Args:
+        study: its fields, as in its file.
+        expected: one {variant, test_fold, seed, run_name} per outer-fold run with chosen values; no other run counts.
+        cells: one {run_name, cell, variant, test_fold, seed, and the grid's keys that say something to the variant} per run of
+            its grid.
+
+    Raises InputError for a damaged file, runs that do not belong together, rules of decision that differ, or a folder with
+    nothing to report.
     """
     study_root = Path(study_root)
     name = str(study.get("study") or study_root.name)
     base = specs.parse(RunSpec, study.get("base") or {}, f"study {name}: base")
     variants = tuple(study.get("variants") or specs.VARIANTS)
-    searched = (study.get("search") or {}).get("trials") != 0  # without trials, what an earlier search left does not count
-    searches = {v: search for v in variants if searched and (search := _search(study_root / "search" / v))}
-    runs: list[Run] = []
+    rule = _rule(study, variants)
+    searching = study.get("search") or {}
+    nested = bool(searching.get("nested", True))
+    searched = searching.get("trials") != 0  # without trials, what an earlier search left does not count
+    searches = _searches(study_root / "search", variants, nested, base.data.test_fold) if searched else {}
+    arms: list[Arm] = []
     missing: list[Missing] = []
-    for row in expected:
-        found = _run(study_root / row["run_name"], row)
-        if isinstance(found, Run):
-            runs.append(found)
-        else:
-            missing.append(found)
-    if not runs and not searches:
+    for arm, rows in _arms(expected, cells):
+        found = [_run(study_root / row["run_name"], arm.name, row, rule) for row in rows]
+        missing += [one for one in found if isinstance(one, Missing)]
+        arms.append(Arm(arm.name, arm.variant, arm.cell, arm.values, tuple(one for one in found if isinstance(one, Run))))
+    summary = StudySummary(
+        name, dict(study), base, variants, tuple(arms), missing, searches, nested or not searched, rule,
+        float(study.get("rope", 0.01)), _primary(study, variants, arms), _dataset(base),
+    )  # fmt: skip
+    if not summary.runs and not searches:
         file = f"sweeps/{name}.yaml"
-        raise InputError(f"{study_root}: nothing to report yet; run `leukotree sweep {file}`, then `leukotree folds {file}`")
-    _belong_together(runs, study_root)
-    dataset = _json(path) if (path := Path(base.data.shards) / "dataset.json").exists() else None
-    return StudySummary(name, dict(study), base, variants, runs, missing, searches, dataset)
+        first = f"`leukotree grid {file}`" if cells else f"`leukotree sweep {file}`, then `leukotree folds {file}`"
+        raise InputError(f"{study_root}: nothing to report yet; run {first}")
+    _belong_together(summary.runs, study_root)
+    return summary
 
 
-def _run(folder: Path, row: Mapping[str, Any]) -> Run | Missing:
-    wanted: dict[str, Any] = {key: row[key] for key in ("variant", "test_fold", "seed")} | {"name": row["run_name"]}
+def _rule(study: Mapping[str, Any], variants: Sequence[str]) -> Rule:
+    """The rule that decides for all variants. Raises InputError where they have different ones."""
+    declared = study.get("decision") or "greedy"
+    rules = {variant: declared.get(variant, "greedy") if isinstance(declared, Mapping) else declared for variant in variants}
+    if len(set(rules.values())) > 1:
+        listed = ", ".join(f"{variant} by {rule}" for variant, rule in rules.items())
+        raise InputError(f"study {study.get('study')}: decision: variants cannot be compared under different rules ({listed}); "
+                         "give one rule for all")  # fmt: skip
+    return cast(Rule, next(iter(rules.values())))
+
+
+def _arms(expected: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]]) -> list[tuple[Arm, list[Mapping[str, Any]]]]:
+    """The arms without their runs, and the rows of these: a variant each of `expected`, a cell and variant each of `cells`."""
+    chosen: dict[str, list[Mapping[str, Any]]] = {}
+    for row in expected:
+        chosen.setdefault(row["variant"], []).append(row)
+    found = [(Arm(variant, variant, None, {}, ()), rows) for variant, rows in chosen.items()]
+    of_cells: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for row in cells:
+        of_cells.setdefault((row["variant"], row["cell"]), []).append(row)
+    values = {place: {key: value for key, value in rows[0].items() if key not in OF_A_RUN} for place, rows in of_cells.items()}
+    taken = set(chosen)
+    for (variant, cell), rows in of_cells.items():
+        name = _name(variant, values[variant, cell], [values[place] for place in of_cells if place[0] == variant])
+        name = f"{variant} cell={cell}" if name in taken else name
+        taken.add(name)
+        found.append((Arm(name, variant, cell, values[variant, cell], ()), rows))
+    return found
+
+
+def _name(variant: str, values: Mapping[str, Any], of_all: Sequence[Mapping[str, Any]]) -> str:
+    """A cell's name: the variant, and the values of those keys that differ between its cells."""
+    differ = [key for key in values if len({repr(other.get(key)) for other in of_all}) > 1]
+    short = [key.rpartition(".")[2] for key in differ]
+    named = [last if short.count(last) == 1 else key for key, last in zip(differ, short, strict=True)]
+    return " ".join([variant, *(f"{name}={values[key]}" for key, name in zip(differ, named, strict=True))])
+
+
+def _primary(study: Mapping[str, Any], variants: Sequence[str], arms: Sequence[Arm]) -> tuple[tuple[str, str], ...]:
+    """The comparisons that the study declares; without that, each arm against the flat one that shares all its values.
+    Raises InputError for a name that is no arm's."""
+    declared = study.get("primary")
+    names = list(dict.fromkeys([*(arm.name for arm in arms), *variants]))  # a variant whose search goes on is no arm yet
+    for name in [name for pair in declared or () for name in pair]:
+        if name not in names:
+            raise InputError(f"study {study.get('study')}: primary: {name!r} is none of its arms: {', '.join(names)}")
+    if declared is not None:
+        return tuple((challenger, reference) for challenger, reference in declared)
+    return tuple(
+        (arm.name, flat.name)
+        for arm in arms
+        for flat in arms
+        if arm.variant != "flat" and flat.variant == "flat" and (arm.cell is None) == (flat.cell is None)
+        and all(arm.values.get(key) == value for key, value in flat.values.items())
+    )  # fmt: skip
+
+
+def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Missing:
+    wanted: dict[str, Any] = {key: row[key] for key in ("variant", "test_fold", "seed")} | {"arm": arm, "name": row["run_name"]}
     status = runfolder.read_status(folder)
     if status.get("state") != "done":
         message = f": {status['message']}" if status.get("message") else ""
@@ -149,8 +143,8 @@ def _run(folder: Path, row: Mapping[str, Any]) -> Run | Missing:
     images, true, logp, taxonomy = _predictions(folder, spec.data.test_fold)
     epochs = [entry for entry in runfolder.read_metrics(folder) if entry.get("kind") == "epoch"]
     return Run(
-        **wanted, taxonomy=taxonomy, images=images, true=true, predicted=decide.greedy(logp, taxonomy), logp=logp,
-        epochs=len(epochs), seconds=float(sum(entry.get("seconds", 0.0) for entry in epochs)), ranks=_ranks(folder),
+        **wanted, folder=folder, taxonomy=taxonomy, images=images, true=true, predicted=decide.leaves(logp, taxonomy, rule),
+        logp=logp, epochs=len(epochs), seconds=float(sum(entry.get("seconds", 0.0) for entry in epochs)), ranks=_ranks(folder),
         environment=_json(folder / "env.json") if (folder / "env.json").exists() else {},
     )  # fmt: skip
 
@@ -174,7 +168,7 @@ def _predictions(folder: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, np.
         if np.any(rows):
             row = frame[np.asarray(rows)].iloc[0]
             raise _damaged(path, problem.format(**row[["key", "leaf", "fold"]]))
-    return frame[["key", "patient", "source"]].fillna("").astype(str), true, logp, taxonomy
+    return identity(frame), true, logp, taxonomy
 
 
 def _ranks(folder: Path) -> int:
@@ -202,15 +196,27 @@ def _belong_together(runs: Sequence[Run], root: Path) -> None:
         raise InputError(f"{root}: image {twice!r} is in two test folds; pack into an empty folder and run folds again")
 
 
-def _search(folder: Path) -> Search | None:
-    if not (folder / "trials.csv").exists():
-        return None
+def _searches(root: Path, variants: Sequence[str], nested: bool, left_out: int) -> dict[str, dict[int, Search]]:
+    """Variant -> outer fold -> its search, of those whose trials have ended."""
+    found: dict[str, dict[int, Search]] = {}
+    for variant in variants:
+        folders = {left_out: root / variant}
+        if nested:
+            numbered = [(path.name.removeprefix("fold"), path) for path in (root / variant).glob("fold*")]
+            folders = {int(number): path for number, path in numbered if number.isdecimal()}
+        for fold, folder in sorted(folders.items()):
+            if (folder / "trials.csv").exists():
+                found.setdefault(variant, {})[fold] = _search(variant, fold, folder)
+    return found
+
+
+def _search(variant: str, fold: int, folder: Path) -> Search:
     best = yamlfile.load(folder / "best.yaml") if (folder / "best.yaml").exists() else None
     if best is not None and not (isinstance(best, dict) and isinstance(best.get("chosen"), dict)):
         raise InputError(f"{folder / 'best.yaml'}: no mapping `chosen`; run the sweep again")
     history = folder / "history.csv"
     curves = _csv(history, HISTORY_COLUMNS) if history.exists() else pd.DataFrame(columns=list(HISTORY_COLUMNS))
-    return Search(_csv(folder / "trials.csv", TRIAL_COLUMNS), curves.dropna(), best)
+    return Search(variant, fold, folder, _csv(folder / "trials.csv", TRIAL_COLUMNS), curves.dropna(), best)
 
 
 def _damaged(path: Path, problem: str) -> InputError:
@@ -225,6 +231,11 @@ def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     if absent := [column for column in columns if column not in frame]:
         raise InputError(f"{path}: no column {absent[0]!r}; run the sweep again")
     return frame
+
+
+def _dataset(base: RunSpec) -> dict[str, Any] | None:
+    path = Path(base.data.shards) / "dataset.json"
+    return _json(path) if path.exists() else None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from leukotree import metrics
+from leukotree import decide, hierarchy, metrics, stats
 from leukotree.metrics import Groups, Rule
-from leukotree.report.collect import Run, StudySummary
-from leukotree.report.compare import Difference, corrected_difference
+from leukotree.report.summary import Arm, Run, StudySummary
+from leukotree.stats import Clusters
 
-IMAGE_SCORES = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
+MOST_ARMS = 6
+"""Of a grid, that the detailed sections show."""
 
 
 class Pooled(NamedTuple):
@@ -27,8 +28,18 @@ class Pooled(NamedTuple):
         return metrics.wilson(self.right, self.n)
 
 
-def groups(run: Run, rule: Rule) -> Groups:
-    return metrics.by_patient(run.images["patient"].tolist(), run.true, run.logp, run.taxonomy, rule)
+def shown(summary: StudySummary) -> list[Arm]:
+    """The arms with results that the detailed sections are about: the variants with chosen values; of a grid the arms of the
+    declared comparisons, or else all, MOST_ARMS at most."""
+    done = [arm for arm in summary.arms if arm.runs]
+    if variants := [arm for arm in done if arm.cell is None]:
+        return variants
+    declared = {name for pair in summary.primary for name in pair}
+    return ([arm for arm in done if arm.name in declared] or done)[:MOST_ARMS]
+
+
+def groups(run: Run, rule: Rule, decision: decide.Rule) -> Groups:
+    return metrics.by_patient(run.images["patient"].tolist(), run.true, run.logp, run.taxonomy, rule, decision)
 
 
 def unit(runs: Sequence[Run]) -> str | None:
@@ -45,54 +56,76 @@ def one_per_fold(runs: Sequence[Run]) -> list[Run]:
     return [run for _, run in sorted({run.test_fold: run for run in reversed(runs)}.items())]
 
 
-def per_run(runs: Sequence[Run]) -> pd.DataFrame:
-    """A row per run: variant, fold, seed, images, the image scores, groups, and per rule `<rule>:right|accuracy|macro_f1`."""
+def by_fold(runs: Sequence[Run]) -> dict[int, list[Run]]:
+    """Test fold -> its runs, one per seed; of one arm."""
+    return {fold: [run for run in runs if run.test_fold == fold] for fold in sorted({run.test_fold for run in runs})}
+
+
+def most_common(runs: Sequence[Run]) -> tuple[str, dict[str, float]]:
+    """The most common leaf, and the scores of always answering it."""
+    folds = one_per_fold(runs)
+    true = np.concatenate([run.true for run in folds])
+    common = int(np.bincount(true).argmax())
+    leaves = folds[0].taxonomy.leaves
+    return leaves[common], metrics.summary(true, np.full_like(true, common), len(leaves))
+
+
+def per_run(summary: StudySummary, arms: Sequence[Arm]) -> pd.DataFrame:
+    """A row per run: arm, fold, seed, images, the image scores, groups, per rule `<rule>:right|accuracy|macro_f1`, the scores of
+    the tree by their names in `hierarchy.TreeScores` behind "tree:", and the accuracy at each depth behind "level:"."""
     rows = []
-    for run in runs:
+    for run in (run for arm in arms for run in arm.runs):
         n_leaves = len(run.taxonomy.leaves)
-        row: dict[str, object] = {"variant": run.variant, "fold": run.test_fold, "seed": run.seed, "images": len(run.true)}
+        row: dict[str, object] = {"arm": run.arm, "fold": run.test_fold, "seed": run.seed, "images": len(run.true)}
         row |= metrics.summary(run.true, run.predicted, n_leaves)
         for rule in metrics.RULES:
-            found = groups(run, rule)
+            found = groups(run, rule, summary.decision)
             score = metrics.summary(found.true, found.predicted, n_leaves)
             right = int((found.true == found.predicted).sum())
             row |= {"groups": len(found.true), f"{rule}:right": right}
             row |= {f"{rule}:{key}": score[key] for key in ("accuracy", "macro_f1")}
+        tree = hierarchy.scores(metrics.confusion(run.true, run.predicted, n_leaves), run.taxonomy)
+        row |= {f"tree:{name}": float(value) for name, value in tree._asdict().items()}
         for level, share in enumerate(metrics.level_accuracy(run.true, run.predicted, run.taxonomy), 1):
             row[f"level:{level}"] = share.value
-        for node, share in metrics.decision_accuracy(run.true, run.logp, run.taxonomy).items():
-            row[f"decision:{node}"] = share.value
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def per_fold(by_run: pd.DataFrame) -> pd.DataFrame:
-    """Seeds averaged within a fold: a row per (variant, fold), with `seeds`, how many there were."""
-    grouped = by_run.groupby(["variant", "fold"], sort=False)
+    """Seeds averaged within a fold: a row per (arm, fold), with `seeds`, how many there were."""
+    grouped = by_run.groupby(["arm", "fold"], sort=False)
     return grouped.mean().drop(columns="seed").assign(seeds=grouped.size()).reset_index()
 
 
-def pooled(by_fold: pd.DataFrame, variant: str, rule: Rule) -> Pooled:
-    rows = by_fold[by_fold["variant"] == variant]
+def pooled(folds: pd.DataFrame, arm: str, rule: Rule) -> Pooled:
+    rows = folds[folds["arm"] == arm]
     return Pooled(float(rows[f"{rule}:right"].sum()), int(rows["groups"].sum()))
 
 
-def pooled_per_leaf(runs: Sequence[Run], rule: Rule) -> list[Pooled]:
-    """Of one variant's runs, L entries: how many groups of a leaf were given it. Averaged over seeds, summed over folds."""
+def pooled_per_leaf(clusters: Clusters) -> list[Pooled]:
+    """L entries: how many groups of a leaf were given it."""
+    table = clusters.counts.sum(axis=0)
+    return [
+        Pooled(round(float(right), 6), round(float(n))) for right, n in zip(np.diagonal(table), table.sum(axis=1), strict=True)
+    ]
+
+
+def image_clusters(runs: Sequence[Run]) -> Clusters:
+    """The images of one fold by patient; runs: one per seed."""
     n_leaves = len(runs[0].taxonomy.leaves)
-    right, n = np.zeros(n_leaves), np.zeros(n_leaves)
-    for fold in {run.test_fold for run in runs}:
-        seeds = [groups(run, rule) for run in runs if run.test_fold == fold]
-        for found in seeds:
-            right += np.bincount(found.true[found.true == found.predicted], minlength=n_leaves) / len(seeds)
-        n += np.bincount(seeds[0].true, minlength=n_leaves)
-    return [Pooled(float(k), int(of)) for k, of in zip(right, n, strict=True)]
+    return stats.patient_counts(
+        runs[0].images["patient"].tolist(), runs[0].true, np.stack([run.predicted for run in runs]), n_leaves
+    )
 
 
-def confusion(runs: Sequence[Run]) -> np.ndarray:
-    """(L, L) counts over all folds and seeds of the runs: an image counts once per seed."""
-    return sum((metrics.confusion(r.true, r.predicted, len(r.taxonomy.leaves)) for r in runs[1:]),
-               start=metrics.confusion(runs[0].true, runs[0].predicted, len(runs[0].taxonomy.leaves)))  # fmt: skip
+def group_clusters(runs: Sequence[Run], decision: decide.Rule) -> Clusters:
+    """The groups of one fold, decided by the mode, by patient; runs: one per seed."""
+    seeds = [groups(run, "mode", decision) for run in runs]
+    n_leaves = len(runs[0].taxonomy.leaves)
+    return stats.patient_counts(
+        seeds[0].patient.tolist(), seeds[0].true, np.stack([found.predicted for found in seeds]), n_leaves
+    )
 
 
 def ratio(summary: StudySummary) -> float:
@@ -101,11 +134,3 @@ def ratio(summary: StudySummary) -> float:
     test = np.mean([len(run.true) for run in one_per_fold(summary.runs)])
     total = sum(((summary.dataset or {}).get("counts") or {}).values())
     return float(test / (total - test)) if total > test else 1 / max(folds - 1, 1)
-
-
-def difference(summary: StudySummary, by_fold: pd.DataFrame, challenger: str, reference: str, score: str) -> Difference:
-    """Challenger minus reference over the folds that both have."""
-    table = by_fold.pivot(index="fold", columns="variant", values=score)
-    if not {challenger, reference} <= set(table):
-        return corrected_difference([], 0.0)
-    return corrected_difference((table[challenger] - table[reference]).dropna().tolist(), ratio(summary))

@@ -9,9 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from leukotree import files
-from leukotree.report import prose, results, settings
+from leukotree.report import (
+    ablation,
+    answer,
+    calibrated,
+    comparison,
+    decisions,
+    interference,
+    patients,
+    prose,
+    results,
+    scores,
+    searches,
+    settings,
+    tree,
+)
 from leukotree.report.blocks import Figure, Section, text
-from leukotree.report.collect import StudySummary
+from leukotree.report.summary import StudySummary
 
 
 def write(summary: StudySummary, out: Path) -> tuple[Path, Path]:
@@ -21,7 +35,8 @@ def write(summary: StudySummary, out: Path) -> tuple[Path, Path]:
     """
     out = Path(out)
     sections = _sections(summary)
-    values = {"title": f"Study {summary.name}", "about": text(prose.ABOUT), "sections": sections}
+    about = text(prose.ABOUT, rule=prose.DECIDED[summary.decision])
+    values = {"title": f"Study {summary.name}", "about": about, "sections": sections}
     environment = _environment()
     pages = {name: environment.get_template(f"page.{suffix}").render(values)
              for name, suffix in (("report.md", "md"), ("report.html", "html"))}  # fmt: skip
@@ -35,9 +50,31 @@ def write(summary: StudySummary, out: Path) -> tuple[Path, Path]:
 
 
 def _sections(summary: StudySummary) -> Sequence[Section]:
-    tail = [settings.search(summary), settings.runs(summary), settings.cost(summary), settings.reproduce(summary)]
-    scored = results.sections(summary)
-    everything = [*scored[:2], settings.settings(summary), *scored[2:], *tail]
+    """The answers first, the long tables last."""
+    tail = [settings.settings(summary), searches.section(summary), settings.runs(summary), settings.cost(summary),
+            settings.reproduce(summary)]  # fmt: skip
+    if not summary.runs:
+        return [section for section in (answer.section(summary), *tail) if section and section.blocks]
+    by_fold = scores.per_fold(scores.per_run(summary, scores.shown(summary)))
+    found = comparison.compared(summary)
+    everything = [
+        results.lead(summary, by_fold, comparison.headline(found)),
+        comparison.section(summary, found),
+        answer.section(summary),
+        ablation.section(summary),
+        ablation.sensitivity(summary),
+        decisions.section(summary),
+        patients.section(summary, by_fold),
+        tree.section(by_fold),
+        calibrated.section(summary),
+        decisions.mixed(summary),
+        interference.section(summary),
+        tree.leaves(summary),
+        results.folds(summary, by_fold),
+        tree.nodes_section(summary),
+        results.data(summary),
+        *tail,
+    ]
     return [section for section in everything if section and section.blocks]
 
 

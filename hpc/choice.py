@@ -1,0 +1,175 @@
+"""What a search chose: trials.csv and best.yaml, written when it has ended and read by those who train with its values."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hpc.cells import flat
+from hpc.leaks import FOLD
+from hpc.record import Record, Trial
+from hpc.study import Study, Unit
+from leukotree import files, yamlfile
+from leukotree.errors import InputError, RunFailed
+from leukotree.spec import parse
+
+DATA = "dataset"
+"""Key of search.yaml for the fingerprint of the data that were searched on."""
+TRIALS = ("trial", "state", "epochs", "macro_f1", "best_macro_f1", "seconds")
+"""Columns of trials.csv before the searched keys; with rungs on folds `epochs` counts the inner folds."""
+
+
+def chosen(study: Study, partial: bool = False) -> dict[str, dict[int, dict[str, Any]]]:
+    """variant -> outer fold -> the chosen dotted values; none are chosen in a study without trials, which runs the values of
+    its base.
+
+    Raises InputError where a search has not ended (`partial` leaves it out, and asks for no data), or was of another study or
+    other data.
+    """
+    folds = range(study.folds.outer)
+    if not study.search.trials:
+        return {variant: {fold: {} for fold in folds} for variant in study.variants}
+    data = None if partial else fingerprint(study)
+    found: dict[Unit, dict[str, Any]] = {}
+    for unit in study.units:
+        path = study.search_folder(unit) / "best.yaml"
+        if not finished(study, unit, data):
+            if partial:
+                continue
+            raise InputError(f"{path}: missing; run `leukotree sweep` on this study first")
+        best = yamlfile.load(path)
+        if not isinstance(best, Mapping) or not isinstance(best.get("chosen"), Mapping):
+            raise InputError(f"{path}: has no `chosen` values; remove it and run `leukotree sweep` again")
+        found[unit] = dict(best["chosen"])
+    return {
+        variant: {fold: found[unit] for fold in folds if (unit := study.unit(variant, fold)) in found}
+        for variant in study.variants
+    }
+
+
+def finished(study: Study, unit: Unit, data: str | None) -> bool:
+    """Whether a search has its best.yaml. Raises InputError if it was begun with other settings, or (unless None) on other data:
+    the fold that it did not see would be another one."""
+    folder = study.search_folder(unit)
+    path = folder / "search.yaml"
+    if path.exists():
+        tree = dict(yamlfile.load(path))
+        searched, left_out = tree.pop(DATA, None), tree.pop(FOLD, unit.test_fold)
+        stored = flat(_settings(parse(Study, tree, str(path)), unit)) | {FOLD: left_out}
+        ours = flat(_settings(study, unit)) | {FOLD: unit.test_fold}
+        if data is not None:
+            stored[DATA], ours[DATA] = searched, data
+        changed = [key for key in {**stored, **ours} if stored.get(key) != ours.get(key)]
+        if changed:
+            listed = ", ".join(f"{key} was {stored.get(key)!r} and is {ours.get(key)!r}" for key in changed)
+            raise InputError(f"{folder}: searched with other settings: {listed}; rename the study, or move the folder away")
+    return (folder / "best.yaml").exists()
+
+
+def begin(study: Study, units: Iterable[Unit], data: str) -> None:
+    """Write search.yaml of searches that begin or go on: what `finished` compares."""
+    for unit in units:
+        settings = {**_settings(study, unit), FOLD: unit.test_fold, DATA: data}
+        files.write_atomic(study.search_folder(unit) / "search.yaml", yamlfile.dump(settings))
+
+
+def fingerprint(study: Study) -> str:
+    from leukotree.data.dataset import Dataset
+
+    return Dataset.open(study.base.data.shards).fingerprint
+
+
+def _settings(study: Study, unit: Unit) -> dict[str, Any]:
+    """The part of a study that decides a search: not the outer seeds, the other variants, or whether others are nested."""
+    fields = study.model_dump(mode="json", exclude_defaults=True, include={"study", "base", "folds", "search"})
+    fields.get("search", {}).pop("nested", None)
+    return {**fields, "variants": [unit.variant], "seeds": [study.seeds[0]]}
+
+
+def best(study: Study) -> dict[Unit, dict[str, Any]]:
+    """Search -> the content of its best.yaml, once all have ended."""
+    return {unit: yamlfile.load(study.search_folder(unit) / "best.yaml") for unit in study.units}
+
+
+def freeze_all(records: Iterable[Record]) -> None:
+    """Write what the searches chose. Raises RunFailed if no trial of one came to its end."""
+    without = [reason for record in records if (reason := _freeze(record))]
+    if without:
+        raise RunFailed(without[0])
+
+
+def _freeze(record: Record) -> str | None:
+    """Write trials.csv and best.yaml of a search that has ended; without the latter, why there is nothing to choose."""
+    study, unit = record.study, record.unit
+    folder = study.search_folder(unit)
+    files.write_atomic(folder / "trials.csv", _csv([_row(trial) for trial in record.trials]))
+    mend = "mend it and move this folder away to search anew"
+    if not (completed := record.best()):
+        return f"{folder}: no trial came to its end; the first error: {_first_error(record.trials)}; {mend}"
+    choice, again = completed[0], {}
+    value = choice.score
+    if record.reruns:
+        means = _means(record)
+        if not means:
+            return f"{folder}: no re-run came to its end; the first error: {_first_error(record.reruns)}; {mend}"
+        value, choice = max(((means[trial.number], trial) for trial in completed if trial.number in means), key=_by_value)
+        again = _reruns(record, completed[0], means)
+    frozen = {
+        "study": study.study, "variant": unit.variant, FOLD: unit.test_fold, "metric": study.search.metric, "value": value,
+        "trial": choice.number, "trials": len(record.trials), "chosen": choice.chosen, **again,
+    }  # fmt: skip
+    files.write_atomic(folder / "best.yaml", yamlfile.dump(frozen))
+    return None
+
+
+def _by_value(one: tuple[float, Trial]) -> tuple[float, int]:
+    """The higher value wins; of equal ones the earlier trial."""
+    return one[0], -one[1].number
+
+
+def _means(record: Record) -> dict[int, float]:
+    """Trial -> mean score over the fresh seeds, of those that came to their end on every one."""
+    scores: dict[int, list[float]] = {}
+    for rerun in record.reruns:
+        if rerun.state == "completed":
+            scores.setdefault(rerun.number, []).append(rerun.scores[rerun.last])
+    seeds = len(record.study.fresh_seeds)
+    return {number: sum(found) / seeds for number, found in scores.items() if len(found) == seeds}
+
+
+def _reruns(record: Record, first: Trial, means: Mapping[int, float]) -> dict[str, Any]:
+    """The re-runs in best.yaml. `optimism`: what the search said of the trial that it would have chosen, less what that trial
+    scored again; None where that failed."""
+    seeds = record.study.fresh_seeds
+    rows = []
+    for start in range(0, len(record.reruns), len(seeds)):
+        group = record.reruns[start : start + len(seeds)]
+        scores = [rerun.score if rerun.state == "completed" else None for rerun in group]
+        seconds = round(sum(rerun.seconds for rerun in group), 3)
+        rows.append({"trial": group[0].number, "scores": scores, "seconds": seconds})
+    search_value = first.scores[first.last]
+    optimism = search_value - means[first.number] if first.number in means else None
+    return {
+        "search_trial": first.number, "search_value": search_value, "optimism": optimism, "rerun_seeds": seeds, "reruns": rows,
+    }  # fmt: skip
+
+
+def _first_error(trials: Sequence[Trial]) -> str:
+    return next((trial.message for trial in trials if trial.message), "none")
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    """A trial's row of trials.csv."""
+    top = max(trial.scores.values(), default=None)
+    values = (trial.number, trial.state, trial.last, trial.score, top, trial.seconds)
+    return {**dict(zip(TRIALS, values, strict=True)), **trial.chosen}
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,84 @@
+"""What all figures share: style, colours, panels, PNG bytes. Drawn without matplotlib's global state: same data, same bytes."""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import textwrap
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe-Ito: told apart with any kind of colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+GREY = "#b8bec6"
+INK = "#2b2f36"
+
+_STYLE: Any = {
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.edgecolor": "#8a929c", "axes.linewidth": 0.8,
+    "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False,
+    "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 8.5, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
+}  # fmt: skip
+Parameters = ParamSpec("Parameters")
+
+
+def styled(draw: Callable[Parameters, bytes]) -> Callable[Parameters, bytes]:
+    """Draw in this report's style and leave matplotlib's settings as they were."""
+
+    @functools.wraps(draw)
+    def in_style(*args: Parameters.args, **kwargs: Parameters.kwargs) -> bytes:
+        from matplotlib import rc_context
+
+        with rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return in_style
+
+
+def colour(index: int) -> str:
+    return COLOURS[index % len(COLOURS)]
+
+
+def marker(index: int) -> str:
+    return MARKERS[index % len(MARKERS)]
+
+
+def grid(panels: int, columns: int, width: float, height: float, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure with `panels` axes of about width x height inches each; unused places are removed."""
+    from matplotlib.figure import Figure
+
+    rows = math.ceil(panels / columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained", facecolor="white")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel().tolist()
+    for spare in axes[panels:]:
+        spare.remove()
+    return figure, axes[:panels]
+
+
+def name(axis: Axes, text: str) -> None:
+    """The title of a panel; the long name of a grid's arm in lines, and smaller."""
+    lines = textwrap.wrap(text, 24)
+    axis.set_title("\n".join(lines), fontweight="bold", fontsize=10 if len(lines) == 1 else 8.5)
+
+
+def legend_above(figure: Figure, axis: Axes) -> None:
+    """One legend for all panels, from what is labelled in one of them."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+
+
+def integers(axis: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,179 @@
+"""Figures of the searches: learning curves, best so far against cost, marginals with support, maps of two keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from leukotree.report import drawing, space
+from leukotree.report.drawing import GREY, INK, colour, grid, integers, legend_above, marker, png, styled
+from leukotree.report.space import Domain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BINS = 5
+"""Of a range, for the marginal means and their support."""
+Trials = Mapping[str, Sequence[pd.DataFrame]]
+"""Variant -> the trials of each of its searches."""
+
+
+@styled
+def learning_curves(histories: Mapping[str, Sequence[tuple[pd.DataFrame, str]]], reports: str) -> bytes:
+    """One panel per variant: macro-F1 over its reports, a grey line per trial, the chosen trial of each search in colour.
+
+    histories: variant -> (history, chosen trial) of each search. reports: what is counted, "epoch" or "inner folds".
+    """
+    figure, axes = grid(len(histories), min(3, len(histories)), 3.4, 2.6, sharey=True)
+    for index, (axis, (variant, searches)) in enumerate(zip(axes, histories.items(), strict=True)):
+        for history, chosen in searches:
+            for trial, curve in history.sort_values("epoch").groupby("trial"):
+                picked = trial == chosen
+                stroke, width, order = (colour(index), 2, 3) if picked else (GREY, 0.7, 2)
+                dot = "o" if len(curve) == 1 else None  # one epoch alone is a point, not an invisible line
+                axis.plot(curve["epoch"], curve["macro_f1"], marker=dot, ms=3, color=stroke, lw=width, zorder=order)
+        drawing.name(axis, variant)
+        axis.set_xlabel(reports)
+        integers(axis)
+    axes[0].set_ylabel("inner macro-F1")
+    return png(figure)
+
+
+@styled
+def best_so_far(trials: Trials, hours: str) -> bytes:
+    """All variants in one panel: the best score of the completed trials so far against the time that all took, a step line per
+    search. Trials in order of their start; `hours` names the unit."""
+    figure, (axis,) = grid(1, 1, 5.6, 2.8)
+    for index, (variant, searches) in enumerate(trials.items()):
+        for number, table in enumerate(searches):
+            spent = table["seconds"].fillna(0).cumsum() / 3600
+            best = table["macro_f1"].where(table["state"] == "completed").cummax().ffill()
+            label = variant if number == 0 else None
+            axis.step(
+                spent, best, where="post", color=colour(index), lw=1.8, alpha=0.9 if len(searches) == 1 else 0.6, label=label
+            )
+            axis.plot(spent, best, color=colour(index), marker=marker(index), ms=3.5, lw=0, alpha=0.6)
+    axis.set_xlabel(hours)
+    axis.set_ylabel("inner macro-F1")
+    axis.set_xlim(left=0)
+    legend_above(figure, axis)
+    return png(figure)
+
+
+@styled
+def marginals(trials: Trials, domains: Mapping[str, Domain]) -> bytes:
+    """One panel per searched key: each trial a point (hollow: stopped early), the mean of the completed ones in each bin of the
+    range a line, and how many they are, all variants together, as grey bars with their number."""
+    figure, axes = grid(len(domains), min(3, len(domains)), 3.4, 2.7, sharey=True)
+    pooled = {variant: pd.concat(searches, ignore_index=True) for variant, searches in trials.items()}
+    lowest, highest = _limits(pooled.values())
+    for axis, (key, domain) in zip(axes, domains.items(), strict=True):
+        put = _scale(axis, domain)
+        shift = 0.16 if "choice" in domain else 0.0  # keeps variants apart that share a choice
+        support = np.zeros(len(_edges(domain)) - 1)
+        for index, (variant, table) in enumerate(pooled.items()):
+            if key not in table:
+                continue
+            aside = shift * (index - (len(pooled) - 1) / 2)
+            _points(axis, put(table[key]) + aside, table, index, variant)
+            places = space.place(domain, table[key])
+            known = (table["state"] == "completed") & ~np.isnan(places)
+            done = table["macro_f1"].where(known).groupby(np.digitize(places, _edges(domain)[1:-1]))
+            counts, means = done.count(), done.mean()
+            support += counts.reindex(range(len(support)), fill_value=0).to_numpy()
+            x = _centres(domain)[means.index.to_numpy(int)] + aside
+            axis.plot(x, means, color=colour(index), lw=1.2, marker="_", ms=9)
+        _support(axis, domain, support)
+        axis.set_xlabel(key)
+    axes[0].set_ylim(lowest, highest)
+    for axis in axes[:: min(3, len(domains))]:
+        axis.set_ylabel("inner macro-F1")
+    legend_above(figure, axes[0])
+    return png(figure)
+
+
+@styled
+def plane(trials: Trials, x: tuple[str, Domain], y: tuple[str, Domain]) -> bytes:
+    """One panel per variant: the trials at their values of two keys, coloured by score; hollow: stopped early."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure, axes = grid(len(trials), min(3, len(trials)), 3.2, 2.7, sharey=True)
+    pooled = {variant: pd.concat(searches, ignore_index=True) for variant, searches in trials.items()}
+    scores = pd.concat([table["macro_f1"] for table in pooled.values()])
+    shades = ScalarMappable(Normalize(scores.min(), scores.max()), "viridis")
+    for axis, (variant, table) in zip(axes, pooled.items(), strict=True):
+        table = table[table["macro_f1"].notna()].sort_values("macro_f1", kind="stable")  # the best on top
+        across, up = _scale(axis, x[1])(table[x[0]]), _scale(axis, y[1], "y")(table[y[0]])
+        tone, whole = shades.to_rgba(table["macro_f1"].to_numpy(float)), (table["state"] == "completed").to_numpy()
+        axis.scatter(across[~whole], up[~whole], s=30, fc="none", ec=tone[~whole], lw=1.1)
+        axis.scatter(across[whole], up[whole], s=34, color=tone[whole], lw=0)
+        drawing.name(axis, variant)
+        axis.set_xlabel(x[0])
+    axes[0].set_ylabel(y[0])
+    figure.colorbar(shades, ax=axes, label="inner macro-F1", pad=0.01)
+    return png(figure)
+
+
+def _points(axis: Axes, x: np.ndarray, table: pd.DataFrame, index: int, variant: str) -> None:
+    whole, score = (table["state"] == "completed").to_numpy(), table["macro_f1"].to_numpy(float)
+    axis.scatter(x[whole], score[whole], s=18, marker=marker(index), color=colour(index), alpha=0.7, lw=0, label=variant)
+    axis.scatter(x[~whole], score[~whole], s=16, marker=marker(index), fc="none", ec=colour(index), alpha=0.5, lw=0.8)
+
+
+def _limits(tables: Any) -> tuple[float, float]:
+    """Of the scores, with room below for the bars of the support."""
+    scores = pd.concat([table["macro_f1"] for table in tables]).dropna()
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
+    room = max(high - low, 0.05)
+    return low - 0.3 * room, high + 0.06 * room
+
+
+def _edges(domain: Domain) -> np.ndarray:
+    """Of the bins, as places: a bin per option of a choice, else BINS of equal width."""
+    low, high = space.bounds(domain)
+    return np.arange(low - 0.5, high + 1) if "choice" in domain else np.linspace(low, high, BINS + 1)
+
+
+def _centres(domain: Domain) -> np.ndarray:
+    """Of the bins, on the drawn axis."""
+    middle = (_edges(domain)[1:] + _edges(domain)[:-1]) / 2
+    return 10**middle if "loguniform" in domain else middle
+
+
+def _support(axis: Axes, domain: Domain, counts: np.ndarray) -> None:
+    """Grey bars along the foot of the panel, an eighth of its height at most."""
+    edges = _edges(domain)
+    edges = 10**edges if "loguniform" in domain else edges
+    where = axis.get_xaxis_transform()
+    heights = 0.12 * counts / max(counts.max(), 1)
+    axis.bar(
+        edges[:-1], heights, np.diff(edges), align="edge", transform=where, color=GREY, alpha=0.45, ec="white", lw=0.6, zorder=0
+    )
+    for x, height, n in zip(_centres(domain), heights, counts, strict=True):
+        axis.text(x, height + 0.015, str(int(n)), transform=where, ha="center", fontsize=6.5, color=INK)
+
+
+def _scale(axis: Axes, domain: Domain, side: str = "x") -> Callable[[pd.Series], np.ndarray]:
+    """Set an axis up for a domain of the space; returns the function from values to places on it."""
+    which = axis.xaxis if side == "x" else axis.yaxis
+    limit = axis.set_xlim if side == "x" else axis.set_ylim
+    if "choice" in domain:
+        options = [str(option) for option in domain["choice"]]
+        which.set_ticks(range(len(options)), options)
+        limit(-0.5, len(options) - 0.5)
+        return lambda values: space.place(domain, values)
+    low, high = next(iter(domain.values()))
+    if "loguniform" in domain:
+        (axis.set_xscale if side == "x" else axis.set_yscale)("log")
+        margin = (high / low) ** 0.04
+        limit(low / margin, high * margin)
+    else:
+        margin = (high - low) * 0.04
+        limit(low - margin, high + margin)
+    for border in (low, high):
+        (axis.axvline if side == "x" else axis.axhline)(border, color=GREY, lw=0.8, ls=":", zorder=0)
+    return lambda values: values.to_numpy(float)

@@ -1,0 +1,69 @@
+"""Statistics of a study: patient-clustered bootstrap, corrected tests over folds, and the verdict on two arms.
+
+`clusters` and `resampling` speak of the trained models on other patients; `comparing` and `verdict` of the methods, trained again
+on other folds. Everything is a plain function of arrays; SciPy is imported where it is used.
+"""
+
+from leukotree.stats.clusters import (
+    Clusters,
+    accuracy,
+    f1,
+    macro_f1,
+    patient_counts,
+    patients_per_leaf,
+    pool,
+    recall,
+    voted_right,
+)
+from leukotree.stats.comparing import (
+    CorrectedT,
+    McNemar,
+    Probabilities,
+    correlated_t,
+    holm,
+    mcnemar,
+    nadeau_bengio,
+    smallest_detectable,
+)
+from leukotree.stats.resampling import (
+    bootstrap,
+    difference_interval,
+    interval,
+    intervals,
+    jackknife,
+    resample,
+)
+from leukotree.stats.verdict import ALPHA, CERTAIN, Comparison, Fold, Verdict, compare, judge
+
+__all__ = [
+    "ALPHA",
+    "CERTAIN",
+    "Clusters",
+    "Comparison",
+    "CorrectedT",
+    "Fold",
+    "McNemar",
+    "Probabilities",
+    "Verdict",
+    "accuracy",
+    "bootstrap",
+    "compare",
+    "correlated_t",
+    "difference_interval",
+    "f1",
+    "holm",
+    "interval",
+    "intervals",
+    "jackknife",
+    "judge",
+    "macro_f1",
+    "mcnemar",
+    "nadeau_bengio",
+    "patient_counts",
+    "patients_per_leaf",
+    "pool",
+    "recall",
+    "resample",
+    "smallest_detectable",
+    "voted_right",
+]

@@ -1,0 +1,1 @@
+"""A package, so that ranks find these modules and not the `tests` that some library installs."""

@@ -1,0 +1,38 @@
+"""Objectives in float64 on any tree, and batches for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from leukotree.model import Stage, stages
+from leukotree.objective import Objective
+from leukotree.spec import RunSpec, Variant
+from leukotree.taxonomy import Taxonomy
+
+
+def objective(tree: Taxonomy, variant: Variant, stage: Stage | None = None, **loss: Any) -> Objective:
+    """In float64, of the first stage unless told, after a training set with ever more images from leaf to leaf."""
+    spec = RunSpec().override({"variant": variant, **{f"loss.{key}": value for key, value in loss.items()}})
+    stage = stages(variant, tree)[0] if stage is None else stage
+    return Objective(stage, tree, spec, np.arange(1, 1 + len(tree.leaves))).double()
+
+
+def draw(tree: Taxonomy, variant: Variant, seed: int, rows: int = 9, scale: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (rows, K) of the first stage and leaves (rows,)."""
+    generator = torch.Generator().manual_seed(seed)
+    width = sum(map(len, stages(variant, tree)[0].heads.values()))
+    logits = scale * torch.randn(rows, width, generator=generator, dtype=torch.float64)
+    return logits.requires_grad_(), torch.randint(len(tree.leaves), (rows,), generator=generator)
+
+
+def whole(target: Objective, logits: torch.Tensor, leaves: torch.Tensor, variance: torch.Tensor | None = None) -> torch.Tensor:
+    """(G,) losses of a batch that is one micro batch."""
+    return target(logits, leaves, target.counts(leaves), variance)
+
+
+def close(actual: torch.Tensor, expected: Any) -> None:
+    """To the precision of the weights, which are float32."""
+    np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=2e-6, atol=1e-9)

@@ -1,0 +1,174 @@
+"""Decision rules, calibration, mixed cells, leaves of few patients, and interference, as the report shows them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import (
+    CHOSEN,
+    STUDY,
+    TREE,
+    cells,
+    expected_runs,
+    images_of_fold,
+    log_probabilities,
+    section,
+    table_row,
+    write_predictions,
+    write_run,
+    write_search,
+)
+
+from leukotree import calibration, decide, hierarchy, metrics
+from leukotree.report import collect, decisions, interference, patients, results, scores, searches, tree
+from leukotree.report.blocks import Figure, Text
+from leukotree.report.calibrated import LEAVES, calibrated
+
+
+@pytest.fixture(scope="module")
+def summary(whole):
+    return collect(whole, STUDY, expected_runs())
+
+
+class TestDecisions:
+    @pytest.mark.parametrize("rule", decide.RULES)
+    def test_each_rule_is_scored_on_the_same_predictions(self, summary, pages, rule):
+        folds: list[list[float]] = [[], [], []]
+        heights: list[list[float]] = [[], [], []]
+        for run in summary.runs:
+            if run.variant == "base":
+                predicted = decide.leaves(run.logp, TREE, rule)
+                folds[run.test_fold].append(metrics.macro_f1(run.true, predicted, 4))
+                counts = metrics.confusion(run.true, predicted, 4)
+                heights[run.test_fold].append(float(hierarchy.lca_height(counts, TREE, errors_only=True)))
+        own = " (this study's)" if rule == "greedy" else ""
+        row = table_row(pages[0], "Decision rules", "base", rule.replace("_", " ") + own)
+        means = [np.mean(seeds) for seeds in folds]
+        assert row[2] == f"{100 * np.mean(means):.1f} ± {100 * np.std(means, ddof=1):.1f}"
+        assert row[4] == f"{np.mean([np.mean(seeds) for seeds in heights]):.2f}"
+        assert (row[5] == "–") == (rule != "marginal")
+
+    def test_another_rule_decides_everything(self, whole):
+        summary = collect(whole, {**STUDY, "decision": "joint"}, expected_runs())
+        by_fold = scores.per_fold(scores.per_run(summary, scores.shown(summary)))
+        joint = cells(decisions.section(summary), "flat", "joint (this study's)")
+        assert cells(results.lead(summary, by_fold, Text("")), "flat")[5] == joint[2]
+
+    def test_who_stops_early_is_right_more_often(self, pages):
+        rows = [table_row(pages[0], "Decision rules", "multilabel", at) for at in ("0.5", "0.9")]
+        coverage, accuracy = ([float(row[column]) for row in rows] for column in (2, 3))
+        assert coverage[0] > coverage[1]
+        assert accuracy[0] < accuracy[1]
+
+
+def test_mixed_cells_have_two_likely_leaves(summary, pages):
+    logp = np.concatenate([run.logp for run in summary.runs if run.variant == "flat"])
+    second = np.sort(np.exp(decide.leaf_logp(logp, TREE)), axis=1)[:, -2]
+    row = table_row(pages[0], "Cells between two leaves", "flat")
+    assert row[1] == f"{100 * (second >= 0.25).mean():.1f}"
+    assert sum(map(float, row[2:-4])) == pytest.approx(float(row[1]), abs=0.3)
+    assert float(row[-4]) < float(row[-3])
+
+
+class TestCalibration:
+    @pytest.fixture
+    def sharp(self, tmp_path):
+        """A study of one fold whose probabilities are three times too sure in test and inner validation alike."""
+        (row,) = expected_runs(folds=2, seeds=(0,), variants=("flat",))[1:]
+        images = images_of_fold(1)
+        folder = write_run(tmp_path, row, images)
+        write_predictions(folder, images, log_probabilities(images, 1.0, [1], sharpness=3.0))
+        search = tmp_path / "search" / "flat"
+        values = {
+            "loss.gamma": [1.0, 2.0, 2.5],
+            "optim.lr": [1e-5, 1e-4, 3e-5],
+            "optim.batch_size": 32,
+            "macro_f1": [0.3, 0.4, 0.5],
+        }
+        write_search(search, "flat", CHOSEN["flat"], pd.DataFrame(values))
+        for inner, fold in enumerate((0, 2)):
+            others = images_of_fold(fold)
+            logp = log_probabilities(others, 1.0, [2, inner], sharpness=3.0)
+            write_predictions(search / "runs" / "00002" / f"flat-{inner}", others, logp)
+        return collect(tmp_path, {**STUDY, "variants": ["flat"]}, [row])
+
+    def test_temperatures_come_from_inner_validation(self, sharp):
+        found = calibrated(sharp, sharp.arms[0])
+        inner = sharp.searches["flat"][1].validation
+        assert len(inner.true) == len(images_of_fold(0)) + len(images_of_fold(2))
+        assert found.temperatures == [calibration.fit(inner.true, inner.logp, TREE)]
+        assert found.temperatures[0]["root"] == pytest.approx(3, rel=0.4)
+        assert calibration.ece(*found.scaled[LEAVES]) < calibration.ece(*found.raw[LEAVES]) - 0.05
+        np.testing.assert_allclose(found.scaled[LEAVES][1].sum(axis=1), 1)
+
+    def test_the_best_trials_have_an_interval_where_their_predictions_are(self, sharp):
+        table = next(block for block in searches.section(sharp).blocks if getattr(block, "labels", 0) == 4)
+        row = next(row for row in table.rows if row[3] == "2")
+        low, high = map(float, row[5].split(" to "))
+        inner = sharp.searches["flat"][1].validation
+        assert low < 100 * metrics.macro_f1(inner.true, decide.greedy(inner.logp, TREE), 4) < high
+        assert {row[5] for row in table.rows if row[3] != "2"} == {"–"}
+
+    def test_without_inner_validation_it_stays_raw(self, summary, pages):
+        found = calibrated(summary, summary.arms[0])
+        assert not found.scaled
+        assert found.runs == 6
+        assert "Raw only: no inner validation for flat, base, multilabel" in pages[0]
+        row = table_row(pages[0], "Calibration", "flat", "leaves")
+        assert row[2] == f"{calibration.ece(*found.raw[LEAVES]):.3f}"
+        assert row[3] == row[5] == row[6] == "–"
+
+
+class TestFewPatients:
+    def test_a_leaf_of_three_patients_is_not_estimable(self, tmp_path):
+        """Reactive images of three patients in all, one in each fold; the other leaves have twelve or more."""
+        expected = expected_runs(seeds=(0,), variants=("flat", "multilabel"))
+        for row in expected:
+            images = images_of_fold(row["test_fold"])
+            keep = (images["leaf"] != "reactive") | images["patient"].str.endswith("-3")
+            write_run(tmp_path / "s", row, images[keep].reset_index(drop=True))
+        summary = collect(tmp_path / "s", {**STUDY, "variants": ["flat", "multilabel"]}, expected)
+        leaves = tree.leaves(summary)
+        row = cells(leaves, "flat", "reactive")
+        assert [row[4], row[6], row[8]] == ["not estimable", "not estimable", "3"]
+        assert "not estimable" not in cells(leaves, "flat", "AML")
+        by_patient = patients.section(summary, scores.per_fold(scores.per_run(summary, summary.arms)))
+        assert cells(by_patient, "flat", "reactive")[4] == "not estimable"
+        assert cells(by_patient, "flat", "AML")[4] != "not estimable"
+
+
+class TestTree:
+    def test_scores_that_know_the_tree(self, summary, pages):
+        runs = [run for run in summary.runs if run.variant == "multilabel"]
+        values = [float(hierarchy.f1(metrics.confusion(run.true, run.predicted, 4), TREE)) for run in runs]
+        means = np.array(values).reshape(3, 2).mean(axis=1)
+        assert table_row(pages[0], "Tree", "multilabel")[3] == f"{100 * means.mean():.1f} ± {100 * means.std(ddof=1):.1f}"
+
+    def test_every_decision_and_depth_is_scored(self, summary, pages):
+        accuracy = [metrics.decision_accuracy(run.true, run.logp, TREE)["acute"] for run in summary.runs if run.variant == "flat"]
+        row = table_row(pages[0], "Decisions and depths", "flat", "acute: AML / APML")
+        assert row[2] == f"{100 * np.mean([share.value for share in accuracy]):.1f}"
+        assert row[-1] == str(sum(share.n for share in accuracy))
+        depths = [line.split(" | ")[1].split(":")[0] for line in section(pages[0], "Decisions and depths").splitlines()
+                  if line.startswith("| base |")]  # fmt: skip
+        assert depths == ["root", "acute", "depth 1", "depth 3"]  # depth 2 has no decision in this tree
+
+
+class TestInterference:
+    def test_the_last_probed_epoch_is_shown(self, copy):
+        assert interference.section(collect(copy, STUDY, expected_runs())) is None
+        same = {"levels": [1, 2], "norm_ratio": 2.0, "conflict": 0.25, "control": 0.05}
+        shift_of = {"blocks.0": -0.1, "rest": 0.1}
+        rows = [
+            {"epoch": epoch, "block": block, "cosine": 0.4 - 0.1 * epoch + shift_of[block], **same}
+            for epoch in (0, 5)
+            for block in shift_of
+        ]
+        for seed, shift in ((0, 0.0), (1, 0.3)):
+            lines = [json.dumps({**row, "cosine": row["cosine"] + shift}) for row in rows]
+            (copy / f"multilabel-000000{seed:06x}" / interference.FILE).write_text("\n".join([*lines, '{"epoch": 6']))
+        found = interference.section(collect(copy, STUDY, expected_runs()))
+        assert cells(found, "multilabel", "1 and 2")[2:] == ["0.05", "0.05", "0.25", "2.00", "blocks.0 (-0.05)"]
+        drawn = [block for block in found.blocks if isinstance(block, Figure)]
+        assert [figure.name for figure in drawn] == ["interference", "interference-blocks"]
