@@ -152,7 +152,7 @@ def _train(verbs: Verbs) -> None:
 
 def _sweep(verbs: Verbs) -> None:
     verb = _verb(
-        verbs, "sweep", "search each variant's hyperparameters; again continues the search",
+        verbs, "sweep", "search each variant's hyperparameters beside every outer fold; again continues the search",
         "leukotree sweep sweeps/phantom.yaml --gpus-per-trial 0.25",
     )  # fmt: skip
     options.study(verb)

@@ -78,7 +78,7 @@ class Search(Strict):
     rerun_top: int = Field(0, ge=0)
     """How many of the best completed trials are run again on fresh seeds, to the end; the best mean is chosen. 0: the best trial
     itself."""
-    rerun_seeds: int = Field(3, ge=1)
+    rerun_seeds: int = Field(3, ge=1, le=1000)
     """Seeds that each of them is run again on."""
     space: dict[str, Axis] = {}  # noqa: RUF012 - pydantic copies it
     """Dotted key of the run spec -> its values."""

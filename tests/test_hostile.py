@@ -47,12 +47,15 @@ STUDY: dict[str, Any] = {
     "folds": {"outer": 4, "inner": 2},
     "seeds": [0, 1],
     "search": {
-        "algorithm": "tpe", "scheduler": "asha", "trials": 2,
+        "nested": True, "algorithm": "tpe", "scheduler": "asha", "rungs": "epochs", "trials": 2, "rerun_top": 1, "rerun_seeds": 2,
         "space": {
             "loss.gamma": {"uniform": [0, 5]}, "optim.lr": {"loguniform": [1e-5, 1e-2]}, "optim.batch_size": {"choice": [8, 16]},
         },
     },
     "grid": {"loss.tau": [0.0, 0.5], "optim.weight_decay": [0.0, 0.1]},
+    "decision": {"flat": "joint", "multilabel": "joint"},
+    "rope": 0.01,
+    "primary": [["multilabel", "flat"]],
 }  # fmt: skip
 
 ODD = ["", ".", "..", "/", "\0", "\n", "\x1b[2J", "\ud800", "$HOME", "hub", "flat", "shards", "run.yaml", "a.b", 10**30, -(2**63)]

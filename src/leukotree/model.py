@@ -14,7 +14,7 @@ import torch
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
-from leukotree import isolation, seeds, weights
+from leukotree import isolation, losses, seeds, weights
 from leukotree.errors import InputError, one_line
 from leukotree.spec import BackboneSpec, LossSpec, RunSpec, Variant
 from leukotree.taxonomy import Taxonomy
@@ -177,23 +177,11 @@ def edge_log_probabilities(variant: Variant, taxonomy: Taxonomy, logits: Sequenc
     conditional probability 1.
     """
     if variant == "flat":
-        return _marginal(taxonomy, logits[0].float().log_softmax(dim=1))
-    columns = {edge: column for column, edge in enumerate(taxonomy.edges)}
+        leaf = logits[0].float().log_softmax(dim=1)
+        tables = (taxonomy.leaves_below, losses.leaves_of_parents(taxonomy))
+        return losses.leaf_conditionals(leaf, *(torch.from_numpy(table).to(leaf.device) for table in tables))
+    place = [taxonomy.edges.index(child) for children in taxonomy.decisions.values() for child in children]
     joined = torch.cat([part.float() for part in logits], dim=1)
-    edges = joined.new_zeros(len(joined), len(columns))
-    start = 0
-    for children in taxonomy.decisions.values():
-        place = [columns[child] for child in children]
-        edges[:, place] = joined[:, start : start + len(children)].log_softmax(dim=1)
-        start += len(children)
+    edges = joined.new_zeros(len(joined), len(taxonomy.edges))
+    edges[:, place] = losses.conditionals(joined, [len(children) for children in taxonomy.decisions.values()])
     return edges
-
-
-def _marginal(taxonomy: Taxonomy, leaf: torch.Tensor) -> torch.Tensor:
-    below = torch.from_numpy(taxonomy.leaves_below).to(leaf.device)
-    node = leaf[:, None, :].masked_fill(~below, -torch.inf).logsumexp(dim=2)
-    total = leaf.logsumexp(dim=1, keepdim=True)
-    columns = {edge: column for column, edge in enumerate(taxonomy.edges)}
-    parents = [columns.get(taxonomy.parent_of[edge], -1) for edge in taxonomy.edges]
-    parent = torch.cat([node, total], dim=1)[:, parents]  # -1: the root's total, the last column
-    return (node - parent).clamp(max=0)

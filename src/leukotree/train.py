@@ -57,7 +57,10 @@ def check(spec: RunSpec, ranks: int = 1) -> Dataset:
             raise InputError(f"data: test_fold {spec.data.test_fold} leaves no images to {name}")
     for stage in stages(spec.variant, dataset.taxonomy):
         isolation.check(spec, stage.levels)
-        Objective(stage, dataset.taxonomy, spec, leaf_counts(stage, dataset, train_rows))
+        try:
+            Objective(stage, dataset.taxonomy, spec, leaf_counts(stage, dataset, train_rows))
+        except InputError as error:
+            raise InputError(f"{dataset.folder}: {error}") from error
     return dataset
 
 

@@ -151,6 +151,27 @@ def test_sweep_refuses_slots_that_cannot_be(option: str, value: str, says: str, 
     assert_refused(leukotree("sweep", "study.yaml", option, value, cwd=tmp_path), option, says)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ([], "would search flat, base, multilabel for each of 4 outer folds: 2 trials each of 3 inner folds\n"),
+        (
+            ["search.nested=false", "base.data.test_fold=1"],
+            "for all outer folds, beside fold 1: 2 trials each of 3 inner folds\n",
+        ),
+        (["search.rerun_top=2"], "2 trials each of 3 inner folds, then the best 2 again on 3 seeds\n"),
+    ],
+)
+def test_a_dry_run_of_a_sweep_says_what_it_would_search(overrides: list[str], says: str, shards: Path, tmp_path: Path) -> None:
+    search = {"trials": 2, "space": {"loss.gamma": {"uniform": [0, 5]}}}
+    base = {"data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"study": "dry", "base": base, "folds": {"outer": 4}, "search": search}))
+    done = leukotree("sweep", "study.yaml", "--dry-run", *overrides, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(says)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
 def test_folds_wait_for_the_search(shards: Path, tmp_path: Path) -> None:
     search = {"trials": 2, "space": {"loss.gamma": {"uniform": [0, 5]}}}
     content = {"study": "early", "base": {"data": {"shards": str(shards)}}, "folds": {"outer": 4}, "search": search}

@@ -331,11 +331,12 @@ def test_trials_get_what_the_slots_have(shards: Path, tmp_path: Path, monkeypatc
 def test_failed_trials_are_told_and_never_chosen(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     space = {"backbone.name": {"choice": ["test_vit", "no_such_model"]}}
-    plan = _study(shards, space=space, algorithm="random", trials=4)
+    plan = _study(shards, space=space, algorithm="random", trials=4, rungs="folds", scheduler="none")
+    plan = plan.model_copy(update={"folds": plan.folds.model_copy(update={"inner": 3})})
     best = tune.sweep(plan, concurrency=1, runtime=QUIET)[FLAT]
     trials = _table(plan.search_folder(FLAT) / "trials.csv")
-    states = {(row["backbone.name"], row["state"]) for row in trials}
-    assert states == {("test_vit", "completed"), ("no_such_model", "failed")}
+    states = {(row["backbone.name"], row["state"], row["epochs"]) for row in trials}
+    assert states == {("test_vit", "completed", "3"), ("no_such_model", "failed", "0")}  # a report for each inner fold
     assert (best["chosen"], best["trials"]) == ({"backbone.name": "test_vit"}, 4)
 
 
