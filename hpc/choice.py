@@ -82,9 +82,12 @@ def fingerprint(study: Study) -> str:
 
 
 def _settings(study: Study, unit: Unit) -> dict[str, Any]:
-    """The part of a study that decides a search: not the outer seeds, the other variants, or whether others are nested."""
+    """The part of a study that decides a search: not the outer seeds, the other variants, what is searched in those only, or
+    whether others are nested."""
     fields = study.model_dump(mode="json", exclude_defaults=True, include={"study", "base", "folds", "search"})
-    fields.get("search", {}).pop("nested", None)
+    if search := fields.get("search"):
+        search.pop("nested", None)
+        search["space"] = {key: axis for key, axis in search.get("space", {}).items() if key in study.space(unit.variant)}
     return {**fields, "variants": [unit.variant], "seeds": [study.seeds[0]]}
 
 

@@ -91,6 +91,9 @@ class Record:
                 self.trials[number].scores[epoch] = score
                 self.reported.append((number, epoch, score))
             self.seconds = max(self.seconds, row["seconds"])
+        for trial in self.trials:
+            if trial.state == "completed" and trial.last != self.reports:
+                raise self._damaged(self._history, f"has not the last score of trial {trial.number}, which completed")
         self._plan_reruns()
 
     def _take(self, line: Any) -> None:

@@ -100,6 +100,15 @@ def test_a_level_without_images_changes_nothing_for_the_others(name: str, jacobi
     assert found.isfinite().all()
 
 
+@pytest.mark.parametrize("name", SURGERIES)
+@pytest.mark.parametrize("length", [1e-2, 1e-3, 1e-4, 1e-6, 1e-9])
+def test_a_level_that_is_learned_does_not_stop_the_others(name: str, length: float) -> None:
+    """No two levels conflict: the step is at most half the sum's length away from the sum, not nothing."""
+    jacobian = torch.diag(torch.tensor([1.0, 1.0, length], dtype=torch.float64))
+    step, total = surgery.weights(jacobian @ jacobian.T, name, 0) @ jacobian, jacobian.sum(dim=0)
+    assert (step - total).norm() <= (0.5 + 1e-6) * total.norm()
+
+
 def test_where_no_level_has_a_gradient_there_is_nothing_to_mend() -> None:
     for name in SURGERIES:
         assert surgery.weights(torch.zeros(3, 3, dtype=torch.float64), name, 0).tolist() == [1, 1, 1]
@@ -109,7 +118,8 @@ def test_where_no_level_has_a_gradient_there_is_nothing_to_mend() -> None:
 @given(jacobian=jacobians())
 def test_after_upgrad_no_level_is_worse_off(jacobian: torch.Tensor) -> None:
     mixed = surgery.weights(jacobian @ jacobian.T, "upgrad", 0) @ jacobian
-    assert ((jacobian @ mixed) >= -1e-2 * jacobian.norm() * mixed.norm()).all()
+    # Where levels all but oppose each other the step is short, and the solver as precise as for one of full length.
+    assert ((jacobian @ mixed) >= -1e-2 * jacobian.norm() * jacobian.sum(dim=0).norm()).all()
 
 
 def spec_of(name: str, **changes: Any) -> RunSpec:

@@ -131,7 +131,9 @@ def test_pruned_leaves_keep_their_paths(tree: Taxonomy, data: st.DataObject) -> 
     pruned = tree.prune(kept)
     assert set(pruned.leaves) == set(kept)
     assert all(pruned.path(leaf) == tree.path(leaf) for leaf in kept)
-    assert np.array_equal(pruned.choices >= 0, pruned.choices != -1)
+    assert pruned.decisions.keys() <= tree.decisions.keys()
+    for node, below in pruned.decisions.items():
+        assert below == tuple(child for child in tree.decisions[node] if child in pruned.nodes)
 
 
 @pytest.mark.parametrize(

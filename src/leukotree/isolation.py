@@ -35,8 +35,9 @@ def reach(loss: LossSpec, levels: Mapping[str, int]) -> dict[tuple[int, str], bo
     the final norm and the pooling. In `chained` the probabilities that a head sees carry no gradient to the head above. In
     `projected` every level has its say in the trunk, but `surgery` alters what it says.
 
-    Two things are not a loss that reaches a weight: AdamW decays every weight in every step and moves it along the gradients
-    of steps before; and the running statistics of BatchNorm follow the images, whatever the losses.
+    Three things are not a loss that reaches a weight: AdamW decays every weight in every step and moves it along the gradients
+    of steps before; the running statistics of BatchNorm follow the images, whatever the losses; and `optim.clip` goes by the norm
+    of all gradients together, so that with it a level's large gradient shortens the others' too.
 
     Args:
         levels: decision -> level, as `Taxonomy.decision_levels`. The kinds of loss that are none per decision (`soft`,

@@ -21,6 +21,9 @@ from leukotree.strategy import Strategy, synchronised
 
 RADIUS = 0.5
 """CAGrad's c: how far its step may lie from the sum, as a share of the sum's length; the value of its authors."""
+FAINT = 1e-6
+"""Share of the levels' squared norms up to which CAGrad leaves a level out. torchjd stands still where a mixture of the gradients
+has less than 1e-4 of their norm, as if they opposed each other: one level that is learned would stop the others."""
 
 
 def weights(gramian: torch.Tensor, surgery: str, seed: int) -> torch.Tensor:
@@ -32,12 +35,12 @@ def weights(gramian: torch.Tensor, surgery: str, seed: int) -> torch.Tensor:
     Args:
         gramian: (G, G) float64 on the CPU: dot products of the levels' gradients. It need not have a scale: what torchjd
             takes for zero (a squared norm below 1e-4) would not be, near the end of a training. A level without gradient, as
-            in a batch without an image of it, takes no part; CAGrad would take it for a reason to stand still.
+            in a batch without an image of it, takes no part and is added as it is; under CAGrad also a `FAINT` one.
         surgery: pcgrad, cagrad or upgrad.
         seed: of the order in which PCGrad projects.
     """
     found = torch.ones(len(gramian), dtype=gramian.dtype)
-    present = gramian.diagonal() > 0
+    present = gramian.diagonal() > (FAINT * gramian.trace() if surgery == "cagrad" else 0)
     if not present.any():
         return found
     part = gramian[present][:, present] / gramian.trace()

@@ -132,3 +132,14 @@ def test_a_search_of_another_fold_is_told() -> None:
     study.search_folder(UNIT).rename(study.search_folder(other))
     with pytest.raises(InputError, match="test_fold was 2 and is 3"):
         choice.finished(study, other, "data")
+
+
+def test_a_key_that_is_searched_for_another_variant_does_not_hold_a_search_up() -> None:
+    space = {"loss.gamma": {"uniform": [0, 5]}, "loss.isolation": {"choice": ["shared", "chained"]}}
+    study = _study(space=space)
+    narrower = _study()
+    choice.begin(study, study.units, "data")
+    assert not any(choice.finished(study, unit, "data") for unit in study.units if unit.test_fold > 1)
+    assert not choice.finished(narrower, UNIT, "data")
+    with pytest.raises(InputError, match="isolation"):
+        choice.finished(narrower, Unit("multilabel", 2), "data")

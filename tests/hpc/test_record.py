@@ -93,6 +93,13 @@ def test_a_score_of_no_known_trial_is_refused(study: Study, row: str) -> None:
         Record(study, UNIT)
 
 
+def test_a_trial_that_completed_without_its_score_is_refused(study: Study) -> None:
+    path = _written(study) / "history.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:1]) + "\n")
+    with pytest.raises(InputError, match=r"history\.csv: has not the last score of trial ., which completed"):
+        Record(study, UNIT)
+
+
 def test_scores_of_a_removed_record_do_not_count(study: Study) -> None:
     folder = _written(study)
     (folder / "trials.jsonl").unlink()

@@ -14,6 +14,7 @@ import pytest
 from leukotree import decide, yamlfile
 from leukotree.errors import InputError
 from leukotree.report.collect import StudySummary, collect
+from leukotree.report.summary import identity
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -118,7 +119,7 @@ class TestSearches:
         assert found.logp.shape == (20, len(TREE.edges))
         folder = nested.searches["flat"][0].folder / "runs/00001"
         frame = pd.concat([pd.read_parquet(path) for path in folder.glob("*/predictions.parquet")]).sort_values("key")
-        assert list(frame["patient"]) == list(found.images["patient"])
+        assert list(frame["source"] + "/" + frame["patient"]) == list(found.images["patient"])
         assert [TREE.leaves[leaf] for leaf in found.true] == list(frame["leaf"])
         np.testing.assert_array_equal(found.logp, frame[[f"logp:{edge}" for edge in TREE.edges]])
         other = nested.searches["flat"][0].predictions("0")
@@ -240,3 +241,8 @@ def test_nothing_at_all_says_which_command_to_run(tmp_path: Path) -> None:
         collect(tmp_path, STUDY, _expected())
     with pytest.raises(InputError, match=r"nothing to report yet; run `leukotree grid sweeps/made-up\.yaml`"):
         collect(tmp_path, STUDY, [], [_row("flat", 0, cell=0)])
+
+
+def test_patients_of_two_sources_with_one_name_are_two() -> None:
+    frame = pd.DataFrame({"key": ["a", "b", "c", "d"], "patient": ["1", "1", None, "2"], "source": ["x", "y", "x", None]})
+    assert identity(frame)["patient"].tolist() == ["x/1", "y/1", "", "2"]

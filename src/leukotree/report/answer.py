@@ -89,7 +89,7 @@ def _table(summary: StudySummary, variant: str, found: Mapping[str, Answer]) -> 
         rows.append(
             [name, paper, space.shown(domain), chosen, space.span(domain, answer.top), _importance(answer), _border(answer)]
         )
-    folds = len(summary.searches[variant])
+    folds = sum(search.best is not None for search in summary.searches[variant].values())
     which = f"median and range over the searches of {folds} outer folds" if folds > 1 else "of one search"
     return Table(f"`{variant}`: {which}.", HEADER, rows, labels=len(HEADER))
 

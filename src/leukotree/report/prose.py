@@ -42,8 +42,12 @@ UNEQUAL_TRIALS = """
 The variants did not get the same number of search trials ({trials}): the comparison favours the one with more.
 """
 
+OPTIMISTIC = """
+Optimistic: one search chose the values for all folds, and saw most of them.
+"""
+
 VERDICT = """
-The rule, declared before any result: `better` where the posterior probability of a difference above the region of
+The rule, as the study file declares it: `better` where the posterior probability of a difference above the region of
 practical equivalence (±{rope} points) is at least {certain} and the Holm-adjusted two-sided p is below {alpha};
 `worse` likewise; `equivalent` where the probability of a difference within the region is at least {certain}; else
 `inconclusive`, which is an answer. The probabilities are those of the Bayesian correlated t-test (Corani and Benavoli
@@ -62,8 +66,9 @@ FEW_FOLDS = "With {folds} the spread between folds is itself poorly known; take 
 
 ANSWER = """
 Chosen by the mean macro F1 of {folds} inner folds inside the outer training folds. Interval over the top trials:
-lowest to highest (of a choice: how often each) among the {top} best completed trials of each search. Importance: the
-share of the variance of the score that a key explains by itself (fANOVA), from completed trials only, mean and range
+lowest to highest (of a choice: how often each) among the {top} best completed trials of each search, or their better
+half where that is fewer. Importance: the share of the variance of the score that a key explains by itself (fANOVA),
+from completed trials only, mean and range
 over searches; not estimable below {floor} completed trials. It is of this range: a key that matters only outside of
 it looks unimportant. Not stated: the paper gives no value.
 """
@@ -123,8 +128,8 @@ and ROC AUC are macro averages one-vs-rest; Brier is summed over the classes (0 
 """
 
 LEAVES = """
-Intervals: bootstrap over patients with all their images (BCa); not estimable for a leaf of fewer than {floor}
-patients.
+Intervals: bootstrap over patients with all their images (percentiles with Student-t tails); not estimable for a leaf of
+fewer than {floor} patients.
 """
 
 CALIBRATION = """
@@ -166,7 +171,8 @@ a weight.
 
 RATES = """
 All rates get the same {epochs} epochs. AdamW moves a weight by about the learning rate in a step, so the sum of the
-rates over the steps is about how far weights can get; a new head starts at random and has to travel. More steps (a smaller
+rates over the steps is about how far weights can get; a new head starts at random and has to travel. The best rate
+is the best on these same test folds, so its lead is optimistic. More steps (a smaller
 batch, more images, more epochs) and a larger head multiplier are the ways out at a small rate.
 """
 

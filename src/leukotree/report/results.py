@@ -23,8 +23,11 @@ COLUMNS = {
 
 def lead(summary: StudySummary, by_fold: pd.DataFrame, verdict: Block) -> Section:
     """The verdict in a sentence, the score table, how to read it, and what speaks against it."""
-    blocks: list[Block] = [verdict, _score_table("Mean ± standard deviation over outer folds, in per cent.", summary, by_fold)]
-    clean = summary.clean_fold
+    blocks: list[Block] = [verdict]
+    if _clean_fold(summary) is not None:
+        blocks.append(text(prose.OPTIMISTIC, "warning"))
+    blocks.append(_score_table("Mean ± standard deviation over outer folds, in per cent.", summary, by_fold))
+    clean = _clean_fold(summary)
     if clean is not None and clean in set(by_fold["fold"]) and by_fold["fold"].nunique() > 1:
         only = by_fold[by_fold["fold"] == clean]
         blocks.append(_score_table(f"The clean fold alone (fold {clean}, never seen by the search), in per cent.", summary, only))
@@ -53,7 +56,7 @@ def _reading(summary: StudySummary) -> Text:
 
 def _honesty(summary: StudySummary, by_fold: pd.DataFrame) -> list[Block]:
     notes: list[Block] = []
-    clean = summary.clean_fold
+    clean = _clean_fold(summary)
     others = sorted(set(by_fold["fold"]) - {clean})
     if clean is not None and others:
         tested = "" if clean in set(by_fold["fold"]) else " It has not been scored yet."
@@ -78,8 +81,18 @@ def folds(summary: StudySummary, by_fold: pd.DataFrame) -> Section:
     return Section("Folds", [Table("Each outer fold, seeds averaged, in per cent.", header, rows, labels=3)])
 
 
+def _of_cells(summary: StudySummary) -> bool:
+    """Whether all arms that are shown are cells of a grid, whose values no search chose."""
+    return all(arm.cell is not None for arm in scores.shown(summary))
+
+
+def _clean_fold(summary: StudySummary) -> int | None:
+    """The one fold that the search of the shown arms did not see; None where every fold is clean."""
+    return None if _of_cells(summary) else summary.clean_fold
+
+
 def _state(summary: StudySummary, fold: int) -> str:
-    if not summary.searches or all(arm.cell is not None for arm in scores.shown(summary)):
+    if not summary.searches or _of_cells(summary):
         return "no search"
     if summary.nested:
         return "own search"

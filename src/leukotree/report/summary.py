@@ -136,8 +136,11 @@ class Search:
 
 
 def identity(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a run's predictions that say which image it is; an unknown patient is ""."""
-    return frame[["key", "patient", "source"]].fillna("").astype(str)
+    """The columns of a run's predictions that say which image it is: key, patient and source. A patient's id is its own within
+    a source only, so the source is put before it; an unknown patient is ""."""
+    found = frame[["key", "patient", "source"]].fillna("").astype(str)
+    known = (found["patient"] != "") & (found["source"] != "")
+    return found.assign(patient=found["patient"].where(~known, found["source"] + "/" + found["patient"]))
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,8 @@ def judge(differences: Sequence[float], probabilities: Probabilities | None, p_h
     """The verdict on J fold-wise differences, and why in one line.
 
     `better`: P(better) >= 0.95 and the Holm-adjusted p < 0.05; `worse` likewise. `equivalent`: P(same) >= 0.95. Else
-    `inconclusive`. `not estimable`: fewer than two folds, or one and the same difference in all of them, which has no spread to
-    judge it by.
+    `inconclusive`, as are equal scores in all folds. `not estimable`: fewer than two folds, or one and the same difference in all
+    of them, which has no spread to judge it by.
     """
     folds = len(differences)
     if folds < 2:
