@@ -97,7 +97,11 @@ on_each_node='
         if is_head; then scancel --signal=USR2 "$SLURM_JOB_ID.$SLURM_STEP_ID"; fi 2>/dev/null
         end "$driver"
         end "$ray"
-        rm -rf "$private"
+        for _ in {1..20}; do # workers end a moment after their raylet, and may write until then
+            rm -rf "$private" 2>/dev/null
+            sleep 0.5
+            [[ -e $private ]] || break
+        done
         exit $(($(is_head && echo "$1" || echo 0)))
     }
     told_to_leave() { # SLURM kills what is left after half a minute
