@@ -1,0 +1,110 @@
+"""Does a study find what is true? Studies on phantom images in which the truth is known, drawn again and again.
+
+    python tests/truth/rates.py [--draws N] [--only NAME ...]        (continues what an earlier call has done)
+
+Each draw is a study of its own: new patients, folds and weights. It goes the way of a user's: phantom images, `pack`, the runs of
+all outer folds, and the comparison that the report prints. Its row stays in data/truth/; results/phantom/ gets rates.csv,
+verdicts.png and the README with the rates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from scenarios import LEAVES, SCENARIOS, Scenario
+from tables import write
+from tqdm import tqdm
+
+from leukotree.files import write_atomic
+
+ROOT = Path(__file__).parents[2]
+WORK = ROOT / "data" / "truth"
+RESULTS = ROOT / "results" / "phantom"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=20, help="studies of each scenario (default 20)")
+    parser.add_argument("--only", nargs="*", choices=list(SCENARIOS), default=list(SCENARIOS), help="scenarios to draw")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="studies at once (default: the cores)")
+    options = parser.parse_args()
+    tasks = [(name, draw) for draw in range(options.draws) for name in options.only if not _row(name, draw).exists()]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool, tqdm(total=len(tasks), unit="study") as bar:
+        for _ in pool.map(_study, tasks):
+            bar.update()
+    rows = [json.loads(path.read_text()) for name in SCENARIOS for path in sorted(WORK.glob(f"{name}-*.json"))]
+    write(RESULTS, pd.DataFrame(rows))
+
+
+def _row(name: str, draw: int) -> Path:
+    return WORK / f"{name}-{draw:04d}.json"
+
+
+def _study(task: tuple[str, int]) -> None:
+    """Draw one study, run it, and keep what the report would say of it."""
+    import torch
+
+    torch.set_num_threads(1)
+    name, draw = task
+    scenario, place = SCENARIOS[name], WORK / f"{name}-{draw:04d}"
+    place.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(place):
+        _pack(scenario, draw)
+        found = _compare(scenario, draw)
+    write_atomic(_row(name, draw), json.dumps({"scenario": name, "draw": draw, **found}) + "\n")
+    shutil.rmtree(place)
+
+
+def _pack(scenario: Scenario, draw: int) -> None:
+    """Patients of this draw in shards. The draw's number is the seed, so that scenarios share their patients' slides."""
+    from PIL import Image, ImageOps
+
+    from leukotree.data.pack import pack
+    from leukotree.data.phantom.dataset import Plan, render
+    from leukotree.taxonomy import Taxonomy
+
+    plan = Plan(scenario.patients * len(LEAVES), max(scenario.images.values()), scenario.size, draw)
+    rows = [row for row in plan.rows() if row.image < scenario.images[row.leaf]]
+    for row in rows:
+        image, _ = render(plan, row)
+        picture = Image.fromarray(image)
+        Path(row.files[0]).parent.mkdir(parents=True, exist_ok=True)
+        picture = ImageOps.invert(picture) if row.leaf in scenario.negatives else picture
+        picture.save(row.files[0], "JPEG", quality=95, subsampling=0)
+    columns = {"image": [row.files[0] for row in rows], "leaf": [row.leaf for row in rows],
+               "patient": [row.patient_id for row in rows], "source": "phantom", "group": "patient"}  # fmt: skip
+    pd.DataFrame(columns).to_csv("manifest.csv", index=False)
+    tree = Taxonomy.from_nested(scenario.tree)
+    pack(Path("manifest.csv"), Path("shards"), folds=scenario.folds, size=scenario.size, seed=draw, taxonomy=tree, workers=1)
+
+
+def _compare(scenario: Scenario, draw: int) -> dict[str, Any]:
+    """The row of the primary comparison."""
+    from hpc import launch, study
+    from leukotree.report import collect, comparison
+    from leukotree.spec import parse
+    from leukotree.train import Runtime
+
+    plan = parse(study.Study, scenario.study(draw), "truth")
+    chosen = {variant: {fold: {} for fold in range(scenario.folds)} for variant in plan.variants}
+    runtime = Runtime(device="cpu", threads=1, workers=1, quiet=True)
+    launch.run_many(plan.fold_specs(chosen), plan.root, launch.Place(), runtime=runtime)
+    summary = collect(plan.root, plan.model_dump(mode="json"), plan.expected(chosen))
+    (found,) = comparison.compare(summary)
+    parts = dict(zip(("p_worse", "p_same", "p_better"), found.probabilities or (), strict=False))
+    numbers = {key: getattr(found, key) for key in ("mean", "p_holm", "detectable")}
+    return {"verdict": found.verdict, **numbers, **parts}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Rows of studies -> results/phantom: rates.csv, verdicts.png and README.md."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pandas as pd
+from scenarios import SCENARIOS
+
+from leukotree.files import write_atomic
+from leukotree.metrics import wilson
+
+COLOURS = {
+    "better": "#1b7837", "worse": "#b2182b", "equivalent": "#2166ac", "inconclusive": "#999999", "not estimable": "#dddddd",
+}  # fmt: skip
+RIGHT = {"better": "better", "worse": "worse", "equal": "equivalent"}
+WRONG = {"better": ("worse", "equivalent"), "worse": ("better", "equivalent"), "equal": ("better", "worse")}
+HEAD = """# Does a study find what is true?
+
+Studies on phantom images in which the truth is known by construction, drawn again and again: each draw has new patients, folds
+and weights, and goes the whole way of a user's study (`pack`, the runs of all outer folds, the comparison of the report):
+
+"""
+RULE = """
+*Difference*: macro-F1 of the challenger minus `flat`, the mean over the draws and its standard error. *Smallest detectable*:
+what one such study could have found with a chance of 80 %, the median of the draws. *Right* is the verdict `{better}`,
+`{worse}` or `{equal}`, as the truth is; *wrong* contradicts it; the rest is inconclusive. Behind a rate its 95 % interval
+(Wilson). The rule is declared in [`docs/science.md`](../../docs/science.md): 95 % posterior probability outside of the
+region of practical equivalence of 0.01, and a Holm-adjusted p below 0.05.
+
+![Verdicts of each scenario](verdicts.png)
+
+## The scenarios
+
+"""
+TAIL = """
+Made by `python tests/truth/rates.py --draws {draws}`; `rates.csv` has a row per study.
+"""
+
+
+def write(out: Path, rows: pd.DataFrame) -> None:
+    """Replace the three files."""
+    rows = rows.sort_values("draw").sort_values("scenario", key=lambda names: names.map(_place), kind="stable")
+    write_atomic(out / "rates.csv", rows.round(6).to_csv(index=False))
+    write_atomic(out / "verdicts.png", _figure(rows))
+    heads = ["scenario", "truth", "draws", "difference", "smallest detectable", "right", "inconclusive", "wrong"]
+    lines = [f"| {' | '.join(heads)} |", "| --- | --- " + "| ---: " * 6 + "|"]
+    for name, group in rows.groupby("scenario", sort=False):
+        lines.append(f"| {' | '.join(_cells(str(name), group))} |")
+    scenarios = [f"* `{name}`: `{found.challenger}` against `flat`. {found.why}" for name, found in SCENARIOS.items()]
+    fewest = rows.groupby("scenario")["draw"].nunique().min()
+    text = HEAD + "\n".join(lines) + "\n" + RULE.format(**RIGHT) + "\n".join(scenarios) + "\n" + TAIL.format(draws=fewest)
+    write_atomic(out / "README.md", text)
+
+
+def _place(name: str) -> int:
+    return list(SCENARIOS).index(name)
+
+
+def _cells(name: str, group: pd.DataFrame) -> list[str]:
+    truth, verdicts, n = SCENARIOS[name].truth, group["verdict"], len(group)
+    right, wrong = int((verdicts == RIGHT[truth]).sum()), int(verdicts.isin(WRONG[truth]).sum())
+    difference = f"{group['mean'].mean():+.3f} ± {group['mean'].std() / n**0.5:.3f}"
+    detectable = f"{group['detectable'].median():.3f}"
+    rates = [_rate(k, n) for k in (right, n - right - wrong, wrong)]
+    return [f"`{name}`", truth, str(n), difference, detectable, *rates]
+
+
+def _rate(k: int, n: int) -> str:
+    low, high = wilson(k, n, floor=1) or (0.0, 1.0)
+    return f"{100 * k / n:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def _figure(rows: pd.DataFrame) -> bytes:
+    """Each study's mean difference, coloured by its verdict."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    axes = figure.add_subplot()
+    for verdict, colour in COLOURS.items():
+        some = rows[rows["verdict"] == verdict]
+        places = some["scenario"].map(_place) + (some["draw"] % 10 - 4.5) * 0.05
+        if len(some):
+            axes.scatter(some["mean"], places, s=14, color=colour, label=verdict)
+    axes.axvspan(-0.01, 0.01, color="#dddddd", zorder=0)
+    axes.set_yticks(range(len(SCENARIOS)), list(SCENARIOS))
+    axes.invert_yaxis()
+    axes.set_xlabel("macro-F1, challenger minus flat: one point per study; grey band: the region of practical equivalence")
+    axes.legend(fontsize=7)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=110, metadata={"Software": None})
+    return png.getvalue()
