@@ -167,10 +167,15 @@ class Watch(tune.Callback):
     def __init__(self, progress: Progress, quiet: bool) -> None:
         self._progress, self._quiet = progress, quiet
         self._bar: tqdm[Any] | None = None
+        self._best: dict[str, float] = {}
+        """Variant -> its best score so far."""
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
         """At the start of a sweep, or of its continuation: the bar goes on where it stopped."""
         study, ended = self._progress.study, self._progress.ended()
+        for unit, record in self._progress.records.items():
+            for _, _, score in record.reported:
+                self._see(unit.variant, score)
         total = ended + self._progress.open()
         self._bar = tqdm(total=total, initial=ended, desc=study.study, unit="trial", disable=True if self._quiet else None)
 
@@ -179,6 +184,10 @@ class Watch(tune.Callback):
             return
         record, config = self._progress.records[unit_of(trial)], trial.config
         self._progress.report(record, record.find(config["trial"], config["seed"]), result["epoch"], result["macro_f1"])
+        self._see(record.unit.variant, result["macro_f1"])
+
+    def _see(self, variant: str, score: float) -> None:
+        self._best[variant] = max(score, self._best.get(variant, 0.0))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._advance()
@@ -188,11 +197,7 @@ class Watch(tune.Callback):
 
     def _advance(self) -> None:
         if self._bar is not None:
-            best: dict[str, float] = {}
-            for unit, record in self._progress.records.items():
-                for _, _, score in record.reported:
-                    best[unit.variant] = max(score, best.get(unit.variant, 0.0))
-            self._bar.set_postfix_str("  ".join(f"{variant} {score:.4f}" for variant, score in best.items()))
+            self._bar.set_postfix_str("  ".join(f"{variant} {score:.4f}" for variant, score in self._best.items()))
             self._bar.total = self._progress.ended() + self._progress.open()  # fewer re-runs where fewer trials completed
             self._bar.update(self._progress.ended() - self._bar.n)
 

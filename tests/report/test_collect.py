@@ -126,6 +126,18 @@ class TestSearches:
         assert other is not None
         assert other.images["key"][0] == "t0-00"
 
+    def test_a_search_on_other_shards_is_refused(self, nested: StudySummary) -> None:
+        root = nested.searches["flat"][0].folder.parents[2]
+        run = nested.arms[0].runs[0]
+        (run.folder / "env.json").write_text(json.dumps({"dataset": "one"}))
+        settings = nested.searches["flat"][run.test_fold].folder / "search.yaml"
+        rows = [{**_row(one.variant, one.test_fold), "run_name": one.name} for one in nested.runs]
+        settings.write_text("dataset: one")
+        assert len(collect(root, STUDY, rows).runs) == len(rows)
+        settings.write_text("dataset: two")
+        with pytest.raises(InputError, match=r"search\.yaml: searched on other shards than flat-0+ was made from"):
+            collect(root, STUDY, rows)
+
     def test_without_its_run_folders_there_is_no_validation(self, nested: StudySummary) -> None:
         search = nested.searches["flat"][1]
         (sorted((search.folder / "runs/00001").iterdir())[0] / "predictions.parquet").unlink()

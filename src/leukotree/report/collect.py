@@ -68,6 +68,7 @@ def collect(
         first = f"`leukotree grid {file}`" if cells else f"`leukotree sweep {file}`, then `leukotree folds {file}`"
         raise InputError(f"{study_root}: nothing to report yet; run {first}")
     _belong_together(summary.runs, study_root)
+    _searched_on_the_same(summary)
     return summary
 
 
@@ -194,6 +195,17 @@ def _belong_together(runs: Sequence[Run], root: Path) -> None:
     if pooled.duplicated().any():
         twice = pooled[pooled.duplicated()].iloc[0]
         raise InputError(f"{root}: image {twice!r} is in two test folds; pack into an empty folder and run folds again")
+
+
+def _searched_on_the_same(summary: StudySummary) -> None:
+    """A search on other shards may have seen what is a test image in these. Raises InputError."""
+    for run in (run for arm in summary.arms if arm.cell is None for run in arm.runs):
+        search = summary.search(run.variant, run.test_fold)
+        mine = run.environment.get("dataset")
+        if search is None or mine is None or not (settings := search.folder / "search.yaml").exists():
+            continue
+        if yamlfile.load(settings).get("dataset", mine) != mine:
+            raise InputError(f"{settings}: searched on other shards than {run.name} was made from; rename the study")
 
 
 def _searches(root: Path, variants: Sequence[str], nested: bool, left_out: int) -> dict[str, dict[int, Search]]:
