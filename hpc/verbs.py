@@ -122,7 +122,7 @@ def run_folds(arguments: Namespace) -> int:
     precheck.check(plan, ranks=arguments.ranks)
     leaks.check(plan)
     place = _place(arguments)
-    return _launch(plan.fold_specs(tune.chosen(plan)), plan.root, place, arguments)
+    return _launch(plan, plan.fold_specs(tune.chosen(plan)), place, arguments)
 
 
 def run_grid(arguments: Namespace) -> int:
@@ -140,15 +140,17 @@ def run_grid(arguments: Namespace) -> int:
         cells.write(plan.root, found)
     elif not arguments.json:
         print(*cells.table(found), sep="\n")
-    return _launch([cell.spec for cell in found], plan.root, place, arguments, cells.rows(found))
+    return _launch(plan, [cell.spec for cell in found], place, arguments, cells.rows(found))
 
 
 def _launch(
-    specs: list[RunSpec], root: Path, place: Place, arguments: Namespace, cells: list[dict[str, Any]] | None = None
+    plan: Study, specs: list[RunSpec], place: Place, arguments: Namespace, cells: list[dict[str, Any]] | None = None
 ) -> int:
-    """Do what is missing of these runs, and say what came of it; with --dry-run, only count it."""
+    """Do what is missing of a study's runs, and say what came of it; with --dry-run, only count it."""
     from hpc import launch
+    from leukotree import declared
 
+    root = plan.root
     if arguments.dry_run:
         missing = [spec.run_name for spec in launch.missing(specs, root, arguments.retry_failed)]
         if arguments.json:
@@ -158,9 +160,11 @@ def _launch(
         named = [f"would train {root / name}" for name in missing[:FEW]]
         print(*named, *more, f"{len(missing)} of {len(specs)} runs are missing", sep="\n")
         return 0
+    runtime = _runtime(arguments)
+    declared.keep(root, plan.model_dump(mode="json"))
     result = launch.run_many(
         specs, root, place, wait=not arguments.no_wait, parallel=arguments.parallel, retry_failed=arguments.retry_failed,
-        runtime=_runtime(arguments), title=arguments.verb,
+        runtime=runtime, title=arguments.verb,
     )  # fmt: skip
     print(json.dumps(result.as_dict()) if arguments.json else "\n".join(result.lines()))
     return 1 if result.failed else 0

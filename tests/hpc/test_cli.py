@@ -193,6 +193,9 @@ def test_folds_without_a_search_run_the_base_and_report_says_so(shards: Path, tm
     report = (tmp_path / "results/fixed/report.md").read_text()
     assert "| no search |" in report
     assert "not nested" not in report
+    assert "Declared anew" not in report
+    assert leukotree("report", "study.yaml", "rope=0.2", cwd=tmp_path).returncode == 0  # chosen with the results at hand
+    assert "`rope` was 0.01 and is 0.2" in (tmp_path / "results/fixed/report.md").read_text()
 
 
 def test_train_trains_and_says_what_it_scored_and_status_lists_it(spec: Path) -> None:

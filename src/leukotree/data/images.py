@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +54,10 @@ def square(path: str | Path, size: int, quality: int) -> bytes:
     subsampling. A baseline RGB JPEG of that size is kept byte for byte. Raises BrokenImage."""
     try:
         with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise BrokenImage(f"over {MAX_BYTES} bytes")
+            size_in_bytes = os.fstat(file.fileno()).st_size
+            if size_in_bytes > MAX_BYTES:
+                raise BrokenImage(f"over {MAX_BYTES} bytes")
+            data = file.read(size_in_bytes)  # no more: a device has no end, and as many are allocated as are asked for
         pixels = _scaled(data, size) if _plain(data, size) else _opened(data, size)
         return data if pixels is None else simplejpeg.encode_jpeg(resize(pixels, size), quality, "RGBX", "444")
     except BrokenImage:

@@ -20,6 +20,8 @@ MAX_FIELDS = 2**20
 """Bytes of a `<key>.json`; a larger one is refused unread."""
 _TYPE = 156
 """Where a tar header holds the type of its member."""
+_WRITTEN = 2**20
+"""Bytes that go to the disk at once: with fewer, the thread that writes waits for those that decode at every piece."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def write(shard: Path, contents: Iterable[Sample]) -> list[Place]:
 
     temporary = shard.with_name(f".{shard.name}.tmp")
     places = []
-    with open(temporary, "wb") as file:
+    with open(temporary, "wb", buffering=_WRITTEN) as file:
         with TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
             for sample in contents:
                 places.append(_place(sample, tar.tarstream.offset + tarfile.BLOCKSIZE))  # behind its header

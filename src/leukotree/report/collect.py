@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from leukotree import decide, predictions, runfolder, yamlfile
+from leukotree import decide, declared, predictions, runfolder, yamlfile
 from leukotree import spec as specs
 from leukotree.decide import Rule
 from leukotree.errors import InputError, one_line
@@ -61,7 +61,7 @@ def collect(
         arms.append(Arm(arm.name, arm.variant, arm.cell, arm.values, tuple(one for one in found if isinstance(one, Run))))
     summary = StudySummary(
         name, dict(study), base, variants, tuple(arms), missing, searches, nested or not searched, rule,
-        float(study.get("rope", 0.01)), _primary(study, variants, arms), _dataset(base),
+        float(study.get("rope", 0.01)), _primary(study, variants, arms), tuple(declared.changes(study_root, study)), _dataset(base),
     )  # fmt: skip
     if not summary.runs and not searches:
         file = f"sweeps/{name}.yaml"

@@ -55,6 +55,11 @@ practical equivalence (±{rope} points) is at least {certain} and the Holm-adjus
 of patients are a family of their own.
 """
 
+REDECLARED = """
+Declared anew after the first run: {changes}. A rule that was chosen with results at hand confirms nothing; read the
+verdicts as exploratory.
+"""
+
 EVIDENCE = """
 Nadeau-Bengio: mean ± t(J − 1) · sqrt(s² (1/J + n_test/n_train)) over J folds, for methods that are trained again.
 Bootstrap: of these trained models on other patients, resampled within their leaves with all their images, all folds

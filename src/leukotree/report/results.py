@@ -24,6 +24,8 @@ COLUMNS = {
 def lead(summary: StudySummary, by_fold: pd.DataFrame, verdict: Block) -> Section:
     """The verdict in a sentence, the score table, how to read it, and what speaks against it."""
     blocks: list[Block] = [verdict]
+    if summary.redeclared:
+        blocks.append(text(prose.REDECLARED, "warning", changes="; ".join(summary.redeclared)))
     if _clean_fold(summary) is not None:
         blocks.append(text(prose.OPTIMISTIC, "warning"))
     blocks.append(_score_table("Mean ± standard deviation over outer folds, in per cent.", summary, by_fold))

@@ -165,6 +165,8 @@ class StudySummary:
     """Half the width of the region of practical equivalence, in macro-F1."""
     primary: tuple[tuple[str, str], ...]
     """The declared comparisons: (challenger, reference), names of arms, of which some may not be there yet."""
+    redeclared: tuple[str, ...]
+    """What of the three the study file says otherwise than before the first run, a text per key."""
     dataset: dict[str, Any] | None
     """dataset.json of the shards, where they are at hand."""
 
