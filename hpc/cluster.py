@@ -132,6 +132,11 @@ class Slots:
     count: int
     ranks: int = 1
 
+    @property
+    def devices(self) -> float:
+        """GPUs of one trial, a share of one where several trials have it; without GPUs its processes."""
+        return self.ranks * (self.gpus or 1)
+
 
 def nodes() -> list[dict[str, float]]:
     """The resources of each living node of the Ray that we are connected to: CPU, GPU, ..."""

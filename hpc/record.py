@@ -42,7 +42,7 @@ class Trial:
     message: str | None = None
     """Why it failed."""
     seconds: float = 0.0
-    """What the process that ended it spent on it."""
+    """What the process that ended it spent on it, times the devices that it took."""
     lost: int = 0
     """Processes that died under it."""
 

@@ -75,9 +75,10 @@ def _sampler(study: Study, number: int) -> BaseSampler:
 class StudySearcher(Searcher):
     """Hands the open trials of a study to Ray, and notes in their records what became of them."""
 
-    def __init__(self, progress: Progress, metric: str) -> None:
+    def __init__(self, progress: Progress, metric: str, devices: float = 1.0) -> None:
+        """`devices`: what a trial takes of them, see `Slots.devices`."""
         super().__init__(metric=metric, mode="max")
-        self._progress = progress
+        self._progress, self._devices = progress, devices
         self._live: dict[str, tuple[Record, Trial]] = {}  # Ray's id -> the trial
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
@@ -94,7 +95,7 @@ class StudySearcher(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         record, trial = self._live[trial_id]
         if FAILED in result:
-            record.end(trial, "failed", result[FAILED], result.get("time_total_s", 0.0))
+            record.end(trial, "failed", result[FAILED], self._spent(result))
         if LEFT in result:
             self._progress.left = self._progress.left or (result[KIND], result[LEFT])  # the first reason is that of the others
             self._progress.gone(record, trial, died=False)
@@ -106,10 +107,13 @@ class StudySearcher(Searcher):
             self.on_trial_end(record, trial, result)
         self._progress.gone(record, trial, died=error and self._progress.left is None)
 
-    @staticmethod
-    def on_trial_end(record: Record, trial: Trial, result: dict[str, Any]) -> None:
+    def _spent(self, result: dict[str, Any]) -> float:
+        """Device-seconds of the process that gave a result."""
+        return float(result.get("time_total_s", 0.0)) * self._devices
+
+    def on_trial_end(self, record: Record, trial: Trial, result: dict[str, Any]) -> None:
         """Note how a trial ended whose last result this is."""
-        seconds = result.get("time_total_s", 0.0)
+        seconds = self._spent(result)
         if FAILED in result:
             record.end(trial, "failed", result[FAILED], seconds)
         elif "epoch" in result:

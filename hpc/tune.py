@@ -104,7 +104,7 @@ def _tuner(progress: Progress, slots: cluster.Slots, runtime: Runtime, scratch: 
         tune_config=tune.TuneConfig(
             metric=study.search.metric,
             mode="max",
-            search_alg=searcher.StudySearcher(progress, study.search.metric),
+            search_alg=searcher.StudySearcher(progress, study.search.metric, slots.devices),
             scheduler=scheduler,
             num_samples=-1,  # the searcher knows when it is done: a trial whose process died is asked for again
             max_concurrent_trials=slots.count,  # no trial is drawn before a slot is free for it

@@ -14,6 +14,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from hpc import searcher
+from hpc.cluster import Slots
 from hpc.record import LOSSES, Progress, Record
 from hpc.search import Axis
 from hpc.study import Study, Unit
@@ -89,6 +90,18 @@ def test_a_sweep_that_starts_again_goes_on_as_if_it_had_not_stopped(study: Study
     assert isinstance(left, dict)
     assert _run(*_begun(other), _ids(ended, 2 * TRIALS)) == through[ended:]
     assert left["chosen"] == through[ended]["chosen"]
+
+
+def test_a_trial_costs_its_time_times_its_devices(study: Study) -> None:
+    progress = Progress(study, [Record(study, FLAT)])
+    found = searcher.StudySearcher(progress, "macro_f1", Slots(cpus=1, gpus=0.25, count=4, ranks=2).devices)
+    for trial_id in "ab":
+        found.suggest(trial_id)
+    progress.report(progress.records[FLAT], progress.records[FLAT].trials[0], EPOCHS, 0.8)
+    found.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.8, "time_total_s": 60.0})
+    found.on_trial_complete("b", {FAILED: "the loss is nan", "time_total_s": 10.0})
+    assert [trial.seconds for trial in Record(study, FLAT).trials] == [30.0, 5.0]
+    assert Slots(cpus=4, gpus=0.0, count=1, ranks=2).devices == 2
 
 
 def test_the_sampler_learns_how_a_trial_ended(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

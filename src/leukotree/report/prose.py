@@ -186,6 +186,6 @@ ONE_SOURCE = "Fed by one source only: {leaves}. There a network can tell the lea
 SETTINGS = "Not stated: the paper gives no value, and the one here is this study's answer or default."
 
 COST = """
-Together {total} {hours}. Search: the sum of the times of the trials and of their re-runs. Runs: time in epochs times
-processes.
+Together {total} {hours}. Search: the sum of the times of the trials and of their re-runs. Runs: time in epochs. Both
+times the devices that they took.
 """
