@@ -23,11 +23,11 @@ SIZE, EPOCHS = 224, 5
 
 def images_per_s(place: Path, ranks: int) -> Measure:
     """Of the median epoch of a run in `place`, where spec.yaml lies."""
-    leukotree = Path(sys.executable).with_name("leukotree")
+    command = [str(Path(sys.executable).with_name("leukotree")), "train", str(place / "spec.yaml")]
+    command += ["--ranks", str(ranks), "--threads", "1", "--device", "cpu"]
 
     def measure() -> float:
         with tempfile.TemporaryDirectory(dir=place) as here:
-            command = [leukotree, "train", place / "spec.yaml", "--ranks", str(ranks), "--threads", "1", "--device", "cpu"]
             subprocess.run(command, cwd=here, check=True, capture_output=True)
             [metrics] = Path(here).rglob("metrics.jsonl")
             rows = [json.loads(line) for line in metrics.read_text().splitlines()]

@@ -90,13 +90,13 @@ def _pack(scenario: Scenario, draw: int) -> None:
 
 def _compare(scenario: Scenario, draw: int) -> dict[str, Any]:
     """The row of the primary comparison."""
-    from hpc import launch, study
+    from hpc import launch, study, tune
     from leukotree.report import collect, comparison
     from leukotree.spec import parse
     from leukotree.train import Runtime
 
     plan = parse(study.Study, scenario.study(draw), "truth")
-    chosen = {variant: {fold: {} for fold in range(scenario.folds)} for variant in plan.variants}
+    chosen = tune.chosen(plan)  # a study without a search: the values of its base
     runtime = Runtime(device="cpu", threads=1, workers=1, quiet=True)
     launch.run_many(plan.fold_specs(chosen), plan.root, launch.Place(), runtime=runtime)
     summary = collect(plan.root, plan.model_dump(mode="json"), plan.expected(chosen))

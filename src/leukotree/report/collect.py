@@ -61,7 +61,8 @@ def collect(
         arms.append(Arm(arm.name, arm.variant, arm.cell, arm.values, tuple(one for one in found if isinstance(one, Run))))
     summary = StudySummary(
         name, dict(study), base, variants, tuple(arms), missing, searches, nested or not searched, rule,
-        float(study.get("rope", 0.01)), _primary(study, variants, arms), tuple(declared.changes(study_root, study)), _dataset(base),
+        float(study.get("rope", 0.01)), _primary(study, variants, arms), tuple(declared.changes(study_root, study)),
+        _dataset(base),
     )  # fmt: skip
     if not summary.runs and not searches:
         file = f"sweeps/{name}.yaml"
