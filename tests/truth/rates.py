@@ -29,6 +29,8 @@ from leukotree.files import write_atomic
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "data" / "truth"
 RESULTS = ROOT / "results" / "phantom"
+FIRST = 100
+"""Number of the first draw: earlier ones served to make the scenarios, and say nothing of their rates."""
 
 
 def main() -> None:
@@ -37,7 +39,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(SCENARIOS), default=list(SCENARIOS), help="scenarios to draw")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="studies at once (default: the cores)")
     options = parser.parse_args()
-    tasks = [(name, draw) for draw in range(options.draws) for name in options.only if not _row(name, draw).exists()]
+    tasks = [
+        (name, draw) for draw in range(FIRST, FIRST + options.draws) for name in options.only if not _row(name, draw).exists()
+    ]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool, tqdm(total=len(tasks), unit="study") as bar:
         for _ in pool.map(_study, tasks):
@@ -67,7 +71,7 @@ def _study(task: tuple[str, int]) -> None:
 
 def _pack(scenario: Scenario, draw: int) -> None:
     """Patients of this draw in shards. The draw's number is the seed, so that scenarios share their patients' slides."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     from leukotree.data.pack import pack
     from leukotree.data.phantom.dataset import Plan, render
@@ -77,10 +81,8 @@ def _pack(scenario: Scenario, draw: int) -> None:
     rows = [row for row in plan.rows() if row.image < scenario.images[row.leaf]]
     for row in rows:
         image, _ = render(plan, row)
-        picture = Image.fromarray(image)
         Path(row.files[0]).parent.mkdir(parents=True, exist_ok=True)
-        picture = ImageOps.invert(picture) if row.leaf in scenario.negatives else picture
-        picture.save(row.files[0], "JPEG", quality=95, subsampling=0)
+        Image.fromarray(image).save(row.files[0], "JPEG", quality=95, subsampling=0)
     columns = {"image": [row.files[0] for row in rows], "leaf": [row.leaf for row in rows],
                "patient": [row.patient_id for row in rows], "source": "phantom", "group": "patient"}  # fmt: skip
     pd.DataFrame(columns).to_csv("manifest.csv", index=False)
