@@ -1,0 +1,62 @@
+"""A draw goes the whole way of a study, a second call keeps it, and the table counts verdicts by what is true."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import rates
+import tables
+from scenarios import LEAVES, SCENARIOS
+
+from leukotree.spec import parse
+
+SMALL = {"images": dict.fromkeys(LEAVES, 2), "epochs": 1, "patients": 2, "folds": 2}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_draw_is_a_study_of_its_own(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "WORK", tmp_path)
+    monkeypatch.setitem(rates.SCENARIOS, name, dataclasses.replace(SCENARIOS[name], **SMALL))
+    rates._study((name, 7))
+    row = json.loads((tmp_path / f"{name}-0007.json").read_text())
+    assert (row["scenario"], row["draw"]) == (name, 7)
+    assert row["verdict"] in tables.COLOURS
+    assert -1 <= row["mean"] <= 1
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}-0007.json"]  # images, shards and runs are gone
+
+
+def test_scenarios_are_studies_that_name_a_pair() -> None:
+    from hpc.study import Study
+
+    for name, scenario in SCENARIOS.items():
+        plan = parse(Study, scenario.study(3), name)
+        assert plan.variants == ("flat", scenario.challenger)
+        assert plan.folds.outer == scenario.folds
+        assert scenario.patients >= scenario.folds  # each fold tests every leaf
+
+
+def test_verdicts_are_counted_by_what_is_true(tmp_path: Path) -> None:
+    verdicts = {
+        "same": ["equivalent", "inconclusive", "inconclusive", "worse"],
+        "helps": ["better", "better", "better", "equivalent"],
+        "hurts": ["worse", "worse", "not estimable", "better"],
+    }
+    rows = [
+        {"scenario": name, "draw": draw, "verdict": verdict, "mean": 0.01 * draw, "detectable": 0.1}
+        for name, found in verdicts.items()
+        for draw, verdict in enumerate(found)
+    ]
+    tables.write(tmp_path, pd.DataFrame(rows).sample(frac=1, random_state=0))
+    text = (tmp_path / "README.md").read_text()
+    shown = {}
+    for line in text.splitlines():
+        if line.startswith("| `"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            shown[cells[0].strip("`")] = [cell.split(" %")[0] for cell in cells[-3:]]
+    assert shown == {"same": ["25", "50", "25"], "helps": ["75", "0", "25"], "hurts": ["50", "25", "25"]}
+    assert pd.read_csv(tmp_path / "rates.csv")["scenario"].tolist() == [name for name in verdicts for _ in range(4)]
+    assert (tmp_path / "verdicts.png").read_bytes().startswith(b"\x89PNG")
