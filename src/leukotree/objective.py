@@ -109,11 +109,12 @@ class Objective(nn.Module):
 
 
 def levels(stage: Stage, taxonomy: Taxonomy, spec: RunSpec) -> tuple[int, ...]:
-    """The levels that a stage has a loss for: of its decisions, or with kind `marginal` the depths of the tree."""
+    """The levels that a stage has a loss for: of its decisions, or with kind `marginal` the depths at which the tree divides."""
     if spec.loss.kind == "soft":
         return (1,)
-    if spec.loss.kind == "marginal":
-        return tuple(range(1, 1 + len(taxonomy.cuts)))
+    if spec.loss.kind == "marginal":  # below an only child nothing new is decided: such a depth would count twice
+        new = np.diff(taxonomy.cut_of_leaf, axis=0, prepend=0).any(axis=1)
+        return tuple(1 + depth for depth in np.flatnonzero(new).tolist())
     by_decision = spec.variant == "flat" and spec.loss.kind == "conditional"
     return tuple(sorted(set((taxonomy.decision_levels if by_decision else stage.levels).values())))
 
@@ -167,10 +168,11 @@ def _terms(stage: Stage, taxonomy: Taxonomy, spec: RunSpec, levels: tuple[int, .
         return (targets if flat else targets @ on_path)[None]
     if kind == "marginal":
         terms = np.zeros((len(levels), *on_path.shape))
-        for depth, (cut, places) in enumerate(zip(taxonomy.cuts, taxonomy.cut_of_leaf, strict=True)):
+        for row, depth in enumerate(levels):
+            cut, places = taxonomy.cuts[depth - 1], taxonomy.cut_of_leaf[depth - 1]
             for leaf, node in enumerate(cut[place] for place in places):
                 counted = {node} if flat else set(taxonomy.path(node))
-                terms[depth, leaf] = [weights[node] * (name in counted) for name in names]
+                terms[row, leaf] = [weights[node] * (name in counted) for name in names]
         return terms
     if flat:  # the edge of an only child belongs to no decision: level 0
         of_column = [taxonomy.decision_levels.get(taxonomy.parent_of[name], 0) for name in names]
