@@ -127,12 +127,14 @@ def run_folds(arguments: Namespace) -> int:
 
 def run_grid(arguments: Namespace) -> int:
     from hpc import cells, precheck, study
+    from leukotree.report.collect import check_primary
 
     plan = study.load(arguments.study, arguments.overrides)
     found = cells.expand(plan)
     if arguments.diff:
         print(*cells.difference(plan.root, found, *arguments.diff), sep="\n")
         return 0
+    check_primary(plan.model_dump(mode="json"), cells.rows(found))
     precheck.check_grid(plan, [cell.spec for cell in found], ranks=arguments.ranks)
     place = _place(arguments)
     if not arguments.dry_run:

@@ -1,4 +1,5 @@
-"""What a study declares before any result: its rule of decision, region of equivalence and comparisons, kept beside its runs.
+"""What a study declares before any result: its rule of decision, its region of equivalence, and what is compared, kept beside its
+runs.
 
 A study file can be edited after the runs. The copy made before the first of them lets a report say so.
 """
@@ -13,7 +14,10 @@ from leukotree import files, yamlfile
 from leukotree.errors import InputError
 
 FILE = "declared.yaml"
-KEYS = ("decision", "rope", "primary")
+KEYS = ("decision", "rope", "primary", "variants", "seeds", "grid")
+"""Without `primary`, the comparisons are those that the variants and the grid give; another seed moves every score."""
+MOST = 80
+"""Characters of a value that are shown."""
 
 
 def keep(root: Path, study: Mapping[str, Any]) -> None:
@@ -38,4 +42,5 @@ def _of(study: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return "not given" if value is None else str(value)
+    text = "not given" if value is None else str(value)
+    return text if len(text) <= MOST else f"{text[: MOST - 3]}..."

@@ -40,19 +40,22 @@ class Proportion(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """One row per group, G of them: (patient, true leaf), images in it, true and predicted leaf index."""
+    """One row per group, G of them: (patient, true leaf), images in it, true and predicted leaf index, and (G, E) log p(child |
+    parent) of the mean leaf probabilities (under `mean_log_probability` of the geometric mean)."""
 
     patient: np.ndarray
     images: np.ndarray
     true: np.ndarray
     predicted: np.ndarray
+    logp: np.ndarray
 
 
-def macro_f1(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> float:
-    """Mean F1 over all leaves. true, predicted: (N,) leaf indices."""
+def macro_f1(true: np.ndarray, predicted: np.ndarray, n_leaves: int, leaves: np.ndarray | None = None) -> float:
+    """Mean F1 over all leaves, or over some. true, predicted: (N,) leaf indices."""
     from sklearn.metrics import f1_score
 
-    return float(f1_score(true, predicted, labels=np.arange(n_leaves), average="macro", zero_division=0))
+    labels = np.arange(n_leaves) if leaves is None else leaves
+    return float(f1_score(true, predicted, labels=labels, average="macro", zero_division=0))
 
 
 def confusion(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> np.ndarray:
@@ -69,14 +72,16 @@ def per_leaf(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> LeafScor
     return LeafScores(*precision_recall_fscore_support(true, predicted, labels=labels, average=None, zero_division=0))
 
 
-def summary(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> dict[str, float]:
-    """accuracy, balanced_accuracy, macro_precision, macro_recall, macro_f1; each in 0..1, NaN without samples."""
+def summary(true: np.ndarray, predicted: np.ndarray, n_leaves: int, leaves: np.ndarray | None = None) -> dict[str, float]:
+    """accuracy, balanced_accuracy, macro_precision, macro_recall, macro_f1; each in 0..1, NaN without samples. The macro
+    averages run over all leaves, or over `leaves`, which must be those that samples can be of."""
     names = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
     if len(true) == 0:
         return dict.fromkeys(names, float("nan"))
     scores = per_leaf(true, predicted, n_leaves)
-    values = (np.mean(np.equal(true, predicted)), scores.recall[scores.support > 0].mean(), scores.precision.mean(),
-              scores.recall.mean(), scores.f1.mean())  # fmt: skip
+    some = np.arange(n_leaves) if leaves is None else leaves
+    values = (np.mean(np.equal(true, predicted)), scores.recall[scores.support > 0].mean(), scores.precision[some].mean(),
+              scores.recall[some].mean(), scores.f1[some].mean())  # fmt: skip
     return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
@@ -118,15 +123,16 @@ def by_patient(
     members, starts = np.argsort(group_of.ravel(), kind="stable"), np.cumsum(images) - images
     leaf_logp = decide.leaf_logp(logp, taxonomy)[members]
     log_mean = np.logaddexp.reduceat(leaf_logp, starts) - np.log(images)[:, None]
+    mean = np.add.reduceat(leaf_logp, starts) / images[:, None] if rule == "mean_log_probability" else log_mean
+    edges = decide.edge_logp(mean, taxonomy)
     if rule == "mode":
         n_leaves = len(taxonomy.leaves)
         voted = group_of.ravel() * n_leaves + decide.leaves(logp, taxonomy, decision)
         votes = np.bincount(voted, minlength=len(keys) * n_leaves).reshape(-1, n_leaves)
         predicted = np.where(votes == votes.max(axis=1, keepdims=True), np.exp(log_mean), -1.0).argmax(axis=1)
     else:
-        mean = log_mean if rule == "mean_probability" else np.add.reduceat(leaf_logp, starts) / images[:, None]
-        predicted = decide.leaves(decide.edge_logp(mean, taxonomy), taxonomy, decision)
-    return Groups(found[keys[:, 0]], images, keys[:, 1], predicted)
+        predicted = decide.leaves(edges, taxonomy, decision)
+    return Groups(found[keys[:, 0]], images, keys[:, 1], predicted, edges)
 
 
 def wilson(successes: float, n: int, confidence: float = 0.95, floor: int = FLOOR) -> tuple[float, float] | None:

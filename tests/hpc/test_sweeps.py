@@ -14,7 +14,8 @@ from hpc.study import Study
 from leukotree import train
 from leukotree.data import phantom
 from leukotree.data.pack import pack
-from leukotree.report.collect import _arms, _primary
+from leukotree.errors import InputError
+from leukotree.report.collect import _arms, _primary, check_primary
 from leukotree.spec import RunSpec
 from leukotree.train import Runtime
 
@@ -64,9 +65,13 @@ def test_its_header_says_what_it_costs_and_how_to_run_it(file: Path) -> None:
 @pytest.mark.parametrize("file", [file for file in FILES if studies.load(file).grid], ids=lambda file: file.stem)
 def test_the_comparisons_of_a_grid_are_of_arms_that_it_has(file: Path) -> None:
     plan = studies.load(file)
-    arms = [arm for arm, _ in _arms([], cells.rows(cells.expand(plan)))]
+    rows, fields = cells.rows(cells.expand(plan)), plan.model_dump(mode="json")
+    arms = [arm for arm, _ in _arms([], rows)]
     assert len({arm.name for arm in arms}) == len(arms)
-    assert _primary(plan.model_dump(mode="json"), plan.variants, arms)
+    assert _primary(fields, plan.variants, arms)
+    check_primary(fields, rows)
+    with pytest.raises(InputError, match="'flat lr=7' is none of its arms"):
+        check_primary({**fields, "primary": [["flat lr=7", "flat"]]}, rows)
 
 
 def _kind(spec: RunSpec) -> str:

@@ -69,22 +69,30 @@ def planted(n: int = 24, seed: int = 0) -> pd.DataFrame:
 
 class TestImportance:
     def test_finds_the_key_that_matters(self):
-        found = importance(completed(planted()), DOMAINS)
+        found = importance([completed(planted())], DOMAINS)
         assert set(found) == set(DOMAINS)
         assert found["optim.lr"] > 0.8
-        assert found == importance(completed(planted()), DOMAINS)
+        assert found == importance([completed(planted())], DOMAINS)
 
     def test_a_range_counts_as_it_was_drawn(self):
         """A score that differs only below 1e-5 differs in a third of the logarithmic range, if in 1 % of the linear one."""
         trials = planted(40)
         trials["macro_f1"] = np.where(trials["optim.lr"] < 1e-5, 0.2, 0.8)
-        assert importance(completed(trials), DOMAINS)["optim.lr"] > 0.9
+        assert importance([completed(trials)], DOMAINS)["optim.lr"] > 0.9
 
     def test_is_not_estimable_from_few_trials_or_without_spread(self):
         trials = completed(planted(10))
-        assert importance(trials, DOMAINS) is not None
-        assert importance(trials.assign(state=["stopped"] + ["completed"] * 9), DOMAINS) is None
-        assert importance(trials.assign(macro_f1=0.5), DOMAINS) is None
+        assert importance([trials], DOMAINS) is not None
+        assert importance([trials.assign(state=["stopped"] + ["completed"] * 9)], DOMAINS) is None
+        assert importance([trials.assign(macro_f1=0.5)], DOMAINS) is None
+
+    def test_searches_of_few_trials_are_taken_together_and_a_harder_fold_is_no_key(self):
+        """Four searches of six trials each: alone none is enough. Whole folds lie apart by more than any key explains."""
+        searches = [
+            completed(planted(6, seed)).assign(macro_f1=lambda t, f=seed: t["macro_f1"] / 4 - 0.2 * f) for seed in range(4)
+        ]
+        assert importance(searches[:1], DOMAINS) is None
+        assert importance(searches, DOMAINS)["optim.lr"] > 0.6
 
 
 @pytest.fixture(scope="module")

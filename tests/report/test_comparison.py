@@ -68,7 +68,7 @@ def test_a_clear_difference_is_told_as_such(tmp_path):
     study = {**STUDY, "variants": ["flat", "multilabel"], "folds": {"outer": 5, "inner": 2}, "search": {"trials": 0}}
     summary = collect(tmp_path, study, expected)
     found = comparison.compared(summary)
-    assert "`multilabel` against `flat` is better (P(better) 1.000, Holm-adjusted p" in comparison.headline(found).text
+    assert "`multilabel` against `flat` is better (P(better) 1.000, Holm-adjusted p" in comparison.headline(summary, found).text
     row = cells(comparison.section(summary, found), "multilabel − flat", "image")
     assert row[2] == "better"
     assert float(row[6]) > 0.95
@@ -87,8 +87,17 @@ def test_the_declared_comparisons_are_made_and_no_others(whole):
 def test_without_a_declared_comparison_there_is_no_verdict(whole):
     summary = collect(whole, {**STUDY, "primary": []}, expected_runs())
     found = comparison.compared(summary)
-    assert comparison.headline(found).text.startswith("No verdict: the study declares no comparison")
+    assert comparison.headline(summary, found).text.startswith("No verdict: the study declares no comparison")
     assert texts(comparison.section(summary, found)).startswith("Not estimable: this needs results of `flat`")
+
+
+def test_a_verdict_on_some_of_the_runs_is_preliminary(whole):
+    expected = expected_runs(folds=4)  # the fourth fold is still to come
+    summary = collect(whole, {**STUDY, "primary": [["multilabel", "flat"]]}, expected)
+    told = comparison.headline(summary, comparison.compared(summary)).text
+    assert told.startswith("Preliminary, 12 of 16 runs: by the macro F1 of images, `multilabel` against `flat`")
+    done = collect(whole, STUDY, expected_runs())
+    assert comparison.headline(done, comparison.compared(done)).text.startswith("By the macro F1")
 
 
 def test_the_ratio_follows_the_image_counts(summary):

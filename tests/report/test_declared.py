@@ -17,7 +17,10 @@ def test_the_first_declaration_stays(tmp_path: Path) -> None:
     declared.keep(tmp_path / "study", STUDY)
     declared.keep(tmp_path / "study", {**STUDY, "rope": 0.05})
     kept = yamlfile.load(tmp_path / "study" / declared.FILE)
-    assert kept == {"decision": "greedy", "rope": 0.01, "primary": [["multilabel", "flat"]]}
+    assert kept == {
+        "decision": "greedy", "rope": 0.01, "primary": [["multilabel", "flat"]], "variants": ["flat", "base", "multilabel"],
+        "seeds": [0, 1], "grid": None,
+    }  # fmt: skip
     assert declared.changes(tmp_path / "study", STUDY) == []
 
 
@@ -27,11 +30,14 @@ def test_the_first_declaration_stays(tmp_path: Path) -> None:
         ("rope", 0.05, "`rope` was 0.01 and is 0.05"),
         ("decision", "joint", "`decision` was greedy and is joint"),
         ("primary", None, "`primary` was [['multilabel', 'flat']] and is not given"),
+        ("variants", ["flat", "base"], "`variants` was ['flat', 'base', 'multilabel'] and is ['flat', 'base']"),
+        ("seeds", [7], "`seeds` was [0, 1] and is [7]"),
+        ("grid", {"loss.tau": [0.125] * 40}, f"`grid` was not given and is {str({'loss.tau': [0.125] * 40})[:77]}..."),
     ],
 )
 def test_a_later_change_is_told(tmp_path: Path, key: str, value: object, change: str) -> None:
     declared.keep(tmp_path, STUDY)
-    assert declared.changes(tmp_path, {**STUDY, key: value, "seeds": [7]}) == [change]
+    assert declared.changes(tmp_path, {**STUDY, key: value, "search": {}}) == [change]
 
 
 def test_without_a_record_there_is_nothing_to_tell(tmp_path: Path) -> None:

@@ -106,6 +106,6 @@ def test_with_one_leaf_per_patient_the_unit_is_the_patient(tmp_path):
     by_fold = scores.per_fold(scores.per_run(summary, summary.arms))
     found = patients.section(summary, by_fold)
     assert "pair of patient and true leaf" not in texts(found)
-    assert cells(found, "flat", "mode")[4].endswith(" / 36")
+    assert cells(found, "flat", "mode")[2].endswith(" / 36")
     assert cells(lead(summary), "variant")[6:8] == ["patient accuracy", "patient macro F1"]
     assert comparison.compared(summary).unit == "patient"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from scenarios import LEAVES, SCENARIOS
 
 from leukotree.spec import parse
 
-SMALL = {"images": dict.fromkeys(LEAVES, 2), "epochs": 1, "patients": 2, "folds": 2}
+SMALL: dict[str, Any] = {"images": dict.fromkeys(LEAVES, 2), "epochs": 1, "patients": 2, "folds": 2}
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -86,7 +86,7 @@ def sensitivity(summary: StudySummary) -> Section | None:
                              above=points(means[PAPER_RATE] - floor), below=points(means[PAPER_RATE] - means[best]),
                              best=number(best), fall=_fall(first, last), moved=number(moved)))  # fmt: skip
     header = ["variant", "other keys", KEYS[RATE][0], "macro F1", f"above always {common}", "from the best rate",
-              "training loss, first to last epoch", "sum of the rates"]  # fmt: skip
+              "training loss, first to last epoch", "sum of the rates, backbone"]  # fmt: skip
     caption = "Mean over folds and seeds; scores in per cent, differences in percentage points."
     epochs = number(value_of(summary.base, "optim.epochs"))
     return Section("What a learning rate can learn", [

@@ -36,21 +36,21 @@ class Answer:
     """Of each search that has ended."""
     top: list[Any]
     """Of the best trials of each search, by its own scores."""
-    importances: list[float]
-    """Of each search where it can be estimated."""
+    importance: float | None
+    """From the trials of all searches together; None where it is not estimable."""
     borders: dict[int, str]
     """Outer fold -> "lower" or "upper", where the chosen value lies on the border."""
 
 
 def answers(searches: Mapping[int, Search], domains: Mapping[str, space.Domain]) -> dict[str, Answer]:
     """Searched key -> what is known of it; `searches`: outer fold -> search, of one variant."""
-    known = [found for search in searches.values() if (found := importance(search.trials, domains))]
+    known = importance([search.trials for search in searches.values()], domains) or {}
     best = pd.concat([top(search.trials) for search in searches.values()])
     return {
         key: Answer(
             chosen=[search.chosen[key] for search in searches.values() if key in search.chosen],
             top=best[key].tolist(),
-            importances=[found[key] for found in known],
+            importance=known.get(key),
             borders={fold: side for fold, search in searches.items()
                      if key in search.chosen and (side := space.border(domain, search.chosen[key]))},
         )
@@ -95,11 +95,7 @@ def _table(summary: StudySummary, variant: str, found: Mapping[str, Answer]) -> 
 
 
 def _importance(answer: Answer) -> str:
-    if not answer.importances:
-        return "not estimable"
-    shares = sorted(answer.importances)
-    mean = f"{percent(sum(shares) / len(shares))} %"
-    return mean if len(shares) == 1 else f"{mean} ({percent(shares[0])} to {percent(shares[-1])})"
+    return "not estimable" if answer.importance is None else f"{percent(answer.importance)} %"
 
 
 def _border(answer: Answer) -> str:

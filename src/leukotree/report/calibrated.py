@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,10 @@ from leukotree.taxonomy import Taxonomy
 LEAVES = "leaves"
 Problem = tuple[np.ndarray, np.ndarray]
 """(n,) true classes and (n, K) probabilities."""
+
+
+Temperatures = Mapping[int, dict[str, float]]
+"""Test fold -> decision -> temperature."""
 
 
 class Calibrated(NamedTuple):
@@ -54,15 +58,23 @@ def section(summary: StudySummary) -> Section:
 
 def calibrated(summary: StudySummary, arm: Arm) -> Calibrated:
     """Scaled are the folds that their search did not see, where it has left its predictions; without any, all folds stay raw."""
+    runs, temperatures = judged(summary, arm)
+    raw = _pooled(runs, [run.logp for run in runs])
+    after = _pooled(runs, [scaled(run, temperatures) for run in runs]) if temperatures else {}
+    return Calibrated(raw, after, list(temperatures.values()), len(runs))
+
+
+def judged(summary: StudySummary, arm: Arm) -> tuple[list[Run], Temperatures]:
+    """The runs of the folds that can be scaled, and by what; all runs where none can be."""
     temperatures = {
         fold: fitted for fold, runs in scores.by_fold(arm.runs).items() if (fitted := _fit(summary, arm, fold, runs[0].taxonomy))
     }
-    runs = [run for run in arm.runs if run.test_fold in temperatures] or list(arm.runs)
-    raw = _pooled(runs, [run.logp for run in runs])
-    if not temperatures:
-        return Calibrated(raw, {}, [], len(runs))
-    after = [calibration.apply(run.logp, run.taxonomy, temperatures[run.test_fold]) for run in runs]
-    return Calibrated(raw, _pooled(runs, after), list(temperatures.values()), len(runs))
+    return [run for run in arm.runs if run.test_fold in temperatures] or list(arm.runs), temperatures
+
+
+def scaled(run: Run, temperatures: Temperatures) -> np.ndarray:
+    """(N, E) log p(child | parent) of a run, scaled if its fold can be."""
+    return calibration.apply(run.logp, run.taxonomy, temperatures[run.test_fold]) if temperatures else run.logp
 
 
 def _fit(summary: StudySummary, arm: Arm, fold: int, taxonomy: Taxonomy) -> dict[str, float] | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,10 +61,12 @@ def collect(
         found = [_run(study_root / row["run_name"], arm.name, row, rule) for row in rows]
         missing += [one for one in found if isinstance(one, Missing)]
         arms.append(Arm(arm.name, arm.variant, arm.cell, arm.values, tuple(one for one in found if isinstance(one, Run))))
+    dataset = _dataset(base)
+    arms, straddling = _without_straddling(arms, dataset)
     summary = StudySummary(
         name, dict(study), base, variants, tuple(arms), missing, searches, nested or not searched, rule,
         float(study.get("rope", 0.01)), _primary(study, variants, arms), tuple(declared.changes(study_root, study)),
-        _dataset(base),
+        dataset, straddling,
     )  # fmt: skip
     if not summary.runs and not searches:
         file = f"sweeps/{name}.yaml"
@@ -71,6 +75,14 @@ def collect(
     _belong_together(summary.runs, study_root)
     _searched_on_the_same(summary)
     return summary
+
+
+def check_primary(study: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> None:
+    """Raises InputError where `primary` names an arm that a study with these cells (see `collect`) cannot have."""
+    searched = (study.get("search") or {}).get("trials") != 0
+    variants = tuple(study.get("variants") or specs.VARIANTS)
+    arms = [arm for arm, _ in _arms([{"variant": variant} for variant in variants if searched], cells)]
+    _primary(study, variants, arms)
 
 
 def _rule(study: Mapping[str, Any], variants: Sequence[str]) -> Rule:
@@ -178,6 +190,24 @@ def _ranks(folder: Path) -> int:
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(json.loads((folder / "attempts.jsonl").read_text().splitlines()[-1])["ranks"])
     return 1
+
+
+def _without_straddling(arms: list[Arm], dataset: Mapping[str, Any] | None) -> tuple[list[Arm], int]:
+    """The arms without the names of patients who are tested in several folds, and how many those are, where the data set was
+    dealt image by image. In any other such a patient is a fault, which `stats.pool` refuses."""
+    if (dataset or {}).get("group") != "image":
+        return arms, 0
+    tested = {(run.test_fold, name) for arm in arms for run in arm.runs for name in run.images["patient"].unique() if name}
+    folds = Counter(name for _, name in tested)
+    several = [name for name, n in folds.items() if n > 1]
+    if not several:
+        return arms, 0
+    return [replace(arm, runs=tuple(_nameless(run, several) for run in arm.runs)) for arm in arms], len(several)
+
+
+def _nameless(run: Run, patients: Sequence[str]) -> Run:
+    images = run.images.assign(patient=run.images["patient"].where(~run.images["patient"].isin(patients), ""))
+    return replace(run, images=images)
 
 
 def _belong_together(runs: Sequence[Run], root: Path) -> None:

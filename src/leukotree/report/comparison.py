@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
 
 from leukotree import metrics, stats
 from leukotree.report import figures, prose, scores
@@ -50,7 +53,8 @@ def compare(summary: StudySummary) -> list[Comparison]:
 def compared(summary: StudySummary) -> Compared:
     """Both levels; the comparisons of one level are a family of their own."""
     unit = scores.unit(summary.runs)
-    patients = _compare(summary, lambda runs: _of_groups(summary, runs)) if unit else []
+    leaves = scores.leaves_of_patients(summary.runs)
+    patients = _compare(summary, partial(_of_groups, summary, leaves), partial(_macro_f1, leaves)) if unit else []
     return Compared(compare(summary), patients, unit)
 
 
@@ -59,11 +63,17 @@ def of_arm(runs: Sequence[Run]) -> dict[int, Fold]:
     return {fold: _of_images(seeds) for fold, seeds in scores.by_fold(runs).items()}
 
 
-def _compare(summary: StudySummary, fold_of: Callable[[Sequence[Run]], Fold]) -> list[Comparison]:
+def _compare(
+    summary: StudySummary, fold_of: Callable[[Sequence[Run]], Fold], statistic: stats.Statistic = stats.macro_f1
+) -> list[Comparison]:
     named = {name for pair in summary.primary for name in pair}
     arms = {arm.name: {fold: fold_of(seeds) for fold, seeds in scores.by_fold(arm.runs).items()}
             for arm in summary.arms if arm.name in named}  # fmt: skip
-    return stats.compare(arms, summary.primary, scores.ratio(summary), summary.rope)
+    return stats.compare(arms, summary.primary, scores.ratio(summary), summary.rope, statistic)
+
+
+def _macro_f1(leaves: np.ndarray, confusion: np.ndarray) -> np.ndarray:
+    return stats.f1(confusion)[..., leaves].mean(axis=-1)
 
 
 def _of_images(runs: Sequence[Run]) -> Fold:
@@ -72,28 +82,35 @@ def _of_images(runs: Sequence[Run]) -> Fold:
     return Fold(sum(values) / len(values), scores.image_clusters(runs))
 
 
-def _of_groups(summary: StudySummary, runs: Sequence[Run]) -> Fold:
+def _of_groups(summary: StudySummary, leaves: np.ndarray, runs: Sequence[Run]) -> Fold:
     values = []
     for run in runs:
         found = scores.groups(run, "mode", summary.decision)
-        values.append(metrics.macro_f1(found.true, found.predicted, len(run.taxonomy.leaves)))
+        values.append(metrics.macro_f1(found.true, found.predicted, len(run.taxonomy.leaves), leaves))
     return Fold(sum(values) / len(values), scores.group_clusters(runs, summary.decision))
 
 
-def headline(found: Compared) -> Block:
-    """The verdicts in one paragraph."""
+def headline(summary: StudySummary, found: Compared) -> Block:
+    """The verdicts in one paragraph, as preliminary while runs of the declared comparisons are missing."""
+    named = {name for pair in summary.primary for name in pair}
+    missing = sum(one.arm in named for one in summary.missing)
+    total = missing + sum(run.arm in named for run in summary.runs)
+    early = f"Preliminary, {total - missing} of {total} runs: " if missing and found.images else ""
+    verdict = _headline(found)
+    return Text(f"{early}{verdict[:1].lower()}{verdict[1:]}" if early else verdict)
+
+
+def _headline(found: Compared) -> str:
     if not found.images:
-        return Text("No verdict: the study declares no comparison (`primary`), and has no `flat` arm to compare with.")
+        return "No verdict: the study declares no comparison (`primary`), and has no `flat` arm to compare with."
     if len(found.images) > MOST_NAMED:
         verdicts = [row.verdict for row in found.images]
         counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
         decided = [row for row in found.images if row.verdict in ("better", "worse", "equivalent")][:MOST_NAMED]
         named = "; ".join(f"`{row.challenger}` against `{row.reference}` is {row.verdict}" for row in decided)
-        return Text(
-            f"Of {len(verdicts)} declared comparisons by the macro F1 of images: {counts}.{f' {named}.' if named else ''}"
-        )
+        return f"Of {len(verdicts)} declared comparisons by the macro F1 of images: {counts}.{f' {named}.' if named else ''}"
     told = "; ".join(f"`{row.challenger}` against `{row.reference}` is {row.verdict} ({row.reason})" for row in found.images)
-    return Text(f"By the macro F1 of images, {told}.")
+    return f"By the macro F1 of images, {told}."
 
 
 def section(summary: StudySummary, found: Compared) -> Section:
@@ -149,7 +166,8 @@ def _evidence(found: Compared) -> Table:
                 if row.mcnemar is None
                 else f"{row.mcnemar.first_only} : {row.mcnemar.second_only}, p {p_value(row.mcnemar.p)}"
             )
-            patients = "unknown" if row.alone == row.clusters else str(row.clusters)
+            patients = "unknown" if row.alone == row.clusters else str(row.clusters - row.alone)
+            patients += f" and {plural(row.alone, 'image')} without one" if 0 < row.alone < row.clusters else ""
             rows.append([
                 f"{row.challenger} − {row.reference}", level, interval(row.interval), p_value(row.p), p_value(row.p_holm),
                 interval(_bootstrap(row)), percent(row.detectable), mcnemar, patients,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from leukotree import decide, hierarchy, metrics
-from leukotree.report import figures, prose, scores
+from leukotree.report import calibrated, figures, prose, scores
 from leukotree.report.blocks import Figure, Section, Table, mean_sd, percent, text
 from leukotree.report.summary import Run, StudySummary
 
@@ -86,15 +86,17 @@ def _name(rule: str) -> str:
 
 
 def mixed(summary: StudySummary) -> Section:
-    """How many cells lie between two leaves, and how far apart in the tree these are."""
+    """How many cells lie between two leaves, and how far apart in the tree these are; by scaled probabilities where there are
+    some, since a focal loss alone makes them modest."""
     rows = []
     arms = scores.shown(summary)
     taxonomy = arms[0].runs[0].taxonomy
     heights = range(1, taxonomy.heights[taxonomy.root] + 1)
     for arm in arms:
-        true = np.concatenate([run.true for run in arm.runs])
-        right = np.concatenate([run.predicted for run in arm.runs]) == true
-        found = decide.mixed(np.concatenate([run.logp for run in arm.runs]), taxonomy)
+        runs, temperatures = calibrated.judged(summary, arm)
+        true = np.concatenate([run.true for run in runs])
+        right = np.concatenate([run.predicted for run in runs]) == true
+        found = decide.mixed(np.concatenate([calibrated.scaled(run, temperatures) for run in runs]), taxonomy)
         between = found.mass * found.ratio / (1 + found.ratio) >= SHARE
         either = (true == found.first) | (true == found.second)
         shares = [percent(float((between & (found.height == height)).mean())) for height in heights]
@@ -103,13 +105,13 @@ def mixed(summary: StudySummary) -> Section:
             *shares,
             *(_share(part) for part in (right[between], right[~between], either[between])),
         ]
-        rows.append([arm.name, *cells, _pair(found, between, taxonomy.leaves)])
-    header = ["variant", "between two leaves", *(f"LCA height {height}" for height in heights), "accuracy of those",
-              "accuracy of the others", "one of the two is true", "most common pair"]  # fmt: skip
+        rows.append([arm.name, "scaled" if temperatures else "raw", *cells, _pair(found, between, taxonomy.leaves)])
+    header = ["variant", "probabilities", "between two leaves", *(f"LCA height {height}" for height in heights),
+              "accuracy of those", "accuracy of the others", "one of the two is true", "most common pair"]  # fmt: skip
     caption = (
         f"Cells whose two most probable leaves have {100 * SHARE:.0f} % or more each; all folds and seeds pooled, in per cent."
     )
-    return Section("Cells between two leaves", [Table(caption, header, rows), text(prose.MIXED)])
+    return Section("Cells between two leaves", [Table(caption, header, rows, labels=2), text(prose.MIXED)])
 
 
 def _share(right: np.ndarray) -> str:

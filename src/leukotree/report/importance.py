@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -10,18 +10,22 @@ import pandas as pd
 from leukotree.report.space import Domain, bounds, place
 
 FLOOR = 10
-"""With fewer completed trials importances are `not estimable`."""
+"""With fewer completed trials in all importances are `not estimable`."""
 
 
-def importance(trials: pd.DataFrame, space: Mapping[str, Domain]) -> dict[str, float] | None:
+def importance(searches: Iterable[pd.DataFrame], space: Mapping[str, Domain]) -> dict[str, float] | None:
     """Key -> importance in 0..1 (what is left of 1 is interactions); of the completed trials alone, since the score of one that
     was stopped early is of another length.
+
+    The trials of all searches of a variant are taken together, each search's scores about their own mean: a scheduler leaves few
+    completed trials in one, and that one outer fold is harder than another is nobody's hyperparameter.
 
     Main effects of a random forest's prediction (Hutter, Hoos and Leyton-Brown 2014), by Optuna, with a fixed seed. None for
     fewer than FLOOR completed trials, or where all have the same score.
     """
-    keys = [key for key in space if key in trials]
-    done = trials[(trials["state"] == "completed") & trials["macro_f1"].notna()]
+    parts = [trials[(trials["state"] == "completed") & trials["macro_f1"].notna()] for trials in searches]
+    done = pd.concat([part.assign(macro_f1=part["macro_f1"] - part["macro_f1"].mean()) for part in parts], ignore_index=True)
+    keys = [key for key in space if key in done]
     # Optuna's evaluator averages over the values themselves; on the axis they were drawn from, a logarithmic key counts evenly.
     places = pd.DataFrame({key: place(space[key], done[key]) for key in keys}, index=done.index)
     known = places.notna().all(axis=1)

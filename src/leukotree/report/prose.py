@@ -38,6 +38,22 @@ differ in the folds that they cover.
 
 SOME_ARMS = "{shown} of {arms} arms are shown in detail; all are under Ablation."
 
+WITHOUT_PATIENT = """
+{images} of {total} images have no patient: each counts as one in what is said by patient, so that intervals are too
+narrow where such images share a patient. Patient-level scores leave them out, and leaves that have no others: {leaves}.
+"""
+
+SLIDES = """
+The data set knows slides and no patients: what this report says of patients it says of slides, of which several may be
+of one patient.
+"""
+
+STRADDLING = """
+{patients} have images in several test folds: the data set was dealt image by image (group `image`), and models were
+tested on patients whom they were trained on. Nothing here speaks of new patients, and these images count as images
+without a patient.
+"""
+
 UNEQUAL_TRIALS = """
 The variants did not get the same number of search trials ({trials}): the comparison favours the one with more.
 """
@@ -73,9 +89,9 @@ ANSWER = """
 Chosen by the mean macro F1 of {folds} inner folds inside the outer training folds. Interval over the top trials:
 lowest to highest (of a choice: how often each) among the {top} best completed trials of each search, or their better
 half where that is fewer. Importance: the share of the variance of the score that a key explains by itself (fANOVA),
-from completed trials only, mean and range
-over searches; not estimable below {floor} completed trials. It is of this range: a key that matters only outside of
-it looks unimportant. Not stated: the paper gives no value.
+from the completed trials of all searches of the variant together, each search's scores about their mean; not
+estimable below {floor} of them. It is of this range: a key that matters only outside of it looks unimportant. Not
+stated: the paper gives no value.
 """
 
 BORDER = """
@@ -92,7 +108,7 @@ bin; grey bars: how many these are, the support. Dotted: ends of the range.
 
 OPTIMISM = """
 Inner macro F1 is the score that the search maximised, so that of the chosen trial is optimistic; outer macro F1 is
-that of the same values on the outer fold that the search never saw.
+that of the same values on the outer fold that the search never saw. Both are decided greedily, as every search does.
 """
 
 RERUNS = """
@@ -129,12 +145,13 @@ where right. Depth: share of images whose path is right down to there; a leaf ab
 
 NODES = """
 A decision is scored on the images that truly belong below it, whatever was decided above; a depth on all images. AP
-and ROC AUC are macro averages one-vs-rest; Brier is summed over the classes (0 to 2), ECE has 15 bins.
+and ROC AUC are macro averages one-vs-rest; Brier is summed over the classes (0 to 2), ECE has 15 bins. Both are of the raw
+probabilities, which gamma alone shifts: compare variants by those of Calibration, after scaling.
 """
 
 LEAVES = """
 Intervals: bootstrap over patients with all their images (percentiles with Student-t tails); not estimable for a leaf of
-fewer than {floor} patients.
+fewer than {floor} patients, or most of whose images have none. No spread: all its patients are alike, such as all right.
 """
 
 CALIBRATION = """
@@ -151,9 +168,11 @@ training part.
 CLEAN_ONLY = "Judged on fold {clean} alone: the one search saw images of the others."
 
 MIXED = """
-The tree's leaves exclude each other. A cell with much probability on two of them is either hard, or of a mixed
-phenotype that no leaf can hold; LCA height 1 means siblings. If few lie between leaves, and one of the two is nearly
-always true, the assumption does little harm here. Labels cannot tell: they have one leaf per cell.
+The tree's leaves exclude each other. A cell with much probability on two of them is hard, or of a mixed phenotype
+that no leaf can hold, or the variant is too modest: its probabilities are scaled first where there is an inner
+validation (see Calibration), and raw ones of different losses should not be compared. LCA height 1 means siblings.
+If few lie between leaves, and one of the two is nearly always true, the assumption does little harm here. Labels
+cannot tell: they have one leaf per cell.
 """
 
 INTERFERENCE = """
@@ -171,12 +190,13 @@ variant. Intervals are not adjusted, p values are.
 PAPER_RATE = """
 At the paper's 1e-6, {variant} scores {above} points above always answering {common} and {below} points from its best
 rate, {best}; its training loss goes from {fall}. Its learning rates add up to {moved}, about as far as AdamW can move
-a weight.
+a weight of the backbone; a head's moves head multiplier times as far.
 """
 
 RATES = """
 All rates get the same {epochs} epochs. AdamW moves a weight by about the learning rate in a step, so the sum of the
-rates over the steps is about how far weights can get; a new head starts at random and has to travel. The best rate
+rates over the steps is about how far weights of the backbone can get, and those of a head the head multiplier times
+as far; a new head starts at random and has to travel. The best rate
 is the best on these same test folds, so its lead is optimistic. More steps (a smaller
 batch, more images, more epochs) and a larger head multiplier are the ways out at a small rate.
 """

@@ -57,7 +57,7 @@ def _reading(summary: StudySummary) -> Text:
 
 
 def _honesty(summary: StudySummary, by_fold: pd.DataFrame) -> list[Block]:
-    notes: list[Block] = []
+    notes = _of_patients(summary)
     clean = _clean_fold(summary)
     others = sorted(set(by_fold["fold"]) - {clean})
     if clean is not None and others:
@@ -70,6 +70,24 @@ def _honesty(summary: StudySummary, by_fold: pd.DataFrame) -> list[Block]:
     if len(shown := scores.shown(summary)) < len(done):
         notes.append(text(prose.SOME_ARMS, "note", shown=len(shown), arms=len(done)))
     return notes + searches.unequal_trials(summary)
+
+
+def _of_patients(summary: StudySummary) -> list[Block]:
+    """What makes a patient here less than a patient."""
+    notes: list[Block] = []
+    if summary.straddling:
+        notes.append(text(prose.STRADDLING, "warning", patients=plural(summary.straddling, "patient")))
+    if (summary.dataset or {}).get("group") == "slide":
+        notes.append(text(prose.SLIDES, "warning"))
+    folds = scores.one_per_fold(summary.runs)
+    unknown = sum(int((fold.images["patient"] == "").sum()) for fold in folds)
+    total = sum(len(fold.images) for fold in folds)
+    if 0 < unknown < total:
+        known = scores.leaves_of_patients(summary.runs)
+        others = [leaf for place, leaf in enumerate(folds[0].taxonomy.leaves) if place not in known]
+        named = ", ".join(others) or "none"
+        notes.append(text(prose.WITHOUT_PATIENT, "warning", images=unknown, total=total, leaves=named))
+    return notes
 
 
 def folds(summary: StudySummary, by_fold: pd.DataFrame) -> Section:

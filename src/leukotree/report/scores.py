@@ -51,6 +51,13 @@ def unit(runs: Sequence[Run]) -> str | None:
     return "patient" if len({(fold, name) for fold, name, _ in found}) == len(found) else "patient x leaf"
 
 
+def leaves_of_patients(runs: Sequence[Run]) -> np.ndarray:
+    """The leaves that some group of some fold is of: what patient-level macro averages run over, in every fold and arm. Of the
+    others (all of whose images lack a patient) nothing is known."""
+    found = [fold.true[(fold.images["patient"] != "").to_numpy()] for fold in one_per_fold(runs)]
+    return np.unique(np.concatenate(found))
+
+
 def one_per_fold(runs: Sequence[Run]) -> list[Run]:
     """Any one run of each test fold, in order of folds: together they hold each tested image once."""
     return [run for _, run in sorted({run.test_fold: run for run in reversed(runs)}.items())]
@@ -71,25 +78,39 @@ def most_common(runs: Sequence[Run]) -> tuple[str, dict[str, float]]:
 
 
 def per_run(summary: StudySummary, arms: Sequence[Arm]) -> pd.DataFrame:
-    """A row per run: arm, fold, seed, images, the image scores, groups, per rule `<rule>:right|accuracy|macro_f1`, the scores of
-    the tree by their names in `hierarchy.TreeScores` behind "tree:", and the accuracy at each depth behind "level:"."""
-    rows = []
+    """A row per run: arm, fold, seed, images, the image scores, groups, the patient scores behind the name of each rule (see
+    `_of_groups`), the scores of the tree by their names in `hierarchy.TreeScores` behind "tree:", and the accuracy at each depth
+    behind "level:"."""
+    rows, of_patients = [], leaves_of_patients(summary.runs)
     for run in (run for arm in arms for run in arm.runs):
         n_leaves = len(run.taxonomy.leaves)
         row: dict[str, object] = {"arm": run.arm, "fold": run.test_fold, "seed": run.seed, "images": len(run.true)}
         row |= metrics.summary(run.true, run.predicted, n_leaves)
         for rule in metrics.RULES:
             found = groups(run, rule, summary.decision)
-            score = metrics.summary(found.true, found.predicted, n_leaves)
-            right = int((found.true == found.predicted).sum())
-            row |= {"groups": len(found.true), f"{rule}:right": right}
-            row |= {f"{rule}:{key}": score[key] for key in ("accuracy", "macro_f1")}
+            row["groups"] = len(found.true)
+            row |= {f"{rule}:{key}": value for key, value in _of_groups(found, run, of_patients).items()}
         tree = hierarchy.scores(metrics.confusion(run.true, run.predicted, n_leaves), run.taxonomy)
         row |= {f"tree:{name}": float(value) for name, value in tree._asdict().items()}
-        for level, share in enumerate(metrics.level_accuracy(run.true, run.predicted, run.taxonomy), 1):
-            row[f"level:{level}"] = share.value
+        right = decide.per_depth(run.logp, run.taxonomy, summary.decision) == run.taxonomy.cut_of_leaf.T[run.true]
+        row |= {f"level:{level}": float(share) for level, share in enumerate(right.mean(axis=0), 1)}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _of_groups(found: Groups, run: Run, leaves: np.ndarray) -> dict[str, float]:
+    """right, accuracy, balanced_accuracy, macro_f1, h_f1, lca_height, and the accuracy at each depth behind "level:"."""
+    n_leaves = len(run.taxonomy.leaves)
+    score = metrics.summary(found.true, found.predicted, n_leaves, leaves)
+    counts = metrics.confusion(found.true, found.predicted, n_leaves)
+    levels = metrics.level_accuracy(found.true, found.predicted, run.taxonomy)
+    return {
+        "right": float((found.true == found.predicted).sum()),
+        **{key: score[key] for key in ("accuracy", "balanced_accuracy", "macro_f1")},
+        "h_f1": float(hierarchy.f1(counts, run.taxonomy)),
+        "lca_height": float(hierarchy.lca_height(counts, run.taxonomy)),
+        **{f"level:{level}": share.value for level, share in enumerate(levels, 1)},
+    }
 
 
 def per_fold(by_run: pd.DataFrame) -> pd.DataFrame:

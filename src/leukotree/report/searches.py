@@ -50,10 +50,10 @@ def _counts(summary: StudySummary) -> Table:
 
 
 def _outer_score(summary: StudySummary, search: Search) -> str:
-    """Of the runs with the chosen values on the fold that the search did not see, mean over seeds."""
+    """Of the runs with the chosen values on the fold that the search did not see, mean over seeds; decided as in the search."""
     mine = [run for arm in summary.arms if arm.cell is None and arm.variant == search.variant
             for run in arm.runs if run.test_fold == search.test_fold]  # fmt: skip
-    values = [metrics.macro_f1(run.true, run.predicted, len(run.taxonomy.leaves)) for run in mine]
+    values = [metrics.macro_f1(run.true, decide.greedy(run.logp, run.taxonomy), len(run.taxonomy.leaves)) for run in mine]
     return percent(sum(values) / len(values)) if values else "–"
 
 
@@ -95,20 +95,22 @@ def _best(summary: StudySummary) -> Table:
             values = [number(trial[key]) if key in trial else "–" for key in summary.space]
             rerun = percent(means.get(name, float("nan")))
             rows.append([search.variant, str(search.test_fold), str(rank), name, percent(trial["macro_f1"]),
-                         _interval(summary, search, name), rerun, *values])  # fmt: skip
+                         _interval(search, name), rerun, *values])  # fmt: skip
     header = ["variant", "outer fold", "rank", "trial", "inner macro F1", "95 % by patient", "run again", *summary.space]
     caption = (
-        "The best completed trials of each search, by the search's own scores, in per cent. Intervals: bootstrap over patients."
+        "The best completed trials of each search, by the search's own scores (mean over inner folds, greedy), in per cent. "
+        "Intervals: bootstrap over patients of the score pooled over inner folds."
     )
     return Table(caption, header, rows, labels=4)
 
 
-def _interval(summary: StudySummary, search: Search, trial: str) -> str:
-    """Of the macro-F1 pooled over the inner folds; an en dash where the trial's predictions are gone, or have no patients."""
+def _interval(search: Search, trial: str) -> str:
+    """Of the macro-F1 pooled over the inner folds, decided as in the search; an en dash where the trial's predictions are gone,
+    or have no patients."""
     found = search.predictions(trial)
     if found is None or not (found.images["patient"] != "").any():
         return "–"
-    predicted = decide.leaves(found.logp, found.taxonomy, summary.decision)
+    predicted = decide.greedy(found.logp, found.taxonomy)
     patients = stats.patient_counts(found.images["patient"].tolist(), found.true, predicted, len(found.taxonomy.leaves))
     return interval(stats.intervals([patients], stats.macro_f1)[0])
 

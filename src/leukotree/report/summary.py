@@ -169,6 +169,8 @@ class StudySummary:
     """What of the three the study file says otherwise than before the first run, a text per key."""
     dataset: dict[str, Any] | None
     """dataset.json of the shards, where they are at hand."""
+    straddling: int
+    """Patients with images in several test folds, of a data set that keeps no patients together; `images` names them no more."""
 
     @property
     def runs(self) -> list[Run]:

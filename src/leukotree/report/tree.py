@@ -18,7 +18,7 @@ SHARES = {
     "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_precision": "macro precision",
     "macro_recall": "macro recall", "macro_f1": "macro F1", "average_precision": "AP", "roc_auc": "ROC AUC",
 }  # fmt: skip
-ERRORS = {"brier": "Brier", "ece": "ECE"}
+ERRORS = {"brier": "Brier, raw", "ece": "ECE, raw"}
 OF_TREE = {
     "tree:precision": "hP", "tree:recall": "hR", "tree:f1": "hF", "tree:macro_f1": "macro hF", "tree:lca_height": "LCA height",
     "tree:lca_height_of_errors": "LCA height of errors",
@@ -108,16 +108,24 @@ def _leaf_rows(clusters: Clusters, names: tuple[str, ...]) -> list[list[str]]:
     """leaf, precision, recall and its interval, F1 and its interval, images, patients."""
     table = clusters.counts.sum(axis=0)
     right, images, given = np.diagonal(table), table.sum(axis=1), table.sum(axis=0)
-    patients = np.zeros(len(names), dtype=int) if clusters.alone == len(clusters.names) else stats.patients_per_leaf(clusters)
+    patients = stats.patients_per_leaf(clusters)
+    unknown = clusters.counts[clusters.names == ""].sum(axis=(0, 2)) > images / 2
     rows = []
     for leaf, name in enumerate(names):
-        bounds = [stats.intervals([clusters], partial(_of_leaf, score, leaf))[0] if patients[leaf] >= metrics.FLOOR else None
+        estimable = patients[leaf] >= metrics.FLOOR and not unknown[leaf]
+        bounds = [_interval(clusters, partial(_of_leaf, score, leaf)) if estimable else interval(None)
                   for score in (stats.recall, stats.f1)]  # fmt: skip
         values = [right[leaf] / given[leaf] if given[leaf] else 0.0, stats.recall(table)[leaf], stats.f1(table)[leaf]]
         precision, recall, f1 = (percent(float(value)) for value in values)
         shown = str(patients[leaf]) if patients[leaf] or not images[leaf] else "unknown"
-        rows.append([name, precision, recall, interval(bounds[0]), f1, interval(bounds[1]), str(round(images[leaf])), shown])
+        rows.append([name, precision, recall, bounds[0], f1, bounds[1], str(round(images[leaf])), shown])
     return rows
+
+
+def _interval(clusters: Clusters, score: Callable[[np.ndarray], np.ndarray]) -> str:
+    """Of one leaf's score; patients who are all alike, such as all right, have no spread to resample."""
+    found = stats.intervals([clusters], score)[0]
+    return "no spread" if found is None else interval(found)
 
 
 def _of_leaf(score: Callable[[np.ndarray], np.ndarray], leaf: int, confusion: np.ndarray) -> np.ndarray:

@@ -58,7 +58,7 @@ def _sections(summary: StudySummary) -> Sequence[Section]:
     by_fold = scores.per_fold(scores.per_run(summary, scores.shown(summary)))
     found = comparison.compared(summary)
     everything = [
-        results.lead(summary, by_fold, comparison.headline(found)),
+        results.lead(summary, by_fold, comparison.headline(summary, found)),
         comparison.section(summary, found),
         answer.section(summary),
         ablation.section(summary),

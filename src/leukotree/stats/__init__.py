@@ -26,6 +26,7 @@ from leukotree.stats.comparing import (
     smallest_detectable,
 )
 from leukotree.stats.resampling import (
+    Statistic,
     bootstrap,
     difference_interval,
     interval,
@@ -44,6 +45,7 @@ __all__ = [
     "Fold",
     "McNemar",
     "Probabilities",
+    "Statistic",
     "Verdict",
     "accuracy",
     "bootstrap",

@@ -79,8 +79,9 @@ def strata_of(counts: np.ndarray) -> np.ndarray:
 
 
 def patients_per_leaf(clusters: Clusters) -> np.ndarray:
-    """(L,) int64: clusters with images that truly are of a leaf; under `metrics.FLOOR` a score of that leaf is not estimable."""
-    return (clusters.counts.sum(axis=-1) > 0).sum(axis=0)
+    """(L,) int64: patients with images that truly are of a leaf; under `metrics.FLOOR` a score of that leaf is not estimable. An
+    image without a patient is none."""
+    return (clusters.counts[clusters.names != ""].sum(axis=-1) > 0).sum(axis=0)
 
 
 def voted_right(clusters: Clusters) -> np.ndarray:
