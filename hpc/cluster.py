@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from leukotree import signals
-from leukotree.errors import InputError, Preempted, RunFailed
+from leukotree.errors import InputError, Preempted
 
 PATIENCE = 180.0
 """Seconds within which the nodes of a Ray cluster have to come."""
@@ -37,7 +37,8 @@ _ENVIRONMENT = {
 @contextlib.contextmanager
 def connect(address: str | None, count: int = 1) -> Iterator[Path | None]:
     """A connection to Ray. One of our own lives in a private folder, which is given and gone at the end, and asks for a token
-    (its ports are open to every user of this machine). Another one has to have `count` nodes: RunFailed if they do not come."""
+    (its ports are open to every user of this machine). Another one has to have `count` nodes: Preempted, of the kind
+    "node", if they do not come."""
     # ray.init makes it RAY_AUTH_MODE=token. If we did, a Ray that somebody has imported before would not notice.
     settings = _ENVIRONMENT | ({"RAY_AUTH_TOKEN": _token()} if address is None else {})
     before = {name: os.environ.get(name) for name in (*settings, "RAY_AUTH_MODE")}
@@ -107,7 +108,7 @@ def _wait_for_nodes(count: int) -> None:
         if signals.requested():
             raise Preempted("asked to stop before all nodes of Ray have come")
         if time.monotonic() > deadline:
-            raise RunFailed(f"only {have} of {count} nodes of Ray have come within {PATIENCE:.0f} s; run it again", "node")
+            raise Preempted(f"only {have} of {count} nodes of Ray have come within {PATIENCE:.0f} s; run it again", "node")
         time.sleep(0.5)
 
 

@@ -5,6 +5,7 @@ Nothing is queued, trained or downloaded; what it writes it removes.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -69,7 +70,9 @@ def examine(
     ]
     if planned:
         checks += [lambda: work.data(planned, read=True), lambda: work.weights(planned, on_slurm)]
-    checks.append(lambda: [node.all_reduce(ranks or max(2, gpu_count(runtime)), runtime)])
+    # One GPU has no other to add with: two ranks on the CPU show at least that processes find each other.
+    reducing = dataclasses.replace(runtime, device="cpu") if not ranks and gpu_count(runtime) == 1 else runtime
+    checks.append(lambda: [node.all_reduce(ranks or max(2, gpu_count(runtime)), reducing)])
     return Diagnosis([finding for check in checks for finding in _guarded(check)])
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -31,20 +33,26 @@ RESTARTS = 20
 """How often a job may be queued again, after its time limit, a preemption or the loss of a node."""
 TELL = 15.0
 """Seconds that a failed rank waits before it ends its job, for the main rank to write down why."""
+LOSSES = 3
+"""How often a job is queued again by its own script because it lost a rank."""
 AT_THE_END = (
     "code=$?",
-    # 75: a rank lost another; 137: a rank was killed. Not where SLURM ends the job itself, least of all by scancel, nor where
-    # it has begun the job anew while this script waited for a lost node.
     # Its own element of an array: the number of one of them is that of the whole array.
     "id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} id=${id:-$SLURM_JOB_ID}",
+    # Losses are counted in a file: SLURM's own count has the time limits and preemptions, too.
+    "lost={folder}/${{id}}_lost",
+    'losses=$(($(cat "$lost" 2>/dev/null || echo 0) + 1))',
+    # 75: a rank lost another; 137: a rank was killed; 134: NCCL ended it. Not where SLURM ends the job itself, least of all by
+    # scancel, nor where it has begun the job anew while this script waited for a lost node.
     'now=$(squeue --all --noheader --jobs "$id" --Format=state,restartcnt | xargs)',
-    'if { [ "$code" = 75 ] || [ "$code" = 137 ]; } && [ "${SLURM_RESTART_COUNT:-0}" -lt 3 ] &&',
-    '    [ "$now" = "RUNNING ${SLURM_RESTART_COUNT:-0}" ]; then',
-    '    scontrol requeue "$id" && wait',
-    "fi",
+    f'case $code in 75|134|137) [ "$losses" -le {LOSSES} ] && [ "$now" = "RUNNING ${{SLURM_RESTART_COUNT:-0}}" ] &&',
+    '    echo "$losses" >"$lost" && scontrol requeue "$id" && wait',
+    "esac",
     'exit "$code"',
 )
-"""End of a batch script: a job that lost a rank is queued again, also where nobody waits for it."""
+"""End of a batch script: a job that lost a rank is queued again, also where nobody waits for it. See `at_the_end`."""
+PORTS = 20000, 32000
+"""Where the ranks of a job meet."""
 WEEK = 7 * 24 * 60
 """Time limit of a local job in minutes; submitit needs one."""
 ARRAY = 1000
@@ -149,8 +157,13 @@ def _export_ranks() -> int:
     """Give torch.distributed its environment inside a job of several tasks. Returns the number of tasks."""
     import submitit
 
-    tasks = submitit.JobEnvironment().num_tasks
+    job = submitit.JobEnvironment()
+    tasks = job.num_tasks
     if tasks > 1:
+        # Below the ports that the kernel gives to outgoing connections, and another one each time the job is queued again: a
+        # port that was taken once may be taken still.
+        start = f"{job.job_id} {os.environ.get('SLURM_RESTART_COUNT', 0)}"
+        os.environ["MASTER_PORT"] = str(random.Random(start).randint(*PORTS))
         # Which GPU a rank takes follows from LOCAL_RANK, so CUDA_VISIBLE_DEVICES stays as the scheduler set it.
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     return tasks
@@ -165,6 +178,12 @@ def layout(ranks: int, nodes: int | None, site: sites.Site) -> tuple[int, int]:
     if site.gpus_per_node and each > site.gpus_per_node:
         raise InputError(f"--nodes {nodes}: {each} ranks on each, but the site has {site.gpus_per_node} GPUs per node")
     return nodes, each
+
+
+def at_the_end(folder: Path) -> list[str]:
+    """The lines of `AT_THE_END`, with the folder of the logs for the count of losses."""
+    quoted = shlex.quote(str(folder.absolute()))
+    return [line.format(folder=quoted) if line.startswith("lost=") else line for line in AT_THE_END]
 
 
 def executor(
@@ -189,7 +208,7 @@ def executor(
     site = site or sites.load()
     nodes, each = layout(ranks, nodes, site)
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = sites.submitit_parameters(site) | {"slurm_teardown": list(AT_THE_END)}
+    parameters = sites.submitit_parameters(site) | {"slurm_teardown": at_the_end(folder)}
     if site.gpus_per_node:
         parameters["gpus_per_node"] = each
         if site.mem_gb:  # the site's memory is that of a whole node
@@ -215,6 +234,8 @@ def submit(
     On SLURM the jobs are arrays, of which `parallel` (None: the site's number) run at once.
     """
     runner = executor(on, root, ranks, site, nodes)
+    if on == "slurm" and runtime.device == "auto" and (site or sites.load()).gpus_per_node:
+        runtime = dataclasses.replace(runtime, device="cuda")  # a node whose driver fails must not train on the CPU
     jobs = [Job(batch, root, runtime) for batch in batches]
     queued = _submit_local(runner, jobs, ranks) if on == "local" else _submit_slurm(runner, jobs, site or sites.load(), parallel)
     ids: list[str] = []
@@ -228,6 +249,12 @@ def submit(
 
 
 Queued = Iterator[list[tuple[Job, str]]]
+
+
+def check_gpus(ranks: int, runtime: Runtime) -> None:
+    """Raises InputError where a run on this machine has more ranks than there are GPUs for."""
+    if 0 < (count := gpu_count(runtime)) < ranks:
+        raise InputError(f"--ranks {ranks}: there are {count} GPUs here, one per rank; use fewer ranks, or --device cpu")
 
 
 def _submit_local(runner: submitit.Executor, jobs: Sequence[Job], ranks: int) -> Queued:

@@ -102,6 +102,8 @@ def run_spec(
     from leukotree import train
 
     runtime = runtime or train.Runtime()
+    if place.on != "slurm":
+        jobs.check_gpus(place.ranks, runtime)
     train.check(spec, place.ranks)  # here, so that bad input is one line and not the end of some rank
     if place.on == "inline" and place.ranks > 1:
         result: RunResult = in_ranks(train.run, spec, root, runtime=runtime, ranks=place.ranks)

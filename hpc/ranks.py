@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leukotree import signals
-from leukotree.errors import InputError, Kind, PeerFailed, Preempted, RunFailed, kind, one_line
+from leukotree.errors import Busy, InputError, Kind, PeerFailed, Preempted, RunFailed, kind, one_line
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -170,8 +170,9 @@ def _memory(exitcode: int) -> str:
 
 
 def _told(name: str, of_kind: Kind, message: str, stack: str) -> Exception:
-    if name == InputError.__name__:
-        return InputError(message)
+    for foreseen in (InputError, Busy):
+        if name == foreseen.__name__:
+            return foreseen(message)
     if name == RunFailed.__name__:
         return RunFailed(message, of_kind)
     found = RunFailed(f"{name}: {message}", of_kind)

@@ -23,7 +23,7 @@ from hpc.gang import Gang, RankDied, Rows
 from hpc.record import Progress
 from hpc.study import Study, Unit
 from leukotree import errors, signals, train
-from leukotree.errors import RunFailed, one_line
+from leukotree.errors import Busy, RunFailed, one_line
 from leukotree.train import Runtime
 
 FAILED = "failed"
@@ -34,6 +34,8 @@ LEAVE = "leave"
 """Name of a file in Ray's folder of a sweep: once it lies there, trials save and leave."""
 POLL = 1.0
 """Seconds between two looks for it."""
+HELD = 60.0
+"""Seconds for which a trial whose runs another process holds waits before it counts as lost, and is started again."""
 GRACE = 20.0
 """Seconds that trials have to save and leave, some steps of training; then they are ended."""
 STOPS_ALL = (*errors.RETRIED, "disk")
@@ -55,7 +57,7 @@ class Slot(tune.Trainable):
 
     # with_parameters gives what is not the trial's own
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], study: Study, folder: str, runtime: Runtime, ranks: int, leave: Path
+        self, config: dict[str, Any], study: Study, folder: str, runtime: Runtime, slots: Slots, leave: Path
     ) -> None:
         """`folder` is the (absolute) current folder of the sweep: shards and run folders are named relative to it. `leave` is a
         file that all nodes see."""
@@ -64,8 +66,10 @@ class Slot(tune.Trainable):
         self._study, self._runtime = study, runtime
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(signals.watched())
-        if ranks > 1:
-            self._gang = self._stack.enter_context(Gang(ranks))
+        if slots.ranks > 1:
+            self._gang = self._stack.enter_context(Gang(slots.ranks))
+        elif 0 < slots.gpus < 1 and torch.cuda.is_available():  # a trial that takes all would fail those beside it
+            torch.cuda.set_per_process_memory_fraction(slots.gpus)
         self._over = threading.Event()
         threading.Thread(target=self._look_for, args=(leave,), name="leave", daemon=True).start()
         self.reset_config(config)
@@ -84,6 +88,10 @@ class Slot(tune.Trainable):
             row = next(self._rows)
         except RankDied:
             raise  # as if this process had died: Ray replaces it, and the trial goes on in another
+        except Busy:
+            # The process that had the trial before is cut off, or gone, and the file system has not noticed yet.
+            time.sleep(HELD)
+            raise
         except Exception as error:
             return self._failed(error)
         return {"epoch": row["epoch"], "macro_f1": row["macro_f1"], DONE: row["epoch"] == self._study.reports}
@@ -146,8 +154,10 @@ class Slot(tune.Trainable):
 def trainable(study: Study, slots: Slots, runtime: Runtime, leave: Path) -> type[tune.Trainable]:
     """A Slot that knows the study and asks Ray for its resources, those of all its ranks on one node; its folders are named
     relative to the current one. `leave` is the file that tells it to leave."""
-    quiet, here = dataclasses.replace(runtime, quiet=True), str(Path.cwd())
-    slot = tune.with_parameters(Slot, study=study, folder=here, runtime=quiet, ranks=slots.ranks, leave=leave)
+    # A node whose driver fails must not train on the CPU.
+    device = "cuda" if slots.gpus and runtime.device == "auto" else runtime.device
+    quiet, here = dataclasses.replace(runtime, quiet=True, device=device), str(Path.cwd())
+    slot = tune.with_parameters(Slot, study=study, folder=here, runtime=quiet, slots=slots, leave=leave)
     return tune.with_resources(slot, {"cpu": slots.cpus * slots.ranks, "gpu": slots.gpus * slots.ranks})
 
 

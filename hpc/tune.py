@@ -83,8 +83,10 @@ def _search(progress: Progress, slots: cluster.Slots, runtime: Runtime) -> None:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     where = f"{study.root / 'search'}: {progress.open()} trials have not ended"
-    if progress.left and progress.left[0] in ("disk", "node"):
-        raise RunFailed(progress.left[1], progress.left[0])
+    if progress.left and progress.left[0] == "node":
+        raise Preempted(progress.left[1], "node")  # says nothing of the search: the job that does it is to be queued again
+    if progress.left and progress.left[0] == "disk":
+        raise RunFailed(progress.left[1], "disk")
     if progress.open() and progress.left:
         raise Preempted(f"{where}, {progress.left[1]}")
     if progress.open():

@@ -81,8 +81,8 @@ free_port() {
 # which the head runs once its Ray is up. Nothing here speaks to a Ray that it did not start: `ray start --block` takes all that it
 # has started with it when it ends, also by SIGKILL, and workers end with their raylet. Ray makes its folder writable for everybody:
 # it lies in a private one, with a short path (a socket's path has at most 107 bytes), and decoded images lie there too. What Ray
-# says goes to a file, shown if the command did not run. The head's exit code counts, 69 where Ray did not come up; at its end it
-# ends the step on the other nodes.
+# says goes to a file, shown if the command did not run. The head's exit code counts, 69 where Ray did not come up or has ended; at
+# its end it ends the step on the other nodes.
 # shellcheck disable=SC2016 # expanded on the node
 on_each_node='
     head=$1 port=$2 private=$3 ray= driver=
@@ -146,7 +146,9 @@ on_each_node='
     code=$?
     if [[ -n $driver ]] && kill -0 "$ray" 2>/dev/null; then leave "$code"; fi
     say "Ray ended on $(hostname) without being asked to, see above"
-    leave 1'
+    sleep 1
+    if [[ -n $driver ]] && ! kill -0 "$driver" 2>/dev/null; then leave 1; fi # somebody ended both
+    leave 69'
 
 near_the_end() { # the sweep notes what is left, and leaves with code 75
     asked=yes
@@ -155,6 +157,11 @@ near_the_end() { # the sweep notes what is left, and leaves with code 75
         sleep 1
     done
     kill -TERM "$(<"$private/driver")" 2>/dev/null || true
+}
+
+# Whether SLURM counts this start of the job as running, and has not begun to end it.
+is_running() {
+    [[ $(squeue --all --noheader --jobs "$SLURM_JOB_ID" --Format=state,restartcnt | xargs) == "RUNNING ${SLURM_RESTART_COUNT:-0}" ]]
 }
 
 requeue() {
@@ -190,7 +197,7 @@ sweep_on_slurm() {
 
 search() {
     local code=0
-    for _ in 1 2 3; do # another process may have taken the port in between
+    for _ in 1 2 3; do # another process may have taken the port in between, and the search goes on from its records
         code=0
         sweep_on_slurm || code=$?
         ((code == 69)) || break
@@ -198,6 +205,9 @@ search() {
     case $code in
         0) ;;
         75) requeue ;;
+        143) # SIGTERM: a preemption that grants some time, or an end that somebody wants
+            if is_running; then requeue; else fail "the search of $study was ended; submit again to continue" "$code"; fi
+            ;;
         *) fail "the search of $study ended with exit code $code" "$code" ;;
     esac
 }

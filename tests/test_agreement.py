@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +58,43 @@ def hang(folder: Path, runtime: Runtime) -> None:
 
 def wait(engine: Engine) -> None:
     engine.barrier()
+
+
+SERVE = """
+import sys, time
+from datetime import timedelta
+import torch.distributed as dist
+store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
+print(store.port, flush=True)
+time.sleep(600)
+"""
+LOOK = """
+import time
+from leukotree import peers
+peers.BEAT, peers.SILENCE = 0.2, 2.0
+with peers.watched(1, 2):
+    print("watched", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_store_whose_host_falls_silent_ends_the_ranks() -> None:
+    """It closes no connection, so that calls to it neither return nor meet their time limit."""
+    with subprocess.Popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": server.stdout.readline().strip()}
+            command = [sys.executable, "-c", LOOK]
+            with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as rank:
+                assert rank.stdout
+                assert rank.stdout.readline().strip() == "watched"
+                time.sleep(1)
+                server.send_signal(signal.SIGSTOP)
+                _, said = rank.communicate(timeout=60)
+            assert rank.returncode == peers.EXIT
+            assert "the store of the ranks has not answered for 2 s; run it again to continue" in said
+        finally:
+            server.kill()
 
 
 def test_a_rank_that_falls_silent_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,17 @@ def test_what_was_saved_comes_back_and_old_ones_go(tmp_path) -> None:
     assert loaded["rates"] == [0.1, 0.2]
 
 
+def test_one_that_is_there_is_not_written_again(tmp_path) -> None:
+    """The same steps give the same state: replacing it would leave a moment in which a kill finds none."""
+    first = checkpoint.save(tmp_path, 7, state(1))
+    inode = (first / "state.pt").stat().st_ino
+    assert checkpoint.save(tmp_path, 7, state(1), keep=1) == first
+    assert (first / "state.pt").stat().st_ino == inode
+    (first / "state.pt").write_bytes(b"damaged")
+    checkpoint.save(tmp_path, 7, state(1))
+    assert checkpoint.load_latest(tmp_path)[0] == 7
+
+
 def test_a_snapshot_keeps_what_was_there_while_training_goes_on() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters())

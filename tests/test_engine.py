@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leukotree import seeds
-from leukotree.engine import Engine, Runtime, start
-from leukotree.errors import InputError
+from leukotree.engine import Engine, Runtime, _device, start
+from leukotree.errors import InputError, RunFailed
 from leukotree.spec import EngineSpec
 
 
@@ -26,6 +26,44 @@ def test_alone_there_is_nobody_to_wait_for() -> None:
 def test_cuda_that_is_not_there_is_bad_input() -> None:
     with pytest.raises(InputError, match="no CUDA device"), start(Runtime(device="cuda")):
         pass
+
+
+@pytest.mark.parametrize(
+    ("gpus", "environment", "wanted", "found"),
+    [
+        (0, {}, "auto", "cpu"),
+        (0, {"SLURM_JOB_ID": "7"}, "auto", "cpu"),
+        (2, {}, "cpu", "cpu"),
+        (2, {"LOCAL_RANK": "1"}, "auto", "cuda:1"),
+        (4, {"LOCAL_RANK": "3", "SLURM_PROCID": "7"}, "cuda", "cuda:3"),
+        (1, {"LOCAL_RANK": "3", "SLURM_PROCID": "3"}, "cuda", "cuda:0"),  # each task sees its own
+        (2, {"LOCAL_RANK": "2"}, "auto", "--ranks: this is rank 2 of its machine, which has 2 GPUs"),
+        (1, {"LOCAL_RANK": "1"}, "cuda", "--ranks: this is rank 1 of its machine, which has 1 GPUs"),
+    ],
+)
+def test_a_rank_takes_the_device_of_its_number(
+    gpus: int, environment: dict[str, str], wanted: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With stand-ins for CUDA, which is not there."""
+    for name in ("LOCAL_RANK", "SLURM_JOB_ID", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    if found.startswith("--"):
+        with pytest.raises(InputError, match=found):
+            _device(wanted)
+    else:
+        assert _device(wanted) == torch.device(found)
+
+
+def test_a_job_whose_gpu_is_broken_is_tried_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RunFailed, match="no CUDA device that works") as failed:
+        _device("cuda")
+    assert failed.value.kind == "node"
 
 
 @pytest.mark.parametrize(

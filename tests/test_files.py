@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leukotree import files
-from leukotree.errors import InputError
+from leukotree.errors import Busy
 
 
 def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +43,7 @@ def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path: Path) -> No
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(InputError, match="busy"), files.locked(tmp_path / "lock", "busy"):
+        with pytest.raises(Busy, match="busy"), files.locked(tmp_path / "lock", "busy"):
             pass
         holder.kill()
     with files.locked(tmp_path / "lock", "busy"):

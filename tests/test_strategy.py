@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -156,6 +157,24 @@ def second_pair(shards: Path, folder: Path, runtime: Runtime) -> dict[Any, Any]:
         gang = Gang(engine, loader, shards)
         again = {f"{name}-again": gang.losses(gang.trainer(name), RESUMED) for name in ("zero1", "zero3")}
         return again | gang.resumed(folder, TRANSFERS["two"])
+
+
+def compiled_pair(shards: Path, runtime: Runtime) -> dict[str, Any]:
+    """Losses with and without torch.compile; without its backend for speed, which takes a compiler and a minute."""
+    torch.compile = functools.partial(torch.compile, backend="aot_eager")  # type: ignore[assignment]
+    with start(runtime) as engine, Loader(Dataset.open(shards), workers=0) as loader:
+        gang, found = Gang(engine, loader, shards), {}
+        for name, changes in {"plain": {}, "accumulated": ACCUMULATED, "branched": WIRED["branched"]}.items():
+            for compiled in (False, True):
+                trainer = gang.trainer("ddp", **changes, **{"engine.compile": compiled, "engine.bucket_mb": 1.0})
+                found[f"{name} {compiled}"] = gang.losses(trainer, 4)
+        return found
+
+
+def test_a_compiled_model_trains_the_same(shards: Path) -> None:
+    found = in_ranks(compiled_pair, shards, runtime=RUNTIME, ranks=2)
+    for name in ("plain", "accumulated", "branched"):
+        np.testing.assert_allclose(found[f"{name} True"], found[f"{name} False"], rtol=1e-4)
 
 
 @pytest.fixture(scope="module")

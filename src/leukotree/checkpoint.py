@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,10 +23,19 @@ OVERHEAD = 2**20
 
 
 def save(folder: Path, number: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write `folder/<number>`, then drop all but the newest `keep`. Raises RunFailed where there is no room (of the kind
-    "disk"), or where writing fails otherwise; the old ones stay intact."""
+    """Write `folder/<number>`, unless it is there, then drop all but the newest `keep`. Raises RunFailed where there is no room
+    (of the kind "disk"), or where writing fails otherwise; the old ones stay intact."""
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{number:08d}"
+    if not _valid(final):  # else the same steps were saved before: to replace it would leave a moment without any
+        _write(folder, final, number, state)
+    # Damaged ones may have higher numbers: they must not push out what was written just now.
+    for old in [other for other in _numbered(folder) if other != final][keep - 1 :]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def _write(folder: Path, final: Path, number: int, state: dict[str, Any]) -> None:
     temporary = folder / f".{number:08d}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -49,10 +59,6 @@ def save(folder: Path, number: int, state: dict[str, Any], keep: int = 2) -> Pat
                 "make room and run it again", "disk",
             ) from error  # fmt: skip
         raise RunFailed(f"{folder}: a checkpoint cannot be written: {one_line(error)}") from error
-    # Damaged ones may have higher numbers: they must not push out what was written just now.
-    for old in [other for other in _numbered(folder) if other != final][keep - 1 :]:
-        shutil.rmtree(old, ignore_errors=True)
-    return final
 
 
 def snapshot(state: Any, before: Any = None) -> Any:
@@ -83,13 +89,19 @@ def _copied(value: Any, before: Any) -> Any:
 def load_latest(folder: Path) -> tuple[int, dict[str, Any]] | None:
     """Number and state of the newest valid checkpoint, on the CPU; None if there is none. Damaged ones are passed over."""
     for candidate in _numbered(folder):
-        try:
-            marker = json.loads((candidate / MARKER).read_text())
-            if marker["format"] == FORMAT and marker["sha256"] == sha256(candidate / STATE):
+        if _valid(candidate):
+            with contextlib.suppress(OSError, ValueError):
                 return int(candidate.name), torch.load(candidate / STATE, map_location="cpu", weights_only=True)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
     return None
+
+
+def _valid(candidate: Path) -> bool:
+    """Whether a checkpoint is there, of this format, and as it was written."""
+    try:
+        marker = json.loads((candidate / MARKER).read_text())
+        return bool(marker["format"] == FORMAT and marker["sha256"] == sha256(candidate / STATE))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _fits(folder: Path, needed: int) -> bool:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from leukotree import peers
 from leukotree.agreement import Agreement
-from leukotree.errors import InputError, Preempted
+from leukotree.errors import InputError, Preempted, RunFailed
 from leukotree.spec import EngineSpec
 
 MOST_WORKERS = 8
@@ -97,21 +97,34 @@ class Engine:
             dist.barrier()
 
 
+def _device(wanted: str) -> torch.device:
+    """Of this rank. Raises InputError if CUDA is asked for and absent, or has fewer devices than ranks; inside a SLURM job an
+    absent one is RunFailed of the kind "node": the job has a GPU, and it or its driver is broken."""
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    here, rank = torch.cuda.device_count() if torch.cuda.is_available() else 0, int(os.environ.get("LOCAL_RANK", 0))
+    if not here and "SLURM_JOB_ID" in os.environ:
+        raise RunFailed(f"{socket.gethostname()}: the job asked for a GPU, but there is no CUDA device that works", "node")
+    if not here:
+        raise InputError("device cuda: this machine has no CUDA device; use --device cpu")
+    if here == 1 and "SLURM_PROCID" in os.environ:  # SLURM may show each task its own GPU only
+        rank = 0
+    if rank >= here:
+        raise InputError(f"--ranks: this is rank {rank} of its machine, which has {here} GPUs, one per rank; use fewer ranks")
+    return torch.device("cuda", rank)
+
+
 @contextlib.contextmanager
 def start(runtime: Runtime) -> Iterator[Engine]:
     """Join the process group that RANK and WORLD_SIZE describe (one process without them) and leave it at the end.
 
-    Raises InputError if CUDA is asked for and absent.
+    Raises as `_device`.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    cuda = torch.cuda.is_available()
-    if runtime.device == "cuda" and not cuda:
-        raise InputError("device cuda: this machine has no CUDA device; use --device cpu")
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
-    device = torch.device("cpu")
-    if cuda and runtime.device != "cpu":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    device = _device(runtime.device)
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     engine = Engine(rank, world, device, runtime.deepspeed)
     if world == 1 or (dist.is_initialized() and dist.get_world_size() == world):

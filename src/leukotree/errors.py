@@ -7,8 +7,12 @@ from typing import Any, Literal
 Kind = Literal["preempted", "timeout", "node", "oom", "nan", "disk", "error"]
 """What ended a run before its end. The first three say nothing of the run: whoever drives it tries again, so many times."""
 RETRIED: tuple[Kind, ...] = ("preempted", "timeout", "node")
-LOST = ("Connection closed by peer", "Connection reset by peer", "NCCL Error 6", "remote process exited")
-"""What the collectives of torch say when the process at the other end has gone."""
+LOST = (
+    "Connection closed by peer", "Connection reset by peer", "NCCL Error 6", "remote process exited",
+    "EADDRINUSE", "uncorrectable ECC error", "busy or unavailable", "unhandled system error", "No CUDA GPUs are available",
+)  # fmt: skip
+"""What torch says when the process at the other end has gone, when the ranks' port is taken, or when the machine's GPU is
+broken. An illegal access or a failed assertion on the device is none of these: it may be the run's own."""
 
 
 def one_line(error: object) -> str:
@@ -18,6 +22,10 @@ def one_line(error: object) -> str:
 
 class InputError(ValueError):
     """Bad input. The message is one line: which file, key or value is wrong, and what to do. Exit code 2."""
+
+
+class Busy(InputError):
+    """Another process holds what this one needs; it may be gone in a while."""
 
 
 class RunFailed(RuntimeError):
@@ -44,7 +52,7 @@ class Preempted(RuntimeError):
     """The scheduler asked for the slot back and everything is saved. Exit code 75 (EX_TEMPFAIL: run it again).
 
     Args:
-        kind: "preempted", or "timeout" near the end of the slot's time.
+        kind: "preempted", "timeout" near the end of the slot's time, or "node" where a machine of it failed.
     """
 
     def __init__(self, message: str, kind: Kind = "preempted") -> None:

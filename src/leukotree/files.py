@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from leukotree.errors import InputError
+from leukotree.errors import Busy, InputError
 
 
 def write_atomic(path: str | Path, data: str | bytes) -> None:
@@ -48,14 +48,14 @@ def is_full(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def locked(path: str | Path, busy: str) -> Iterator[None]:
-    """Hold a lock file for this process; the system lets go of it however the process ends. Raises InputError: `busy`
-    where another process holds it, or that the file system has no locks."""
+    """Hold a lock file for this process; the system lets go of it however the process ends. Raises Busy with the text `busy`
+    where another process holds it, or InputError that the file system has no locks."""
     # Opened for writing: NFS grants an exclusive lock to nothing less.
     with open(path, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(busy) from None
+            raise Busy(busy) from None
         except OSError as error:
             raise InputError(f"{path}: cannot be locked ({error.strerror}); use a file system with flock") from None
         yield

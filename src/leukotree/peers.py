@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 
 import torch.distributed as dist
@@ -34,24 +35,48 @@ def watched(rank: int, world: int) -> Iterator[None]:
     server = dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=SILENCE))
     store = dist.PrefixStore(f"leukotree/peers/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '')}", server)
     store.set(f"host/{rank}", socket.gethostname())
-    left = threading.Event()
-    thread = threading.Thread(target=_watch, args=(store, rank, world, left), name="peers", daemon=True)
+    left, rounds = threading.Event(), Rounds()
+    thread = threading.Thread(target=_watch, args=(store, rank, world, left, rounds), name="peers", daemon=True)
     store.set(_key(rank), "0")
     thread.start()
+    threading.Thread(target=_watch_the_store, args=(left, rounds), name="store", daemon=True).start()
     try:
         yield
     finally:
         left.set()
-        thread.join()
-        with contextlib.suppress(dist.DistError):  # the store may have gone with its host
-            store.set(_key(rank), LEFT)
+        thread.join(SILENCE)  # it may be waiting for a host that has gone
+
+
+@dataclass
+class Rounds:
+    """How often all ranks have been looked at."""
+
+    done: int = 0
 
 
 def _key(rank: int) -> str:
     return f"beat/{rank}"
 
 
-def _watch(store: dist.Store, rank: int, world: int, left: threading.Event) -> None:
+def _watch(store: dist.Store, rank: int, world: int, left: threading.Event, rounds: Rounds) -> None:
+    with contextlib.suppress(dist.DistError):  # the store may go with its host, which leaves a little sooner
+        _look(store, rank, world, left, rounds)
+        store.set(_key(rank), LEFT)
+
+
+def _watch_the_store(left: threading.Event, rounds: Rounds) -> None:
+    """A host that loses its power, and held the store, lets every call to it wait for ever, whatever time limit it was given."""
+    seen, since, beat = -1, 0, 0
+    while not left.wait(BEAT):
+        beat += 1
+        if rounds.done != seen:
+            seen, since = rounds.done, beat
+        elif (beat - since) * BEAT > SILENCE:
+            _leave(f"the store of the ranks has not answered for {SILENCE:.0f} s")
+
+
+def _look(store: dist.Store, rank: int, world: int, left: threading.Event, rounds: Rounds) -> None:
+    """Give signs of life, and look for those of the others, until it is time to leave."""
     seen: dict[int, tuple[str, int]] = {}  # rank -> its last sign, and which of ours it was
     beat = 0
     while not left.wait(BEAT):
@@ -71,6 +96,7 @@ def _watch(store: dist.Store, rank: int, world: int, left: threading.Event) -> N
         for other, (now, since) in seen.items():
             if now != LEFT and (beat - since) * BEAT > SILENCE:
                 _leave(f"rank {other} has given no sign of life for {SILENCE:.0f} s")
+        rounds.done += 1
 
 
 def _leave(why: str) -> None:

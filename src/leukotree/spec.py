@@ -156,6 +156,8 @@ class EngineSpec(Strict):
     """`bf16`: autocast of the forward pass; weights stay fp32."""
     micro_batch: int | None = Field(None, ge=1)
     """Images per rank and forward pass; None takes the whole share of the rank. Smaller accumulates gradients."""
+    bucket_mb: float = Field(25.0, ge=1)
+    """`ddp`: gradients that ranks exchange at once, in MiB. Smaller begins sooner, larger uses a slow link better."""
     compile: bool = False
     """torch.compile the model (ddp only)."""
 

@@ -32,7 +32,9 @@ class Strategy:
         self.model, self.spec, self.engine = model, spec, engine
         """`model` is whole on every rank inside `evaluating`; with ZeRO-3 only there."""
         self.optimizer = torch.optim.AdamW(parameter_groups(model, spec), fused=True)
-        self.wrapped = self._wrap(torch.compile(model) if spec.engine.compile else model)  # type: ignore[arg-type]
+        self.wrapped = self._wrap(model)
+        # Around DDP: inside it, all gradients would be exchanged after the backward pass, and none during it.
+        self._run = torch.compile(self.wrapped) if spec.engine.compile else self.wrapped
 
     def _wrap(self, model: nn.Module) -> nn.Module:
         """The model whose backward pass averages gradients over ranks."""
@@ -41,7 +43,8 @@ class Strategy:
         device = self.engine.device
         model = synchronised(model, device)
         ids = [device.index] if device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+        bucket = self.spec.engine.bucket_mb
+        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, bucket_cap_mb=bucket)
 
     def rehearse(self, inputs: torch.Tensor) -> None:
         """A backward pass on (B, 3, H, W) that counts for nothing. After its first one DDP sorts the gradients anew for their
@@ -70,7 +73,7 @@ class Strategy:
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) `inputs` -> (B, K) float32 logits, in the precision of the spec."""
         with self.engine.autocast(self.spec.engine):
-            logits: torch.Tensor = self.wrapped(inputs)
+            logits: torch.Tensor = self._run(inputs)
         return logits.float()
 
     def backward(self, losses: torch.Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -55,6 +56,13 @@ def sbatch(slurm: Slurm, home: Path, environment: dict[str, str], *arguments: st
 def report_job(home: Path, job: str) -> str:
     """Id of the report job that the sweep's job submitted."""
     return (home / f"slurm-{job}.out").read_text().split("Submitted batch job ")[1].split()[0]
+
+
+def processes(word: str) -> list[tuple[int, str]]:
+    """(pid, command line) of the processes of all hosts with a word in their command line."""
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()[1:]
+    rows = [line.split(None, 1) for line in listed]
+    return [(int(row[0]), row[1]) for row in rows if len(row) == 2 and word in row[1]]
 
 
 def ray_processes(slurm: Slurm) -> list[str]:

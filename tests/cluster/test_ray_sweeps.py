@@ -17,7 +17,7 @@ import pytest
 import yaml
 from cluster_jobs import wait_for_jobs
 from processes import process_start
-from sweep_jobs import ray_processes, sbatch
+from sweep_jobs import processes, ray_processes, sbatch
 
 from slurm import Slurm
 
@@ -70,16 +70,9 @@ def _wait(what: str, ready: Callable[[], Any], seconds: float = 150) -> Any:
     return found
 
 
-def _processes(word: str) -> list[tuple[int, str]]:
-    """(pid, command line) of the processes of all hosts with a word in their command line."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()[1:]
-    rows = [line.split(None, 1) for line in listed]
-    return [(int(row[0]), row[1]) for row in rows if len(row) == 2 and word in row[1]]
-
-
 def _driver(study: str) -> tuple[int, str] | None:
     """pid of the running sweep of a study, and the address of its Ray."""
-    for pid, args in _processes(f"sweeps/{study}.yaml"):
+    for pid, args in processes(f"sweeps/{study}.yaml"):
         words = args.split()
         if "hpc.cli" in words and "--ray-address" in words:
             return pid, words[words.index("--ray-address") + 1]
@@ -121,10 +114,10 @@ def test_sweeps_survive_a_killed_head_and_each_other(slurm: Slurm, home: Path, s
     job = sbatch(slurm, home, environment, "sweeps/first.yaml")
     _wait("two trials of the first sweep", lambda: len(_ended(first)) >= 2)
     pid, address = _wait("the first sweep", lambda: _driver("first"))
-    family = [(one, process_start(one)) for one, _ in [*_processes(address), *_processes("ray::")]]
+    family = [(one, process_start(one)) for one, _ in [*processes(address), *processes("ray::")]]
     heads = [
         one
-        for one, args in _processes(address.split(":")[1])
+        for one, args in processes(address.split(":")[1])
         if ("gcs_server" in args or "/raylet " in args) and _host(one) == _host(pid)
     ]
     assert len(heads) == 2

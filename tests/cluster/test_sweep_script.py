@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from cluster_jobs import states, wait_for_jobs
-from sweep_jobs import calls, ray_processes, report_job, sbatch, stand_in
+from sweep_jobs import calls, processes, ray_processes, report_job, sbatch, stand_in
 
 from slurm import Slurm
 
@@ -101,7 +102,15 @@ class TestOnSlurm:
         assert slurm.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "exitcode").strip() == "2:0"
         assert [call["argv"][0] for call in calls(home)] == ["sweep"]
 
-    def test_before_the_time_limit_it_requeues_itself_and_leaves_no_ray(self, slurm: Slurm, home: Path) -> None:
+    @pytest.mark.parametrize(
+        "told",
+        [
+            ("--batch", "--signal=USR1", "{job}"),  # what --signal=B:USR1@120 does two minutes before the end
+            ("--signal=TERM", "{job}.0"),  # what a preemption with some time of grace does
+        ],
+        ids=["time limit", "preemption"],
+    )
+    def test_asked_to_leave_it_requeues_itself_and_leaves_no_ray(self, slurm: Slurm, home: Path, told: tuple[str, ...]) -> None:
         environment = stand_in(
             home,
             """
@@ -116,13 +125,36 @@ class TestOnSlurm:
         end = time.monotonic() + 60
         while not calls(home) and time.monotonic() < end:
             time.sleep(0.5)
-        slurm.run("scancel", "--batch", "--signal=USR1", job)  # what --signal=B:USR1@120 does two minutes before the end
+        slurm.run("scancel", *(word.format(job=job) for word in told))
         while states(slurm, job) != {job: "PENDING"} and time.monotonic() < end + 60:
             time.sleep(0.2)
         assert ray_processes(slurm) == []
         assert wait_for_jobs(slurm, job) == {job: "COMPLETED"}
         assert [call["argv"][0] for call in calls(home)] == ["sweep", "sweep", "folds", "report"]
         assert "asked to leave, requeued" in (home / f"slurm-{job}.out").read_text()
+
+    def test_a_search_whose_ray_is_lost_gets_another_in_the_same_job(self, slurm: Slurm, home: Path) -> None:
+        environment = stand_in(
+            home,
+            """
+            if sys.argv[1] == "sweep" and not os.path.exists("again"):
+                open("again", "w").close()
+                time.sleep(600)
+            print(json.dumps({"waiting": {}}))
+            """,
+        )
+        job = sbatch(slurm, home, environment, nodes=1)
+        end = time.monotonic() + 60
+        while not (home / "again").exists() and time.monotonic() < end:
+            time.sleep(0.5)
+        ray = [*processes("gcs_server"), *processes("/raylet ")]
+        assert len(ray) == 2
+        for pid, _ in ray:
+            os.kill(pid, signal.SIGKILL)
+        assert wait_for_jobs(slurm, job) == {job: "COMPLETED"}, (home / f"slurm-{job}.out").read_text()
+        assert "without being asked to" in (home / f"slurm-{job}.out").read_text()
+        assert [call["argv"][0] for call in calls(home)] == ["sweep", "sweep", "folds", "report"]
+        assert ray_processes(slurm) == []
 
 
 def test_the_real_study_from_sbatch_to_report(slurm: Slurm, home: Path, venv: Path) -> None:

@@ -132,6 +132,7 @@ def edit(folder, row, **values):
         ({"offset": None}, "column 'offset' must hold whole numbers"),
         ({"length": 10**9}, r"fold0-000000.tar: \d+ bytes, but a sample ends at byte 1\d+"),
         ({"length": 0}, "row 3: length 0"),
+        ({"length": 10**12}, "row 3: length 1000000000000 is no image"),
         ({"fold": 7}, "row 3: fold 7 is beyond the 3 folds"),
     ],
 )

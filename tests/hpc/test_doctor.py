@@ -19,6 +19,7 @@ from hpc.checks import node, work
 from hpc.checks import slurm as slurm_checks
 from hpc.cli import main
 from hpc.site import Site
+from leukotree.engine import Runtime
 from leukotree.spec import RunSpec
 
 ALL = {
@@ -66,6 +67,23 @@ def test_everything_is_looked_at_and_nothing_is_left_behind(study: Path) -> None
     [reduced] = [finding for finding in found["findings"] if finding["what"] == "all-reduce"]
     assert reduced["measured"].startswith("2 local ranks, gloo: right")
     assert [path.name for path in study.parent.iterdir()] == ["study.yaml"]
+
+
+@pytest.mark.parametrize(("gpus", "given", "ranks", "device"), [(1, None, 2, "cpu"), (4, None, 4, "auto"), (1, 1, 1, "auto")])
+def test_one_gpu_has_no_other_to_add_with(
+    gpus: int, given: int | None, ranks: int, device: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_for: list[tuple[int, str]] = []
+    right = checks.Finding("ok", "all-reduce", "right")
+
+    def all_reduce(ranks: int, runtime: Runtime) -> checks.Finding:
+        asked_for.append((ranks, runtime.device))
+        return right
+
+    monkeypatch.setattr("hpc.jobs.gpu_count", lambda runtime: gpus)
+    monkeypatch.setattr(node, "all_reduce", all_reduce)
+    doctor.examine(None, [], site=Site(), on_slurm=False, ranks=given, runtime=Runtime())
+    assert asked_for == [(ranks, device)]
 
 
 def test_what_is_missing_is_a_line_with_its_mend_and_exit_code_1(study: Path) -> None:

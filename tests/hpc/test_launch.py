@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,62 @@ def test_a_finished_run_asks_for_no_job(spec: RunSpec, tmp_path: Path, monkeypat
     done = launch.run_spec(spec, tmp_path, runtime=QUIET)
     monkeypatch.setattr(jobs, "submit", None)
     assert launch.run_spec(spec, tmp_path, on="local", runtime=QUIET) == done
+
+
+def test_on_gpu_nodes_a_job_insists_on_its_gpu(spec: RunSpec, fake_slurm: Path) -> None:
+    """Else a node whose driver fails would train on the CPU, and go on with other bits."""
+    for number, (gpus, device, found) in enumerate(((4, "auto", "cuda"), (0, "auto", "auto"), (4, "cpu", "cpu"))):
+        root = fake_slurm / f"study{number}"
+        jobs.submit("slurm", root, [[spec]], site=Site(gpus_per_node=gpus), runtime=Runtime(device=device))
+        [pickled] = (root / "jobs").rglob("*submitted.pkl")
+        with open(pickled, "rb") as file:
+            assert pickle.load(file).function.runtime.device == found
+
+
+def test_more_ranks_than_gpus_are_refused(spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "gpu_count", lambda runtime: 0 if runtime.device == "cpu" else 2)
+    with pytest.raises(InputError, match="--ranks 7: there are 2 GPUs here, one per rank"):
+        launch.run_spec(spec, tmp_path, ranks=7, runtime=Runtime(quiet=True))
+    jobs.check_gpus(2, Runtime())
+    jobs.check_gpus(7, QUIET)
+
+
+class TestTheEndOfABatchScript:
+    """The shell that ends it, with stand-ins for squeue and scontrol."""
+
+    @pytest.fixture
+    def end(self, tmp_path: Path) -> Callable[..., tuple[int, bool]]:
+        """(exit code, whether it was queued again) after a step that ended with a code."""
+        commands = {"squeue": "echo RUNNING ${SLURM_RESTART_COUNT:-0}", "scontrol": 'echo "$@" >> requeued'}
+        for name, script in commands.items():
+            (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+            (tmp_path / name).chmod(0o755)
+
+        def run(code: int, **environment: str) -> tuple[int, bool]:
+            (tmp_path / "requeued").unlink(missing_ok=True)
+            script = "\n".join([f"(exit {code})", *jobs.at_the_end(tmp_path)])
+            known = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9", **environment}
+            done = subprocess.run(["bash", "-c", script], env=known, cwd=tmp_path, check=False, timeout=60)
+            return done.returncode, (tmp_path / "requeued").exists()
+
+        return run
+
+    @pytest.mark.parametrize("code", [75, 134, 137])
+    def test_a_lost_rank_is_given_three_more_starts(self, end: Callable[..., tuple[int, bool]], code: int) -> None:
+        """However often time limits and preemptions had queued the job again before."""
+        found = [end(code, SLURM_RESTART_COUNT=str(9 + times)) for times in range(4)]
+        assert found == [(code, True)] * 3 + [(code, False)]
+
+    @pytest.mark.parametrize("code", [0, 1, 2, 143])
+    def test_other_ends_are_ends(self, end: Callable[..., tuple[int, bool]], code: int) -> None:
+        assert end(code) == (code, False)
+
+    def test_an_element_of_an_array_is_counted_and_queued_by_itself(
+        self, end: Callable[..., tuple[int, bool]], tmp_path: Path
+    ) -> None:
+        assert end(75, SLURM_ARRAY_JOB_ID="8", SLURM_ARRAY_TASK_ID="3") == (75, True)
+        assert (tmp_path / "requeued").read_text() == "requeue 8_3\n"
+        assert (tmp_path / "8_3_lost").read_text() == "1\n"
 
 
 def test_a_fold_takes_its_share_of_a_node(spec: RunSpec, fake_slurm: Path) -> None:

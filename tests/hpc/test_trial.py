@@ -6,6 +6,8 @@ import gc
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,13 +16,17 @@ from typing import Any
 import pytest
 from ray.tune.result import DONE
 
+from hpc import trial
+from hpc.cluster import Slots
 from hpc.study import Study
 from hpc.trial import FAILED, KIND, LEAVE, LEFT, Slot
 from leukotree import runfolder, signals
+from leukotree.errors import Busy
 from leukotree.spec import RunSpec, load
 from leukotree.train import Runtime
 
 Make = Callable[..., Slot]
+SLOTS = Slots(cpus=1, gpus=0.0, count=1)
 
 
 def _config(trial: int, seed: int | None = None, **chosen: Any) -> dict[str, Any]:
@@ -46,7 +52,7 @@ def slot(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
             rungs = study.search.model_copy(update={"rungs": config.pop("rungs", "epochs")})
             runtime = Runtime(device="cpu", workers=0, threads=1, quiet=True)
-            super().setup(config, study.model_copy(update={"search": rungs}), str(tmp_path), runtime, 1, tmp_path / LEAVE)
+            super().setup(config, study.model_copy(update={"search": rungs}), str(tmp_path), runtime, SLOTS, tmp_path / LEAVE)
 
     def make(seed: int | None = None, rungs: str = "epochs", **chosen: Any) -> Slot:
         made.append(Here({**_config(0, seed, **chosen), "rungs": rungs}))
@@ -85,6 +91,28 @@ def test_after_an_error_the_trial_is_over_and_so_is_the_process(slot: Make) -> N
     assert "no_such_model" in found[FAILED]
     with pytest.raises(RuntimeError, match="no_such_model"):
         one.step()
+
+
+def test_runs_that_another_process_still_holds_are_tried_again_elsewhere(
+    slot: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a node that was cut off: the trial is not failed, its process counts as lost."""
+    monkeypatch.setattr(trial, "HELD", 0.1)
+    one = slot(optim_lr=1e-3)
+    one.step()
+    one.reset_config(_config(1, optim_lr=1e-3))  # lets go of trial 0
+    run = next((tmp_path / "results/runs/s/search/flat/fold1/runs/00000").iterdir())
+    script = "import sys; from leukotree.files import locked\nwith locked(sys.argv[1], 'busy'): print('held', flush=1); input()"
+    command = [sys.executable, "-c", script, str(run / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "held\n"
+        one.reset_config(_config(0, optim_lr=1e-3))
+        with pytest.raises(Busy, match="another process works on this run"):
+            one.step()
+        holder.communicate("\n")
+    one.reset_config(_config(0, optim_lr=1e-3))
+    assert one.step()["epoch"] == 1
 
 
 @pytest.mark.parametrize("how", ["by a signal", "by a file"])

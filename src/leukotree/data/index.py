@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from leukotree.data import images
 from leukotree.errors import InputError, one_line
 from leukotree.taxonomy import Taxonomy
 
@@ -87,7 +88,7 @@ def _check(path: Path, index: pd.DataFrame, folds: int, taxonomy: Taxonomy) -> N
         "key {key!r} stands there twice": index["key"].duplicated(),
         f"fold {{fold}} is beyond the {folds} folds of dataset.json": index["fold"] >= folds,
         "shard {shard!r} is not of fold {fold}": index["shard"].str.extract(r"([0-9]+)")[0].astype(np.int64) != index["fold"],
-        "length {length} is no image": index["length"] == 0,
+        "length {length} is no image": ~index["length"].between(1, images.MAX_BYTES),
         "no sample begins at byte {offset} of a tar file": (offsets < tarfile.BLOCKSIZE) | (offsets % tarfile.BLOCKSIZE != 0),
         "another sample stands at byte {offset} of {shard!r}": index.duplicated(["shard", "offset"]),
     }

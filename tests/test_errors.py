@@ -1,0 +1,33 @@
+"""The kind of a failure decides whether it is tried again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from leukotree.errors import Busy, InputError, Preempted, RunFailed, kind
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("[1] is setting up NCCL communicator: Connection reset by peer"), "node"),
+        (
+            RuntimeError("The server socket has failed to listen: port: 29500, EADDRINUSE, message: address already in use"),
+            "node",
+        ),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "node"),
+        (RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"), "node"),
+        (RuntimeError("No CUDA GPUs are available"), "node"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "error"),
+        (RuntimeError("CUDA error: device-side assert triggered"), "error"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
+        (Preempted("asked to stop"), "preempted"),
+        (RunFailed("the loss is nan", "nan"), "nan"),
+        (Busy("another process works on this run"), "error"),
+        (InputError("no such file"), "error"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_an_error_stands_for(error: Exception, expected: str) -> None:
+    assert kind(error) == expected
