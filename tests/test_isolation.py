@@ -189,7 +189,7 @@ def test_a_shared_model_is_a_backbone_and_heads_drawn_one_after_the_other() -> N
     spec = spec_of("shared")
     built = model.build(spec, STAGE, 48).state_dict()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.integer(spec.seed, "weights/tree"))
+        torch.manual_seed(seeds.integer(spec.seed, "weights/tree", spec.data.test_fold, 0))
         backbone = timm.create_model("test_vit", num_classes=0, img_size=48)
         heads = torch.nn.ModuleList(torch.nn.Linear(64, len(classes)) for classes in STAGE.heads.values())
     plain = {

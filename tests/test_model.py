@@ -55,6 +55,17 @@ def test_the_variants_train_what_the_paper_says() -> None:
     assert len(model.stages("multilabel", tree)[0].heads) == 4
 
 
+def test_every_fold_starts_from_weights_of_its_own() -> None:
+    """Else a lucky start would be the same luck in all folds, and the spread over them could not tell of it."""
+    [stage] = model.stages("flat", Taxonomy.paper())
+    spec = RunSpec().override({"variant": "flat", "backbone.name": "test_vit"})
+    changes = [{}, {"data.test_fold": 1}, *({"data.inner": {"folds": 3, "fold": fold}} for fold in range(2)), {"seed": 1}]
+    first = [model.build(spec.override(change), stage, 48).heads[0].weight for change in changes]
+    for number, weight in enumerate(first):
+        assert torch.equal(weight, model.build(spec.override(changes[number]), stage, 48).heads[0].weight)
+        assert not any(torch.equal(weight, other) for other in first[:number])
+
+
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet"])
 def test_any_timm_backbone_takes_the_size_of_the_data_and_its_own_seed(name: str) -> None:
     spec = RunSpec().override({"backbone.name": name})

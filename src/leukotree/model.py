@@ -16,7 +16,7 @@ from torch import nn
 
 from leukotree import isolation, losses, seeds, weights
 from leukotree.errors import InputError, one_line
-from leukotree.spec import BackboneSpec, LossSpec, RunSpec, Variant
+from leukotree.spec import BackboneSpec, DataSpec, LossSpec, RunSpec, Variant
 from leukotree.taxonomy import Taxonomy
 
 LEAVES = "leaves"
@@ -108,14 +108,22 @@ def _features(backbone: nn.Module) -> int:
 
 
 def build(spec: RunSpec, stage: Stage, size: int, levels: Sequence[int] | None = None) -> Classifier:
-    """A stage's model with weights drawn from (spec.seed, stage name), or loaded as the spec says; `levels` as `Classifier`.
+    """A stage's model with weights drawn from (spec.seed, stage name, fold), or loaded as the spec says; `levels` as `Classifier`.
+
+    Each fold begins with weights of its own. Tests over folds take these as independent but for the images that they share: one
+    start for all of them would add its luck to every fold, and look like a better method.
 
     Raises InputError for an unknown backbone, an image size it cannot take, or weights that are missing or do not fit.
     """
     check_backbone(spec.backbone)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.integer(spec.seed, f"weights/{stage.name}"))
+        torch.manual_seed(seeds.integer(spec.seed, f"weights/{stage.name}", *_fold(spec.data)))
         return Classifier(_backbone(spec.backbone, size), stage, spec.loss, levels)
+
+
+def _fold(data: DataSpec) -> tuple[int, int]:
+    """The outer fold, and from 1 the inner one; 0 without."""
+    return data.test_fold, 1 + data.inner.fold if data.inner else 0
 
 
 def check_backbone(backbone: BackboneSpec) -> None:
