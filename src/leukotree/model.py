@@ -108,7 +108,7 @@ def _features(backbone: nn.Module) -> int:
 
 
 def build(spec: RunSpec, stage: Stage, size: int, levels: Sequence[int] | None = None) -> Classifier:
-    """A stage's model with weights drawn from (spec.seed, stage name, fold), or loaded as the spec says; `levels` as `Classifier`.
+    """A stage's model, its weights drawn from (spec.seed, stage name, fold) or loaded as the spec says; `levels` as `Classifier`.
 
     Each fold begins with weights of its own. Tests over folds take these as independent but for the images that they share: one
     start for all of them would add its luck to every fold, and look like a better method.
