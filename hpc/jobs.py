@@ -96,7 +96,7 @@ class Job:
                 print(f"{spec.run_name}: {kind(error)}: {one_line(error)}", file=sys.stderr)  # `said` looks for it
                 if os.environ.get("RANK", "0") != "0":
                     time.sleep(TELL)
-                if kind(error) == "node" and ranks > 1:
+                if kind(error) == "node" and (ranks > 1 or len(self.specs) == 1):
                     sys.exit(os.EX_TEMPFAIL)  # the end of the batch script, in AT_THE_END, knows this code
                 # After an error the ranks may stand at different places: nothing more can be done in this job.
                 if ranks > 1 or len(self.specs) == 1:

@@ -41,7 +41,7 @@ def judge(root: Path, run_name: str, note: dict[str, Any] | None, *, anew: bool)
     if not state.begun:
         if note is None or (anew and words):
             return Verdict(True)
-        if words:
+        if words and words[0] not in RETRIED:
             return Verdict(False, *words)
         again = note["times"] <= UNSTARTED[note["on"]]
         return Verdict(again, "node", f"{note['times']} jobs ended before it began; see {log_of(root, note)}")

@@ -221,3 +221,15 @@ def test_a_job_that_is_killed_is_submitted_again_while_the_command_waits(plan: S
     first, *_ = folds(plan)
     outcome = launch.run_many([first], plan.root, Place("local"), runtime=QUIET)
     assert (outcome.done, outcome.failed, len(jobs_begun)) == ([first.run_name], {}, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "times", "again"), [("node", 1, True), ("node", 3, True), ("node", 4, False), ("error", 1, False)]
+)
+def test_a_run_that_a_broken_node_kept_from_beginning_is_tried_elsewhere(
+    tmp_path: Path, kind: str, times: int, again: bool
+) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "7_0_log.err").write_text(f"flat-0: {kind}: n1: the job asked for a GPU, but there is none\n")
+    verdict = retries.judge(tmp_path, "flat-0", {"job": "7", "on": "slurm", "times": times}, anew=False)
+    assert (verdict.again, verdict.kind) == (again, kind)
