@@ -80,13 +80,13 @@ def _figure(rows: pd.DataFrame) -> bytes:
     axes = figure.add_subplot()
     for verdict, colour in COLOURS.items():
         some = rows[rows["verdict"] == verdict]
-        places = some["scenario"].map(_place) + (some["draw"] % 10 - 4.5) * 0.05
         if len(some):
+            places = some["scenario"].map(_place) + (some["draw"] % 10 - 4.5) * 0.05
             axes.scatter(some["mean"], places, s=14, color=colour, label=verdict)
     axes.axvspan(-0.01, 0.01, color="#dddddd", zorder=0)
     axes.set_yticks(range(len(SCENARIOS)), list(SCENARIOS))
     axes.invert_yaxis()
-    axes.set_xlabel("macro-F1, challenger minus flat: one point per study; grey band: the region of practical equivalence")
+    axes.set_xlabel("macro-F1, challenger minus flat; a point per study; grey: practically the same")
     axes.legend(fontsize=7)
     png = io.BytesIO()
     figure.savefig(png, dpi=110, metadata={"Software": None})

@@ -42,9 +42,9 @@ def test_scenarios_are_studies_that_name_a_pair() -> None:
 
 def test_verdicts_are_counted_by_what_is_true(tmp_path: Path) -> None:
     verdicts = {
-        "same": ["equivalent", "inconclusive", "inconclusive", "worse"],
+        "same": ["equivalent", "inconclusive", "inconclusive", "worse"],  # a verdict that no study gives is drawn by none
         "helps": ["better", "better", "better", "equivalent"],
-        "hurts": ["worse", "worse", "not estimable", "better"],
+        "hurts": ["worse", "worse", "inconclusive", "better"],
     }
     rows = [
         {"scenario": name, "draw": draw, "verdict": verdict, "mean": 0.01 * draw, "detectable": 0.1}
