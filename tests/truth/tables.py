@@ -27,7 +27,8 @@ RULE = """
 what one such study could have found with a chance of 80 %, the median of the draws. *Right* is the verdict `{better}`,
 `{worse}` or `{equal}`, as the truth is; *wrong* contradicts it; the rest is inconclusive. Behind a rate its 95 % interval
 (Wilson). The rule is declared in [`docs/science.md`](../../docs/science.md): 95 % posterior probability outside of the
-region of practical equivalence of 0.01, and a Holm-adjusted p below 0.05.
+region of practical equivalence of 0.01, and a Holm-adjusted p below 0.05. Studies of this size see differences of a tenth,
+and so cannot be sure of {equal}: of two equal methods they say inconclusive, and in one of twenty something else.
 
 ![Verdicts of each scenario](verdicts.png)
 
