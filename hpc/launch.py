@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from hpc import jobs, reduce, retries, store, submitted
 from hpc import site as sites
 from hpc.ranks import in_ranks, prepare_ranks
-from leukotree import files, signals
+from leukotree import declared, files, signals
 from leukotree.errors import RETRIED, InputError, Preempted, RunFailed, kind, one_line
 from leukotree.spec import RunSpec
 
@@ -125,26 +125,30 @@ def run_many(
     retry_failed: bool = False,
     runtime: Runtime | None = None,
     title: str = "runs",
+    study: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Do, or submit, what is missing of these runs; with `wait` return when it has ended, and say what failed.
 
     `inline` runs one after another here; `local` deals them to `parallel` jobs of submitit (None: as many as the cores or
     GPUs carry); `slurm` submits arrays of one run per job. A run that ended with its job or its node is tried again, so
     often as `retries` allows; one that failed by itself is not, unless `retry_failed` (then once). Completion is read from
-    each run's own status.json.
+    each run's own status.json. `study`: the fields of the runs' study, whose declarations are kept before the first run.
     """
     from leukotree.train import Runtime
 
     place.check()
     runtime = runtime or Runtime()
-    if place.on == "inline":
-        return _outcome(specs, root, Outcome(), _inline(missing(specs, root, retry_failed), root, place, runtime, title))
-    outcome = Outcome()
-    if todo := missing(specs, root, retry_failed):
-        if place.on == "slurm":
-            from hpc import doctor
+    todo = missing(specs, root, retry_failed)
+    if todo and place.on == "slurm":
+        from hpc import doctor
 
-            doctor.require(todo, place.site or sites.load(), root)
+        doctor.require(todo, place.site or sites.load(), root)
+    if study is not None:
+        declared.keep(root, study)
+    if place.on == "inline":
+        return _outcome(specs, root, Outcome(), _inline(todo, root, place, runtime, title))
+    outcome = Outcome()
+    if todo:
         with _submitting(root):
             outcome.submitted += _submit(missing(specs, root, retry_failed), root, place, parallel, runtime)
     while wait:

@@ -150,7 +150,6 @@ def _launch(
 ) -> int:
     """Do what is missing of a study's runs, and say what came of it; with --dry-run, only count it."""
     from hpc import launch
-    from leukotree import declared
 
     root = plan.root
     if arguments.dry_run:
@@ -162,11 +161,9 @@ def _launch(
         named = [f"would train {root / name}" for name in missing[:FEW]]
         print(*named, *more, f"{len(missing)} of {len(specs)} runs are missing", sep="\n")
         return 0
-    runtime = _runtime(arguments)
-    declared.keep(root, plan.model_dump(mode="json"))
     result = launch.run_many(
         specs, root, place, wait=not arguments.no_wait, parallel=arguments.parallel, retry_failed=arguments.retry_failed,
-        runtime=runtime, title=arguments.verb,
+        runtime=_runtime(arguments), title=arguments.verb, study=plan.model_dump(mode="json"),
     )  # fmt: skip
     print(json.dumps(result.as_dict()) if arguments.json else "\n".join(result.lines()))
     return 1 if result.failed else 0
