@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hpc import cluster
 from hpc.cluster import Slots, connect, nodes, slots
-from leukotree.errors import InputError, RunFailed
+from leukotree.errors import InputError, Preempted
 
 LAPTOP = {"CPU": 2.0}
 NODE = {"CPU": 64.0, "GPU": 8.0}
@@ -62,8 +62,9 @@ def test_ranks_do_not_share_a_gpu_and_a_trial_does_not_span_nodes() -> None:
 def test_a_cluster_whose_nodes_do_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "nodes", lambda: [LAPTOP])
     monkeypatch.setattr(cluster, "PATIENCE", 0.0)
-    with pytest.raises(RunFailed, match="only 1 of 2 nodes of Ray have come within 0 s"):
+    with pytest.raises(Preempted, match="only 1 of 2 nodes of Ray have come within 0 s") as early:
         cluster._wait_for_nodes(2)
+    assert early.value.kind == "node"  # the job that searches is queued again
 
 
 @given(

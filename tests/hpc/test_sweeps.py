@@ -20,7 +20,7 @@ from leukotree.spec import RunSpec
 from leukotree.train import Runtime
 
 FILES = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
-SHIPPED = {"ablation", "backbones", "deepapl", "isolation", "learning_rate", "losses", "paper", "phantom", "smoke"}
+SHIPPED = {"ablation", "backbones", "deepapl", "isolation", "learning_rate", "losses", "open", "paper", "phantom", "smoke"}
 BACKBONES = {"vit_small_patch16_384": "test_vit", "convnext_tiny.fb_in22k_ft_in1k_384": "test_convnext"}
 LEVELS = ("isolation", "leader", "branch_blocks", "surgery")
 RUNTIME = Runtime(device="cpu", workers=0, threads=1, quiet=True)
