@@ -60,9 +60,9 @@ def _decisions(summary: StudySummary) -> Table:
             rows.append([arm.name, f"{node}: {' / '.join(one.classes)}", *(percent(means[key]) for key in OF_DECISION),
                          str(support)])  # fmt: skip
     caption = (
-        "Every decision, from the mean probability of a group's images; mean over runs, in per cent. A group counts once per"
+        "Every decision, from the mean probability of a group's images; mean over runs, in per cent. A group counts once "
+        "per seed."
     )
-    caption += " seed."
     return Table(caption, ["variant", "decision", *OF_DECISION.values(), "groups"], rows, labels=2)
 
 
