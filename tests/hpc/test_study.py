@@ -213,6 +213,7 @@ def test_a_study_that_fits_its_data_passes(path: Path, shards: Path) -> None:
         ("folds.outer=5", 1, "packed with 4 folds, but folds.outer is 5"),
         ("folds.inner=3", 8, "batch_size: 12 images do not divide over 8 ranks"),
         ("search.space.backbone.name={choice: [test_vit, no_such_model]}", 1, "no_such_model"),
+        ("search.space.engine.micro_batch={choice: [null, 6, 8]}", 1, "micro_batch: 8 does not divide the 12 images of a rank"),
         ("base.data.shards=nowhere", 1, "nowhere"),
         ("folds.inner=5", 1, "5"),
     ],
@@ -223,3 +224,11 @@ def test_what_the_data_set_refuses_is_found_before_anything_runs(
     with pytest.raises(InputError, match=message) as caught:
         precheck.check(_on_disk(path, shards, override), ranks)
     assert "\n" not in str(caught.value)
+
+
+def test_searched_values_that_do_not_go_together_are_found_before_anything_runs(path: Path, shards: Path) -> None:
+    apart = "search.space.engine.strategy={choice: [ddp, zero0]}", "search.space.engine.compile={choice: [false, true]}"
+    for override in apart:
+        precheck.check(_on_disk(path, shards, override))
+    with pytest.raises(InputError, match=r"strategy=zero0, engine.compile=True do not go together: .*compile: not with"):
+        precheck.check(_on_disk(path, shards, *apart))
