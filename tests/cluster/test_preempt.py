@@ -26,7 +26,7 @@ def spec(shards: Path) -> RunSpec:
         "variant": "flat",
         "data": {"shards": str(shards)},
         "backbone": {"name": "test_vit"},
-        "optim": {"epochs": 60, "batch_size": 16, "lr": 1e-3},
+        "optim": {"epochs": 45, "batch_size": 16, "lr": 1e-3},
         "engine": {"precision": "fp32"},
     }
     return parse(RunSpec, fields, "test")
@@ -140,7 +140,7 @@ def test_sharded_optimizer_told_to_leave_by_a_preemption_that_grants_time(
     slurm: Slurm, spec: RunSpec, launched: Callable[[RunSpec], Launched], undisturbed: Callable[[RunSpec], pd.DataFrame]
 ) -> None:
     """SIGTERM while SLURM still counts the job as running: it has to be queued again by itself."""
-    sharded = spec.override({"engine.strategy": "zero2", "optim.epochs": 20})
+    sharded = spec.override({"engine.strategy": "zero2", "optim.epochs": 12})
     run = launched(sharded)
     wait_for("training", lambda: run.trained(10), 180)
     slurm.run("scancel", "--signal=TERM", run.job())
