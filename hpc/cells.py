@@ -56,8 +56,7 @@ def _spec(study: Study, variant: str, values: Mapping[str, Any], fold: int, seed
         return study.spec(variant, values, fold, seed)
     except InputError as error:
         cell = ", ".join(f"{key}: {value}" for key, value in {"variant": variant, **values}.items())
-        said = str(error).removeprefix("override: ")
-        raise InputError(f"study {study.study!r}: no run can be {{{cell}}} ({said}); leave it out by grid.exclude") from None
+        raise InputError(f"study {study.study!r}: no run can be {{{cell}}} ({error}); leave it out by grid.exclude") from None
 
 
 def keys_of(cells: Sequence[Cell]) -> list[str]:
@@ -116,7 +115,9 @@ def rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 def difference(root: Path, cells: Sequence[Cell], one: str, other: str) -> list[str]:
     """What differs between two cells (by number) or runs (by name, the begin of one, or folder), a line for each key."""
-    left, right = _find(root, cells, one), _find(root, cells, other)
+    lefts, rights = _find(root, cells, one), _find(root, cells, other)
+    pairs = ((left, right) for left in lefts for right in rights if left.variant == right.variant)  # a cell has several
+    left, right = next(pairs, (lefts[0], rights[0]))
     first, second = flat(left.model_dump(mode="json")), flat(right.model_dump(mode="json"))
     changed = [
         [key, str(first.get(key)), str(second.get(key))] for key in {**first, **second} if first.get(key) != second.get(key)
@@ -124,16 +125,17 @@ def difference(root: Path, cells: Sequence[Cell], one: str, other: str) -> list[
     return align([["key", one, other], *changed]) if changed else [f"{one} and {other} are the same run"]
 
 
-def _find(root: Path, cells: Sequence[Cell], name: str) -> RunSpec:
+def _find(root: Path, cells: Sequence[Cell], name: str) -> list[RunSpec]:
+    """The runs of a cell, or one run."""
     found = [cell.spec for cell in cells if str(cell.number) == name or cell.run_name == name]
     found = found or [cell.spec for cell in cells if cell.run_name.startswith(name)]
     if found and (name.isdigit() or len(found) == 1):
-        return found[0]
+        return found
     if found:
         raise InputError(f"--diff {name}: the begin of {len(found)} runs; give more of it")
     for folder in (root / name, Path(name)):
         if (folder / "spec.yaml").is_file():
-            return parse(RunSpec, yamlfile.load(folder / "spec.yaml"), str(folder / "spec.yaml"))
+            return [parse(RunSpec, yamlfile.load(folder / "spec.yaml"), str(folder / "spec.yaml"))]
     raise InputError(f"--diff {name}: no cell of this grid, and no run folder; see leukotree grid --dry-run")
 
 

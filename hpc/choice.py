@@ -55,7 +55,9 @@ def finished(study: Study, unit: Unit, data: str | None) -> bool:
     folder = study.search_folder(unit)
     path = folder / "search.yaml"
     if path.exists():
-        tree = dict(yamlfile.load(path))
+        tree = yamlfile.load(path)
+        if not isinstance(tree, dict):
+            raise InputError(f"{path}: holds no settings of a search; move its folder away")
         searched, left_out = tree.pop(DATA, None), tree.pop(FOLD, unit.test_fold)
         stored = flat(_settings(parse(Study, tree, str(path)), unit)) | {FOLD: left_out}
         ours = flat(_settings(study, unit)) | {FOLD: unit.test_fold}
@@ -107,7 +109,8 @@ def _freeze(record: Record) -> str | None:
     """Write trials.csv and best.yaml of a search that has ended; without the latter, why there is nothing to choose."""
     study, unit = record.study, record.unit
     folder = study.search_folder(unit)
-    files.write_atomic(folder / "trials.csv", _csv([_row(trial) for trial in record.trials]))
+    columns = [*TRIALS, *study.space(unit.variant)]
+    files.write_atomic(folder / "trials.csv", _csv(columns, [_row(study, unit, trial) for trial in record.trials]))
     mend = "mend it and move this folder away to search anew"
     if not (completed := record.best()):
         return f"{folder}: no trial came to its end; the first error: {_first_error(record.trials)}; {mend}"
@@ -121,7 +124,8 @@ def _freeze(record: Record) -> str | None:
         again = _reruns(record, completed[0], means)
     frozen = {
         "study": study.study, "variant": unit.variant, FOLD: unit.test_fold, "metric": study.search.metric, "value": value,
-        "trial": choice.number, "trials": len(record.trials), "chosen": choice.chosen, **again,
+        "trial": choice.number, "trials": len(record.trials), "chosen": study.telling(unit.variant, choice.chosen),
+        **again,
     }  # fmt: skip
     files.write_atomic(folder / "best.yaml", yamlfile.dump(frozen))
     return None
@@ -163,16 +167,16 @@ def _first_error(trials: Sequence[Trial]) -> str:
     return next((trial.message for trial in trials if trial.message), "none")
 
 
-def _row(trial: Trial) -> dict[str, Any]:
-    """A trial's row of trials.csv."""
+def _row(study: Study, unit: Unit, trial: Trial) -> dict[str, Any]:
+    """A trial's row of trials.csv, without what says nothing beside its other values."""
     top = max(trial.scores.values(), default=None)
     values = (trial.number, trial.state, trial.last, trial.score, top, trial.seconds)
-    return {**dict(zip(TRIALS, values, strict=True)), **trial.chosen}
+    return {**dict(zip(TRIALS, values, strict=True)), **study.telling(unit.variant, trial.chosen)}
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def _csv(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -59,8 +59,7 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(
         prog="leukotree",
         description="Hierarchical leukemia classification on HPC clusters: data, training, search, folds, report.",
-        epilog="The main job on one machine: leukotree phantom data/phantom-images && leukotree pack "
-        "data/phantom-images/manifest.csv data/phantom --size 64 --folds 4 && bash slurm/sweep.sh sweeps/phantom.yaml",
+        epilog="The main job on one machine, on phantom images: make sweep. Its steps: phantom, pack, sweep, folds, report.",
     )
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     for define in (_phantom, _import, _pack, _audit, _train, _sweep, _folds, _grid, _status, _report, _doctor, _bench):
@@ -139,7 +138,7 @@ def _train(verbs: Verbs) -> None:
         verbs, "train", "train and score one run; again continues it",
         "leukotree train run.yaml optim.lr=1e-3 variant=flat --ranks 2",
     )  # fmt: skip
-    verb.add_argument("spec", metavar="SPEC", help="a RunSpec in YAML")
+    verb.add_argument("spec", metavar="SPEC", help="a run's spec.yaml, or a YAML file with any of its keys")
     verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. optim.lr=1e-3")
     verb.add_argument(
         "--study", type=options.name, default="single", help="the run's folder is results/runs/STUDY/... (default %(default)s)"
@@ -153,7 +152,7 @@ def _train(verbs: Verbs) -> None:
 def _sweep(verbs: Verbs) -> None:
     verb = _verb(
         verbs, "sweep", "search each variant's hyperparameters beside every outer fold; again continues the search",
-        "leukotree sweep sweeps/phantom.yaml --gpus-per-trial 0.25",
+        "leukotree sweep sweeps/phantom.yaml --concurrency 2",
     )  # fmt: skip
     options.study(verb)
     verb.add_argument("--ray-address", metavar="ADDR", help="a running Ray cluster (auto); without it one is started here")
@@ -233,7 +232,7 @@ def _bench(verbs: Verbs) -> None:
         verbs, "bench", "measure loader, step, all-reduce, checkpoint and trial beside their limits, and say what to change",
         "leukotree bench run.yaml optim.batch_size=256 --ranks 4",
     )  # fmt: skip
-    verb.add_argument("spec", metavar="SPEC", nargs="?", help="a RunSpec in YAML (default: a small model on phantoms drawn now)")
+    verb.add_argument("spec", metavar="SPEC", nargs="?", help="as for train (default: a small model on phantoms drawn now)")
     verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. backbone.name=vit_small_patch16_384")
     verb.add_argument("--only", metavar="PART,...", help="some of: loader, step, all-reduce, checkpoint, trial (default: all)")
     verb.add_argument(

@@ -48,7 +48,9 @@ def name(text: str) -> str:
 def study(verb: argparse.ArgumentParser) -> None:
     """A study and changes to it."""
     verb.add_argument("study", metavar="STUDY", help="a study's YAML file")
-    verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. search.trials=4 base.optim.epochs=2")
+    verb.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="e.g. search.trials=4; the same for sweep, folds and report"
+    )
 
 
 def many(verb: argparse.ArgumentParser) -> None:
@@ -85,7 +87,9 @@ def runtime(verb: argparse.ArgumentParser) -> None:
     """How a run computes; none of it is in its spec."""
     verb.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default %(default)s)")
     verb.add_argument(
-        "--workers", type=count, help="decoding threads per rank; never changes the bits (default: the cores that do not train)"
+        "--workers",
+        type=count,
+        help="decoding threads per rank; never changes the bits (default: the cores that do not train, at most 8)",
     )
     verb.add_argument(
         "--cache", metavar="DIR", help="keep decoded images in DIR, a node's own disk or memory, for all epochs, ranks and "
@@ -99,7 +103,7 @@ def runtime(verb: argparse.ArgumentParser) -> None:
         "--save-minutes", type=amount, default=10.0, metavar="MIN",
         help="save at least so often, also within an epoch (default %(default)g)",
     )  # fmt: skip
-    verb.add_argument("--threads", type=positive, help="torch threads per rank on the CPU (default: torch's choice)")
+    verb.add_argument("--threads", type=positive, help="torch threads per rank on the CPU (default: its share of the cores)")
     verb.add_argument(
         "--deepspeed", metavar="YAML", help="settings that only decide the speed of ZeRO (default: hpc/deepspeed/STRATEGY.yaml)"
     )

@@ -31,15 +31,15 @@ class Verdict:
 def judge(root: Path, run_name: str, note: dict[str, Any] | None, *, anew: bool) -> Verdict:
     """Whether to try a run again; `note` is what `submitted.notes` has of it.
 
-    `anew` is for the start of a command: then also a run that was refused before it began, or that met a full disk, as
-    somebody may have mended what was wrong. An end of the kinds oom, nan or error is the run's own, and nothing is gained by
-    repeating it.
+    `anew` is for the start of a command: then also a run that never began, or that met a full disk, as somebody may have mended
+    what was wrong, or have cancelled its jobs while they waited. An end of the kinds oom, nan or error is the run's own, and
+    nothing is gained by repeating it.
     """
     folder = root / run_name
     state = store.read(folder)
     words = jobs.said(root, run_name, note["job"]) if note else None
     if not state.begun:
-        if note is None or (anew and words):
+        if note is None or anew:
             return Verdict(True)
         if words and words[0] not in RETRIED:
             return Verdict(False, *words)

@@ -24,6 +24,8 @@ DEFAULT = "default"
 # Printable ASCII without spaces, quotes, `$`, "`" and backslash: the values also travel as `$(python -m hpc.site NAME --sbatch)`,
 # which the shell splits at spaces.
 Word = Annotated[str, Field(pattern=r"^[!#%&(-\[\]-_a-~]+$")]
+# A path that a shell may read between double quotes: variables, but no commands.
+Folder = Annotated[str, Field(pattern=r"^([A-Za-z0-9._/+-]|\$[A-Za-z_]+|\$\{[A-Za-z_]+\})+$")]
 
 
 class Site(Strict):
@@ -55,8 +57,8 @@ class Site(Strict):
     """Seconds before the time limit at which a run is told to save and leave; its job is then queued again."""
     interface: Word | None = None
     """Network interface between the nodes, for Gloo, NCCL and Ray. None lets each choose."""
-    scratch: Word | None = None
-    """Node-local folder for temporary files. Keep it short: a socket's path ends at 107 bytes."""
+    scratch: Folder | None = None
+    """Node-local folder for temporary files, where `$NAME` is looked up. Keep it short: a socket's path ends at 107 bytes."""
     setup: tuple[str, ...] = ()
     """Shell lines run at the start of every job, for example `module load cuda`."""
     extra: dict[Word, bool | int | Word] = {}  # noqa: RUF012 - pydantic copies it
@@ -100,12 +102,13 @@ def load(name_or_path: str | None = None) -> Site:
 
 
 def environment(site: Site) -> dict[str, str]:
-    """Environment variables that a job of this site needs."""
+    """Environment variables that a job of this site needs, their values as a shell reads them."""
     names: dict[str, str] = {}
     if site.interface:
-        names |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "LEUKOTREE_INTERFACE"), site.interface)
+        wanted = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "LEUKOTREE_INTERFACE")
+        names |= dict.fromkeys(wanted, shlex.quote(site.interface))
     if site.scratch:
-        names["LEUKOTREE_SCRATCH"] = site.scratch
+        names["LEUKOTREE_SCRATCH"] = f'"{site.scratch}"'
     return names
 
 
@@ -137,7 +140,7 @@ def submitit_parameters(site: Site) -> dict[str, Any]:
 
 def setup_lines(site: Site) -> list[str]:
     """Shell lines for the start of a job: the site's own first (a module may set a variable that we then replace)."""
-    return [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in environment(site).items())]
+    return [*site.setup, *(f"export {name}={value}" for name, value in environment(site).items())]
 
 
 def shell_exports(site: Site) -> str:

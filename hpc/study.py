@@ -34,6 +34,7 @@ _DECIDED = {
     "data.test_fold": "the study's `folds` decides it",
 }
 _OF_A_SEARCH = {"data.shards": "all trials see the same images", "optim.epochs": "all trials get the same epochs"}
+_OF_A_GRID = {"data.shards": "a study is on one data set, and another is a study of its own"}
 _WHEN = {
     "loss.gamma": ("loss.kind", ("focal",)),
     "loss.tau": ("loss.kind", ("focal",)),
@@ -96,7 +97,7 @@ class Study(Strict):
         self._check_report()
         self._try("search.space.", {key: axis.samples for key, axis in self.search.space.items()}, _DECIDED | _OF_A_SEARCH, all)
         if self.grid:
-            self._try("grid.", self.grid.values(), _DECIDED, any)  # `exclude` may leave a value out of a variant
+            self._try("grid.", self.grid.values(), _DECIDED | _OF_A_GRID, any)  # `exclude` may leave a value out of a variant
         return self
 
     def _check_report(self) -> None:
@@ -202,7 +203,10 @@ class Study(Strict):
         refuses."""
         place = {"variant": variant, "seed": seed, "data.test_fold": test_fold}
         silent = _defaults(self._silent(variant, chosen))
-        return self.base.override({**chosen, **silent, **place, "data.inner": inner.model_dump() if inner else None})
+        try:
+            return self.base.override({**chosen, **silent, **place, "data.inner": inner.model_dump() if inner else None})
+        except InputError as error:
+            raise InputError(str(error).removeprefix("override: ")) from None
 
     def telling(self, variant: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Dotted key -> value, without the keys that say nothing to the variant, or beside the other values."""

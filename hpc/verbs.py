@@ -94,7 +94,7 @@ def run_sweep(arguments: Namespace) -> int:
 
     plan = study.load(arguments.study, arguments.overrides)
     search = plan.require_search()
-    precheck.check(plan, trial_ranks=arguments.ranks_per_trial)
+    precheck.check_search(plan, arguments.ranks_per_trial)
     if arguments.dry_run:
         one = f"all outer folds, beside fold {plan.units[0].test_fold}"
         place = f"each of {plan.folds.outer} outer folds" if search.nested else one
@@ -119,10 +119,11 @@ def run_folds(arguments: Namespace) -> int:
     from hpc import leaks, precheck, study, tune
 
     plan = study.load(arguments.study, arguments.overrides)
-    precheck.check(plan, ranks=arguments.ranks)
+    precheck.check_data(plan)
     leaks.check(plan)
-    place = _place(arguments)
-    return _launch(plan, plan.fold_specs(tune.chosen(plan)), place, arguments)
+    specs = plan.fold_specs(tune.chosen(plan))
+    precheck.check_runs(specs, arguments.ranks)
+    return _launch(plan, specs, _place(arguments), arguments)
 
 
 def run_grid(arguments: Namespace) -> int:
@@ -135,7 +136,8 @@ def run_grid(arguments: Namespace) -> int:
         print(*cells.difference(plan.root, found, *arguments.diff), sep="\n")
         return 0
     check_primary(plan.model_dump(mode="json"), cells.rows(found))
-    precheck.check_grid(plan, [cell.spec for cell in found], ranks=arguments.ranks)
+    precheck.check_data(plan)
+    precheck.check_runs([cell.spec for cell in found], arguments.ranks)
     place = _place(arguments)
     if not arguments.dry_run:
         _runtime(arguments)  # refuses what it must before anything is written
@@ -200,11 +202,13 @@ def _reported(plan: Study) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The runs that a report expects: those with chosen values, and those of the grid once it was begun. A grid without a search
     has no others, unless somebody ran them."""
     from hpc import cells, tune
+    from leukotree.report.collect import check_primary
 
     expected = plan.expected(tune.chosen(plan, partial=True))
     if plan.grid is None:
         return expected, []
     rows = cells.rows(cells.expand(plan))
+    check_primary(plan.model_dump(mode="json"), rows)  # also where the grid has not begun
     if not plan.search.trials:
         of_grid = {row["run_name"] for row in rows}
         if not any((plan.root / row["run_name"]).exists() for row in expected if row["run_name"] not in of_grid):

@@ -7,7 +7,8 @@
 # STUDY is sweeps/phantom.yaml if not given. SITE=NAME takes slurm/site/NAME.yaml for everything that differs between
 # clusters; sbatch itself gets its options from it like this:
 #   SITE=NAME sbatch $(.venv/bin/python -m hpc.site NAME --sbatch) slurm/sweep.sh STUDY
-# On SLURM the allocation becomes one Ray cluster for the search; every fold is a job of its own, and so is the report.
+# On SLURM the allocation becomes one Ray cluster for the search; every run of an outer fold is a job of its own,
+# and so is the report.
 # Submitting the same study again continues it, whatever ended it. Several such jobs may share a node: each has a Ray of its own,
 # with its own ports, folder and token. `extra: {exclusive: true}` in the site file asks for whole nodes.
 #

@@ -168,7 +168,7 @@ def _nodes(site: Site, partitions: list[str]) -> Finding:
 
 
 def _array(site: Site, config: dict[str, str]) -> Finding:
-    most = int(config.get("MaxArraySize", "1001")) - 1
+    most = int(config.get("MaxArraySize", "1001"))  # they are numbered from 0 to one less
     if site.max_array_size and site.max_array_size > most:
         mend = f"set `max_array_size` in the site file to {most}, or leave it out"
         return Finding("FAIL", "array size", f"the site says {site.max_array_size}, SLURM takes {most} jobs", mend)

@@ -145,8 +145,7 @@ def _replace(model: nn.Module, parts: Mapping[str, Any]) -> None:
 
 def check(spec: RunSpec, levels: Mapping[str, int]) -> None:
     """Raises InputError if a stage whose decisions have these levels cannot be isolated as the spec says: no such level to
-    lead, or a backbone that cannot be cut there. Values are looked at also where nothing uses them yet: a study checks one
-    searched key at a time."""
+    lead, or a backbone that cannot be cut there. Values are looked at also where nothing uses them."""
     loss, name = spec.loss, spec.backbone.name
     most = max(levels.values())
     if loss.leader > most:

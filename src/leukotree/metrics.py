@@ -51,9 +51,11 @@ class Groups(NamedTuple):
 
 
 def macro_f1(true: np.ndarray, predicted: np.ndarray, n_leaves: int, leaves: np.ndarray | None = None) -> float:
-    """Mean F1 over all leaves, or over some. true, predicted: (N,) leaf indices."""
+    """Mean F1 over all leaves, or over some; NaN where N is 0. true, predicted: (N,) leaf indices."""
     from sklearn.metrics import f1_score
 
+    if not len(true):
+        return float("nan")
     labels = np.arange(n_leaves) if leaves is None else leaves
     return float(f1_score(true, predicted, labels=labels, average="macro", zero_division=0))
 

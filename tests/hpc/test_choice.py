@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,19 @@ def test_the_mean_over_fresh_seeds_chooses_and_tells_the_optimism() -> None:
     ]
 
 
+def test_values_that_say_nothing_beside_the_others_are_not_said_to_be_chosen() -> None:
+    """Gamma says nothing to a loss that is not focal."""
+    space = {"loss.gamma": {"uniform": [0, 5]}, "loss.kind": {"choice": ["focal", "conditional"]}}
+    record = Record(_study(space=space), UNIT)
+    for score, kind in ((0.5, "focal"), (0.75, "conditional")):
+        trial = record.draw({"loss.gamma": 4.0, "loss.kind": kind})
+        record.report(trial, 1, score, 1.0)
+        record.end(trial, "completed", None, 2.0)
+    assert _again(record, {})["chosen"] == {"loss.kind": "conditional"}
+    with open(record.study.search_folder(UNIT) / "trials.csv", newline="") as file:
+        assert [(row["loss.gamma"], row["loss.kind"]) for row in csv.DictReader(file)] == [("4.0", "focal"), ("", "conditional")]
+
+
 def test_of_equal_means_the_earlier_trial_is_chosen() -> None:
     found = _again(_searched(_study(rerun_top=3, rerun_seeds=1)), {(number, 0): 0.5 for number in (0, 1, 3)})
     assert found["trial"] == 0
@@ -123,6 +137,15 @@ def test_a_search_goes_on_with_its_own_settings_only(key: str, value: Any, says:
     else:
         with pytest.raises(InputError, match=f"{says}; rename the study, or move the folder away"):
             choice.finished(other, UNIT, "data")
+
+
+@pytest.mark.parametrize("text", ["", "- 1"])
+def test_damaged_settings_of_a_search_are_named(text: str) -> None:
+    file = _study().search_folder(UNIT) / "search.yaml"
+    file.parent.mkdir()
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"search\.yaml: holds no settings of a search"):
+        choice.finished(_study(), UNIT, None)
 
 
 def test_a_search_of_another_fold_is_told() -> None:

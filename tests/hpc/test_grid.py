@@ -142,6 +142,8 @@ def test_the_difference_between_cells_and_between_runs(file: Path, capsys: pytes
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == ["key", "0", "1"]
     assert [row.split() for row in rows] == [["loss.gamma", "0.0", "2.0"]]
+    assert main(["grid", str(file), "--diff", "0", "1", "grid.exclude=[{variant: flat, loss.gamma: 0}]"]) == 0
+    assert [row.split()[0] for row in capsys.readouterr().out.splitlines()] == ["key", "loss.gamma"]  # of a variant in both
     first, *_, last = cells.expand(study.load(file))
     assert main(["grid", str(file), "--diff", first.run_name, last.run_name]) == 0
     rows = capsys.readouterr().out.splitlines()[1:]

@@ -233,3 +233,4 @@ def test_a_run_that_a_broken_node_kept_from_beginning_is_tried_elsewhere(
     (tmp_path / "jobs" / "7_0_log.err").write_text(f"flat-0: {kind}: n1: the job asked for a GPU, but there is none\n")
     verdict = retries.judge(tmp_path, "flat-0", {"job": "7", "on": "slurm", "times": times}, anew=False)
     assert (verdict.again, verdict.kind) == (again, kind)
+    assert retries.judge(tmp_path, "flat-0", {"job": "7", "on": "slurm", "times": times}, anew=True).again

@@ -101,17 +101,30 @@ class TestShell:
             "export GLOO_SOCKET_IFNAME=eth0",
             "export NCCL_SOCKET_IFNAME=eth0",
             "export LEUKOTREE_INTERFACE=eth0",
-            "export LEUKOTREE_SCRATCH=/scratch",
+            'export LEUKOTREE_SCRATCH="/scratch"',
         ]
 
     @given(st.text(st.characters(codec="ascii", exclude_characters="\x00"), min_size=1, max_size=12))
     def test_any_value_that_is_accepted_reaches_a_shell_unchanged(self, value: str) -> None:
         try:
-            site = Site(scratch=value, partition=value)
+            site = Site(interface=value, partition=value)
         except ValueError:
             return
-        assert shlex.split(sites.shell_exports(site)) == ["export", f"LEUKOTREE_SCRATCH={value}"]
+        assert shlex.split(sites.shell_exports(site).splitlines()[0]) == ["export", f"GLOO_SOCKET_IFNAME={value}"]
         assert " ".join(sites.sbatch_options(site)).split()[0] == f"--partition={value}"
+
+    @pytest.mark.parametrize(
+        ("scratch", "found"),
+        [("/scratch/a-b_1.c", "/scratch/a-b_1.c"), ("$NODE/tmp", "/disk of it/tmp"), ("/x${NODE}", "/x/disk of it")],
+    )
+    def test_a_node_looks_up_the_variables_of_scratch(self, scratch: str, found: str) -> None:
+        script = sites.shell_exports(Site(scratch=scratch)) + 'printf %s "$LEUKOTREE_SCRATCH"'
+        assert subprocess.run(["bash", "-c", script], env={"NODE": "/disk of it"}, capture_output=True, text=True).stdout == found
+
+    @pytest.mark.parametrize("scratch", ["$(id)", "`id`", 'a"b', "a b", "$", "$1", "~/x", "${x:-$(id)}"])
+    def test_scratch_runs_no_command(self, scratch: str) -> None:
+        with pytest.raises(ValueError, match="scratch"):
+            Site(scratch=scratch)
 
     def test_sbatch_options_of_a_sweep_and_of_a_small_job(self) -> None:
         site = Site(partition="gpu", nodes=2, gpus_per_node=4, cpus_per_task=16, mem_gb=480, time=60, extra={"requeue": True})

@@ -92,6 +92,7 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
         ("rope=-0.1", "rope: Input should be greater than or equal to 0"),
         ("primary=[[multilabel, base]]", "primary: 'base' is none of the variants flat, multilabel"),
         ("primary=[[flat, flat]]", "primary: 'flat' is compared with itself"),
+        ("grid={data.shards: [a, b]}", "grid.data.shards: cannot be varied, a study is on one data set"),
         ("search.rerun_seeds=0", "search.rerun_seeds: Input should be greater than or equal to 1"),
         ("search.rungs=trials", "search.rungs: Input should be 'epochs' or 'folds'"),
     ],
@@ -204,7 +205,7 @@ def _on_disk(path: Path, shards: Path, *overrides: str) -> Study:
 
 
 def test_a_study_that_fits_its_data_passes(path: Path, shards: Path) -> None:
-    precheck.check(_on_disk(path, shards), ranks=4)
+    precheck.check_search(_on_disk(path, shards), ranks=4)
 
 
 @pytest.mark.parametrize(
@@ -222,13 +223,36 @@ def test_what_the_data_set_refuses_is_found_before_anything_runs(
     path: Path, shards: Path, override: str, ranks: int, message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        precheck.check(_on_disk(path, shards, override), ranks)
+        precheck.check_search(_on_disk(path, shards, override), ranks)
     assert "\n" not in str(caught.value)
 
 
 def test_searched_values_that_do_not_go_together_are_found_before_anything_runs(path: Path, shards: Path) -> None:
     apart = "search.space.engine.strategy={choice: [ddp, zero0]}", "search.space.engine.compile={choice: [false, true]}"
     for override in apart:
-        precheck.check(_on_disk(path, shards, override))
+        precheck.check_search(_on_disk(path, shards, override))
     with pytest.raises(InputError, match=r"strategy=zero0, engine.compile=True do not go together: .*compile: not with"):
-        precheck.check(_on_disk(path, shards, *apart))
+        precheck.check_search(_on_disk(path, shards, *apart))
+
+
+def test_what_a_variant_alone_cannot_take_is_found_too(path: Path, shards: Path) -> None:
+    """Weights of three levels: `multilabel` has them with any loss, `flat` only where the loss sums over an image's path."""
+    weighted = ["base.loss.level_weights=[1, 1, 1]", "base.loss.kind=conditional", "search.space={optim.lr: {choice: [0.1, 1]}}"]
+    precheck.check_search(_on_disk(path, shards, *weighted))
+    with pytest.raises(InputError, match="3 numbers, but focal of flat has 1 level"):
+        precheck.check_search(_on_disk(path, shards, *weighted, "search.space.loss.kind={choice: [focal, conditional]}"))
+
+
+def test_only_the_chosen_values_have_to_fit_the_ranks_of_the_outer_folds(path: Path, shards: Path) -> None:
+    plan = _on_disk(path, shards)
+    for size, ranks in ((12, 12), (16, 16)):
+        specs = plan.fold_specs({variant: {fold: {"optim.batch_size": size} for fold in range(4)} for variant in plan.variants})
+        precheck.check_runs(specs, ranks)
+    with pytest.raises(InputError, match="16 images do not divide over 12 ranks"):
+        precheck.check_runs(specs, 12)
+
+
+def test_a_base_that_a_variant_cannot_take_is_named_with_it(path: Path) -> None:
+    plan = study.load(path, ["variants=[flat, base]", "base.loss.kind=soft", "search={trials: 0, space: {}}"])
+    with pytest.raises(InputError, match=r"^loss.kind: soft needs all leaves in one model; base has one per decision"):
+        plan.fold_specs({"base": {0: {}}})

@@ -83,11 +83,11 @@ def _kind(spec: RunSpec) -> str:
 def test_what_it_stands_for_trains(file: Path, tiny: Path, tmp_path: Path) -> None:
     """Of a search an inner fold of each variant with the base's values, of a grid each kind of model and loss on one fold."""
     plan = _fast(file, tiny)
-    precheck.check(plan)
+    precheck.check_search(plan)
     specs: dict[str, RunSpec] = {variant: plan.trial_specs(variant, {}, 1)[0] for variant in plan.variants}
     if plan.grid:
         found = cells.expand(plan)
-        precheck.check_grid(plan, [cell.spec for cell in found])
+        precheck.check_runs([cell.spec for cell in found])
         specs = {_kind(cell.spec): cell.spec for cell in found if cell.spec.data.test_fold == 0}
     for spec in specs.values():
         assert 0 <= train.run(spec, tmp_path, RUNTIME).metrics["macro_f1"] <= 1

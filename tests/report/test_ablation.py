@@ -47,6 +47,17 @@ def test_cells_are_compared_with_the_first_of_their_variant(rows, markdown):
     assert table_row(markdown, "Ablation", "flat", "2")[7] == "better"
 
 
+def test_neither_the_reference_nor_the_family_follows_what_has_ended(rows, tmp_path):
+    """The first cell of flat has no run yet."""
+    root, cells = rows
+    cells = [row | {"run_name": "absent"} if (row["variant"], row["cell"]) == ("flat", 0) else row for row in cells]
+    markdown, _ = report(root, tmp_path, GRID, expected=[], cells=cells)
+    assert "One family of 4 comparisons" in section(markdown, "Ablation").replace("\n", " ")
+    assert table_row(markdown, "Ablation", "flat", "0")[3:] == ["–", "reference", "–", "–", "–", "0"]
+    assert table_row(markdown, "Ablation", "flat", "1")[4:] == ["–", "not estimable", "–", "not estimable", "5"]
+    assert table_row(markdown, "Ablation", "multilabel", "2")[7] == "better"
+
+
 def test_the_papers_rate_stands_beside_the_best_and_beside_guessing(rows, markdown):
     title = "What a learning rate can learn"
     text = section(markdown, title)

@@ -86,6 +86,13 @@ class TestImportance:
         assert importance([trials.assign(state=["stopped"] + ["completed"] * 9)], DOMAINS) is None
         assert importance([trials.assign(macro_f1=0.5)], DOMAINS) is None
 
+    def test_a_key_that_some_trials_lack_is_left_out(self):
+        trials = completed(planted(20))
+        trials.loc[trials.index[::2], "loss.gamma"] = np.nan
+        found = importance([trials], DOMAINS)
+        assert set(found) == set(DOMAINS) - {"loss.gamma"}
+        assert found["optim.lr"] > 0.6
+
     def test_searches_of_few_trials_are_taken_together_and_a_harder_fold_is_no_key(self):
         """Four searches of six trials each: alone none is enough. Whole folds lie apart by more than any key explains."""
         searches = [

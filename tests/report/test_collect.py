@@ -105,9 +105,9 @@ class TestSearches:
         }
         assert nested.nested
         assert nested.clean_fold is None
-        assert [nested.chosen("multilabel", fold) for fold in range(3)] == [{"loss.gamma": fold + 0.5} for fold in range(3)]
-        assert nested.spec("multilabel", 2).loss.gamma == 2.5
-        assert nested.spec("multilabel", 2).data.test_fold == 2
+        assert [nested.search("multilabel", fold).chosen for fold in range(3)] == [
+            {"loss.gamma": fold + 0.5} for fold in range(3)
+        ]
         search = nested.searches["flat"][2]
         assert (search.variant, search.test_fold, len(search.trials), len(search.history)) == ("flat", 2, 2, 2)
         assert search.reruns is None
@@ -159,15 +159,14 @@ class TestSearches:
         found = collect(root, study, [])
         assert list(found.searches["flat"]) == [1]
         assert (found.nested, found.clean_fold) == (False, 1)
-        assert [found.chosen("flat", fold) for fold in range(3)] == [{"loss.gamma": 4.0}] * 3
-        assert found.chosen("multilabel", 0) == {}
+        assert [found.search("flat", fold).chosen for fold in range(3)] == [{"loss.gamma": 4.0}] * 3
+        assert found.search("multilabel", 0) is None
 
     def test_without_trials_no_earlier_search_counts(self, tmp_path: Path) -> None:
         root = tmp_path / "made-up"
         _write_search(root / "search/flat/fold0", "flat", 0, gamma=4.0)
         found = collect(root, _study(search={"trials": 0}), _outer(root, _expected()))
         assert (found.searches, found.nested, found.clean_fold) == ({}, True, None)
-        assert found.spec("flat", 0).loss.gamma == 3.0
 
 
 class TestArms:
@@ -225,6 +224,8 @@ class TestArms:
         root = tmp_path / "made-up"
         declared = _study(primary=[["flat", "multilabel"]])
         assert collect(root, declared, []).primary == (("flat", "multilabel"),)
+        ahead = _study(primary=[["multilabel isolation=detached", "flat"]], grid={"loss.isolation": ["shared", "detached"]})
+        assert collect(root, ahead, []).primary == (("multilabel isolation=detached", "flat"),)  # its cells are yet to begin
         with pytest.raises(InputError, match="primary: 'base' is none of its arms: flat, multilabel"):
             collect(root, _study(primary=[["base", "flat"]]), [])
 

@@ -12,7 +12,7 @@ from synthetic import STUDY, TREE, cells, expected_runs, images_of_fold, texts, 
 
 from leukotree import hierarchy, metrics, nodes, stats
 from leukotree.errors import InputError
-from leukotree.report import collect, comparison, patients, results, scores, tree
+from leukotree.report import collect, comparison, patients, results, scores, tree, write
 from leukotree.report.blocks import Text
 from leukotree.report.summary import StudySummary
 
@@ -73,6 +73,17 @@ class TestImagesWithoutPatient:
         [other] = comparison.compared(partial).patients
         arms = scores.per_run(partial, partial.arms).set_index(["arm", "fold"])["mode:macro_f1"]
         assert other.mean == pytest.approx((arms["multilabel"] - arms["flat"]).mean())
+
+
+class TestFoldWithoutPatients:
+    def test_patients_are_compared_over_the_other_folds(self, tmp_path: Path) -> None:
+        for row in RUNS:
+            write_run(tmp_path / "s", row, images_of_fold(row["test_fold"], patients=row["test_fold"] != 2))
+        summary = collect(tmp_path / "s", TWO, RUNS)
+        found = comparison.compared(summary)
+        assert ([row.folds for row in found.images], [row.folds for row in found.patients]) == ([3], [2])
+        markdown, _ = write(summary, tmp_path / "out")
+        assert "Is a hierarchy better?" in markdown.read_text()
 
 
 class TestScores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import numpy as np
@@ -32,7 +33,7 @@ def assign(frame: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
             f"use fewer folds, add patients or leave the leaf out (groups per leaf: {support.to_dict()})"
         )
     for attempt in range(_ATTEMPTS):
-        fold_ids = _stratified(leaf_ids, groups, folds, _derived(seed, attempt))
+        fold_ids = _stratified(leaf_ids.tobytes(), groups.tobytes(), folds, _derived(seed, attempt))
         present = np.zeros((folds, len(leaves)), dtype=bool)
         present[fold_ids, leaf_ids] = True
         if present.all():
@@ -68,13 +69,18 @@ def _derived(seed: int, attempt: int) -> int:
     return seed if attempt == 0 else int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0])
 
 
-def _stratified(leaf_ids: np.ndarray, groups: np.ndarray, folds: int, random_state: int) -> np.ndarray:
+@functools.lru_cache(maxsize=32)
+def _stratified(leaves: bytes, group_ids: bytes, folds: int, random_state: int) -> np.ndarray:
+    """Read-only. Kept, as with thousands of groups it takes seconds, and each trial of a search asks for the same; from bytes,
+    which can be looked up."""
     from sklearn.model_selection import StratifiedGroupKFold
 
+    leaf_ids, groups = np.frombuffer(leaves, np.int64), np.frombuffer(group_ids, np.int64)
     fold_ids = np.full(len(leaf_ids), -1, dtype=np.int64)
     divider = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=random_state)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # rare leaves are checked, and refused, by the caller
         for fold, (_, rows) in enumerate(divider.split(np.zeros(len(leaf_ids)), leaf_ids, groups)):
             fold_ids[rows] = fold
+    fold_ids.flags.writeable = False
     return fold_ids

@@ -24,18 +24,20 @@ Folds = Mapping[str, Mapping[int, Fold]]
 
 def section(summary: StudySummary) -> Section | None:
     """None for a study without results of a grid."""
-    cells = [arm for arm in summary.arms if arm.cell is not None and arm.runs]
-    if not cells:
+    cells = [arm for arm in summary.arms if arm.cell is not None]
+    if not any(arm.runs for arm in cells):
         return None
     first: dict[str, Arm] = {}
     for arm in sorted(cells, key=lambda arm: arm.cell or 0):
         first.setdefault(arm.variant, arm)
     folds: Folds = {arm.name: comparison.of_arm(arm.runs) for arm in cells}
+    # Of all cells, also those without a run yet: neither the reference nor the size of the family follows what has ended.
     pairs = [(arm.name, first[arm.variant].name) for arm in cells if arm is not first[arm.variant]]
     found = stats.compare(folds, pairs, scores.ratio(summary), summary.rope)
     blocks: list[Block] = [_table(summary, cells, folds, found), text(prose.ABLATION, comparisons=len(pairs))]
-    if 0 < len(found) <= MOST_BARS:
-        bars = [figures.Bar(row.challenger, "Nadeau-Bengio", row.mean, *(row.interval or (math.nan, math.nan))) for row in found]
+    known = [row for row in found if not math.isnan(row.mean)]
+    if 0 < len(known) <= MOST_BARS:
+        bars = [figures.Bar(row.challenger, "Nadeau-Bengio", row.mean, *(row.interval or (math.nan, math.nan))) for row in known]
         caption = f"Differences from the reference cell of the variant; grey: equivalent (±{100 * summary.rope:.1f} points)."
         blocks.append(
             Figure("ablation", caption, figures.forest(bars, summary.rope, "difference in macro F1, percentage points"))

@@ -125,11 +125,11 @@ def _name(variant: str, values: Mapping[str, Any], of_all: Sequence[Mapping[str,
 
 def _primary(study: Mapping[str, Any], variants: Sequence[str], arms: Sequence[Arm]) -> tuple[tuple[str, str], ...]:
     """The comparisons that the study declares; without that, each arm against the flat one that shares all its values.
-    Raises InputError for a name that is no arm's."""
+    Raises InputError for a name that is no arm's, unless it may be one of a grid that has not begun."""
     declared = study.get("primary")
     names = list(dict.fromkeys([*(arm.name for arm in arms), *variants]))  # a variant whose search goes on is no arm yet
     for name in [name for pair in declared or () for name in pair]:
-        if name not in names:
+        if name not in names and (not study.get("grid") or any(arm.cell is not None for arm in arms)):
             raise InputError(f"study {study.get('study')}: primary: {name!r} is none of its arms: {', '.join(names)}")
     if declared is not None:
         return tuple((challenger, reference) for challenger, reference in declared)

@@ -67,7 +67,9 @@ def _compare(
     summary: StudySummary, fold_of: Callable[[Sequence[Run]], Fold], statistic: stats.Statistic = stats.macro_f1
 ) -> list[Comparison]:
     named = {name for pair in summary.primary for name in pair}
-    arms = {arm.name: {fold: fold_of(seeds) for fold, seeds in scores.by_fold(arm.runs).items()}
+    # A fold without a single patient has no score by patient.
+    arms = {arm.name: {fold: found for fold, seeds in scores.by_fold(arm.runs).items()
+                       if not math.isnan((found := fold_of(seeds)).score)}
             for arm in summary.arms if arm.name in named}  # fmt: skip
     return stats.compare(arms, summary.primary, scores.ratio(summary), summary.rope, statistic)
 

@@ -15,7 +15,7 @@ FLOOR = 10
 
 def importance(searches: Iterable[pd.DataFrame], space: Mapping[str, Domain]) -> dict[str, float] | None:
     """Key -> importance in 0..1 (what is left of 1 is interactions); of the completed trials alone, since the score of one that
-    was stopped early is of another length.
+    was stopped early is of another length. Keys that some of them lack, having said nothing beside the others, are left out.
 
     The trials of all searches of a variant are taken together, each search's scores about their own mean: a scheduler leaves few
     completed trials in one, and that one outer fold is harder than another is nobody's hyperparameter.
@@ -28,11 +28,11 @@ def importance(searches: Iterable[pd.DataFrame], space: Mapping[str, Domain]) ->
     keys = [key for key in space if key in done]
     # Optuna's evaluator averages over the values themselves; on the axis they were drawn from, a logarithmic key counts evenly.
     places = pd.DataFrame({key: place(space[key], done[key]) for key in keys}, index=done.index)
-    known = places.notna().all(axis=1)
-    scores = done.loc[known, "macro_f1"].to_numpy(float)
-    if not keys or len(scores) < FLOOR or np.ptp(scores) == 0:
+    places = places.dropna(axis="columns")
+    scores = done["macro_f1"].to_numpy(float)
+    if places.empty or len(scores) < FLOOR or np.ptp(scores) == 0:
         return None
-    return _fanova(places[known], scores, space)
+    return _fanova(places, scores, space)
 
 
 def _fanova(places: pd.DataFrame, scores: np.ndarray, space: Mapping[str, Domain]) -> dict[str, float]:

@@ -41,9 +41,9 @@ def _counts(summary: StudySummary) -> Table:
         states = search.trials["state"].value_counts()
         best = search.best or {}
         counts = [str(len(search.trials)), *(str(int(states.get(state, 0))) for state in ("completed", "stopped", "failed"))]
-        value = "–" if best.get("value") is None else percent(float(best["value"]))
         chosen = str(best.get("trial", "–"))
-        rows.append([search.variant, str(search.test_fold), chosen, *counts, value, _outer_score(summary, search)])
+        score = search.trials.set_index("trial")["macro_f1"].get(chosen, float("nan"))
+        rows.append([search.variant, str(search.test_fold), chosen, *counts, percent(score), _outer_score(summary, search)])
     header = ["variant", "outer fold", "chosen trial", "trials", "completed", "stopped early", "failed", "inner macro F1",
               "outer macro F1"]  # fmt: skip
     return Table("Trials of each search, by the outer fold that it did not see; scores in per cent.", header, rows, labels=3)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from leukotree import predictions
 from leukotree.decide import Rule
-from leukotree.spec import RunSpec, silent
+from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
 
@@ -198,13 +198,3 @@ class StudySummary:
     def search(self, variant: str, fold: int) -> Search | None:
         """The search that chose the values of a variant on an outer fold."""
         return self.searches.get(variant, {}).get(fold if self.nested else self.base.data.test_fold)
-
-    def chosen(self, variant: str, fold: int) -> dict[str, Any]:
-        """The chosen values of a variant on an outer fold; empty where no search has ended."""
-        found = self.search(variant, fold)
-        return found.chosen if found else {}
-
-    def spec(self, variant: str, fold: int) -> RunSpec:
-        """The base of the study with the values that were chosen for a variant on an outer fold."""
-        place = {"variant": variant, "data.test_fold": fold}
-        return self.base.override({**self.chosen(variant, fold), **silent(variant), **place})
