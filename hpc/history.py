@@ -19,8 +19,9 @@ def read(path: Path) -> list[dict[str, Any]]:
         return []
     rows = []
     with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            with contextlib.suppress(TypeError, ValueError):
-                numbers = [int(row["trial"]), int(row["epoch"]), float(row["macro_f1"]), float(row["seconds"])]
+        for row in csv.reader(file):
+            with contextlib.suppress(ValueError):  # the header is no row either
+                trial, epoch, score, seconds = row
+                numbers = [int(trial), int(epoch), float(score), float(seconds)]
                 rows.append(dict(zip(COLUMNS, numbers, strict=True)))
     return rows

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hpc import site as sites
 from hpc import submitted
 from leukotree import signals
-from leukotree.errors import InputError, Preempted, RunFailed, kind, one_line
+from leukotree.errors import Busy, InputError, Kind, Preempted, RunFailed, kind, one_line
 from leukotree.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ TELL = 15.0
 """Seconds that a failed rank waits before it ends its job, for the main rank to write down why."""
 LOSSES = 3
 """How often a job is queued again by its own script because it lost a rank."""
+HELD = 60.0
+"""Seconds for which a run whose folder another process holds waits before it counts as lost: the process that had it may be cut
+off, or gone, and the file system has not noticed yet."""
 AT_THE_END = (
     "code=$?",
     # Its own element of an array: the number of one of them is that of the whole array.
@@ -84,19 +87,18 @@ class Job:
             raise  # not reached
 
     def _runs(self, ranks: int) -> list[str]:
-        from leukotree import train
-
         failed = []
         for spec in self.specs:
             try:
-                train.run(spec, self.root, self.runtime)
+                _run(spec, self.root, self.runtime)
             except Preempted:
                 raise
             except Exception as error:
-                print(f"{spec.run_name}: {kind(error)}: {one_line(error)}", file=sys.stderr)  # `said` looks for it
+                what = kind_here(error, spec)
+                print(f"{spec.run_name}: {what}: {one_line(error)}", file=sys.stderr)  # `said` looks for it
                 if os.environ.get("RANK", "0") != "0":
                     time.sleep(TELL)
-                if kind(error) == "node" and (ranks > 1 or len(self.specs) == 1):
+                if what == "node" and (ranks > 1 or len(self.specs) == 1):
                     sys.exit(os.EX_TEMPFAIL)  # the end of the batch script, in AT_THE_END, knows this code
                 # After an error the ranks may stand at different places: nothing more can be done in this job.
                 if ranks > 1 or len(self.specs) == 1:
@@ -109,6 +111,24 @@ class Job:
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
+
+
+def _run(spec: RunSpec, root: Path, runtime: Runtime) -> None:
+    from leukotree import train
+
+    try:
+        train.run(spec, root, runtime)
+    except Busy:
+        time.sleep(HELD)
+        train.run(spec, root, runtime)
+
+
+def kind_here(error: Exception, spec: RunSpec) -> Kind:
+    """The kind of an error of a run that was checked before it was queued: that its folder is still held, or that its data set
+    is not on this node, is the node's fault."""
+    if isinstance(error, Busy) or (isinstance(error, InputError) and not Path(spec.data.shards).is_dir()):
+        return "node"
+    return kind(error)
 
 
 def _leave(hand_back: Callable[..., Any] | None) -> None:
@@ -242,9 +262,8 @@ def submit(
     with outside_a_job():
         for part in queued:
             # Noted at once, while later ones may still be refused: what is queued is not to be queued twice.
-            for job, job_id in part:
-                submitted.record(root, [spec.run_name for spec in job.specs], on, job_id)
-                ids.append(job_id)
+            submitted.record(root, {job_id: [spec.run_name for spec in job.specs] for job, job_id in part}, on)
+            ids += [job_id for _, job_id in part]
     return ids
 
 
@@ -298,8 +317,10 @@ def gpu_count(runtime: Runtime) -> int:
 def _gpus(index: int, ranks: int, runtime: Runtime) -> tuple[int, ...]:
     """The GPUs of the index-th local job: `ranks` of them, round and round."""
     count = gpu_count(runtime)
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    visible = [int(name) for name in named.split(",")] if named.replace(",", "").isdigit() else list(range(count))
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    if count and not all(name.isdecimal() for name in named):  # submitit takes numbers only
+        raise InputError(f"CUDA_VISIBLE_DEVICES {','.join(named)}: name GPUs by their numbers, or use --on inline")
+    visible = [int(name) for name in named] if count and named else list(range(count))
     return tuple(visible[(index * ranks + rank) % count] for rank in range(min(ranks, count)))
 
 

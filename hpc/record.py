@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from hpc import history
 from hpc.search import Axis
 from hpc.study import Study, Unit
 from leukotree.errors import InputError, Kind
-from leukotree.files import append_lines
+from leukotree.files import append_lines, write_atomic
 
 State = Literal["completed", "stopped", "failed"]
 """Trained to its end; stopped by the scheduler; cannot be trained."""
@@ -55,6 +56,12 @@ class Trial:
     def score(self) -> float | None:
         """The last one."""
         return self.scores.get(self.last)
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of the runs of a trial that nobody continues: gigabytes for each, over a search."""
+    for checkpoints in folder.glob("*/checkpoints"):
+        shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 class Record:
@@ -156,8 +163,11 @@ class Record:
             return
         trial.scores[epoch] = score
         if trial.seed is None:
-            head = [] if self._history.exists() else [",".join(history.COLUMNS)]
-            append_lines(self._history, [*head, f"{trial.number},{epoch},{score},{round(seconds, 3)}"])
+            line = f"{trial.number},{epoch},{score},{round(seconds, 3)}"
+            if self.reported:
+                append_lines(self._history, [line])
+            else:  # with its header; a full disk may have left a part of one
+                write_atomic(self._history, f"{','.join(history.COLUMNS)}\n{line}\n")
             self.reported.append((trial.number, epoch, score))
 
     def end(self, trial: Trial, state: State, message: str | None = None, seconds: float = 0.0) -> None:
@@ -172,6 +182,13 @@ class Record:
         else:
             score = trial.score if state == "completed" else None
             append_lines(self._again, [json.dumps({**line, "seed": trial.seed, "score": score})])
+
+    def drop_checkpoints(self) -> None:
+        """Remove those of trials that were stopped or failed."""
+        runs = self.study.search_folder(self.unit) / "runs"
+        for trial in self.trials:
+            if trial.state in ("stopped", "failed"):
+                drop_checkpoints(runs / f"{trial.number:05d}")
 
     def ended(self) -> int:
         """How many trials and re-runs have ended."""

@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ ELSEWHERE = 300.0
 """Seconds for which a local job of another host, which cannot be asked from here, counts as at work."""
 
 
-def record(root: Path, run_names: Iterable[str], on: str, job_id: str) -> None:
-    """Note in the study's folder which job is to do these runs."""
+def record(root: Path, run_names: Mapping[str, Iterable[str]], on: str) -> None:
+    """Note in the study's folder which job is to do which runs: job id -> names. All at once, as a kill may come any time."""
     root.mkdir(parents=True, exist_ok=True)
-    started = _started(job_id) if on == "local" else None
-    note = {"on": on, "job": job_id, "host": socket.gethostname(), "time": time.time(), "started": started}
-    append_lines(root / NOTES, (json.dumps({"run_name": name, **note}) for name in run_names))
+    note = {"on": on, "host": socket.gethostname(), "time": time.time()}
+    started = {job_id: _started(job_id) if on == "local" else None for job_id in run_names}
+    append_lines(root / NOTES, (
+        json.dumps({"run_name": name, "job": job_id, "started": started[job_id], **note})
+        for job_id, names in run_names.items() for name in names
+    ))  # fmt: skip
 
 
 def notes(root: Path) -> dict[str, dict[str, Any]]:

@@ -18,9 +18,10 @@ from ray import tune
 from ray.tune.result import DONE
 from tqdm import tqdm
 
+from hpc import jobs
 from hpc.cluster import Slots
 from hpc.gang import Gang, RankDied, Rows
-from hpc.record import Progress
+from hpc.record import Progress, drop_checkpoints
 from hpc.study import Study, Unit
 from leukotree import errors, signals, train
 from leukotree.errors import Busy, RunFailed, one_line
@@ -34,8 +35,6 @@ LEAVE = "leave"
 """Name of a file in Ray's folder of a sweep: once it lies there, trials save and leave."""
 POLL = 1.0
 """Seconds between two looks for it."""
-HELD = 60.0
-"""Seconds for which a trial whose runs another process holds waits before it counts as lost, and is started again."""
 GRACE = 20.0
 """Seconds that trials have to save and leave, some steps of training; then they are ended."""
 STOPS_ALL = (*errors.RETRIED, "disk")
@@ -54,6 +53,8 @@ class Slot(tune.Trainable):
     _rows: Rows | None = None
     _gang: Gang | None = None
     _spoilt: str | None = None
+    _folder: Path | None = None
+    """Of the runs of its trial, once that has begun."""
 
     # with_parameters gives what is not the trial's own
     def setup(  # type: ignore[override]
@@ -77,6 +78,8 @@ class Slot(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Leave the trial, which has ended or was stopped, and take the next. What the next one does, its steps do."""
         self._leave()
+        if self._folder:
+            drop_checkpoints(self._folder)
         self._rows = self._train(new_config)
         return True
 
@@ -90,7 +93,7 @@ class Slot(tune.Trainable):
             raise  # as if this process had died: Ray replaces it, and the trial goes on in another
         except Busy:
             # The process that had the trial before is cut off, or gone, and the file system has not noticed yet.
-            time.sleep(HELD)
+            time.sleep(jobs.HELD)
             raise
         except Exception as error:
             return self._failed(error)
@@ -98,7 +101,7 @@ class Slot(tune.Trainable):
 
     def _failed(self, error: Exception) -> dict[str, Any]:
         """The result that tells of an error."""
-        kind, line = errors.kind(error), one_line(error)
+        kind, line = jobs.kind_here(error, self._study.base), one_line(error)
         if kind in STOPS_ALL:
             self._spoilt = line
             return {LEFT: line, KIND: kind}
@@ -138,7 +141,7 @@ class Slot(tune.Trainable):
         study, unit, seed = self._study, Unit(config["variant"], config["test_fold"]), config["seed"]
         specs = study.trial_specs(unit.variant, config["chosen"], unit.test_fold, seed)
         # A folder for each trial: two that draw the same values would otherwise share, and lock, their runs.
-        runs = study.search_folder(unit) / ("runs" if seed is None else "reruns") / f"{config['trial']:05d}"
+        self._folder = runs = study.search_folder(unit) / ("runs" if seed is None else "reruns") / f"{config['trial']:05d}"
         lockstep = self._gang.lockstep if self._gang else train.lockstep
         if seed is None and study.search.rungs == "epochs":
             yield from lockstep(specs, runs, self._runtime)

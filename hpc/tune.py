@@ -56,6 +56,8 @@ def sweep(
         data = choice.fingerprint(study)
         records = [Record(study, unit) for unit in study.units if not choice.finished(study, unit, data)]
         progress = Progress(study, records)
+        for record in records:
+            record.drop_checkpoints()
         if progress.open():
             with cluster.connect(address, nodes) as private:
                 gpus = 0.0 if runtime.device == "cpu" else gpus_per_trial
@@ -65,6 +67,8 @@ def sweep(
                 workers = min(MOST_WORKERS, max(1, slots.cpus - 1)) if runtime.workers is None else runtime.workers
                 runtime = dataclasses.replace(runtime, cache=cache, threads=threads, workers=workers)
                 _search(progress, slots, runtime)
+            for record in records:
+                record.drop_checkpoints()
         choice.freeze_all(records)
     return choice.best(study)
 
@@ -76,10 +80,17 @@ def _search(progress: Progress, slots: cluster.Slots, runtime: Runtime) -> None:
     choice.begin(study, progress.records, choice.fingerprint(study))
     scratch = study.root.absolute() / "search" / "ray"
     shutil.rmtree(scratch, ignore_errors=True)
+    from ray.tune import TuneError
+
     tuner = _tuner(progress, slots, runtime, scratch)
     try:
         if progress.open():
             tuner.fit()
+    except TuneError as error:
+        if not _is_full(error):
+            raise
+        said = f"{study.root / 'search'}: no room for the record of the search; make room and run it again"
+        raise RunFailed(said, "disk") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     where = f"{study.root / 'search'}: {progress.open()} trials have not ended"
@@ -91,6 +102,11 @@ def _search(progress: Progress, slots: cluster.Slots, runtime: Runtime) -> None:
         raise Preempted(f"{where}, {progress.left[1]}")
     if progress.open():
         raise RunFailed(f"{where}, the search was interrupted; run it again to continue it")
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error."""
+    return error is not None and (files.is_full(error) or _is_full(error.__cause__ or error.__context__))
 
 
 def _tuner(progress: Progress, slots: cluster.Slots, runtime: Runtime, scratch: Path) -> Tuner:

@@ -120,6 +120,13 @@ def test_a_failed_write_leaves_the_last_one_and_no_rubbish(tmp_path, monkeypatch
     assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
 
 
+def test_what_a_kill_left_of_another_one_goes(tmp_path) -> None:
+    (tmp_path / ".00000003.tmp").mkdir()
+    (tmp_path / ".00000003.tmp" / "state.pt").write_bytes(b"cut sh")
+    checkpoint.save(tmp_path, 4, {"w": torch.ones(2)})
+    assert [path.name for path in tmp_path.iterdir()] == ["00000004"]
+
+
 def test_code_in_a_checkpoint_is_never_run(tmp_path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[str]]:

@@ -16,6 +16,8 @@ from leukotree.errors import Busy, InputError, Preempted, RunFailed, kind
             RuntimeError("The server socket has failed to listen: port: 29500, EADDRINUSE, message: address already in use"),
             "node",
         ),
+        (RuntimeError("Failed to recv, got 0 bytes. Connection was likely closed. Did the remote server shutdown?"), "node"),
+        (RuntimeError("Timed out after 1800 seconds waiting for clients. 1/2 clients joined."), "node"),
         (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "node"),
         (RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"), "node"),
         (RuntimeError("No CUDA GPUs are available"), "node"),

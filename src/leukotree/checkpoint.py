@@ -36,14 +36,19 @@ def save(folder: Path, number: int, state: dict[str, Any], keep: int = 2) -> Pat
 
 
 def _write(folder: Path, final: Path, number: int, state: dict[str, Any]) -> None:
+    for left in folder.glob(".*.tmp"):  # by a kill in the midst of one
+        shutil.rmtree(left, ignore_errors=True)
     temporary = folder / f".{number:08d}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
-        torch.save(state, temporary / STATE)
+        # By a file of ours: torch holds the interpreter lock while it closes its own, which on NFS waits for the server.
+        with open(temporary / STATE, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
         marker = {"format": FORMAT, "sha256": sha256(temporary / STATE), "number": number}
         (temporary / MARKER).write_text(json.dumps(marker))
-        for path in (temporary / STATE, temporary / MARKER, temporary):
+        for path in (temporary / MARKER, temporary):
             _sync(path)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(temporary, final)

@@ -126,6 +126,7 @@ def start(runtime: Runtime) -> Iterator[Engine]:
     device = _device(runtime.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, in convolutions as in matrix products
     engine = Engine(rank, world, device, runtime.deepspeed)
     if world == 1 or (dist.is_initialized() and dist.get_world_size() == world):
         yield engine

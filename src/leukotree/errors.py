@@ -9,6 +9,7 @@ Kind = Literal["preempted", "timeout", "node", "oom", "nan", "disk", "error"]
 RETRIED: tuple[Kind, ...] = ("preempted", "timeout", "node")
 LOST = (
     "Connection closed by peer", "Connection reset by peer", "NCCL Error 6", "remote process exited",
+    "Connection was likely closed", "waiting for clients", "client socket has timed out",
     "EADDRINUSE", "uncorrectable ECC error", "busy or unavailable", "unhandled system error", "No CUDA GPUs are available",
 )  # fmt: skip
 """What torch says when the process at the other end has gone, when the ranks' port is taken, or when the machine's GPU is

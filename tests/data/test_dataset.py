@@ -1,5 +1,6 @@
 """Dataset: opens what pack wrote, reads any sample, and refuses a folder that is not what it says."""
 
+import errno
 import hashlib
 import io
 import json
@@ -17,7 +18,7 @@ from smears import write_manifest
 from leukotree.data.dataset import Dataset
 from leukotree.data.index import COLUMNS
 from leukotree.data.pack import pack
-from leukotree.errors import InputError
+from leukotree.errors import InputError, RunFailed, kind
 
 
 @pytest.fixture
@@ -165,6 +166,19 @@ def test_shards_that_are_wrong(folder, tmp_path):
     (tmp_path / "elsewhere.tar").write_bytes(whole)
     shard.symlink_to(tmp_path / "elsewhere.tar")
     refused(folder, "fold1-000000.tar: is a link")
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
+def test_a_file_system_that_has_gone_is_no_fault_of_the_data(folder, monkeypatch, code):
+    data = Dataset.open(folder)
+
+    def gone(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "pread", gone)
+    with pytest.raises(RunFailed, match=r"fold0-000000.tar: sample .* cannot be read: ") as caught:
+        data.read(0)
+    assert kind(caught.value) == "node"
 
 
 def test_shards_that_change_after_opening(folder):

@@ -172,6 +172,22 @@ def test_a_dry_run_of_a_sweep_says_what_it_would_search(overrides: list[str], sa
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 
+@pytest.mark.parametrize("verb", ["sweep", "folds"])
+def test_results_that_cannot_be_written_are_one_line(verb: str, shards: Path, tmp_path: Path) -> None:
+    """`results` is a file."""
+    trials = 1 if verb == "sweep" else 0
+    search = {"trials": trials, "space": {"optim.lr": {"choice": [0.1]}}}
+    study = {
+        "study": "s",
+        "base": {"data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}},
+        "folds": {"outer": 4, "inner": 2},
+    }
+    (tmp_path / "study.yaml").write_text(json.dumps({**study, "search": search}))
+    (tmp_path / "results").touch()
+    done = leukotree(verb, "study.yaml", cwd=tmp_path)
+    assert_refused(done, f"leukotree {verb}: results/runs", "Not a directory; mend that and run it again")
+
+
 def test_folds_wait_for_the_search(shards: Path, tmp_path: Path) -> None:
     search = {"trials": 2, "space": {"loss.gamma": {"uniform": [0, 5]}}}
     content = {"study": "early", "base": {"data": {"shards": str(shards)}}, "folds": {"outer": 4}, "search": search}

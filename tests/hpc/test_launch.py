@@ -18,7 +18,7 @@ import pytest
 
 from hpc import jobs, launch, submitted
 from hpc.site import Site
-from leukotree.errors import InputError
+from leukotree.errors import Busy, InputError
 from leukotree.spec import RunSpec, parse
 from leukotree.train import Runtime
 
@@ -217,6 +217,26 @@ def test_more_ranks_than_gpus_are_refused(spec: RunSpec, tmp_path: Path, monkeyp
         launch.run_spec(spec, tmp_path, ranks=7, runtime=Runtime(quiet=True))
     jobs.check_gpus(2, Runtime())
     jobs.check_gpus(7, QUIET)
+
+
+@pytest.mark.parametrize(("named", "found"), [("", (0, 1)), ("2,3", (2, 3)), ("2, 3", (2, 3))])
+def test_local_jobs_take_the_gpus_that_are_named(monkeypatch: pytest.MonkeyPatch, named: str, found: tuple[int, ...]) -> None:
+    monkeypatch.setattr(jobs, "gpu_count", lambda runtime: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert jobs._gpus(0, 2, Runtime()) == found
+
+
+def test_gpus_that_are_not_named_by_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "gpu_count", lambda runtime: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
+    with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES MIG-1234: name GPUs by their numbers"):
+        jobs._gpus(0, 1, Runtime())
+
+
+def test_a_folder_that_is_still_held_and_a_data_set_that_is_not_here_are_the_nodes_fault(spec: RunSpec) -> None:
+    assert jobs.kind_here(Busy("another process works on this run"), spec) == "node"
+    assert jobs.kind_here(InputError("loss.leader: there is no level 9"), spec) == "error"
+    assert jobs.kind_here(InputError("no such folder"), spec.override({"data.shards": "nowhere"})) == "node"
 
 
 class TestTheEndOfABatchScript:

@@ -171,7 +171,7 @@ def test_a_preempted_run_whose_next_job_was_refused_is_not_submitted_for_ever(pl
     """Its attempts do not grow: the job ended before it went on with the run."""
     first, *_ = folds(plan)
     ended(plan, first, state="preempted", kind="preempted")
-    submitted.record(plan.root, [first.run_name], "local", "999999")
+    submitted.record(plan.root, {"999999": [first.run_name]}, "local")
     log = plan.root / "jobs" / "999999_0_log.err"
     log.parent.mkdir()
     log.write_text(f"{first.run_name}: error: shards: no such folder\n")

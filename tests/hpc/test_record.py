@@ -100,6 +100,30 @@ def test_a_trial_that_completed_without_its_score_is_refused(study: Study) -> No
         Record(study, UNIT)
 
 
+@pytest.mark.parametrize("left", ["", "trial,epo"])
+def test_a_first_score_that_met_a_full_disk_leaves_nothing_to_stumble_on(study: Study, left: str) -> None:
+    record = Record(study, UNIT)
+    trial = record.draw(VALUES)
+    history = study.search_folder(UNIT) / "history.csv"
+    history.write_text(left)
+    assert Record(study, UNIT).reported == []
+    Record(study, UNIT).report(trial, 1, 0.5, 2.0)
+    assert history.read_text() == "trial,epoch,macro_f1,seconds\n0,1,0.5,2.0\n"
+    assert Record(study, UNIT).reported == [(0, 1, 0.5)]
+
+
+def test_only_trials_that_nobody_continues_lose_their_checkpoints(study: Study) -> None:
+    record = Record(study, UNIT)
+    runs = study.search_folder(UNIT) / "runs"
+    for number, state in enumerate(("stopped", None, "failed")):
+        trial = record.draw(VALUES)
+        if state:
+            record.end(trial, state)
+        (runs / f"{number:05d}" / "flat-0" / "checkpoints").mkdir(parents=True)
+    record.drop_checkpoints()
+    assert [path.parts[-3] for path in runs.glob("*/*/checkpoints")] == ["00001"]
+
+
 def test_scores_of_a_removed_record_do_not_count(study: Study) -> None:
     folder = _written(study)
     (folder / "trials.jsonl").unlink()

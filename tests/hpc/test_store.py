@@ -89,7 +89,7 @@ def test_the_table_names_the_outer_fold_of_a_nested_search(root: Path) -> None:
 
 def test_a_note_cut_short_by_a_kill_spoils_no_other(tmp_path: Path) -> None:
     (tmp_path / submitted.NOTES).write_text('{"run_name": "flat-00000000000a", "on": "slu')
-    submitted.record(tmp_path, ["flat-00000000000b"], "slurm", "12_3")
+    submitted.record(tmp_path, {"12_3": ["flat-00000000000b"]}, "slurm")
     assert submitted.notes(tmp_path)["flat-00000000000b"]["job"] == "12_3"
 
 
@@ -110,7 +110,8 @@ def test_a_job_tells_hung_from_queued_and_from_lost(tmp_path: Path) -> None:
         for alive in (0, 1):
             if status:
                 _run(tmp_path / name, f"flat-{alive:012x}", **{"heartbeat": time.time() - 60, "kind": "timeout", **status})
-            submitted.record(tmp_path / name, [f"flat-{alive:012x}"], "local", str(os.getpid()) if alive else "999999999")
+            job = str(os.getpid()) if alive else "999999999"
+            submitted.record(tmp_path / name, {job: [f"flat-{alive:012x}"]}, "local")
         states = [(run.state, run.kind) for run in store.scan(tmp_path / name)]
         expected = [
             [("lost", ""), ("hung", "")],
@@ -124,7 +125,7 @@ def test_a_job_tells_hung_from_queued_and_from_lost(tmp_path: Path) -> None:
 def test_where_nobody_knows_the_jobs_the_files_speak_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     _run(tmp_path, "flat-000000000001", state="preempted", kind="node", heartbeat=time.time())
-    submitted.record(tmp_path, ["flat-000000000001", "flat-000000000002"], "slurm", "12_3")
+    submitted.record(tmp_path, {"12_3": ["flat-000000000001", "flat-000000000002"]}, "slurm")
     assert [run.state for run in store.scan(tmp_path)] == ["preempted"]
 
 
@@ -144,8 +145,8 @@ def test_thousands_of_folders_are_read_once_each(tmp_path: Path, monkeypatch: py
 
 def test_a_submitted_run_is_queued_while_its_job_lives(tmp_path: Path) -> None:
     job = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
-    submitted.record(tmp_path, ["flat-1", "flat-2"], "local", str(job.pid))
-    submitted.record(tmp_path, ["flat-2"], "local", "999999999")  # submitted again: the later note counts
+    submitted.record(tmp_path, {str(job.pid): ["flat-1", "flat-2"]}, "local")
+    submitted.record(tmp_path, {"999999999": ["flat-2"]}, "local")  # submitted again: the later note counts
     with open(tmp_path / submitted.NOTES, "a") as file:
         file.write('{"run_name": "flat-1", "job')  # cut short by a kill
     assert submitted.notes(tmp_path)["flat-2"]["host"] == socket.gethostname()
@@ -155,7 +156,7 @@ def test_a_submitted_run_is_queued_while_its_job_lives(tmp_path: Path) -> None:
 
 
 def test_a_process_that_took_over_the_number_of_a_job_is_not_the_job(tmp_path: Path) -> None:
-    submitted.record(tmp_path, ["flat-1"], "local", str(os.getpid()))
+    submitted.record(tmp_path, {str(os.getpid()): ["flat-1"]}, "local")
     assert submitted.alive(tmp_path) == {"flat-1": str(os.getpid())}
     queue = tmp_path / submitted.NOTES
     note = json.loads(queue.read_text())

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ray.tune.result import DONE
 
-from hpc import trial
+from hpc import jobs
 from hpc.cluster import Slots
 from hpc.study import Study
 from hpc.trial import FAILED, KIND, LEAVE, LEFT, Slot
@@ -72,6 +72,9 @@ def test_it_reports_each_epoch_and_takes_the_next_trial(slot: Make, tmp_path: Pa
     assert one.step()["epoch"] == 1
     folders = tmp_path / "results/runs/s/search/flat/fold1/runs"
     assert sorted(path.name for path in folders.iterdir()) == ["00000", "00001"]
+    assert one.reset_config(_config(2, optim_lr=1e-4))  # the other was stopped after one of two epochs
+    assert one.step()["epoch"] == 1
+    assert {path.parts[-3] for path in folders.glob("*/*/checkpoints")} == {"00002"}
 
 
 def test_a_trial_that_diverged_is_over_and_the_process_goes_on(slot: Make) -> None:
@@ -97,7 +100,7 @@ def test_runs_that_another_process_still_holds_are_tried_again_elsewhere(
     slot: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a node that was cut off: the trial is not failed, its process counts as lost."""
-    monkeypatch.setattr(trial, "HELD", 0.1)
+    monkeypatch.setattr(jobs, "HELD", 0.1)
     one = slot(optim_lr=1e-3)
     one.step()
     one.reset_config(_config(1, optim_lr=1e-3))  # lets go of trial 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from leukotree import spec
 from leukotree.data import index as indices
 from leukotree.data import shards
-from leukotree.errors import InputError, one_line
+from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.taxonomy import Taxonomy
 
 FORMAT = 1
@@ -27,6 +28,8 @@ MAX_SIDE = 8192
 """Pixels; `pack` writes no larger images."""
 MAX_BYTES = 2**30
 """Of dataset.json and of index.parquet, each; a larger file is refused unread."""
+_AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EREMOTEIO)
+"""What a file system answers whose server or disk is not there."""
 
 
 class Dropped(BaseModel):
@@ -122,7 +125,7 @@ class Dataset:
             shard = _shard(path, self.fingerprint, os.getpid())  # held while it is read: two threads may have opened it at once
             data = os.pread(shard.number, length, offset)
         except OSError as error:
-            raise InputError(f"{path}: sample {keys[row]} cannot be read: {error.strerror}") from error
+            raise _unreadable(error, f"{path}: sample {keys[row]} cannot be read: {error.strerror}") from error
         if len(data) != length:
             end = offset + length
             raise InputError(f"{path}: ends before byte {end}, where sample {keys[row]} should; pack the folder again")
@@ -138,6 +141,11 @@ class Dataset:
 def _place(index: pd.DataFrame, row: int) -> shards.Place:
     sample = index.iloc[row]
     return shards.Place(str(sample["key"]), int(sample["offset"]), int(sample["length"]), str(sample["sha256"]))
+
+
+def _unreadable(error: OSError, message: str) -> InputError | RunFailed:
+    """What to raise where a file cannot be read: its file system may have gone, for a while or on this node, and not the file."""
+    return RunFailed(message, "node") if error.errno in _AWAY else InputError(message)
 
 
 class _Descriptor:
@@ -179,7 +187,7 @@ def _content(path: Path) -> bytes:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = "is a link" if path.is_symlink() else f"cannot be read: {error.strerror}"
-        raise InputError(f"{path}: {reason}; `leukotree pack` writes such a folder") from error
+        raise _unreadable(error, f"{path}: {reason}; `leukotree pack` writes such a folder") from error
     if len(content) > MAX_BYTES:
         raise InputError(f"{path}: over {MAX_BYTES} bytes; pack the folder again")
     return content
@@ -227,7 +235,7 @@ def _check_ends(path: Path, found: tuple[int, ...], places: tuple[shards.Place, 
         shard = _Descriptor(str(path))
         headers = [os.pread(shard.number, tarfile.BLOCKSIZE, place.offset - tarfile.BLOCKSIZE) for place in places]
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise _unreadable(error, f"{path}: cannot be read: {error.strerror}") from error
     for header, place in zip(headers, places, strict=True):
         if problem := shards.fault(header, place):
             raise InputError(f"{path}: sample {place.key}: {problem}; copy or pack the folder again")
