@@ -98,10 +98,13 @@ on_each_node='
         if is_head; then scancel --signal=USR2 "$SLURM_JOB_ID.$SLURM_STEP_ID"; fi 2>/dev/null
         end "$driver"
         end "$ray"
-        for _ in {1..20}; do # workers end a moment after their raylet, and may write until then
+        # Workers end only when they miss their raylet, and may make the folder again until then: they have their logs open in it.
+        for _ in {1..20}; do
+            left=$(find /proc/[0-9]*/fd -maxdepth 1 -lname "$private/*" 2>/dev/null | cut -d/ -f3 | sort -u)
+            if [[ -n $left ]]; then kill -KILL $left; fi 2>/dev/null
             rm -rf "$private" 2>/dev/null
+            if [[ -z $left && ! -e $private ]]; then break; fi
             sleep 0.5
-            [[ -e $private ]] || break
         done
         exit $(($(is_head && echo "$1" || echo 0)))
     }

@@ -362,6 +362,6 @@ def test_what_needs_a_search_says_so(
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(_study(shards).model_dump(mode="json", exclude_defaults=True)))
     assert cli.main(["sweep", str(file), "--ranks-per-trial", "5"]) == 2
-    message = "leukotree sweep: optim.batch_size: 32 images do not divide over 5 ranks; use a multiple of 5\n"
+    message = "leukotree sweep: optim.batch_size: 16 images do not divide over 5 ranks; use a multiple of 5\n"
     assert capsys.readouterr().err == message
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
