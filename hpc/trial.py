@@ -141,7 +141,8 @@ class Slot(tune.Trainable):
         study, unit, seed = self._study, Unit(config["variant"], config["test_fold"]), config["seed"]
         specs = study.trial_specs(unit.variant, config["chosen"], unit.test_fold, seed)
         # A folder for each trial: two that draw the same values would otherwise share, and lock, their runs.
-        self._folder = runs = study.search_folder(unit) / ("runs" if seed is None else "reruns") / f"{config['trial']:05d}"
+        runs = study.search_folder(unit) / ("runs" if seed is None else "reruns") / f"{config['trial']:05d}"
+        self._folder = runs if seed is None else None  # re-runs of a trial share one, and none is stopped
         lockstep = self._gang.lockstep if self._gang else train.lockstep
         if seed is None and study.search.rungs == "epochs":
             yield from lockstep(specs, runs, self._runtime)

@@ -87,6 +87,16 @@ def test_a_trial_that_diverged_is_over_and_the_process_goes_on(slot: Make) -> No
     assert one.step()["epoch"] == 1
 
 
+def test_a_rerun_leaves_the_others_of_its_trial_alone(slot: Make, tmp_path: Path) -> None:
+    """They are trained in other slots at the same time, in the same folder."""
+    other = tmp_path / "results/runs/s/search/flat/fold1/reruns/00000/flat-0/checkpoints"
+    other.mkdir(parents=True)
+    one = slot(optim_lr=1e-3, seed=7)
+    assert one.step()[DONE]
+    one.reset_config(_config(1, optim_lr=1e-3))
+    assert other.is_dir()
+
+
 def test_after_an_error_the_trial_is_over_and_so_is_the_process(slot: Make) -> None:
     one = slot(backbone_name="no_such_model")
     found = one.step()
