@@ -35,7 +35,8 @@ from leukotree.data.stream import Loader, TrainOrder
 from leukotree.spec import AugmentSpec
 from leukotree.taxonomy import Taxonomy
 
-SIZE, WORKERS, BATCH, COPIES = 384, 2, 32, 5
+SIZE, WORKERS, BATCH, COPIES = 384, 2, 32, 20
+"""Pixels, threads or processes, images, and how often a measurement goes through all images: long enough for a steady rate."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SPEC = AugmentSpec(crop_scale=(0.8, 1.0), flips=True, jitter=0)
 
