@@ -40,7 +40,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-## Every claim of speed, each as a ratio of two things measured in one run (about an hour); results/bench/ keeps the table.
+## Every claim of speed, each as a ratio of two things measured in one run (80 minutes); results/bench/ keeps the table.
 bench: .venv/installed
 	set -e; for script in $(BENCHES); do $(BIN)/python tests/bench/$$script.py; done
 	$(BIN)/python tests/bench/table.py
