@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pairs import Measure, arguments, compare, save
@@ -27,23 +28,20 @@ def images_per_s(place: Path, ranks: int, runs: int = 1) -> Measure:
     command = [str(Path(sys.executable).with_name("leukotree")), "train", str(place / "spec.yaml")]
     command += ["--ranks", str(ranks), "--threads", "1", "--device", "cpu"]
 
+    def rate(folder: Path) -> float:
+        folder.mkdir()
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        [metrics] = folder.rglob("metrics.jsonl")
+        rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+        return statistics.median(row["images_per_s"] for row in rows if row["kind"] == "epoch" and row["epoch"])
+
     def measure() -> float:
         with tempfile.TemporaryDirectory(dir=place) as here:
             folders = [Path(here, str(number)) for number in range(runs)]
-            for folder in folders:
-                folder.mkdir()
-            begun = [subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) for folder in folders]
-            if any([process.wait() for process in begun]):
-                raise subprocess.SubprocessError(f"failed: {command}")
-            return sum(map(_median_rate, folders))
+            with ThreadPoolExecutor(runs) as pool:
+                return sum(pool.map(rate, folders))
 
     return measure
-
-
-def _median_rate(folder: Path) -> float:
-    [metrics] = folder.rglob("metrics.jsonl")
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return statistics.median(row["images_per_s"] for row in rows if row["kind"] == "epoch" and row["epoch"])
 
 
 def main() -> None:

@@ -61,21 +61,19 @@ def _attempts(folder: Path, trial: int) -> list[dict[str, Any]]:
     return [line for file in (folder / "runs" / f"{trial:05d}").glob("*/attempts.jsonl") for line in _lines(file)]
 
 
-def _wait(what: str, ready: Callable[[], Any], seconds: float = 150) -> Any:
+def _wait(what: str, ready: Callable[[], Any], seconds: float = 150, left: Callable[[], Any] = str) -> Any:
+    """What `ready` says once it is true; if it never is, the test fails with what `left` says."""
     end = time.monotonic() + seconds
     while not (found := ready()):
         if time.monotonic() > end:
-            pytest.fail(f"{what}: not after {seconds:.0f} s")
+            pytest.fail(f"{what}: not after {seconds:.0f} s {left()}")
         time.sleep(0.2)
     return found
 
 
 def _gone(scratch: Path) -> None:
     """Nothing private is left, at the latest half a minute after the jobs."""
-    end = time.monotonic() + 30
-    while any(scratch.iterdir()) and time.monotonic() < end:
-        time.sleep(0.2)
-    assert [str(path.relative_to(scratch)) for path in scratch.rglob("*")][:50] == []
+    _wait("the end of what was private", lambda: not any(scratch.iterdir()), 30, lambda: sorted(scratch.rglob("*"))[:50])
 
 
 def _driver(study: str) -> tuple[int, str] | None:
