@@ -59,7 +59,9 @@ class AugmentSpec(Strict):
     crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.8, 1.0)
     """Area of the random resized crop, as a share of the image: lowest, highest."""
     flips: bool = True
-    """Horizontal flips, vertical flips and right-angle rotations: a smear has no up."""
+    """Horizontal and vertical flips: a smear has no up."""
+    turns: bool = True
+    """Beside flips, right-angle rotations: all eight symmetries of the square, for a seventh of the loader's rate."""
     jitter: float = Field(0.1, ge=0, le=1)
     """Largest relative change of brightness, contrast and saturation."""
     stain: float = Field(0.0, ge=0, le=1)

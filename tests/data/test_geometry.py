@@ -49,10 +49,18 @@ def test_crops_have_the_distribution_of_torchvision_and_timm(scale: tuple[float,
     assert stats.fisher_exact([whole, [n - w for w in whole]]).pvalue > 0.001
 
 
-def test_the_eight_symmetries_are_equally_often_drawn() -> None:
-    counts = np.bincount(geometry.draw(1, 0, 8000, 32, AugmentSpec())[:, 4], minlength=8)
-    assert len(counts) == 8
+@pytest.mark.parametrize(("turns", "symmetries"), [(True, 8), (False, 4)])
+def test_all_symmetries_are_equally_often_drawn(turns: bool, symmetries: int) -> None:
+    """Without turns a horizontal and a vertical flip, each of probability 1/2, as torchvision's and timm's."""
+    counts = np.bincount(geometry.draw(1, 0, 8000, 32, AugmentSpec(turns=turns))[:, 4], minlength=symmetries)
+    assert len(counts) == symmetries
     assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_without_turns_nothing_else_that_is_drawn_changes() -> None:
+    with_turns, without = (geometry.draw(1, 0, 100, 32, AugmentSpec(turns=turns)) for turns in (True, False))
+    assert np.array_equal(with_turns[:, :4], without[:, :4])
+    assert np.array_equal(with_turns[:, 4] & (geometry.HFLIP | geometry.VFLIP), without[:, 4])
 
 
 def test_each_symmetry_is_one_of_the_square() -> None:

@@ -40,8 +40,8 @@ def draw(seed: int, epoch: int, samples: int, size: int, spec: AugmentSpec) -> n
         pending = pending[~fits]
     sides[pending] = size
     corner = np.floor(place * (size - sides + 1))
-    turns = symmetry if spec.flips else np.zeros_like(symmetry)
-    return np.column_stack([corner, sides, turns]).astype(np.int32)
+    allowed = (HFLIP | VFLIP | TRANSPOSE if spec.turns else HFLIP | VFLIP) if spec.flips else 0
+    return np.column_stack([corner, sides, symmetry & allowed]).astype(np.int32)
 
 
 def _windows(uniform: np.ndarray, size: int, scale: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:

@@ -61,7 +61,7 @@ def _fixed(summary: StudySummary) -> list[list[str]]:
     folds = dataset.get("folds") or (summary.study.get("folds") or {}).get("outer") or "–"
     group = f" by {dataset['group']}" if "group" in dataset else ""
     crop = f"crop {augment.crop_scale[0]:g}–{augment.crop_scale[1]:g} of the area"
-    flips = "flips and right-angle turns" if augment.flips else "no flips"
+    flips = ("flips and right-angle turns" if augment.turns else "flips") if augment.flips else "no flips"
     stain = f", stain {augment.stain:g}" if augment.stain else ""
     return [
         *rows,
