@@ -123,6 +123,8 @@ def _parquet(path: Path) -> dict[str, list[str]]:
 
 def _refuse_control(path: Path, frame: pd.DataFrame) -> None:
     columns = ["image", "mask", "leaf", "patient", "source"]
+    if not any(CONTROL.search("".join(frame[column].tolist())) for column in columns):  # the usual case, at once
+        return
     odd = frame[columns].map(lambda text: CONTROL.search(text) is not None)
 
     def message(row: pd.Series) -> str:
@@ -158,12 +160,13 @@ def _locate(path: Path, frame: pd.DataFrame) -> None:
             full = realpath(full) if os.path.islink(full) else full
         except ValueError:  # a NUL or a lone surrogate: no file has such a name
             return "", "", "missing"
-        if not full.startswith(home.rstrip("/") + "/"):
+        below = home.rstrip("/") + "/"
+        if not full.startswith(below):
             return "", "", "outside"
-        return full, os.path.relpath(full, home), "" if os.path.isfile(full) else "missing"
+        return full, full.removeprefix(below), "" if os.path.isfile(full) else "missing"
 
     for column in ("image", "mask"):
-        found = [find(text, root) for text, root in zip(frame[column], frame["root"], strict=True)]
+        found = [find(text, root) for text, root in zip(frame[column].tolist(), frame["root"].tolist(), strict=True)]
         located = pd.DataFrame(found, columns=["full", "name", "fault"], dtype=str)
         _refuse_faults(path, frame, column, located["fault"], base)
         if column == "image":

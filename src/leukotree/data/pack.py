@@ -114,7 +114,8 @@ def _table(frame: pd.DataFrame) -> pd.DataFrame:
 def _identity(table: pd.DataFrame, options: Options, taxonomy: Taxonomy) -> dict[str, Any]:
     """A digest of all rows and file sizes, the options and the tree: equal identity, equal bytes."""
     digest = hashlib.sha256()
-    for path, *row in table[["image", "name", "leaf", "patient", "source", "kind", "group"]].itertuples(index=False):
+    columns = [table[name].tolist() for name in ("image", "name", "leaf", "patient", "source", "kind", "group")]
+    for path, *row in zip(*columns, strict=True):
         try:
             digest.update(json.dumps([*row, os.stat(path).st_size]).encode())
         except OSError as error:
