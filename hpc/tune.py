@@ -86,7 +86,7 @@ def _search(progress: Progress, slots: cluster.Slots, runtime: Runtime) -> None:
     try:
         if progress.open():
             tuner.fit()
-    except TuneError as error:
+    except (TuneError, OSError) as error:
         if not _is_full(error):
             raise
         said = f"{study.root / 'search'}: no room for the record of the search; make room and run it again"

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from hpc import cli
+from hpc import cli, tune
+from hpc.record import Record
+from hpc.study import Study, Unit
 from leukotree import checkpoint, train
 from leukotree.errors import RunFailed
 from leukotree.runfolder import read_metrics, read_status
-from leukotree.spec import RunSpec
+from leukotree.spec import RunSpec, parse
+from leukotree.train import Runtime
 
 LEFT = 300_000
 """Bytes that are left on a disk that is full for a checkpoint."""
@@ -80,6 +83,36 @@ def test_a_run_that_meets_a_full_disk_says_what_it_needs_and_continues_when_ther
     assert len(dict(steps)) == len(steps)
     if whole:
         assert (folder / "predictions.parquet").read_bytes() == (whole.folder / "predictions.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("moment", ["draw", "report"])
+def test_a_search_that_meets_a_full_disk_at_its_record_says_so_and_continues_when_there_is_room(
+    shards: Path, small_disk: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small_disk)
+    fields = {
+        "study": "full", "variants": ["flat"], "folds": {"outer": 4, "inner": 2},
+        "base": {"data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}, "optim": {"epochs": 1}},
+        "search": {"nested": False, "trials": 2, "scheduler": "none", "space": {"loss.gamma": {"uniform": [0, 5]}}},
+    }  # fmt: skip
+    plan, quiet, ballast = parse(Study, fields, "test"), Runtime(device="cpu", quiet=True), small_disk / "ballast"
+    note = getattr(Record, moment)
+
+    def fill_and_note(*arguments: object) -> object:
+        fill(ballast, leave=0)
+        return note(*arguments)
+
+    monkeypatch.setattr(Record, moment, fill_and_note)
+    with pytest.raises(RunFailed, match=r"^\S+: no room for the record of the search; make room and run it again$") as failed:
+        tune.sweep(plan, concurrency=1, runtime=quiet)
+    assert failed.value.kind == "disk"
+    monkeypatch.setattr(Record, moment, note)
+
+    ballast.unlink()
+    best = tune.sweep(plan, concurrency=1, runtime=quiet)[Unit("flat", 0)]
+    trials = Record(plan, Unit("flat", 0)).trials
+    assert [trial.state for trial in trials] == ["completed", "completed"]
+    assert best["value"] == max(trial.scores[1] for trial in trials)
 
 
 def fill(path: Path, leave: int) -> None:
