@@ -61,7 +61,7 @@ class AugmentSpec(Strict):
     flips: bool = True
     """Horizontal and vertical flips: a smear has no up."""
     turns: bool = True
-    """Beside flips, right-angle rotations: all eight symmetries of the square, for a seventh of the loader's rate."""
+    """Beside flips, right-angle rotations: all eight symmetries of the square, for about a tenth of the loader's rate."""
     jitter: float = Field(0.1, ge=0, le=1)
     """Largest relative change of brightness, contrast and saturation."""
     stain: float = Field(0.0, ge=0, le=1)

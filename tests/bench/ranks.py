@@ -7,7 +7,6 @@ two runs of one rank train side by side and exchange nothing, since cores share 
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from pairs import Measure, arguments, compare, save
 
 from hpc.bench import phantoms
+from leukotree.runfolder import read_metrics
 from leukotree.spec import RunSpec
 
 SIZE, EPOCHS = 224, 5
@@ -32,7 +32,7 @@ def images_per_s(place: Path, ranks: int, runs: int = 1) -> Measure:
         folder.mkdir()
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
         [metrics] = folder.rglob("metrics.jsonl")
-        rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+        rows = read_metrics(metrics.parent)
         return statistics.median(row["images_per_s"] for row in rows if row["kind"] == "epoch" and row["epoch"])
 
     def measure() -> float:

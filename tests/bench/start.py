@@ -22,6 +22,7 @@ from pairs import arguments, compare, save
 from hpc.ranks import IMPORTS
 from leukotree.data import phantom
 from leukotree.data.pack import pack
+from leukotree.runfolder import read_metrics
 
 IMAGES = 84
 """In each of the two folds: one is trained on, all of it in one step."""
@@ -62,7 +63,7 @@ def start(folder: Path) -> float:
                     training = status["heartbeat"]
             time.sleep(0.01)
     [metrics] = runs.glob("*/*/metrics.jsonl")
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    rows = read_metrics(metrics.parent)
     assert process.returncode == 0
     assert training is not None
     assert [row["kind"] for row in rows] == ["step", "epoch"]

@@ -40,8 +40,9 @@ def draw(seed: int, epoch: int, samples: int, size: int, spec: AugmentSpec) -> n
         pending = pending[~fits]
     sides[pending] = size
     corner = np.floor(place * (size - sides + 1))
-    allowed = (HFLIP | VFLIP | TRANSPOSE if spec.turns else HFLIP | VFLIP) if spec.flips else 0
-    return np.column_stack([corner, sides, symmetry & allowed]).astype(np.int32)
+    flips = HFLIP | VFLIP if spec.flips else 0
+    turns = TRANSPOSE if spec.flips and spec.turns else 0
+    return np.column_stack([corner, sides, symmetry & (flips | turns)]).astype(np.int32)
 
 
 def _windows(uniform: np.ndarray, size: int, scale: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:

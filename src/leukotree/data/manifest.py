@@ -123,15 +123,14 @@ def _parquet(path: Path) -> dict[str, list[str]]:
 
 def _refuse_control(path: Path, frame: pd.DataFrame) -> None:
     columns = ["image", "mask", "leaf", "patient", "source"]
-    if not any(CONTROL.search("".join(frame[column].tolist())) for column in columns):  # the usual case, at once
-        return
-    odd = frame[columns].map(lambda text: CONTROL.search(text) is not None)
+    rows = zip(*(frame[column].tolist() for column in columns), strict=True)
+    odd = pd.Series([CONTROL.search("".join(texts)) is not None for texts in rows])
 
     def message(row: pd.Series) -> str:
         column = next(name for name in columns if CONTROL.search(row[name]))
         return f"{column} {row[column]!r} has a line break or control character"
 
-    _refuse(path, frame, odd.any(axis=1), message)
+    _refuse(path, frame, odd, message)
 
 
 def _group(path: Path, frame: pd.DataFrame) -> None:
