@@ -21,7 +21,7 @@ from leukotree.errors import RETRIED, InputError, RunFailed, kind, one_line
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
-PACKAGES = ("torch", "timm", "numpy", "webdataset", "ray", "optuna", "submitit")
+PACKAGES = ("torch", "timm", "numpy", "ray", "optuna", "submitit")
 LOCK = ".lock"
 FAILED = ".failed-"
 HEARTBEAT = 15.0

@@ -1,7 +1,10 @@
 """Shards: what is written is read back, and the writer says where each image lies."""
 
 import hashlib
+import io
+import json
 
+import webdataset as wds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,3 +38,16 @@ def test_write_says_where_each_image_lies(tmp_path_factory, written):
     assert held == [sample.jpeg for sample in written]
     assert [place.sha256 for place in places] == [hashlib.sha256(jpeg).hexdigest() for jpeg in held]
     assert shards.places(shard) == places, "read back as they were written"
+
+
+@settings(deadline=None, max_examples=30)
+@given(contents)
+def test_the_bytes_are_those_of_webdatasets_writer(tmp_path_factory, written):
+    shard = tmp_path_factory.mktemp("shards") / "shard.tar"
+    shards.write(shard, written)
+    theirs = io.BytesIO()
+    with wds.TarWriter(theirs, user="", group="", mtime=0, encoder=False) as tar:
+        for sample in written:
+            fields = json.dumps(sample.fields, ensure_ascii=False, sort_keys=True).encode()
+            tar.write({"__key__": sample.key, "jpg": sample.jpeg, "json": fields})
+    assert shard.read_bytes() == theirs.getvalue()

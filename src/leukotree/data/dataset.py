@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from leukotree import spec
 from leukotree.data import index as indices
-from leukotree.data import shards
+from leukotree.data import shards, tarheader
 from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.taxonomy import Taxonomy
 
@@ -131,8 +131,9 @@ class Dataset:
             raise InputError(f"{path}: ends before byte {end}, where sample {keys[row]} should; pack the folder again")
         if not self._verified[row]:
             header = os.pread(shard.number, tarfile.BLOCKSIZE, offset - tarfile.BLOCKSIZE)
-            if not shards.names(header, keys[row]) or hashlib.sha256(data).hexdigest() != digests[row]:
-                problem = shards.fault(header, _place(self.index, row)) or "its bytes are not those that were packed (sha256)"
+            name = f"{keys[row]}.jpg"
+            if not tarheader.names(header, name) or hashlib.sha256(data).hexdigest() != digests[row]:
+                problem = tarheader.fault(header, name, length) or "its bytes are not those that were packed (sha256)"
                 raise InputError(f"{path}: sample {keys[row]}: {problem}; copy or pack the folder again")
             self._verified[row] = True
         return data
@@ -237,5 +238,5 @@ def _check_ends(path: Path, found: tuple[int, ...], places: tuple[shards.Place, 
     except OSError as error:
         raise _unreadable(error, f"{path}: cannot be read: {error.strerror}") from error
     for header, place in zip(headers, places, strict=True):
-        if problem := shards.fault(header, place):
+        if problem := tarheader.fault(header, f"{place.key}.jpg", place.length):
             raise InputError(f"{path}: sample {place.key}: {problem}; copy or pack the folder again")

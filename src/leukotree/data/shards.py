@@ -13,13 +13,11 @@ from pathlib import Path
 
 import xxhash
 
-from leukotree.data import images
+from leukotree.data import images, tarheader
 from leukotree.errors import InputError, one_line
 
 MAX_FIELDS = 2**20
 """Bytes of a `<key>.json`; a larger one is refused unread."""
-_TYPE = 156
-"""Where a tar header holds the type of its member."""
 _WRITTEN = 2**20
 """Bytes that go to the disk at once: with fewer, the thread that writes waits for those that decode at every piece."""
 
@@ -47,16 +45,15 @@ class Place:
 
 def write(shard: Path, contents: Iterable[Sample]) -> list[Place]:
     """Write samples in their order; the file takes its name only when it is whole. Equal samples give equal bytes."""
-    from webdataset.writer import TarWriter
-
     temporary = shard.with_name(f".{shard.name}.tmp")
-    places = []
+    places, end = [], 0
     with open(temporary, "wb", buffering=_WRITTEN) as file:
-        with TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
-            for sample in contents:
-                places.append(_place(sample, tar.tarstream.offset + tarfile.BLOCKSIZE))  # behind its header
-                fields = json.dumps(sample.fields, ensure_ascii=False, sort_keys=True).encode()
-                tar.write({"__key__": sample.key, "jpg": sample.jpeg, "json": fields})
+        for sample in contents:
+            places.append(_place(sample, end + tarfile.BLOCKSIZE))  # behind its header
+            fields = json.dumps(sample.fields, ensure_ascii=False, sort_keys=True).encode()
+            end += file.write(tarheader.member(f"{sample.key}.jpg", sample.jpeg))
+            end += file.write(tarheader.member(f"{sample.key}.json", fields))
+        file.write(tarheader.ending(end))
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, shard)
@@ -111,26 +108,3 @@ def _fields(text: bytes, name: str) -> dict[str, str]:
     if not isinstance(fields, dict):
         raise tarfile.TarError(f"{name!r} is not a mapping of fields")
     return fields
-
-
-def names(header: bytes, key: str) -> bool:
-    """Whether a tar header is that of the plain file `<key>.jpg`; at no cost, where `fault` says what is wrong."""
-    return header.startswith(f"{key}.jpg\0".encode()) and header[_TYPE : _TYPE + 1] == tarfile.REGTYPE
-
-
-def fault(header: bytes, place: Place) -> str:
-    """What is wrong with the tar header in front of a sample's JPEG, in one line; empty where it is the sample's.
-
-    Args:
-        header: `tarfile.BLOCKSIZE` bytes.
-        place: what the index says.
-    """
-    try:
-        member = tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "surrogateescape")
-    except tarfile.HeaderError:
-        return "no tar header stands in front of it"
-    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-        return "it is not a plain file"
-    if (member.name, member.size) != (f"{place.key}.jpg", place.length):
-        return f"{member.name!r} of {member.size} bytes stands in its place"
-    return ""
