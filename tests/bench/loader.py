@@ -6,8 +6,8 @@ and normalises; timm's (without its prefetcher, which is for a GPU) and WebDatas
 normalised. The last rows have ours normalise too, on the cores that decode, and turn by right angles, as it does by default.
 The clock starts at the first batch, so that starting workers costs nobody anything.
 
-What is asked against timm and WebDataset is asked of a training, whose first epoch fills the decoded cache. Epochs that decode
-every image have rows of their own: there two threads that decode and resize and do nothing else are 1.07 times as fast as ours.
+What is asked against timm and WebDataset is asked of a training, where an image is decoded when it first comes and is in the
+decoded cache from then on. Epochs that decode every image have rows of their own.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def ours(dataset: Dataset, cache: Cache | None, normalised: bool = False, spec: 
 
 
 def training(dataset: Dataset, folder: Path) -> float:
-    """All epochs, from a decoded cache that is empty."""
+    """As `ours`, from a decoded cache that is empty: one of COPIES times an image is decoded."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         return ours(dataset, open_cache(place, dataset, 4.0))
 

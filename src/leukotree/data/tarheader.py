@@ -25,7 +25,7 @@ _REST = int(_EMPTY[_CHECKSUM], 8) - sum(_EMPTY[_SIZE])
 def member(name: str, content: bytes) -> bytes:
     """A file as it stands in a tar: header, content, and zeros up to the end of the block; the bytes of WebDataset's TarWriter.
 
-    From a header made once: `tarfile` takes ten times as long, and while it does, threads that decode wait for the interpreter.
+    From a header made once: `tarfile` makes each anew, and while it does, threads that decode wait for the interpreter.
     Raises ValueError for a name over MAX_NAME bytes.
     """
     encoded, size = name.encode(), b"%011o" % len(content)
