@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm import BRIDGE, ClusterError, Slurm, process_start
+from slurm import ClusterError, Slurm, process_start
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,7 +31,7 @@ def slurm() -> Iterator[Slurm]:
         cluster.down()
         assert not [pid for pid, start in started if process_start(pid) == start]
         assert not cluster.folder.exists()
-        assert not Path("/sys/class/net", BRIDGE).exists()
+        assert not Path("/sys/class/net", cluster.bridge).exists()
 
 
 @pytest.fixture

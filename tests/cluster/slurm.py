@@ -7,6 +7,9 @@
 Each host is a slurmd in a network, UTS, PID and mount namespace of its own, at a bridge: the jobs on n1 see neither
 n2's processes nor its ports, as on two machines. Everything else is shared, so any folder is a shared file system.
 All files lie in one folder; the system's own SLURM, munge and MariaDB are not touched.
+
+Several may be up at once, each with a number of its own (its network, its ports, its folder): the variable LEUKOTREE_TEST_SLURM
+is the number of the usual one, and tests boot others whose settings differ.
 """
 
 from __future__ import annotations
@@ -22,12 +25,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from debian import SYSTEM_PATH, install
 from processes import ClusterError, command, end, process_start, wait_for
 
-FOLDER = Path(tempfile.gettempdir()) / "leukotree-slurm"
+NUMBER = int(os.environ.get("LEUKOTREE_TEST_SLURM", 0)) + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+"""Of the usual cluster; tests that run beside each other have one each."""
 PACKAGES = {
     "slurmctld": "slurm-wlm",
     "slurmd": "slurm-wlm",
@@ -37,12 +42,10 @@ PACKAGES = {
     "mariadbd": "mariadb-server",
     "ip": "iproute2",
 }
-BRIDGE = "lt-br"
-NETWORK = "10.77.0"
-HOSTS = {"n1": f"{NETWORK}.11", "n2": f"{NETWORK}.12"}
-CONTROLLER = f"{NETWORK}.1"
+HOSTS = "n1", "n2"
 CPUS = 4
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PORTS = 17817
+"""The first port of cluster 0; each cluster has ten."""
 
 
 def template(name: str) -> str:
@@ -50,11 +53,59 @@ def template(name: str) -> str:
     return Path(__file__).with_name(f"{name}.template").read_text()
 
 
+def usual_folder(number: int) -> Path:
+    """Where the files of a cluster lie if nothing else is said."""
+    return Path(tempfile.gettempdir()) / f"leukotree-slurm{number or ''}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What differs between test clusters."""
+
+    accounting: bool = True
+    """With slurmdbd; without it, `sacct` and `sacctmgr` know nothing."""
+    node: str = ""
+    """More words on each node's line of slurm.conf, such as `Gres=gpu:a100:2`."""
+    partitions: str = "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP"
+    """The lines of the partitions."""
+    more: str = ""
+    """More lines of slurm.conf. One that stands there already is replaced: SLURM takes no key twice."""
+    gres: str = ""
+    """Lines of gres.conf."""
+    names: bool = True
+    """Whether the hosts know each other's names; without, they have the addresses only."""
+
+
 @dataclass(frozen=True)
 class Slurm:
-    """The test cluster whose files lie in `folder`."""
+    """The test cluster of a number, whose files lie in `folder`."""
 
-    folder: Path = FOLDER
+    folder: Path = field(default_factory=lambda: usual_folder(NUMBER))
+    number: int = NUMBER
+    settings: Settings = Settings()
+
+    @property
+    def bridge(self) -> str:
+        return f"lt-br{self.number or ''}"
+
+    @property
+    def controller(self) -> str:
+        """Address of slurmctld and slurmdbd."""
+        return f"10.77.{self.number}.1"
+
+    @property
+    def hosts(self) -> dict[str, str]:
+        """Name -> address."""
+        return {host: f"10.77.{self.number}.{11 + index}" for index, host in enumerate(HOSTS)}
+
+    @property
+    def cluster(self) -> str:
+        """Its name, as in slurm.conf."""
+        return f"leukotree{self.number or ''}"
+
+    def space(self, host: str) -> str:
+        """Name of a host's network namespace, and of its end at the bridge."""
+        return f"lt{self.number or ''}-{host}"
 
     @property
     def conf(self) -> Path:
@@ -79,7 +130,7 @@ class Slurm:
             if self.is_up():
                 return False
             self._stop()
-            self._install()
+            install(PACKAGES)
             try:
                 self._boot()
             except (ClusterError, OSError):
@@ -98,7 +149,9 @@ class Slurm:
     def is_up(self) -> bool:
         """Whether all processes run and both hosts answer."""
         started = self.started()
-        if len(started) != 4 + len(HOSTS) or any(process_start(pid) != start for pid, start in started):
+        if len(started) != (4 if self.settings.accounting else 2) + len(HOSTS) or any(
+            process_start(pid) != start for pid, start in started
+        ):
             return False
         return self._hosts_ready()
 
@@ -143,38 +196,19 @@ class Slurm:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    @staticmethod
-    def _install() -> None:
-        missing = sorted({package for name, package in PACKAGES.items() if not shutil.which(name, path=SYSTEM_PATH)})
-        if not missing:
-            return
-        if not shutil.which("apt-get"):
-            raise ClusterError(f"packages missing and no apt-get to install them: {' '.join(missing)}")
-        # Debian starts a service when it installs one; this policy lets it not, and is taken back.
-        policy = Path("/usr/sbin/policy-rc.d")
-        ours = not policy.exists()
-        if ours:
-            policy.write_text("#!/bin/sh\nexit 101\n")
-            policy.chmod(0o755)
-        try:
-            environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-            command("apt-get", "update", "-qq", env=environment)
-            command("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, env=environment)
-        finally:
-            if ours:
-                policy.unlink()
-
     def _boot(self) -> None:
         self._write_files()
         self._make_network()
         self._start("munged", "munged", "--foreground", "--force", "--num-threads=4", f"--key-file={self.folder}/munge.key",
                     f"--socket={self.folder}/munge.socket", f"--pid-file={self.folder}/munge.pid",
                     f"--log-file={self.folder}/munged.log", f"--seed-file={self.folder}/munge.seed")  # fmt: skip
-        self._start_database()
+        if self.settings.accounting:
+            self._start_database()
         wait_for("munged", (self.folder / "munge.socket").exists)
-        self._start("slurmdbd", "slurmdbd", "-D")
-        # The cluster has to be in the books before slurmctld, or its first jobs are not recorded.
-        wait_for("slurmdbd", lambda: self._succeeds("sacctmgr", "-i", "add", "cluster", "leukotree") or self._booked())
+        if self.settings.accounting:
+            self._start("slurmdbd", "slurmdbd", "-D")
+            # The cluster has to be in the books before slurmctld, or its first jobs are not recorded.
+            wait_for("slurmdbd", lambda: self._succeeds("sacctmgr", "-i", "add", "cluster", self.cluster) or self._booked())
         self._start("slurmctld", "slurmctld", "-D", "-i", "-f", str(self.conf))
         for host in HOSTS:
             self._start_host(host)
@@ -186,27 +220,43 @@ class Slurm:
         key = self.folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(128))
-        values = {"folder": self.folder, "controller": CONTROLLER, "controller_name": os.uname().nodename}
-        nodes = "\n".join(f"NodeName={h} NodeAddr={a} CPUs={CPUS} RealMemory=16000 State=UNKNOWN" for h, a in HOSTS.items())
-        self.conf.write_text(template("slurm.conf").format(nodes=nodes, **values))
+        first = PORTS + 10 * self.number
+        values = {
+            "folder": self.folder, "controller": self.controller, "controller_name": os.uname().nodename, "cluster": self.cluster,
+            "ctld_port": first, "d_port": first + 1, "dbd_port": first + 2,
+        }  # fmt: skip
+        nodes = [
+            f"NodeName={host} NodeAddr={address} CPUs={CPUS} RealMemory=16000 State=UNKNOWN {self.settings.node}"
+            for host, address in self.hosts.items()
+        ]
+        lines = template("slurm.conf").format(**values).splitlines()
+        if not self.settings.accounting:
+            lines = [line for line in lines if not line.startswith("AccountingStorage")]
+        ours = {line.partition("=")[0] for line in self.settings.more.splitlines()}
+        lines = [line for line in lines if line.partition("=")[0] not in ours]
+        self.conf.write_text("\n".join([*lines, self.settings.more, *nodes, self.settings.partitions, ""]))
+        (self.folder / "gres.conf").write_text(self.settings.gres)
         dbd = self.folder / "slurmdbd.conf"  # slurmdbd looks for it beside slurm.conf
         dbd.touch(mode=0o600)
         dbd.write_text(template("slurmdbd.conf").format(**values))
-        lines = [f"127.0.0.1 localhost\n{CONTROLLER} {values['controller_name']}", *(f"{a} {h}" for h, a in HOSTS.items())]
-        (self.folder / "hosts").write_text("\n".join(lines) + "\n")
+        known = [f"127.0.0.1 localhost\n{self.controller} {values['controller_name']}"]
+        known += [f"{address} {host}" for host, address in self.hosts.items() if self.settings.names]
+        (self.folder / "hosts").write_text("\n".join(known) + "\n")
 
     def _make_network(self) -> None:
-        if Path("/sys/class/net", BRIDGE).exists():
-            raise ClusterError(f"network bridge {BRIDGE} exists: a test SLURM is up in another folder; stop it with its TMPDIR")
+        if Path("/sys/class/net", self.bridge).exists():
+            raise ClusterError(
+                f"network bridge {self.bridge} exists: a test SLURM is up in another folder; stop it with its TMPDIR"
+            )
         (self.folder / "network").touch()  # it is ours to remove
-        command("ip", "link", "add", BRIDGE, "type", "bridge")
-        command("ip", "addr", "add", f"{CONTROLLER}/24", "dev", BRIDGE)
-        command("ip", "link", "set", BRIDGE, "up")
-        for host, address in HOSTS.items():
-            space, outside = f"lt-{host}", f"lt-{host}"
+        command("ip", "link", "add", self.bridge, "type", "bridge")
+        command("ip", "addr", "add", f"{self.controller}/24", "dev", self.bridge)
+        command("ip", "link", "set", self.bridge, "up")
+        for host, address in self.hosts.items():
+            space = self.space(host)
             command("ip", "netns", "add", space)
-            command("ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", space)
-            command("ip", "link", "set", outside, "master", BRIDGE, "up")
+            command("ip", "link", "add", space, "type", "veth", "peer", "name", "eth0", "netns", space)
+            command("ip", "link", "set", space, "master", self.bridge, "up")
             command("ip", "-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
             command("ip", "-n", space, "link", "set", "eth0", "up")
             command("ip", "-n", space, "link", "set", "lo", "up")
@@ -227,7 +277,8 @@ class Slurm:
         host's process 1: it reaps the orphans of jobs. When `unshare` is killed the host dies with all its processes.
         """
         boot = f"hostname {host} && mount --bind {self.folder}/hosts /etc/hosts && slurmd -D -N {host} -f {self.conf}; exit 1"
-        self._start(f"slurmd-{host}", "nsenter", f"--net=/run/netns/lt-{host}", "unshare", "--uts", "--pid", "--mount", "--fork",
+        enter = ("nsenter", f"--net=/run/netns/{self.space(host)}")
+        self._start(f"slurmd-{host}", *enter, "unshare", "--uts", "--pid", "--mount", "--fork",
                     "--kill-child", "--mount-proc", "bash", "-c", boot)  # fmt: skip
 
     def _start(self, name: str, *words: str) -> None:
@@ -248,8 +299,8 @@ class Slurm:
         (self.folder / "processes").unlink(missing_ok=True)
         if (self.folder / "network").exists():
             for host in HOSTS:
-                subprocess.run(["ip", "netns", "delete", f"lt-{host}"], capture_output=True)
-            subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True)
+                subprocess.run(["ip", "netns", "delete", self.space(host)], capture_output=True)
+            subprocess.run(["ip", "link", "delete", self.bridge], capture_output=True)
             (self.folder / "network").unlink()
         for name in ("munge.socket", "db.socket", "db", "state"):
             path = self.folder / name
@@ -265,13 +316,14 @@ class Slurm:
     def _booked(self) -> bool:
         """Whether slurmdbd knows the cluster."""
         try:
-            return "leukotree" in self.run("sacctmgr", "-n", "-P", "show", "cluster", "format=cluster")
+            return self.cluster in self.run("sacctmgr", "-n", "-P", "show", "cluster", "format=cluster").split()
         except ClusterError:
             return False
 
     def _hosts_ready(self) -> bool:
         try:
-            states = self.run("sinfo", "-h", "-N", "-o", "%T", timeout=30).split()
+            nodes = set(self.run("sinfo", "--all", "-h", "-N", "-o", "%N %T", timeout=30).splitlines())  # once per partition
+            states = [node.split()[1] for node in nodes]
         except (ClusterError, subprocess.TimeoutExpired):
             return False
         return len(states) == len(HOSTS) and all(state in {"idle", "mixed", "allocated", "completing"} for state in states)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from slurm import Slurm
@@ -14,6 +15,8 @@ from slurm import Slurm
 STAND_IN = """\
 #!{python}
 import json, os, subprocess, sys, time
+if sys.argv[1] == "doctor":  # the look at the cluster that stands before each search
+    sys.exit()
 hidden = ("PATH", "SLURM_CONF")
 seen = {{name: value for name, value in os.environ.items() if name.startswith(("SLURM", "RAY_AUTH"))}}
 note = {{"argv": sys.argv[1:], "environment": seen, "job": os.environ.get("SLURM_JOB_ID"), "cwd": os.getcwd()}}
@@ -46,23 +49,37 @@ def stand_in(home: Path, behaviour: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("SLURM")} | {"PATH": path}
 
 
-def sbatch(slurm: Slurm, home: Path, environment: dict[str, str], *arguments: str, nodes: int = 2) -> str:
-    """Submit slurm/sweep.sh with the options of the site `test`, as its header says. Returns the job id."""
-    environment = slurm.environment | environment | {"SITE": "test", "SLURM_CONF": str(slurm.conf)}
-    shell = f'sbatch --parsable $("{sys.executable}" -m hpc.site test --sbatch) --nodes={nodes} slurm/sweep.sh "$@"'
+def sbatch(
+    slurm: Slurm, home: Path, environment: dict[str, str], *arguments: str, nodes: int = 2, more: Sequence[str] = ()
+) -> str:
+    """Submit slurm/sweep.sh with the options of the site `test` and `more`, as its header says. Returns the job id."""
+    options = " ".join([f"--nodes={nodes}", *more])
+    environment = slurm.environment | {"SITE": "test"} | environment | {"SLURM_CONF": str(slurm.conf)}
+    shell = f'sbatch --parsable $("{sys.executable}" -m hpc.site test --sbatch) {options} slurm/sweep.sh "$@"'
     return slurm.run("bash", "-c", shell, "submit", *arguments, cwd=home, env=environment).strip()
 
 
 def report_job(home: Path, job: str) -> str:
     """Id of the report job that the sweep's job submitted."""
-    return (home / f"slurm-{job}.out").read_text().split("Submitted batch job ")[1].split()[0]
+    return (home / f"slurm-{job}.out").read_text().split("the report follows them as ")[1].split()[0]
 
 
 def processes(word: str) -> list[tuple[int, str]]:
-    """(pid, command line) of the processes of all hosts with a word in their command line."""
+    """(pid, command line) of the processes of both hosts with a word in their command line, and of no others on this machine."""
+    cluster = Slurm()
+    ours = {os.stat(f"/run/netns/{cluster.space(host)}").st_ino for host in cluster.hosts}
     listed = subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()[1:]
     rows = [line.split(None, 1) for line in listed]
-    return [(int(row[0]), row[1]) for row in rows if len(row) == 2 and word in row[1]]
+    found = [(int(row[0]), row[1]) for row in rows if len(row) == 2 and word in row[1]]
+    return [(pid, args) for pid, args in found if _network(pid) in ours]
+
+
+def _network(pid: int) -> int | None:
+    """What tells the network of a process; None if it has gone."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except OSError:
+        return None
 
 
 def ray_processes(slurm: Slurm) -> list[str]:

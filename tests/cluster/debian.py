@@ -1,0 +1,34 @@
+"""Programs that Debian has, installed where they are missing. Only the standard library."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from processes import ClusterError, command
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def install(packages: Mapping[str, str]) -> None:
+    """Install the packages (program -> package) whose program is missing. Raises ClusterError where that is not possible."""
+    missing = sorted({package for program, package in packages.items() if not shutil.which(program, path=SYSTEM_PATH)})
+    if not missing:
+        return
+    if not shutil.which("apt-get"):
+        raise ClusterError(f"packages missing and no apt-get to install them: {' '.join(missing)}")
+    # Debian starts a service when it installs one; this policy lets it not, and is taken back.
+    policy = Path("/usr/sbin/policy-rc.d")
+    ours = not policy.exists()
+    if ours:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    try:
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        command("apt-get", "update", "-qq", env=environment)
+        command("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, env=environment)
+    finally:
+        if ours:
+            policy.unlink()

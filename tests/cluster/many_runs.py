@@ -1,0 +1,57 @@
+"""What the tests of many runs on the cluster share: small runs, a site for them, and stand-ins before SLURM's commands."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hpc import launch
+from hpc.launch import Outcome, Place
+from hpc.site import Site
+from leukotree.spec import RunSpec, parse
+from leukotree.train import Runtime
+from slurm import Slurm
+
+SITE = Site(partition="main", time=5, cpus_per_task=1, interface="eth0")
+HELD = SITE.model_copy(update={"extra": {"hold": True}})
+RUNTIME = Runtime(device="cpu", threads=1, quiet=True)
+
+
+def specs(count: int, shards: Path) -> list[RunSpec]:
+    """Runs of one epoch."""
+    fields = {
+        "variant": "flat",
+        "data": {"shards": str(shards)},
+        "backbone": {"name": "test_vit"},
+        "optim": {"epochs": 1, "batch_size": 14},
+    }
+    return [parse(RunSpec, {**fields, "seed": seed}, "test") for seed in range(count)]
+
+
+def run(wanted: list[RunSpec], root: Path, site: Site = SITE, *, wait: bool = False) -> Outcome:
+    return launch.run_many(wanted, root, Place("slurm", site=site), wait=wait, runtime=RUNTIME)
+
+
+def talk_to(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let SLURM's commands go to this cluster."""
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def stand_in(command: str, shell: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shell script before one of SLURM's commands, which it knows as $real; the log that has a line for each call. Tests of
+    sbatch, which queue nothing, go straight to it."""
+    real, log, script = shutil.which(command), folder / f"{command}-calls", folder / "bin" / command
+    script.parent.mkdir(exist_ok=True)
+    tests = f'[[ $1 != --test-only ]] || exec {real} "$@"'
+    script.write_text(f'#!/bin/bash\nreal={real}\n{tests}\necho "$@" >>{log}\n{shell}\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent), prepend=":")
+    return log
+
+
+def ids_in_queue(slurm: Slurm) -> set[str]:
+    """Of all jobs that have not ended; elements of arrays as 12_3."""
+    return set(slurm.run("squeue", "--noheader", "--array", "--format=%i").split())
