@@ -1,26 +1,23 @@
-"""Runs as jobs of submitit, on SLURM or on this machine: what a job does, how it leaves, and how many go into an array."""
+"""Runs as jobs of submitit, on SLURM or on this machine: what a job does, how it leaves, and what it asks for."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import functools
 import os
-import random
-import re
-import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hpc import container, failures, meeting, retries, scheduler, scratch, store, submission, submitted
 from hpc import site as sites
-from hpc import submitted
 from leukotree import signals
-from leukotree.errors import Busy, InputError, Kind, Preempted, RunFailed, kind, one_line
+from leukotree.errors import Busy, InputError, Preempted, RunFailed, one_line
 from leukotree.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -29,37 +26,10 @@ if TYPE_CHECKING:
     from leukotree.train import Runtime
 
 JobKind = Literal["local", "slurm"]
-RESTARTS = 20
-"""How often a job may be queued again, after its time limit, a preemption or the loss of a node."""
 TELL = 15.0
 """Seconds that a failed rank waits before it ends its job, for the main rank to write down why."""
-LOSSES = 3
-"""How often a job is queued again by its own script because it lost a rank."""
-HELD = 60.0
-"""Seconds for which a run whose folder another process holds waits before it counts as lost: the process that had it may be cut
-off, or gone, and the file system has not noticed yet."""
-AT_THE_END = (
-    "code=$?",
-    # Its own element of an array: the number of one of them is that of the whole array.
-    "id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} id=${id:-$SLURM_JOB_ID}",
-    # Losses are counted in a file: SLURM's own count has the time limits and preemptions, too.
-    "lost={folder}/${{id}}_lost",
-    'losses=$(($(cat "$lost" 2>/dev/null || echo 0) + 1))',
-    # 75: a rank lost another; 137: a rank was killed; 134: NCCL ended it. Not where SLURM ends the job itself, least of all by
-    # scancel, nor where it has begun the job anew while this script waited for a lost node.
-    'now=$(squeue --all --noheader --jobs "$id" --Format=state,restartcnt | xargs)',
-    f'case $code in 75|134|137) [ "$losses" -le {LOSSES} ] && [ "$now" = "RUNNING ${{SLURM_RESTART_COUNT:-0}}" ] &&',
-    '    echo "$losses" >"$lost" && scontrol requeue "$id" && wait',
-    "esac",
-    'exit "$code"',
-)
-"""End of a batch script: a job that lost a rank is queued again, also where nobody waits for it. See `at_the_end`."""
-PORTS = 20000, 32000
-"""Where the ranks of a job meet."""
 WEEK = 7 * 24 * 60
 """Time limit of a local job in minutes; submitit needs one."""
-ARRAY = 1000
-"""Jobs in one array where neither the site nor SLURM says how many may be."""
 
 
 @dataclasses.dataclass
@@ -74,17 +44,34 @@ class Job:
         """Names of the runs that failed; the reason of each is in the job's log. Raises the error of a lone run. Asked to
         stop, the run saves, and the process ends as `_leave` says."""
         hand_back = signal.getsignal(signal.SIGUSR2)  # submitit's: it queues the job again
-        ranks = _export_ranks()
-        restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
-        if restarts > RESTARTS:
-            raise RunFailed(f"the job was queued again {restarts} times and is still not done; see its log", "node")
+        self._check_progress()
+        ranks = meeting.export_ranks(self.root / "jobs")
         try:
-            with signals.watched():
+            with signals.watched(), scratch.caches():
                 return self._runs(ranks)
         except Preempted as error:
             print(f"leukotree: {error}", file=sys.stderr)
             _leave(hand_back if callable(hand_back) else None)
             raise  # not reached
+
+    @property
+    def run_names(self) -> list[str]:
+        return [spec.run_name for spec in self.specs]
+
+    def _check_progress(self) -> None:
+        """A job that was queued again and again must have come further. Then its losses of ranks count anew, too. Raises
+        RunFailed."""
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+        states = [store.read(self.root / name) for name in self.run_names]
+        open_names = [state.run_name for state in states if state.begun and state.state != "done"]
+        if restarts > retries.CAPS["preempted"] and not any(
+            retries.judge(self.root, name, None, anew=False).again for name in open_names
+        ):
+            raise RunFailed(f"the job was queued again {restarts} times and comes no further; see its log", "node")
+        if restarts and any(not retries.fruitless(self.root / name, "node") for name in open_names):
+            import submitit
+
+            (self.root / "jobs" / f"{submitit.JobEnvironment().job_id}_lost").unlink(missing_ok=True)
 
     def _runs(self, ranks: int) -> list[str]:
         failed = []
@@ -94,12 +81,12 @@ class Job:
             except Preempted:
                 raise
             except Exception as error:
-                what = kind_here(error, spec)
-                print(f"{spec.run_name}: {what}: {one_line(error)}", file=sys.stderr)  # `said` looks for it
+                what = failures.kind_here(error, spec)
+                print(f"{spec.run_name}: {what}: {one_line(error)}", file=sys.stderr)  # `failures.said` looks for it
                 if os.environ.get("RANK", "0") != "0":
                     time.sleep(TELL)
                 if what == "node" and (ranks > 1 or len(self.specs) == 1):
-                    sys.exit(os.EX_TEMPFAIL)  # the end of the batch script, in AT_THE_END, knows this code
+                    sys.exit(os.EX_TEMPFAIL)  # the end of the batch script knows this code
                 # After an error the ranks may stand at different places: nothing more can be done in this job.
                 if ranks > 1 or len(self.specs) == 1:
                     raise
@@ -114,21 +101,15 @@ class Job:
 
 
 def _run(spec: RunSpec, root: Path, runtime: Runtime) -> None:
+    from hpc.checks import health
     from leukotree import train
 
+    inspect = functools.partial(health.require, root) if "SLURM_JOB_ID" in os.environ else None
     try:
-        train.run(spec, root, runtime)
+        train.run(spec, root, runtime, inspect)
     except Busy:
-        time.sleep(HELD)
-        train.run(spec, root, runtime)
-
-
-def kind_here(error: Exception, spec: RunSpec) -> Kind:
-    """The kind of an error of a run that was checked before it was queued: that its folder is still held, or that its data set
-    is not on this node, is the node's fault."""
-    if isinstance(error, Busy) or (isinstance(error, InputError) and not Path(spec.data.shards).is_dir()):
-        return "node"
-    return kind(error)
+        time.sleep(failures.HELD)
+        train.run(spec, root, runtime, inspect)
 
 
 def _leave(hand_back: Callable[..., Any] | None) -> None:
@@ -143,50 +124,25 @@ def _leave(hand_back: Callable[..., Any] | None) -> None:
     job = submitit.JobEnvironment()
     if job.global_rank != 0:
         sys.exit(0)
-    if job.cluster == "slurm" and hand_back is not None and (signals.received() != signal.SIGTERM or _is_running(job.job_id)):
-        hand_back(signal.SIGUSR2, None)
+    if (
+        job.cluster == "slurm"
+        and hand_back is not None
+        and (signals.received() != signal.SIGTERM or scheduler.is_running(job.job_id))
+    ):
+        try:
+            hand_back(signal.SIGUSR2, None)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+            _queue_again(job.job_id)
     sys.exit(os.EX_TEMPFAIL)
 
 
-def _is_running(job_id: str) -> bool:
-    """Whether SLURM counts this start of the job as running, and has not begun to end it."""
-    command = ["squeue", "--all", "--noheader", "--jobs", job_id, "--Format=state,restartcnt"]
-    for _ in range(3):  # the controller may be busy, least of all now should that lose the job
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-        if not answer.returncode:
-            break
-        time.sleep(2)
-    return answer.stdout.split() == ["RUNNING", os.environ.get("SLURM_RESTART_COUNT", "0")]
-
-
-def said(root: Path, run_name: str, job: str) -> tuple[str, str] | None:
-    """(kind, message) of the error that ended a run, from the logs of its job; the one that says most, if several ranks did."""
-    found = []
-    for task in itertools.count():
-        log = root / "jobs" / f"{job}_{task}_log.err"
-        if not log.exists():
-            break
-        for line in log.read_text(errors="replace").splitlines():
-            if line.startswith(f"{run_name}: "):
-                what, _, message = line.removeprefix(f"{run_name}: ").partition(": ")
-                found.append((what, message))
-    return min(found, key=lambda one: one[0] == "node", default=None)
-
-
-def _export_ranks() -> int:
-    """Give torch.distributed its environment inside a job of several tasks. Returns the number of tasks."""
-    import submitit
-
-    job = submitit.JobEnvironment()
-    tasks = job.num_tasks
-    if tasks > 1:
-        # Below the ports that the kernel gives to outgoing connections, and another one each time the job is queued again: a
-        # port that was taken once may be taken still.
-        start = f"{job.job_id} {os.environ.get('SLURM_RESTART_COUNT', 0)}"
-        os.environ["MASTER_PORT"] = str(random.Random(start).randint(*PORTS))
-        # Which GPU a rank takes follows from LOCAL_RANK, so CUDA_VISIBLE_DEVICES stays as the scheduler set it.
-        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-    return tasks
+def _queue_again(job_id: str) -> None:
+    """Ask SLURM more patiently than submitit's handler does. Where it refuses, the end of the batch script asks it once more, and
+    notes that."""
+    try:
+        scheduler.requeue(job_id)
+    except InputError as error:
+        print(f"leukotree: {error}", file=sys.stderr)
 
 
 def layout(ranks: int, nodes: int | None, site: sites.Site) -> tuple[int, int]:
@@ -200,16 +156,15 @@ def layout(ranks: int, nodes: int | None, site: sites.Site) -> tuple[int, int]:
     return nodes, each
 
 
-def at_the_end(folder: Path) -> list[str]:
-    """The lines of `AT_THE_END`, with the folder of the logs for the count of losses."""
-    quoted = shlex.quote(str(folder.absolute()))
-    return [line.format(folder=quoted) if line.startswith("lost=") else line for line in AT_THE_END]
-
-
 def executor(
-    on: JobKind, root: Path, ranks: int = 1, site: sites.Site | None = None, nodes: int | None = None
+    on: JobKind,
+    root: Path,
+    ranks: int = 1,
+    site: sites.Site | None = None,
+    nodes: int | None = None,
+    exclude: Collection[str] = (),
 ) -> submitit.Executor:
-    """submitit's executor for jobs of `ranks` tasks on `nodes` nodes; `root/jobs` takes their logs.
+    """submitit's executor for jobs of `ranks` tasks on `nodes` nodes, none of those to `exclude`; `root/jobs` takes their logs.
 
     Raises InputError where SLURM is missing, or where the ranks do not fit the nodes.
     """
@@ -227,15 +182,21 @@ def executor(
         raise InputError("--on slurm: no SLURM commands here; run this on a login node, or use --on local")
     site = site or sites.load()
     nodes, each = layout(ranks, nodes, site)
-    folder.mkdir(parents=True, exist_ok=True)
-    parameters = sites.submitit_parameters(site) | {"slurm_teardown": at_the_end(folder)}
-    if site.gpus_per_node:
-        parameters["gpus_per_node"] = each
-        if site.mem_gb:  # the site's memory is that of a whole node
-            parameters["mem_gb"] = max(1, site.mem_gb * each // site.gpus_per_node)
-    slurm = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=RESTARTS)
-    slurm.update_parameters(**parameters | {"nodes": nodes}, tasks_per_node=each, name=root.name)
-    return slurm
+    parameters = run_parameters(site, nodes, each) | {"name": root.name}
+    parameters["slurm_teardown"] = submission.at_the_end(container.PYTHON_HERE if site.container else "")
+    if exclude:
+        more = parameters["slurm_additional_parameters"]
+        named = [str(more["exclude"])] if "exclude" in more else []
+        parameters["slurm_additional_parameters"] = more | {"exclude": ",".join([*named, *exclude])}
+    return submission.executor(folder, parameters)
+
+
+def run_parameters(site: sites.Site, nodes: int, each: int) -> dict[str, Any]:
+    """Keyword arguments for `submission.executor`, for a run with `each` ranks on each of `nodes` nodes: a GPU per rank."""
+    parameters = sites.submitit_parameters(site, each if site.gpus_per_node else 0)
+    if site.gpus_per_node and site.mem_gb:  # the site's memory is that of a whole node
+        parameters["mem_gb"] = max(1, site.mem_gb * each // site.gpus_per_node)
+    return parameters | {"nodes": nodes, "tasks_per_node": each}
 
 
 def submit(
@@ -248,26 +209,25 @@ def submit(
     site: sites.Site | None = None,
     parallel: int | None = None,
     runtime: Runtime,
+    exclude: Collection[str] = (),
 ) -> list[str]:
-    """Submit one job per batch of specs and note it in the study's folder. Returns the job ids.
+    """Submit one job per batch of specs and note it in the study's folder. Returns the job ids: on SLURM, where it takes no more
+    jobs for now, fewer than there are batches, those of the first ones.
 
-    On SLURM the jobs are arrays, of which `parallel` (None: the site's number) run at once.
+    On SLURM the jobs are arrays, of which `parallel` (None: the site's number) run at once, on none of the nodes to `exclude`.
     """
-    runner = executor(on, root, ranks, site, nodes)
-    if on == "slurm" and runtime.device == "auto" and (site or sites.load()).gpus_per_node:
+    import submitit
+
+    site = site or sites.load()
+    runner = executor(on, root, ranks, site, nodes, exclude)
+    if on == "slurm" and runtime.device == "auto" and site.gpus_per_node:
         runtime = dataclasses.replace(runtime, device="cuda")  # a node whose driver fails must not train on the CPU
     jobs = [Job(batch, root, runtime) for batch in batches]
-    queued = _submit_local(runner, jobs, ranks) if on == "local" else _submit_slurm(runner, jobs, site or sites.load(), parallel)
-    ids: list[str] = []
     with outside_a_job():
-        for part in queued:
-            # Noted at once, while later ones may still be refused: what is queued is not to be queued twice.
-            submitted.record(root, {job_id: [spec.run_name for spec in job.specs] for job, job_id in part}, on)
-            ids += [job_id for _, job_id in part]
-    return ids
-
-
-Queued = Iterator[list[tuple[Job, str]]]
+        if not isinstance(runner, submitit.SlurmExecutor):
+            return list(_submit_local(runner, root, jobs, ranks))
+        runner.update_parameters(array_parallelism=parallel or site.array_parallelism)
+        return list(submission.fill(runner, root, jobs, site.max_array_size or submission.largest_array()))
 
 
 def check_gpus(ranks: int, runtime: Runtime) -> None:
@@ -276,35 +236,13 @@ def check_gpus(ranks: int, runtime: Runtime) -> None:
         raise InputError(f"--ranks {ranks}: there are {count} GPUs here, one per rank; use fewer ranks, or --device cpu")
 
 
-def _submit_local(runner: submitit.Executor, jobs: Sequence[Job], ranks: int) -> Queued:
+def _submit_local(runner: submitit.Executor, root: Path, jobs: Sequence[Job], ranks: int) -> Iterator[str]:
     for index, job in enumerate(jobs):
         gpus = _gpus(index, ranks, job.runtime)
         runner.update_parameters(gpus_per_node=len(gpus), visible_gpus=gpus)
-        yield [(job, runner.submit(job).job_id)]
-
-
-def _submit_slurm(runner: submitit.Executor, jobs: Sequence[Job], site: sites.Site, parallel: int | None) -> Queued:
-    from submitit.core.utils import FailedJobError
-
-    runner.update_parameters(slurm_array_parallelism=parallel or site.array_parallelism)
-    largest = site.max_array_size or largest_array()
-    for start in range(0, len(jobs), largest):
-        part = jobs[start : start + largest]
-        try:
-            array = runner.submit_array(part)
-        except FailedJobError as error:
-            raise InputError(f"sbatch refused the jobs: {one_line(error)[-300:]}; see the site file") from None
-        yield [(job, queued.job_id) for job, queued in zip(part, array, strict=True)]
-
-
-def largest_array() -> int:
-    """SLURM's MaxArraySize: an array's numbers run from 0 to one less."""
-    try:
-        answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        answer = ""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer, re.MULTILINE)
-    return int(found[1]) if found and int(found[1]) > 1 else ARRAY
+        job_id = str(runner.submit(job).job_id)
+        submitted.record(root, {job_id: job.run_names}, "local")
+        yield job_id
 
 
 def gpu_count(runtime: Runtime) -> int:
@@ -326,7 +264,10 @@ def _gpus(index: int, ranks: int, runtime: Runtime) -> tuple[int, ...]:
 
 @contextmanager
 def outside_a_job() -> Iterator[None]:
-    """Hide the variables of the job we may be in from the jobs we submit: SLURM would take options from them."""
+    """Hide the variables of the job we may be in from the jobs we submit: SLURM would take options from them.
+
+    Those that the user exports for sbatch are hidden, too: they are part of the site (see `hpc.exported`).
+    """
     import submitit
 
     where = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}

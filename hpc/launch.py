@@ -4,55 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
-from hpc import jobs, reduce, retries, store, submitted
+from hpc import jobs, reduce, retries, scheduler, submitted
 from hpc import site as sites
 from hpc.ranks import in_ranks, prepare_ranks
-from leukotree import declared, files, signals
+from hpc.sender import ROOM, Place, Runs, Sender, Where, is_done, missing
+from leukotree import declared, signals
 from leukotree.errors import RETRIED, InputError, Preempted, RunFailed, kind, one_line
 from leukotree.spec import RunSpec
 
 if TYPE_CHECKING:
     from leukotree.train import RunResult, Runtime
 
-Where = Literal["inline", "local", "slurm"]
+T = TypeVar("T")
 POLL = {"local": 0.5, "slurm": 10.0}
 """Seconds between two looks at what the jobs do."""
-BUSY = 120
-"""Seconds to wait for another command that submits runs of the same study."""
 SILENT = 600.0
 """Seconds for which SLURM may not answer while a command waits for its jobs."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where runs happen and on how many processes each. None of it decides a result, so none of it is in a spec."""
-
-    on: Where = "inline"
-    ranks: int = 1
-    """Processes of one run, one per GPU."""
-    nodes: int | None = None
-    """Nodes of one run on SLURM; None takes as few as the site's GPUs allow."""
-    site: sites.Site | None = None
-    """None is the site `default`."""
-
-    def check(self) -> None:
-        """Raises InputError where the ranks do not fit the nodes."""
-        if self.on == "slurm":
-            jobs.layout(self.ranks, self.nodes, self.site or sites.load())
-        elif (self.nodes or 1) > 1:
-            raise InputError(f"--nodes {self.nodes}: several nodes need --on slurm")
 
 
 @dataclass
@@ -66,8 +47,10 @@ class Outcome:
     """run name -> the kind of failure and the reason, one line."""
     waiting: dict[str, str] = field(default_factory=dict)
     """run name -> id of the job, queued or at work, that is to do it: of this call or of an earlier one."""
+    unsent: list[str] = field(default_factory=list)
+    """Runs that no job is to do yet, since SLURM took no more jobs."""
     reducer: str | None = None
-    """Id of the job that will say what is missing when the others have ended."""
+    """Id of the job that will submit those, and say what is missing, when the others have ended."""
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -76,8 +59,20 @@ class Outcome:
         """For people: the counts, then each failure."""
         sent = f" ({len(self.submitted)} jobs submitted)" if self.submitted else ""
         counts = f"{len(self.done)} runs done, {len(self.failed)} failed, {len(self.waiting)} queued or at work{sent}"
-        last = [f"job {self.reducer} will write reduced.json after them"] if self.reducer else []
-        return [counts, *last, *(f"failed: {name}: {reason}" for name, reason in self.failed.items())]
+        return [counts, *self._notes(), *(f"failed: {name}: {reason}" for name, reason in self.failed.items())]
+
+    def _notes(self) -> list[str]:
+        lines = [f"job {self.reducer} will write reduced.json after them"] if self.reducer else []
+        if self.unsent:
+            later = f"job {self.reducer} submits them" if self.reducer else "run the same command again"
+            lines.append(
+                f"{len(self.unsent)} runs are not queued yet, SLURM takes no more jobs: {later} when the first have ended"
+            )
+        abroad = Counter(job.partition(submitted.AT)[2] for job in self.waiting.values() if submitted.AT in job)
+        lines += [
+            f"{count} of them wait for jobs of the cluster {name}, which only answers there" for name, count in abroad.items()
+        ]
+        return lines
 
 
 def run_spec(
@@ -142,58 +137,81 @@ def run_many(
     if todo and place.on == "slurm":
         from hpc import doctor
 
-        doctor.require(todo, place.site or sites.load(), root)
+        doctor.require(todo, place.site or sites.load(), root, ranks=place.ranks, nodes=place.nodes)
     if study is not None:
         declared.keep(root, study)
     if place.on == "inline":
         return _outcome(specs, root, Outcome(), _inline(todo, root, place, runtime, title))
-    outcome = Outcome()
+    runs = Runs(specs, root, place, parallel, runtime)
+    if not wait:
+        return (
+            queue(runs, lambda: missing(specs, root, retry_failed), anew=True) if todo else _outcome(specs, root, Outcome(), {})
+        )
+    sender = Sender(runs)
     if todo:
-        with _submitting(root):
-            outcome.submitted += _submit(missing(specs, root, retry_failed), root, place, parallel, runtime)
-    while wait:
-        _wait_for(specs, root, place.on, runtime, title)
-        if not missing(specs, root, anew=False):
-            break
-        with _submitting(root):
-            outcome.submitted += _submit(missing(specs, root, anew=False), root, place, parallel, runtime)
-    outcome = _outcome(specs, root, outcome, {})
-    if place.on == "slurm" and outcome.submitted and outcome.waiting and not wait:
+        sender.send(lambda: missing(specs, root, retry_failed), anew=True)
+    pause = functools.partial(_pause, root, runs.names, place.on)
+    while True:
+        _wait_for(specs, root, place.on, runtime, title, sender.refill)
+        if not _patiently(sender.open, pause):
+            return _patiently(lambda: _outcome(specs, root, Outcome(submitted=sender.submitted), {}), pause)
+        if not _patiently(lambda: sender.send(sender.open), pause, scheduler.Silent):
+            pause(ROOM)
+
+
+def queue(runs: Runs, choose: Callable[[], Sequence[RunSpec]], *, anew: bool = False) -> Outcome:
+    """Submit of some runs those to `choose`, and wait for none. On SLURM a small job follows, which calls this again for what is
+    left; it has its place in the queue before they have theirs, since SLURM may take only some of them."""
+    sender, outcome = Sender(runs), Outcome()
+
+    def reserve() -> None:
         try:
-            outcome.reducer = reduce.submit(root, [spec.run_name for spec in specs], set(outcome.waiting.values()), place.site)
-        except InputError as error:  # the runs are queued, which is what counts
-            print(f"leukotree: {error}; leukotree status says the same", file=sys.stderr)
+            outcome.reducer = reduce.submit(runs)
+        except InputError as error:  # the runs count
+            print(f"leukotree: {error}; leukotree status says what is missing", file=sys.stderr)
+
+    try:
+        sender.send(choose, anew=anew, before=reserve if runs.place.on == "slurm" else lambda: None)
+    except InputError:
+        _withdraw(outcome)
+        raise
+    if not sender.submitted and not submitted.of_this_slurm(runs.root, submitted.alive(runs.root)):
+        _withdraw(outcome)  # it has nothing to follow, or has taken the only place
+        sender.send(lambda: sender.unsent, anew=anew)
+    outcome.submitted, outcome.unsent = sender.submitted, [spec.run_name for spec in sender.unsent]
+    outcome = _outcome(runs.specs, runs.root, outcome, {})
+    if outcome.reducer:
+        reduce.put_off(outcome.reducer, submitted.of_this_slurm(runs.root, outcome.waiting))
     return outcome
 
 
-@contextlib.contextmanager
-def _submitting(root: Path) -> Iterator[None]:
-    """Two commands at once must not both find the same runs missing, and queue them twice. Raises InputError after a while."""
-    busy = f"{root}: another command is submitting its runs; wait for it, then run this again"
-    root.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        for left in reversed(range(BUSY)):
-            try:
-                stack.enter_context(files.locked(root / ".submit.lock", busy))
-                break
-            except InputError:
-                if not left:
-                    raise
-                time.sleep(1)
-        yield
+def _withdraw(outcome: Outcome) -> None:
+    if outcome.reducer:
+        with contextlib.suppress(InputError):
+            reduce.withdraw(outcome.reducer)
+    outcome.reducer = None
 
 
-def missing(specs: Sequence[RunSpec], root: Path, retry_failed: bool = False, *, anew: bool = True) -> list[RunSpec]:
-    """The runs that are neither done nor with a living job, and that are worth a try (see `retries.judge`)."""
-    alive, notes = submitted.alive(root), submitted.notes(root)
-    found = []
-    for spec in specs:
-        name = spec.run_name
-        if name in alive or _done(root, name):
-            continue
-        if retry_failed or retries.judge(root, name, notes.get(name), anew=anew).again:
-            found.append(spec)
-    return found
+def _pause(root: Path, run_names: Collection[str], on: Where, seconds: float | None = None) -> None:
+    """Sleep, until the next look if not for some seconds. Raises Preempted where we are asked to stop."""
+    end = time.monotonic() + (POLL[on] if seconds is None else seconds)
+    while (left := end - time.monotonic()) > 0:
+        if signals.requested():
+            _stop(root, run_names, on)
+        time.sleep(min(0.5, left))
+
+
+def _patiently(act: Callable[[], T], pause: Callable[[], None], passing: type[InputError] = InputError) -> T:
+    """What `act` gives, which asks SLURM; tried again after errors that are `passing`, since a controller that starts anew is no
+    reason to leave the jobs alone. Raises the error that still comes after SILENT seconds."""
+    begun = time.monotonic()
+    while True:
+        try:
+            return act()
+        except passing:
+            if time.monotonic() - begun > SILENT:
+                raise
+        pause()
 
 
 def _inline(todo: Sequence[RunSpec], root: Path, place: Place, runtime: Runtime, title: str) -> dict[str, str]:
@@ -214,60 +232,33 @@ def _inline(todo: Sequence[RunSpec], root: Path, place: Place, runtime: Runtime,
     return failed
 
 
-def _submit(todo: Sequence[RunSpec], root: Path, place: Place, parallel: int | None, runtime: Runtime) -> list[str]:
-    assert place.on != "inline"
-    if not todo:
-        return []
-    batches = [[spec] for spec in todo]
-    if place.on == "local":
-        parallel, runtime = _share(len(todo), parallel, place.ranks, runtime)
-        batches = [list(todo[first::parallel]) for first in range(parallel)]
-    return jobs.submit(
-        place.on, root, batches, ranks=place.ranks, nodes=place.nodes, site=place.site, parallel=parallel, runtime=runtime
-    )
-
-
-def _share(runs: int, parallel: int | None, ranks: int, runtime: Runtime) -> tuple[int, Runtime]:
-    """How many local jobs, and the runtime that divides this machine's cores among them."""
-    cores = len(os.sched_getaffinity(0))
-    slots = jobs.gpu_count(runtime) or cores
-    count = min(runs, parallel or max(1, slots // ranks))
-    return count, dataclasses.replace(runtime, threads=runtime.threads or max(1, cores // (count * ranks)))
-
-
-def _wait_for(specs: Sequence[RunSpec], root: Path, on: Where, runtime: Runtime, title: str) -> None:
+def _wait_for(specs: Sequence[RunSpec], root: Path, on: Where, runtime: Runtime, title: str, refill: Callable[[], None]) -> None:
     names = {spec.run_name for spec in specs}
     ended: set[str] = set()
 
     def look(bar: tqdm[Any]) -> None:
-        ended.update(name for name in names - ended if _done(root, name))
+        ended.update(name for name in names - ended if is_done(root, name))
         bar.update(len(ended) - bar.n)
+        refill()
 
     with tqdm(total=len(names), desc=title, unit="run", disable=True if runtime.quiet else None) as bar:
         wait(root, names, on, lambda: look(bar))
 
 
 def wait(root: Path, run_names: Collection[str], on: Where, tick: Callable[[], None] = lambda: None) -> None:
-    """Return when no job is left that is to do one of these runs; `tick` is called between two looks.
+    """Return when no job is left that is to do one of these runs and can be asked from here; `tick` is called between two looks.
 
     Asked to stop, it raises Preempted: local jobs were told to save and have left, those of SLURM go on.
     """
-    answered = time.monotonic()
-    while True:
-        try:
-            if not any(name in run_names for name in submitted.alive(root)):
-                break
-            answered = time.monotonic()
-        except InputError:  # a controller that starts anew is no reason to leave the jobs alone
-            if time.monotonic() - answered > SILENT:
-                raise
-        tick()
-        end = time.monotonic() + POLL[on]
-        while (left := end - time.monotonic()) > 0:
-            if signals.requested():
-                _stop(root, run_names, on)
-            time.sleep(min(0.5, left))
-    tick()
+    pause = functools.partial(_pause, root, run_names, on)
+
+    def at_work() -> bool:
+        return any(name in run_names and submitted.AT not in job for name, job in submitted.alive(root).items())
+
+    while _patiently(at_work, pause):
+        _patiently(tick, pause, scheduler.Silent)
+        pause()
+    _patiently(tick, pause, scheduler.Silent)
 
 
 def _stop(root: Path, run_names: Collection[str], on: Where) -> None:
@@ -287,15 +278,11 @@ def _stop(root: Path, run_names: Collection[str], on: Where) -> None:
 def _outcome(specs: Sequence[RunSpec], root: Path, outcome: Outcome, failed: dict[str, str]) -> Outcome:
     alive, notes = submitted.alive(root), submitted.notes(root)
     for name in [spec.run_name for spec in specs]:
-        if _done(root, name):
+        if is_done(root, name):
             outcome.done.append(name)
         elif name in alive:
             outcome.waiting[name] = alive[name]
-        else:
+        elif name not in outcome.unsent:
             verdict = retries.judge(root, name, notes.get(name), anew=False)
             outcome.failed[name] = failed.get(name) or f"{verdict.kind or 'node'}: {verdict.reason or 'it never began'}"
     return outcome
-
-
-def _done(root: Path, run_name: str) -> bool:
-    return store.read(root / run_name).state == "done"

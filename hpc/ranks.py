@@ -18,6 +18,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpc import failures
 from leukotree import signals
 from leukotree.errors import Busy, InputError, Kind, PeerFailed, Preempted, RunFailed, kind, one_line
 
@@ -62,7 +63,7 @@ def in_ranks(function: Callable[..., Any], *arguments: Any, runtime: Runtime, ra
 
     Each gets its share of the cores if `runtime` names no threads. A request to stop (`leukotree.signals`) that reaches
     this process is passed on to the ranks, which save and leave. Raises what ended a rank, Preempted, or RunFailed of the
-    kind "node" where a rank was killed; its peers end within a minute.
+    kind "node" where a rank was killed, "oom" where the kernel did that for want of memory; its peers end within a minute.
     """
     prepare_ranks(ranks)
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -86,13 +87,14 @@ def in_ranks(function: Callable[..., Any], *arguments: Any, runtime: Runtime, ra
     )
     for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they would print what we raise
+    kills = failures.memory_kills()
     with tempfile.TemporaryDirectory() as told, _stops_passed_on(Path(told)):
         try:
             results = elastic_launch(config, _rank)(told, function, *arguments, runtime)
         except SignalException:  # the terminal has gone
             raise KeyboardInterrupt from None
         except ChildFailedError as error:
-            raise _cause(Path(told), error) from None
+            raise _cause(Path(told), error, failures.memory_kills() > kills) from None
     result = results[0]
     if isinstance(result, Preempted):
         raise result
@@ -148,7 +150,7 @@ def _end_with_launcher() -> None:
     os._exit(os.EX_TEMPFAIL)  # the main thread waits where no exception reaches it
 
 
-def _cause(told: Path, error: ChildFailedError) -> Exception:
+def _cause(told: Path, error: ChildFailedError, no_memory: bool) -> Exception:
     """The error that ended the ranks, with that rank's traceback as a note where it was not foreseen. When a rank fails the
     others lose their connection to it, and that says nothing; a rank that was killed says nothing at all."""
     said = [json.loads(path.read_text()) for path in sorted(told.iterdir()) if not path.name.startswith(PID)]
@@ -159,6 +161,8 @@ def _cause(told: Path, error: ChildFailedError) -> Exception:
     silent = {int(path.name.split("-")[1]) for path in told.glob(f"{PID}*")} - {
         int(path.name) for path in told.iterdir() if not path.name.startswith(PID)
     }
+    if failure.exitcode == -signal.SIGKILL and no_memory:
+        return RunFailed(f"rank {rank}: the kernel ended it for want of memory", "oom")
     if failure.exitcode < 0:
         return RunFailed(f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name}{_memory(failure.exitcode)}", "node")
     gone = f"rank {min(silent)} was killed" if silent and rank not in silent else f"rank {rank} left with code {failure.exitcode}"

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc import jobs, store
+from hpc import failures, store
 from leukotree.errors import RETRIED
+from leukotree.runfolder import reached
 
 CAPS = {"preempted": 20, "timeout": 20, "node": 3}
-"""How often a run is tried again after each kind of end."""
+"""How often in a row a run is tried again after each kind of end, where it came no further in between. While it does, its slots
+may end as often as they like. Whoever else counts (the jobs, the batch scripts) takes these numbers."""
 UNSTARTED = {"slurm": 3, "local": 20}
 """How often it is submitted although its jobs ended before it began; a local job has other runs to do before it."""
+BAD_PLACES = 2
+"""Nodes, or sets of them, on which a run may have failed to begin; more are not tried."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,13 @@ def judge(root: Path, run_name: str, note: dict[str, Any] | None, *, anew: bool)
     """
     folder = root / run_name
     state = store.read(folder)
-    words = jobs.said(root, run_name, note["job"]) if note else None
+    words = failures.said(root, run_name, note["job"]) if note else None
     if not state.begun:
         if note is None or anew:
             return Verdict(True)
         if words and words[0] not in RETRIED:
             return Verdict(False, *words)
-        again = note["times"] <= UNSTARTED[note["on"]]
-        return Verdict(again, "node", f"{note['times']} jobs ended before it began; see {log_of(root, note)}")
+        return _unbegun(root, run_name, note)
     kind = state.kind or ("node" if state.state in ("running", "hung") else "preempted")
     if state.state == "failed":  # a full disk may have room again when somebody gives the command anew
         return Verdict(anew and kind == "disk", kind, _line(state.message or _last_words(root, note), folder))
@@ -52,22 +54,40 @@ def judge(root: Path, run_name: str, note: dict[str, Any] | None, *, anew: bool)
         # One rank said why, while the main rank saw it vanish; or the latest job was refused before it went on with the run,
         # which somebody may have mended when the command is given anew.
         return Verdict(anew and words[0] == "error", words[0], _line(words[1], folder))
-    count = ends(folder, kind)
+    count = fruitless(folder, kind)
     if kind in RETRIED and count <= CAPS[kind]:
         return Verdict(True, kind, f"ended as {kind} in epoch {state.epoch} of {state.epochs}")
     last = state.message or _last_words(root, note)
-    return Verdict(False, kind, _line(f"ended as {kind} for the {count}th time; {last}", folder))
+    return Verdict(False, kind, _line(f"ended as {kind} for the {count}th time without coming further; {last}", folder))
 
 
-def ends(folder: Path, kind: str) -> int:
-    """How many attempts of a run ended in this way, the last one included: `after` of each attempt says how the one before
-    it did."""
-    counts: Counter[str] = Counter()
+def _unbegun(root: Path, run_name: str, note: dict[str, Any]) -> Verdict:
+    times = len(note["jobs"])
+    if len(failures.bad_places(root, note, run_name)) >= BAD_PLACES:
+        bad = failures.bad_nodes(root, note, run_name)
+        where = (
+            f"it could not begin on {' and '.join(bad)}; see {log_of(root, note)}, and whether Python is the same on each node"
+        )
+        return Verdict(False, "node", where)
+    return Verdict(times <= UNSTARTED[note["on"]], "node", f"{times} jobs ended before it began; see {log_of(root, note)}")
+
+
+def fruitless(folder: Path, kind: str) -> int:
+    """How many attempts of a run ended in this way since the last one that came further, the last one included. `after` and `at`
+    of each attempt say how the one before it ended, and where it began itself; those of older versions lack `at`."""
+    attempts: list[dict[str, Any]] = []
     with contextlib.suppress(OSError), open(folder / "attempts.jsonl") as file:
         for line in file:
             with contextlib.suppress(ValueError):
-                counts[json.loads(line).get("after")] += 1
-    return counts[kind] + 1
+                attempts.append(json.loads(line))
+    count, after, place = 0, kind, reached(folder)
+    for attempt in reversed(attempts):
+        began = attempt.get("at")
+        if began is not None and place is not None and place > began:
+            break
+        count += after == kind
+        after, place = attempt.get("after"), began
+    return count
 
 
 def log_of(root: Path, note: dict[str, Any]) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import torch
 
-from leukotree.errors import Busy, InputError, Preempted, RunFailed, kind
+from leukotree.errors import Busy, InputError, Preempted, RunFailed, kind, one_line
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,9 @@ from leukotree.errors import Busy, InputError, Preempted, RunFailed, kind
         (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
         (Preempted("asked to stop"), "preempted"),
         (RunFailed("the loss is nan", "nan"), "nan"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), "oom"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "oom"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk"),
         (Busy("another process works on this run"), "error"),
         (InputError("no such file"), "error"),
     ],
@@ -33,3 +38,11 @@ from leukotree.errors import Busy, InputError, Preempted, RunFailed, kind
 )
 def test_what_an_error_stands_for(error: Exception, expected: str) -> None:
     assert kind(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [(EOFError(), "EOFError"), (ValueError("two\nlines"), "two lines"), ("", ""), ("a\ntext", "a text")],
+)
+def test_one_line_of_an_error_or_a_text(said: object, expected: str) -> None:
+    assert one_line(said) == expected

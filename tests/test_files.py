@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,23 @@ def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path: Path) -> No
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(Busy, match="busy"), files.locked(tmp_path / "lock", "busy"):
+        with (
+            pytest.raises(Busy, match=rf"busy \(held by process {holder.pid} on \S+, since "),
+            files.locked(tmp_path / "lock", "busy"),
+        ):
             pass
         holder.kill()
     with files.locked(tmp_path / "lock", "busy"):
         pass
+
+
+def test_a_lock_that_is_let_go_of_in_time_is_had(tmp_path: Path) -> None:
+    script = "import sys; from leukotree.files import locked\nwith locked(sys.argv[1], 'busy'): print('held', flush=1); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        threading.Timer(1.0, holder.kill).start()
+        with files.locked(tmp_path / "lock", "busy", patience=60):
+            assert holder.poll() is not None or holder.wait(10)

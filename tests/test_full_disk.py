@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from hpc import cli, tune
+from hpc import cli, cluster, tune
 from hpc.record import Record
 from hpc.study import Study, Unit
 from leukotree import checkpoint, train
@@ -32,6 +33,26 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a file system of its own can be mounted by root only")
     yield place
     subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.fixture
+def short_disk() -> Iterator[Path]:
+    """The same with a short path: those of Ray's sockets may not be long."""
+    place = Path(tempfile.mkdtemp(prefix="lt", dir="/tmp"))
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", place], check=False).returncode:
+        pytest.skip("a file system of its own can be mounted by root only")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+    place.rmdir()
+
+
+def search(shards: Path, trials: int, variants: Sequence[str] = ("flat",)) -> Study:
+    fields = {
+        "study": "full", "variants": list(variants), "folds": {"outer": 4, "inner": 2},
+        "base": {"data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}, "optim": {"epochs": 1}},
+        "search": {"nested": False, "trials": trials, "scheduler": "none", "space": {"loss.gamma": {"uniform": [0, 5]}}},
+    }  # fmt: skip
+    return parse(Study, fields, "test")
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -90,12 +111,7 @@ def test_a_search_that_meets_a_full_disk_at_its_record_says_so_and_continues_whe
     shards: Path, small_disk: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(small_disk)
-    fields = {
-        "study": "full", "variants": ["flat"], "folds": {"outer": 4, "inner": 2},
-        "base": {"data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}, "optim": {"epochs": 1}},
-        "search": {"nested": False, "trials": 2, "scheduler": "none", "space": {"loss.gamma": {"uniform": [0, 5]}}},
-    }  # fmt: skip
-    plan, quiet, ballast = parse(Study, fields, "test"), Runtime(device="cpu", quiet=True), small_disk / "ballast"
+    plan, quiet, ballast = search(shards, trials=2), Runtime(device="cpu", quiet=True), small_disk / "ballast"
     note = getattr(Record, moment)
 
     def fill_and_note(*arguments: object) -> object:
@@ -113,6 +129,57 @@ def test_a_search_that_meets_a_full_disk_at_its_record_says_so_and_continues_whe
     trials = Record(plan, Unit("flat", 0)).trials
     assert [trial.state for trial in trials] == ["completed", "completed"]
     assert best["value"] == max(trial.scores[1] for trial in trials)
+
+
+def test_a_search_whose_disk_fills_up_while_ray_writes_says_so_in_one_line(
+    shards: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few KB are left: then Ray writes parts of its files, and stumbles over them."""
+    monkeypatch.chdir(small_disk)
+    plan, quiet = search(shards, trials=2, variants=["flat", "multilabel"]), Runtime(device="cpu", quiet=True)
+    note = Record.report
+
+    def note_and_fill(*arguments: object) -> object:
+        result = note(*arguments)  # type: ignore[arg-type]
+        fill(small_disk / "ballast", leave=4096)
+        return result
+
+    monkeypatch.setattr(Record, "report", note_and_fill)
+    with pytest.raises(RunFailed, match=r"^\S+: no room \D+; make room and run it again$") as failed:
+        tune.sweep(plan, concurrency=2, runtime=quiet)
+    assert failed.value.kind == "disk"
+
+
+@pytest.mark.parametrize("error", [EOFError("Ran out of input"), RuntimeError("worker: [Errno 28] No space left on device")])
+def test_what_ray_says_of_a_full_disk(shards: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    from ray.tune import Tuner
+
+    def fit(*_: object) -> None:
+        fill(small_disk / "ballast", leave=0)
+        raise error
+
+    monkeypatch.chdir(small_disk)
+    monkeypatch.setattr(Tuner, "fit", fit)
+    with pytest.raises(RunFailed, match=r"^\S+: no room for the record of the search; make room and run it again$"):
+        tune.sweep(search(shards, trials=1), concurrency=1, runtime=Runtime(device="cpu", quiet=True))
+
+
+def test_a_full_disk_under_rays_temporary_folder_is_named(
+    shards: Path, short_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(short_disk))
+    begin = cluster.tempfile.mkdtemp
+
+    def make_and_fill(*arguments: object, **options: object) -> str:
+        folder = begin(*arguments, **options)  # type: ignore[call-overload]
+        fill(short_disk / "ballast", leave=0)
+        return str(folder)
+
+    monkeypatch.setattr(cluster.tempfile, "mkdtemp", make_and_fill)
+    with pytest.raises(RunFailed, match=rf"^{short_disk}: no room for Ray's files; make room, or set TMPDIR") as failed:
+        tune.sweep(search(shards, trials=1), concurrency=1, runtime=Runtime(device="cpu", quiet=True))
+    assert failed.value.kind == "disk"
 
 
 def fill(path: Path, leave: int) -> None:

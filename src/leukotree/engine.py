@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import torch.distributed as dist
 
 from leukotree import peers
 from leukotree.agreement import Agreement
-from leukotree.errors import InputError, Preempted, RunFailed
+from leukotree.errors import InputError, Preempted, RunFailed, one_line
 from leukotree.spec import EngineSpec
 
+MEET = timedelta(minutes=5)
+"""Within which all ranks have to come together; a collective may take longer."""
 MOST_WORKERS = 8
 """Decoding threads of a rank; with a core each they keep ahead of any one GPU."""
 
@@ -118,7 +121,7 @@ def _device(wanted: str) -> torch.device:
 def start(runtime: Runtime) -> Iterator[Engine]:
     """Join the process group that RANK and WORLD_SIZE describe (one process without them) and leave it at the end.
 
-    Raises as `_device`.
+    Raises as `_device` and `_join`.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if runtime.threads:
@@ -131,7 +134,7 @@ def start(runtime: Runtime) -> Iterator[Engine]:
     if world == 1 or (dist.is_initialized() and dist.get_world_size() == world):
         yield engine
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    _join("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         with peers.watched(rank, world):
             yield engine
@@ -140,6 +143,19 @@ def start(runtime: Runtime) -> Iterator[Engine]:
         raise
     # After an error the others may wait for this rank in a collective: it leaves by ending its process.
     _leave(engine)
+
+
+def _join(backend: str) -> None:
+    """Form the process group. Raises RunFailed of the kind "node" where not all ranks come within MEET: torch would wait for as
+    long as for a collective."""
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    try:
+        store, rank, world = next(dist.rendezvous("env://", timeout=MEET))
+    except (dist.DistNetworkError, dist.DistStoreError) as error:
+        here = socket.gethostname()
+        raise RunFailed(f"{here}: the ranks did not meet at {where}: {one_line(error)[:200]}", "node") from error
+    store.set_timeout(dist.constants.default_pg_timeout)
+    dist.init_process_group(backend, store=dist.PrefixStore("ranks", store), rank=rank, world_size=world)
 
 
 def _leave(engine: Engine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any, Literal
 
 Kind = Literal["preempted", "timeout", "node", "oom", "nan", "disk", "error"]
@@ -14,11 +15,15 @@ LOST = (
 )  # fmt: skip
 """What torch says when the process at the other end has gone, when the ranks' port is taken, or when the machine's GPU is
 broken. An illegal access or a failed assertion on the device is none of these: it may be the run's own."""
+NO_MEMORY = "can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc"
+"""What torch and the system say when there is no memory left."""
+NO_ROOM = errno.ENOSPC, errno.EDQUOT
+"""Numbers of the errors that say that a disk, or the quota on it, is full."""
 
 
 def one_line(error: object) -> str:
-    """An error's text without line breaks; its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """A text, or that of an error, without line breaks; an error's type where it has none."""
+    return " ".join(str(error).split()) or (type(error).__name__ if isinstance(error, BaseException) else "")
 
 
 class InputError(ValueError):
@@ -71,6 +76,12 @@ def kind(error: BaseException) -> Kind:
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return "preempted"
     # torch.OutOfMemoryError by its name: this module must not import torch.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(words in str(error) for words in NO_MEMORY)
+    ):
         return "oom"
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return "disk"
     return "node" if any(words in str(error) for words in LOST) else "error"

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
+import json
 import os
+import shutil
+import socket
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from leukotree.errors import Busy, InputError
+from leukotree.errors import NO_ROOM, Busy, InputError
+
+FULL = 2**20
+"""Bytes: a disk with less room than this counts as full, where something on it has failed."""
 
 
 def write_atomic(path: str | Path, data: str | bytes) -> None:
@@ -43,19 +49,53 @@ def append_lines(path: str | Path, lines: Iterable[str]) -> None:
 
 def is_full(error: BaseException) -> bool:
     """Whether an error says that a disk, or the quota on it, is full."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, OSError) and error.errno in NO_ROOM
+
+
+def full_disk(*folders: str | Path) -> Path | None:
+    """The first of these folders whose disk is full."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(folder).free < FULL:
+                return Path(folder)
+    return None
 
 
 @contextlib.contextmanager
-def locked(path: str | Path, busy: str) -> Iterator[None]:
-    """Hold a lock file for this process; the system lets go of it however the process ends. Raises Busy with the text `busy`
-    where another process holds it, or InputError that the file system has no locks."""
+def locked(path: str | Path, busy: str, patience: float = 0.0) -> Iterator[None]:
+    """Hold a lock file for this process; the system lets go of it however the process ends. Raises Busy with the text `busy`, and
+    who holds it, where another process does for `patience` more seconds, or InputError that the file system has no locks."""
     # Opened for writing: NFS grants an exclusive lock to nothing less.
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(busy) from None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be locked ({error.strerror}); use a file system with flock") from None
+    with open(path, "a+") as file:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise Busy(busy + _holder(Path(path))) from None
+                time.sleep(0.5)
+            except OSError as error:
+                raise InputError(f"{path}: cannot be locked ({error.strerror}); use a file system with flock") from None
+        _sign(path)
         yield
+
+
+def _sign(path: str | Path) -> None:
+    """Leave in a lock file who holds it."""
+    job = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ.get("SLURM_JOB_ID"))
+    who = {"host": socket.gethostname(), "pid": os.getpid(), "job": job, "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    with contextlib.suppress(OSError), open(path, "r+") as file:  # on a full disk the lock holds all the same
+        file.truncate()
+        file.write(json.dumps(who))
+
+
+def _holder(path: Path) -> str:
+    """What `_sign` left, for people; nothing from older versions."""
+    try:
+        who = json.loads(path.read_text())
+        job = f", job {who['job']}" if who["job"] else ""
+        return f" (held by process {who['pid']} on {who['host']}{job}, since {who['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

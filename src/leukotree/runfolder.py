@@ -123,7 +123,7 @@ class RunFolder:
         if not environment.exists():
             files.write_atomic(environment, json.dumps(fingerprints | _environment() | _slurm(), indent=1))
         attempt = {"started": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "ranks": ranks, **_slurm()}
-        attempt["after"] = self._last_end()
+        attempt |= {"after": self._last_end(), "at": reached(self.path)}
         files.append_lines(self.path / "attempts.jsonl", [json.dumps(attempt)])
         for stale in (self.path / "failure.json", *self.path.glob(f"{FAILED}*.json")):
             stale.unlink(missing_ok=True)
@@ -180,6 +180,11 @@ def read_status(path: Path) -> dict[str, Any]:
     return status if isinstance(status, dict) else {}
 
 
+def reached(path: Path) -> int:
+    """How far a run has come: the number of its newest checkpoint, which grows with every step and epoch; 0 without one."""
+    return max((int(one.name) for one in (path / "checkpoints").glob("[0-9]*") if one.name.isdecimal()), default=0)
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl, up to the first line that is not complete."""
     rows: list[dict[str, Any]] = []
@@ -206,7 +211,8 @@ def _environment() -> dict[str, Any]:
 
 
 def _slurm() -> dict[str, str]:
-    return {name.lower(): os.environ[name] for name in ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID") if name in os.environ}
+    names = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
+    return {name.lower(): os.environ[name] for name in names if name in os.environ}
 
 
 def _commit() -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,13 @@ def check(spec: RunSpec, ranks: int = 1) -> Dataset:
     return dataset
 
 
-def run(spec: RunSpec, root: Path, runtime: Runtime = HERE) -> RunResult:
+def run(spec: RunSpec, root: Path, runtime: Runtime = HERE, inspect: Callable[[Engine], None] | None = None) -> RunResult:
     """Train and score one spec in `root/<variant>-<hash>`; continue it if it was begun, return at once if it is done.
 
     Every rank calls it. The test fold (or the inner fold, if the spec names one) is scored once, after the last epoch.
+    `inspect` is called by every rank once they have met, before anything is trained; what it raises ends this attempt.
     """
-    for _ in lockstep([spec], root, runtime, each_epoch=False):
+    for _ in lockstep([spec], root, runtime, each_epoch=False, inspect=inspect):
         pass
     folder = RunFolder(root, spec)
     frame, logp, taxonomy = predictions.read(folder.path)
@@ -83,12 +84,13 @@ def lockstep(
     runtime: Runtime = HERE,
     *,
     each_epoch: bool = True,
+    inspect: Callable[[Engine], None] | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Train several runs, such as the inner folds of one trial, epoch by epoch.
 
     Yields {"epoch", "macro_f1" (mean over the runs), "folds" (each run's)} after each epoch; epochs that an earlier call
     finished are replayed from the run folders first. With each_epoch=False runs are scored only after their last epoch,
-    and "macro_f1" is left out before it.
+    and "macro_f1" is left out before it. `inspect` is as for `run`, for each of them.
     """
     checked = [(spec, check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1)))) for spec in specs]
     with start(runtime) as engine, contextlib.ExitStack() as stack:
@@ -97,7 +99,7 @@ def lockstep(
             folder: stack.enter_context(_loader(dataset, engine, runtime))
             for folder, dataset in {dataset.folder: dataset for _, dataset in checked}.items()
         }
-        runs = [_epochs(spec, loaders[dataset.folder], root, engine, runtime, each_epoch) for spec, dataset in checked]
+        runs = [_epochs(spec, loaders[dataset.folder], root, engine, runtime, each_epoch, inspect) for spec, dataset in checked]
         trainers = [stack.enter_context(contextlib.closing(run)) for run in runs]
         for epoch, scores in enumerate(zip(*trainers, strict=True)):
             known = [score for score in scores if score is not None]
@@ -112,7 +114,13 @@ def _loader(dataset: Dataset, engine: Engine, runtime: Runtime) -> Loader:
 
 
 def _epochs(
-    spec: RunSpec, loader: Loader, root: Path, engine: Engine, runtime: Runtime, each_epoch: bool
+    spec: RunSpec,
+    loader: Loader,
+    root: Path,
+    engine: Engine,
+    runtime: Runtime,
+    each_epoch: bool,
+    inspect: Callable[[Engine], None] | None,
 ) -> Generator[float | None, None, None]:
     """Macro-F1 (or None where it was not measured) of each epoch of one run: those on record, then those it trains."""
     folder, epochs = RunFolder(root, spec), spec.optim.epochs
@@ -122,6 +130,8 @@ def _epochs(
                 folder.drop_checkpoints()  # a kill just after "done" may have left them
             yield from _recorded(folder, epochs)
             return
+        if inspect:  # inside, so that the folder records how it ends
+            inspect(engine)
         with Trainer(spec, folder, loader, engine, runtime) as trainer:
             begin = trainer.resume()
             if begin == epochs:  # killed between the last checkpoint and "done"

@@ -25,19 +25,19 @@ HELD = Site(partition="main", time=5, cpus_per_task=1, interface="eth0", extra={
 
 @pytest.fixture
 def commands(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A log of the calls of the real sbatch: its arguments, a line for each."""
+    """A log of the calls of the real sbatch that queue something: its arguments, a line for each."""
     for name, value in slurm.environment.items():
         monkeypatch.setenv(name, value)
     real, log, folder = shutil.which("sbatch", path=slurm.environment["PATH"]), tmp_path / "calls", tmp_path / "bin"
     folder.mkdir()
     script = folder / "sbatch"
-    script.write_text(f'#!/bin/sh\necho "$@" >>{log}\nexec {real} "$@"\n')
+    script.write_text(f'#!/bin/sh\n[ "$1" = --test-only ] || echo "$@" >>{log}\nexec {real} "$@"\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{folder}:{slurm.environment['PATH']}")
     monkeypatch.chdir(tmp_path)
     log.touch()
     yield log
-    ours = {log.name.partition("_")[0] for log in tmp_path.glob("*/jobs/*_submitted.pkl")}
+    ours = {script.name.partition("_")[0] for script in tmp_path.glob("*/jobs/*_submission.sh")}
     if ours:
         slurm.run("scancel", *ours)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pickle
 import stat
@@ -16,7 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpc import jobs, launch, submitted
+from hpc import failures, jobs, launch, scheduler, submission, submitted
+from hpc.launch import Place
 from hpc.site import Site
 from leukotree.errors import Busy, InputError
 from leukotree.spec import RunSpec, parse
@@ -118,6 +120,7 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "sbatch": 'cp "$1" sbatch-$(ls | grep -c sbatch-).sh; env > env; echo Submitted batch job 77',
         "srun": "exit 1",
         "squeue": "cat alive",
+        "scontrol": "echo ClusterName = here",
     }
     for name, script in scripts.items():
         path = commands / name
@@ -186,9 +189,9 @@ def test_ranks_that_fit_no_nodes_are_refused() -> None:
 
 def test_what_sbatch_took_is_noted_before_it_refuses_the_rest(spec: RunSpec, fake_slurm: Path) -> None:
     root, specs = fake_slurm / "study", [spec.override({"seed": seed}) for seed in range(4)]
-    once = "[ -e once ] && { echo QOSMaxSubmit >&2; exit 1; }; touch once; echo job 77"
+    once = "[ -e once ] && { echo Invalid account >&2; exit 1; }; touch once; echo job 77"
     (fake_slurm / "bin" / "sbatch").write_text(f"#!/bin/sh\n{once}\n")
-    with pytest.raises(InputError, match=r"sbatch refused the jobs: .*QOSMaxSubmit.*see the site file") as refused:
+    with pytest.raises(InputError, match=r"sbatch refused the jobs: .*Invalid account.*see the site file") as refused:
         jobs.submit("slurm", root, [[one] for one in specs], site=Site(max_array_size=2), runtime=QUIET)
     assert "\n" not in str(refused.value)
     (fake_slurm / "alive").write_text("77_0\n77_1\n")
@@ -206,7 +209,7 @@ def test_on_gpu_nodes_a_job_insists_on_its_gpu(spec: RunSpec, fake_slurm: Path) 
     for number, (gpus, device, found) in enumerate(((4, "auto", "cuda"), (0, "auto", "auto"), (4, "cpu", "cpu"))):
         root = fake_slurm / f"study{number}"
         jobs.submit("slurm", root, [[spec]], site=Site(gpus_per_node=gpus), runtime=Runtime(device=device))
-        [pickled] = (root / "jobs").rglob("*submitted.pkl")
+        [pickled] = (root / "jobs").glob("*_0.pkl")
         with open(pickled, "rb") as file:
             assert pickle.load(file).function.runtime.device == found
 
@@ -234,9 +237,9 @@ def test_gpus_that_are_not_named_by_numbers_are_refused(monkeypatch: pytest.Monk
 
 
 def test_a_folder_that_is_still_held_and_a_data_set_that_is_not_here_are_the_nodes_fault(spec: RunSpec) -> None:
-    assert jobs.kind_here(Busy("another process works on this run"), spec) == "node"
-    assert jobs.kind_here(InputError("loss.leader: there is no level 9"), spec) == "error"
-    assert jobs.kind_here(InputError("no such folder"), spec.override({"data.shards": "nowhere"})) == "node"
+    assert failures.kind_here(Busy("another process works on this run"), spec) == "node"
+    assert failures.kind_here(InputError("loss.leader: there is no level 9"), spec) == "error"
+    assert failures.kind_here(InputError("no such folder"), spec.override({"data.shards": "nowhere"})) == "node"
 
 
 class TestTheEndOfABatchScript:
@@ -252,7 +255,7 @@ class TestTheEndOfABatchScript:
 
         def run(code: int, **environment: str) -> tuple[int, bool]:
             (tmp_path / "requeued").unlink(missing_ok=True)
-            script = "\n".join([f"(exit {code})", *jobs.at_the_end(tmp_path)])
+            script = "\n".join([*submission.at_the_start(tmp_path, "t"), f"(exit {code})", *submission.at_the_end()])
             known = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9", **environment}
             done = subprocess.run(["bash", "-c", script], env=known, cwd=tmp_path, check=False, timeout=60)
             return done.returncode, (tmp_path / "requeued").exists()
@@ -282,3 +285,38 @@ def test_a_fold_takes_its_share_of_a_node(spec: RunSpec, fake_slurm: Path) -> No
     text = (fake_slurm / "sbatch-0.sh").read_text()
     assert "#SBATCH --mem=120GB\n" in text
     assert "#SBATCH --gpus-per-node=1\n" in text
+
+
+def test_a_command_that_waits_forgives_a_slurm_that_is_silent(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of its questions finds no answer."""
+    (tmp_path / spec.run_name).mkdir()
+    (tmp_path / spec.run_name / "status.json").write_text('{"state": "done"}')
+    note = {"run_name": spec.run_name, "on": "slurm", "job": "77", "host": "n1", "time": time.time(), "cluster": None}
+    (tmp_path / submitted.NOTES).write_text(json.dumps(note) + "\n")
+    begins, at_work, to_submit, outcome = ["77"], ["", "77", "", "none"], ["", "none", "", "none", "none"], ["", "none"]
+    answers = iter([*begins, *at_work, *to_submit, *outcome])
+
+    def jobs_of_slurm() -> set[str]:
+        if answer := next(answers):
+            return {answer}
+        raise scheduler.Silent("squeue: no answer within a minute")
+
+    monkeypatch.setattr(scheduler, "jobs", jobs_of_slurm)
+    monkeypatch.setitem(launch.POLL, "slurm", 0.01)
+    assert launch.run_many([spec], tmp_path, Place("slurm", site=Site()), runtime=QUIET).done == [spec.run_name]
+    assert list(answers) == []
+
+
+def test_what_is_submitted_meanwhile_is_forgiven_too_but_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(launch.POLL, "slurm", 0.01)
+    errors = iter([scheduler.Silent("sbatch: timed out"), None, scheduler.Refused("sbatch: invalid account")])
+
+    def tick() -> None:
+        if error := next(errors):
+            raise error
+
+    launch.wait(tmp_path, ["flat-0"], "slurm", tick)
+    with pytest.raises(InputError, match="invalid account"):
+        launch.wait(tmp_path, ["flat-0"], "slurm", tick)

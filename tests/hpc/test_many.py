@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hpc import jobs, launch, retries, submitted
+from hpc import jobs, launch, retries, sender, submitted
 from hpc.launch import Outcome, Place
 from hpc.study import Study
 from hpc.tune import chosen
@@ -63,11 +63,13 @@ def spoil(plan: Study, spec: RunSpec) -> Path:
     return folder
 
 
-def ended(plan: Study, spec: RunSpec, *, after: Sequence[str | None] = (None,), **status: Any) -> None:
-    """What a run leaves that began once for each of `after` and whose last attempt ended as `status` says."""
+def ended(plan: Study, spec: RunSpec, *, after: Sequence[str | None] = (None,), at: Sequence[int] = (), **status: Any) -> None:
+    """What a run leaves that began once for each of `after`, from the checkpoints `at` (older versions did not say), and whose
+    last attempt ended as `status` says."""
     folder = plan.root / spec.run_name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "attempts.jsonl").write_text("".join(json.dumps({"ranks": 1, "after": one}) + "\n" for one in after))
+    attempts = [{"ranks": 1, "after": one, **({"at": at[number]} if at else {})} for number, one in enumerate(after)]
+    (folder / "attempts.jsonl").write_text("".join(json.dumps(attempt) + "\n" for attempt in attempts))
     (folder / "status.json").write_text(json.dumps({"epoch": 0, "epochs": 1, "heartbeat": time.time() - 999, **status}))
 
 
@@ -159,6 +161,48 @@ def test_a_run_that_its_slot_ended_is_tried_again_so_many_times(plan: Study, kin
     assert first in launch.missing(folds(plan), plan.root, retry_failed=True)
 
 
+@pytest.mark.parametrize("kind", ["preempted", "timeout", "node"])
+def test_a_run_that_comes_further_each_time_is_tried_again_for_ever(plan: Study, kind: str) -> None:
+    first, *_ = folds(plan)
+    folder, ends = plan.root / first.run_name, 50
+    ended(
+        plan, first, after=[None, *[kind] * ends], at=[9 * attempt for attempt in range(ends + 1)], state="preempted", kind=kind
+    )
+    assert retries.fruitless(folder, kind) == 1, "the last attempt left no newer checkpoint"
+    (folder / "checkpoints" / f"{9 * ends + 1:08d}").mkdir(parents=True)
+    assert retries.fruitless(folder, kind) == 0
+    assert first in launch.missing(folds(plan), plan.root)
+
+
+def test_attempts_in_a_row_that_come_no_further_are_counted(plan: Study) -> None:
+    first, *_ = folds(plan)
+    (plan.root / first.run_name / "checkpoints" / "00000007").mkdir(parents=True)
+    cap = retries.CAPS["node"]
+    ended(plan, first, after=[None, *["node"] * cap], at=[0, *[7] * cap], state="preempted", kind="node")
+    assert first in launch.missing(folds(plan), plan.root)
+    ended(plan, first, after=[None, *["node"] * (cap + 1)], at=[0, *[7] * (cap + 1)], state="preempted", kind="node")
+    assert first not in launch.missing(folds(plan), plan.root)
+
+
+def test_a_job_that_was_queued_again_often_ends_unless_its_run_comes_further(
+    plan: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cap, [first, *_] = retries.CAPS["timeout"], folds(plan)
+    for name, value in {"RESTART_COUNT": str(cap + 1), "JOB_ID": "5"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    ended(plan, first, after=[None, *["timeout"] * cap], at=[0] * (cap + 1), state="preempted", kind="timeout")
+    job, losses = jobs.Job([first], plan.root, QUIET), plan.root / "jobs" / "5_lost"
+    losses.parent.mkdir()
+    losses.write_text("3\n")
+    with pytest.raises(RunFailed, match=f"was queued again {cap + 1} times and comes no further"):
+        job._check_progress()
+    assert losses.exists()
+    (plan.root / first.run_name / "checkpoints" / "00000007").mkdir(parents=True)
+    job._check_progress()
+    assert not losses.exists(), "its losses count anew"
+
+
 def test_a_run_whose_process_vanished_counts_as_a_lost_node(plan: Study) -> None:
     first, *_ = folds(plan)
     ended(plan, first, after=[None, "node", "node"], state="running")
@@ -196,7 +240,7 @@ def test_inline_ranks_that_die_before_the_run_begins_are_not_started_for_ever(
 
 
 def test_while_another_command_submits_this_one_waits_and_then_says_so(plan: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "BUSY", 2)
+    monkeypatch.setattr(sender, "BUSY", 2)
     plan.root.mkdir(parents=True, exist_ok=True)
     with (
         files.locked(plan.root / ".submit.lock", "busy"),
@@ -223,6 +267,16 @@ def test_a_job_that_is_killed_is_submitted_again_while_the_command_waits(plan: S
     assert (outcome.done, outcome.failed, len(jobs_begun)) == ([first.run_name], {}, 2)
 
 
+def test_after_two_bad_nodes_a_run_is_given_up_and_they_are_named(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    note = {"job": "8", "on": "slurm", "jobs": ["7", "8"]}
+    (tmp_path / "jobs" / "7_bad").write_text("n1,n3\n")
+    assert retries.judge(tmp_path, "flat-0", note, anew=False).again, "two nodes of one job"
+    (tmp_path / "jobs" / "8_bad").write_text("n2\n")
+    verdict = retries.judge(tmp_path, "flat-0", note, anew=False)
+    assert (verdict.again, verdict.reason.partition(";")[0]) == (False, "it could not begin on n1 and n2 and n3")
+
+
 @pytest.mark.parametrize(
     ("kind", "times", "again"), [("node", 1, True), ("node", 3, True), ("node", 4, False), ("error", 1, False)]
 )
@@ -231,6 +285,6 @@ def test_a_run_that_a_broken_node_kept_from_beginning_is_tried_elsewhere(
 ) -> None:
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "7_0_log.err").write_text(f"flat-0: {kind}: n1: the job asked for a GPU, but there is none\n")
-    verdict = retries.judge(tmp_path, "flat-0", {"job": "7", "on": "slurm", "times": times}, anew=False)
+    verdict = retries.judge(tmp_path, "flat-0", {"job": "7", "on": "slurm", "jobs": ["7"] * times}, anew=False)
     assert (verdict.again, verdict.kind) == (again, kind)
-    assert retries.judge(tmp_path, "flat-0", {"job": "7", "on": "slurm", "times": times}, anew=True).again
+    assert retries.judge(tmp_path, "flat-0", {"job": "7", "on": "slurm", "jobs": ["7"] * times}, anew=True).again
