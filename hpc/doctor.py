@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,7 +64,7 @@ def examine(
     planned = planned_by(_read(path, list(overrides)), site, on_slurm) if path else None
     checks: list[Callable[[], Iterable[Finding]]] = [
         lambda: [node.versions()],
-        lambda: slurm.check(site, needed=on_slurm),
+        lambda: slurm.check(site, needed=on_slurm, sweep=True),
         lambda: [node.gpus(site)],
         lambda: node.limits(site),
         lambda: work.results(RUNS),
@@ -76,21 +78,57 @@ def examine(
     return Diagnosis([finding for check in checks for finding in _guarded(check)])
 
 
-def require(subject: Study | RunSpec | Sequence[RunSpec], site: Site, root: Path = RUNS) -> None:
-    """Stand before a queue of SLURM: what is sure to fail is refused before anything is submitted, in under a second.
+def examine_node(ranks: int | None, runtime: Runtime) -> Diagnosis:
+    """What a job looks at on its node before a run begins, each finding under the node's name; `ranks` as for `examine`."""
+    from hpc.checks import health
+    from hpc.jobs import gpu_count
+
+    links = [lambda: [node.all_reduce(ranks or max(2, gpu_count(runtime)), runtime)]] if gpu_count(runtime) != 1 or ranks else []
+    host = socket.gethostname()
+    found = [finding for check in (lambda: health.examine(RUNS), *links) for finding in _guarded(check)]
+    return Diagnosis([dataclasses.replace(finding, what=f"{host}: {finding.what}") for finding in found])
+
+
+def require(
+    subject: Study | RunSpec | Sequence[RunSpec] | None,
+    site: Site,
+    root: Path = RUNS,
+    *,
+    ranks: int = 1,
+    nodes: int | None = None,
+    sweep: bool = False,
+) -> None:
+    """Stand before a queue of SLURM: what is sure to fail is refused before anything is submitted, in about a second.
 
     Args:
-        subject: what is to be queued, without what is done.
+        subject: what is to be queued, without what is done; None where that is not known yet.
         root: the folder that takes the run folders.
+        ranks, nodes: of each run's job.
+        sweep: whether the job of the search is to be queued, too.
 
-    Raises InputError with the first failure that does not depend on what only a compute node knows.
+    Raises InputError with the first failure that does not depend on what only a compute node knows. Doubts are said on stderr.
     """
-    planned = planned_by(subject, site, on_slurm=True)
-    for check in (lambda: slurm.check(site, needed=True), lambda: work.results(root), lambda: work.room(planned, root)):
+    planned = None if subject is None else planned_by(subject, site, on_slurm=True)
+    checks = (
+        lambda: slurm.check(site, needed=True, ranks=ranks, nodes=nodes, sweep=sweep),
+        lambda: work.results(root),
+        lambda: work.room(planned, root),
+    )
+    doubts = []
+    for check in checks:
         for finding in check():
             if finding.state == "FAIL" and finding.certain:
                 mend = f"; {finding.mend}" if finding.mend else ""
                 raise InputError(f"{finding.what}: {finding.measured}{mend}; `leukotree doctor` says more")
+            if finding.state != "ok":
+                doubts.append(finding)
+    for finding in doubts:
+        print(f"leukotree: {finding.line()}", file=sys.stderr)
+
+
+def before_queue(path: str | None, overrides: Iterable[str], *, site: Site, ranks: int) -> None:
+    """What `require` says of the file of a study or spec, or of a site alone. Raises InputError."""
+    require(_read(path, list(overrides)) if path else None, site, ranks=ranks)
 
 
 def planned_by(subject: Study | RunSpec | Sequence[RunSpec], site: Site, on_slurm: bool) -> Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpc import elastic
 from hpc import site as sites
-from hpc.site import Site
+from hpc.site import Site, Small
 from leukotree.errors import InputError
 
 
@@ -50,6 +52,20 @@ class TestLoad:
             ("extra: {cpus-per-task: 5}", "'cpus-per-task' has a key of its own"),
             ("extra: {requeue: false}", "leave an option out"),
             ('setup: ["a\\nb"]', "each entry is one line"),
+            ("gpu_type: a100", "'gpu_type' needs 'gpus_per_node'"),
+            ("{gpus_per_node: 4, gpu_type: 'a100:4'}", "gpu_type: "),
+            ("gpu_option: gpus", "gpu_option: "),
+            ("extra: {gres: 'gpu:a100:4'}", "'gres': ask for GPUs by 'gpus_per_node'"),
+            ("extra: {gres: 'disk:1,gpu:4'}", "'gres': ask for GPUs by 'gpus_per_node'"),
+            ("extra: {gpus: 4}", "'gpus': ask for GPUs by 'gpus_per_node'"),
+            ("extra: {mail-user: me}", "'mail-user' has a key of its own"),
+            ("small: {extra: {partition: cpu}}", "'partition' has a key of its own"),
+            ("small: {nodes: 2}", "unknown key 'small.nodes'"),
+            ("small: {time: 0}", "small.time: "),
+            ("container_runtime: apptainer", "'container_runtime' needs 'container'"),
+            ("container: $(id)", "container: "),
+            ("elastic: 0", "elastic: "),
+            ("srun_args: [--mpi=none; id]", "srun_args.0: "),
             ("[1]", "expected a mapping"),
         ],
     )
@@ -80,6 +96,42 @@ class TestSubmitit:
         command = next(number for number, line in enumerate(lines) if line.startswith("srun "))
         assert lines.index("module load cuda") < lines.index("export GLOO_SOCKET_IFNAME=ib0") < command
 
+    def test_gpus_of_a_type_are_asked_for_by_the_option_that_the_cluster_knows(self) -> None:
+        typed = {"gpus_per_node": 4, "gpu_type": "a100", "extra": {"gres": "disk:1"}}
+        modern, old = Site.model_validate(typed), Site.model_validate({**typed, "gpu_option": "gres"})
+        assert sites.submitit_parameters(modern, 2)["slurm_additional_parameters"] == {
+            "requeue": True, "gres": "disk:1", "gpus-per-node": "a100:2",
+        }  # fmt: skip
+        assert sites.submitit_parameters(old, 2)["slurm_additional_parameters"] == {"requeue": True, "gres": "gpu:a100:2,disk:1"}
+        assert sites.gpus(Site(gpus_per_node=4), 4) == {"gpus-per-node": "4"}
+
+    def test_small_jobs_take_what_is_theirs_and_nothing_that_is_for_large_nodes(self) -> None:
+        site = Site(
+            partition="gpu", account="abc", qos="high", wckey="key", constraint="a100", time=90, nodes=2, gpus_per_node=4,
+            gpu_type="a100", cpus_per_task=8, mem_gb=64, srun_args=("--mpi=none",), mail="me@example.org",
+            extra={"exclusive": True, "reservation": "big"}, small=Small(partition="cpu", time=10, extra={"nice": 5}),
+        )  # fmt: skip
+        assert sites.sbatch_options(site, small=True) == [
+            "--partition=cpu", "--account=abc", "--qos=high", "--wckey=key", "--time=10", "--nodes=1", "--ntasks=1", "--nice=5",
+            "--mail-user=me@example.org", "--mail-type=END,FAIL,REQUEUE",
+        ]  # fmt: skip
+        parameters = sites.submitit_parameters(site, small=True)
+        assert (parameters["slurm_partition"], parameters["timeout_min"], parameters["cpus_per_task"]) == ("cpu", 10, 1)
+        assert not {"mem_gb", "slurm_constraint"} & set(parameters)
+        assert parameters["slurm_srun_args"] == ["--export=ALL"]
+        assert parameters["slurm_additional_parameters"] == {
+            "requeue": True, "nice": 5, "mail-user": "me@example.org", "mail-type": "END,FAIL,REQUEUE",
+        }  # fmt: skip
+
+    def test_mail_is_about_the_sweep_and_small_jobs_and_not_about_each_run(self) -> None:
+        site = Site(mail="me@example.org", mail_type="FAIL")
+        assert sites.sbatch_options(site)[-2:] == ["--mail-user=me@example.org", "--mail-type=FAIL"]
+        assert "mail" not in str(sites.submitit_parameters(site))
+
+    def test_the_ranks_of_a_run_get_the_arguments_of_srun(self) -> None:
+        found = sites.submitit_parameters(Site(srun_args=("--mpi=none",), cpus_per_task=3))["slurm_srun_args"]
+        assert found == ["--export=ALL", "--kill-on-bad-exit=1", "--cpus-per-task=3", "--mpi=none"]
+
     def test_what_the_site_leaves_open_is_left_to_the_cluster(self) -> None:
         keys = {"timeout_min", "nodes", "cpus_per_task", "slurm_array_parallelism"}
         keys |= {"slurm_signal_delay_s", "slurm_srun_args", "slurm_additional_parameters"}
@@ -94,6 +146,11 @@ class TestSubmitit:
 
 
 class TestShell:
+    def test_a_shell_gets_the_arguments_of_srun_as_an_array(self) -> None:
+        script = sites.shell_exports(Site(srun_args=("--mpi=none", "--cpu-bind=map_cpu:0,1"))) + 'printf "%s|" "${srun_args[@]}"'
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+        assert done.stdout == "--mpi=none|--cpu-bind=map_cpu:0,1|"
+
     def test_exports_follow_the_setup_lines(self) -> None:
         text = sites.shell_exports(Site(setup=("module load cuda",), interface="eth0", scratch="/scratch"))
         assert text.splitlines() == [
@@ -129,18 +186,47 @@ class TestShell:
     def test_sbatch_options_of_a_sweep_and_of_a_small_job(self) -> None:
         site = Site(partition="gpu", nodes=2, gpus_per_node=4, cpus_per_task=16, mem_gb=480, time=60, extra={"requeue": True})
         assert sites.sbatch_options(site) == [
-            "--partition=gpu", "--time=60", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=64", "--gpus-per-node=4",
-            "--mem=480G", "--requeue",
+            "--partition=gpu", "--time=60", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=64",
+            "--mem=480G", "--requeue", "--gpus-per-node=4",
         ]  # fmt: skip
-        assert sites.sbatch_options(site, small=True) == ["--partition=gpu", "--time=60", "--nodes=1", "--ntasks=1", "--requeue"]
+        assert sites.sbatch_options(site, small=True) == ["--partition=gpu", "--time=60", "--nodes=1", "--ntasks=1"]
 
     def test_the_command_prints_what_eval_takes(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert sites.main(["test"]) == 0
         shell = capsys.readouterr().out + 'echo "$GLOO_SOCKET_IFNAME"'
         assert subprocess.run(["bash", "-euc", shell], capture_output=True, text=True, check=True).stdout == "eth0\n"
 
+    def test_by_hand_the_name_of_the_site_passes_an_export_that_keeps_variables_back(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else the job would take the default site, and run on that."""
+        for name in [name for name in os.environ if name.startswith(("LEUKOTREE_", "SBATCH_"))]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("SBATCH_ACCOUNT", "abc")
+        site = write(tmp_path, "extra: {export: NONE, hint: nomultithread}\n")
+        assert sites.main([site, "--sbatch"]) == 0
+        assert capsys.readouterr().out.split()[-3:] == ["--export=SITE,SBATCH_ACCOUNT", "--get-user-env", "--hint=nomultithread"]
+
     def test_the_command_on_an_unknown_site_exits_2_with_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert sites.main(["nope", "--sbatch"]) == 2
+        assert sites.main(["nope"]) == 2
         printed = capsys.readouterr()
         assert printed.out == ""
         assert printed.err.count("\n") == 1
+
+
+def test_a_worker_takes_one_gpu_and_its_share_or_a_whole_node() -> None:
+    fields = {"nodes": 3, "gpus_per_node": 4, "gpu_type": "a100", "cpus_per_task": 8, "mem_gb": 400, "elastic": 5}
+    one = elastic.worker_options(Site.model_validate(fields))
+    assert {"--gpus-per-node=a100:1", "--cpus-per-task=8", "--mem=100G"} <= set(one)
+    whole = elastic.worker_options(Site.model_validate({**fields, "worker": "node"}))
+    assert {"--gpus-per-node=a100:4", "--cpus-per-task=32", "--mem=400G"} <= set(whole)
+    assert not [option for option in [*one, *whole] if option.startswith("--nodes")], "its script asks for one"
+
+
+def test_the_head_of_an_elastic_search_is_a_small_job(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text("elastic: 5\nnodes: 2\ngpus_per_node: 4\nmem_gb: 400\nsmall: {time: 720, mem_gb: 4}\n")
+    assert sites.main([str(path), "--sbatch"]) == 0
+    words = capsys.readouterr().out.split()
+    assert {"--nodes=1", "--time=720", "--mem=4G"} <= set(words)
+    assert not [word for word in words if "gpu" in word]
