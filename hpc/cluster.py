@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leukotree import signals
-from leukotree.errors import InputError, Preempted
+from leukotree import files, signals
+from leukotree.errors import InputError, Preempted, RunFailed
 
 PATIENCE = 180.0
 """Seconds within which the nodes of a Ray cluster have to come."""
+NO_ROOM = "no room for Ray's files; make room, or set TMPDIR to another disk, and run it again"
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output announces each experiment whatever its verbosity
@@ -45,7 +46,7 @@ def connect(address: str | None, count: int = 1) -> Iterator[Path | None]:
     os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
     import ray
 
-    private = Path(tempfile.mkdtemp(prefix="ray", dir=_short_folder())) if address is None else None
+    private = Path(tempfile.mkdtemp(prefix="ray", dir=short_folder())) if address is None else None
     own: dict[str, Any] = {
         "num_cpus": len(os.sched_getaffinity(0)),
         "include_dashboard": False,
@@ -54,7 +55,12 @@ def connect(address: str | None, count: int = 1) -> Iterator[Path | None]:
     }
     handler, stack, others = signal.getsignal(signal.SIGTERM), contextlib.ExitStack(), _descendants(os.getpid())
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
+        try:
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
+        except Exception as error:
+            if full := files.full_disk(*([private] if private else [])):
+                raise RunFailed(f"{full.parent}: {NO_ROOM}", "disk") from error
+            raise
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray has put one of its own there, which ends this process
         if private is not None:
@@ -118,7 +124,7 @@ def _token() -> str:
     return secrets.token_hex(32)
 
 
-def _short_folder() -> str:
+def short_folder() -> str:
     """The temporary folder, or /tmp where it is too deep: Ray's socket paths below it may not pass 107 bytes."""
     usual = tempfile.gettempdir()
     return usual if len(usual) <= 24 else "/tmp"  # noqa: S108 - mkdtemp makes a private folder in it
@@ -137,6 +143,17 @@ class Slots:
     def devices(self) -> float:
         """GPUs of one trial, a share of one where several trials have it; without GPUs its processes."""
         return self.ranks * (self.gpus or 1)
+
+
+def room(nodes: Sequence[Mapping[str, float]], slots: Slots) -> int:
+    """How many trials the nodes have room for, each with the cores and GPUs of a slot."""
+
+    def places(node: Mapping[str, float]) -> int:
+        on_cores = int(node.get("CPU", 0)) // slots.cpus
+        on_gpus = int(node.get("GPU", 0) / slots.gpus + 1e-9) if slots.gpus else on_cores
+        return min(on_cores, on_gpus) // slots.ranks
+
+    return sum(places(node) for node in nodes)
 
 
 def nodes() -> list[dict[str, float]]:

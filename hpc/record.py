@@ -23,8 +23,9 @@ from leukotree.files import append_lines, write_atomic
 
 State = Literal["completed", "stopped", "failed"]
 """Trained to its end; stopped by the scheduler; cannot be trained."""
-LOSSES = 3
-"""How many processes a trial may lose before it counts as failed."""
+LOSSES, LOSSES_OF_WORKERS = 3, 20
+"""How many processes a trial may lose, without a score in between, before it counts as failed; and how many where workers come
+and go, as a lost process mostly means a worker that left."""
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Trial:
     seconds: float = 0.0
     """What the process that ended it spent on it, times the devices that it took."""
     lost: int = 0
-    """Processes that died under it."""
+    """Processes that died under it since its last score."""
 
     @property
     def last(self) -> int:
@@ -161,7 +162,7 @@ class Record:
         changes nothing. That of a re-run is noted when it ends."""
         if epoch in trial.scores:
             return
-        trial.scores[epoch] = score
+        trial.scores[epoch], trial.lost = score, 0
         if trial.seed is None:
             line = f"{trial.number},{epoch},{score},{round(seconds, 3)}"
             if self.reported:
@@ -273,10 +274,10 @@ class Progress:
         """A trial has scored after an epoch, or an inner fold."""
         record.report(trial, epoch, score, time.time() - self._began)
 
-    def gone(self, record: Record, trial: Trial, died: bool) -> None:
-        """A trial runs no more. If it has not ended it will run again, but for one that has lost too many processes."""
+    def gone(self, record: Record, trial: Trial, died: bool, most: int = LOSSES) -> None:
+        """A trial runs no more. If it has not ended it will run again, but for one that has lost `most` processes."""
         self.running.discard((record.unit, trial.number, trial.seed))
         if died and trial.state is None:
             trial.lost += 1
-            if trial.lost >= LOSSES:
+            if trial.lost >= most:
                 record.end(trial, "failed", f"its process died {trial.lost} times")

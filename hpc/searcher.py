@@ -6,7 +6,7 @@ had not been.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,10 +17,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from hpc.record import Progress, Record, Trial
+from hpc.record import LOSSES, LOSSES_OF_WORKERS, Progress, Record, Trial
 from hpc.study import Study, Unit
 from hpc.trial import FAILED, KIND, LEFT, unit_of
-from leukotree import seeds
+from leukotree import seeds, signals
 from leukotree.spec import VARIANTS
 
 STATES = {
@@ -75,15 +75,24 @@ def _sampler(study: Study, number: int) -> BaseSampler:
 class StudySearcher(Searcher):
     """Hands the open trials of a study to Ray, and notes in their records what became of them."""
 
-    def __init__(self, progress: Progress, metric: str, devices: float = 1.0) -> None:
-        """`devices`: what a trial takes of them, see `Slots.devices`."""
+    def __init__(self, progress: Progress, metric: str, devices: float = 1.0, places: Callable[[], int] | None = None) -> None:
+        """`devices`: what a trial takes of them, see `Slots.devices`. `places`: where workers come and go, how many trials may
+        run at once by now: none is drawn before there is a place for it, so that it knows those before it."""
         super().__init__(metric=metric, mode="max")
-        self._progress, self._devices = progress, devices
+        self._progress, self._devices, self._places = progress, devices, places
+        self._moved: set[str] = set()
+        """Ray's ids of trials that left with their worker."""
         self._live: dict[str, tuple[Record, Trial]] = {}  # Ray's id -> the trial
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         if not self._progress.open() or self._progress.left:
             return str(Searcher.FINISHED)
+        if self._places:
+            if signals.requested():
+                self._progress.left = "preempted", "asked to stop"
+                return str(Searcher.FINISHED)
+            if len(self._live) >= self._places():
+                return None
         if (found := self._progress.next()) is None:
             return None
         record, trial = found
@@ -96,16 +105,22 @@ class StudySearcher(Searcher):
         record, trial = self._live[trial_id]
         if FAILED in result:
             record.end(trial, "failed", result[FAILED], self._spent(result))
-        if LEFT in result:
+        if LEFT in result and self._places and result[KIND] in ("preempted", "timeout"):
+            self._moved.add(trial_id)  # its worker leaves: it goes on with another
+            self._progress.gone(record, trial, died=False)
+        elif LEFT in result:
             self._progress.left = self._progress.left or (result[KIND], result[LEFT])  # the first reason is that of the others
             self._progress.gone(record, trial, died=False)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Ray has done with a trial. `error`: its process is gone, which says nothing of the trial."""
         record, trial = self._live.pop(trial_id)
+        if trial_id in self._moved:
+            return
         if result and not error:
             self.on_trial_end(record, trial, result)
-        self._progress.gone(record, trial, died=error and self._progress.left is None)
+        most = LOSSES_OF_WORKERS if self._places else LOSSES
+        self._progress.gone(record, trial, died=error and self._progress.left is None, most=most)
 
     def _spent(self, result: dict[str, Any]) -> float:
         """Device-seconds of the process that gave a result."""

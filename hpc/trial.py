@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ray import tune
 from ray.tune.result import DONE
 from tqdm import tqdm
 
-from hpc import jobs
+from hpc import failures
 from hpc.cluster import Slots
 from hpc.gang import Gang, RankDied, Rows
 from hpc.record import Progress, drop_checkpoints
@@ -32,7 +33,7 @@ FAILED = "failed"
 LEFT, KIND = "left", "kind"
 """Keys of a result: why the trial was left before its end, and the kind of that failure, which is not the trial's."""
 LEAVE = "leave"
-"""Name of a file in Ray's folder of a sweep: once it lies there, trials save and leave."""
+"""Name of a file in Ray's folder of a sweep, or in that of a node: once it lies there, trials (of that node) save and leave."""
 POLL = 1.0
 """Seconds between two looks for it."""
 GRACE = 20.0
@@ -55,6 +56,8 @@ class Slot(tune.Trainable):
     _spoilt: str | None = None
     _folder: Path | None = None
     """Of the runs of its trial, once that has begun."""
+    _at_work: Path | None = None
+    """A file that is there while it trains, for the program that started its node (slurm/node.sh)."""
 
     # with_parameters gives what is not the trial's own
     def setup(  # type: ignore[override]
@@ -72,7 +75,11 @@ class Slot(tune.Trainable):
         elif 0 < slots.gpus < 1 and torch.cuda.is_available():  # a trial that takes all would fail those beside it
             torch.cuda.set_per_process_memory_fraction(slots.gpus)
         self._over = threading.Event()
-        threading.Thread(target=self._look_for, args=(leave,), name="leave", daemon=True).start()
+        leaves = [leave]
+        if node := os.environ.get("LEUKOTREE_NODE_FOLDER"):
+            self._at_work = Path(node, "trials", str(os.getpid()))
+            leaves.append(Path(node, LEAVE))
+        threading.Thread(target=self._look_for, args=(leaves,), name="leave", daemon=True).start()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -81,6 +88,9 @@ class Slot(tune.Trainable):
         if self._folder:
             drop_checkpoints(self._folder)
         self._rows = self._train(new_config)
+        if self._at_work:
+            with contextlib.suppress(OSError):  # then nobody waits for it
+                self._at_work.touch()
         return True
 
     def step(self) -> dict[str, Any]:
@@ -93,7 +103,7 @@ class Slot(tune.Trainable):
             raise  # as if this process had died: Ray replaces it, and the trial goes on in another
         except Busy:
             # The process that had the trial before is cut off, or gone, and the file system has not noticed yet.
-            time.sleep(jobs.HELD)
+            time.sleep(failures.HELD)
             raise
         except Exception as error:
             return self._failed(error)
@@ -101,7 +111,8 @@ class Slot(tune.Trainable):
 
     def _failed(self, error: Exception) -> dict[str, Any]:
         """The result that tells of an error."""
-        kind, line = jobs.kind_here(error, self._study.base), one_line(error)
+        self._rests()
+        kind, line = failures.kind_here(error, self._study.base), one_line(error)
         if kind in STOPS_ALL:
             self._spoilt = line
             return {LEFT: line, KIND: kind}
@@ -110,10 +121,16 @@ class Slot(tune.Trainable):
         self._spoilt = line
         return {FAILED: f"{type(error).__name__}: {line}"}
 
-    def _look_for(self, leave: Path) -> None:
+    def _rests(self) -> None:
+        """Nobody need wait for this process any more."""
+        if self._at_work:
+            with contextlib.suppress(OSError):
+                self._at_work.unlink(missing_ok=True)
+
+    def _look_for(self, leaves: Sequence[Path]) -> None:
         """Tell those who train when it is time to leave. Ray itself could only ask between two epochs."""
         while not self._over.wait(POLL):
-            if leave.exists():
+            if any(leave.exists() for leave in leaves):
                 for pid in (os.getpid(), *(self._gang.pids if self._gang else ())):
                     os.kill(pid, signal.SIGTERM)
 
@@ -130,6 +147,7 @@ class Slot(tune.Trainable):
             return
         try:
             rows.close()
+            self._rests()
         except Exception as error:  # it stands in the run's own status, and is none of the next trial's
             print(f"leukotree: a trial that was stopped: {one_line(error)}", file=sys.stderr)
         if torch.cuda.is_initialized():

@@ -3,24 +3,41 @@ with the same space, seed and number of trials."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
+import os
 import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc import choice, cluster
+from hpc import choice, cluster, elastic, failures
 from hpc.choice import chosen
 from hpc.record import Progress, Record
+from hpc.site import Site
 from hpc.study import Study, Unit
 from leukotree import files, signals
-from leukotree.errors import Preempted, RunFailed
+from leukotree.errors import NO_ROOM, Busy, InputError, Preempted, RunFailed, one_line
 
 if TYPE_CHECKING:
     from ray.tune import Tuner
 
     from leukotree.train import Runtime
 
-__all__ = ["chosen", "sweep"]
+__all__ = ["Elastic", "chosen", "sweep"]
+
+
+@dataclass(frozen=True)
+class Elastic:
+    """A search whose nodes are jobs of their own (see `hpc.elastic`)."""
+
+    most: int
+    """Workers at a time, at most."""
+    folder: Path
+    """What the nodes of the search share."""
+    site: Site
 
 
 def sweep(
@@ -32,6 +49,7 @@ def sweep(
     gpus_per_trial: float | None = None,
     concurrency: int | None = None,
     ranks: int = 1,
+    elastically: Elastic | None = None,
     runtime: Runtime | None = None,
 ) -> dict[Unit, dict[str, Any]]:
     """Search every variant on every outer fold and freeze the chosen values. Returns search -> the content of its best.yaml.
@@ -41,9 +59,10 @@ def sweep(
     there are any, 0.25: four trials of one rank share one) and `cpus_per_trial` cores (None: its GPUs' share of a node's, one
     without GPUs); at most `concurrency` trials run at once (None: what fits). Trials that ended are not trained again: the
     search goes on from its records. With several trials at once, what the searcher knows when it proposes the next one depends
-    on their speed.
+    on their speed. `elastically`: the trials run on those that come, and `address` is a Ray without any nodes for them yet.
     Raises InputError for a study without trials, one that differs from what was searched before, a record that does not fit
-    it, or trials that no node can carry, RunFailed if no trial came to its end, Preempted if a signal ended it.
+    it, or trials that no node can carry, RunFailed if no trial came to its end or a disk is full (of the kind "disk"), Preempted
+    if a signal ended it, Busy while another sweep works on the study.
     """
     from leukotree.engine import MOST_WORKERS, Runtime
 
@@ -51,8 +70,7 @@ def sweep(
     runtime = runtime or Runtime()
     folder = study.root / "search"
     folder.mkdir(parents=True, exist_ok=True)
-    busy = f"{folder}: another sweep works on this study; wait for it, or end it"
-    with signals.watched(), files.locked(folder / ".lock", busy):
+    with signals.watched(), _held(folder):
         data = choice.fingerprint(study)
         records = [Record(study, unit) for unit in study.units if not choice.finished(study, unit, data)]
         progress = Progress(study, records)
@@ -61,43 +79,92 @@ def sweep(
         if progress.open():
             with cluster.connect(address, nodes) as private:
                 gpus = 0.0 if runtime.device == "cpu" else gpus_per_trial
-                slots = cluster.slots(cluster.nodes(), cpus_per_trial, gpus, concurrency, ranks)
+                places_of = elastic.nodes(elastically.site, elastically.most) if elastically else cluster.nodes()
+                slots = cluster.slots(places_of, cpus_per_trial, gpus, concurrency, ranks)
                 cache = runtime.cache or (private / "decoded" if private and address is None else None)
                 threads = runtime.threads or slots.cpus
                 workers = min(MOST_WORKERS, max(1, slots.cpus - 1)) if runtime.workers is None else runtime.workers
                 runtime = dataclasses.replace(runtime, cache=cache, threads=threads, workers=workers)
-                _search(progress, slots, runtime)
+                with _places(elastically, progress, slots) as places:
+                    _search(progress, slots, runtime, places)
             for record in records:
                 record.drop_checkpoints()
         choice.freeze_all(records)
     return choice.best(study)
 
 
-def _search(progress: Progress, slots: cluster.Slots, runtime: Runtime) -> None:
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The study's searches in the hands of this process. The sweep that had them before may be cut off, or gone, and the file
+    system has not noticed yet. Raises Busy where it lives; in a job that SLURM has begun anew, Preempted: it may be the job's own
+    earlier start, on a node that is cut off."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(folder / ".lock", f"{folder}: another sweep works on this study", failures.HELD))
+        except Busy as error:
+            if "SLURM_RESTART_COUNT" in os.environ:
+                raise Preempted(one_line(error)) from None
+            raise
+        yield
+
+
+@contextlib.contextmanager
+def _places(elastically: Elastic | None, progress: Progress, slots: cluster.Slots) -> Iterator[Callable[[], int] | None]:
+    """How many trials may run at once by now, where workers come and go; None where the nodes are all there."""
+    if elastically is None:
+        yield None
+        return
+
+    def joined() -> int:
+        return min(slots.count, cluster.room(cluster.nodes(), slots))
+
+    def give_up(line: str) -> None:
+        progress.left = progress.left or ("error", line)
+
+    places = max(1, slots.count // elastically.most)
+    with elastic.Workers(
+        elastically.most,
+        elastically.folder,
+        elastically.site,
+        open_trials=progress.open,
+        places=places,
+        joined=joined,
+        give_up=give_up,
+    ):
+        yield joined
+
+
+def _search(progress: Progress, slots: cluster.Slots, runtime: Runtime, places: Callable[[], int] | None) -> None:
     """One experiment for what is left of all searches: their trials follow each other in the same processes. Ray's own notes on
     it are gone afterwards, and those that a kill left are not looked at."""
     study = progress.study
     choice.begin(study, progress.records, choice.fingerprint(study))
     scratch = study.root.absolute() / "search" / "ray"
     shutil.rmtree(scratch, ignore_errors=True)
-    from ray.tune import TuneError
-
-    tuner = _tuner(progress, slots, runtime, scratch)
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it counts trials that went on in another process as lost
+    tuner = _tuner(progress, slots, runtime, places, scratch)
     try:
         if progress.open():
             tuner.fit()
-    except (TuneError, OSError) as error:
-        if not _is_full(error):
-            raise
-        said = f"{study.root / 'search'}: no room for the record of the search; make room and run it again"
-        raise RunFailed(said, "disk") from error
+    except (InputError, RunFailed, Preempted):
+        raise
+    except (
+        Exception
+    ) as error:  # Ray says of a full disk what it stumbles over: a file that it could write in part only, and so on
+        search, temporary = study.root / "search", Path(cluster.short_folder())
+        if files.full_disk(temporary) and not files.full_disk(search):
+            raise RunFailed(f"{temporary}: {cluster.NO_ROOM}", "disk") from error
+        if files.full_disk(search) or _is_full(error):
+            said = f"{search}: no room for the record of the search; make room and run it again"
+            raise RunFailed(said, "disk") from error
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     where = f"{study.root / 'search'}: {progress.open()} trials have not ended"
     if progress.left and progress.left[0] == "node":
         raise Preempted(progress.left[1], "node")  # says nothing of the search: the job that does it is to be queued again
-    if progress.left and progress.left[0] == "disk":
-        raise RunFailed(progress.left[1], "disk")
+    if progress.left and progress.left[0] in ("disk", "error"):
+        raise RunFailed(progress.left[1], progress.left[0])
     if progress.open() and progress.left:
         raise Preempted(f"{where}, {progress.left[1]}")
     if progress.open():
@@ -105,11 +172,14 @@ def _search(progress: Progress, slots: cluster.Slots, runtime: Runtime) -> None:
 
 
 def _is_full(error: BaseException | None) -> bool:
-    """Whether a full disk is behind an error."""
-    return error is not None and (files.is_full(error) or _is_full(error.__cause__ or error.__context__))
+    """Whether a full disk is behind an error. Of those of other processes Ray hands over the text."""
+    if error is None:
+        return False
+    said = any(os.strerror(number) in str(error) for number in NO_ROOM)
+    return said or files.is_full(error) or _is_full(error.__cause__ or error.__context__)
 
 
-def _tuner(progress: Progress, slots: cluster.Slots, runtime: Runtime, scratch: Path) -> Tuner:
+def _tuner(progress: Progress, slots: cluster.Slots, runtime: Runtime, places: Callable[[], int] | None, scratch: Path) -> Tuner:
     """The experiment on what is left of the searches."""
     from ray import tune
 
@@ -122,7 +192,7 @@ def _tuner(progress: Progress, slots: cluster.Slots, runtime: Runtime, scratch: 
         tune_config=tune.TuneConfig(
             metric=study.search.metric,
             mode="max",
-            search_alg=searcher.StudySearcher(progress, study.search.metric, slots.devices),
+            search_alg=searcher.StudySearcher(progress, study.search.metric, slots.devices, places),
             scheduler=scheduler,
             num_samples=-1,  # the searcher knows when it is done: a trial whose process died is asked for again
             max_concurrent_trials=slots.count,  # no trial is drawn before a slot is free for it

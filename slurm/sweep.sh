@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # The main job: search the hyperparameters of a study, run its outer folds with the chosen values, write the report.
 #
-#   sbatch slurm/sweep.sh [STUDY] [key=value ...] [option of `leukotree sweep` ...]     on SLURM, from the repository's root
-#   bash slurm/sweep.sh [STUDY] [key=value ...] [option ...]                           the same on this machine, without SLURM
+#   leukotree submit STUDY --site NAME [key=value ...]                                 on SLURM, from a login node
+#   sbatch [options] slurm/sweep.sh [STUDY] [--site NAME] [key=value ...] [option ...]    the same by hand, from the repository's root
+#   bash slurm/sweep.sh [STUDY] [key=value ...] [option ...]    on this machine without SLURM, or inside `salloc` or `srun --pty`
 #
-# STUDY is sweeps/phantom.yaml if not given. SITE=NAME takes slurm/site/NAME.yaml for everything that differs between
-# clusters; sbatch itself gets its options from it like this:
-#   SITE=NAME sbatch $(.venv/bin/python -m hpc.site NAME --sbatch) slurm/sweep.sh STUDY
-# On SLURM the allocation becomes one Ray cluster for the search; every run of an outer fold is a job of its own,
-# and so is the report.
+# STUDY is sweeps/phantom.yaml if not given; other options are those of `leukotree sweep`. The site (also: SITE=NAME) is
+# slurm/site/NAME.yaml, with everything that differs between clusters; `leukotree submit` gives sbatch its options from there.
+# On SLURM the allocation becomes one Ray cluster for the search; every run of an outer fold is a job of its own, and so is the
+# report. With `elastic: N` in the site, or LEUKOTREE_ELASTIC=N, the job is small: it has the head of that Ray, whose other nodes
+# are up to N small jobs that come and go (slurm/worker.sh).
 # Submitting the same study again continues it, whatever ended it. Several such jobs may share a node: each has a Ray of its own,
 # with its own ports, folder and token. `extra: {exclusive: true}` in the site file asks for whole nodes.
 #
@@ -22,145 +23,172 @@
 
 set -euo pipefail
 
-fail() {
+SAID=70 # exit code where somebody else has said in a line what is wrong
+
+say() {
     echo "sweep.sh: $1" >&2
+}
+
+fail() {
+    say "$1"
     exit "${2:-1}"
 }
 
+unset "${!SQUEUE_@}" # of the user: they would hide jobs from us
+
 # sbatch runs a copy of this script in a spool folder, so its own path says nothing there.
 home=${LEUKOTREE_HOME:-${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}}
+if [[ -n ${SLURM_STEP_ID:-} && -z ${LEUKOTREE_HOME:-} ]]; then home=$(dirname "${BASH_SOURCE[0]}")/..; fi # inside srun: no copy
 cd "$home" || fail "$home: no such folder; set LEUKOTREE_HOME to the repository's root" 2
+if [[ -n ${LEUKOTREE_HOME:-} ]]; then export LEUKOTREE_HOME=$PWD; fi # a job that follows is submitted from here
 [[ -f hpc/site.py ]] || fail "$PWD is not the repository's root; submit from there or set LEUKOTREE_HOME" 2
 if [[ -d .venv/bin ]]; then
-    export PATH="$PWD/.venv/bin:$PATH" # Ray starts `ray` by name
+    export PATH="$PWD/.venv/bin:$PATH"
 fi
 
-study=${1:-sweeps/phantom.yaml}
-(($# == 0)) || shift
-overrides=() # key=value changes the study, for every step; the other arguments are options of the sweep
-options=()
-for argument; do
-    if [[ $argument == *=* && $argument != -* ]]; then overrides+=("$argument"); else options+=("$argument"); fi
+study='' overrides=() options=() # key=value changes the study, for every step; the other arguments are options of the sweep
+while (($#)); do
+    case $1 in
+        --site)
+            (($# > 1)) || fail "--site: expected a name" 2
+            SITE=$2
+            shift
+            ;;
+        --site=*) SITE=${1#*=} ;;
+        -*) options+=("$1") ;;
+        *=*) overrides+=("$1") ;;
+        *) if [[ -z $study && ${#options[@]} -eq 0 ]]; then study=$1; else options+=("$1"); fi ;;
+    esac
+    shift
 done
+study=${study:-sweeps/phantom.yaml}
 plan=("$study" "${overrides[@]}")
 [[ -f $study ]] || fail "$study: no such study file; sweeps/ has some" 2
-command -v leukotree >/dev/null || fail "command leukotree not found: run \`make install\`, or put its venv on PATH" 2
+
+# shellcheck source=slurm/container/enter.sh
+source slurm/container/enter.sh
+enter_site "${SITE:-}"
+
+# By their paths from now on: what a site sets up may put another Python first. In a container, by the container's PATH.
+program() {
+    if ((${#here[@]})); then
+        echo "$1"
+        return
+    fi
+    type -P "$1" || fail "$(hostname -s): command $1 not found: run \`make install\`, or put its venv on PATH" 2
+}
+leukotree=$(program leukotree) || exit 2
+python=$(program python) || exit 2
 site=(${SITE:+--site "$SITE"})
 
 # Runs a command that submits jobs as if from outside of this one: a job that inherits our SLURM_* variables is bound to our
-# CPUs and takes our task count for its own.
+# CPUs and takes our task count for its own. What the user exports for sbatch stays: the site takes it over.
 outside_job() {
     local name hide=()
     for name in $(compgen -e); do
         case $name in
             SLURM_CONF) ;;
-            SLURM_* | SLURMD_* | SBATCH_* | SRUN_*) hide+=(-u "$name") ;;
+            SLURM_* | SLURMD_* | SRUN_* | SBATCH_CPU_BIND* | SBATCH_MEM_BIND*) hide+=(-u "$name") ;;
         esac
     done
     env "${hide[@]}" "$@"
 }
 
+if [[ -z ${SLURM_JOB_ID:-} ]]; then
+    "${here[@]}" "$leukotree" sweep "${plan[@]}" "${options[@]}"
+    code=0
+    "${here[@]}" "$leukotree" folds "${plan[@]}" --on local "${site[@]}" || code=$?
+    ((code <= 1)) || exit "$code" # 1: some runs failed, the report says which
+    "${here[@]}" "$leukotree" report "${plan[@]}"
+    exit "$code"
+fi
+
+# From here on, on SLURM.
+
+((${SLURM_PROCID:-0} == 0)) || fail "task $SLURM_PROCID: one is enough; start it by sbatch, or by bash inside salloc or srun --pty" 2
+
 # Our IPv4 address as the other nodes see it.
 head_address() {
-    local address=
-    if [[ -n ${LEUKOTREE_INTERFACE:-} ]]; then
-        address=$(ip -4 -o addr show dev "$LEUKOTREE_INTERFACE" | awk '{split($4, part, "/"); print part[1]; exit}')
+    local address='' interface=${LEUKOTREE_INTERFACE:-}
+    if [[ -n $interface ]]; then
+        address=$(ip -4 -o addr show dev "$interface" 2>/dev/null | awk '{split($4, part, "/"); print part[1]; exit}') || true
+        [[ -n $address ]] || fail "$(hostname -s): no interface $interface with an IPv4 address; set \`interface\` in the site file" 2
     else
         address=$(getent ahostsv4 "$(hostname)" | awk '$1 !~ /^127\./ {print $1; exit}') || true
-        [[ -n $address ]] || address=$(hostname -I | awk '{print $1}')
+        [[ -n $address ]] || address=$(hostname -I 2>/dev/null | awk '{print $1}') || true
+        [[ -n $address ]] || fail "$(hostname -s): no IPv4 address found; set \`interface\` in the site file" 2
     fi
-    [[ -n $address ]] || fail "no IPv4 address found; set \`interface\` in the site file"
     echo "$address"
 }
 
 # A port that is free here now.
 free_port() {
-    python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'
+    "${here[@]}" "$python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])' 2>/dev/null \
+        || fail "$(hostname -s): no free port" 1
 }
 
-# What each node runs: $1 and $2 are address and port of Ray's head, $3 is the head's private folder, the rest is the command,
-# which the head runs once its Ray is up. Nothing here speaks to a Ray that it did not start: `ray start --block` takes all that it
-# has started with it when it ends, also by SIGKILL, and workers end with their raylet. Ray makes its folder writable for everybody:
-# it lies in a private one, with a short path (a socket's path has at most 107 bytes), and decoded images lie there too. What Ray
-# says goes to a file, shown if the command did not run. The head's exit code counts, 69 where Ray did not come up or has ended; at
-# its end it ends the step on the other nodes.
-# shellcheck disable=SC2016 # expanded on the node
-on_each_node='
-    head=$1 port=$2 private=$3 ray= driver=
-    shift 3
-    is_head() { ((SLURM_NODEID == 0)); }
-    is_head || private=$(mktemp -d "${LEUKOTREE_SCRATCH:-/tmp}/lt.XXXXXX") || exit 1
-    end() { # ends a process group
-        if [[ -n $1 ]]; then { kill -KILL -- "-$1" && wait "$1"; } 2>/dev/null; fi
-    }
-    leave() {
-        trap "" TERM USR2
-        if is_head; then scancel --signal=USR2 "$SLURM_JOB_ID.$SLURM_STEP_ID"; fi 2>/dev/null
-        end "$driver"
-        end "$ray"
-        # Workers end only when they miss their raylet, and may make the folder again until then: they have their logs open in it.
-        for _ in {1..20}; do
-            left=$(find /proc/[0-9]*/fd -maxdepth 1 -lname "$private/*" 2>/dev/null | cut -d/ -f3 | sort -u)
-            if [[ -n $left ]]; then kill -KILL $left; fi 2>/dev/null
-            rm -rf "$private" 2>/dev/null
-            if [[ -z $left && ! -e $private ]]; then break; fi
-            sleep 0.5
-        done
-        exit $(($(is_head && echo "$1" || echo 0)))
-    }
-    told_to_leave() { # SLURM kills what is left after half a minute
-        trap "" TERM USR2
-        if [[ -n $driver ]]; then
-            kill -TERM "$driver" 2>/dev/null
-            for _ in {1..20}; do kill -0 "$driver" 2>/dev/null && sleep 1; done
-        fi
-        leave 143
-    }
-    say() { cut -c1-300 "$private/log" | tail -n 30 >&2; echo "sweep.sh: $1" >&2; }
-    trap told_to_leave TERM USR2
-    export LEUKOTREE_CACHE=${LEUKOTREE_CACHE:-$private/cache} RAY_TMPDIR=$private PYTHONUNBUFFERED=1
-    options=(--block --num-cpus="$SLURM_CPUS_ON_NODE" --object-store-memory=536870912 --temp-dir="$private/ray"
-        --min-worker-port=0 --max-worker-port=0) # any free port; by default all Rays of a node would take the same
-    if is_head; then
-        options+=(--head --node-ip-address="$head" --port="$port" --include-dashboard=false)
-    else
-        options+=(--address="$head:$port")
-        for _ in {1..240}; do (: </dev/tcp/"$head/$port") 2>/dev/null && break; sleep 0.5; done
-    fi
-    set -m # a process group for each, for end()
-    ray start "${options[@]}" >"$private/log" 2>&1 </dev/null &
-    ray=$!
-    if is_head; then
-        for _ in {1..240}; do
-            grep -q "Ray runtime started" "$private/log" && break
-            kill -0 "$ray" 2>/dev/null || break
-            sleep 0.5
-        done
-        if ! grep -q "Ray runtime started" "$private/log" || ! kill -0 "$ray" 2>/dev/null; then
-            say "Ray did not start on $(hostname), see above"
-            leave 69
-        fi
-        "$@" </dev/null &
-        driver=$!
-        echo "$driver" >"$private/driver"
-    fi
-    set +m
-    # In the background: bash delivers a signal only between commands or in `wait`.
-    wait -n ${driver:+"$driver"} "$ray"
-    code=$?
-    if [[ -n $driver ]] && kill -0 "$ray" 2>/dev/null; then leave "$code"; fi
-    say "Ray ended on $(hostname) without being asked to, see above"
-    sleep 1
-    if [[ -n $driver ]] && ! kill -0 "$driver" 2>/dev/null; then leave 1; fi # somebody ended both
-    leave 69'
+# What the nodes of this search share: notes between them, for nobody else's eyes. A requeued job finds it again.
+make_shared() {
+    shared=$PWD/results/runs/.sweeps/${SLURM_CLUSTER_NAME:-slurm}-$SLURM_JOB_ID
+    local said
+    said=$({ mkdir -p "$shared" && chmod 700 "$shared"; } 2>&1) || fail "$shared: cannot be made: ${said##*: }" 2
+    # A worker that finds the head of an earlier start would wait for it in vain, and count as a bad node.
+    said=$({ rm -f "$shared/head" "$shared/driver" && : >"$shared/bad-nodes"; } 2>&1) || fail "$shared: cannot be written: ${said##*: }" 2
+}
 
 near_the_end() { # the sweep notes what is left, and leaves with code 75
     asked=yes
+    [[ -n $step ]] || return 0
     for _ in {1..60}; do
-        [[ -s $private/driver ]] && break
+        [[ -s $shared/driver ]] && break
+        kill -0 "$step" 2>/dev/null || return 0
         sleep 1
     done
-    kill -TERM "$(<"$private/driver")" 2>/dev/null || true
+    # Only where it still is the search: process ids are used again, and a container may have others.
+    if grep -qzFx "RAY_AUTH_TOKEN=$token" "/proc/$(<"$shared/driver")/environ" 2>/dev/null; then
+        kill -TERM "$(<"$shared/driver")" || true
+    fi
+}
+asked='' step=''
+trap near_the_end USR1 # it may come before the search has begun
+
+# For the workers of an elastic search: where its head is. The token lets them in.
+tell_workers() {
+    local name
+    for name in SLURM_JOB_ID SITE address port token shared python ray; do
+        printf '%s=%q\n' "${name/SLURM_JOB_ID/head_job}" "${!name:-}"
+    done >"$shared/.head" && chmod 600 "$shared/.head" && mv "$shared/.head" "$shared/head"
+}
+
+# The search on a Ray cluster over the nodes of this job. Ray runs anyone's code who reaches its port, hence the token, new
+# for each start and only in the environment of what belongs to it.
+sweep_on_slurm() {
+    local address port token ray code=0 role=all nodes=$SLURM_JOB_NUM_NODES more=()
+    address=$(head_address) || exit
+    port=$(free_port) || exit
+    ray=$(program ray) || exit
+    token=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+    if [[ -n ${LEUKOTREE_ELASTIC:-} ]]; then
+        role='head' nodes=1 more=(--elastic "$LEUKOTREE_ELASTIC" --workers-folder "$shared" "${site[@]}")
+        tell_workers || fail "$shared: cannot be written" 1
+    fi
+    step=''
+    trap near_the_end USR1
+    [[ -z $asked ]] || return 75
+    # --overlap: inside `srun --pty`, which holds the CPUs. Where a site exports nothing, a step has no PATH.
+    RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$token RAY_USAGE_STATS_ENABLED=0 \
+        srun --export=ALL --overlap --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" \
+        "${srun_args[@]}" "${inside[@]}" bash "$PWD/slurm/node.sh" "$role" "$address" "$port" "$shared" "$ray" \
+        "$leukotree" sweep "${plan[@]}" --ray-address "$address:$port" --ray-nodes "$nodes" "${more[@]}" "${options[@]}" &
+    step=$!
+    if [[ -n $asked ]]; then near_the_end; fi # while the step began
+    wait "$step" || code=$?
+    while ((code == 128 + $(kill -l USR1))); do # the signal has ended `wait`, and not the step
+        code=0
+        wait "$step" || code=$?
+    done
+    trap '' USR1 # what follows takes seconds
+    return "$code"
 }
 
 # Whether SLURM counts this start of the job as running, and has not begun to end it.
@@ -168,85 +196,113 @@ is_running() {
     [[ $(squeue --all --noheader --jobs "$SLURM_JOB_ID" --Format=state,restartcnt | xargs) == "RUNNING ${SLURM_RESTART_COUNT:-0}" ]]
 }
 
+# Queues this job again, without the nodes in $1 (with commas); $2 says why. Where SLURM refuses that, as a job of a new number.
 requeue() {
-    ((${SLURM_RESTART_COUNT:-0} < 20)) || fail "asked to leave after 20 restarts: not requeued; submit again to continue" 75
-    echo "sweep.sh: asked to leave, requeued; the search will continue"
-    scontrol requeue "$SLURM_JOB_ID" || fail "requeue refused; submit again to continue" 75
+    "${here[@]}" "$python" -m hpc.requeue "${plan[@]}" || exit 75
+    trap '' TERM # SLURM ends this script as soon as it has queued the job again
+    for _ in 1 2 3; do # the controller may be busy
+        if refused=$(scontrol requeue "$SLURM_JOB_ID" 2>&1); then
+            say "$2, requeued; the search will continue"
+            if [[ -n $1 ]]; then leave_out "$1"; fi
+            exit 75
+        fi
+        [[ $refused == *[Tt]imed\ out* || $refused == *contact* ]] || break
+        sleep 5
+        is_running || exit 75 # SLURM has heard it
+    done
+    [[ $(scontrol show job "$SLURM_JOB_ID") == *BatchFlag=1* ]] || fail "$2; run it again to continue" 75
+    submit_again "$1" || fail "$2, and the requeue was refused (${refused##*: }); submit again to continue" 75
+    say "$2, submitted again as SLURM does not requeue this job; the search will continue"
     exit 75
 }
 
-# The search on a Ray cluster over the nodes of this job. Ray runs anyone's code who reaches its port, hence the token, new
-# for each job and only in the environment of this step.
-sweep_on_slurm() {
-    local address port step code=0
-    address=$(head_address)
-    port=$(free_port)
-    private=$(mktemp -d "${LEUKOTREE_SCRATCH:-/tmp}/lt.XXXXXX")
-    asked=
-    trap near_the_end USR1
-    RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') RAY_USAGE_STATS_ENABLED=0 \
-        srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" \
-        bash -c "$on_each_node" on_each_node "$address" "$port" "$private" \
-        leukotree sweep "${plan[@]}" --ray-address "$address:$port" --ray-nodes "$SLURM_NNODES" "${options[@]}" &
-    step=$!
-    wait "$step" || code=$?
-    if [[ -n $asked ]]; then # the signal has ended `wait`, and not the step
-        code=0
-        wait "$step" || code=$?
-    fi
-    trap '' USR1 # what follows takes seconds
-    rm -rf "$private"
-    return "$code"
+# Keeps a job that is queued again from some nodes. It is pending from the moment of its requeue.
+leave_out() {
+    for _ in {1..16}; do
+        if scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$1" 2>/dev/null; then return; fi
+        sleep 0.5
+    done
+    say "the job could not be kept from $1"
+}
+
+# A new job like this one, after it, without the nodes in $1: what the site asks for, in this job's place and size.
+submit_again() {
+    local limit asked
+    limit=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format=%l)
+    read -ra asked < <("${here[@]}" "$python" -m hpc.site ${SITE:+"$SITE"} --sbatch ${LEUKOTREE_ELASTIC:+--small})
+    outside_job sbatch "${asked[@]}" --dependency="afterany:$SLURM_JOB_ID" --time="$limit" --nodes="$SLURM_JOB_NUM_NODES" \
+        --partition="$SLURM_JOB_PARTITION" ${SLURM_JOB_ACCOUNT:+--account="$SLURM_JOB_ACCOUNT"} ${SLURM_JOB_QOS:+--qos="$SLURM_JOB_QOS"} \
+        ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} ${1:+--exclude="$1"} \
+        slurm/sweep.sh "${plan[@]}" "${site[@]}" "${options[@]}" >/dev/null
+}
+
+# Nodes that could not begin: without them again, where there are others. Two are enough to stop. The first start of a job stops
+# at once where its own node cannot: then it is the site that is wrong, and not the node.
+leave_bad_nodes() {
+    local bad others
+    bad=$(cut -d' ' -f1 "$shared/bad-nodes" | sort -u)
+    if [[ -z ${SLURM_RESTART_COUNT:-} ]] && grep -qxF "${SLURMD_NODENAME:-$(hostname -s)}" <<<"$bad"; then exit "$SAID"; fi
+    echo "$bad" >>"$shared/left-out"
+    bad=$(sort -u "$shared/left-out" | paste -sd,)
+    if [[ $bad == *,* ]]; then fail "$bad cannot begin, see above; mend them, or leave them out: sbatch --exclude=$bad" "$SAID"; fi
+    others=$(sinfo --noheader --Node --partition="$SLURM_JOB_PARTITION" --states=idle,alloc,mix,comp --format=%N | sort -u | grep -vcxF "$bad") || true
+    ((others >= SLURM_JOB_NUM_NODES)) || fail "$bad cannot begin, see above, and there are not enough others; mend it" "$SAID"
+    requeue "$bad" "$bad cannot begin and is left out"
 }
 
 search() {
     local code=0
     for _ in 1 2 3; do # another process may have taken the port in between, and the search goes on from its records
+        make_shared
         code=0
         sweep_on_slurm || code=$?
         ((code == 69)) || break
     done
+    if [[ -s $shared/bad-nodes && $code != 0 ]]; then leave_bad_nodes; fi
     case $code in
-        0) ;;
-        75) requeue ;;
+        0) rm -rf -- "${shared:?}" ;;
+        75) requeue '' "asked to leave" ;;
         143) # SIGTERM: a preemption that grants some time, or an end that somebody wants
-            if is_running; then requeue; else fail "the search of $study was ended; submit again to continue" "$code"; fi
+            if is_running; then requeue '' "asked to leave"; fi
+            fail "the search of $study was ended; submit again to continue" "$code"
             ;;
+        "$SAID") exit "$SAID" ;;
         *) fail "the search of $study ended with exit code $code" "$code" ;;
     esac
 }
 
 # The folds as jobs of their own, and the report after them, whatever became of them.
 submit_folds_and_report() {
-    local answer jobs small
+    local answer jobs small job report=("$leukotree" report "${plan[@]}")
+    if ((${#here[@]})); then report=(bash "$PWD/slurm/container/run.sh" "$SITE" "${report[@]}"); fi
     # Code 1 says that a run has failed already; the others are queued, and the report will say which.
-    answer=$(outside_job leukotree folds "${plan[@]}" --on slurm --no-wait --json "${site[@]}") || (($? == 1)) || return
+    answer=$(outside_job "${here[@]}" "$leukotree" folds "${plan[@]}" --on slurm --no-wait --json "${site[@]}") || (($? == 1)) || return
     [[ $answer == "{"* ]] || fail "folds of $study: not submitted, see above"
-    jobs=$(python -c 'import json, sys
-print(":".join(dict.fromkeys(job.split("_")[0] for job in json.loads(sys.argv[1])["waiting"].values())))' "$answer")
+    # Jobs of another cluster read 12_3@cluster. The reducer may queue others; then it lets the report wait for them.
+    jobs=$("${here[@]}" "$python" -c 'import json, sys
+answer = json.loads(sys.argv[1])
+jobs = [*(job for job in answer["waiting"].values() if "@" not in job), answer.get("reducer")]
+print(":".join(dict.fromkeys(job.split("_")[0] for job in jobs if job)))' "$answer")
     if [[ -z $jobs ]]; then
-        leukotree report "${plan[@]}"
+        "${here[@]}" "$leukotree" report "${plan[@]}"
         return
     fi
-    read -ra small < <(python -m hpc.site ${SITE:+"$SITE"} --sbatch --small)
-    outside_job sbatch "${small[@]}" --job-name=leukotree-report --output=slurm-%j.out --dependency="afterany:$jobs" \
-        --wrap "leukotree report ${plan[*]@Q}" \
+    read -ra small < <("${here[@]}" "$python" -m hpc.site ${SITE:+"$SITE"} --sbatch --small)
+    job=$(outside_job sbatch --parsable "${small[@]}" --job-name=leukotree-report --output=slurm-%j.out \
+        --dependency="afterany:$jobs" --wrap "${report[*]@Q}") \
         || fail "report job refused; when jobs $jobs are done: leukotree report ${plan[*]@Q}"
-    echo "sweep.sh: folds submitted as ${jobs//:/, }; the report follows them"
+    job=${job%%;*}
+    "${here[@]}" "$python" -m hpc.owned report "$job" "${plan[@]}" || true # for `status` and `cancel`
+    echo "sweep.sh: folds submitted as ${jobs//:/, }; the report follows them as $job"
 }
 
-if [[ -z ${SLURM_JOB_ID:-} ]]; then
-    leukotree sweep "${plan[@]}" "${options[@]}"
-    code=0
-    leukotree folds "${plan[@]}" --on local "${site[@]}" || code=$?
-    ((code <= 1)) || exit "$code" # 1: some runs failed, the report says which
-    leukotree report "${plan[@]}"
-    exit "$code"
-fi
-
-setup=$(python -m hpc.site ${SITE:+"$SITE"}) || exit 2
+[[ -n ${SITE:-} ]] || say "no --site (or SITE): runs train on CPUs and get what the cluster gives by default"
+setup=$("${here[@]}" "$python" -m hpc.site ${SITE:+"$SITE"} 2> >(tail -n 1 >&2)) || exit 2
+srun_args=() # of the site, if it has some
 set +eu # a cluster's module files are not written for these
 eval "$setup"
 set -eu
+# What could else fail only after the search.
+outside_job "${here[@]}" "$leukotree" doctor "${plan[@]}" "${site[@]}" --queue || exit 2
 search
 submit_folds_and_report

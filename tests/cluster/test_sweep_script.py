@@ -69,7 +69,7 @@ class TestOnSlurm:
         sweep, folds, reported = calls(home)
         *words, address, option, nodes = sweep["argv"]
         assert words == ["sweep", "sweeps/phantom.yaml", "search.trials=2", "--ray-address"]
-        assert address.startswith("10.77.0.11:")
+        assert address.startswith(f"{slurm.hosts['n1']}:")
         assert (option, nodes) == ("--ray-nodes", "2")
         assert sweep["hosts"] == ["n1", "n2"]
         assert sweep["environment"]["RAY_AUTH_MODE"] == "token"

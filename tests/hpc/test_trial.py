@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ray.tune.result import DONE
 
-from hpc import jobs
+from hpc import failures
 from hpc.cluster import Slots
 from hpc.study import Study
 from hpc.trial import FAILED, KIND, LEAVE, LEFT, Slot
@@ -110,7 +110,7 @@ def test_runs_that_another_process_still_holds_are_tried_again_elsewhere(
     slot: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a node that was cut off: the trial is not failed, its process counts as lost."""
-    monkeypatch.setattr(jobs, "HELD", 0.1)
+    monkeypatch.setattr(failures, "HELD", 0.1)
     one = slot(optim_lr=1e-3)
     one.step()
     one.reset_config(_config(1, optim_lr=1e-3))  # lets go of trial 0

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
-from hpc import choice, cli, cluster, leaks, tune
+from hpc import choice, cli, cluster, failures, leaks, tune
 from hpc import study as studies
 from hpc.study import Study, Unit
-from leukotree.errors import InputError
+from leukotree.errors import Busy, InputError, Preempted
 from leukotree.files import locked
 from leukotree.spec import load, parse
 from leukotree.train import Runtime
@@ -155,7 +155,12 @@ def test_two_sweeps_of_a_study_do_not_meet(shards: Path, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     plan = _study(shards)
     (plan.root / "search").mkdir(parents=True)
-    with locked(plan.root / "search" / ".lock", "first"), pytest.raises(InputError, match="another sweep works on this study"):
+    monkeypatch.setattr(failures, "HELD", 1.0)
+    holder = rf"another sweep works on this study \(held by process {os.getpid()} on \S+, since "
+    with locked(plan.root / "search" / ".lock", "first"), pytest.raises(Busy, match=holder):
+        tune.sweep(plan, runtime=QUIET)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # the one that holds it may be this job's earlier start
+    with locked(plan.root / "search" / ".lock", "first"), pytest.raises(Preempted, match=holder):
         tune.sweep(plan, runtime=QUIET)
 
 

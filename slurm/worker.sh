@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# A worker of an elastic search: a node of its Ray for as long as this job lasts. The search queues it (hpc/elastic.py), and ends it.
+#
+#   sbatch ... slurm/worker.sh SHARED
+#
+# SHARED is the folder in which slurm/sweep.sh notes where the head of the search is. A worker whose search has gone ends at once.
+#
+#SBATCH --job-name=leukotree-worker
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --no-requeue
+# Two minutes before the time limit its trials save, and go on with other workers.
+#SBATCH --signal=B:USR1@120
+set -uo pipefail
+
+shared=$1
+host=${SLURMD_NODENAME:-$(hostname -s)} # as SLURM calls it
+
+# This node cannot begin, because of $1: in one line, to the reader and to the search.
+cannot_begin() {
+    echo "worker.sh: $host: $1" >&2
+    echo "$host $1" >>"$shared/bad-nodes"
+    exit 70
+}
+
+unset "${!SQUEUE_@}" # of the user: they would hide jobs from us
+cd "$SLURM_SUBMIT_DIR" 2>/dev/null || cannot_begin "no folder $SLURM_SUBMIT_DIR"
+# shellcheck source=/dev/null # it sets the names of the next line
+source "$shared/head" 2>/dev/null || exit 0 # the search has ended
+: "${head_job:?}" "${SITE=}" "${address:?}" "${port:?}" "${token:?}" "${python:?}" "${ray:?}"
+state=$(squeue --all --noheader --jobs "$head_job" --format=%T 2>&1)
+# Where SLURM does not answer, the head will.
+if [[ $state != RUNNING && $state != *contact* && $state != *[Tt]imed\ out* ]]; then
+    echo "worker.sh: job $head_job, which searches, has ended"
+    exit 0
+fi
+# shellcheck source=slurm/container/enter.sh
+source slurm/container/enter.sh
+enter_site "$SITE"
+setup=$("${here[@]}" "$python" -m hpc.site ${SITE:+"$SITE"} 2> >(tail -n 1 >&2)) || cannot_begin "$python does not run here; make the same environment on each node"
+set +u # a cluster's module files are not written for it
+eval "$setup"
+set -u
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$token RAY_USAGE_STATS_ENABLED=0
+exec "${here[@]}" bash slurm/node.sh worker "$address" "$port" "$shared" "$ray"
