@@ -33,7 +33,7 @@ sweep: .venv/installed $(SHARDS)/dataset.json
 
 ## Everything that can be checked here, style and types included; the cluster's tests boot a SLURM of their own.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -53,4 +53,5 @@ slurm-down: .venv/installed
 	$(BIN)/python tests/cluster/slurm.py down
 
 clean:
+	-$(BIN)/python tests/cluster/image.py clean
 	rm -rf .venv data/phantom data/phantom-images .pytest_cache .mypy_cache .ruff_cache
