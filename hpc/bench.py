@@ -24,8 +24,8 @@ from hpc import history
 from hpc.advice import Setup, Speeds, advice, shares
 from hpc.jobs import gpu_count
 from hpc.ranks import in_ranks
-from hpc.store import align
 from hpc.study import RUNS, Study, Unit
+from hpc.tables import align
 from leukotree import runfolder
 from leukotree import spec as specs
 from leukotree.errors import InputError

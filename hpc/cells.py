@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc.store import align
 from hpc.study import Study
+from hpc.tables import align
 from leukotree import files, yamlfile
 from leukotree.errors import InputError
 from leukotree.spec import RunSpec, parse

@@ -28,7 +28,10 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code: 0, 1 (a check or a run failed), 2 (bad input), 75 (preempted: run it again)."""
     top = parser()
-    arguments, rest = top.parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    end = words.index("--") if words[:1] == ["submit"] and "--" in words else len(words)
+    arguments, rest = top.parse_known_args(words[:end])
+    arguments.options = words[end + 1 :]
     if rest:  # key=value may also stand behind options, where argparse does not look for it
         if not hasattr(arguments, "overrides") or any(word.startswith("-") or "=" not in word for word in rest):
             top.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -67,7 +70,9 @@ def parser() -> argparse.ArgumentParser:
         epilog="The main job on one machine, on phantom images: make sweep. Its steps: phantom, pack, sweep, folds, report.",
     )
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
-    for define in (_phantom, _import, _pack, _audit, _train, _sweep, _folds, _grid, _status, _report, _doctor, _bench):
+    for define in (
+        _phantom, _import, _pack, _audit, _train, _sweep, _folds, _grid, _status, _cancel, _report, _submit, _doctor, _bench,
+    ):  # fmt: skip
         define(verbs)
     return top
 
@@ -180,6 +185,12 @@ def _sweep(verbs: Verbs) -> None:
         "--ranks-per-trial", type=options.positive, default=1, metavar="N",
         help="processes of a trial, on one node; the two options above are then of each (default %(default)s)",
     )  # fmt: skip
+    verb.add_argument(
+        "--elastic", type=options.positive, metavar="N",
+        help="trials run on up to N jobs at a time that come and go; for slurm/sweep.sh, see `leukotree submit --elastic`",
+    )  # fmt: skip
+    verb.add_argument("--workers-folder", metavar="DIR", help=argparse.SUPPRESS)  # slurm/sweep.sh says it
+    verb.add_argument("--site", metavar="NAME", help="slurm/site/NAME.yaml, or the path of such a file: what workers ask for")
     verb.add_argument("--concurrency", type=options.positive, metavar="N", help="trials at once (default: what fits)")
     verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
     options.runtime(verb)
@@ -207,15 +218,49 @@ def _grid(verbs: Verbs) -> None:
 
 
 def _status(verbs: Verbs) -> None:
-    verb = _verb(verbs, "status", "list runs: state, epoch, heartbeat, score", "leukotree status sweeps/phantom.yaml")
+    verb = _verb(
+        verbs, "status", "list runs: state, epoch, score, job, node, time left, and what the waiting ones wait for",
+        "leukotree status sweeps/phantom.yaml",
+    )  # fmt: skip
     verb.add_argument("study", metavar="STUDY", nargs="?", help="a study's file or name (default: all)")
-    verb.add_argument("--json", action="store_true", help="as JSON")
+    options.overrides(verb)
+    verb.add_argument("--json", action="store_true", help="as JSON, every field of every run")
+    verb.add_argument(
+        "--watch", type=options.positive, nargs="?", const=30, metavar="S", help="again every S seconds (default %(const)s)"
+    )
+
+
+def _cancel(verbs: Verbs) -> None:
+    verb = _verb(
+        verbs, "cancel", "end every job of a study, the waiting ones first; what runs saves, and the same commands continue it",
+        "leukotree cancel sweeps/phantom.yaml --dry-run",
+    )  # fmt: skip
+    verb.add_argument("study", metavar="STUDY", help="a study's file or name")
+    options.overrides(verb)
+    verb.add_argument("--yes", action="store_true", help="do not ask")
+    verb.add_argument("--dry-run", action="store_true", help="list them, and stop")
 
 
 def _report(verbs: Verbs) -> None:
     verb = _verb(verbs, "report", "write a study's report in Markdown and HTML", "leukotree report sweeps/phantom.yaml")
     options.study(verb)
     verb.add_argument("--out", metavar="DIR", help="folder to write (default: results/STUDY)")
+
+
+def _submit(verbs: Verbs) -> None:
+    verb = _verb(
+        verbs, "submit", "queue slurm/sweep.sh for a study with the options of a site: search, folds, report",
+        "leukotree submit sweeps/deepapl.yaml --site a100 -- --gpus-per-trial 0.5",
+    )  # fmt: skip
+    options.study(verb)
+    verb.add_argument(
+        "--site", metavar="NAME", help="slurm/site/NAME.yaml, or the path of such a file (default: $SITE, or default)"
+    )
+    verb.add_argument(
+        "--elastic", type=options.positive, metavar="N", help="search with up to N worker jobs at a time that come and go"
+    )
+    verb.add_argument("--dry-run", action="store_true", help="check, print the command, and stop")
+    verb.epilog = f"{verb.epilog}. What follows `--` goes to `leukotree sweep`."
 
 
 def _doctor(verbs: Verbs) -> None:
@@ -227,8 +272,17 @@ def _doctor(verbs: Verbs) -> None:
     verb.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. base.data.shards=data/other")
     verb.add_argument("--site", metavar="NAME", help="slurm/site/NAME.yaml, or the path of such a file; jobs are to run there")
     verb.add_argument(
+        "--queue",
+        action="store_true",
+        help="only what stands before each queue, in a second; what is refused there is exit code 2",
+    )
+    verb.add_argument(
         "--ranks", type=options.positive, help="processes that add tensors to try the links (default: GPUs, at least 2)"
     )
+    verb.add_argument(
+        "--node", action="store_true",
+        help="only what a job looks at before a run begins: devices, room, clock, links; srun -N4 leukotree doctor --node",
+    )  # fmt: skip
     verb.add_argument("--json", action="store_true", help="as JSON")
 
 

@@ -48,6 +48,11 @@ def name(text: str) -> str:
 def study(verb: argparse.ArgumentParser) -> None:
     """A study and changes to it."""
     verb.add_argument("study", metavar="STUDY", help="a study's YAML file")
+    overrides(verb)
+
+
+def overrides(verb: argparse.ArgumentParser) -> None:
+    """Changes to a study's file."""
     verb.add_argument(
         "overrides", metavar="key=value", nargs="*", help="e.g. search.trials=4; the same for sweep, folds and report"
     )

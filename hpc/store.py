@@ -5,21 +5,41 @@ One small read per folder, so that ten thousand folders are looked at in a secon
 
 from __future__ import annotations
 
-import json
+import functools
 import os
 import time
-from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from hpc import history, submitted
+from hpc import history, owned, scheduler, submitted
+from hpc import queue as slurm_queue
+from hpc.queue import QueuedJob
 from leukotree.errors import InputError
 from leukotree.runfolder import read_status
 from leukotree.spec import VARIANTS
 
 STALE = 300.0
 """Seconds without a heartbeat after which a run that says "running" counts as hung (a live one writes every 15 s)."""
-STATES = ("done", "running", "hung", "queued", "lost", "preempted", "stopped", "failed")
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A job of SLURM, or a local one, that waits or is at work."""
+
+    id: str
+    """Of an array's element as 12_3; of a local job the number of its process."""
+    on: str
+    """slurm or local."""
+    state: str
+    """PENDING, RUNNING, ... as SLURM says it."""
+    reason: str
+    """Why it waits, as SLURM says it."""
+    nodes: str
+    left: str
+    """Time left of its limit, as [days-]hours:minutes:seconds; empty for a local job."""
+    log: str
+    """The main rank's errors, once it has begun."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +61,8 @@ class RunState:
     """Seconds since the last heartbeat; None if there was none."""
     message: str
     """Why a failed run failed."""
+    job: JobState | None = None
+    """The job that is to do it, or to go on with it; None where there is none, or nobody here knows."""
 
     @property
     def variant(self) -> str:
@@ -65,38 +87,120 @@ def read(folder: Path, now: float | None = None) -> RunState:
     return RunState(folder.parent.name, folder.name, state, kind, epoch, epochs, status.get("macro_f1"), age, message)
 
 
+@dataclass(frozen=True)
+class StudyJob:
+    """A job of a study that does none of its runs as far as their notes say: its sweep, its report, ..."""
+
+    study: str
+    kind: str
+    job: JobState
+
+
+@dataclass(frozen=True)
+class Look:
+    """A study, or all studies, at one moment."""
+
+    runs: list[RunState]
+    jobs: list[StudyJob]
+    silent: str
+    """Why the jobs of SLURM are not known here; empty where they are."""
+
+
 def scan(root: str | Path) -> list[RunState]:
-    """The runs of a study's folder, or of all studies if `root` holds the studies' folders; by study and name. Runs that
-    were submitted and have no folder yet are among them.
+    """The runs of `look`."""
+    return look(root).runs
+
+
+def look(root: str | Path) -> Look:
+    """The runs and jobs of a study's folder, or of all studies if `root` holds the studies' folders; by study and name. Runs
+    that were submitted and have no folder yet are among them. SLURM is asked once at most.
 
     Raises InputError if `root` cannot be read.
     """
-    now = time.time()
+    now, asked = time.time(), _Asked()
     try:
         folders = _folders(root)
     except OSError as error:
         raise InputError(f"{root}: cannot be read: {error.strerror}; no run has been started there") from None
     studies = [Path(root), *(folder for folder in folders if not _is_run(folder.name))]
-    return [run for study in studies for run in _study(study, folders if study == Path(root) else _folders(study), now)]
+    runs, others = [], []
+    for study in studies:
+        notes = submitted.notes(study)
+        runs += _study(study, notes, folders if study == Path(root) else _folders(study), now, asked)
+        others += _others(study, notes, asked)
+    return Look(runs, others, asked.silent if asked.missed else "")
 
 
-def _study(root: Path, folders: list[Path], now: float) -> list[RunState]:
-    runs = {folder.name: read(folder, now) for folder in folders if _is_run(folder.name)}
-    notes = submitted.notes(root)
-    open_names = [name for name in notes if name not in runs or runs[name].state not in ("done", "running")]
-    if open_names:  # otherwise no job needs asking for
+class _Asked:
+    """SLURM's answer, asked for when it is first needed."""
+
+    silent = ""
+    """Why it does not answer, as beside a copy of the results."""
+    missed = False
+    """Whether a run's job would have to be known."""
+
+    @functools.cached_property
+    def queue(self) -> dict[str, QueuedJob] | None:
+        """None where SLURM does not answer."""
         try:
-            alive = submitted.alive(root)
-        except InputError:  # nobody here knows the jobs, as in a copy of the results
-            return list(runs.values())
-        for name in open_names:
-            run = runs.get(name) or RunState(root.name, name, "queued", "", 0, 0, None, None, "")
-            runs[name] = replace(run, state=_with_job(run.state, name in alive))
+            found = slurm_queue.look()
+            scheduler.cluster()  # `abroad` needs an answer, too
+            return found
+        except InputError as error:
+            self.silent = str(error)
+            return None
+
+
+def _study(root: Path, notes: dict[str, Any], folders: list[Path], now: float, asked: _Asked) -> list[RunState]:
+    runs = {folder.name: read(folder, now) for folder in folders if _is_run(folder.name)}
+    for name, note in notes.items():
+        if name in runs and runs[name].state == "done":
+            continue
+        if note["on"] == "slurm" and (asked.queue is None or submitted.abroad(note)):
+            asked.missed |= asked.queue is None
+            continue  # its files speak alone
+        run = runs.get(name) or RunState(root.name, name, "queued", "", 0, 0, None, None, "")
+        job = _job(root, note, asked)
+        runs[name] = replace(run, state=_with_job(run.state, job is not None), job=job)
     return [runs[name] for name in sorted(runs)]
+
+
+def _job(root: Path, note: dict[str, Any], asked: _Asked) -> JobState | None:
+    """The job that a note is about, if it is still waiting or at work."""
+    log = str(root / "jobs" / f"{note['job']}_0_log.err")
+    if note["on"] == "local":
+        return JobState(note["job"], "local", "RUNNING", "", note["host"], "", log) if submitted.lives(note) else None
+    queued = (asked.queue or {}).get(note["job"])
+    return _of_slurm(queued, log) if queued else None
+
+
+def _of_slurm(job: QueuedJob, log: str) -> JobState:
+    return JobState(job.job, "slurm", job.state, job.reason, job.nodes, job.left, log)
+
+
+def _others(root: Path, notes: dict[str, Any], asked: _Asked) -> list[StudyJob]:
+    if not slurm_queue.here() or not asked.queue:
+        return []
+    known = {note["job"] for note in notes.values()}
+    kinds = owned.of_study(root, asked.queue)
+    return [
+        StudyJob(root.name, kind, _of_slurm(asked.queue[job], _log(root, kind, asked.queue[job])))
+        for job, kind in kinds.items() if job not in known
+    ]  # fmt: skip
+
+
+def _log(root: Path, kind: str, job: QueuedJob) -> str:
+    """Of a job that slurm/sweep.sh, its search or submitit began."""
+    if kind == "worker":  # its script's argument is the folder that all nodes of the search share
+        return str(Path(job.workdir, job.command.partition(" ")[2]) / f"worker-{job.job}.out")
+    in_jobs = owned.in_folder(job.command, root)
+    return str(root / "jobs" / f"{job.job}_0_log.err" if in_jobs else Path(job.workdir) / f"slurm-{job.job}.out")
 
 
 def _with_job(state: str, alive: bool) -> str:
     """The state of a run that was submitted, where its files say `state` and its job is alive or not."""
+    if state == "running":
+        return state
     if alive:
         return state if state == "hung" else "queued"
     return "lost" if state in ("hung", "queued") else state
@@ -138,59 +242,3 @@ def searches(root: str | Path) -> list[SearchState]:
             name = folder.relative_to(search).as_posix()
             found.append(SearchState(search.parent.name, name, len(trials), len(rows), best, ended))
     return found
-
-
-def status_json(root: str | Path) -> str:
-    """One object per run, with the fields of RunState."""
-    return json.dumps([asdict(run) for run in scan(root)], indent=1)
-
-
-def status_table(root: str | Path) -> str:
-    """For people: how far each search is, how many runs of each variant are in which state and how well the finished ones
-    score, then every run that is not done."""
-    runs, sought = scan(root), searches(root)
-    if not runs and not sought:
-        return f"{root}: no runs yet"
-    lines = []
-    if sought:
-        heads = ["study", "search", "trials", "reports", "best macro_f1", "state"]
-        cells = [
-            [s.study, s.name, str(s.trials), str(s.reports), f"{s.best:.4f}", "ended" if s.ended else "open"] for s in sought
-        ]
-        lines += [*align([heads, *cells]), *([""] if runs else [])]
-    return "\n".join(lines + _runs_table(runs))
-
-
-def _runs_table(runs: list[RunState]) -> list[str]:
-    if not runs:
-        return []
-    groups: dict[tuple[str, str], list[RunState]] = {}
-    for run in runs:
-        groups.setdefault((run.study, run.variant), []).append(run)
-    counts = {key: Counter(run.state for run in group) for key, group in groups.items()}
-    states = [state for state in STATES if any(count[state] for count in counts.values())]
-    rows = [["study", "variant", *states, "macro_f1"]]
-    for key, group in groups.items():
-        scores = [run.macro_f1 for run in group if run.macro_f1 is not None]
-        mean = f"{sum(scores) / len(scores):.4f}" if scores else "-"
-        rows.append([*key, *(str(counts[key][state]) for state in states), mean])
-    lines = align(rows)
-    if waiting := [run for run in runs if run.state != "done"]:
-        heads = ["study", "run", "state", "kind", "epoch", "heartbeat", "message"]
-        cells = [[r.study, r.run_name, r.state, r.kind or "-", f"{r.epoch}/{r.epochs}", _ago(r.age), r.message] for r in waiting]
-        lines += ["", *align([heads, *cells])]
-    return lines
-
-
-def _ago(age: float | None) -> str:
-    if age is None:
-        return "-"
-    for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60)):
-        if age >= 2 * seconds:
-            return f"{age / seconds:.0f} {unit} ago"
-    return f"{age:.0f} s ago"
-
-
-def align(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from leukotree.errors import InputError
 
 if TYPE_CHECKING:
-    from hpc.launch import Place
+    from hpc.sender import Place
     from hpc.study import Study
+    from hpc.tune import Elastic
     from leukotree.engine import Runtime
     from leukotree.spec import RunSpec
 
@@ -105,7 +108,7 @@ def run_sweep(arguments: Namespace) -> int:
     found = tune.sweep(
         plan, address=arguments.ray_address, nodes=arguments.ray_nodes, cpus_per_trial=arguments.cpus_per_trial,
         gpus_per_trial=arguments.gpus_per_trial, concurrency=arguments.concurrency, ranks=arguments.ranks_per_trial,
-        runtime=_runtime(arguments),
+        elastically=_elastic(arguments), runtime=_runtime(arguments),
     )  # fmt: skip
     for unit, best in found.items():
         chosen = "  ".join(
@@ -113,6 +116,18 @@ def run_sweep(arguments: Namespace) -> int:
         )
         print(f"{unit if search.nested else unit.variant}: {best['metric']} {best['value']:.4f}  {chosen}")
     return 0
+
+
+def _elastic(arguments: Namespace) -> Elastic | None:
+    """The workers of an elastic search. Raises InputError where no head of one is."""
+    from hpc.site import load as load_site
+    from hpc.tune import Elastic
+
+    if not arguments.elastic:
+        return None
+    if not (arguments.ray_address and arguments.workers_folder):
+        raise InputError(f"--elastic {arguments.elastic}: the job of slurm/sweep.sh takes it; use `leukotree submit --elastic`")
+    return Elastic(arguments.elastic, Path(arguments.workers_folder), load_site(arguments.site))
 
 
 def run_folds(arguments: Namespace) -> int:
@@ -172,16 +187,55 @@ def _launch(
 
 
 def run_status(arguments: Namespace) -> int:
-    from hpc import store, study
+    from hpc import status, store, study
 
-    root = study.RUNS
-    if arguments.study:
-        named = Path(arguments.study)
-        root = study.load(named).root if named.suffix in (".yaml", ".yml") else study.RUNS / arguments.study
-        if not root.is_dir():
-            raise InputError(f"{root}: no runs yet; start with `leukotree sweep {arguments.study}`")
-    print(store.status_json(root) if arguments.json else store.status_table(root))
-    return 0
+    root = _root_of(arguments) if arguments.study else study.RUNS
+    if arguments.study and not root.is_dir():
+        raise InputError(f"{root}: no runs yet; start with `leukotree sweep {arguments.study}`")
+    while True:
+        look = store.look(root)
+        if arguments.json and look.silent:
+            print(f"leukotree status: jobs of SLURM are not known here: {look.silent}", file=sys.stderr)
+        print(status.as_json(look) if arguments.json else status.table(root, look), flush=True)
+        if not arguments.watch:
+            return 0
+        time.sleep(arguments.watch)
+        print()
+
+
+def _root_of(arguments: Namespace) -> Path:
+    """The folder of a study that is given by its file or by its name. Raises InputError for changes to a name."""
+    from hpc import study
+
+    named, overrides = Path(arguments.study), arguments.overrides
+    if named.suffix in (".yaml", ".yml"):
+        return study.load(named, overrides).root
+    if overrides:
+        raise InputError(
+            f"{' '.join(overrides)}: changes a study's file, and {named} is a name; give the file, or the name alone"
+        )
+    return study.RUNS / named
+
+
+def run_cancel(arguments: Namespace) -> int:
+    from hpc import cancel
+
+    root = _root_of(arguments)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such study has begun; `leukotree status` lists those that have")
+    found = cancel.living(root)
+    if arguments.dry_run:
+        print(*(f"would end {line}" for line in found.lines()), sep="\n")
+        return 0
+    if found and not (arguments.yes or cancel.confirmed(root, found)):
+        return 1
+    refused = cancel.cancel(root)
+    print(*(f"ended: {line}" for line in found.lines()), sep="\n", end="\n" if found else "")
+    for line in refused:
+        print(f"leukotree cancel: {line}", file=sys.stderr)
+    if not refused:
+        print(f"nothing of {root.name} is queued or at work; the same commands continue it")
+    return 1 if refused else 0
 
 
 def run_report(arguments: Namespace) -> int:
@@ -216,15 +270,32 @@ def _reported(plan: Study) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return expected, rows if (plan.root / cells.FILE).exists() else []
 
 
+def run_submit(arguments: Namespace) -> int:
+    from hpc import submit
+
+    command = submit.command(arguments.study, arguments.overrides, arguments.options, arguments.site, arguments.elastic)
+    print(command.shell())
+    if not arguments.dry_run:
+        print(f"job {command.run()}; `leukotree status {command.study}` says how far it is")
+    return 0
+
+
 def run_doctor(arguments: Namespace) -> int:
     from hpc import doctor
     from hpc.site import load as load_site
     from leukotree.engine import Runtime
 
-    found = doctor.examine(
-        arguments.study, arguments.overrides, site=load_site(arguments.site), on_slurm=arguments.site is not None,
-        ranks=arguments.ranks, runtime=Runtime(),
-    )  # fmt: skip
+    if arguments.queue:
+        doctor.before_queue(arguments.study, arguments.overrides, site=load_site(arguments.site), ranks=arguments.ranks or 1)
+        print("ready: sbatch takes the jobs")
+        return 0
+    if arguments.node:
+        found = doctor.examine_node(arguments.ranks, Runtime())
+    else:
+        found = doctor.examine(
+            arguments.study, arguments.overrides, site=load_site(arguments.site), on_slurm=arguments.site is not None,
+            ranks=arguments.ranks, runtime=Runtime(),
+        )  # fmt: skip
     print(json.dumps(found.as_dict()) if arguments.json else "\n".join(found.lines()))
     return 0 if found.ready else 1
 
@@ -246,7 +317,7 @@ def run_bench(arguments: Namespace) -> int:
 
 
 def _place(arguments: Namespace) -> Place:
-    from hpc.launch import Place
+    from hpc.sender import Place
     from hpc.site import load as load_site
 
     place = Place(arguments.on, arguments.ranks, arguments.nodes, load_site(arguments.site))

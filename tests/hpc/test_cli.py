@@ -17,7 +17,7 @@ from commandline import assert_refused, leukotree
 from PIL import Image
 
 LEUKOTREE = [sys.executable, "-m", "hpc.cli"]
-VERBS = ["phantom", "import", "pack", "audit", "train", "sweep", "folds", "grid", "status", "report", "doctor", "bench"]
+VERBS = ["phantom", "import", "pack", "audit", "train", "sweep", "folds", "grid", "status", "report", "submit", "doctor", "bench"]
 
 
 def cpu_seconds(command: list[str], cwd: Path) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hpc import store, submitted
+from hpc import status, store, submitted
 from leukotree.errors import InputError
 
 
@@ -22,6 +22,10 @@ def _run(root: Path, name: str, **status: Any) -> Path:
     if status:
         (folder / "status.json").write_text(json.dumps(status))
     return folder
+
+
+def table(root: Path) -> str:
+    return status.table(root, store.look(root))
 
 
 @pytest.fixture
@@ -54,15 +58,15 @@ def test_all_studies_at_once(root: Path) -> None:
 
 
 def test_the_table_counts_and_lists_what_is_not_done(root: Path) -> None:
-    table = store.status_table(root)
-    head, base, flat = table.splitlines()[:3]
+    shown = table(root)
+    head, base, flat = shown.splitlines()[:3]
     assert head.split() == ["study", "variant", "done", "running", "hung", "queued", "failed", "macro_f1"]
     assert base.split() == ["focal", "base", "0", "0", "1", "2", "1", "-"]
     assert flat.split() == ["focal", "flat", "1", "1", "0", "0", "0", "0.7500"]
-    assert "loss is NaN in step 12" in table
-    assert "6 min ago" in table
-    assert "flat-000000000001" not in table
-    assert [run["run_name"] for run in json.loads(store.status_json(root))] == [run.run_name for run in store.scan(root)]
+    assert "loss is NaN in step 12" in shown
+    assert "6 min ago" in shown
+    assert "flat-000000000001" not in shown
+    assert [run["run_name"] for run in json.loads(status.as_json(store.look(root)))] == [run.run_name for run in store.scan(root)]
 
 
 def test_the_table_tells_how_far_a_search_is(root: Path) -> None:
@@ -71,7 +75,7 @@ def test_the_table_tells_how_far_a_search_is(root: Path) -> None:
     (search / "history.csv").write_text("trial,epoch,macro_f1,seconds\n0,1,0.25,3.5\n1,1,0.5,4.0\n0,2,0.4,7.1\n1,2,0.9")
     (search / "best.yaml").write_text("{}")
     for place in (root, root.parent):
-        assert store.status_table(place).splitlines()[1].split() == ["focal", "flat", "2", "3", "0.5000", "ended"]
+        assert table(place).splitlines()[1].split() == ["focal", "flat", "2", "3", "0.5000", "ended"]
 
 
 def test_the_table_names_the_outer_fold_of_a_nested_search(root: Path) -> None:
@@ -81,10 +85,39 @@ def test_the_table_names_the_outer_fold_of_a_nested_search(root: Path) -> None:
         (search / "history.csv").write_text("trial,epoch,macro_f1,seconds\n0,1,0.25,3.5\n")
     (search / "best.yaml").write_text("{}")
     for place in (root, root.parent):
-        assert [line.split() for line in store.status_table(place).splitlines()[1:3]] == [
+        assert [line.split() for line in table(place).splitlines()[1:3]] == [
             ["focal", "flat/fold0", "1", "1", "0.2500", "open"],
             ["focal", "flat/fold1", "1", "1", "0.2500", "ended"],
         ]
+
+
+def test_runs_that_have_not_begun_are_one_line_for_each_reason(tmp_path: Path) -> None:
+    job = str(os.getpid())
+    submitted.record(tmp_path, {job: [f"flat-{number:012x}" for number in range(500)]}, "local")
+    submitted.record(tmp_path, {"999999999": [f"base-{number:012x}" for number in range(3)]}, "local")
+    shown = table(tmp_path).splitlines()
+    assert len(shown) < 10
+    name = tmp_path.name
+    waiting = f"{name}: 500 runs pending: a local job on {socket.gethostname()} is to do it; first flat-000000000000, job {job}"
+    assert waiting in shown
+    assert f"{name}: 3 runs lost: the job ended before the run began; first base-000000000000" in shown
+
+
+def test_the_table_says_that_jobs_are_not_known_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    _run(tmp_path, "flat-000000000001", state="preempted", kind="node", heartbeat=time.time())
+    submitted.record(tmp_path, {"12_3": ["flat-000000000001"]}, "slurm")
+    assert table(tmp_path).splitlines()[-1].startswith("jobs of SLURM are not known here: squeue: not found")
+
+
+def test_slurm_is_asked_once_for_all_runs_of_all_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\necho >>{tmp_path}/calls\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for study in ("one", "two"):
+        submitted.record(tmp_path / "runs" / study, {f"12_{n}": [f"flat-{n:012x}"] for n in range(50)}, "slurm")
+    assert len(store.scan(tmp_path / "runs")) == 100
+    assert (tmp_path / "calls").read_text() == "\n"
 
 
 def test_a_note_cut_short_by_a_kill_spoils_no_other(tmp_path: Path) -> None:
@@ -94,7 +127,7 @@ def test_a_note_cut_short_by_a_kill_spoils_no_other(tmp_path: Path) -> None:
 
 
 def test_no_runs(tmp_path: Path) -> None:
-    assert store.status_table(tmp_path).endswith("no runs yet")
+    assert table(tmp_path).endswith("no runs yet")
     with pytest.raises(InputError, match="nowhere: cannot be read: No such file"):
         store.scan(tmp_path / "nowhere")
 
@@ -106,10 +139,10 @@ def test_a_job_tells_hung_from_queued_and_from_lost(tmp_path: Path) -> None:
         "again": {"state": "preempted"},
         "new": {},
     }
-    for number, (name, status) in enumerate(begun.items()):
+    for number, (name, said) in enumerate(begun.items()):
         for alive in (0, 1):
-            if status:
-                _run(tmp_path / name, f"flat-{alive:012x}", **{"heartbeat": time.time() - 60, "kind": "timeout", **status})
+            if said:
+                _run(tmp_path / name, f"flat-{alive:012x}", **{"heartbeat": time.time() - 60, "kind": "timeout", **said})
             job = str(os.getpid()) if alive else "999999999"
             submitted.record(tmp_path / name, {job: [f"flat-{alive:012x}"]}, "local")
         states = [(run.state, run.kind) for run in store.scan(tmp_path / name)]
@@ -119,7 +152,7 @@ def test_a_job_tells_hung_from_queued_and_from_lost(tmp_path: Path) -> None:
             [("lost", ""), ("queued", "")],
         ]
         assert states == expected[number]
-    assert "preempted  timeout" in store.status_table(tmp_path)
+    assert "preempted  timeout" in table(tmp_path)
 
 
 def test_where_nobody_knows_the_jobs_the_files_speak_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
