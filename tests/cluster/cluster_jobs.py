@@ -17,7 +17,7 @@ def states(slurm: Slurm, job: str) -> dict[str, str]:
     return dict(line.split("|") for line in lines)
 
 
-def wait_for_jobs(slurm: Slurm, *jobs: str, count: int | None = None, seconds: float = 120) -> dict[str, str]:
+def wait_for_jobs(slurm: Slurm, *jobs: str, count: int | None = None, seconds: float = 240) -> dict[str, str]:
     """Accounting's states of jobs once they have ended: `count` of them, as the tasks of an array count each.
 
     Fails with the queue if they have not after `seconds`.

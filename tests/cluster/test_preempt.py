@@ -89,7 +89,7 @@ class Launched:
         return self.output.read() + "".join(f"\n== {log.name}\n{log.read_text()[-2000:]}" for log in logs)
 
     def finish(self) -> pd.DataFrame:
-        assert self.process.wait(300) == 0, self.said()
+        assert self.process.wait(500) == 0, self.said()
         return _predictions(self.home, self.spec)
 
 
@@ -120,14 +120,14 @@ def test_requeued_and_then_without_a_host(
     slurm: Slurm, spec: RunSpec, launched: Callable[[RunSpec], Launched], undisturbed: Callable[[RunSpec], pd.DataFrame]
 ) -> None:
     run = launched(spec)
-    wait_for("training", lambda: run.trained(30), 120)
+    wait_for("training", lambda: run.trained(30), 300)
     slurm.run("scontrol", "requeue", run.job())
-    wait_for("a second attempt", lambda: len(run.attempts()) == 2, 120)
+    wait_for("a second attempt", lambda: len(run.attempts()) == 2, 240)
     before = len((run.folder / "metrics.jsonl").read_text().splitlines())
-    wait_for("training", lambda: run.trained(before + 50), 120)
+    wait_for("training", lambda: run.trained(before + 50), 300)
     slurm.kill_host("n2")
     try:
-        wait_for("the job to lose its place", lambda: run.state() != "RUNNING", 120)
+        wait_for("the job to lose its place", lambda: run.state() != "RUNNING", 240)
     finally:
         slurm.start_host("n2")
     pd.testing.assert_frame_equal(run.finish(), undisturbed(spec))
@@ -142,7 +142,7 @@ def test_sharded_optimizer_told_to_leave_by_a_preemption_that_grants_time(
     """SIGTERM while SLURM still counts the job as running: it has to be queued again by itself."""
     sharded = spec.override({"engine.strategy": "zero2", "optim.epochs": 12})
     run = launched(sharded)
-    wait_for("training", lambda: run.trained(10), 180)
+    wait_for("training", lambda: run.trained(10), 300)
     slurm.run("scancel", "--signal=TERM", run.job())
     pd.testing.assert_frame_equal(run.finish(), undisturbed(sharded))
     assert [attempt["after"] for attempt in run.attempts()] == [None, "preempted"]
@@ -154,10 +154,10 @@ def test_at_its_time_limit(slurm: Slurm, spec: RunSpec, launched: Callable[[RunS
     a long one, and is not repeated without disturbance."""
     longer = spec.override({"optim.epochs": 300})
     run = launched(longer)
-    wait_for("training", lambda: run.trained(30), 180)
+    wait_for("training", lambda: run.trained(30), 300)
     *_, minutes, seconds = map(int, slurm.run("squeue", "--noheader", "--format=%M", "--jobs", run.job()).split(":"))
     slurm.run("scontrol", "update", f"JobId={run.job()}", f"TimeLimit={minutes + (1 if seconds < 45 else 2)}")
-    wait_for("the job to be queued again", lambda: run.state() == "PENDING", 120)
+    wait_for("the job to be queued again", lambda: run.state() == "PENDING", 240)
     slurm.run("scontrol", "update", f"JobId={run.job()}", "TimeLimit=30")
     assert len(run.finish()) == 42
     assert [attempt["after"] for attempt in run.attempts()] == [None, "preempted"]

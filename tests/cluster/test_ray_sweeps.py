@@ -62,7 +62,7 @@ def _attempts(folder: Path, trial: int) -> list[dict[str, Any]]:
     return [line for file in (folder / "runs" / f"{trial:05d}").glob("*/attempts.jsonl") for line in _lines(file)]
 
 
-def _wait(what: str, ready: Callable[[], Any], seconds: float = 150, left: Callable[[], Any] = str) -> Any:
+def _wait(what: str, ready: Callable[[], Any], seconds: float = 300, left: Callable[[], Any] = str) -> Any:
     """What `ready` says once it is true; if it never is, the test fails with what `left` says."""
     end = time.monotonic() + seconds
     while not (found := ready()):
@@ -152,7 +152,7 @@ def test_sweeps_survive_a_killed_head_and_each_other(slurm: Slurm, home: Path, s
     assert stranger.returncode != 0
     assert "Failed to connect" in stranger.stderr
     outputs = [home / f"slurm-{job}.out" for job in jobs]
-    assert set(wait_for_jobs(slurm, *jobs, seconds=300).values()) == {"COMPLETED"}, [file.read_text() for file in outputs]
+    assert set(wait_for_jobs(slurm, *jobs, seconds=500).values()) == {"COMPLETED"}, [file.read_text() for file in outputs]
     assert ray_processes(slurm) == []
     _gone(scratch)
 
