@@ -75,7 +75,7 @@ class Search:
         logs = [self.home / f"slurm-{self.job}.out", *sorted((self.home / "results/runs/.sweeps").glob("*/worker-*.out"))]
         return "".join(f"\n== {log.name}\n{log.read_text()[-3000:]}" for log in logs if log.exists())
 
-    def wait(self, what: str, ready: Any, seconds: float = 150) -> Any:
+    def wait(self, what: str, ready: Any, seconds: float = 300) -> Any:
         def check() -> bool:
             state = self.slurm.run("squeue", "-h", "--jobs", self.job, "-o", "%T").strip()
             assert state in ("PENDING", "CONFIGURING", "RUNNING"), self.said()
