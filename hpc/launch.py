@@ -255,10 +255,12 @@ def wait(root: Path, run_names: Collection[str], on: Where, tick: Callable[[], N
     def at_work() -> bool:
         return any(name in run_names and submitted.AT not in job for name, job in submitted.alive(root).items())
 
-    while _patiently(at_work, pause):
+    while True:
+        working = _patiently(at_work, pause)
         _patiently(tick, pause, scheduler.Silent)
+        if not working and not _patiently(at_work, pause):  # `tick` may have queued what found no room before
+            return
         pause()
-    _patiently(tick, pause, scheduler.Silent)
 
 
 def _stop(root: Path, run_names: Collection[str], on: Where) -> None:
