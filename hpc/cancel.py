@@ -48,18 +48,13 @@ class Living:
         """A line for each job and array."""
         counts: dict[tuple[str, str], Counter[str]] = {}
         for job, found in self.slurm.items():
-            counts.setdefault((array(job), self.kinds[job]), Counter())[found.state.lower()] += 1
+            counts.setdefault((scheduler.array(job), self.kinds[job]), Counter())[found.state.lower()] += 1
         jobs = [
             f"job {job} ({kind}): " + ", ".join(f"{count} {state}" for state, count in states.items())
             for (job, kind), states in counts.items()
         ]
         local = [f"local job {pid}" for pid in self.local]
         return jobs + local + [f"local job {pid} on {host}" for pid, host in self.elsewhere.items()]
-
-
-def array(job: str) -> str:
-    """The id of the whole array of a job."""
-    return job.partition("_")[0]
 
 
 def living(root: Path) -> Living:
@@ -102,7 +97,9 @@ def cancel(root: Path) -> list[str]:
         time.sleep(POLL)
         left = _round(root, told, said)  # a job that was just submitting has to be found, too
     stay = {job: found for job, found in left.slurm.items() if found.state != "COMPLETING"}
-    refused = [f"job {job}: still {found.state.lower()}; {said.get(array(job), 'see squeue')}" for job, found in stay.items()]
+    refused = [
+        f"job {job}: still {found.state.lower()}; {said.get(scheduler.array(job), 'see squeue')}" for job, found in stay.items()
+    ]
     refused += [f"local job {pid}: still at work; {said.get(pid, 'see its log')}" for pid in left.local]
     refused += [f"local job {pid}: on {host}; give the command there, too" for pid, host in left.elsewhere.items()]
     return refused or _without_job(root)
@@ -140,7 +137,7 @@ def _round(root: Path, told: set[str], said: dict[str, str]) -> Living:
 
 
 def _scancel(jobs: Iterable[str], said: dict[str, str], *options: str) -> None:
-    arrays = sorted({array(job) for job in jobs}, key=int)
+    arrays = sorted({scheduler.array(job) for job in jobs}, key=int)
     for start in range(0, len(arrays), MANY):
         part = arrays[start : start + MANY]
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 
@@ -39,17 +38,10 @@ def here() -> bool:
 
 def look() -> dict[str, QueuedJob]:
     """Job id -> job. Raises InputError if SLURM does not answer."""
-    return {found.job: found for line in ask(FORMAT) if (found := _parse(line)).job}
+    return {found.job: found for line in scheduler.listed(FORMAT, pauses=()) if (found := _parse(line)).job}
 
 
 def _parse(line: str) -> QueuedJob:
     fields = line.split(BETWEEN, 7)
     job = QueuedJob(*fields, *[""] * (8 - len(fields)))
     return QueuedJob(**{**vars(job), "reason": ""}) if job.reason == "None" else job
-
-
-def ask(form: str) -> list[str]:
-    """A line for each job of this user, elements of arrays apart, in a format of squeue. Raises InputError if it does not
-    answer."""
-    command = ("squeue", "--all", "--noheader", "--array", f"--format={form}", "--user", str(os.getuid()))
-    return scheduler.ask(*command, pauses=()).splitlines()

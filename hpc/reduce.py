@@ -119,7 +119,7 @@ def submit(runs: Runs) -> str:
 def put_off(job: str, after: Collection[str]) -> None:
     """Let the job run when the jobs `after` have ended, however they did. Where SLURM does not hear that, it runs early, and
     queues another."""
-    arrays = sorted({other.partition("_")[0] for other in after}, key=int)
+    arrays = sorted({scheduler.array(other) for other in after}, key=int)
     if arrays:
         with contextlib.suppress(InputError):
             scheduler.ask("scontrol", "update", f"JobId={job}", f"Dependency=afterany:{':'.join(arrays)}", "StartTime=now")

@@ -115,9 +115,21 @@ def largest_array() -> int | None:
     return max(1, int(found)) if found.isdecimal() else None
 
 
+def listed(form: str, pauses: Sequence[float] = PAUSES) -> list[str]:
+    """A line for each of this user's jobs that SLURM holds or runs, elements of arrays apart, in a format of squeue. It needs no
+    accounting. Raises as `ask`."""
+    command = ("squeue", "--all", "--noheader", "--array", f"--format={form}", "--user", str(os.getuid()))
+    return ask(*command, pauses=pauses).splitlines()
+
+
 def jobs() -> set[str]:
-    """Ids of this user's jobs that SLURM holds or runs, elements of arrays as 12_3. Asks squeue: it needs no accounting."""
-    return set(ask("squeue", "--all", "--noheader", "--array", "--format=%i", "--user", str(os.getuid())).split())
+    """Their ids, elements of arrays as 12_3."""
+    return set(listed("%i"))
+
+
+def array(job: str) -> str:
+    """The id of the whole array of a job."""
+    return job.partition("_")[0]
 
 
 def find(script: Path) -> str | None:
@@ -170,7 +182,7 @@ def requeue(job_id: str) -> None:
 
 def ended(job_ids: Collection[str]) -> dict[str, str]:
     """job id -> the state in which it ended, of those that SLURM or its accounting still knows: FAILED, CANCELLED, ..."""
-    arrays = ",".join(sorted({job.partition("_")[0] for job in job_ids}))
+    arrays = ",".join(sorted({array(job) for job in job_ids}))
     found: dict[str, str] = {}
     for command in (
         ("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State", f"--jobs={arrays}"),

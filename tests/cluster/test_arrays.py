@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 from cluster_jobs import wait_for_jobs
+from many_runs import run, specs
 
 from hpc import launch, reduce, submitted
-from hpc.launch import Outcome, Place
 from hpc.site import Site
-from leukotree.spec import RunSpec, parse
-from leukotree.train import Runtime
 from slurm import Slurm
 
 ARRAY = 101
@@ -42,38 +40,23 @@ def commands(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         slurm.run("scancel", *ours)
 
 
-def specs(count: int, shards: Path) -> list[RunSpec]:
-    fields = {
-        "variant": "flat",
-        "data": {"shards": str(shards)},
-        "backbone": {"name": "test_vit"},
-        "optim": {"epochs": 1, "batch_size": 14},
-    }
-    return [parse(RunSpec, {**fields, "seed": seed}, "test") for seed in range(count)]
-
-
-def queue(wanted: list[RunSpec], root: Path, site: Site) -> Outcome:
-    runtime = Runtime(device="cpu", threads=1, quiet=True)
-    return launch.run_many(wanted, root, Place("slurm", site=site), wait=False, runtime=runtime)
-
-
 def test_arrays_as_large_as_slurm_takes_and_only_what_is_missing(
     slurm: Slurm, commands: Path, shards: Path, tmp_path: Path
 ) -> None:
     wanted, root = specs(2 * ARRAY + 3, shards), tmp_path / "study"
-    first = queue(wanted, root, HELD)
+    first = run(wanted, root, HELD)
     assert (len(first.submitted), len(first.waiting)) == (len(wanted), len(wanted))
     assert first.reducer is not None
     assert len(commands.read_text().splitlines()) == 3 + 1, "ceil(205 / 101) arrays, and the job that says what is missing"
 
-    again = queue(wanted, root, HELD)
+    again = run(wanted, root, HELD)
     assert (again.submitted, len(again.waiting)) == ([], len(wanted))
     assert len(commands.read_text().splitlines()) == 4
 
     gone = submitted.notes(root)[wanted[0].run_name]["job"].partition("_")[0]
     slurm.run("scancel", gone, first.reducer)
     assert len(launch.missing(wanted, root)) == ARRAY
-    third = queue(wanted, root, HELD)
+    third = run(wanted, root, HELD)
     assert (len(third.submitted), len(third.waiting)) == (ARRAY, len(wanted))
     assert len(commands.read_text().splitlines()) == 6
 
@@ -84,7 +67,7 @@ def test_the_last_job_says_what_is_missing(slurm: Slurm, commands: Path, shards:
     (root / bad.run_name).mkdir(parents=True)
     (root / bad.run_name / "spec.yaml").write_text("variant: flat\n")  # of another version of the defaults
     site = Site(partition="main", time=5, cpus_per_task=1, interface="eth0")
-    outcome = queue([good, bad], root, site)
+    outcome = run([good, bad], root, site)
     assert outcome.reducer is not None
     found = wait_for_jobs(slurm, outcome.reducer, seconds=240)
     assert found == {outcome.reducer: "FAILED"}, "exit code 1 where something is missing"
