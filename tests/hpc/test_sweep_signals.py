@@ -30,7 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("bin", "sweeps"):
         (tmp_path / name).mkdir()
     (tmp_path / "sweeps" / "phantom.yaml").write_text("study: phantom\n")
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    program(tmp_path, "python", f'exec {sys.executable} "$@"')  # a link would not find the packages of its venv
     program(tmp_path, "leukotree", "exit 0")
     program(tmp_path, "ray", "exit 1")
     program(tmp_path, "scontrol", 'echo "$@" >>requeued')

@@ -321,7 +321,7 @@ def test_trials_get_what_the_slots_have(shards: Path, tmp_path: Path, monkeypatc
         assert len(wanted.bundles) == 1  # one node
 
     asked: list[tuple[cluster.Slots, Runtime]] = []
-    monkeypatch.setattr(tune, "_search", lambda progress, slots, runtime: asked.append((slots, runtime)))
+    monkeypatch.setattr(tune, "_search", lambda progress, slots, runtime, places: asked.append((slots, runtime)))
     monkeypatch.setattr(choice, "freeze_all", lambda records: None)
     monkeypatch.setattr(choice, "best", lambda study: {})
     monkeypatch.setattr(cluster, "connect", lambda address, nodes: contextlib.nullcontext(tmp_path / "private"))
