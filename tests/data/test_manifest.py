@@ -91,6 +91,9 @@ def test_masks_and_further_columns(folder):
         ("p1/../../out.png,AML,p,x\n", "lies outside"),
         ("/etc/hostname,AML,p,x\n", " row 2: image '/etc/hostname' is absolute; write it relative to the manifest"),
         ("a.png,AML,p,x\nb.png,AML,p,x\np1/../a.png,AML,p,x\n", " row 4: image 'p1/../a.png' is already in row 2"),
+        ("a.png,AML,p,x\nlink.png,ALL,q,x\n", " row 3: image 'link.png' is already in row 2 as 'a.png', by a link"),
+        ("a.png,AML,p,x\nlink.png,ALL,q,x\n", "by a link; leaf 'ALL' here, 'AML' there; patient 'q' here, 'p' there"),
+        ("link.png,AML,p,x\na.png,ALL,p,x\n", " row 3: image 'a.png' is already in row 2 as 'link.png', by a link; leaf 'ALL'"),
         ("a.png,,p,x\n", " row 2: leaf is empty"),
         ("a.png,AML,p,\n", " row 2: source is empty"),
         (",AML,p,x\n", " row 2: image is empty"),
@@ -99,6 +102,7 @@ def test_masks_and_further_columns(folder):
 )
 def test_a_bad_row_is_named_with_its_value(folder, rows, says):
     (folder.parent / "out.png").write_bytes(b"pixels")
+    (folder / "link.png").symlink_to("a.png")
     assert says in refusal(folder, HEADER + rows)
 
 

@@ -10,7 +10,7 @@
 | `group`   | optional: what the folds keep together, `patient`, `slide` or `image`; by default `patient` where there is an id |
 | `root`    | optional: the folder, relative to the manifest, that the row's paths stay inside; by default the manifest's own |
 
-Further columns are ignored.
+Further columns are ignored. A CSV may be as a spreadsheet saves it (see `csvfile`); it is written with commas, in UTF-8.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from leukotree.taxonomy import Taxonomy
 REQUIRED = ("image", "leaf", "patient", "source")
 OPTIONAL = ("mask", "group", "root")
 GROUPS = ("patient", "slide", "image")
+WRITTEN = (".csv", ".parquet")
+"""Endings of manifests that are written; `csvfile.ENDINGS` are read too."""
 CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
 """What breaks a line, steers a terminal, or is no character: it would not survive the index, the logs and the tables."""
 
@@ -64,12 +66,13 @@ def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
 
 
 def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None) -> None:
-    """Write a manifest atomically, as Parquet if the path ends so, else as CSV.
+    """Write a manifest atomically, as CSV or Parquet by the path's ending; another ending is refused.
 
     `image` and `mask` are absolute or relative to `root`, by default the manifest's folder; they are written relative
     to the manifest, beside a column `root` if that is another folder. Raises InputError if it cannot be written.
     """
     path = Path(path)
+    csvfile.check_ending(path, WRITTEN)
     base = os.path.realpath(path.parent)
     home = os.path.realpath(root) if root is not None else base
     table = frame[[*REQUIRED, *(name for name in ("group", "mask") if name in frame)]].fillna("").astype(str)
@@ -91,11 +94,12 @@ def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None)
 
 def _table(path: Path) -> pd.DataFrame:
     """All known columns as text, absent ones empty, and `row`."""
+    csvfile.check_ending(path, (*csvfile.ENDINGS, ".parquet"))
     if path.suffix.lower() == ".parquet":
         columns = _parquet(path)
         lines = list(range(1, len(columns["image"]) + 1))
     else:
-        table = csvfile.read(path, REQUIRED)
+        table = csvfile.read(path, REQUIRED, OPTIONAL)
         columns, lines = table.columns, table.lines
     blank = [""] * len(lines)
     return pd.DataFrame({name: columns.get(name, blank) for name in (*REQUIRED, *OPTIONAL)} | {"row": lines})
@@ -110,13 +114,14 @@ def _parquet(path: Path) -> dict[str, list[str]]:
     except (OSError, pa.ArrowException) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else "not a readable Parquet file"
         raise InputError(f"{path}: {reason}") from error
-    csvfile.check_columns(path, table.column_names, REQUIRED)
+    places = csvfile.named(path, table.column_names, REQUIRED, OPTIONAL)
     columns = {}
-    for name in (name for name in (*REQUIRED, *OPTIONAL) if name in table.column_names):
+    for name in (name for name in (*REQUIRED, *OPTIONAL) if name in places):
+        column = table.column(places[name])
         try:
-            values = table.column(name).cast(pa.string()).to_pylist()
+            values = column.cast(pa.string()).to_pylist()
         except (pa.ArrowException, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: column {name!r} is of type {table.column(name).type}; make it text") from error
+            raise InputError(f"{path}: column {name!r} is of type {column.type}; make it text") from error
         columns[name] = [value or "" for value in values]
     return columns
 
@@ -169,11 +174,23 @@ def _locate(path: Path, frame: pd.DataFrame) -> None:
         located = pd.DataFrame(found, columns=["full", "name", "fault"], dtype=str)
         _refuse_faults(path, frame, column, located["fault"], base)
         if column == "image":
-            frame["first"] = frame["row"].groupby(located["full"]).transform("first")
-            again = located["full"].duplicated()
-            _refuse(path, frame, again, lambda row: f"image {row['image']!r} is already in row {row['first']}")
+            _refuse_repeated(path, frame, located["full"])
             frame["name"] = located["name"]
         frame[column] = located["full"]
+
+
+def _refuse_repeated(path: Path, frame: pd.DataFrame, full: pd.Series) -> None:
+    """Refuse two rows of one file, be it by its name twice or by a link to it; what the rows disagree on is named."""
+    first = frame.index.to_series().groupby(full).transform("first").to_dict()
+
+    def message(row: pd.Series) -> str:
+        other = frame.loc[first[row.name]]
+        how = "" if os.path.normpath(row["image"]) == os.path.normpath(other["image"]) else f" as {other['image']!r}, by a link"
+        differ = [name for name in ("leaf", "patient", "source") if row[name] != other[name]]
+        there = "".join(f"; {name} {row[name]!r} here, {other[name]!r} there" for name in differ)
+        return f"image {row['image']!r} is already in row {other['row']}{how}{there}"
+
+    _refuse(path, frame, full.duplicated(), message)
 
 
 def _refuse_faults(path: Path, frame: pd.DataFrame, column: str, faults: pd.Series, base: str) -> None:
