@@ -119,6 +119,11 @@ def _import(verbs: Verbs) -> None:
         "--cell-types", action="store_true", help="also take cell types as proxies of leaves, where a source has them"
     )
     verb.add_argument("--benign", metavar="LEAF", help="the leaf that taleqani's Benign images stand for (left out without it)")
+    verb.add_argument("--leaf", metavar="OLD=NEW", action="append", default=[],
+                      help="take a label or a folder's name as a leaf, such as APL=APML; may be repeated")  # fmt: skip
+    verb.add_argument("--skip", metavar="NAME", action="append", default=[],
+                      help="leave out a folder or file, by its path below ROOT; may be repeated")  # fmt: skip
+    verb.add_argument("--taxonomy", metavar="YAML", help="another label tree than the paper's, as for pack")
 
 
 def _pack(verbs: Verbs) -> None:

@@ -40,10 +40,14 @@ def run_phantom(arguments: Namespace) -> int:
 
 def run_import(arguments: Namespace) -> int:
     from leukotree.data.sources import import_source
+    from leukotree.data.sources.leaves import renames
+    from leukotree.taxonomy import Taxonomy
 
     summary = import_source(
-        arguments.source, Path(arguments.root), Path(arguments.manifest), cell_types=arguments.cell_types, benign=arguments.benign
-    )
+        arguments.source, Path(arguments.root), Path(arguments.manifest), cell_types=arguments.cell_types,
+        benign=arguments.benign, taxonomy=Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None,
+        new_names=renames(arguments.leaf), skip=arguments.skip,
+    )  # fmt: skip
     print(*summary.lines(), sep="\n")
     return 0
 

@@ -212,23 +212,27 @@ def test_a_folder_sorted_by_hand(tmp_path):
     assert summary.notes == ("1 images lie directly in their leaf's folder, so have no patient id",)
 
 
-def test_links_and_names_that_a_manifest_cannot_hold_are_skipped_and_counted(tmp_path):
+def test_links_are_followed_and_names_that_a_manifest_cannot_hold_are_skipped_and_counted(tmp_path):
     root = lay_out(tmp_path / "clinic", "AML/p1/1.png", "AML/p1/new\nline.png")
     (root / os.fsdecode(b"AML/p1/caf\xe9.png")).write_bytes(b"no pixels")
-    lay_out(tmp_path / "elsewhere", "2.png")
+    lay_out(tmp_path / "elsewhere", "2.png", "p2/5.png")
     (root / "AML/p1/2.png").symlink_to(tmp_path / "elsewhere/2.png")
     (root / "AML/p1/3.png").symlink_to(root / "AML/p1/1.png")
     (root / "AML/p1/4.png").symlink_to(root / "AML/p1/gone.png")
-    (root / "AML/p2").symlink_to(tmp_path / "elsewhere")
+    (root / "AML/p2").symlink_to(tmp_path / "elsewhere/p2")
     summary = import_source("folder", root, tmp_path / "m.csv")
     assert summary.skipped == {
         "broken link": 1,
         "control characters or broken encoding in the path": 2,
-        "link to a file elsewhere": 1,
         "link to another image of the set": 1,
-        "linked folder": 1,
     }
-    assert manifest.read(tmp_path / "m.csv", Taxonomy.paper())["name"].tolist() == ["AML/p1/1.png"]
+    assert summary.notes[1:3] == (
+        f"1 linked folders were followed: AML/p2 -> {tmp_path}/elsewhere/p2",
+        "1 links lead to nothing: AML/p1/4.png",
+    )
+    assert manifest.read(tmp_path / "m.csv", Taxonomy.paper())["name"].tolist() == [
+        "clinic/AML/p1/1.png", "elsewhere/2.png", "elsewhere/p2/5.png"
+    ]  # fmt: skip
 
 
 def test_the_same_folder_gives_the_same_bytes(deepapl, tmp_path):

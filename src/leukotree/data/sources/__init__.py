@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from leukotree.data.sources import leaves as labels
+from leukotree.data.sources import links
 from leukotree.data.sources.layout import Options, Scan
 from leukotree.errors import InputError
+
+if TYPE_CHECKING:
+    from leukotree.taxonomy import Taxonomy
 
 SOURCES = {name: f"{__name__}.{name}" for name in ("cnmc", "deepapl", "folder", "krd", "pbc", "taleqani")}
 """Name on the command line -> module with `scan(root, options) -> Scan` and `OPTIONS`, the names of the options it heeds."""
@@ -35,38 +43,72 @@ class ImportSummary:
 
 
 def import_source(
-    source: str, root: str | Path, manifest: str | Path, cell_types: bool = False, benign: str | None = None
+    source: str,
+    root: str | Path,
+    manifest: str | Path,
+    cell_types: bool = False,
+    benign: str | None = None,
+    *,
+    taxonomy: Taxonomy | None = None,
+    new_names: Mapping[str, str] | None = None,
+    skip: Iterable[str] = (),
 ) -> ImportSummary:
     """Write the manifest of a data set that lies below `root` in the layout of `source`; no image is decoded or copied.
 
-    `cell_types` takes cell types as proxies for leaves; `benign` is the leaf for images labelled benign.
-    Raises InputError for an unknown source, a folder of another layout, or when nothing is left to import.
+    `cell_types` takes cell types as proxies for leaves; `benign` is the leaf for images labelled benign; `taxonomy` is the
+    tree (the paper's by default) whose leaves the labels must be, `new_names` maps labels to leaves, and `skip` names what
+    lies below `root` and is left out. Raises InputError, with nothing written, for an unknown source, a folder of another
+    layout, a label that is no leaf, one file under two leaves, or when nothing is left to import.
     """
+    from leukotree.data import csvfile
+    from leukotree.data.manifest import WRITTEN
+    from leukotree.taxonomy import Taxonomy
+
     if source not in SOURCES:
         raise InputError(f"unknown source {source!r}; there are {', '.join(SOURCES)}")
     root, manifest = Path(root), Path(manifest)
+    csvfile.check_ending(manifest, WRITTEN)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     if benign is not None and not benign.strip():
         raise InputError("benign: the name of a leaf is empty")
+    leaves = (taxonomy or Taxonomy.paper()).leaves
+    if benign is not None and benign.strip() not in leaves:
+        raise InputError(f"--benign {benign!r}: no leaf of the tree, which has {', '.join(leaves)}")
     module = importlib.import_module(SOURCES[source])
-    options = Options(cell_types, benign)
+    options = Options(cell_types, benign, _skipped(root, skip))
     try:
         found: Scan = module.scan(root, options)
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    idle = [name for name, value in vars(options).items() if value and name not in module.OPTIONS]
+    idle = [name for name, value in vars(options).items() if value and name not in {*module.OPTIONS, "skip"}]
     found.notes += [f"--{name.replace('_', '-')} changes nothing for {source}" for name in idle]
     if not found.rows:
         reasons = "; ".join(f"{count} skipped: {reason}" for reason, count in found.skipped.most_common())
         raise InputError(f"{root}: nothing to import as {source}{': ' + reasons if reasons else ', no images'}")
+    labels.check(found, leaves, new_names or {}, root)
+    links.settle(found, root)
+    links.note_links(found)
     _write(found, manifest)
-    leaves = Counter(row["leaf"] for row in found.rows)
+    counts = Counter(row["leaf"] for row in found.rows)
     patients = {row["patient"] for row in found.rows} - {""}
     skipped = dict(sorted(found.skipped.items()))
     return ImportSummary(
-        source, manifest, len(found.rows), len(patients), dict(sorted(leaves.items())), skipped, tuple(found.notes)
+        source, manifest, len(found.rows), len(patients), dict(sorted(counts.items())), skipped, tuple(found.notes)
     )
+
+
+def _skipped(root: Path, names: Iterable[str]) -> dict[Path, str]:
+    """Path of each file or folder to leave out -> its name. Raises InputError for one that is not there, or not below `root`."""
+    skip = {}
+    for name in names:
+        path = os.path.normpath(name)
+        if os.path.isabs(path) or path.split(os.sep)[0] in (os.curdir, os.pardir):
+            raise InputError(f"--skip {name!r}: name a folder by its path below {root}")
+        if not os.path.lexists(root / path):
+            raise InputError(f"--skip {name!r}: {root / path} is not there")
+        skip[root / path] = path
+    return skip
 
 
 def _write(found: Scan, path: Path) -> None:
@@ -76,4 +118,9 @@ def _write(found: Scan, path: Path) -> None:
     from leukotree.data import manifest
 
     frame = pd.DataFrame(found.rows)
-    manifest.write(frame if (frame["mask"] != "").any() else frame.drop(columns="mask"), path, found.root)
+    common = links.outside(found)
+    if common:
+        home = os.path.realpath(found.root)
+        for column in ("image", "mask"):
+            frame[column] = [os.path.join(home, name) if name else "" for name in frame[column]]
+    manifest.write(frame if (frame["mask"] != "").any() else frame.drop(columns="mask"), path, common or found.root)

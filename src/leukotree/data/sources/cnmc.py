@@ -14,6 +14,7 @@ from pathlib import Path
 
 from leukotree.data import csvfile
 from leukotree.data.sources.layout import Options, Scan
+from leukotree.data.sources.walk import Walk
 from leukotree.errors import InputError
 
 OPTIONS: frozenset[str] = frozenset()
@@ -25,17 +26,18 @@ COLUMNS = ("Patient_ID", "new_names", "labels")
 
 def scan(root: Path, options: Options) -> Scan:
     """Cells of all folds and of the preliminary phase, wherever they lie below `root`. Raises InputError if there are none."""
-    found = Scan("cnmc", _top(root))
-    tables = [path for path in sorted(found.root.rglob("*.csv")) if _is_label_table(path)]
+    found = Scan("cnmc", _top(root), options.skip)
+    files = sorted(file.path for file in Walk(options.skip).files(found.root))
+    tables = [path for path in files if path.suffix.lower() == ".csv" and csvfile.has_columns(path, COLUMNS)]
     renamed = {image: label for path in tables for image, label in _renamed(path).items()}
     for image in found.images(apart_from=set(tables)):
         name = NAME.fullmatch(image.stem)
         if label := renamed.get(found.root / image):
             found.place(image, LEAVES[label[1]], label[0])
         elif name is None:
-            found.skipped["no label: the name is not UID_<subject>_..._{all,hem} and no CSV lists it"] += 1
+            found.leave_out(image, "no label: the name is not UID_<subject>_..._{all,hem} and no CSV lists it")
         elif (folder := image.parent.name.casefold()) in LEAVES and folder != name[2].casefold():
-            found.skipped[f"class {name[2]!r} in the file's name but folder {image.parent.name!r}"] += 1
+            found.leave_out(image, f"class {name[2]!r} in the file's name but folder {image.parent.name!r}")
         else:
             found.place(image, LEAVES[name[2].casefold()], name[1])
     if missing := [image for image in renamed if not image.is_file()]:
@@ -49,11 +51,6 @@ def _top(root: Path) -> Path:
     """The data set's top folder, so that images have the same names whichever folder was given."""
     inside = root / "C-NMC_Leukemia"
     return inside if inside.is_dir() else root
-
-
-def _is_label_table(path: Path) -> bool:
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        return [name.strip() for name in file.readline().split(",")] == list(COLUMNS)
 
 
 def _renamed(path: Path) -> dict[Path, tuple[str, str]]:

@@ -26,13 +26,13 @@ def scan(root: Path, options: Options) -> Scan:
     """Cells of patients whose diagnosis is in master.csv. Raises InputError for another layout or a broken master.csv."""
     top = find_top(root, [root / "Data"], _matches, "Data/master.csv and Data/All/Patient_NN/")
     diagnoses = csvfile.lookup(top / "master.csv", "Patient_ID", "Diagnosis")
-    found = Scan("deepapl", top)
+    found = Scan("deepapl", top, options.skip)
     for image in found.images("All"):
         leaf, reason = _label(image, diagnoses, options)
         if leaf:
             found.place(image, leaf, image.parts[1])
         else:
-            found.skipped[reason] += 1
+            found.leave_out(image, reason)
     on_disk = {folder.name for folder in (top / "All").iterdir() if folder.is_dir() and not folder.name.startswith(".")}
     if absent := set(diagnoses) - on_disk:
         found.notes.append(f"{len(absent)} patients of master.csv have no folder: {listed(absent)}")

@@ -9,10 +9,11 @@ Its five types are the mature white cells of normal blood: a proxy for `normal`,
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from leukotree.data import csvfile
 from leukotree.data.sources.layout import Options, Scan, find_top
+from leukotree.errors import InputError
 
 OPTIONS = frozenset({"cell_types"})
 LABELS = "class labels.csv"
@@ -23,22 +24,23 @@ def scan(root: Path, options: Options) -> Scan:
     """Cells with a label, and their masks where there are any. Raises InputError for another layout or a broken label file."""
     top = find_top(root, sorted(root.iterdir()), _matches, f"{LABELS!r} and image/")
     labels = _labels(top / LABELS)
-    masks = {_number(path.stem): str(path) for path in Scan("", top).images("mask")} if (top / "mask").is_dir() else {}
-    found = Scan("krd", top)
-    seen = set()
+    masks = _by_number(top, options) if (top / "mask").is_dir() else {}
+    found = Scan("krd", top, options.skip)
+    seen: dict[int, PurePosixPath] = {}
     for image in found.images("image"):
         number = _number(image.stem)
-        seen.add(number)
         cell_type = labels.get(number, "")
+        if number in labels and (first := seen.setdefault(number, image)) != image:
+            raise InputError(f"{top / image}: its label is that of {top / first} too, number {number}; remove one of the two")
         if not cell_type:
-            found.skipped[f"no label in {LABELS!r}"] += 1
+            found.leave_out(image, f"no label in {LABELS!r}")
         elif cell_type.casefold() not in PROXIES:
-            found.skipped[f"cell type {cell_type!r} has no leaf"] += 1
+            found.leave_out(image, f"cell type {cell_type!r} has no leaf")
         elif not options.cell_types:
-            found.skipped[f"cell type {cell_type!r} is a proxy only, taken with --cell-types"] += 1
+            found.leave_out(image, f"cell type {cell_type!r} is a proxy only, taken with --cell-types")
         else:
             found.place(image, PROXIES[cell_type.casefold()], mask=masks.get(number, ""))
-    if absent := len(set(labels) - seen):
+    if absent := len(set(labels) - set(seen)):
         found.notes.append(f"{absent} of the {len(labels)} images in {LABELS!r} are not there")
     if unmasked := sum(not row["mask"] for row in found.rows):
         found.notes.append(f"{unmasked} images have no mask")
@@ -47,6 +49,16 @@ def scan(root: Path, options: Options) -> Scan:
 
 def _matches(folder: Path) -> bool:
     return (folder / LABELS).is_file() and (folder / "image").is_dir()
+
+
+def _by_number(top: Path, options: Options) -> dict[int, str]:
+    """Number of an image -> its mask."""
+    masks: dict[int, str] = {}
+    for path in Scan("", top, options.skip).images("mask"):
+        number = _number(path.stem)
+        if number >= 0 and (first := masks.setdefault(number, str(path))) != str(path):
+            raise InputError(f"{top / path}: a mask of the same image as {top / first}; remove one of the two")
+    return masks
 
 
 def _number(name: str) -> int:
