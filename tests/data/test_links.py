@@ -202,6 +202,26 @@ def test_a_link_to_a_cell_that_a_set_leaves_out_is_left_out_too(tmp_path):
     summary = import_source("pbc", root, tmp_path / "m.csv")
     assert summary.rows == 1
     assert summary.skipped["link to an image that is left out"] == 1
+    (root / "neutrophil/SNE_1.jpg").unlink()
+    with pytest.raises(InputError, match=r"nothing to import as pbc: .*1 skipped: link to an image that is left out"):
+        import_source("pbc", root, tmp_path / "m.csv")
+
+
+def test_a_mask_that_is_linked_from_elsewhere_is_inside_the_root_too(tmp_path):
+    for name in ("krd/image/0001.jpg", "far/0001.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    link(tmp_path / "krd", "mask", tmp_path / "far")
+    (tmp_path / "krd/class labels.csv").write_text("Image ID,Categoriy\nImage1,Basophil\n")
+    import_source("krd", tmp_path / "krd", tmp_path / "out/m.csv", cell_types=True)
+    assert manifest.read(tmp_path / "out/m.csv", Taxonomy.paper())["mask"].tolist() == [str(tmp_path / "far/0001.png")]
+
+
+def test_the_folder_here_may_be_the_set(root, monkeypatch):
+    monkeypatch.chdir(root)
+    summary = import_source("folder", ".", "../m.csv", skip=["AML/p1", "ALL/"])
+    assert summary.leaves == {"AML": 1}
+    assert summary.skipped == {"left out by --skip AML/p1": 2, "left out by --skip ALL": 1}
 
 
 def test_a_manifest_without_links_is_the_same_as_ever(root):

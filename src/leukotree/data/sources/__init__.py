@@ -75,19 +75,10 @@ def import_source(
     leaves = (taxonomy or Taxonomy.paper()).leaves
     if benign is not None and benign.strip() not in leaves:
         raise InputError(f"--benign {benign!r}: no leaf of the tree, which has {', '.join(leaves)}")
-    module = importlib.import_module(SOURCES[source])
-    options = Options(cell_types, benign, _skipped(root, skip))
-    try:
-        found: Scan = module.scan(root, options)
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    idle = [name for name, value in vars(options).items() if value and name not in {*module.OPTIONS, "skip"}]
-    found.notes += [f"--{name.replace('_', '-')} changes nothing for {source}" for name in idle]
-    if not found.rows:
-        reasons = "; ".join(f"{count} skipped: {reason}" for reason, count in found.skipped.most_common())
-        raise InputError(f"{root}: nothing to import as {source}{': ' + reasons if reasons else ', no images'}")
+    found = _scan(source, root, Options(cell_types, benign, _skipped(root, skip)))
     labels.check(found, leaves, new_names or {}, root)
     links.settle(found, root)
+    _refuse_nothing(source, root, found)
     links.note_links(found)
     _write(found, manifest)
     counts = Counter(row["leaf"] for row in found.rows)
@@ -96,6 +87,27 @@ def import_source(
     return ImportSummary(
         source, manifest, len(found.rows), len(patients), dict(sorted(counts.items())), skipped, tuple(found.notes)
     )
+
+
+def _scan(source: str, root: Path, options: Options) -> Scan:
+    """What the source's own importer finds."""
+    module = importlib.import_module(SOURCES[source])
+    try:
+        found: Scan = module.scan(root, options)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    idle = [name for name, value in vars(options).items() if value and name not in {*module.OPTIONS, "skip"}]
+    found.notes += [f"--{name.replace('_', '-')} changes nothing for {source}" for name in idle]
+    unmet = [name for name in options.skip.values() if f"left out by --skip {name}" not in found.skipped]
+    found.notes += [f"--skip {name} changes nothing: it is not looked at for {source}" for name in unmet]
+    _refuse_nothing(source, root, found)
+    return found
+
+
+def _refuse_nothing(source: str, root: Path, found: Scan) -> None:
+    if not found.rows:
+        reasons = "; ".join(f"{count} skipped: {reason}" for reason, count in found.skipped.most_common())
+        raise InputError(f"{root}: nothing to import as {source}{': ' + reasons if reasons else ', no images'}")
 
 
 def _skipped(root: Path, names: Iterable[str]) -> dict[Path, str]:

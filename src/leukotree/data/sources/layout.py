@@ -68,7 +68,8 @@ class Scan:
             path = PurePosixPath(file.path.relative_to(self.root))
             if file.broken and path.suffix.lower() not in IMAGE_SUFFIXES and not path.name.startswith("."):
                 raise InputError(
-                    f"{shown(file.path)}: a link to {shown(file.real)}, which is not there; restore that, or remove the link"
+                    f"{shown(file.path)}: a link to {shown(file.real)}, which is not there; "
+                    "restore that, remove the link, or leave it out with --skip"
                 )
             if file.broken and not path.name.startswith("."):
                 self.broken.append(str(path))
