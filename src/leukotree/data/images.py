@@ -10,29 +10,25 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from leukotree.data import image_kinds, tiff
+from leukotree.data.image_kinds import BrokenImage, bounded
+from leukotree.data.pixels import upright
 from leukotree.errors import one_line
 
-MAX_PIXELS = 90_000_000
-"""A larger image is refused unread: it would take over 350 MB per worker, or is a decompression bomb."""
 MAX_BYTES = 10**9
 """A larger file is refused unread: it could only hold an image that is too large."""
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")  # none that runs another program, as EPS would
 _START, _SCAN, _APP1 = b"\xff\xd8", b"\xff\xda", b"\xff\xe1"  # markers of a JPEG
-
-
-class BrokenImage(Exception):
-    """A file that is no complete image; the message is the reason, in one line."""
 
 
 def decode(jpeg: bytes, buffer: np.ndarray | None = None) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a JPEG, in `buffer` if one of H*W*3 bytes is given. Raises BrokenImage if the JPEG is damaged or
-    cut short in any way, or larger than the buffer, or than MAX_PIXELS where there is none."""
+    cut short in any way, or larger than the buffer, or than image_kinds.MAX_PIXELS where there is none."""
     try:
         if buffer is None:
-            _bounded(*extent(jpeg))
+            bounded(*extent(jpeg))
         return simplejpeg.decode_jpeg(jpeg, colorspace="RGB", buffer=buffer)
     except ValueError as error:
-        raise BrokenImage(_one_line(error)) from error
+        raise BrokenImage(one_line(error)) from error
 
 
 def extent(jpeg: bytes) -> tuple[int, int]:
@@ -40,13 +36,8 @@ def extent(jpeg: bytes) -> tuple[int, int]:
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
     except ValueError as error:
-        raise BrokenImage(_one_line(error)) from error
+        raise BrokenImage(one_line(error)) from error
     return width, height
-
-
-def _bounded(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise BrokenImage(f"{width} x {height} pixels, over the limit of {MAX_PIXELS}")
 
 
 def square(path: str | Path, size: int, quality: int) -> bytes:
@@ -63,9 +54,11 @@ def square(path: str | Path, size: int, quality: int) -> bytes:
     except BrokenImage:
         raise
     except UnidentifiedImageError as error:
-        raise BrokenImage(f"no image of a kind that is read here ({', '.join(_FORMATS)})") from error
+        raise BrokenImage(tiff.unsupported(data) or image_kinds.stranger(data)) from error
     except Exception as error:  # a damaged file makes decoders raise nearly anything
-        raise BrokenImage(_one_line(error)) from error
+        if isinstance(error, OSError) and error.strerror:
+            raise BrokenImage(error.strerror) from error
+        raise BrokenImage(f"damaged or cut short ({one_line(error)}); copy the file again") from error
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -96,7 +89,7 @@ def _plain(data: bytes, size: int) -> bool:
     if marker != _SCAN:
         return False
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    return colours == "YCbCr" and (height, width) != (size, size) and height * width <= MAX_PIXELS
+    return colours == "YCbCr" and (height, width) != (size, size) and height * width <= image_kinds.MAX_PIXELS
 
 
 def _scaled(data: bytes, size: int) -> np.ndarray:
@@ -110,10 +103,10 @@ def _scaled(data: bytes, size: int) -> np.ndarray:
 
 def _opened(data: bytes, size: int) -> np.ndarray | None:
     """Upright (H, W, 4) RGBX of any image, or None if the file can stand in a shard as it is."""
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        _bounded(image.width, image.height)
+    with Image.open(io.BytesIO(data), formats=tuple(image_kinds.FORMATS)) as image:
+        bounded(image.width, image.height)
         if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
-            return np.array(_from_other(image, data).convert("RGBX"))
+            return np.array(upright(image, data).convert("RGBX"))
         pixels = _scaled(data, size)
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         if orientation != 1:
@@ -122,24 +115,3 @@ def _opened(data: bytes, size: int) -> np.ndarray | None:
             return np.array(ImageOps.exif_transpose(turned))
         baseline = image.format == "JPEG" and not image.info.get("progressive")
         return None if baseline and image.mode == "RGB" and image.size == (size, size) else pixels
-
-
-def _from_other(image: Image.Image, data: bytes) -> Image.Image:
-    """Upright RGB pixels of the first frame; transparency shows a white ground, 16-bit grey is scaled to 8."""
-    if image.format == "PNG":
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as copy:
-            copy.verify()  # the checksums, which loading skips
-    image.load()
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
-    if upright.mode in ("I", "F"):
-        raise BrokenImage(f"pixel type {upright.mode!r} has no fixed range of brightness; save it with 8 bits")
-    if upright.has_transparency_data:
-        ground = Image.new("RGBA", upright.size, "white")
-        return Image.alpha_composite(ground, upright.convert("RGBA")).convert("RGB")
-    return upright.convert("RGB")
-
-
-def _one_line(error: Exception) -> str:
-    return one_line(error.strerror if isinstance(error, OSError) and error.strerror else error)
