@@ -316,8 +316,9 @@ IMAGES: dict[str, tuple[bytes, str]] = {
     "gif": (patched("GIF", SMALL[:2] * 2, LARGE[:2] * 2), "limit"),
     "ppm": (b"P6 60000 60000 255\n" + bytes(1000), "limit"),
     "cut": (patched("PNG", b"IEND", b"IEND")[:60], ""),
-    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a kind"),
-    "empty": (b"", "no image of a kind"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "EPS or PostScript drawing"),
+    "empty": (b"", "empty (0 bytes)"),
+    "unknown": (bytes(range(256)), "no image of a kind"),
 }
 
 

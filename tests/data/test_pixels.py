@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, TiffImagePlugin
 from tiffs import BITS, COLOURS, COMPRESSION, DESCRIPTION, FORMAT, KIND, MOST, page, tiff
 
-from leukotree.data import images
+from leukotree.data import image_kinds, images
 
 SIZE = 32
 Image.init()
@@ -494,3 +494,9 @@ def test_any_other_bytes_are_refused_in_one_line(tmp_path_factory, data):
     with pytest.raises(images.BrokenImage) as refusal:
         images.square(path, SIZE, 95)
     assert str(refusal.value) and "\n" not in str(refusal.value)  # noqa: PT018
+
+
+def test_the_endings_are_those_of_the_formats_that_are_read():
+    known = {ending for ending, form in Image.registered_extensions().items() if form in {*image_kinds.FORMATS, "MPO"}}
+    assert known - {".pfm"} == image_kinds.IMAGE_SUFFIXES, "a .pfm has no range of brightness"
+    assert not image_kinds.IMAGE_SUFFIXES & image_kinds.UNREAD_SUFFIXES

@@ -212,6 +212,18 @@ def test_a_folder_sorted_by_hand(tmp_path):
     assert summary.notes == ("1 images lie directly in their leaf's folder, so have no patient id",)
 
 
+def test_every_ending_that_pack_reads_is_imported_and_others_are_named(tmp_path):
+    known = ["jpg", "JPEG", "jpe", "jfif", "png", "bmp", "tif", "tiff", "gif", "webp", "ppm", "pgm", "pbm", "pnm"]
+    unread = ["jp2", "heic", "svs", "ndpi", "dcm", "npy", "avif", "czi", "dib"]
+    root = lay_out(tmp_path / "clinic", *(f"AML/p1/{ending}.{ending}" for ending in [*known, *unread, "csv"]), "AML/p1/none")
+    summary, rows = imported("folder", root, tmp_path)
+    assert set(rows) == {f"AML/p1/{ending}.{ending}" for ending in known}
+    assert summary.skipped == {
+        **{f"perhaps an image, of a kind that is not read (.{ending}); save it as PNG or TIFF": 1 for ending in unread},
+        "not an image (.csv)": 1, "not an image (no extension)": 1,
+    }  # fmt: skip
+
+
 def test_links_are_followed_and_names_that_a_manifest_cannot_hold_are_skipped_and_counted(tmp_path):
     root = lay_out(tmp_path / "clinic", "AML/p1/1.png", "AML/p1/new\nline.png")
     (root / os.fsdecode(b"AML/p1/caf\xe9.png")).write_bytes(b"no pixels")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from leukotree.data import images, shards
+from leukotree.data import appearance, images, shards
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
 
@@ -34,6 +34,8 @@ class Audit:
     warnings: tuple[str, ...]
     baselines: pd.Series
     """Macro-F1 over all leaves, each fold scored by what the others taught, by name of the baseline."""
+    unusual: Mapping[str, tuple[str, ...]]
+    """What is unusual about how images look, as `nearly black` -> all such images by their names in the manifest."""
 
     @property
     def ok(self) -> bool:
@@ -59,18 +61,21 @@ class Audit:
 def audit(folder: Path) -> Audit:
     """Read every shard of a packed folder once and check it. Raises InputError if the folder is no packed data set."""
     data = Dataset.open(folder, ends=False)  # what the shards hold is told sample by sample
-    errors, colours, thumbnails = _read(data)
+    errors, names, colours, thumbnails = _read(data)
     errors += [*_leaks(data.index), *_duplicates(data.index)]
     warnings = [*_near_duplicates(data.index, thumbnails), *_confounded(data)]
     if data.group != "patient":
         warnings.append(f"the folds keep each {data.group} together, not each patient: no claim about new patients holds")
-    return Audit(data, tuple(errors), tuple(warnings), _baselines(data, colours))
+    unusual = appearance.unusual(names, colours, thumbnails)
+    warnings += [f"{len(named)} image(s) are {kind}: {_some(named)}" for kind, named in unusual.items()]
+    return Audit(data, tuple(errors), tuple(warnings), _baselines(data, colours), unusual)
 
 
-def _read(data: Dataset) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Where shards and index disagree; per sample (N, 6) mean and standard deviation of R, G and B, and a thumbnail
-    (N, 9, 9, 3) uint8."""
+def _read(data: Dataset) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+    """Where shards and index disagree; per sample its name in the manifest ("" if it does not decode), (N, 6) mean and standard
+    deviation of R, G and B, and a thumbnail (N, 9, 9, 3) uint8."""
     errors: list[str] = []
+    names = [""] * len(data)
     colours = np.zeros((len(data), 6))
     thumbnails = np.zeros((len(data), _THUMBNAIL, _THUMBNAIL, 3), dtype=np.uint8)
     progress = tqdm(total=len(data), desc="audit", unit=" images", disable=None)
@@ -89,6 +94,7 @@ def _read(data: Dataset) -> tuple[list[str], np.ndarray, np.ndarray]:
                     errors.append(f"{shard}: sample {sample.key} does not decode: {error}")
                     continue
                 errors += _disagreements(data, row, sample, pixels)
+                names[row] = str(sample.fields.get("image") or sample.key)
                 colours[row] = [*pixels.mean(axis=(0, 1)), *pixels.std(axis=(0, 1))]
                 thumbnails[row] = np.asarray(Image.fromarray(pixels).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX))
         except InputError as error:
@@ -96,7 +102,7 @@ def _read(data: Dataset) -> tuple[list[str], np.ndarray, np.ndarray]:
         if expected:
             errors.append(f"{shard}: {len(expected)} sample(s) of the index cannot be read, {_some(expected)}")
     progress.close()
-    return errors, colours, thumbnails
+    return errors, names, colours, thumbnails
 
 
 def _disagreements(data: Dataset, row: int, sample: shards.Sample, pixels: np.ndarray) -> list[str]:

@@ -15,10 +15,10 @@ FORMATS = {
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 """Endings of the files that `import` takes, in lower case. `pack` looks at the bytes, not at the ending."""
 UNREAD_SUFFIXES = frozenset({
-    ".avif", ".bif", ".bpg", ".cr2", ".cr3", ".czi", ".dcm", ".dib", ".dicom", ".dng", ".emf", ".eps", ".exr", ".fits", ".h5",
+    ".avif", ".bif", ".bpg", ".cr2", ".cr3", ".czi", ".dcm", ".dib", ".dicom", ".dng", ".exr", ".fits", ".h5",
     ".hdf5", ".hdr", ".heic", ".heif", ".ico", ".ims", ".j2c", ".j2k", ".jls", ".jp2", ".jpf", ".jpx", ".jxl", ".jxr", ".lif",
     ".lsm", ".mat", ".mha", ".mhd", ".mrxs", ".nd2", ".ndpi", ".nef", ".nii", ".npy", ".npz", ".nrrd", ".oib", ".oif", ".orf",
-    ".pcx", ".pdf", ".pfm", ".psb", ".psd", ".qptiff", ".raw", ".rw2", ".scn", ".svg", ".svs", ".tga", ".vms", ".vsi", ".wdp",
+    ".pcx", ".pfm", ".psb", ".psd", ".qptiff", ".raw", ".rw2", ".scn", ".svs", ".tga", ".vms", ".vsi", ".wdp",
     ".xcf", ".zvi",
 })  # fmt: skip
 """Endings of pictures, and of arrays that may be pictures, of kinds that are not read: an import names them apart."""

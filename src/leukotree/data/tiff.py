@@ -56,7 +56,7 @@ def choose_page(image: TiffImageFile) -> None:
         if not _is_reduced(image.tag_v2) and not image.tag_v2.get(_PAGE_KIND, 0) & _MASK:
             whole.append(number)
     if len(whole) != 1 or pages != count:
-        raise BrokenImage(f"{pages} pages; save the picture alone, as one page (channels together as RGB)")
+        raise BrokenImage(f"{pages} pages; save the picture alone as one page, or channels together as RGB")
     image.seek(whole[0])
 
 

@@ -9,10 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from leukotree.data.image_kinds import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from leukotree.data.sources.walk import File, Walk
 from leukotree.errors import InputError
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,8 @@ def _unusable(file: File, path: PurePosixPath) -> str:
         return "Thumbs.db"
     if path.name.startswith("."):
         return "hidden file"
+    if suffix in UNREAD_SUFFIXES:
+        return f"perhaps an image, of a kind that is not read ({suffix}); save it as PNG or TIFF"
     if suffix not in IMAGE_SUFFIXES:
         return f"not an image ({shown(suffix) or 'no extension'})"
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in str(path)):
