@@ -256,6 +256,7 @@ SCALED = {
     "0 is white, deflated": (tiff(page(DEEP, 0, zlib.compress, **{f"_{COMPRESSION}": 8})), 255 - GREY),
     "12 bits of tiff": (tiff(({**page(GREY)[0], BITS: 12}, [PACKED_12.tobytes()])), GREY),
     "planes": (tiff(page(PICTURE, planes=True)), PICTURE),
+    "big tiff": (saved(Image.fromarray(DEEP), "TIFF", big_tiff=True), GREY),
 }
 
 

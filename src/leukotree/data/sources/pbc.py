@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from leukotree.data.sources.layout import IMAGE_SUFFIXES, Options, Scan, find_top
+from leukotree.data.image_kinds import IMAGE_SUFFIXES
+from leukotree.data.sources.layout import Options, Scan, find_top
 from leukotree.errors import InputError
 
 OPTIONS: frozenset[str] = frozenset()
