@@ -98,29 +98,28 @@ def bounded(width: int, height: int) -> None:
 def stranger(data: bytes) -> str:
     """What a file is that Pillow does not take for an image of FORMATS, and what to do."""
     if not data:
-        return "is empty (0 bytes); copy it again"
+        return "empty (0 bytes); copy it again"
     if not data.strip(b"\0"):
-        return "holds only zero bytes: a copy that did not end; copy it again"
+        return "only zero bytes: a copy that did not end; copy it again"
     for at, magic, kind in _MAGIC:
         if data[at : at + len(magic)] == magic:
-            return f"is {kind}"
-    text = _text(data)
-    if text is not None:
-        return f"is {text}"
+            return kind
+    if text := _text(data):
+        return text
     if name := next((name for prefix, name in _HEADERS.items() if data.startswith(prefix)), ""):
-        return f"begins as a {name} image, but its header is damaged or of an unknown kind; copy it again, or {_SAVE}"
+        return f"a {name} image by its first bytes, but its header is damaged or of an unknown kind; copy it again, or {_SAVE}"
     return f"no image of a kind that is read here ({', '.join(FORMATS)}); {_SAVE}"
 
 
-def _text(data: bytes) -> str | None:
-    """What a text is, or None for other data."""
+def _text(data: bytes) -> str:
+    """What a text is, or "" for other data."""
     head = data[:_PEEK]
     encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     text = head.decode(encoding, errors="ignore")
     if not text or any(ord(letter) < 32 and letter not in "\t\n\v\f\r\x1b" for letter in text):
-        return None
+        return ""
     if len(text.encode(encoding)) < len(head) - 4:  # bytes that are no letters; the peek may cut one
-        return None
+        return ""
     start = text.lstrip().lower()
     if "annex/objects/" in start.partition("\n")[0].replace("\\", "/"):
         return "a pointer of git-annex, not the image; run `git annex get` where it came from"
