@@ -138,6 +138,13 @@ def _pack(verbs: Verbs) -> None:
     verb.add_argument("--seed", type=int, default=0, help="deals patients to folds (default %(default)s)")
     verb.add_argument("--taxonomy", metavar="YAML", help="another label tree than the paper's")
     verb.add_argument("--drop-broken", action="store_true", help="leave out images that do not decode, and record them")
+    verb.add_argument(
+        "--similar-ids", choices=("join", "keep"),
+        help="patients' ids that look alike, such as 001 and 1, are one patient (join) or several (keep; default: keep and warn)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--patients-across-sources", action="store_true", help="an id is the same patient in every source (default: in its own)"
+    )
     verb.add_argument("--workers", type=options.positive, help="threads (default: all cores)")
 
 

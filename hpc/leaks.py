@@ -32,8 +32,10 @@ class HeldOut:
     fold: int
     keys: frozenset[str] = frozenset()
     """Of the images of the outer test fold; none where the shards are not at hand."""
-    patients: frozenset[tuple[str, str]] = frozenset()
-    """(source, patient) of those whose images the folds keep together."""
+    patients: frozenset[str] = frozenset()
+    """Those whose images the folds keep together, as `identities.persons` names them."""
+    across_sources: bool = False
+    """Whether an id is the same patient in every source."""
 
 
 def check(study: Study) -> None:
@@ -59,15 +61,12 @@ def check(study: Study) -> None:
 
 def check_index(dataset: Dataset) -> None:
     """Raises InputError where a group, or a patient whose images the folds are to keep together, stands in two folds."""
-    index = dataset.index
-    for name, rows, by in (("group", index, ["group"]), ("patient", index[_kept_together(dataset)], ["source", "patient"])):
-        folds = rows.groupby(by)["fold"].nunique()
+    for name, ids in (("group", dataset.index["group"]), ("patient", dataset.persons[_kept_together(dataset)])):
+        folds = dataset.index["fold"].groupby(ids).nunique()
         if (folds > 1).any():
-            found = folds.index[folds > 1][0]
-            shown = found if isinstance(found, str) else "/".join(found)
             raise InputError(
-                f"{dataset.folder}: {name} {shown!r} stands in two folds, so that a model would be tested on what it was trained "
-                "on; pack the manifest into an empty folder"
+                f"{dataset.folder}: {name} {folds.index[folds > 1][0]!r} stands in two folds, so that a model would be tested on "
+                "what it was trained on; pack the manifest into an empty folder"
             )
 
 
@@ -77,14 +76,14 @@ def _kept_together(dataset: Dataset) -> pd.Series:
     named = dataset.index["patient"] != ""
     if dataset.group != "image":
         return named
-    return named & (dataset.index.groupby(["source", "patient"])["group"].transform("nunique") == 1)
+    return named & (dataset.index["group"].groupby(dataset.persons).transform("nunique") == 1)
 
 
 def _held_out(dataset: Dataset, fold: int) -> HeldOut:
     index = dataset.index
     inside = index["fold"] == fold
-    patients = index[inside & _kept_together(dataset)]
-    return HeldOut(fold, frozenset(index["key"][inside]), frozenset(zip(patients["source"], patients["patient"], strict=True)))
+    patients = frozenset(dataset.persons[inside & _kept_together(dataset)])
+    return HeldOut(fold, frozenset(index["key"][inside]), patients, dataset.patients_across_sources)
 
 
 def _misnamed(folder: Path, unit: Unit, nested: bool) -> str | None:
@@ -123,16 +122,16 @@ def _problem(run: Path, held: HeldOut) -> str | None:
 
 def _seen(path: Path, held: HeldOut) -> str | None:
     """What predictions hold of the held-out fold. Raises InputError where they cannot be read."""
-    import pyarrow.parquet as pq
+    import pandas as pd
+
+    from leukotree.data import identities
 
     try:
-        table = pq.read_table(path, columns=["key", "patient", "source", "fold"])
+        frame = pd.read_parquet(path, columns=["key", "patient", "source", "fold"])
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {one_line(error)[:200]}; remove the search's folder and sweep again") from None
-    columns = (table[name].to_pylist() for name in ("key", "patient", "source", "fold"))
-    for key, patient, source, fold in zip(*columns, strict=True):
-        if fold == held.fold or key in held.keys:
-            return f"{path}: holds image {key!r} of fold {held.fold}"
-        if patient and (source, patient) in held.patients:
-            return f"{path}: holds patient {patient!r} of fold {held.fold}"
-    return None
+    seen = (frame["fold"] == held.fold) | frame["key"].isin(held.keys)
+    if seen.any():
+        return f"{path}: holds image {frame['key'][seen].iloc[0]!r} of fold {held.fold}"
+    known = identities.persons(frame.fillna({"patient": "", "source": ""}), held.across_sources).isin(held.patients)
+    return f"{path}: holds patient {frame['patient'][known].iloc[0]!r} of fold {held.fold}" if known.any() else None

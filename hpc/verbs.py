@@ -59,7 +59,8 @@ def run_pack(arguments: Namespace) -> int:
     taxonomy = Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None
     summary = pack(
         Path(arguments.manifest), Path(arguments.shards), folds=arguments.folds, size=arguments.size, seed=arguments.seed,
-        drop_broken=arguments.drop_broken, taxonomy=taxonomy, workers=arguments.workers,
+        drop_broken=arguments.drop_broken, taxonomy=taxonomy, workers=arguments.workers, similar_ids=arguments.similar_ids,
+        patients_across_sources=arguments.patients_across_sources, tell=lambda line: print(line, file=sys.stderr, flush=True),
     )  # fmt: skip
     print(*summary.lines(), sep="\n")
     return 0

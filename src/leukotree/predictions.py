@@ -15,6 +15,8 @@ from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.taxonomy import Taxonomy
 
 IDENTITY = ["key", "patient", "source", "fold", "leaf"]
+PERSON = "person"
+"""Column of the patient's name over all sources, where the data set was packed so that an id is the same patient in each."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,11 @@ class Predictions:
 
 
 def write(path: Path, predictions: Predictions, dataset: Dataset) -> None:
-    """predictions.parquet: `key, patient, source, fold, leaf` and a column `logp:<child>` per edge."""
+    """predictions.parquet: `key, patient, source, fold, leaf`, `person` where sources share patients, and a column `logp:<child>`
+    per edge."""
     frame = dataset.index.iloc[predictions.rows][IDENTITY].reset_index(drop=True)
+    if dataset.patients_across_sources:
+        frame[PERSON] = dataset.persons.iloc[predictions.rows].array
     columns = pd.DataFrame(predictions.logp, columns=[f"logp:{edge}" for edge in dataset.taxonomy.edges])
     files.write_atomic(path, pd.concat([frame, columns], axis=1).to_parquet(index=False))
 
@@ -55,7 +60,7 @@ def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray, Taxonomy]:
         frame = pd.read_parquet(folder / "predictions.parquet")
         taxonomy = Taxonomy.from_nested(json.loads((folder / "taxonomy.json").read_text()))
         logp = frame[[f"logp:{edge}" for edge in taxonomy.edges]].to_numpy(np.float32)
-        return frame[IDENTITY], logp, taxonomy
+        return frame[[*IDENTITY, *frame.columns.intersection([PERSON])]], logp, taxonomy
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder}: its predictions cannot be read: {one_line(error)[:200]}") from error
 

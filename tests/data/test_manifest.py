@@ -41,10 +41,10 @@ def refusal(folder, text):
 
 
 def test_paths_are_absolute_and_every_value_is_text(folder):
-    frame = read(folder, "\ufeff" + HEADER + "a.png,AML,007,x\np1/c.png,normal,NA,x\n")
+    frame = read(folder, "\ufeff" + HEADER + "a.png,AML,007,x\np1/c.png,normal,1e5,x\n")
     assert frame["image"].tolist() == [str(folder / "a.png"), str(folder / "p1/c.png")]
     assert frame["name"].tolist() == ["a.png", "p1/c.png"]
-    assert frame["patient"].tolist() == ["007", "NA"]
+    assert frame["patient"].tolist() == ["007", "1e5"]
     assert frame["mask"].tolist() == ["", ""]
     assert frame["row"].tolist() == [2, 3]
 

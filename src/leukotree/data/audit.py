@@ -12,8 +12,9 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from leukotree.data import appearance, images, shards
+from leukotree.data import appearance, doubts, identities, images, shards
 from leukotree.data.dataset import Dataset
+from leukotree.data.doubts import Doubt
 from leukotree.errors import InputError
 
 _THUMBNAIL = 9
@@ -36,6 +37,8 @@ class Audit:
     """Macro-F1 over all leaves, each fold scored by what the others taught, by name of the baseline."""
     unusual: Mapping[str, tuple[str, ...]]
     """What is unusual about how images look, as `nearly black` -> all such images by their names in the manifest."""
+    doubts: tuple[Doubt, ...] = ()
+    """About the ids of patients, with every case; those that warn are among `warnings`, too."""
 
     @property
     def ok(self) -> bool:
@@ -53,6 +56,7 @@ class Audit:
             *per_fold,
             *(f"ERROR {text}" for text in self.errors),
             *(f"warning: {text}" for text in self.warnings),
+            *(doubt.line() for doubt in self.doubts if not doubt.warns),
             f"macro-F1 for free, over the {data.folds} folds: {free}",
             "ok: no leakage found" if self.ok else f"NOT OK: {len(self.errors)} error(s)",
         ]
@@ -62,13 +66,15 @@ def audit(folder: Path) -> Audit:
     """Read every shard of a packed folder once and check it. Raises InputError if the folder is no packed data set."""
     data = Dataset.open(folder, ends=False)  # what the shards hold is told sample by sample
     errors, names, colours, thumbnails = _read(data)
-    errors += [*_leaks(data.index), *_duplicates(data.index)]
-    warnings = [*_near_duplicates(data.index, thumbnails), *_confounded(data)]
+    errors += [*_leaks(data), *_duplicates(data.index)]
+    about_ids = doubts.find(data.index, data.chosen("similar_ids"), data.patients_across_sources)
+    warnings = [doubt.text() for doubt in about_ids if doubt.warns]
+    warnings += [*_near_duplicates(data.index, thumbnails), *_confounded(data)]
     if data.group != "patient":
         warnings.append(f"the folds keep each {data.group} together, not each patient: no claim about new patients holds")
     unusual = appearance.unusual(names, colours, thumbnails)
     warnings += [f"{len(named)} image(s) are {kind}: {_some(named)}" for kind, named in unusual.items()]
-    return Audit(data, tuple(errors), tuple(warnings), _baselines(data, colours), unusual)
+    return Audit(data, tuple(errors), tuple(warnings), _baselines(data, colours), unusual, about_ids)
 
 
 def _read(data: Dataset) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
@@ -118,12 +124,13 @@ def _disagreements(data: Dataset, row: int, sample: shards.Sample, pixels: np.nd
     return [f"{known['shard']}: sample {sample.key} disagrees with the index: {', '.join(wrong)}"] if wrong else []
 
 
-def _leaks(index: pd.DataFrame) -> list[str]:
-    """Groups, and patients of a source, that stand in several folds."""
+def _leaks(data: Dataset) -> list[str]:
+    """Groups, and patients whatever the spelling of their id, that stand in several folds."""
     errors = []
-    named = index[index["patient"] != ""]
-    for word, rows, by in (("group", index, ["group"]), ("patient", named, ["source", "patient"])):
-        spread = rows.groupby(by)["fold"].nunique()
+    spelt = data.index.assign(**{name: identities.normal_column(data.index[name]) for name in ("patient", "source")})
+    persons = identities.persons(spelt, data.patients_across_sources)
+    for word, ids in (("group", data.index["group"]), ("patient", persons[persons != ""])):
+        spread = data.index["fold"].groupby(ids).nunique()
         if len(leaking := spread[spread > 1]):
             errors.append(f"leakage: {len(leaking)} {word}(s) stand in several folds, {_some(leaking.index)}")
     return errors

@@ -18,8 +18,8 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from leukotree import spec
+from leukotree.data import identities, shards, tarheader
 from leukotree.data import index as indices
-from leukotree.data import shards, tarheader
 from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.taxonomy import Taxonomy
 
@@ -97,6 +97,21 @@ class Dataset:
     def leaf_ids(self) -> np.ndarray:
         """(N,) int64: position of each sample's leaf in `taxonomy.leaves`."""
         return pd.Index(self.taxonomy.leaves).get_indexer(pd.Index(self.index["leaf"])).astype(np.int64)
+
+    def chosen(self, option: str) -> Any:
+        """An option that the folder was packed with; None where it was not given."""
+        options = (self.description.model_extra or {}).get("options")
+        return options.get(option) if isinstance(options, dict) else None
+
+    @property
+    def patients_across_sources(self) -> bool:
+        """Whether an id is the same patient in every source."""
+        return self.chosen("patients_across_sources") is True
+
+    @cached_property
+    def persons(self) -> pd.Series:
+        """(N,) str: who the patient of each sample is, "" where unknown."""
+        return identities.persons(self.index, self.patients_across_sources)
 
     @cached_property
     def _places(self) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, list[str], list[str]]:

@@ -4,7 +4,7 @@
 | --------- | ------- |
 | `image`   | path relative to the manifest's folder |
 | `leaf`    | a leaf of the taxonomy |
-| `patient` | the patient's id within the source, or empty; with `group` = `slide` the slide's id |
+| `patient` | the patient's id within the source, or empty; with `group` = `slide` the slide's id; one spelling (`identities`) |
 | `source`  | where the image comes from: a data set, a hospital, a scanner |
 | `mask`    | optional: path of a mask of the white cell, relative like `image` |
 | `group`   | optional: what the folds keep together, `patient`, `slide` or `image`; by default `patient` where there is an id |
@@ -17,17 +17,22 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from leukotree.data import csvfile
+from leukotree.data import csvfile, identities
 from leukotree.errors import InputError
 from leukotree.files import write_atomic
 from leukotree.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 REQUIRED = ("image", "leaf", "patient", "source")
 OPTIONAL = ("mask", "group", "root")
@@ -36,6 +41,9 @@ WRITTEN = (".csv", ".parquet")
 """Endings of manifests that are written; `csvfile.ENDINGS` are read too."""
 CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
 """What breaks a line, steers a terminal, or is no character: it would not survive the index, the logs and the tables."""
+
+_EXACT_BITS = {16: 11, 32: 24, 64: 53}
+"""Bits of a float -> of the whole numbers below which it has all."""
 
 
 def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
@@ -53,15 +61,17 @@ def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
     for column in ("leaf", "patient", "source", "group"):
         frame[column] = frame[column].str.strip()
     _refuse_control(path, frame)
+    for column in ("leaf", "patient", "source"):
+        frame[column] = identities.normal_column(frame[column])
+    frame["leaf"] = frame["leaf"].replace({identities.normal(leaf): leaf for leaf in taxonomy.leaves})
     filled = ["image", "leaf", "source"]
     _refuse(path, frame, (frame[filled] == "").any(axis=1), lambda row: f"{next(c for c in filled if not row[c])} is empty")
     unknown = ~frame["leaf"].isin(taxonomy.leaves)
     _refuse(path, frame, unknown, lambda row: f"unknown leaf {row['leaf']!r}; the taxonomy has {', '.join(taxonomy.leaves)}")
+    _refuse_nobody(path, frame)
     _group(path, frame)
     _locate(path, frame)
-    ids = frame["patient"].where(frame["group"] != "image", frame["name"])
-    # Escaped, so that no two pairs of source and id read the same.
-    frame["group_id"] = frame["source"].str.replace("%", "%25").str.replace("/", "%2F") + "/" + ids
+    frame["group_id"] = identities.group_ids(frame)
     return frame[["image", "mask", "name", "leaf", "patient", "source", "group", "group_id", "row"]]
 
 
@@ -119,11 +129,34 @@ def _parquet(path: Path) -> dict[str, list[str]]:
     for name in (name for name in (*REQUIRED, *OPTIONAL) if name in places):
         column = table.column(places[name])
         try:
-            values = column.cast(pa.string()).to_pylist()
+            values = _as_text(path, name, column)
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise InputError(f"{path}: column {name!r} is of type {column.type}; make it text") from error
         columns[name] = [value or "" for value in values]
     return columns
+
+
+def _as_text(path: Path, name: str, column: pa.ChunkedArray) -> list[str | None]:
+    """A column's values; of numbers NaN is an empty cell, and whole ones have no point."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    texts: list[str | None] = column.cast(pa.string()).to_pylist()
+    if pa.types.is_decimal(column.type):
+        return [text and re.sub(r"\.0+$", "", text) for text in texts]
+    if not pa.types.is_floating(column.type):
+        return texts
+    values = column.cast(pa.float64()).to_pylist()
+    exact = 2.0 ** _EXACT_BITS[column.type.bit_width]
+    if any(value is not None and exact <= abs(value) < math.inf for value in values):
+        raise InputError(
+            f"{path}: column {name!r} is of type {column.type}, which cannot tell its long numbers apart; make it text where it "
+            "comes from"
+        )
+    empty = [value is None or math.isnan(value) for value in values]
+    whole = [not none and value.is_integer() for none, value in zip(empty, values, strict=True)]
+    return [None if empty[i] else str(int(values[i])) if whole[i] else text for i, text in enumerate(texts)]
 
 
 def _refuse_control(path: Path, frame: pd.DataFrame) -> None:
@@ -136,6 +169,15 @@ def _refuse_control(path: Path, frame: pd.DataFrame) -> None:
         return f"{column} {row[column]!r} has a line break or control character"
 
     _refuse(path, frame, odd, message)
+
+
+def _refuse_nobody(path: Path, frame: pd.DataFrame) -> None:
+    nobody = frame["patient"].isin([text for text in frame["patient"].unique() if identities.names_nobody(text)])
+
+    def message(row: pd.Series) -> str:
+        return f"patient {row['patient']!r} names nobody, and all such images would be one patient's; leave the cell empty"
+
+    _refuse(path, frame, nobody, message)
 
 
 def _group(path: Path, frame: pd.DataFrame) -> None:

@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from leukotree.data import folds as fold_module
 from leukotree.data import manifest as manifests
 from leukotree.data import partial as working
 from leukotree.data.dataset import Dataset
+from leukotree.data.doubts import Doubt, settle
 from leukotree.data.partial import Options
 from leukotree.errors import InputError
 from leukotree.taxonomy import Taxonomy
@@ -29,6 +31,8 @@ class PackSummary:
 
     dataset: Dataset
     written: bool
+    doubts: tuple[Doubt, ...] = ()
+    """About the ids of patients."""
 
     def lines(self) -> list[str]:
         """For people, a few lines."""
@@ -44,7 +48,7 @@ class PackSummary:
         ]
         if description.dropped:
             lines.append(f"left out, broken: {working.named((item.image, item.reason) for item in description.dropped)}")
-        return lines
+        return [*lines, *(doubt.line() for doubt in self.doubts)]
 
 
 def pack(
@@ -59,27 +63,37 @@ def pack(
     samples_per_shard: int = 1000,
     quality: int = 95,
     workers: int | None = None,
+    similar_ids: str | None = None,
+    patients_across_sources: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> PackSummary:
     """Pack a manifest into the folder `out`, `size` in pixels, with `workers` threads (None: one per available core).
 
     Works in a hidden folder beside `out` that takes its name when all is written; a killed run continues from there. Raises
     InputError for bad rows or broken images (nothing is left behind), a folder packed otherwise, or a full disk.
+
+    `similar_ids` says what ids that look alike are: "join", one patient; "keep", several. `patients_across_sources`: an id is the
+    same patient in every source. `tell` is called with each warning before anything is written.
     """
     out, workers = Path(out), len(os.sched_getaffinity(0)) if workers is None else workers
     if workers < 1:
         raise InputError(f"workers {workers}: at least 1")
     taxonomy = taxonomy or Taxonomy.paper()
-    options = Options(folds, size, seed, drop_broken, samples_per_shard, quality)
-    table = _table(manifests.read(manifest, taxonomy))
+    options = Options(folds, size, seed, drop_broken, samples_per_shard, quality, similar_ids, patients_across_sources)
+    frame, doubts = settle(manifests.read(manifest, taxonomy), similar_ids, patients_across_sources)
+    table = _table(frame)
     identity = _identity(table, options, taxonomy)
     if out.is_dir() and any(out.iterdir()):
-        return _existing(out, identity)
+        return replace(_existing(out, identity), doubts=doubts)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder")
     taxonomy.prune(table["leaf"].unique())
     table["fold"] = fold_module.assign(table, folds, seed)  # like pruning, refuses before anything is decoded or written
+    for doubt in doubts:
+        if doubt.warns:
+            tell(doubt.line())
     _write(out, table, options, taxonomy, identity, workers)
-    return PackSummary(Dataset.open(out), written=True)
+    return PackSummary(Dataset.open(out), written=True, doubts=doubts)
 
 
 def _write(out: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, identity: dict[str, Any], workers: int) -> None:
@@ -120,7 +134,7 @@ def _identity(table: pd.DataFrame, options: Options, taxonomy: Taxonomy) -> dict
             digest.update(json.dumps([*row, os.stat(path).st_size]).encode())
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}; take its row out of the manifest") from error
-    return {"manifest": digest.hexdigest(), "options": asdict(options), "tree": taxonomy.nested()}
+    return {"manifest": digest.hexdigest(), "options": options.stored(), "tree": taxonomy.nested()}
 
 
 def _existing(out: Path, identity: dict[str, Any]) -> PackSummary:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from leukotree import signals
 from leukotree.data import dataset, folds, images, shards
+from leukotree.data.identities import SIMILAR, persons
 from leukotree.data.index import COLUMNS
 from leukotree.errors import InputError, Preempted
 from leukotree.files import locked, write_atomic
@@ -50,11 +51,24 @@ class Options:
     """At most."""
     quality: int = 95
     """Of the JPEGs, from 1 to 100."""
+    similar_ids: str | None = None
+    """What ids that look alike are, of `identities.SIMILAR`; None: patients of their own, with a warning."""
+    patients_across_sources: bool = False
+    """Whether an id is the same patient in every source."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("size", 8, 8192), ("samples_per_shard", 1, 10**6), ("quality", 1, 100), ("seed", 0, 2**31 - 1)):
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} {getattr(self, name)}: must be from {low} to {high}")
+        if self.similar_ids not in (None, *SIMILAR):
+            raise InputError(f"similar_ids {self.similar_ids!r}: must be one of {', '.join(SIMILAR)}")
+
+    def stored(self) -> dict[str, Any]:
+        """For the identity of a pack. Options that older packs do not have stand there only where they are used."""
+        return {name: value for name, value in asdict(self).items() if name not in _LATER or value != _LATER[name]}
+
+
+_LATER = {name: Options.__dataclass_fields__[name].default for name in ("similar_ids", "patients_across_sources")}
 
 
 def named(broken: Iterable[tuple[str, str]]) -> str:
@@ -89,7 +103,8 @@ def compare(folder: Path, found: dict[str, Any], identity: dict[str, Any]) -> No
         return
     before, now = found.get("options"), identity["options"]
     before = before if isinstance(before, dict) else {}
-    changed = [f"{name} {before.get(name)} there, {now[name]} now" for name in now if before.get(name) != now[name]]
+    names = [*now, *(name for name in before if name not in now)]
+    changed = [f"{name} {before.get(name)} there, {now.get(name)} now" for name in names if before.get(name) != now.get(name)]
     changed += [f"another {key}" for key in ("manifest", "tree") if found.get(key) != identity[key]]
     raise InputError(f"{folder}: packed from other input ({', '.join(changed)}); remove it or choose another folder")
 
@@ -241,7 +256,7 @@ def _describe(partial: Path, table: pd.DataFrame, options: Options, taxonomy: Ta
     """Write the description."""
     pruned = taxonomy.prune(table["leaf"].unique())
     counts = table["leaf"].value_counts()
-    known_patients = table[(table["patient"] != "") & (table["kind"] != "slide")]  # else the column names the slide
+    patients = persons(table[table["kind"] != "slide"], options.patients_across_sources)  # else the column names the slide
     description: dict[str, Any] = {
         "format": dataset.FORMAT,
         "taxonomy": pruned.nested(),
@@ -250,7 +265,7 @@ def _describe(partial: Path, table: pd.DataFrame, options: Options, taxonomy: Ta
         "seed": options.seed,
         "group": min(table["kind"].unique(), key=KINDS.index),
         "counts": {leaf: int(counts[leaf]) for leaf in pruned.leaves},
-        "patients": len(known_patients[["source", "patient"]].drop_duplicates()),
+        "patients": patients[patients != ""].nunique(),
         "dropped": [{"image": item["image"], "reason": item["reason"]} for item in state["dropped"]],
         **{name: state[name] for name in ("manifest", "options", "tree")},
     }

@@ -137,8 +137,10 @@ class Search:
 
 def identity(frame: pd.DataFrame) -> pd.DataFrame:
     """The columns of a run's predictions that say which image it is: key, patient and source. A patient's id is its own within
-    a source only, so the source is put before it; an unknown patient is ""."""
+    a source only, so the source is put before it, unless the data set says who is the same over sources; an unknown one is ""."""
     found = frame[["key", "patient", "source"]].fillna("").astype(str)
+    if predictions.PERSON in frame:
+        return found.assign(patient=frame[predictions.PERSON].fillna("").astype(str))
     known = (found["patient"] != "") & (found["source"] != "")
     return found.assign(patient=found["patient"].where(~known, found["source"] + "/" + found["patient"]))
 

@@ -16,6 +16,7 @@ from leukotree.data.sources.layout import Options, Scan
 from leukotree.errors import InputError
 
 if TYPE_CHECKING:
+    from leukotree.data.doubts import Doubt
     from leukotree.taxonomy import Taxonomy
 
 SOURCES = {name: f"{__name__}.{name}" for name in ("cnmc", "deepapl", "folder", "krd", "pbc", "taleqani")}
@@ -33,13 +34,16 @@ class ImportSummary:
     leaves: dict[str, int]
     skipped: dict[str, int]
     notes: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+    """About the ids of patients."""
 
     def lines(self) -> list[str]:
         """For a person to read: rows and leaves, then a line per reason for leaving files out, then remarks."""
         people = f"{self.patients} patients" if self.patients else "no patient ids"
         counts = ", ".join(f"{leaf} {count}" for leaf, count in self.leaves.items())
         skips = [f"skipped {count}: {reason}" for reason, count in self.skipped.items()]
-        return [f"{self.manifest}: {self.rows} images, {people}: {counts}", *skips, *(f"note: {note}" for note in self.notes)]
+        remarks = [*(f"note: {note}" for note in self.notes), *(doubt.line() for doubt in self.doubts)]
+        return [f"{self.manifest}: {self.rows} images, {people}: {counts}", *skips, *remarks]
 
 
 def import_source(
@@ -80,12 +84,13 @@ def import_source(
     links.settle(found, root)
     _refuse_nothing(source, root, found)
     links.note_links(found)
-    _write(found, manifest)
+    _refuse_nobody(found)
+    doubts = _write(found, manifest)
     counts = Counter(row["leaf"] for row in found.rows)
     patients = {row["patient"] for row in found.rows} - {""}
     skipped = dict(sorted(found.skipped.items()))
     return ImportSummary(
-        source, manifest, len(found.rows), len(patients), dict(sorted(counts.items())), skipped, tuple(found.notes)
+        source, manifest, len(found.rows), len(patients), dict(sorted(counts.items())), skipped, tuple(found.notes), doubts
     )
 
 
@@ -123,11 +128,25 @@ def _skipped(root: Path, names: Iterable[str]) -> dict[Path, str]:
     return skip
 
 
-def _write(found: Scan, path: Path) -> None:
+def _refuse_nobody(found: Scan) -> None:
+    from leukotree.data import identities
+
+    nobody = {row["patient"] for row in found.rows}
+    nobody = {patient for patient in nobody if identities.names_nobody(patient)}
+    if nobody:
+        images = [row["image"] for row in found.rows if row["patient"] in nobody]
+        raise InputError(
+            f"{found.root}: patient {', '.join(map(repr, sorted(nobody)))} names nobody, and {len(images)} images, such as "
+            f"{images[0]}, would be one patient's; where patients are not known, put the images into the leaf's folder itself"
+        )
+
+
+def _write(found: Scan, path: Path) -> tuple[Doubt, ...]:
+    """Write the manifest; the doubts about its ids."""
     # pandas takes longer to import than the names of the sources, which a command's help shows, are worth.
     import pandas as pd
 
-    from leukotree.data import manifest
+    from leukotree.data import doubts, manifest
 
     frame = pd.DataFrame(found.rows)
     common = links.outside(found)
@@ -136,3 +155,4 @@ def _write(found: Scan, path: Path) -> None:
         for column in ("image", "mask"):
             frame[column] = [os.path.join(home, name) if name else "" for name in frame[column]]
     manifest.write(frame if (frame["mask"] != "").any() else frame.drop(columns="mask"), path, common or found.root)
+    return doubts.find(frame)

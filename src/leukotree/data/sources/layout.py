@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from leukotree.data import identities
 from leukotree.data.image_kinds import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from leukotree.data.sources.walk import File, Walk
 from leukotree.errors import InputError
@@ -50,8 +51,8 @@ class Scan:
 
     def place(self, image: PurePosixPath, leaf: str, patient: str = "", mask: str = "") -> None:
         """Add an image, its path relative to `root`. Without a patient's id the folds can keep only the image together."""
-        row = {"image": str(image), "leaf": leaf, "patient": patient, "source": self.source, "mask": mask}
-        self.rows.append(row | {"group": "patient" if patient else "image"})
+        ids = {name: identities.normal(text) for name, text in (("leaf", leaf), ("patient", patient), ("source", self.source))}
+        self.rows.append({"image": str(image), **ids, "mask": mask, "group": "patient" if ids["patient"] else "image"})
 
     def leave_out(self, image: PurePosixPath, reason: str) -> None:
         """Count an image that is none for this study."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from leukotree.data.identities import normal
 from leukotree.data.sources.layout import Scan
 from leukotree.errors import InputError
 
@@ -32,7 +33,7 @@ def renames(texts: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
         old, equals, new = text.rpartition("=")
-        old, new = _composed(old), _composed(new)
+        old, new = normal(old), normal(new)
         if not (equals and old and new):
             raise InputError(f"--leaf {text!r}: write OLD=NEW, the folder's name and a leaf; --skip leaves a folder out")
         if found.setdefault(old, new) != new:
@@ -43,15 +44,15 @@ def renames(texts: Iterable[str]) -> dict[str, str]:
 def check(found: Scan, leaves: tuple[str, ...], new_names: Mapping[str, str], top: Path) -> None:
     """Rename the rows' leaves, in place. Raises InputError for one that is none of `leaves`, with what may be meant, and for
     a folder of a leaf whose files are all left out."""
-    exact = {_composed(leaf): leaf for leaf in leaves}
+    exact = {normal(leaf): leaf for leaf in leaves}
     if wrong := [new for new in new_names.values() if new not in exact]:
         raise InputError(f"--leaf ...={wrong[0]}: {wrong[0]!r} is no leaf; the tree has {', '.join(leaves)}")
-    labels = {_composed(label) for label in (*(row["leaf"] for row in found.rows), *found.folders)}
+    labels = {normal(label) for label in (*(row["leaf"] for row in found.rows), *found.folders)}
     if absent := [old for old in new_names if old not in labels]:
         raise InputError(f"--leaf {absent[0]}=...: no such label in {top}; it has {', '.join(sorted(labels)) or 'none'}")
     counts: Counter[str] = Counter()
     for row in found.rows:
-        label = _composed(row["leaf"])
+        label = normal(row["leaf"])
         row["leaf"] = exact.get(new_names.get(label, label), label)
         counts[label] += row["leaf"] not in leaves
     if unknown := sorted(label for label, count in counts.items() if count):
@@ -88,7 +89,7 @@ def _refuse_lost(found: Scan, new_names: Mapping[str, str], leaves: tuple[str, .
     """A leaf that has a folder must not be missing from the manifest without a word."""
     taken = {row["image"].split("/")[0] for row in found.rows}
     for folder, files in found.folders.items():
-        leaf = new_names.get(_composed(folder), _composed(folder))
+        leaf = new_names.get(normal(folder), normal(folder))
         if folder in taken or leaf not in leaves:
             continue
         if files:
@@ -98,10 +99,6 @@ def _refuse_lost(found: Scan, new_names: Mapping[str, str], leaves: tuple[str, .
                 f"(skipped in all: {reasons}); --skip {shlex.quote(folder)} leaves the folder out"
             )
         found.notes.append(f"folder {folder!r} is empty")
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name).strip()
 
 
 def _plain(name: str) -> str:
