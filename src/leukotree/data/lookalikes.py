@@ -48,11 +48,11 @@ def alike(ids: Iterable[tuple[Hashable, str]]) -> list[list[int]]:
 def readings(text: str) -> tuple[set[str], set[str]]:
     """(keys, rewrites) of an id. Two that share a key look alike. A rewrite is the key of what a spreadsheet may make of the id;
     two ids do not look alike by sharing one, as each may become many things."""
-    bare = _unmarked(text if text.isascii() else unicodedata.normalize("NFKD", text.translate(_POINTS)))
+    bare = _bare(text)
     latin = bare if bare.isascii() else bare.translate(homoglyphs.LETTERS)
     keys: set[str] = set()
     rewrites: set[str] = set()
-    for letters in {bare, latin}:
+    for letters in {bare, latin} if text.isascii() else {bare, latin, _bare(text.casefold())}:  # some accents are small letters
         folded = _folded(letters)
         plain = spelling(folded)
         keys |= {plain, spreadsheets.without_time(plain)}
@@ -62,7 +62,8 @@ def readings(text: str) -> tuple[set[str], set[str]]:
         elif spreadsheets.names_month(plain):
             keys |= spreadsheets.dates(plain)
     keys.add(_separated(_folded(latin.translate(homoglyphs.READINGS))))  # zeros in front stay: HO12 is not H12
-    return keys - {""} or {text}, rewrites  # without a letter or digit nothing is left to compare by
+    # Without a letter or digit only the signs are left to compare by.
+    return keys - {""} or {"".join(unicodedata.normalize("NFKD", text).split())}, rewrites
 
 
 def spelling(folded: str) -> str:
@@ -74,6 +75,11 @@ def _separated(folded: str) -> str:
     text = folded if folded.isascii() else "".join(map(_or_hyphen, folded))
     text = (_BETWEEN if folded.isascii() else _HYPHENS).sub("-", text)
     return _EDGE.sub("", text.strip("-"))
+
+
+def _bare(text: str) -> str:
+    """The letters that compatible and accented ones are made of."""
+    return _unmarked(text if text.isascii() else unicodedata.normalize("NFKD", text.translate(_POINTS)))
 
 
 def _unmarked(text: str) -> str:
