@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import wards
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leukotree import predictions
 from leukotree.data.dataset import Dataset
+from leukotree.data.pack import pack
 from leukotree.errors import InputError
 from leukotree.predictions import Predictions
+from leukotree.report.summary import identity
 
 
 def part(rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -49,3 +52,21 @@ def test_what_is_written_is_read_and_damage_is_named(shards: Path, tmp_path: Pat
     with pytest.raises(InputError, match="cannot be read") as error:
         predictions.read(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_patient_of_several_sources_is_one_where_the_data_set_says_so(tmp_path: Path) -> None:
+    """Statistics resample patients: two scanners' images of one patient belong together only if the pack joined them."""
+    rows = [(leaf, f"{leaf}{number}", source, 1) for leaf in ("AML", "ALL") for number in range(4) for source in ("old", "new")]
+    table = wards.manifest(tmp_path, rows)
+    for across, persons in ((False, 16), (True, 8)):
+        folder = tmp_path / f"run-{across}"
+        folder.mkdir()
+        options = {"folds": 2, "size": 8, "workers": 1}
+        dataset = pack(table, tmp_path / f"shards-{across}", patients_across_sources=across, **options).dataset  # type: ignore[arg-type]
+        logp = np.zeros((len(dataset), len(dataset.taxonomy.edges)), np.float32)
+        predictions.write(folder / "predictions.parquet", Predictions(np.arange(len(dataset)), logp), dataset)
+        (folder / "taxonomy.json").write_text(json.dumps(dataset.taxonomy.nested()))
+        frame, _, _ = predictions.read(folder)
+        assert identity(frame)["patient"].nunique() == persons
+        assert set(identity(frame)["source"]) == {"old", "new"}
+        assert ("person" in frame) is across

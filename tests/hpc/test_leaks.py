@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import wards
 import yaml
 from commandline import assert_refused, leukotree
 
@@ -17,6 +19,7 @@ from hpc import study as studies
 from hpc.study import Study, Unit
 from leukotree.data import folds
 from leukotree.data.dataset import Dataset
+from leukotree.data.pack import pack
 from leukotree.errors import InputError
 from leukotree.spec import RunSpec
 
@@ -186,3 +189,19 @@ def _spread_again(shards: Path) -> None:
     shutil.rmtree("leaky")
     _spread(shards, ("group",), group="image")
     leaks.check_index(Dataset.open("shards"))
+
+
+def test_a_patient_is_the_same_in_every_source_where_the_data_set_says_so(tmp_path: Path) -> None:
+    rows = [(leaf, f"{leaf}{number}", source, 1) for leaf in ("AML", "ALL") for number in range(4) for source in ("old", "new")]
+    dataset = pack(
+        wards.manifest(tmp_path, rows), tmp_path / "shards", folds=2, size=8, workers=1, patients_across_sources=True
+    ).dataset
+    leaks.check_index(dataset)
+    held = leaks._held_out(dataset, 0)
+    patient = dataset.index["patient"][dataset.index["fold"] == 0].iloc[0]
+    seen = pd.DataFrame({"key": ["x"], "patient": [patient], "source": ["a third scanner"], "fold": [1]})
+    seen.to_parquet(tmp_path / "predictions.parquet")
+    assert leaks._seen(tmp_path / "predictions.parquet", held) is not None
+    mixed = dataset.index.assign(patient=dataset.index["patient"].where(dataset.index["source"] != "new", "AML0"))
+    with pytest.raises(InputError, match="patient '/AML0' stands in two folds"):
+        leaks.check_index(replace(dataset, index=mixed))
