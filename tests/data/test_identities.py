@@ -133,6 +133,7 @@ def test_each_pair_is_joined_or_named_at_import_pack_and_audit(tmp_path):
     imported = import_source("folder", root, root / "m.csv")
     assert missed(pairs, imported.doubts) == []
     table = pd.read_csv(root / "m.csv", dtype=str, keep_default_na=False)
+    assert set(table["patient"]) == {spelt(text) for pair in pairs for text in pair}
     others = [text for pair in PAIRS if pair not in pairs for text in pair]  # no names of folders
     for number, text in enumerate(others):
         picture(root / "more" / f"{number}.bmp", 10_000 + number)
