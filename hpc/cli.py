@@ -145,6 +145,15 @@ def _pack(verbs: Verbs) -> None:
     verb.add_argument(
         "--patients-across-sources", action="store_true", help="an id is the same patient in every source (default: in its own)"
     )
+    verb.add_argument(
+        "--group-duplicates", action="store_true",
+        help="keep patients together in one fold who share an exact copy of an image; without it such copies are refused",
+    )  # fmt: skip
+    verb.add_argument(
+        "--pseudonyms", metavar="TABLE.csv",
+        help="write numbers instead of the names of patients, slides and images; TABLE.csv, which you keep, says which is which; "
+        "it is written if absent, and used again if present",
+    )  # fmt: skip
     verb.add_argument("--workers", type=options.positive, help="threads (default: all cores)")
 
 
@@ -153,6 +162,8 @@ def _audit(verbs: Verbs) -> None:
         verbs, "audit", "look for leakage, duplicates, confounding and shortcuts in packed shards", "leukotree audit data/phantom"
     )
     verb.add_argument("shards", metavar="SHARDS")
+    verb.add_argument("--json", action="store_true", help="as JSON, with every copy, near duplicate and leaking patient")
+    verb.add_argument("--html", metavar="FILE", help="also write a page that shows pairs of copies and near duplicates")
 
 
 def _train(verbs: Verbs) -> None:

@@ -21,7 +21,8 @@ LOOKED_AT = (
 
 
 def check_data(study: Study) -> None:
-    """The data set, its folds, and that they share no patient. Raises InputError."""
+    """The data set, its folds, and that they share no patient and no copy of an image. Raises InputError."""
+    from leukotree.data import duplicates
     from leukotree.data.dataset import Dataset
 
     dataset = Dataset.open(study.base.data.shards)
@@ -30,6 +31,7 @@ def check_data(study: Study) -> None:
             f"{dataset.folder}: packed with {dataset.folds} folds, but folds.outer is {study.folds.outer}; make them equal"
         )
     leaks.check_index(dataset)
+    duplicates.refuse(dataset)
 
 
 def check_search(study: Study, ranks: int = 1) -> None:

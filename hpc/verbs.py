@@ -61,16 +61,27 @@ def run_pack(arguments: Namespace) -> int:
         Path(arguments.manifest), Path(arguments.shards), folds=arguments.folds, size=arguments.size, seed=arguments.seed,
         drop_broken=arguments.drop_broken, taxonomy=taxonomy, workers=arguments.workers, similar_ids=arguments.similar_ids,
         patients_across_sources=arguments.patients_across_sources, tell=lambda line: print(line, file=sys.stderr, flush=True),
+        group_duplicates=arguments.group_duplicates, pseudonyms=_outside_results(arguments.pseudonyms),
     )  # fmt: skip
     print(*summary.lines(), sep="\n")
     return 0
 
 
+def _outside_results(table: str | None) -> Path | None:
+    """The table of pseudonyms. Raises InputError where it would lie among runs and reports, which others are given."""
+    if table and RESULTS.resolve() in Path(table).resolve().parents:
+        raise InputError(f"{table}: lies in {RESULTS}, which others are given; keep the table of pseudonyms elsewhere")
+    return Path(table) if table else None
+
+
 def run_audit(arguments: Namespace) -> int:
+    from leukotree.data import contact_sheet
     from leukotree.data.audit import audit
 
     found = audit(Path(arguments.shards))
-    print(*found.lines(), sep="\n")
+    if arguments.html:
+        contact_sheet.write(found, Path(arguments.html))
+    print(json.dumps(found.as_dict()) if arguments.json else "\n".join(found.lines()))
     return 0 if found.ok else 1
 
 

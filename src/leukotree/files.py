@@ -18,13 +18,14 @@ FULL = 2**20
 """Bytes: a disk with less room than this counts as full, where something on it has failed."""
 
 
-def write_atomic(path: str | Path, data: str | bytes) -> None:
-    """Replace a file so that a reader, or a crash, sees the old content or the new, never a part."""
+def write_atomic(path: str | Path, data: str | bytes, mode: int = 0o666) -> None:
+    """Replace a file so that a reader, or a crash, sees the old content or the new, never a part. `mode`: who may read and write
+    it, less what the process's umask takes away."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())

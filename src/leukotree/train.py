@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from leukotree import checkpoint, isolation, predictions, strategy
-from leukotree.data import folds
+from leukotree.data import duplicates, folds
 from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
@@ -41,8 +41,9 @@ class RunResult:
 
 
 def check(spec: RunSpec, ranks: int = 1) -> Dataset:
-    """Everything that can be known before a run is queued. Raises InputError: unknown backbone, missing shards, a fold that
-    does not exist, a batch that the ranks do not divide, a loss that does not fit the tree. Returns the data set."""
+    """Everything that can be known before a run is queued. Raises InputError: unknown backbone, missing shards, copies of an
+    image in two folds, a fold that does not exist, a batch that the ranks do not divide, a loss that does not fit the tree.
+    Returns the data set."""
     batch, micro = spec.optim.batch_size, spec.engine.micro_batch
     if batch % ranks:
         raise InputError(f"optim.batch_size: {batch} images do not divide over {ranks} ranks; use a multiple of {ranks}")
@@ -51,6 +52,7 @@ def check(spec: RunSpec, ranks: int = 1) -> Dataset:
     strategy.check(spec)
     check_backbone(spec.backbone)
     dataset = Dataset.open(spec.data.shards)
+    duplicates.refuse(dataset)
     train_rows, eval_rows = folds.split(dataset.index, spec.data)
     for name, rows in (("train on", train_rows), ("score", eval_rows)):
         if not len(rows):

@@ -8,7 +8,6 @@ camera takes, cells are cut out of them.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -47,7 +46,7 @@ Drawn = tuple[np.ndarray, str]
 
 @dataclass(frozen=True)
 class Pictures:
-    """Files to pack, in one folder with the manifest; the first `len(encoded)` differ, the others are links to those."""
+    """Files to pack, in a folder with the manifest: the first `len(encoded)`, then those again, each with a number on it."""
 
     manifest: Path
     files: list[str]
@@ -72,19 +71,25 @@ def symmetry(pixels: np.ndarray, number: int) -> np.ndarray:
 
 
 def write(folder: Path, pictures: list[Drawn], count: int) -> Pictures:
-    """Write them as JPEGs, and link those until there are `count` files; each patient has four."""
+    """Write them as JPEGs again and again until there are `count` files, no two alike; each patient has four."""
     folder.mkdir()
-    for number, (pixels, _) in enumerate(pictures):
-        jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), 90, colorsubsampling="420")
+    for number in range(count):
+        jpeg = simplejpeg.encode_jpeg(stamped(pictures[number % len(pictures)][0], number), 90, colorsubsampling="420")
         (folder / f"{number:05d}.jpg").write_bytes(jpeg)
-    for number in range(len(pictures), count):
-        os.link(folder / f"{number % len(pictures):05d}.jpg", folder / f"{number:05d}.jpg")
     leaves = [pictures[number % len(pictures)][1] for number in range(count)]
     rows = [(f"{number:05d}.jpg", leaf, f"{leaf}-{number // 28}", "phantom") for number, leaf in enumerate(leaves)]
     pd.DataFrame(rows, columns=["image", "leaf", "patient", "source"]).to_csv(folder / "manifest.csv", index=False)
     files = [str(folder / name) for name, *_ in rows]
     encoded = [np.ascontiguousarray(resize(decode(file, "RGBX"), SIZE)[..., :3]) for file in files[: len(pictures)]]
     return Pictures(folder / "manifest.csv", files, encoded)
+
+
+def stamped(pixels: np.ndarray, number: int) -> np.ndarray:
+    """A copy with the bits of a number as squares in a corner: `pack` refuses the same picture in two patients."""
+    result = np.array(pixels, order="C")
+    bits = (number >> np.arange(13)) & 1
+    result[:16, : 16 * len(bits)] = np.kron(255 * bits, np.ones((16, 16), np.uint8))[..., None]
+    return result
 
 
 def decode(file: str, colours: str = "RGB") -> np.ndarray:

@@ -30,7 +30,7 @@ def folder(tmp_path):
 def test_open(folder):
     data = Dataset.open(folder)
     assert (data.size, data.folds, data.group, len(data)) == (16, 3, "patient", 36)
-    assert tuple(data.index.columns) == COLUMNS
+    assert tuple(data.index.columns) == (*COLUMNS, "image")
     assert data.taxonomy.leaves == ("normal", "AML", "APML")
     assert data.leaf_ids.dtype == np.int64
     assert [data.taxonomy.leaves[leaf] for leaf in data.leaf_ids] == list(data.index["leaf"])

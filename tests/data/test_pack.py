@@ -1,18 +1,21 @@
 """Pack: the same manifest gives the same bytes whatever happens, broken input is named, nothing half done is left."""
 
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
 import signal
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from smears import LEAVES, change_manifest, files, write_manifest
 
 from leukotree import signals
-from leukotree.data import images, partial, shards
+from leukotree.data import digests, encoding, images, shards
 from leukotree.data.dataset import Dataset
 from leukotree.data.pack import pack
 from leukotree.errors import InputError, Preempted
@@ -201,6 +204,124 @@ def test_other_options_or_another_manifest_are_refused(manifest, out):
         pack(manifest, out, **SMALL)
 
 
+def invert(manifest, name):
+    """Another picture in the same number of bytes, at the same time."""
+    path = manifest.parent / name
+    stamp, size = path.stat(), path.stat().st_size
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert path.stat().st_size == size
+
+
+@pytest.fixture
+def bitmaps(manifest):
+    """The manifest with BMP files, whose size says nothing of what they show."""
+    for path in sorted(manifest.parent.rglob("*.png")):
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+    return change_manifest(manifest, lambda table: table.assign(image=table["image"].str.replace("png", "bmp")))
+
+
+def test_changed_bytes_of_the_same_size_are_refused(bitmaps, out):
+    pack(bitmaps, out, **SMALL)
+    assert not pack(bitmaps, out, **SMALL).written
+    before = files(out)
+    invert(bitmaps, "AML/3_1.bmp")
+    with pytest.raises(InputError, match=r"packed from other input \(other bytes in the images\); remove it or choose another"):
+        pack(bitmaps, out, **SMALL)
+    assert files(out) == before
+
+
+def test_a_killed_pack_notices_changed_bytes(bitmaps, out, monkeypatch):
+    with monkeypatch.context() as patch:
+        die_at_image(patch, 20)
+        with pytest.raises(Killed):
+            pack(bitmaps, out, **SMALL)
+    invert(bitmaps, "AML/3_1.bmp")
+    with pytest.raises(InputError, match=r"\.shards\.partial: packed from other input \(other bytes in the images\)"):
+        pack(bitmaps, out, **SMALL)
+
+
+def test_bytes_that_change_while_they_are_packed_are_refused(bitmaps, out, monkeypatch):
+    whole, seen = images.square, []
+
+    def changing(*arguments):
+        seen.append(None)
+        if len(seen) == 3:
+            for path in bitmaps.parent.rglob("*.bmp"):
+                invert(bitmaps, path.relative_to(bitmaps.parent))
+        return whole(*arguments)
+
+    monkeypatch.setattr(images, "square", changing)
+    with pytest.raises(InputError, match=r"\.bmp: was changed while it was packed; run the same command again"):
+        pack(bitmaps, out, **SMALL)
+    assert not out.exists()
+    assert not hidden(out).exists()
+
+
+def age(folder, manifest):
+    """Make a packed folder one of an older version: its identity knows the sizes of the files, its index no names."""
+    table = pd.read_csv(manifest)
+    digest = hashlib.sha256()
+    for row in table.to_dict("records"):
+        size = (manifest.parent / row["image"]).stat().st_size
+        group = f"{row['source']}/{row['patient']}"
+        digest.update(json.dumps([row["image"], row["leaf"], row["patient"], row["source"], "patient", group, size]).encode())
+    description = json.loads((folder / "dataset.json").read_text())
+    del description["bytes"]
+    description["manifest"] = digest.hexdigest()
+    (folder / "dataset.json").write_text(json.dumps(description, indent=2, ensure_ascii=False))
+    pd.read_parquet(folder / "index.parquet").drop(columns="image").to_parquet(folder / "index.parquet", index=False)
+
+
+def test_a_folder_of_an_older_version_is_compared_image_by_image(bitmaps, out):
+    pack(bitmaps, out, **SMALL)
+    age(out, bitmaps)
+    before = files(out)
+    assert not pack(bitmaps, out, **SMALL).written
+    assert files(out) == before, "its fingerprint stays"
+    invert(bitmaps, "AML/3_1.bmp")
+    with pytest.raises(InputError, match=r"older version, which kept no digest.*'AML/3_1.bmp' gives other bytes now"):
+        pack(bitmaps, out, **SMALL)
+    with pytest.raises(InputError, match="size 32 there, 48 now"):
+        pack(bitmaps, out, **{**SMALL, "size": 48})
+    change_manifest(bitmaps, lambda table: table.iloc[1:])
+    with pytest.raises(InputError, match="another manifest"):
+        pack(bitmaps, out, **SMALL)
+    assert files(out) == before
+
+
+def test_dropped_images_of_an_older_version_are_compared_too(bitmaps, out):
+    whole = (bitmaps.parent / "AML/0_0.bmp").read_bytes()
+    (bitmaps.parent / "AML/0_0.bmp").write_bytes(bytes(len(whole)))
+    pack(bitmaps, out, **SMALL, drop_broken=True)
+    age(out, bitmaps)
+    assert not pack(bitmaps, out, **SMALL, drop_broken=True).written
+    (bitmaps.parent / "AML/0_0.bmp").write_bytes(whole)
+    with pytest.raises(InputError, match=r"'AML/0_0.bmp' gives other bytes now"):
+        pack(bitmaps, out, **SMALL, drop_broken=True)
+
+
+def test_a_file_that_cannot_be_read_is_broken(manifest, out, monkeypatch):
+    target, original = str(manifest.parent / "AML/0_0.png"), open
+
+    def denied(path, *arguments, **options):
+        if str(path) == target:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr("builtins.open", denied)
+    with pytest.raises(InputError, match=r"1 broken image\(s\): AML/0_0.png \(Permission denied\)"):
+        pack(manifest, out, **SMALL)
+
+
+def test_a_stop_while_images_are_read_leaves_nothing(manifest, out, monkeypatch):
+    monkeypatch.setattr(signals, "requested", lambda: True)
+    with pytest.raises(Preempted, match="0 of 36 images are read"):
+        pack(manifest, out, **SMALL)
+    assert not hidden(out).exists()
+
+
 class Killed(BaseException):
     """Ends a pack the way a signal does: nothing of it gets to clean up after an ordinary error."""
 
@@ -262,9 +383,11 @@ def test_what_a_killed_pack_left_is_not_mixed_with_other_options(manifest, out, 
         die_at_image(patch, 20)
         with pytest.raises(Killed):
             pack(manifest, out, **SMALL)
+    (hidden(out) / ".lock").unlink()  # it says who tried last, and when
     left = files(hidden(out))
     with pytest.raises(InputError, match=r"\.shards\.partial: packed from other input \(seed 0 there, 1 now\)"):
         pack(manifest, out, **SMALL, seed=1)
+    (hidden(out) / ".lock").unlink()
     assert files(hidden(out)) == left
 
 
@@ -287,10 +410,10 @@ def test_few_images_are_under_way_however_many_there_are(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "square", lambda *arguments: (begun.append(arguments[0]), whole(*arguments))[1])
     manifest = write_manifest(tmp_path / "raw", patients=1, images=100)
     paths = [str(path) for path in manifest.parent.rglob("*.png")]
-    results = partial._encoded(paths, partial.Options(size=8), workers=2)
+    results = encoding.encode(paths, digests.of_files(paths, 2), size=8, quality=95, workers=2)
     for number in range(1, len(paths) + 1):
         assert isinstance(next(results), bytes)
-        assert len(begun) - number < 2 * (partial._AHEAD + 1) * partial._CHUNK
+        assert len(begun) - number < 2 * (encoding._AHEAD + 1) * encoding._CHUNK
     assert len(begun) == len(paths)
 
 

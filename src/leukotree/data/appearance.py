@@ -12,11 +12,12 @@ _BLACK, _WHITE = 24.0, 248.0
 """Levels: no part of a nearly black image is on average brighter, no part of a nearly white one darker."""
 
 
-def unusual(names: Sequence[str], colours: np.ndarray, thumbnails: np.ndarray) -> dict[str, tuple[str, ...]]:
+def unusual(names: Sequence[str], decoded: np.ndarray, colours: np.ndarray, thumbnails: np.ndarray) -> dict[str, tuple[str, ...]]:
     """What is unusual -> names of such images, in their order; each image stands under the first that fits.
 
     Args:
-        names: one per image; empty for an image that was not decoded, which is left out.
+        names: one per image.
+        decoded: (N,) bool; other images are left out.
         colours: (N, 6), mean and standard deviation of R, G and B in levels.
         thumbnails: (N, S, S, 3) uint8, each value the mean of a part of the image.
     """
@@ -26,7 +27,7 @@ def unusual(names: Sequence[str], colours: np.ndarray, thumbnails: np.ndarray) -
         "nearly black": parts.max(axis=1) < _BLACK,
         "nearly white": parts.min(axis=1) > _WHITE,
     }
-    chosen, free = {}, np.array([bool(name) for name in names])
+    chosen, free = {}, decoded.copy()
     for kind, fits in kinds.items():
         if (rows := np.flatnonzero(fits & free)).size:
             chosen[kind] = tuple(names[int(row)] for row in rows)

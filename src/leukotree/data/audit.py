@@ -6,23 +6,19 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from leukotree.data import appearance, doubts, identities, images, shards
+from leukotree.data import appearance, doubts, identities, images, near_duplicates, shards
 from leukotree.data.dataset import Dataset
 from leukotree.data.doubts import Doubt
-from leukotree.errors import InputError
+from leukotree.data.near_duplicates import Lookalikes
+from leukotree.errors import InputError, one_line
 
-_THUMBNAIL = 9
-"""Side of the thumbnails that are compared, in pixels: 9 x 8 brightness differences make a hash of 64 bits."""
-_BITS = 2
-"""Near duplicates differ in at most this many bits of their hashes ..."""
-_LEVELS = 4.0
-"""... and by at most this many of 255 levels between thumbnails, on average over pixels and channels."""
 _SHOWN = 3
 
 
@@ -35,6 +31,7 @@ class Audit:
     warnings: tuple[str, ...]
     baselines: pd.Series
     """Macro-F1 over all leaves, each fold scored by what the others taught, by name of the baseline."""
+    near_duplicates: Lookalikes
     unusual: Mapping[str, tuple[str, ...]]
     """What is unusual about how images look, as `nearly black` -> all such images by their names in the manifest."""
     doubts: tuple[Doubt, ...] = ()
@@ -61,29 +58,67 @@ class Audit:
             "ok: no leakage found" if self.ok else f"NOT OK: {len(self.errors)} error(s)",
         ]
 
+    def as_dict(self) -> dict[str, Any]:
+        """For scripts: what `lines` says, and every image, group and patient that it counts."""
+        data = self.dataset
+        counted = pd.crosstab(data.index["fold"], data.index["leaf"]).to_dict("index")
+        return {
+            "shards": str(data.folder),
+            "fingerprint": data.fingerprint,
+            "images": len(data),
+            "size": data.size,
+            "group": data.group,
+            "folds": {str(fold): {str(leaf): int(n) for leaf, n in row.items()} for fold, row in counted.items()},
+            "ok": self.ok,
+            "errors": list(self.errors),
+            "warnings": list(self.warnings),
+            "in_several_folds": {word: names for word, names in _spread(data)},
+            **self.near_duplicates.as_dict(),
+            "unusual": {kind: list(names) for kind, names in self.unusual.items()},
+            "ids": [doubt.as_dict() for doubt in self.doubts],
+            "baselines": {str(name): None if np.isnan(value) else float(value) for name, value in self.baselines.items()},
+        }
+
 
 def audit(folder: Path) -> Audit:
     """Read every shard of a packed folder once and check it. Raises InputError if the folder is no packed data set."""
     data = Dataset.open(folder, ends=False)  # what the shards hold is told sample by sample
-    errors, names, colours, thumbnails = _read(data)
-    errors += [*_leaks(data), *_duplicates(data.index)]
+    seen = _read(data)
+    alike = near_duplicates.look(data.index, seen.names, seen.thumbnails)
     about_ids = doubts.find(data.index, data.chosen("similar_ids"), data.patients_across_sources)
+    unusual = appearance.unusual(seen.names, seen.decoded, seen.colours, seen.thumbnails)
+    errors = [*seen.errors, *_leaks(data), *alike.errors()]
     warnings = [doubt.text() for doubt in about_ids if doubt.warns]
-    warnings += [*_near_duplicates(data.index, thumbnails), *_confounded(data)]
+    warnings += [*alike.warnings(), *_confounded(data)]
     if data.group != "patient":
         warnings.append(f"the folds keep each {data.group} together, not each patient: no claim about new patients holds")
-    unusual = appearance.unusual(names, colours, thumbnails)
     warnings += [f"{len(named)} image(s) are {kind}: {_some(named)}" for kind, named in unusual.items()]
-    return Audit(data, tuple(errors), tuple(warnings), _baselines(data, colours), unusual, about_ids)
+    return Audit(data, tuple(errors), tuple(warnings), _baselines(data, seen.colours), alike, unusual, about_ids)
 
 
-def _read(data: Dataset) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
-    """Where shards and index disagree; per sample its name in the manifest ("" if it does not decode), (N, 6) mean and standard
-    deviation of R, G and B, and a thumbnail (N, 9, 9, 3) uint8."""
+@dataclass(frozen=True)
+class _Seen:
+    """What the shards hold, a row per sample of the index."""
+
+    errors: list[str]
+    """Where shards and index disagree."""
+    names: list[str]
+    """In the manifest; an older index does not have them, but the shards do."""
+    decoded: np.ndarray
+    """(N,) bool."""
+    colours: np.ndarray
+    """(N, 6): mean and standard deviation of R, G and B."""
+    thumbnails: np.ndarray
+    """(N, S, S, 3) uint8."""
+
+
+def _read(data: Dataset) -> _Seen:
+    """Read every sample once."""
     errors: list[str] = []
-    names = [""] * len(data)
+    names = data.index["image"].tolist()
+    decoded = np.zeros(len(data), dtype=bool)
     colours = np.zeros((len(data), 6))
-    thumbnails = np.zeros((len(data), _THUMBNAIL, _THUMBNAIL, 3), dtype=np.uint8)
+    thumbnails = np.zeros((len(data), near_duplicates.THUMBNAIL, near_duplicates.THUMBNAIL, 3), dtype=np.uint8)
     progress = tqdm(total=len(data), desc="audit", unit=" images", disable=None)
     for shard, rows in data.index.groupby("shard").indices.items():
         expected = dict(zip(data.index["key"].iloc[rows], rows, strict=True))
@@ -94,21 +129,24 @@ def _read(data: Dataset) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
                     errors.append(f"{shard}: sample {sample.key} is not in the index, or is there twice")
                     continue
                 progress.update()
+                names[row] = one_line(sample.fields.get("image", names[row]))
                 try:
                     pixels = images.decode(sample.jpeg)
                 except images.BrokenImage as error:
                     errors.append(f"{shard}: sample {sample.key} does not decode: {error}")
                     continue
                 errors += _disagreements(data, row, sample, pixels)
-                names[row] = str(sample.fields.get("image") or sample.key)
+                decoded[row] = True
                 colours[row] = [*pixels.mean(axis=(0, 1)), *pixels.std(axis=(0, 1))]
-                thumbnails[row] = np.asarray(Image.fromarray(pixels).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX))
+                thumbnails[row] = np.asarray(
+                    Image.fromarray(pixels).resize((near_duplicates.THUMBNAIL, near_duplicates.THUMBNAIL), Image.Resampling.BOX)
+                )
         except InputError as error:
             errors.append(str(error))
         if expected:
             errors.append(f"{shard}: {len(expected)} sample(s) of the index cannot be read, {_some(expected)}")
     progress.close()
-    return errors, names, colours, thumbnails
+    return _Seen(errors, names, decoded, colours, thumbnails)
 
 
 def _disagreements(data: Dataset, row: int, sample: shards.Sample, pixels: np.ndarray) -> list[str]:
@@ -125,65 +163,19 @@ def _disagreements(data: Dataset, row: int, sample: shards.Sample, pixels: np.nd
 
 
 def _leaks(data: Dataset) -> list[str]:
-    """Groups, and patients whatever the spelling of their id, that stand in several folds."""
-    errors = []
+    """Groups and patients that stand in several folds."""
+    return [f"leakage: {len(names)} {word}(s) stand in several folds, {_some(names)}" for word, names in _spread(data) if names]
+
+
+def _spread(data: Dataset) -> list[tuple[str, list[Any]]]:
+    """The names of all groups that stand in several folds, and of all such patients, whatever the spelling of their id."""
     spelt = data.index.assign(**{name: identities.normal_column(data.index[name]) for name in ("patient", "source")})
     persons = identities.persons(spelt, data.patients_across_sources)
+    spread: list[tuple[str, list[Any]]] = []
     for word, ids in (("group", data.index["group"]), ("patient", persons[persons != ""])):
-        spread = data.index["fold"].groupby(ids).nunique()
-        if len(leaking := spread[spread > 1]):
-            errors.append(f"leakage: {len(leaking)} {word}(s) stand in several folds, {_some(leaking.index)}")
-    return errors
-
-
-def _duplicates(index: pd.DataFrame) -> list[str]:
-    """The same picture, byte for byte, in several folds."""
-    spread = index.groupby("sha256")["fold"].nunique()
-    copies = index[index["sha256"].isin(spread[spread > 1].index)].sort_values("sha256")
-    return [f"leakage: {len(copies)} images have an exact copy in another fold, {_some(copies['key'])}"] if len(copies) else []
-
-
-def _near_duplicates(index: pd.DataFrame, thumbnails: np.ndarray) -> list[str]:
-    """Copies within a fold, and images that look the same in several folds."""
-    found = []
-    if repeated := int(index.duplicated(["fold", "sha256"]).sum()):
-        found.append(f"{repeated} image(s) repeat another of their fold byte for byte")
-    fold_ids, digests = index["fold"].to_numpy(), index["sha256"].to_numpy()
-    pairs = [
-        (one, other) for one, other in _alike(thumbnails) if fold_ids[one] != fold_ids[other] and digests[one] != digests[other]
-    ]
-    if pairs:
-        shown = [f"{index['key'].iloc[one]} and {index['key'].iloc[other]}" for one, other in pairs[:_SHOWN]]
-        found.append(f"{len(pairs)} pair(s) of near duplicates across folds (look at them), {_some(shown)}")
-    return found
-
-
-def _alike(thumbnails: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of rows with nearly the same thumbnail, ascending. (N, 9, 9, 3) uint8.
-
-    Hashes that differ in at most `_BITS` bits agree in one of `_BITS` + 1 bands of bits, so that only images that share
-    a band are compared.
-    """
-    grey = thumbnails[:, :-1].astype(np.int64) @ [299, 587, 114]  # (N, 8, 9) luma times 1000
-    bits = (np.diff(grey, axis=2) > 0).reshape(len(grey), -1)  # (N, 64)
-    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.int16)
-    pairs: set[tuple[int, int]] = set()
-    for band in range(_BITS + 1):  # bits from all over the image: a dark border would fill a band of neighbours
-        _, bucket = np.unique(np.packbits(bits[:, band :: _BITS + 1], axis=1), axis=0, return_inverse=True)
-        for rows in _groups(bucket.ravel()):
-            for place, one in enumerate(rows[:-1]):
-                others = rows[place + 1 :]
-                others = others[(bits[others] != bits[one]).sum(axis=1) <= _BITS]
-                others = others[np.abs(flat[others] - flat[one]).mean(axis=1) <= _LEVELS]
-                pairs.update((int(one), int(other)) for other in others)
-    return sorted(pairs)
-
-
-def _groups(labels: np.ndarray) -> list[np.ndarray]:
-    """Rows of each label that occurs more than once, ascending."""
-    order = np.argsort(labels, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
-    return [part for part in parts if len(part) > 1]
+        folds = data.index["fold"].groupby(ids).nunique()
+        spread.append((word, folds.index[folds > 1].tolist()))
+    return spread
 
 
 def _confounded(data: Dataset) -> list[str]:

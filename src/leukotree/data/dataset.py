@@ -71,7 +71,7 @@ class Dataset:
     group: str
     """What the folds keep together: "patient", "slide" or "image"."""
     index: pd.DataFrame
-    """One row per sample (N rows, columns `index.COLUMNS`), in the order of fold, shard and position in the shard."""
+    """One row per sample (N rows), ordered by fold, shard and position in the shard; columns `index.COLUMNS` and `OPTIONAL`."""
     fingerprint: str
     """sha256 hex over dataset.json and index.parquet: the same value, the same samples, byte for byte."""
     description: Description

@@ -10,10 +10,10 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from leukotree.data import image_kinds, tiff
+from leukotree.data import digests, image_kinds, jpegfile, tiff
 from leukotree.data.image_kinds import BrokenImage, bounded
 from leukotree.data.pixels import upright
-from leukotree.errors import one_line
+from leukotree.errors import InputError, one_line
 
 MAX_BYTES = 10**9
 """A larger file is refused unread: it could only hold an image that is too large."""
@@ -40,18 +40,26 @@ def extent(jpeg: bytes) -> tuple[int, int]:
     return width, height
 
 
-def square(path: str | Path, size: int, quality: int) -> bytes:
+def square(path: str | Path, size: int, quality: int, digest: str | None = None) -> bytes:
     """The whole image resized to size x size pixels (aspect ratio given up, as in the paper), as RGB JPEG without chroma
-    subsampling. A baseline RGB JPEG of that size is kept byte for byte. Raises BrokenImage."""
+    subsampling. A baseline RGB JPEG of that size keeps its coded pixels; no metadata of the source is in the result.
+
+    Raises BrokenImage, and InputError for a file whose bytes have not the `digest` (see `digests`), if one is given."""
     try:
         with open(path, "rb") as file:
             size_in_bytes = os.fstat(file.fileno()).st_size
             if size_in_bytes > MAX_BYTES:
                 raise BrokenImage(f"over {MAX_BYTES} bytes")
             data = file.read(size_in_bytes)  # no more: a device has no end, and as many are allocated as are asked for
+        if digest is not None and digests.of(data) != digest:
+            raise InputError(f"{path}: was changed while it was packed; run the same command again")
         pixels = _scaled(data, size) if _plain(data, size) else _opened(data, size)
-        return data if pixels is None else simplejpeg.encode_jpeg(resize(pixels, size), quality, "RGBX", "444")
-    except BrokenImage:
+        if pixels is None:
+            if (bare := _bare(data)) is not None:
+                return bare
+            pixels = _scaled(data, size)
+        return simplejpeg.encode_jpeg(resize(pixels, size), quality, "RGBX", "444")
+    except (BrokenImage, InputError):
         raise
     except UnidentifiedImageError as error:
         raise BrokenImage(tiff.unsupported(data) or image_kinds.stranger(data)) from error
@@ -101,8 +109,16 @@ def _scaled(data: bytes, size: int) -> np.ndarray:
     return simplejpeg.decode_jpeg(data, "RGBX", min_height=2 * size, min_width=2 * size, min_factor=2)
 
 
+def _bare(data: bytes) -> bytes | None:
+    """The file without metadata, where that leaves every pixel as it is."""
+    bare = jpegfile.without_metadata(data, simplejpeg.decode_jpeg_header(data)[2])
+    if bare is None or bare is data:
+        return bare
+    return bare if np.array_equal(simplejpeg.decode_jpeg(bare, "RGB"), simplejpeg.decode_jpeg(data, "RGB")) else None
+
+
 def _opened(data: bytes, size: int) -> np.ndarray | None:
-    """Upright (H, W, 4) RGBX of any image, or None if the file can stand in a shard as it is."""
+    """Upright (H, W, 4) RGBX of any image, or None if the coded pixels of the file can stand in a shard as they are."""
     with Image.open(io.BytesIO(data), formats=tuple(image_kinds.FORMATS)) as image:
         bounded(image.width, image.height)
         if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):

@@ -15,6 +15,8 @@ from leukotree.errors import InputError, one_line
 from leukotree.taxonomy import Taxonomy
 
 COLUMNS = ("key", "shard", "fold", "leaf", "patient", "source", "sha256", "group", "offset", "length")
+OPTIONAL = {"image": "key"}
+"""Columns that older indexes lack -> the column that stands for each there. `image`: its name in the manifest, or a number."""
 _INTEGERS = ("fold", "offset", "length")
 _LARGEST = 2**53
 """Of a number in the index: sums of two stay far from where int64 wraps."""
@@ -26,11 +28,12 @@ _TEXTS = {  # column -> what a value must match in full
     "source": r".*",
     "sha256": r"[0-9a-f]{64}",
     "group": r".+",
+    "image": r".+",
 }
 
 
 def parse(path: Path, content: bytes, folds: int, counts: Mapping[str, int], taxonomy: Taxonomy) -> pd.DataFrame:
-    """The table with exactly `COLUMNS`, numbers as int64 and texts as str.
+    """The table with exactly `COLUMNS` and those of `OPTIONAL`, numbers as int64 and texts as str.
 
     Args:
         path: its file, for messages.
@@ -52,13 +55,15 @@ def _table(path: Path, content: bytes, rows: int) -> pd.DataFrame:
     try:
         file = pq.ParquetFile(io.BytesIO(content))
         names = file.schema_arrow.names
-        if missing := [name for name in COLUMNS if names.count(name) != 1]:
+        present = [*COLUMNS, *(name for name in OPTIONAL if name in names)]
+        if missing := [name for name in present if names.count(name) != 1]:
             raise InputError(f"{path}: column {missing[0]!r} is missing, or there twice; pack the folder again")
         if not file.metadata.num_rows:
             raise InputError(f"{path}: no samples; pack the folder again")
         if file.metadata.num_rows != rows:  # before they are read: a small file can stand for more rows than memory holds
             raise InputError(f"{path}: {file.metadata.num_rows} rows, but dataset.json counts {rows}; pack the folder again")
-        return file.read(columns=list(COLUMNS)).to_pandas(ignore_metadata=True)[list(COLUMNS)]
+        index = file.read(columns=present).to_pandas(ignore_metadata=True)[present]
+        return index.assign(**{name: index[other] for name, other in OPTIONAL.items() if name not in names})
     except InputError:
         raise
     except Exception as error:  # pyarrow raises many kinds
@@ -66,7 +71,7 @@ def _table(path: Path, content: bytes, rows: int) -> pd.DataFrame:
 
 
 def _typed(path: Path, index: pd.DataFrame) -> pd.DataFrame:
-    for name in COLUMNS:
+    for name in (*COLUMNS, *OPTIONAL):
         column = index[name]
         if name in _INTEGERS:
             if not pd.api.types.is_integer_dtype(column) or column.isna().any() or not column.between(0, _LARGEST).all():

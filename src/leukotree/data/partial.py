@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +15,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from leukotree import signals
-from leukotree.data import dataset, folds, images, shards
+from leukotree.data import dataset, duplicates, encoding, folds, images, pseudonyms, shards
 from leukotree.data.identities import SIMILAR, persons
-from leukotree.data.index import COLUMNS
+from leukotree.data.index import COLUMNS, OPTIONAL
 from leukotree.errors import InputError, Preempted
 from leukotree.files import locked, write_atomic
 from leukotree.taxonomy import Taxonomy
@@ -30,10 +28,8 @@ LOCK = ".lock"
 KINDS = ("image", "slide", "patient")
 """What folds can keep together, the weakest promise first."""
 _NAMED = 5
-_CHUNK = 8
-"""Images that a worker takes at once, so that handing them over costs little."""
-_AHEAD = 4
-"""Chunks per worker under way: enough to go on while a finished shard is written to the disk."""
+_LATER = ("similar_ids", "patients_across_sources", "group_duplicates", "pseudonyms")
+"""Options that came after the first packs."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,10 @@ class Options:
     """What ids that look alike are, of `identities.SIMILAR`; None: patients of their own, with a warning."""
     patients_across_sources: bool = False
     """Whether an id is the same patient in every source."""
+    group_duplicates: bool = False
+    """Keep groups together that share a picture, instead of refusing them."""
+    pseudonyms: bool = False
+    """Patients, slides and images have numbers instead of names."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("size", 8, 8192), ("samples_per_shard", 1, 10**6), ("quality", 1, 100), ("seed", 0, 2**31 - 1)):
@@ -63,12 +63,9 @@ class Options:
         if self.similar_ids not in (None, *SIMILAR):
             raise InputError(f"similar_ids {self.similar_ids!r}: must be one of {', '.join(SIMILAR)}")
 
-    def stored(self) -> dict[str, Any]:
-        """For the identity of a pack. Options that older packs do not have stand there only where they are used."""
-        return {name: value for name, value in asdict(self).items() if name not in _LATER or value != _LATER[name]}
-
-
-_LATER = {name: Options.__dataclass_fields__[name].default for name in ("similar_ids", "patients_across_sources")}
+    def identity(self) -> dict[str, Any]:
+        """What stands in dataset.json. Options that older packs do not know are left out while they are off."""
+        return {name: value for name, value in asdict(self).items() if name not in _LATER or value}
 
 
 def named(broken: Iterable[tuple[str, str]]) -> str:
@@ -104,37 +101,66 @@ def compare(folder: Path, found: dict[str, Any], identity: dict[str, Any]) -> No
     before, now = found.get("options"), identity["options"]
     before = before if isinstance(before, dict) else {}
     names = [*now, *(name for name in before if name not in now)]
-    changed = [f"{name} {before.get(name)} there, {now.get(name)} now" for name in names if before.get(name) != now.get(name)]
+    changed = [
+        f"{name} {before.get(name, 'off')} there, {now.get(name, 'off')} now"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
     changed += [f"another {key}" for key in ("manifest", "tree") if found.get(key) != identity[key]]
+    if not changed:
+        changed = ["other bytes in the images" if "bytes" in found else "an older version, which kept no digest of the images"]
     raise InputError(f"{folder}: packed from other input ({', '.join(changed)}); remove it or choose another folder")
 
 
 def fill(partial: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, workers: int) -> None:
     """Write all shards, the index and the description into a claimed folder.
 
-    `table` has columns key, image (path), name, leaf, patient, source, group (id), kind and fold. Where broken images are
-    dropped, everything is planned anew, so that the folds are those of a manifest without them. Raises InputError for
-    broken images that are not to be dropped, and OSError if the folder cannot be written.
+    `table` has columns key, image (path), name (what the shards call it), shown (what a message calls it), digest (of the file's
+    bytes), leaf, patient, source, group (id), kind and fold. Where broken images are dropped, or groups turn out to share a
+    picture, everything is planned once more, so that the folds are those of a manifest that says so. Raises InputError for
+    broken images that are not to be dropped and for copies that may not be joined, and OSError if the folder cannot be written.
     """
     state = _state(partial)
     written: dict[str, list[shards.Place]] = {}
     while True:
-        remaining = table
-        if state["dropped"]:
-            remaining = table[~table["key"].isin([item["key"] for item in state["dropped"]])].reset_index(drop=True)
-            remaining["fold"] = folds.assign(remaining, options.folds, options.seed)
+        remaining = _remaining(table, options, state)
         plan = _plan(remaining, options)
         broken = _write_shards(partial, remaining, plan, options, state, written, workers)
-        if not broken:
-            break
-        if not options.drop_broken:
-            listed = named((item["image"], item["reason"]) for item in broken)
+        if broken and not options.drop_broken:
+            listed = named((item["shown"], item["reason"]) for item in broken)
             raise InputError(f"{len(broken)} broken image(s): {listed}; mend them, or leave them out with --drop-broken")
-        state.update(dropped=sorted([*state["dropped"], *broken], key=lambda item: item["key"]), shards={})
+        if broken:
+            stored = [{name: item[name] for name in ("key", "image", "reason")} for item in broken]
+            state.update(dropped=sorted([*state["dropped"], *stored], key=lambda item: item["key"]), shards={})
+        else:
+            held = _held(partial, plan, written)
+            apart = _apart(remaining, held, options)
+            if not apart:
+                break
+            state.update(joined=[*state.get("joined", []), *apart], shards={})
         _save(partial, state)
-    _index(partial, remaining, plan, written)
+    _index(partial, remaining, held)
     _describe(partial, remaining, options, taxonomy, state)
     _clear(partial, plan)
+
+
+def _remaining(table: pd.DataFrame, options: Options, state: dict[str, Any]) -> pd.DataFrame:
+    """The table without what was dropped, with the groups joined that share a picture."""
+    if not (state["dropped"] or state.get("joined")):
+        return table
+    remaining = table[~table["key"].isin([item["key"] for item in state["dropped"]])].reset_index(drop=True)
+    if state.get("joined"):
+        row = pd.Series(remaining.index, remaining["key"])
+        remaining["group"] = duplicates.joined(remaining["group"], [row[keys].to_numpy() for keys in state["joined"]])
+    remaining["fold"] = folds.assign(remaining, options.folds, options.seed)
+    return remaining
+
+
+def _apart(table: pd.DataFrame, held: Sequence[tuple[_Shard, shards.Place]], options: Options) -> list[list[str]]:
+    """Keys of the images, a list for each picture, whose groups must be joined: only their pixels show that they are copies."""
+    digests = table["key"].map({place.key: place.sha256 for _, place in held})
+    sets = duplicates.resolve(table, duplicates.copies(digests), join=options.group_duplicates)
+    return [table["key"].iloc[rows].tolist() for rows in sets]
 
 
 def _state(partial: Path) -> dict[str, Any]:
@@ -181,9 +207,9 @@ def _write_shards(
     the first one images are only checked."""
     pending = [shard for shard in plan if not _intact(partial / shard.name, state["shards"].get(shard.name))]
     rows = [row for shard in pending for row in shard.rows]
-    results = iter(
-        tqdm(_encoded(list(table["image"].iloc[rows]), options, workers), "pack", len(rows), unit=" images", disable=None)
-    )
+    paths, digests = (table[name].iloc[rows].tolist() for name in ("image", "digest"))
+    encoded = encoding.encode(paths, digests, options.size, options.quality, workers)
+    results = iter(tqdm(encoded, "pack", len(rows), unit=" images", disable=None))
     records = table.to_dict("records")
     broken: list[dict[str, str]] = []
 
@@ -193,7 +219,8 @@ def _write_shards(
                 raise Preempted(f"{partial}: {len(state['shards'])} of {len(plan)} shards are written")
             sample = records[row]
             if isinstance(result, images.BrokenImage):
-                broken.append({"key": sample["key"], "image": sample["name"], "reason": str(result)})
+                reason = pseudonyms.anonymous(str(result)) if options.pseudonyms else str(result)
+                broken.append({"key": sample["key"], "image": sample["name"], "shown": sample["shown"], "reason": reason})
             elif not broken:
                 fields = {"image": sample["name"], **{name: sample[name] for name in ("leaf", "patient", "source", "group")}}
                 yield shards.Sample(sample["key"], result, fields)
@@ -213,42 +240,18 @@ def _intact(shard: Path, checksum: str | None) -> bool:
     return checksum is not None and shard.exists() and shards.checksum(shard) == checksum
 
 
-def _encoded(paths: Sequence[str], options: Options, workers: int) -> Iterator[bytes | images.BrokenImage]:
-    """Each image as a square JPEG, or why not, in order. At most a few JPEGs, and one decoded image, per worker are in memory.
-
-    Threads, not processes: decoding, resampling and encoding release the interpreter lock.
-    """
-
-    def one(path: str) -> bytes | images.BrokenImage:
-        try:
-            return images.square(path, options.size, options.quality)
-        except images.BrokenImage as error:
-            return error
-
-    def several(start: int) -> list[bytes | images.BrokenImage]:
-        return [one(path) for path in paths[start : start + _CHUNK]]
-
-    waiting: deque[Future[list[bytes | images.BrokenImage]]] = deque()
-    pool = ThreadPoolExecutor(workers, "pack")
-    try:
-        for start in range(0, len(paths), _CHUNK):
-            waiting.append(pool.submit(several, start))
-            if len(waiting) > _AHEAD * workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _held(partial: Path, plan: list[_Shard], written: dict[str, list[shards.Place]]) -> list[tuple[_Shard, shards.Place]]:
+    """What all shards hold, reading those that an earlier run wrote."""
+    return [(shard, place) for shard in plan for place in written.get(shard.name) or shards.places(partial / shard.name)]
 
 
-def _index(partial: Path, table: pd.DataFrame, plan: list[_Shard], written: dict[str, list[shards.Place]]) -> None:
-    """Write the index, reading the shards that an earlier run wrote."""
-    held = [(shard, place) for shard in plan for place in written.get(shard.name) or shards.places(partial / shard.name)]
+def _index(partial: Path, table: pd.DataFrame, held: list[tuple[_Shard, shards.Place]]) -> None:
+    """Write the index."""
     places = {name: [getattr(place, name) for _, place in held] for name in ("key", "offset", "length", "sha256")}
     index = pd.DataFrame(places | {"shard": [shard.name for shard, _ in held], "fold": [shard.fold for shard, _ in held]})
-    known = table.set_index("key")[["leaf", "patient", "source", "group"]]
+    known = table.assign(image=table["name"]).set_index("key")[["leaf", "patient", "source", "group", "image"]]
     buffer = io.BytesIO()
-    index.join(known, on="key")[list(COLUMNS)].to_parquet(buffer, index=False)
+    index.join(known, on="key")[[*COLUMNS, *OPTIONAL]].to_parquet(buffer, index=False)
     write_atomic(partial / "index.parquet", buffer.getvalue())
 
 
@@ -267,7 +270,7 @@ def _describe(partial: Path, table: pd.DataFrame, options: Options, taxonomy: Ta
         "counts": {leaf: int(counts[leaf]) for leaf in pruned.leaves},
         "patients": patients[patients != ""].nunique(),
         "dropped": [{"image": item["image"], "reason": item["reason"]} for item in state["dropped"]],
-        **{name: state[name] for name in ("manifest", "options", "tree")},
+        **{name: state[name] for name in ("manifest", "bytes", "options", "tree")},
     }
     write_atomic(partial / "dataset.json", json.dumps(description, indent=2, ensure_ascii=False))
 
