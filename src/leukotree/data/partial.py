@@ -101,11 +101,9 @@ def compare(folder: Path, found: dict[str, Any], identity: dict[str, Any]) -> No
     before, now = found.get("options"), identity["options"]
     before = before if isinstance(before, dict) else {}
     names = [*now, *(name for name in before if name not in now)]
-    changed = [
-        f"{name} {before.get(name, 'off')} there, {now.get(name, 'off')} now"
-        for name in names
-        if before.get(name) != now.get(name)
-    ]
+    off = asdict(Options())
+    there, here = ({name: options.get(name, off.get(name)) for name in names} for options in (before, now))
+    changed = [f"{name} {there[name]} there, {here[name]} now" for name in names if there[name] != here[name]]
     changed += [f"another {key}" for key in ("manifest", "tree") if found.get(key) != identity[key]]
     if not changed:
         changed = ["other bytes in the images" if "bytes" in found else "an older version, which kept no digest of the images"]
