@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from hpc import stale
 from hpc.cells import flat
 from hpc.leaks import FOLD
 from hpc.record import Record, Trial
@@ -17,6 +19,7 @@ from leukotree.spec import parse
 
 DATA = "dataset"
 """Key of search.yaml for the fingerprint of the data that were searched on."""
+SHARDS = "base.data.shards"
 TRIALS = ("trial", "state", "epochs", "macro_f1", "best_macro_f1", "seconds")
 """Columns of trials.csv before the searched keys; with rungs on folds `epochs` counts the inner folds."""
 
@@ -25,13 +28,13 @@ def chosen(study: Study, partial: bool = False) -> dict[str, dict[int, dict[str,
     """variant -> outer fold -> the chosen dotted values; none are chosen in a study without trials, which runs the values of
     its base.
 
-    Raises InputError where a search has not ended (`partial` leaves it out, and asks for no data), or was of another study or
-    other data.
+    Raises InputError where a search has not ended (`partial` leaves it out, and does without the data where they are not here),
+    or was of another study, other data or other weights.
     """
     folds = range(study.folds.outer)
     if not study.search.trials:
         return {variant: {fold: {} for fold in folds} for variant in study.variants}
-    data = None if partial else fingerprint(study)
+    data = None if partial and not Path(study.base.data.shards).is_dir() else fingerprint(study)
     found: dict[Unit, dict[str, Any]] = {}
     for unit in study.units:
         path = study.search_folder(unit) / "best.yaml"
@@ -62,7 +65,10 @@ def finished(study: Study, unit: Unit, data: str | None) -> bool:
         stored = flat(_settings(parse(Study, tree, str(path)), unit)) | {FOLD: left_out}
         ours = flat(_settings(study, unit)) | {FOLD: unit.test_fold}
         if data is not None:
+            stale.check_search(folder, study.base.data.shards)
             stored[DATA], ours[DATA] = searched, data
+            if searched == data and (folder / "best.yaml").exists():
+                stored[SHARDS] = ours.get(SHARDS)  # the same shards at another path are the same data
         changed = [key for key in {**stored, **ours} if stored.get(key) != ours.get(key)]
         if changed:
             listed = ", ".join(f"{key} was {stored.get(key)!r} and is {ours.get(key)!r}" for key in changed)

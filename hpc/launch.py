@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
-from hpc import jobs, reduce, retries, scheduler, submitted
+from hpc import jobs, reduce, retries, scheduler, stale, submitted
 from hpc import site as sites
 from hpc.ranks import in_ranks, prepare_ranks
 from hpc.sender import ROOM, Place, Runs, Sender, Where, is_done, missing
@@ -281,7 +281,11 @@ def _outcome(specs: Sequence[RunSpec], root: Path, outcome: Outcome, failed: dic
     alive, notes = submitted.alive(root), submitted.notes(root)
     for name in [spec.run_name for spec in specs]:
         if is_done(root, name):
-            outcome.done.append(name)
+            state = stale.read(root / name)
+            if state.state == stale.STATE:  # packed anew while the others were at work
+                outcome.failed[name] = f"{stale.STATE}: {state.message}"
+            else:
+                outcome.done.append(name)
         elif name in alive:
             outcome.waiting[name] = alive[name]
         elif name not in outcome.unsent:

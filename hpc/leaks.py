@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpc import stale
 from hpc.study import Study, Unit
 from leukotree import yamlfile
 from leukotree.errors import InputError, one_line
@@ -51,6 +52,8 @@ def check(study: Study) -> None:
         check_index(dataset)
     for unit in study.units if study.search.trials else ():
         folder = study.search_folder(unit)
+        if dataset is not None:
+            stale.check_search(folder, str(shards))
         held = HeldOut(unit.test_fold) if dataset is None else _held_out(dataset, unit.test_fold)
         problem = _misnamed(folder, unit, study.search.nested) or _first_problem(folder, held)
         if problem:

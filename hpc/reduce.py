@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc import failures, owned, queue, scheduler, store, submission, submitted
+from hpc import failures, owned, queue, scheduler, stale, submission, submitted
 from hpc import site as sites
 from leukotree import files
 from leukotree.errors import InputError
@@ -80,22 +80,24 @@ def again(runs: Runs) -> list[RunSpec]:
 
 def reduced(root: Path, run_names: Sequence[str]) -> dict[str, Any]:
     """{time, asked, done, missing}: `missing` has run name -> {state, kind, message} of each run that is not done, also of
-    those that a job is still to do."""
+    those that a job is still to do, and of those that are done but stale (see `hpc.stale`)."""
     from hpc import retries
 
     notes = submitted.notes(root)
     gone = {}
     for name in run_names:
-        state = store.read(root / name)
+        state = stale.read(root / name)
         if state.state != "done":
-            verdict = retries.judge(root, name, notes.get(name), anew=False)
+            verdict = retries.Verdict(False, reason=state.message)
+            if state.state != stale.STATE:
+                verdict = retries.judge(root, name, notes.get(name), anew=False)
             gone[name] = {"state": state.state, "kind": verdict.kind, "message": verdict.reason}
     return {"time": time.time(), "asked": len(run_names), "done": len(run_names) - len(gone), "missing": gone}
 
 
 def lines(found: dict[str, Any]) -> list[str]:
     """For people."""
-    rows = [f"missing: {name}: {' '.join(one.values())}" for name, one in found["missing"].items()]
+    rows = [f"missing: {name}: {' '.join(filter(None, one.values()))}" for name, one in found["missing"].items()]
     if found["submitted"]:
         rows.insert(
             0, f"{len(found['submitted'])} jobs submitted for those that are missing; job {found['reducer']} looks after them"

@@ -11,7 +11,7 @@ from hpc import store
 from hpc.store import Look, RunState
 from hpc.tables import align
 
-STATES = ("done", "running", "hung", "queued", "lost", "preempted", "stopped", "failed")
+STATES = ("done", "stale", "running", "hung", "queued", "lost", "preempted", "stopped", "failed")
 
 
 def as_json(look: Look) -> str:
@@ -29,11 +29,12 @@ def table(root: str | Path, look: Look) -> str:
 
 def _searches(root: str | Path) -> list[str]:
     heads = ["study", "search", "trials", "reports", "best macro_f1", "state"]
+    found = store.searches(root)
     cells = [
-        [s.study, s.name, str(s.trials), str(s.reports), f"{s.best:.4f}", "ended" if s.ended else "open"]
-        for s in store.searches(root)
+        [s.study, s.name, str(s.trials), str(s.reports), f"{s.best:.4f}", "stale" if s.stale else "ended" if s.ended else "open"]
+        for s in found
     ]
-    return align([heads, *cells]) if cells else []
+    return align([heads, *cells]) + [f"{s.study} search/{s.name}: {s.stale}" for s in found if s.stale] if cells else []
 
 
 def _counts(runs: list[RunState]) -> list[str]:

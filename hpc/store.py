@@ -15,7 +15,8 @@ from typing import Any
 from hpc import history, owned, scheduler, submitted
 from hpc import queue as slurm_queue
 from hpc.queue import QueuedJob
-from leukotree.errors import InputError
+from leukotree import origin
+from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.runfolder import read_status
 from leukotree.spec import VARIANTS
 
@@ -227,6 +228,8 @@ class SearchState:
     reports: int
     best: float
     ended: bool
+    stale: str = ""
+    """Why its scores do not belong to today's data or weights; empty where they do, or where these are not here."""
 
 
 def searches(root: str | Path) -> list[SearchState]:
@@ -240,5 +243,12 @@ def searches(root: str | Path) -> list[SearchState]:
             search = folder.parents[1] if folder.name.startswith("fold") else folder.parent
             ended = (folder / "best.yaml").exists()
             name = folder.relative_to(search).as_posix()
-            found.append(SearchState(search.parent.name, name, len(trials), len(rows), best, ended))
+            found.append(SearchState(search.parent.name, name, len(trials), len(rows), best, ended, _stale(folder)))
     return found
+
+
+def _stale(search: Path) -> str:
+    try:
+        return str(origin.changed_search(search) or "")
+    except (InputError, RunFailed) as error:
+        return one_line(error)

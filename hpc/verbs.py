@@ -86,7 +86,7 @@ def run_audit(arguments: Namespace) -> int:
 
 
 def run_train(arguments: Namespace) -> int:
-    from hpc import launch
+    from hpc import launch, stale
     from hpc.study import RUNS
     from leukotree import spec
 
@@ -98,6 +98,7 @@ def run_train(arguments: Namespace) -> int:
 
     train.check(wanted, arguments.ranks)
     root = RUNS / arguments.study
+    stale.check_runs(root, [wanted])
     if arguments.dry_run:
         print(f"would train {root / wanted.run_name} on {arguments.ranks} rank(s), {arguments.on}")
         return 0
@@ -109,11 +110,13 @@ def run_train(arguments: Namespace) -> int:
 
 
 def run_sweep(arguments: Namespace) -> int:
-    from hpc import precheck, study, tune
+    from hpc import precheck, stale, study, tune
 
     plan = study.load(arguments.study, arguments.overrides)
     search = plan.require_search()
     precheck.check_search(plan, arguments.ranks_per_trial)
+    for unit in plan.units:
+        stale.check_search(plan.search_folder(unit), plan.base.data.shards)
     if arguments.dry_run:
         one = f"all outer folds, beside fold {plan.units[0].test_fold}"
         place = f"each of {plan.folds.outer} outer folds" if search.nested else one
@@ -147,18 +150,19 @@ def _elastic(arguments: Namespace) -> Elastic | None:
 
 
 def run_folds(arguments: Namespace) -> int:
-    from hpc import leaks, precheck, study, tune
+    from hpc import leaks, precheck, stale, study, tune
 
     plan = study.load(arguments.study, arguments.overrides)
     precheck.check_data(plan)
     leaks.check(plan)
     specs = plan.fold_specs(tune.chosen(plan))
     precheck.check_runs(specs, arguments.ranks)
+    stale.check_runs(plan.root, specs)
     return _launch(plan, specs, _place(arguments), arguments)
 
 
 def run_grid(arguments: Namespace) -> int:
-    from hpc import cells, precheck, study
+    from hpc import cells, precheck, stale, study
     from leukotree.report.collect import check_primary
 
     plan = study.load(arguments.study, arguments.overrides)
@@ -169,6 +173,7 @@ def run_grid(arguments: Namespace) -> int:
     check_primary(plan.model_dump(mode="json"), cells.rows(found))
     precheck.check_data(plan)
     precheck.check_runs([cell.spec for cell in found], arguments.ranks)
+    stale.check_runs(plan.root, [cell.spec for cell in found])
     place = _place(arguments)
     if not arguments.dry_run:
         _runtime(arguments)  # refuses what it must before anything is written
@@ -203,13 +208,13 @@ def _launch(
 
 
 def run_status(arguments: Namespace) -> int:
-    from hpc import status, store, study
+    from hpc import stale, status, store, study
 
     root = _root_of(arguments) if arguments.study else study.RUNS
     if arguments.study and not root.is_dir():
         raise InputError(f"{root}: no runs yet; start with `leukotree sweep {arguments.study}`")
     while True:
-        look = store.look(root)
+        look = stale.marked_all(root, store.look(root))
         if arguments.json and look.silent:
             print(f"leukotree status: jobs of SLURM are not known here: {look.silent}", file=sys.stderr)
         print(status.as_json(look) if arguments.json else status.table(root, look), flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from leukotree.errors import RunFailed, one_line
-from leukotree.files import is_full
+from leukotree.files import is_full, sha256
 
 STATE, MARKER = "state.pt", "marker.json"
 FORMAT = 3
@@ -135,12 +134,6 @@ def _numbered(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted((path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()), reverse=True)
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

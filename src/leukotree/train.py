@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from leukotree import checkpoint, isolation, predictions, strategy
+from leukotree import files, isolation, predictions, strategy
 from leukotree.data import duplicates, folds
 from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
@@ -159,7 +159,7 @@ def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]
             fingerprints = {"dataset": dataset.fingerprint}
             try:
                 if weights not in (None, "hub"):
-                    fingerprints["weights"] = checkpoint.sha256(Path(str(weights)))
+                    fingerprints["weights"] = files.sha256(Path(str(weights)))
                 stack.enter_context(folder.opened(dataset.taxonomy, fingerprints, engine.world))
             except (InputError, RunFailed, OSError) as error:
                 problem = error

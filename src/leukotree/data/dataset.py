@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import stat
 import tarfile
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -20,16 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from leukotree import spec
 from leukotree.data import identities, shards, tarheader
 from leukotree.data import index as indices
-from leukotree.errors import InputError, RunFailed, one_line
+from leukotree.data.fingerprint import DESCRIPTION, INDEX, content, of, unreadable
+from leukotree.errors import InputError, one_line
 from leukotree.taxonomy import Taxonomy
 
 FORMAT = 1
 MAX_SIDE = 8192
 """Pixels; `pack` writes no larger images."""
-MAX_BYTES = 2**30
-"""Of dataset.json and of index.parquet, each; a larger file is refused unread."""
-_AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EREMOTEIO)
-"""What a file system answers whose server or disk is not there."""
 
 
 class Dropped(BaseModel):
@@ -73,7 +68,7 @@ class Dataset:
     index: pd.DataFrame
     """One row per sample (N rows), ordered by fold, shard and position in the shard; columns `index.COLUMNS` and `OPTIONAL`."""
     fingerprint: str
-    """sha256 hex over dataset.json and index.parquet: the same value, the same samples, byte for byte."""
+    """sha256 hex over dataset.json and index.parquet: the same value, the same samples, byte for byte, at any path."""
     description: Description
 
     @classmethod
@@ -86,7 +81,7 @@ class Dataset:
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; write it with `leukotree pack MANIFEST {folder}`")
-        dataset = _parsed(folder, *(_content(folder / name) for name in ("dataset.json", "index.parquet")))
+        dataset = _parsed(folder, *(content(folder / name) for name in (DESCRIPTION, INDEX)))
         _check_shards(folder, dataset.index, ends)
         return dataset
 
@@ -140,7 +135,7 @@ class Dataset:
             shard = _shard(path, self.fingerprint, os.getpid())  # held while it is read: two threads may have opened it at once
             data = os.pread(shard.number, length, offset)
         except OSError as error:
-            raise _unreadable(error, f"{path}: sample {keys[row]} cannot be read: {error.strerror}") from error
+            raise unreadable(error, f"{path}: sample {keys[row]} cannot be read: {error.strerror}") from error
         if len(data) != length:
             end = offset + length
             raise InputError(f"{path}: ends before byte {end}, where sample {keys[row]} should; pack the folder again")
@@ -157,11 +152,6 @@ class Dataset:
 def _place(index: pd.DataFrame, row: int) -> shards.Place:
     sample = index.iloc[row]
     return shards.Place(str(sample["key"]), int(sample["offset"]), int(sample["length"]), str(sample["sha256"]))
-
-
-def _unreadable(error: OSError, message: str) -> InputError | RunFailed:
-    """What to raise where a file cannot be read: its file system may have gone, for a while or on this node, and not the file."""
-    return RunFailed(message, "node") if error.errno in _AWAY else InputError(message)
 
 
 class _Descriptor:
@@ -190,23 +180,8 @@ def _parsed(folder: Path, described: bytes, indexed: bytes) -> Dataset:
     except InputError as error:
         raise InputError(f"{folder / 'dataset.json'}: {error}") from error
     table = indices.parse(folder / "index.parquet", indexed, description.folds, description.counts, taxonomy)
-    fingerprint = hashlib.sha256(described + indexed).hexdigest()
+    fingerprint = of(described, indexed)
     return Dataset(folder, description.size, taxonomy, description.folds, description.group, table, fingerprint, description)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would make us wait
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise InputError(f"{path}: is no plain file; copy or pack the folder again")
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        reason = "is a link" if path.is_symlink() else f"cannot be read: {error.strerror}"
-        raise _unreadable(error, f"{path}: {reason}; `leukotree pack` writes such a folder") from error
-    if len(content) > MAX_BYTES:
-        raise InputError(f"{path}: over {MAX_BYTES} bytes; pack the folder again")
-    return content
 
 
 def _description(path: Path, content: bytes) -> Description:
@@ -251,7 +226,7 @@ def _check_ends(path: Path, found: tuple[int, ...], places: tuple[shards.Place, 
         shard = _Descriptor(str(path))
         headers = [os.pread(shard.number, tarfile.BLOCKSIZE, place.offset - tarfile.BLOCKSIZE) for place in places]
     except OSError as error:
-        raise _unreadable(error, f"{path}: cannot be read: {error.strerror}") from error
+        raise unreadable(error, f"{path}: cannot be read: {error.strerror}") from error
     for header, place in zip(headers, places, strict=True):
         if problem := tarheader.fault(header, f"{place.key}.jpg", place.length):
             raise InputError(f"{path}: sample {place.key}: {problem}; copy or pack the folder again")

@@ -1,0 +1,66 @@
+"""Finished runs and searches whose data, label tree or weights are others today: they count as done nowhere, and no number of
+theirs is used."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from hpc import store
+from hpc.store import Look, RunState
+from leukotree import origin
+from leukotree.errors import InputError, RunFailed
+from leukotree.origin import Inputs
+from leukotree.spec import RunSpec
+
+STATE = "stale"
+"""Of a finished run that does not belong to today's data, tree or weights."""
+
+
+def check_runs(root: Path, specs: Iterable[RunSpec]) -> None:
+    """Raises InputError naming the first of these runs that is done, or begun, and was made from other data, on another tree or
+    from other weights than those of today. One that has not begun is in order."""
+    found = []
+    for spec in specs:
+        folder = root / spec.run_name
+        done = store.read(folder).state == "done"
+        if (done or (folder / "env.json").exists()) and (change := origin.changed(folder, Inputs.of(spec))):
+            found.append((folder, change))
+    if found:
+        folder, change = found[0]
+        more = f" (and {len(found) - 1} more of {root.name})" if len(found) > 1 else ""
+        raise InputError(f"{folder}{more}: {change.reason}; {change.fix}")
+
+
+def check_search(folder: Path, shards: str) -> None:
+    """Raises InputError where a search (its folder) was on other data, or from other weights, than those of today."""
+    if change := origin.changed_search(folder, shards):
+        raise InputError(f"{folder}: {change}")
+
+
+def read(folder: Path) -> RunState:
+    """As `store.read`, but "stale" for a run that is done and does not belong to what is there today."""
+    return marked(store.read(folder), folder)
+
+
+def marked(run: RunState, folder: Path) -> RunState:
+    """A run's state as `read` gives it, from that which `store` gives."""
+    if run.state != "done" or (inputs := Inputs.read(folder)) is None:
+        return run
+    try:
+        reason = str(origin.changed(folder, inputs) or "")
+    except (InputError, RunFailed) as error:
+        reason = str(error)
+    return dataclasses.replace(run, state=STATE, message=reason, macro_f1=None) if reason else run
+
+
+def marked_all(root: Path, look: Look) -> Look:
+    """A look with its stale runs marked; `root` holds their study, or all studies."""
+    runs = [marked(run, _folder(root, run)) for run in look.runs]
+    return dataclasses.replace(look, runs=runs)
+
+
+def _folder(root: Path, run: RunState) -> Path:
+    folder = root / run.run_name
+    return folder if folder.is_dir() else root / run.study / run.run_name
