@@ -21,16 +21,14 @@ STATE = "stale"
 def check_runs(root: Path, specs: Iterable[RunSpec]) -> None:
     """Raises InputError naming the first of these runs that is done, or begun, and was made from other data, on another tree or
     from other weights than those of today. One that has not begun is in order."""
-    found = []
+    found, shards = [], ""
     for spec in specs:
-        folder = root / spec.run_name
+        folder, inputs = root / spec.run_name, Inputs.of(spec)
         done = store.read(folder).state == "done"
-        if (done or (folder / "env.json").exists()) and (change := origin.changed(folder, Inputs.of(spec))):
+        if (done or (folder / "env.json").exists()) and (change := origin.changed(folder, inputs)):
+            shards = shards or inputs.shards
             found.append((folder, change))
-    if found:
-        folder, change = found[0]
-        more = f" (and {len(found) - 1} more of {root.name})" if len(found) > 1 else ""
-        raise InputError(f"{folder}{more}: {change.reason}; {change.fix}")
+    origin.refuse(found, shards)
 
 
 def check_search(folder: Path, shards: str) -> None:

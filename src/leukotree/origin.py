@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,6 +98,19 @@ def changed_search(folder: Path, shards: str | None = None) -> Change | None:
         if inputs and (change := changed(run, inputs._replace(shards=shards), partly=True)):
             return Change(f"its run {run.relative_to(folder)} was {change.reason}", change.fix)
     return None
+
+
+def refuse(changes: Sequence[tuple[Path, Change]], shards: str) -> None:
+    """Raises InputError naming the first of these run folders, what changed, and how many more there are; nothing where there are
+    none."""
+    if not changes:
+        return
+    from leukotree import tested
+
+    folder, change = changes[0]
+    told = tested.since(folder, shards)
+    more = f" (and {len(changes) - 1} more in {folder.parent})" if len(changes) > 1 else ""
+    raise InputError(f"{folder}{more}: {change.reason}{f' ({told})' if told else ''}; {change.fix}")
 
 
 def _changed_data(folder: Path, recorded: Any, shards: str, today: fingerprint.Packed) -> Change | None:

@@ -35,9 +35,9 @@ class Trainer:
     def __init__(self, spec: RunSpec, folder: RunFolder, loader: Loader, engine: Engine, runtime: Runtime) -> None:
         self.spec, self.folder, self.loader, self.engine, self.runtime = spec, folder, loader, engine, runtime
         self.dataset = loader.dataset
-        train_rows, self.eval_rows = folds.split(self.dataset.index, spec.data)
+        self._train_rows, self.eval_rows = folds.split(self.dataset.index, spec.data)
         parts = stages(spec.variant, self.dataset.taxonomy)
-        self.stages = [StageTrainer(spec, part, train_rows, engine, loader) for part in parts]
+        self.stages = [StageTrainer(spec, part, self._train_rows, engine, loader) for part in parts]
         self._scored: tuple[Predictions, dict[str, float]] | None = None
         self._epoch = 0
         self._losses = self._no_losses()
@@ -160,7 +160,8 @@ class Trainer:
         predictions.write(self.folder.predictions, scored, self.dataset)
         if self.spec.data.inner is None:
             checkpoint.save(self.folder.checkpoints, self._number, state, keep=1)
-        self.folder.status(state="done", epoch=self.spec.optim.epochs, **scores)
+        images = {"trained": len(self._train_rows), "tested": len(self.eval_rows)}  # a report's train/test ratio is theirs
+        self.folder.status(state="done", epoch=self.spec.optim.epochs, images=images, **scores)
         if self.spec.data.inner is not None:
             self.folder.drop_checkpoints()
 

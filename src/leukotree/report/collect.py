@@ -17,6 +17,7 @@ from leukotree import decide, declared, predictions, runfolder, yamlfile
 from leukotree import spec as specs
 from leukotree.decide import Rule
 from leukotree.errors import InputError, one_line
+from leukotree.report.belonging import belong_together, damaged, of_today, searched_on_the_same
 from leukotree.report.summary import Arm, Missing, Run, Search, StudySummary, Validation, identity
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
@@ -55,25 +56,26 @@ def collect(
     nested = bool(searching.get("nested", True))
     searched = searching.get("trials") != 0  # without trials, what an earlier search left does not count
     searches = _searches(study_root / "search", variants, nested, base.data.test_fold) if searched else {}
+    dataset = _dataset(base, study)
+    unchecked = of_today(study_root, [row["run_name"] for row in (*expected, *cells)], base.data.shards)
     arms: list[Arm] = []
     missing: list[Missing] = []
     for arm, rows in _arms(expected, cells):
         found = [_run(study_root / row["run_name"], arm.name, row, rule) for row in rows]
         missing += [one for one in found if isinstance(one, Missing)]
         arms.append(Arm(arm.name, arm.variant, arm.cell, arm.values, tuple(one for one in found if isinstance(one, Run))))
-    dataset = _dataset(base)
+    belong_together([run for arm in arms for run in arm.runs], study_root, base.data.shards)
     arms, straddling = _without_straddling(arms, dataset)
     summary = StudySummary(
         name, dict(study), base, variants, tuple(arms), missing, searches, nested or not searched, rule,
         float(study.get("rope", 0.01)), _primary(study, variants, arms), tuple(declared.changes(study_root, study)),
-        dataset, straddling,
+        dataset, straddling, unchecked,
     )  # fmt: skip
     if not summary.runs and not searches:
         file = f"sweeps/{name}.yaml"
         first = f"`leukotree grid {file}`" if cells else f"`leukotree sweep {file}`, then `leukotree folds {file}`"
         raise InputError(f"{study_root}: nothing to report yet; run {first}")
-    _belong_together(summary.runs, study_root)
-    _searched_on_the_same(summary)
+    searched_on_the_same(summary)
     return summary
 
 
@@ -153,13 +155,14 @@ def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Mi
     spec = specs.load(folder / "spec.yaml")
     for key, given in (("variant", spec.variant), ("test_fold", spec.data.test_fold), ("seed", spec.seed)):
         if given != row[key]:
-            raise _damaged(folder / "spec.yaml", f"{key} is {given}, the study expects {row[key]}")
+            raise damaged(folder / "spec.yaml", f"{key} is {given}, the study expects {row[key]}")
     images, true, logp, taxonomy = _predictions(folder, spec.data.test_fold)
     epochs = [entry for entry in runfolder.read_metrics(folder) if entry.get("kind") == "epoch"]
     return Run(
         **wanted, folder=folder, taxonomy=taxonomy, images=images, true=true, predicted=decide.leaves(logp, taxonomy, rule),
         logp=logp, epochs=len(epochs), seconds=float(sum(entry.get("seconds", 0.0) for entry in epochs)), ranks=_ranks(folder),
         environment=_json(folder / "env.json") if (folder / "env.json").exists() else {},
+        trained=_count(status, "trained"), tested=_count(status, "tested"),
     )  # fmt: skip
 
 
@@ -168,7 +171,7 @@ def _predictions(folder: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, np.
     frame, logp, taxonomy = predictions.read(folder)
     path = folder / "predictions.parquet"
     if frame.empty:
-        raise _damaged(path, "no rows")
+        raise damaged(path, "no rows")
     order = np.argsort(frame["key"].to_numpy(), kind="stable")
     frame, logp = frame.iloc[order].reset_index(drop=True), logp[order]
     true = pd.Index(taxonomy.leaves).get_indexer(pd.Index(frame["leaf"]))
@@ -181,8 +184,15 @@ def _predictions(folder: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, np.
     for problem, rows in problems.items():
         if np.any(rows):
             row = frame[np.asarray(rows)].iloc[0]
-            raise _damaged(path, problem.format(**row[["key", "leaf", "fold"]]))
+            raise damaged(path, problem.format(**row[["key", "leaf", "fold"]]))
     return identity(frame), true, logp, taxonomy
+
+
+def _count(status: Mapping[str, Any], of: str) -> int | None:
+    """How many images a run says that it was `trained` or `tested` on; None where it says nothing, as older ones do."""
+    images = status.get("images")
+    found = images.get(of) if isinstance(images, Mapping) else None
+    return found if isinstance(found, int) else None
 
 
 def _ranks(folder: Path) -> int:
@@ -210,35 +220,6 @@ def _nameless(run: Run, patients: Sequence[str]) -> Run:
     return replace(run, images=images)
 
 
-def _belong_together(runs: Sequence[Run], root: Path) -> None:
-    """Comparisons are fair only on the same tree and, within a fold, the same images; folds must not share any."""
-    keys: dict[int, Run] = {}
-    for run in runs:
-        if list(run.taxonomy.parent_of.items()) != list(runs[0].taxonomy.parent_of.items()):  # the order of leaves counts
-            raise _damaged(root / run.name / "taxonomy.json", f"differs from that of {runs[0].name}")
-        first = keys.setdefault(run.test_fold, run)
-        if not first.images.equals(run.images) or not np.array_equal(first.true, run.true):
-            raise _damaged(root / run.name / "predictions.parquet", f"other images or labels than in {first.name}")
-        fingerprints = {r.environment["dataset"] for r in (runs[0], run) if r.environment.get("dataset")}
-        if len(fingerprints) > 1:
-            raise _damaged(root / run.name / "env.json", f"made from other shards than {runs[0].name}")
-    pooled = pd.concat([run.images["key"] for run in keys.values()]) if keys else pd.Series(dtype=str)
-    if pooled.duplicated().any():
-        twice = pooled[pooled.duplicated()].iloc[0]
-        raise InputError(f"{root}: image {twice!r} is in two test folds; pack into an empty folder and run folds again")
-
-
-def _searched_on_the_same(summary: StudySummary) -> None:
-    """A search on other shards may have seen what is a test image in these. Raises InputError."""
-    for run in (run for arm in summary.arms if arm.cell is None for run in arm.runs):
-        search = summary.search(run.variant, run.test_fold)
-        mine = run.environment.get("dataset")
-        if search is None or mine is None or not (settings := search.folder / "search.yaml").exists():
-            continue
-        if yamlfile.load(settings).get("dataset", mine) != mine:
-            raise InputError(f"{settings}: searched on other shards than {run.name} was made from; rename the study")
-
-
 def _searches(root: Path, variants: Sequence[str], nested: bool, left_out: int) -> dict[str, dict[int, Search]]:
     """Variant -> outer fold -> its search, of those whose trials have ended."""
     found: dict[str, dict[int, Search]] = {}
@@ -262,10 +243,6 @@ def _search(variant: str, fold: int, folder: Path) -> Search:
     return Search(variant, fold, folder, _csv(folder / "trials.csv", TRIAL_COLUMNS), curves.dropna(), best)
 
 
-def _damaged(path: Path, problem: str) -> InputError:
-    return InputError(f"{path}: {problem}; remove the run's folder and run folds again")
-
-
 def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path, dtype={"trial": str})
@@ -276,9 +253,14 @@ def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-def _dataset(base: RunSpec) -> dict[str, Any] | None:
+def _dataset(base: RunSpec, study: Mapping[str, Any]) -> dict[str, Any] | None:
+    """dataset.json of the shards, where they are here. Raises InputError where the study counts on other folds than theirs."""
     path = Path(base.data.shards) / "dataset.json"
-    return _json(path) if path.exists() else None
+    found = _json(path) if path.exists() else None
+    packed, outer = (found or {}).get("folds"), (study.get("folds") or {}).get("outer")
+    if packed and outer and packed != outer:
+        raise InputError(f"{path.parent}: packed with {packed} folds, but folds.outer is {outer}; make them equal")
+    return found
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -13,6 +13,10 @@ DECIDED = {
     "expected_cost": "the least expected LCA height under",
 }
 
+UNCHECKED = """
+The results are not compared with {what}: whether they belong to what is there today is not known.
+"""
+
 READING = """
 Seeds are averaged within a fold first. Macro averages run over all {leaves} leaves; one that is never predicted
 counts as 0. Balanced accuracy is the mean recall of the leaves that have samples. {patients} For scale: always

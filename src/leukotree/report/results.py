@@ -23,7 +23,7 @@ COLUMNS = {
 
 def lead(summary: StudySummary, by_fold: pd.DataFrame, verdict: Block) -> Section:
     """The verdict in a sentence, the score table, how to read it, and what speaks against it."""
-    blocks: list[Block] = [verdict]
+    blocks: list[Block] = [verdict, *unchecked(summary)]
     if summary.redeclared:
         blocks.append(text(prose.REDECLARED, "warning", changes="; ".join(summary.redeclared)))
     if _clean_fold(summary) is not None:
@@ -34,6 +34,11 @@ def lead(summary: StudySummary, by_fold: pd.DataFrame, verdict: Block) -> Sectio
         only = by_fold[by_fold["fold"] == clean]
         blocks.append(_score_table(f"The clean fold alone (fold {clean}, never seen by the search), in per cent.", summary, only))
     return Section("Variants", [*blocks, _reading(summary), *_honesty(summary, by_fold)], lead=True)
+
+
+def unchecked(summary: StudySummary) -> list[Text]:
+    """That the results were not compared with today's data or weights, where these are not here."""
+    return [text(prose.UNCHECKED, "warning", what=" and ".join(summary.unchecked))] if summary.unchecked else []
 
 
 def _columns(summary: StudySummary) -> list[str]:

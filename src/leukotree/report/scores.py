@@ -150,8 +150,11 @@ def group_clusters(runs: Sequence[Run], decision: decide.Rule) -> Clusters:
 
 
 def ratio(summary: StudySummary) -> float:
-    """n_test / n_train of an outer fold: from the image counts of the shards, or 1 / (K - 1) for K folds without them."""
-    folds = int((summary.study.get("folds") or {}).get("outer") or len({run.test_fold for run in summary.runs}))
+    """n_test / n_train of an outer fold: from what the runs noted that they were trained and tested on, or 1 / (K - 1) for the K
+    folds of older runs, which noted nothing. Never from today's data set, which may have grown."""
+    totals = [run.trained + len(run.true) for run in summary.runs if run.trained]
     test = np.mean([len(run.true) for run in one_per_fold(summary.runs)])
-    total = sum(((summary.dataset or {}).get("counts") or {}).values())
-    return float(test / (total - test)) if total > test else 1 / max(folds - 1, 1)
+    if totals:
+        return float(test / (totals[0] - test))
+    folds = int((summary.study.get("folds") or {}).get("outer") or len({run.test_fold for run in summary.runs}))
+    return 1 / max(folds - 1, 1)

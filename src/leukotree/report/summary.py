@@ -43,6 +43,10 @@ class Run:
     ranks: int
     environment: dict[str, Any]
     """env.json: commit, packages, fingerprint of the data set, GPUs."""
+    trained: int | None = None
+    """Images that it was trained on, as it noted at its end; None in older runs."""
+    tested: int | None = None
+    """Images that it was tested on, likewise."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,8 @@ class StudySummary:
     """dataset.json of the shards, where they are at hand."""
     straddling: int
     """Patients with images in several test folds, of a data set that keeps no patients together; `images` names them no more."""
+    unchecked: tuple[str, ...] = ()
+    """What the finished runs could not be compared with, since it is not here: "the data (data/my is not here)"."""
 
     @property
     def runs(self) -> list[Run]:

@@ -35,7 +35,8 @@ def write(summary: StudySummary, out: Path) -> tuple[Path, Path]:
     """
     out = Path(out)
     sections = _sections(summary)
-    about = text(prose.ABOUT, rule=prose.DECIDED[summary.decision])
+    unchecked = [] if summary.runs else results.unchecked(summary)  # with runs the lead says it
+    about = text(" ".join([prose.ABOUT, *(note.text for note in unchecked)]), rule=prose.DECIDED[summary.decision])
     values = {"title": f"Study {summary.name}", "about": about, "sections": sections}
     environment = _environment()
     pages = {name: environment.get_template(f"page.{suffix}").render(values)
