@@ -56,11 +56,8 @@ def belong_together(runs: Sequence[Run], root: Path, shards: str) -> None:
 
 
 def _same_images(runs: Sequence[Run], fold: int, dataset: Dataset | None) -> None:
-    """Raises InputError for a run whose images or labels are not those of the fold in the data set; without one, not those of
-    most runs of the fold."""
-    for run in runs:
-        if run.tested not in (None, len(run.true)):
-            raise damaged(run.folder / _FILE, f"holds {len(run.true)} images, but the run was tested on {run.tested}")
+    """Raises InputError for a run whose images or labels are not those of the fold in the data set; without one, not as many as
+    it noted, or not those of most runs of the fold."""
     if dataset is not None:
         rows = tested.whole(dataset, fold)
         right = identity(rows).assign(leaf=rows["leaf"])
@@ -68,6 +65,10 @@ def _same_images(runs: Sequence[Run], fold: int, dataset: Dataset | None) -> Non
             if told := tested.difference(_images(run), right):
                 raise damaged(run.folder / _FILE, f"not the images of test fold {fold} in {dataset.folder}: {told}")
         return
+    for run in runs:
+        if lost := (run.tested or len(run.true)) - len(run.true):
+            told = f"{abs(lost)} {'missing' if lost > 0 else 'too many'}"
+            raise damaged(run.folder / _FILE, f"of the {run.tested} images that it was tested on {told}")
     kinds: dict[bytes, list[Run]] = {}
     for run in runs:
         kinds.setdefault(_digest(run), []).append(run)
@@ -95,10 +96,10 @@ def _deviant(kinds: Sequence[list[Run]]) -> tuple[Run, Run]:
 
 
 def _scores_as_recorded(run: Run) -> bool:
-    """Whether a run's predictions have the accuracy that it noted when it ended; also where it noted none."""
-    noted = runfolder.read_status(run.folder).get("accuracy")
-    accuracy = predictions.scores(run.true, run.logp, run.taxonomy)["accuracy"]
-    return not isinstance(noted, float) or abs(noted - accuracy) < ROUNDING
+    """Whether a run's predictions have the scores that it noted when it ended; also where it noted none."""
+    noted = runfolder.read_status(run.folder)
+    scores = predictions.scores(run.true, run.logp, run.taxonomy)
+    return all(not isinstance(noted.get(name), float) or abs(noted[name] - score) < ROUNDING for name, score in scores.items())
 
 
 def _images(run: Run) -> pd.DataFrame:

@@ -172,6 +172,8 @@ def _predictions(folder: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, np.
     path = folder / "predictions.parquet"
     if frame.empty:
         raise damaged(path, "no rows")
+    if unnamed := int(frame["key"].isna().sum()):
+        raise damaged(path, f"a row has no key ({unnamed} in all)")
     order = np.argsort(frame["key"].to_numpy(), kind="stable")
     frame, logp = frame.iloc[order].reset_index(drop=True), logp[order]
     true = pd.Index(taxonomy.leaves).get_indexer(pd.Index(frame["leaf"]))
@@ -183,8 +185,9 @@ def _predictions(folder: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, np.
     }
     for problem, rows in problems.items():
         if np.any(rows):
-            row = frame[np.asarray(rows)].iloc[0]
-            raise damaged(path, problem.format(**row[["key", "leaf", "fold"]]))
+            row, count = frame[np.asarray(rows)].iloc[0], int(np.sum(rows))
+            more = f" ({count} such rows)" if count > 1 else ""
+            raise damaged(path, problem.format(**row[["key", "leaf", "fold"]]) + more)
     return identity(frame), true, logp, taxonomy
 
 
