@@ -4,12 +4,13 @@ theirs is used."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hpc import store
 from hpc.store import Look, RunState
 from leukotree import origin
+from leukotree.data import fingerprint
 from leukotree.errors import InputError, RunFailed
 from leukotree.origin import Inputs
 from leukotree.spec import RunSpec
@@ -29,6 +30,24 @@ def check_runs(root: Path, specs: Iterable[RunSpec]) -> None:
             shards = shards or inputs.shards
             found.append((folder, change))
     origin.refuse(found, shards)
+
+
+def at_another_path(root: Path, specs: Sequence[RunSpec]) -> str:
+    """A line that says where these runs are, if none of them has begun and they are done on the same data at another path; empty
+    otherwise. A run's name follows the path of its data: nobody would look for them."""
+    if not specs or not root.is_dir() or any((root / spec.run_name).exists() for spec in specs):
+        return ""
+    ours = specs[0].data.shards
+    folders = [folder for folder in root.iterdir() if store.read(folder).state == "done"]
+    for path in {inputs.shards for folder in folders if (inputs := Inputs.read(folder))} - {ours}:
+        named = {root / spec.override({"data.shards": path}).run_name for spec in specs}
+        done = [folder for folder in named if folder in folders and origin.changed(folder, Inputs(ours, None)) is None]
+        if done and fingerprint.packed(ours):
+            return (
+                f"{root}: {len(done)} of these runs are done on the same data, as {path}; the name of a run follows that path: "
+                f"give base.data.shards={path} (a link will do) to use them"
+            )
+    return ""
 
 
 def check_search(folder: Path, shards: str) -> None:

@@ -187,9 +187,11 @@ def _launch(
     plan: Study, specs: list[RunSpec], place: Place, arguments: Namespace, cells: list[dict[str, Any]] | None = None
 ) -> int:
     """Do what is missing of a study's runs, and say what came of it; with --dry-run, only count it."""
-    from hpc import launch
+    from hpc import launch, stale
 
     root = plan.root
+    if line := stale.at_another_path(root, specs):
+        print(f"leukotree {arguments.verb}: {line}", file=sys.stderr)
     if arguments.dry_run:
         missing = [spec.run_name for spec in launch.missing(specs, root, arguments.retry_failed)]
         if arguments.json:
@@ -276,13 +278,16 @@ def run_report(arguments: Namespace) -> int:
 def _reported(plan: Study) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The runs that a report expects: those with chosen values, and those of the grid once it was begun. A grid without a search
     has no others, unless somebody ran them."""
-    from hpc import cells, tune
+    from hpc import cells, stale, tune
     from leukotree.report.collect import check_primary
 
-    expected = plan.expected(tune.chosen(plan, partial=True))
+    chosen = tune.chosen(plan, partial=True)
+    expected, found = plan.expected(chosen), cells.expand(plan) if plan.grid else []
+    if line := stale.at_another_path(plan.root, [*plan.fold_specs(chosen), *(cell.spec for cell in found)]):
+        raise InputError(line)
     if plan.grid is None:
         return expected, []
-    rows = cells.rows(cells.expand(plan))
+    rows = cells.rows(found)
     check_primary(plan.model_dump(mode="json"), rows)  # also where the grid has not begun
     if not plan.search.trials:
         of_grid = {row["run_name"] for row in rows}

@@ -103,6 +103,22 @@ def test_the_same_data_at_another_path_are_the_same(project: Path) -> None:
     assert f"{RUNS} runs done, 0 failed" in leukotree("grid", "study.yaml", *HERE, cwd=project).stdout
 
 
+def test_runs_of_the_same_data_under_another_path_are_pointed_to(project: Path) -> None:
+    (project / "data/my").rename(project / "moved")
+    words = ("study.yaml", "base.data.shards=moved")
+    says = f"{RUNS} of these runs are done on the same data, as data/my"
+    for verb in ("folds", "grid"):
+        done = leukotree(verb, *words, *HERE, "--dry-run", cwd=project)
+        assert (done.returncode, says in done.stderr) == (0, True)
+        assert f"{RUNS} of {RUNS} runs are missing" in done.stdout
+    assert_refused(leukotree("report", *words, cwd=project), "leukotree report: results/runs/mine: ", says)
+    (project / "data/my").symlink_to(project / "moved")
+    assert leukotree("report", "study.yaml", cwd=project).returncode == 0
+    shutil.rmtree(project / "moved")
+    _pack(project, _swapped, "moved")
+    assert says not in leukotree("grid", *words, *HERE, "--dry-run", cwd=project).stderr
+
+
 def test_swapped_labels_are_named_by_every_command(project: Path) -> None:
     _pack(project, _swapped)
     first = _runs(project)[0].relative_to(project)
