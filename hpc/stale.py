@@ -9,10 +9,10 @@ from pathlib import Path
 
 from hpc import store
 from hpc.store import Look, RunState
-from leukotree import origin
+from leukotree import compared
+from leukotree.compared import Inputs
 from leukotree.data import fingerprint
 from leukotree.errors import InputError, RunFailed
-from leukotree.origin import Inputs
 from leukotree.spec import RunSpec
 
 STATE = "stale"
@@ -26,10 +26,10 @@ def check_runs(root: Path, specs: Iterable[RunSpec]) -> None:
     for spec in specs:
         folder, inputs = root / spec.run_name, Inputs.of(spec)
         done = store.read(folder).state == "done"
-        if (done or (folder / "env.json").exists()) and (change := origin.changed(folder, inputs)):
+        if (done or (folder / "env.json").exists()) and (change := compared.changed(folder, inputs)):
             shards = shards or inputs.shards
             found.append((folder, change))
-    origin.refuse(found, shards)
+    compared.refuse(found, shards)
 
 
 def at_another_path(root: Path, specs: Sequence[RunSpec]) -> str:
@@ -41,7 +41,7 @@ def at_another_path(root: Path, specs: Sequence[RunSpec]) -> str:
     folders = [folder for folder in root.iterdir() if store.read(folder).state == "done"]
     for path in {inputs.shards for folder in folders if (inputs := Inputs.read(folder))} - {ours}:
         named = {root / spec.override({"data.shards": path}).run_name for spec in specs}
-        done = [folder for folder in named if folder in folders and origin.changed(folder, Inputs(ours, None)) is None]
+        done = [folder for folder in named if folder in folders and compared.changed(folder, Inputs(ours, None)) is None]
         if done and fingerprint.packed(ours):
             return (
                 f"{root}: {len(done)} of these runs are done on the same data, as {path}; the name of a run follows that path: "
@@ -52,7 +52,7 @@ def at_another_path(root: Path, specs: Sequence[RunSpec]) -> str:
 
 def check_search(folder: Path, shards: str) -> None:
     """Raises InputError where a search (its folder) was on other data, or from other weights, than those of today."""
-    if change := origin.changed_search(folder, shards):
+    if change := compared.changed_search(folder, shards):
         raise InputError(f"{folder}: {change}")
 
 
@@ -66,7 +66,7 @@ def marked(run: RunState, folder: Path) -> RunState:
     if run.state != "done" or (inputs := Inputs.read(folder)) is None:
         return run
     try:
-        reason = str(origin.changed(folder, inputs) or "")
+        reason = str(compared.changed(folder, inputs) or "")
     except (InputError, RunFailed) as error:
         reason = str(error)
     return dataclasses.replace(run, state=STATE, message=reason, macro_f1=None) if reason else run

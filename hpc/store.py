@@ -15,7 +15,7 @@ from typing import Any
 from hpc import history, owned, scheduler, submitted
 from hpc import queue as slurm_queue
 from hpc.queue import QueuedJob
-from leukotree import origin
+from leukotree import compared
 from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.runfolder import read_status
 from leukotree.spec import VARIANTS
@@ -249,6 +249,6 @@ def searches(root: str | Path) -> list[SearchState]:
 
 def _stale(search: Path) -> str:
     try:
-        return str(origin.changed_search(search) or "")
+        return str(compared.changed_search(search) or "")
     except (InputError, RunFailed) as error:
         return one_line(error)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leukotree import origin, predictions, runfolder, tested, yamlfile
+from leukotree import compared, predictions, runfolder, tested, yamlfile
+from leukotree.compared import Inputs
 from leukotree.data import fingerprint
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
-from leukotree.origin import Inputs
 from leukotree.report.summary import Run, StudySummary, identity
 
 ROUNDING = 1e-9
@@ -31,7 +31,7 @@ def of_today(root: Path, names: Sequence[str], shards: str) -> tuple[str, ...]:
     Raises InputError for one that was made from others."""
     done = [root / name for name in names if runfolder.read_status(root / name).get("state") == "done"]
     found = {folder: inputs._replace(shards=shards) for folder in done if (inputs := Inputs.read(folder))}
-    origin.refuse([(folder, change) for folder, one in found.items() if (change := origin.changed(folder, one))], shards)
+    compared.refuse([(folder, change) for folder, one in found.items() if (change := compared.changed(folder, one))], shards)
     return tuple(dict.fromkeys(lacking for one in [Inputs(shards, None), *found.values()] for lacking in one.absent()))
 
 
