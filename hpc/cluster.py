@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc import snapshot
 from leukotree import files, signals
 from leukotree.errors import InputError, Preempted, RunFailed
 
@@ -36,14 +37,15 @@ _ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def connect(address: str | None, count: int = 1) -> Iterator[Path | None]:
+def connect(address: str | None, count: int = 1, code: Path | None = None) -> Iterator[Path | None]:
     """A connection to Ray. One of our own lives in a private folder, which is given and gone at the end, and asks for a token
     (its ports are open to every user of this machine). Another one has to have `count` nodes: Preempted, of the kind
-    "node", if they do not come."""
+    "node", if they do not come. `code`: the folder that its processes take our packages from (see `hpc.snapshot`)."""
     # ray.init makes it RAY_AUTH_MODE=token. If we did, a Ray that somebody has imported before would not notice.
     settings = _ENVIRONMENT | ({"RAY_AUTH_TOKEN": _token()} if address is None else {})
-    before = {name: os.environ.get(name) for name in (*settings, "RAY_AUTH_MODE")}
-    os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
+    of_code = snapshot.environment(code) if code else {}
+    before = {name: os.environ.get(name) for name in (*settings, *of_code, "RAY_AUTH_MODE")}
+    os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()} | of_code)
     import ray
 
     private = Path(tempfile.mkdtemp(prefix="ray", dir=short_folder())) if address is None else None
@@ -56,7 +58,9 @@ def connect(address: str | None, count: int = 1) -> Iterator[Path | None]:
     handler, stack, others = signal.getsignal(signal.SIGTERM), contextlib.ExitStack(), _descendants(os.getpid())
     try:
         try:
-            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
+            # The process of a trial looks for modules first in the folder from which Ray was called.
+            with contextlib.chdir(code or "."):
+                ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
         except Exception as error:
             if full := files.full_disk(*([private] if private else [])):
                 raise RunFailed(f"{full.parent}: {NO_ROOM}", "disk") from error

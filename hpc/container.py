@@ -12,7 +12,8 @@ from leukotree.errors import InputError
 if TYPE_CHECKING:
     from hpc.site import Site
 
-ENTER = Path(__file__).resolve().parents[1] / "slurm" / "container" / "enter.sh"
+ROOT = Path(__file__).resolve().parents[1]
+ENTER = "slurm/container/enter.sh"
 PYTHON = '"${inside[@]}" python'
 """The command for Python between the options of srun and its arguments, in a script that has `setup_lines`."""
 PYTHON_HERE = '"${here[@]}" python'
@@ -35,4 +36,6 @@ def setup_lines(site: Site) -> list[str]:
     """Lines of bash at the start of a job that define `inside`; none without a container."""
     if not site.container:
         return []
-    return [f"source {shlex.quote(str(ENTER))}", f'enter {shlex.quote(site.container_runtime or "")} "{site.container}"']
+    # The code that is used inside is that beside the program which enters.
+    code = f"LEUKOTREE_CODE=${{LEUKOTREE_CODE:-{shlex.quote(str(ROOT))}}}"
+    return [code, f'source "$LEUKOTREE_CODE/{ENTER}"', f'enter {shlex.quote(site.container_runtime or "")} "{site.container}"']

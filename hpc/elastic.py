@@ -21,7 +21,8 @@ from hpc import scheduler
 from hpc import site as sites
 from leukotree.errors import one_line
 
-SCRIPT = "slurm/worker.sh"
+SCRIPT = Path(__file__).resolve().parents[1] / "slurm" / "worker.sh"
+"""That of the code which runs here: a search in the queue has a copy of its own (hpc.snapshot)."""
 TICK = 5.0
 """Seconds between two looks at the queue."""
 PATIENCE = 60.0
@@ -142,7 +143,7 @@ class Workers:
         count = min(count, MOST)
         while count and code:  # a limit on the jobs of a user refuses an array as a whole
             array = [f"--array=0-{count - 1}", f"--job-name={self.name}", output]
-            code, said = _ask(["sbatch", *array, *options, *exclude, SCRIPT, str(self._folder)])
+            code, said = _ask(["sbatch", *array, *options, *exclude, str(SCRIPT), str(self._folder)])
             count //= 2
         if code == 0 and not others:
             self._fruitless += 1

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from hpc import store
+from hpc import code_changes, store
 from hpc.store import Look, RunState
 from hpc.tables import align
 
@@ -22,7 +22,10 @@ def as_json(look: Look) -> str:
 def table(root: str | Path, look: Look) -> str:
     """How far each search is, how many runs of each variant are in which state and how well the finished ones score, the jobs
     that do no run, each run that is at work or has ended early, and those that have not begun, counted by what they wait for."""
-    parts = [_searches(root), _counts(look.runs), _jobs(look), _open(look.runs), _waiting(look.runs), _notes(root, look)]
+    changed = code_changes.lines(look.runs, store.studies(root))
+    parts = [
+        _searches(root), _counts(look.runs), _jobs(look), _open(look.runs), _waiting(look.runs), changed, _notes(root, look)
+    ]  # fmt: skip
     lines = [line for part in parts if part for line in ("", *part)]
     return "\n".join(lines[1:]) or f"{root}: no runs yet"
 

@@ -64,6 +64,8 @@ class RunState:
     """Why a failed run failed."""
     job: JobState | None = None
     """The job that is to do it, or to go on with it; None where there is none, or nobody here knows."""
+    codes: tuple[str, ...] = ()
+    """The code that it was trained with, in its order, where it was continued on other code than it began with; else none."""
 
     @property
     def variant(self) -> str:
@@ -85,7 +87,10 @@ def read(folder: Path, now: float | None = None) -> RunState:
         state = "hung"
     kind = status.get("kind", "") if state in ("preempted", "failed") else ""
     epoch, epochs, message = status.get("epoch", 0), status.get("epochs", 0), status.get("message", "")
-    return RunState(folder.parent.name, folder.name, state, kind, epoch, epochs, status.get("macro_f1"), age, message)
+    codes = tuple(status.get("codes", ()))
+    return RunState(
+        folder.parent.name, folder.name, state, kind, epoch, epochs, status.get("macro_f1"), age, message, codes=codes
+    )
 
 
 @dataclass(frozen=True)
@@ -123,13 +128,21 @@ def look(root: str | Path) -> Look:
         folders = _folders(root)
     except OSError as error:
         raise InputError(f"{root}: cannot be read: {error.strerror}; no run has been started there") from None
-    studies = [Path(root), *(folder for folder in folders if not _is_run(folder.name))]
     runs, others = [], []
-    for study in studies:
+    for study in _studies(root, folders):
         notes = submitted.notes(study)
         runs += _study(study, notes, folders if study == Path(root) else _folders(study), now, asked)
         others += _others(study, notes, asked)
     return Look(runs, others, asked.silent if asked.missed else "")
+
+
+def studies(root: str | Path) -> list[Path]:
+    """The folders in which the runs of studies may lie: `root`, and those in it."""
+    return _studies(root, _folders(root))
+
+
+def _studies(root: str | Path, folders: list[Path]) -> list[Path]:
+    return [Path(root), *(folder for folder in folders if not _is_run(folder.name))]
 
 
 class _Asked:

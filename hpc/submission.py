@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hpc import retries, scheduler, submitted
+from hpc import retries, scheduler, snapshot, submitted
 from leukotree import files
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def queue(runner: submitit.SlurmExecutor, root: Path, works: Sequence[Work]) -> 
     folder, token = runner.folder, uuid.uuid4().hex
     folder.mkdir(parents=True, exist_ok=True)
     parameters = dict(runner.parameters)
-    parameters["setup"] = at_the_start(folder, token) + list(parameters.get("setup") or ())
+    beginning, of_the_site = [*at_the_start(folder, token), *snapshot.at_the_start(root.parent)], parameters.get("setup") or ()
+    parameters["setup"] = [*beginning, *of_the_site, snapshot.IMPORT]
     if len(works) > 1:
         parameters["map_count"] = len(works)
     script, intent = folder / f"{token}.sh", folder / f"{token}{INTENT}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc import choice, cluster, elastic, failures
+from hpc import choice, cluster, code_changes, elastic, failures, snapshot
 from hpc.choice import chosen
 from hpc.record import Progress, Record
 from hpc.site import Site
@@ -70,6 +70,7 @@ def sweep(
     runtime = runtime or Runtime()
     folder = study.root / "search"
     folder.mkdir(parents=True, exist_ok=True)
+    code = snapshot.take(study.root.parent)  # before others can change it
     with signals.watched(), _held(folder):
         data = choice.fingerprint(study)
         records = [Record(study, unit) for unit in study.units if not choice.finished(study, unit, data)]
@@ -77,7 +78,8 @@ def sweep(
         for record in records:
             record.drop_checkpoints()
         if progress.open():
-            with cluster.connect(address, nodes) as private:
+            code_changes.note_search(study.root)
+            with cluster.connect(address, nodes, code) as private:
                 gpus = 0.0 if runtime.device == "cpu" else gpus_per_trial
                 places_of = elastic.nodes(elastically.site, elastically.most) if elastically else cluster.nodes()
                 slots = cluster.slots(places_of, cpus_per_trial, gpus, concurrency, ranks)

@@ -65,8 +65,26 @@ study=${study:-sweeps/phantom.yaml}
 plan=("$study" "${overrides[@]}")
 [[ -f $study ]] || fail "$study: no such study file; sweeps/ has some" 2
 
+# The code of a job on SLURM is a copy of this one beside the runs (hpc/snapshot.py). `leukotree submit` has made it, or the first
+# start of this job does; queued again, the job goes on with the same.
+shared=$PWD/results/runs/.sweeps/${SLURM_CLUSTER_NAME:-slurm}-${SLURM_JOB_ID:-}
+code=''
+if [[ -n ${SLURM_JOB_ID:-} ]]; then code=${LEUKOTREE_CODE:-}; fi
+if [[ -n ${SLURM_RESTART_COUNT:-} && -s $shared/code ]]; then code=$(<"$shared/code"); fi
+if [[ -n $code && ! -f $code/slurm/node.sh ]]; then
+    say "$code: the code of this job was removed; it goes on with the code of today"
+    code=''
+fi
+
+# Lets all that follows take that code. Without PYTHONSAFEPATH, `python -m` would look in the current folder first.
+use_code() {
+    export LEUKOTREE_CODE=$code PYTHONSAFEPATH=1
+    if [[ ${PYTHONPATH:-}: != "$code:"* ]]; then export PYTHONPATH=$code${PYTHONPATH:+:$PYTHONPATH}; fi
+}
+if [[ -n $code ]]; then use_code; fi
+
 # shellcheck source=slurm/container/enter.sh
-source slurm/container/enter.sh
+source "${code:-$PWD}/slurm/container/enter.sh"
 enter_site "${SITE:-}"
 
 # By their paths from now on: what a site sets up may put another Python first. In a container, by the container's PATH.
@@ -107,6 +125,14 @@ fi
 
 ((${SLURM_PROCID:-0} == 0)) || fail "task $SLURM_PROCID: one is enough; start it by sbatch, or by bash inside salloc or srun --pty" 2
 
+if [[ -z $code ]]; then
+    code=$("${here[@]}" "$python" -m hpc.snapshot 2> >(tail -n 1 >&2)) || exit 2
+    use_code
+    # shellcheck source=slurm/container/enter.sh
+    source "$code/slurm/container/enter.sh"
+    enter_site "${SITE:-}"
+fi
+
 # Our IPv4 address as the other nodes see it.
 head_address() {
     local address='' interface=${LEUKOTREE_INTERFACE:-}
@@ -129,11 +155,10 @@ free_port() {
 
 # What the nodes of this search share: notes between them, for nobody else's eyes. A requeued job finds it again.
 make_shared() {
-    shared=$PWD/results/runs/.sweeps/${SLURM_CLUSTER_NAME:-slurm}-$SLURM_JOB_ID
     local said
     said=$({ mkdir -p "$shared" && chmod 700 "$shared"; } 2>&1) || fail "$shared: cannot be made: ${said##*: }" 2
     # A worker that finds the head of an earlier start would wait for it in vain, and count as a bad node.
-    said=$({ rm -f "$shared/head" "$shared/driver" && : >"$shared/bad-nodes"; } 2>&1) || fail "$shared: cannot be written: ${said##*: }" 2
+    said=$({ rm -f "$shared/head" "$shared/driver" && : >"$shared/bad-nodes" && echo "$code" >"$shared/code"; } 2>&1) || fail "$shared: cannot be written: ${said##*: }" 2
 }
 
 near_the_end() { # the sweep notes what is left, and leaves with code 75
@@ -155,7 +180,7 @@ trap near_the_end USR1 # it may come before the search has begun
 # For the workers of an elastic search: where its head is. The token lets them in.
 tell_workers() {
     local name
-    for name in SLURM_JOB_ID SITE address port token shared python ray; do
+    for name in SLURM_JOB_ID SITE address port token shared code python ray; do
         printf '%s=%q\n' "${name/SLURM_JOB_ID/head_job}" "${!name:-}"
     done >"$shared/.head" && chmod 600 "$shared/.head" && mv "$shared/.head" "$shared/head"
 }
@@ -178,7 +203,7 @@ sweep_on_slurm() {
     # --overlap: inside `srun --pty`, which holds the CPUs. Where a site exports nothing, a step has no PATH.
     RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$token RAY_USAGE_STATS_ENABLED=0 \
         srun --export=ALL --overlap --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" \
-        "${srun_args[@]}" "${inside[@]}" bash "$PWD/slurm/node.sh" "$role" "$address" "$port" "$shared" "$ray" \
+        "${srun_args[@]}" "${inside[@]}" bash "$code/slurm/node.sh" "$role" "$address" "$port" "$shared" "$ray" \
         "$leukotree" sweep "${plan[@]}" --ray-address "$address:$port" --ray-nodes "$nodes" "${more[@]}" "${options[@]}" &
     step=$!
     if [[ -n $asked ]]; then near_the_end; fi # while the step began
@@ -233,7 +258,7 @@ submit_again() {
     outside_job sbatch "${asked[@]}" --dependency="afterany:$SLURM_JOB_ID" --time="$limit" --nodes="$SLURM_JOB_NUM_NODES" \
         --partition="$SLURM_JOB_PARTITION" ${SLURM_JOB_ACCOUNT:+--account="$SLURM_JOB_ACCOUNT"} ${SLURM_JOB_QOS:+--qos="$SLURM_JOB_QOS"} \
         ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} ${1:+--exclude="$1"} \
-        slurm/sweep.sh "${plan[@]}" "${site[@]}" "${options[@]}" >/dev/null
+        "${code#"$PWD"/}/slurm/sweep.sh" "${plan[@]}" "${site[@]}" "${options[@]}" >/dev/null
 }
 
 # Nodes that could not begin: without them again, where there are others. Two are enough to stop. The first start of a job stops
@@ -274,7 +299,11 @@ search() {
 # The folds as jobs of their own, and the report after them, whatever became of them.
 submit_folds_and_report() {
     local answer jobs small job report=("$leukotree" report "${plan[@]}")
-    if ((${#here[@]})); then report=(bash "$PWD/slurm/container/run.sh" "$SITE" "${report[@]}"); fi
+    if ((${#here[@]})); then
+        report=(bash "$code/slurm/container/run.sh" "$SITE" "${report[@]}")
+    else
+        report=(env "PYTHONPATH=$PYTHONPATH" "${report[@]}") # a site may export nothing
+    fi
     # Code 1 says that a run has failed already; the others are queued, and the report will say which.
     answer=$(outside_job "${here[@]}" "$leukotree" folds "${plan[@]}" --on slurm --no-wait --json "${site[@]}") || (($? == 1)) || return
     [[ $answer == "{"* ]] || fail "folds of $study: not submitted, see above"
@@ -302,6 +331,7 @@ srun_args=() # of the site, if it has some
 set +eu # a cluster's module files are not written for these
 eval "$setup"
 set -eu
+use_code # a module may have set Python's path
 # What could else fail only after the search.
 outside_job "${here[@]}" "$leukotree" doctor "${plan[@]}" "${site[@]}" --queue || exit 2
 search

@@ -9,20 +9,21 @@ import os
 import platform
 import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from leukotree import files, yamlfile
+from leukotree import files, origin, yamlfile
 from leukotree.errors import RETRIED, InputError, RunFailed, kind, one_line
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
 PACKAGES = ("torch", "timm", "numpy", "ray", "optuna", "submitit")
 LOCK = ".lock"
+ATTEMPTS = "attempts.jsonl"
+"""A line for each start: when and where, by which job, how far the run had come, and with which code."""
 FAILED = ".failed-"
 HEARTBEAT = 15.0
 """Seconds between two writes of status.json while training."""
@@ -123,11 +124,12 @@ class RunFolder:
         if not environment.exists():
             files.write_atomic(environment, json.dumps(fingerprints | _environment() | _slurm(), indent=1))
         attempt = {"started": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "ranks": ranks, **_slurm()}
-        attempt |= {"after": self._last_end(), "at": reached(self.path)}
-        files.append_lines(self.path / "attempts.jsonl", [json.dumps(attempt)])
+        attempt |= {"after": self._last_end(), "at": reached(self.path), **origin.here()}
+        files.append_lines(self.path / ATTEMPTS, [json.dumps(attempt)])
         for stale in (self.path / "failure.json", *self.path.glob(f"{FAILED}*.json")):
             stale.unlink(missing_ok=True)
-        self._status = {}  # what an earlier attempt said of its end is over
+        codes = code_of(self.path)  # what an earlier attempt said of its end is over
+        self._status = {"codes": codes} if len(codes) > 1 else {}
 
     def _last_end(self) -> str | None:
         """The kind of what ended the attempt before: "node" for one that left no word, None where there was none."""
@@ -180,6 +182,16 @@ def read_status(path: Path) -> dict[str, Any]:
     return status if isinstance(status, dict) else {}
 
 
+def code_of(path: Path) -> list[str]:
+    """The code that a run was trained with: one name, or several where it was continued on other code, in their order; none where
+    an old run does not say."""
+    attempts = list(origin.read(path / ATTEMPTS))
+    if attempts and "commit" not in attempts[0]:  # of an older version, whose attempts did not say
+        with contextlib.suppress(OSError, ValueError):
+            attempts[0] = {"commit": json.loads((path / "env.json").read_text()).get("commit")} | attempts[0]
+    return origin.sequence(attempts)
+
+
 def reached(path: Path) -> int:
     """How far a run has come: the number of its newest checkpoint, which grows with every step and epoch; 0 without one."""
     return max((int(one.name) for one in (path / "checkpoints").glob("[0-9]*") if one.name.isdecimal()), default=0)
@@ -205,7 +217,7 @@ def _environment() -> dict[str, Any]:
             versions[name] = metadata.version(name)
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "commit": _commit(), "python": platform.python_version(), "packages": versions,
+        "commit": origin.here()["commit"], "python": platform.python_version(), "packages": versions,
         "processor": platform.machine(), "cpus": os.cpu_count(), "gpus": gpus,
     }  # fmt: skip
 
@@ -213,13 +225,3 @@ def _environment() -> dict[str, Any]:
 def _slurm() -> dict[str, str]:
     names = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
     return {name.lower(): os.environ[name] for name in names if name in os.environ}
-
-
-def _commit() -> str | None:
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leukotree import yamlfile
-from leukotree.report import prose
+from leukotree.report import code, prose
 from leukotree.report.blocks import Block, Code, Section, Table, Text, duration, number, text
 from leukotree.report.summary import StudySummary
 from leukotree.spec import RunSpec
@@ -125,9 +125,9 @@ def reproduce(summary: StudySummary) -> Section:
     if summary.runs:
         commands.append(f"leukotree train results/runs/{summary.name}/{summary.runs[0].name}/spec.yaml   # one run by itself")
     blocks: list[Block] = [Code("\n".join(commands))]
-    for name, key in (("Commits of the code", "commit"), ("Fingerprints of the data set", "dataset")):
-        if values := sorted({str(run.environment[key]) for run in summary.runs if run.environment.get(key)}):
-            blocks.append(Text(f"{name}: {', '.join(f'`{value}`' for value in values)}."))
+    blocks += code.texts(summary)
+    if values := sorted({str(run.environment["dataset"]) for run in summary.runs if run.environment.get("dataset")}):
+        blocks.append(Text(f"Fingerprints of the data set: {', '.join(f'`{value}`' for value in values)}."))
     study = {**summary.study, "base": summary.base.model_dump(mode="json", exclude_defaults=True)}
     return Section("Reproduce", [*blocks, Text("The study, defaults left out:"), Code(yamlfile.dump(_filled(study)).rstrip())])
 
