@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc import doctor, exported, jobs, precheck, scheduler, study
+from hpc import doctor, exported, jobs, precheck, scheduler, snapshot, study
 from hpc import site as sites
 from leukotree.errors import InputError, one_line
 
@@ -43,9 +43,11 @@ class Command:
         return ["sbatch", *self.options, SCRIPT, *self.arguments]
 
     def run(self) -> str:
-        """Queue it. Returns the job's id. Raises InputError with what sbatch says, or Silent: it may be queued."""
+        """Queue it, with a copy of the code as it is now. Returns the job's id. Raises InputError with what sbatch says, or Silent
+        where it may be queued."""
+        code = snapshot.take(self.root / study.RUNS)
         with jobs.outside_a_job():
-            variables = os.environ | self.variables
+            variables = os.environ | self.variables | {snapshot.VARIABLE: str(code)}
             done = subprocess.run(self._words, cwd=self.root, env=variables, capture_output=True, text=True, check=False)
         found = re.search(r"job (\d+)", done.stdout)
         if done.returncode or not found:
@@ -84,6 +86,6 @@ def command(path: str, overrides: Sequence[str], options: Sequence[str], site_na
         precheck.check_search(plan, given.ranks_per_trial)
         doctor.require(plan, site, sweep=elastic is None)
     variables = {"SITE": name} | ({"LEUKOTREE_ELASTIC": str(elastic)} if elastic else {}) | exported.handed_on()
-    asked = exported.through(sites.sbatch_options(site, small=elastic is not None), variables)
+    asked = exported.through(sites.sbatch_options(site, small=elastic is not None), [*variables, snapshot.VARIABLE])
     shown = here.relative_to(root) if here.is_relative_to(root) else here
     return Command(plan.study, root, variables, asked, [str(shown), *overrides, *options])

@@ -68,23 +68,23 @@ plan=("$study" "${overrides[@]}")
 # The code of a job on SLURM is a copy of this one beside the runs (hpc/snapshot.py). `leukotree submit` has made it, or the first
 # start of this job does; queued again, the job goes on with the same.
 shared=$PWD/results/runs/.sweeps/${SLURM_CLUSTER_NAME:-slurm}-${SLURM_JOB_ID:-}
-code=''
-if [[ -n ${SLURM_JOB_ID:-} ]]; then code=${LEUKOTREE_CODE:-}; fi
-if [[ -n ${SLURM_RESTART_COUNT:-} && -s $shared/code ]]; then code=$(<"$shared/code"); fi
-if [[ -n $code && ! -f $code/slurm/node.sh ]]; then
-    say "$code: the code of this job was removed; it goes on with the code of today"
-    code=''
+copy=''
+if [[ -n ${SLURM_JOB_ID:-} ]]; then copy=${LEUKOTREE_CODE:-}; fi
+if [[ -n ${SLURM_RESTART_COUNT:-} && -s $shared/code ]]; then copy=$(<"$shared/code"); fi
+if [[ -n $copy && ! -f $copy/slurm/node.sh ]]; then
+    say "$copy: the code of this job was removed; it goes on with the code of today"
+    copy=''
 fi
 
 # Lets all that follows take that code. Without PYTHONSAFEPATH, `python -m` would look in the current folder first.
 use_code() {
-    export LEUKOTREE_CODE=$code PYTHONSAFEPATH=1
-    if [[ ${PYTHONPATH:-}: != "$code:"* ]]; then export PYTHONPATH=$code${PYTHONPATH:+:$PYTHONPATH}; fi
+    export LEUKOTREE_CODE=$copy PYTHONSAFEPATH=1
+    if [[ ${PYTHONPATH:-}: != "$copy:"* ]]; then export PYTHONPATH=$copy${PYTHONPATH:+:$PYTHONPATH}; fi
 }
-if [[ -n $code ]]; then use_code; fi
+if [[ -n $copy ]]; then use_code; fi
 
 # shellcheck source=slurm/container/enter.sh
-source "${code:-$PWD}/slurm/container/enter.sh"
+source "${copy:-$PWD}/slurm/container/enter.sh"
 enter_site "${SITE:-}"
 
 # By their paths from now on: what a site sets up may put another Python first. In a container, by the container's PATH.
@@ -125,11 +125,11 @@ fi
 
 ((${SLURM_PROCID:-0} == 0)) || fail "task $SLURM_PROCID: one is enough; start it by sbatch, or by bash inside salloc or srun --pty" 2
 
-if [[ -z $code ]]; then
-    code=$("${here[@]}" "$python" -m hpc.snapshot 2> >(tail -n 1 >&2)) || exit 2
+if [[ -z $copy ]]; then
+    copy=$("${here[@]}" "$python" -m hpc.snapshot 2> >(tail -n 1 >&2)) || exit 2
     use_code
     # shellcheck source=slurm/container/enter.sh
-    source "$code/slurm/container/enter.sh"
+    source "$copy/slurm/container/enter.sh"
     enter_site "${SITE:-}"
 fi
 
@@ -158,7 +158,8 @@ make_shared() {
     local said
     said=$({ mkdir -p "$shared" && chmod 700 "$shared"; } 2>&1) || fail "$shared: cannot be made: ${said##*: }" 2
     # A worker that finds the head of an earlier start would wait for it in vain, and count as a bad node.
-    said=$({ rm -f "$shared/head" "$shared/driver" && : >"$shared/bad-nodes" && echo "$code" >"$shared/code"; } 2>&1) || fail "$shared: cannot be written: ${said##*: }" 2
+    said=$({ rm -f "$shared/head" "$shared/driver" && : >"$shared/bad-nodes" && echo "$copy" >"$shared/code"; } 2>&1) \
+        || fail "$shared: cannot be written: ${said##*: }" 2
 }
 
 near_the_end() { # the sweep notes what is left, and leaves with code 75
@@ -180,7 +181,7 @@ trap near_the_end USR1 # it may come before the search has begun
 # For the workers of an elastic search: where its head is. The token lets them in.
 tell_workers() {
     local name
-    for name in SLURM_JOB_ID SITE address port token shared code python ray; do
+    for name in SLURM_JOB_ID SITE address port token shared copy python ray; do
         printf '%s=%q\n' "${name/SLURM_JOB_ID/head_job}" "${!name:-}"
     done >"$shared/.head" && chmod 600 "$shared/.head" && mv "$shared/.head" "$shared/head"
 }
@@ -203,7 +204,7 @@ sweep_on_slurm() {
     # --overlap: inside `srun --pty`, which holds the CPUs. Where a site exports nothing, a step has no PATH.
     RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$token RAY_USAGE_STATS_ENABLED=0 \
         srun --export=ALL --overlap --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" \
-        "${srun_args[@]}" "${inside[@]}" bash "$code/slurm/node.sh" "$role" "$address" "$port" "$shared" "$ray" \
+        "${srun_args[@]}" "${inside[@]}" bash "$copy/slurm/node.sh" "$role" "$address" "$port" "$shared" "$ray" \
         "$leukotree" sweep "${plan[@]}" --ray-address "$address:$port" --ray-nodes "$nodes" "${more[@]}" "${options[@]}" &
     step=$!
     if [[ -n $asked ]]; then near_the_end; fi # while the step began
@@ -258,7 +259,7 @@ submit_again() {
     outside_job sbatch "${asked[@]}" --dependency="afterany:$SLURM_JOB_ID" --time="$limit" --nodes="$SLURM_JOB_NUM_NODES" \
         --partition="$SLURM_JOB_PARTITION" ${SLURM_JOB_ACCOUNT:+--account="$SLURM_JOB_ACCOUNT"} ${SLURM_JOB_QOS:+--qos="$SLURM_JOB_QOS"} \
         ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} ${1:+--exclude="$1"} \
-        "${code#"$PWD"/}/slurm/sweep.sh" "${plan[@]}" "${site[@]}" "${options[@]}" >/dev/null
+        "${copy#"$PWD"/}/slurm/sweep.sh" "${plan[@]}" "${site[@]}" "${options[@]}" >/dev/null
 }
 
 # Nodes that could not begin: without them again, where there are others. Two are enough to stop. The first start of a job stops
@@ -300,7 +301,7 @@ search() {
 submit_folds_and_report() {
     local answer jobs small job report=("$leukotree" report "${plan[@]}")
     if ((${#here[@]})); then
-        report=(bash "$code/slurm/container/run.sh" "$SITE" "${report[@]}")
+        report=(bash "$copy/slurm/container/run.sh" "$SITE" "${report[@]}")
     else
         report=(env "PYTHONPATH=$PYTHONPATH" "${report[@]}") # a site may export nothing
     fi

@@ -27,12 +27,12 @@ unset "${!SQUEUE_@}" # of the user: they would hide jobs from us
 cd "$SLURM_SUBMIT_DIR" 2>/dev/null || cannot_begin "no folder $SLURM_SUBMIT_DIR"
 # shellcheck source=/dev/null # it sets the names of the next line
 source "$shared/head" 2>/dev/null || exit 0 # the search has ended
-: "${head_job:?}" "${SITE=}" "${address:?}" "${port:?}" "${token:?}" "${code:=$PWD}" "${python:?}" "${ray:?}"
+: "${head_job:?}" "${SITE=}" "${address:?}" "${port:?}" "${token:?}" "${copy:=$PWD}" "${python:?}" "${ray:?}"
 
 # Takes the code of the search (see slurm/sweep.sh).
 use_code() {
-    export LEUKOTREE_CODE=$code PYTHONSAFEPATH=1
-    if [[ ${PYTHONPATH:-}: != "$code:"* ]]; then export PYTHONPATH=$code${PYTHONPATH:+:$PYTHONPATH}; fi
+    export LEUKOTREE_CODE=$copy PYTHONSAFEPATH=1
+    if [[ ${PYTHONPATH:-}: != "$copy:"* ]]; then export PYTHONPATH=$copy${PYTHONPATH:+:$PYTHONPATH}; fi
 }
 use_code
 state=$(squeue --all --noheader --jobs "$head_job" --format=%T 2>&1)
@@ -42,7 +42,7 @@ if [[ $state != RUNNING && $state != *contact* && $state != *[Tt]imed\ out* ]]; 
     exit 0
 fi
 # shellcheck source=slurm/container/enter.sh
-source "$code/slurm/container/enter.sh"
+source "$copy/slurm/container/enter.sh"
 enter_site "$SITE"
 setup=$("${here[@]}" "$python" -m hpc.site ${SITE:+"$SITE"} 2> >(tail -n 1 >&2)) || cannot_begin "$python does not run here; make the same environment on each node"
 set +u # a cluster's module files are not written for it
@@ -50,4 +50,4 @@ eval "$setup"
 set -u
 use_code # a module may have set Python's path
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$token RAY_USAGE_STATS_ENABLED=0
-exec "${here[@]}" bash "$code/slurm/node.sh" worker "$address" "$port" "$shared" "$ray"
+exec "${here[@]}" bash "$copy/slurm/node.sh" worker "$address" "$port" "$shared" "$ray"

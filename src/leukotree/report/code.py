@@ -11,8 +11,8 @@ from leukotree.report.summary import StudySummary
 
 
 def texts(summary: StudySummary) -> list[Text]:
-    """The code with its number of runs, then a warning for each run, and for the search, that several codes made. Nothing where no
-    run says."""
+    """The code with its number of runs, then a warning for each run, and for the search, that several codes made. Nothing where
+    no run says."""
     of_runs = {run.name: runfolder.code_of(run.folder) or _of_environment(run.environment.get("commit")) for run in summary.runs}
     counts = Counter(name for codes in of_runs.values() for name in dict.fromkeys(codes))
     found = []
