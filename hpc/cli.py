@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     end = words.index("--") if words[:1] == ["submit"] and "--" in words else len(words)
     arguments, rest = top.parse_known_args(words[:end])
-    arguments.options = words[end + 1 :]
+    arguments.options, arguments.words = words[end + 1 :], words
     if rest:  # key=value may also stand behind options, where argparse does not look for it
         if not hasattr(arguments, "overrides") or any(word.startswith("-") or "=" not in word for word in rest):
             top.error(f"unrecognized arguments: {' '.join(rest)}")

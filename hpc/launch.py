@@ -22,7 +22,8 @@ from hpc import jobs, reduce, retries, scheduler, stale, submitted
 from hpc import site as sites
 from hpc.ranks import in_ranks, prepare_ranks
 from hpc.sender import ROOM, Place, Runs, Sender, Where, is_done, missing
-from leukotree import declared, signals
+from leukotree import commands, declared, signals
+from leukotree.commands import Given
 from leukotree.errors import RETRIED, InputError, Preempted, RunFailed, kind, one_line
 from leukotree.spec import RunSpec
 
@@ -121,13 +122,15 @@ def run_many(
     runtime: Runtime | None = None,
     title: str = "runs",
     study: Mapping[str, Any] | None = None,
+    command: Given | None = None,
 ) -> Outcome:
     """Do, or submit, what is missing of these runs; with `wait` return when it has ended, and say what failed.
 
     `inline` runs one after another here; `local` deals them to `parallel` jobs of submitit (None: as many as the cores or
     GPUs carry); `slurm` submits arrays of one run per job. A run that ended with its job or its node is tried again, so
     often as `retries` allows; one that failed by itself is not, unless `retry_failed` (then once). Completion is read from
-    each run's own status.json. `study`: the fields of the runs' study, whose declarations are kept before the first run.
+    each run's own status.json. `study`: the fields of the runs' study, whose declarations are kept before the first run; so is
+    the `command`.
     """
     from leukotree.train import Runtime
 
@@ -140,6 +143,8 @@ def run_many(
         doctor.require(todo, place.site or sites.load(), root, ranks=place.ranks, nodes=place.nodes)
     if study is not None:
         declared.keep(root, study)
+    if command is not None:
+        commands.keep(root, command)
     if place.on == "inline":
         return _outcome(specs, root, Outcome(), _inline(todo, root, place, runtime, title))
     runs = Runs(specs, root, place, parallel, runtime)

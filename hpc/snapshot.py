@@ -24,7 +24,7 @@ from leukotree.errors import InputError, one_line
 FOLDER = ".code"
 """In the folder of all studies' runs."""
 PROGRAMS = "slurm"
-"""The shell programs of jobs, with the sites. An installed package has none."""
+"""The shell programs of jobs, with the sites. An installed package has none; they are those of the checkout that is worked in."""
 VERSIONS = "constraints.txt"
 """What a look at a node compares with."""
 BUILD = "image"
@@ -53,8 +53,11 @@ def take(runs: Path) -> Path:
 
 def _sources(here: Path) -> dict[str, Path]:
     """Name in the copy -> folder that it is copied from."""
-    programs = (here / PROGRAMS).resolve()
-    return origin.packages() | ({PROGRAMS: programs} if (programs / "sweep.sh").is_file() else {})
+    found = origin.packages()
+    for checkout in (here, Path(os.environ.get("LEUKOTREE_HOME") or "."), Path()):
+        if (checkout / PROGRAMS / "node.sh").is_file():
+            return found | {PROGRAMS: (checkout / PROGRAMS).resolve()}
+    return found
 
 
 def _digest(folders: dict[str, Path]) -> str:

@@ -43,7 +43,7 @@ class Command:
         return ["sbatch", *self.options, SCRIPT, *self.arguments]
 
     def run(self) -> str:
-        """Queue it, with a copy of the code as it is now. Returns the job's id. Raises InputError with what sbatch says, or Silent
+        """Queue it, with a copy of the code as it is now. Returns the job's id. Raises InputError with what sbatch says; Silent
         where it may be queued."""
         code = snapshot.take(self.root / study.RUNS)
         with jobs.outside_a_job():

@@ -18,7 +18,8 @@ from hpc.choice import chosen
 from hpc.record import Progress, Record
 from hpc.site import Site
 from hpc.study import Study, Unit
-from leukotree import files, signals
+from leukotree import commands, files, signals
+from leukotree.commands import Given
 from leukotree.errors import NO_ROOM, Busy, InputError, Preempted, RunFailed, one_line
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def sweep(
     ranks: int = 1,
     elastically: Elastic | None = None,
     runtime: Runtime | None = None,
+    command: Given | None = None,
 ) -> dict[Unit, dict[str, Any]]:
     """Search every variant on every outer fold and freeze the chosen values. Returns search -> the content of its best.yaml.
 
@@ -60,6 +62,7 @@ def sweep(
     without GPUs); at most `concurrency` trials run at once (None: what fits). Trials that ended are not trained again: the
     search goes on from its records. With several trials at once, what the searcher knows when it proposes the next one depends
     on their speed. `elastically`: the trials run on those that come, and `address` is a Ray without any nodes for them yet.
+    `command`: what asked for the search; it is kept beside the runs.
     Raises InputError for a study without trials, one that differs from what was searched before, a record that does not fit
     it, or trials that no node can carry, RunFailed if no trial came to its end or a disk is full (of the kind "disk"), Preempted
     if a signal ended it, Busy while another sweep works on the study.
@@ -70,7 +73,6 @@ def sweep(
     runtime = runtime or Runtime()
     folder = study.root / "search"
     folder.mkdir(parents=True, exist_ok=True)
-    code = snapshot.take(study.root.parent)  # before others can change it
     with signals.watched(), _held(folder):
         data = choice.fingerprint(study)
         records = [Record(study, unit) for unit in study.units if not choice.finished(study, unit, data)]
@@ -78,7 +80,7 @@ def sweep(
         for record in records:
             record.drop_checkpoints()
         if progress.open():
-            code_changes.note_search(study.root)
+            code = snapshot.take(study.root.parent)
             with cluster.connect(address, nodes, code) as private:
                 gpus = 0.0 if runtime.device == "cpu" else gpus_per_trial
                 places_of = elastic.nodes(elastically.site, elastically.most) if elastically else cluster.nodes()
@@ -88,7 +90,7 @@ def sweep(
                 workers = min(MOST_WORKERS, max(1, slots.cpus - 1)) if runtime.workers is None else runtime.workers
                 runtime = dataclasses.replace(runtime, cache=cache, threads=threads, workers=workers)
                 with _places(elastically, progress, slots) as places:
-                    _search(progress, slots, runtime, places)
+                    _search(progress, slots, runtime, places, command)
             for record in records:
                 record.drop_checkpoints()
         choice.freeze_all(records)
@@ -136,11 +138,13 @@ def _places(elastically: Elastic | None, progress: Progress, slots: cluster.Slot
         yield joined
 
 
-def _search(progress: Progress, slots: cluster.Slots, runtime: Runtime, places: Callable[[], int] | None) -> None:
+def _search(
+    progress: Progress, slots: cluster.Slots, runtime: Runtime, places: Callable[[], int] | None, command: Given | None
+) -> None:
     """One experiment for what is left of all searches: their trials follow each other in the same processes. Ray's own notes on
     it are gone afterwards, and those that a kill left are not looked at."""
     study = progress.study
-    choice.begin(study, progress.records, choice.fingerprint(study))
+    _note(progress, command)
     scratch = study.root.absolute() / "search" / "ray"
     shutil.rmtree(scratch, ignore_errors=True)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it counts trials that went on in another process as lost
@@ -171,6 +175,15 @@ def _search(progress: Progress, slots: cluster.Slots, runtime: Runtime, places: 
         raise Preempted(f"{where}, {progress.left[1]}")
     if progress.open():
         raise RunFailed(f"{where}, the search was interrupted; run it again to continue it")
+
+
+def _note(progress: Progress, command: Given | None) -> None:
+    """Write what is searched, with which code, and who asked for it."""
+    study = progress.study
+    choice.begin(study, progress.records, choice.fingerprint(study))
+    code_changes.note_search(study.root)
+    if command is not None:
+        commands.keep(study.root, command)
 
 
 def _is_full(error: BaseException | None) -> bool:

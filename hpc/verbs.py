@@ -25,6 +25,7 @@ FEW = 40
 
 
 def run_phantom(arguments: Namespace) -> int:
+    from leukotree import made
     from leukotree.data import phantom
 
     manifest = phantom.write(
@@ -34,11 +35,13 @@ def run_phantom(arguments: Namespace) -> int:
         size=arguments.size,
         seed=arguments.seed,
     )
+    made.note_manifest(manifest, arguments.words)
     print(f"{manifest}: {arguments.patients} patients, {arguments.patients * arguments.per_patient} images")
     return 0
 
 
 def run_import(arguments: Namespace) -> int:
+    from leukotree import made
     from leukotree.data.sources import import_source
     from leukotree.data.sources.leaves import renames
     from leukotree.taxonomy import Taxonomy
@@ -48,11 +51,13 @@ def run_import(arguments: Namespace) -> int:
         benign=arguments.benign, taxonomy=Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None,
         new_names=renames(arguments.leaf), skip=arguments.skip,
     )  # fmt: skip
+    made.note_manifest(Path(arguments.manifest), arguments.words)
     print(*summary.lines(), sep="\n")
     return 0
 
 
 def run_pack(arguments: Namespace) -> int:
+    from leukotree import made
     from leukotree.data.pack import pack
     from leukotree.taxonomy import Taxonomy
 
@@ -63,6 +68,7 @@ def run_pack(arguments: Namespace) -> int:
         patients_across_sources=arguments.patients_across_sources, tell=lambda line: print(line, file=sys.stderr, flush=True),
         group_duplicates=arguments.group_duplicates, pseudonyms=_outside_results(arguments.pseudonyms),
     )  # fmt: skip
+    made.note_shards(Path(arguments.shards), [Path(arguments.manifest)], arguments.words)
     print(*summary.lines(), sep="\n")
     return 0
 
@@ -94,7 +100,7 @@ def run_train(arguments: Namespace) -> int:
     place = _place(arguments)
     if arguments.on == "inline" and not arguments.dry_run:
         launch.prepare_ranks(arguments.ranks)  # imports as long as we do
-    from leukotree import train
+    from leukotree import commands, train
 
     train.check(wanted, arguments.ranks)
     root = RUNS / arguments.study
@@ -102,6 +108,9 @@ def run_train(arguments: Namespace) -> int:
     if arguments.dry_run:
         print(f"would train {root / wanted.run_name} on {arguments.ranks} rank(s), {arguments.on}")
         return 0
+    commands.keep(
+        root, commands.given("train", arguments.spec, [*arguments.overrides, *_study_option(arguments)], [wanted.run_name])
+    )
     result = launch.run_spec(
         wanted, root, on=place.on, ranks=place.ranks, nodes=place.nodes, site=place.site, runtime=_runtime(arguments)
     )
@@ -109,8 +118,13 @@ def run_train(arguments: Namespace) -> int:
     return 0
 
 
+def _study_option(arguments: Namespace) -> list[str]:
+    return [] if arguments.study == "single" else ["--study", arguments.study]
+
+
 def run_sweep(arguments: Namespace) -> int:
     from hpc import precheck, stale, study, tune
+    from leukotree import commands
 
     plan = study.load(arguments.study, arguments.overrides)
     search = plan.require_search()
@@ -124,10 +138,11 @@ def run_sweep(arguments: Namespace) -> int:
         print(f"would search {', '.join(plan.variants)} for {place}: {search.trials} trials each of {plan.folds.inner} inner "
               f"folds{again}")  # fmt: skip
         return 0
+    command = commands.given("sweep", arguments.study, arguments.overrides)
     found = tune.sweep(
         plan, address=arguments.ray_address, nodes=arguments.ray_nodes, cpus_per_trial=arguments.cpus_per_trial,
         gpus_per_trial=arguments.gpus_per_trial, concurrency=arguments.concurrency, ranks=arguments.ranks_per_trial,
-        elastically=_elastic(arguments), runtime=_runtime(arguments),
+        elastically=_elastic(arguments), runtime=_runtime(arguments), command=command,
     )  # fmt: skip
     for unit, best in found.items():
         chosen = "  ".join(
@@ -188,6 +203,7 @@ def _launch(
 ) -> int:
     """Do what is missing of a study's runs, and say what came of it; with --dry-run, only count it."""
     from hpc import launch, stale
+    from leukotree import commands
 
     root = plan.root
     if line := stale.at_another_path(root, specs):
@@ -201,9 +217,11 @@ def _launch(
         named = [f"would train {root / name}" for name in missing[:FEW]]
         print(*named, *more, f"{len(missing)} of {len(specs)} runs are missing", sep="\n")
         return 0
+    names = [spec.run_name for spec in specs]
     result = launch.run_many(
         specs, root, place, wait=not arguments.no_wait, parallel=arguments.parallel, retry_failed=arguments.retry_failed,
         runtime=_runtime(arguments), title=arguments.verb, study=plan.model_dump(mode="json"),
+        command=commands.given(arguments.verb, arguments.study, arguments.overrides, names),
     )  # fmt: skip
     print(json.dumps(result.as_dict()) if arguments.json else "\n".join(result.lines()))
     return 1 if result.failed else 0
@@ -263,13 +281,15 @@ def run_cancel(arguments: Namespace) -> int:
 
 def run_report(arguments: Namespace) -> int:
     from hpc import leaks, study
+    from leukotree import commands
     from leukotree.report import collect, write
 
     plan = study.load(arguments.study, arguments.overrides)
     leaks.check(plan)
     expected, cells = _reported(plan)
     summary = collect(plan.root, plan.model_dump(mode="json"), expected, cells)
-    markdown, html = write(summary, Path(arguments.out) if arguments.out else RESULTS / plan.study)
+    command = commands.given("report", arguments.study, arguments.overrides)
+    markdown, html = write(summary, Path(arguments.out) if arguments.out else RESULTS / plan.study, command)
     print(markdown.read_text().split("\n## ")[0])
     print(f"{markdown}\n{html}")
     return 0

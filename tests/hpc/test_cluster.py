@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+from checkouts import make_checkout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc import cluster
+from hpc import cluster, snapshot
 from hpc.cluster import Slots, connect, nodes, slots
 from leukotree.errors import InputError, Preempted
 
@@ -113,3 +116,29 @@ def test_only_who_has_the_token_reaches_a_ray_of_our_own() -> None:
     assert not private.exists()
     assert "RAY_AUTH_TOKEN" not in os.environ
     assert "RAY_AUTH_MODE" not in os.environ
+
+
+WHERE = """
+import hpc, leukotree, subprocess, sys
+of_a_rank = subprocess.run([sys.executable, "-c", "import hpc; print(hpc.__file__)"], capture_output=True, text=True).stdout
+found = hpc.__file__, leukotree.__file__, of_a_rank.strip()
+"""
+
+
+def test_its_processes_take_the_code_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray puts the current folder of the search first in their path, where the checkout is, and others may edit that."""
+    import ray
+
+    copy = snapshot.take(tmp_path / "runs")
+    monkeypatch.chdir(make_checkout(tmp_path / "checkout"))
+
+    def where() -> tuple[str, ...]:
+        known: dict[str, Any] = {}
+        exec(WHERE, known)  # by its value: Ray would take the function itself from this file
+        return known["found"]
+
+    with connect(None, code=copy):
+        found = ray.get(ray.remote(where).remote())
+    assert found == (f"{copy}/hpc/__init__.py", f"{copy}/leukotree/__init__.py", f"{copy}/hpc/__init__.py")
+    assert Path.cwd() == tmp_path / "checkout"
+    assert str(copy) not in os.environ.get("PYTHONPATH", "")

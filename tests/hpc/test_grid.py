@@ -215,7 +215,7 @@ def test_a_report_has_the_cells_as_arms(file: Path, capsys: pytest.CaptureFixtur
     """And it is refused where variants are decided by different rules."""
     words = [str(file), "grid={loss.isolation: [shared, detached]}"]
     assert main(["report", *words]) == 2
-    assert "nothing to report yet; run `leukotree grid sweeps/ablation.yaml`" in capsys.readouterr().err
+    assert "nothing to report yet; run `leukotree grid` with the same study file" in capsys.readouterr().err
     assert main(["grid", *words, "--on", "inline", "--device", "cpu", "--threads", "1"]) == 0
     assert main(["report", *words, "decision={multilabel: joint}"]) == 2
     error = capsys.readouterr().err

@@ -38,6 +38,16 @@ def test_it_names_the_study_that_it_has_queued(root: Path) -> None:
     assert done.stdout.splitlines()[-1] == "job 77; `leukotree status short` says how far it is", done.stderr
 
 
+def test_the_job_gets_the_code_of_its_submission(root: Path) -> None:
+    stand_in(root, "sbatch", 'echo "$LEUKOTREE_CODE" >code; echo Submitted batch job 77')
+    assert leukotree("submit", "study.yaml", "--dry-run", cwd=root).returncode == 0
+    assert not (root / "results").exists()
+    assert leukotree("submit", "study.yaml", cwd=root).returncode == 0
+    copy = Path((root / "code").read_text().strip())
+    assert copy.parent == root / "results" / "runs" / ".code"
+    assert (copy / "hpc" / "submit.py").is_file()
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -250,9 +250,9 @@ class TestDecisions:
 
 
 def test_nothing_at_all_says_which_command_to_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nothing to report yet; run `leukotree sweep sweeps/made-up\.yaml`, then"):
+    with pytest.raises(InputError, match=r"nothing to report yet; run `leukotree sweep`, then `leukotree folds`, with the same"):
         collect(tmp_path, STUDY, _expected())
-    with pytest.raises(InputError, match=r"nothing to report yet; run `leukotree grid sweeps/made-up\.yaml`"):
+    with pytest.raises(InputError, match=r"nothing to report yet; run `leukotree grid` with the same study file"):
         collect(tmp_path, STUDY, [], [_row("flat", 0, cell=0)])
 
 

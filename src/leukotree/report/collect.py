@@ -72,9 +72,8 @@ def collect(
         dataset, straddling, unchecked,
     )  # fmt: skip
     if not summary.runs and not searches:
-        file = f"sweeps/{name}.yaml"
-        first = f"`leukotree grid {file}`" if cells else f"`leukotree sweep {file}`, then `leukotree folds {file}`"
-        raise InputError(f"{study_root}: nothing to report yet; run {first}")
+        first = "`leukotree grid`" if cells else "`leukotree sweep`, then `leukotree folds`,"
+        raise InputError(f"{study_root}: nothing to report yet; run {first} with the same study file")
     searched_on_the_same(summary)
     return summary
 

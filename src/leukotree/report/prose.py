@@ -209,6 +209,10 @@ ONE_SOURCE = "Fed by one source only: {leaves}. There a network can tell the lea
 
 SETTINGS = "Not stated: the paper gives no value, and the one here is this study's answer or default."
 
+REPRODUCE = """
+The commands as they were given, without options that only say where and how fast they run. The study's file lies beside this
+report as `{file}`.
+"""
 COST = """
 Together {total} {hours}. Search: the sum of the times of the trials and of their re-runs. Runs: time in epochs. Both
 times the devices that they took.

@@ -1,13 +1,11 @@
-"""The sections about settings: what was not searched, beside the paper's; runs, cost, how to reproduce."""
+"""The sections about settings: what was not searched, beside the paper's; runs, cost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from leukotree import yamlfile
-from leukotree.report import code, prose
-from leukotree.report.blocks import Block, Code, Section, Table, Text, duration, number, text
+from leukotree.report import prose
+from leukotree.report.blocks import Block, Section, Table, duration, number, text
 from leukotree.report.summary import StudySummary
 from leukotree.spec import RunSpec
 
@@ -112,29 +110,3 @@ def cost(summary: StudySummary) -> Section:
     header = ["variant", "trials", "search, s", "runs", "runs, s", unit]
     return Section("Cost", [Table("What the study took so far.", header, rows),
                             text(prose.COST, total=f"{total / 3600:.2f}", hours=unit)])  # fmt: skip
-
-
-def reproduce(summary: StudySummary) -> Section:
-    """The commands, the study, and what code and data the runs were made from."""
-    file = f"sweeps/{summary.name}.yaml"
-    verbs = ["sweep"] * bool(summary.searches)
-    verbs += ["folds"] * any(arm.cell is None for arm in summary.arms) + ["grid"] * any(
-        arm.cell is not None for arm in summary.arms
-    )
-    commands = [f"leukotree {verb} {file}" for verb in [*verbs, "report"]]
-    if summary.runs:
-        commands.append(f"leukotree train results/runs/{summary.name}/{summary.runs[0].name}/spec.yaml   # one run by itself")
-    blocks: list[Block] = [Code("\n".join(commands))]
-    blocks += code.texts(summary)
-    if values := sorted({str(run.environment["dataset"]) for run in summary.runs if run.environment.get("dataset")}):
-        blocks.append(Text(f"Fingerprints of the data set: {', '.join(f'`{value}`' for value in values)}."))
-    study = {**summary.study, "base": summary.base.model_dump(mode="json", exclude_defaults=True)}
-    return Section("Reproduce", [*blocks, Text("The study, defaults left out:"), Code(yamlfile.dump(_filled(study)).rstrip())])
-
-
-def _filled(value: Any) -> Any:
-    """Nested mappings without the keys that hold nothing."""
-    if not isinstance(value, Mapping):
-        return value
-    inner = {key: _filled(below) for key, below in value.items()}
-    return {key: below for key, below in inner.items() if below is not None and below != {}}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from leukotree import files
+from leukotree.commands import Given
 from leukotree.report import (
     ablation,
     answer,
@@ -18,6 +19,7 @@ from leukotree.report import (
     interference,
     patients,
     prose,
+    reproduce,
     results,
     scores,
     searches,
@@ -28,13 +30,15 @@ from leukotree.report.blocks import Figure, Section, text
 from leukotree.report.summary import StudySummary
 
 
-def write(summary: StudySummary, out: Path) -> tuple[Path, Path]:
-    """Write `report.md`, `figures/*.png` and `report.html` into a folder; returns the paths of the two pages.
+def write(summary: StudySummary, out: Path, command: Given | None = None) -> tuple[Path, Path]:
+    """Write `report.md`, `figures/*.png`, `report.html` and the study's file into a folder; returns the paths of the two pages.
 
+    `command`: that which writes this report, where one does.
     Everything is rendered before anything is written, and each file is replaced atomically. Same files in, same bytes out.
     """
     out = Path(out)
-    sections = _sections(summary)
+    again = reproduce.reproduction(summary, out, command)
+    sections = [*_sections(summary), again.section]
     unchecked = [] if summary.runs else results.unchecked(summary)  # with runs the lead says it
     about = text(" ".join([prose.ABOUT, *(note.text for note in unchecked)]), rule=prose.DECIDED[summary.decision])
     values = {"title": f"Study {summary.name}", "about": about, "sections": sections}
@@ -45,15 +49,14 @@ def write(summary: StudySummary, out: Path) -> tuple[Path, Path]:
         for block in section.blocks:
             if isinstance(block, Figure):
                 files.write_atomic(out / "figures" / f"{block.name}.png", block.png)
-    for name, page in pages.items():
+    for name, page in (again.files | pages).items():
         files.write_atomic(out / name, page)
     return out / "report.md", out / "report.html"
 
 
 def _sections(summary: StudySummary) -> Sequence[Section]:
     """The answers first, the long tables last."""
-    tail = [settings.settings(summary), searches.section(summary), settings.runs(summary), settings.cost(summary),
-            settings.reproduce(summary)]  # fmt: skip
+    tail = [settings.settings(summary), searches.section(summary), settings.runs(summary), settings.cost(summary)]
     if not summary.runs:
         return [section for section in (answer.section(summary), *tail) if section and section.blocks]
     by_fold = scores.per_fold(scores.per_run(summary, scores.shown(summary)))

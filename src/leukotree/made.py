@@ -1,0 +1,68 @@
+"""How a manifest or a packed folder was made: the words of the commands, in a file beside it that decides nothing.
+
+It is no part of a data set's identity: the same images packed by other words are the same data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from leukotree import files
+from leukotree.commands import typed
+
+FILE = "made.json"
+"""In a packed folder."""
+
+
+def note_manifest(manifest: Path, words: Sequence[str]) -> None:
+    """Note the command that has written a manifest, in a hidden file beside it. Nothing where that cannot be written."""
+    with suppress(OSError):
+        note = _command(words, manifest.parent) | {"sha256": _sha256(manifest)}
+        files.write_atomic(_beside(manifest), json.dumps(note, indent=1))
+
+
+def note_shards(shards: Path, manifests: Iterable[Path], words: Sequence[str]) -> None:
+    """Note in a packed folder the command that has packed it, after those that have written its manifests, unless one is noted. A
+    manifest that was changed since it was written has none."""
+    if (shards / FILE).exists():
+        return
+    notes = []
+    for manifest in manifests:
+        with suppress(OSError, ValueError):
+            note = json.loads(_beside(manifest).read_text())
+            if note.pop("sha256") == _sha256(manifest):
+                folder = os.path.relpath(manifest.parent / note["folder"], shards)
+                notes.append(note | {"folder": folder})
+    with suppress(OSError):
+        files.write_atomic(shards / FILE, json.dumps({"commands": [*notes, _command(words, shards)]}, indent=1))
+
+
+def commands(shards: Path) -> list[tuple[list[str], bool]]:
+    """The commands that made a packed folder, in their order: the words, and whether they were given in the current folder. None
+    where they are not known."""
+    found: list[tuple[list[str], bool]] = []
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        for note in json.loads((shards / FILE).read_text())["commands"]:
+            here = (shards / note["folder"]).resolve() == Path.cwd().resolve()
+            found.append(([str(word) for word in note["words"]], here))
+    return found
+
+
+def _command(words: Sequence[str], folder: Path) -> dict[str, Any]:
+    """The words, and where they were given, as seen from a folder."""
+    return {"words": [typed(word) for word in words], "folder": os.path.relpath(Path.cwd(), folder.resolve())}
+
+
+def _beside(manifest: Path) -> Path:
+    return manifest.with_name(f".{manifest.name}.{FILE}")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
