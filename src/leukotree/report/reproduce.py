@@ -31,10 +31,11 @@ class Reproduction:
 
 
 def reproduction(summary: StudySummary, out: Path, report: Given | None) -> Reproduction:
-    """`report`: the command that writes this report into `out`; None where no command does."""
+    """`report`: the command that writes this report into `out`; None where no command does. Then files beside the report have
+    no folder."""
     beside = {STUDY: _study_file(summary, report)}
     if report is None:
-        report = Given("report", str(out / STUDY), (), commands.digest(beside[STUDY]))
+        out, report = Path(), Given("report", STUDY, (), commands.digest(beside[STUDY]))
     root = _root(summary)
     lines = _data(summary)
     for command in _of_runs(summary, report):
