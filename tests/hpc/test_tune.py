@@ -321,10 +321,10 @@ def test_trials_get_what_the_slots_have(shards: Path, tmp_path: Path, monkeypatc
         assert len(wanted.bundles) == 1  # one node
 
     asked: list[tuple[cluster.Slots, Runtime]] = []
-    monkeypatch.setattr(tune, "_search", lambda progress, slots, runtime, places: asked.append((slots, runtime)))
+    monkeypatch.setattr(tune, "_search", lambda progress, slots, runtime, *others: asked.append((slots, runtime)))
     monkeypatch.setattr(choice, "freeze_all", lambda records: None)
     monkeypatch.setattr(choice, "best", lambda study: {})
-    monkeypatch.setattr(cluster, "connect", lambda address, nodes: contextlib.nullcontext(tmp_path / "private"))
+    monkeypatch.setattr(cluster, "connect", lambda *where: contextlib.nullcontext(tmp_path / "private"))
     monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 16.0, "GPU": 2.0}])
     tune.sweep(_study(shards), gpus_per_trial=0.25, concurrency=3, runtime=Runtime())
     tune.sweep(_study(shards), cpus_per_trial=4, runtime=Runtime(device="cpu", workers=0, threads=3, cache=Path("kept")))
