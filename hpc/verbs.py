@@ -68,7 +68,8 @@ def run_pack(arguments: Namespace) -> int:
         patients_across_sources=arguments.patients_across_sources, tell=lambda line: print(line, file=sys.stderr, flush=True),
         group_duplicates=arguments.group_duplicates, pseudonyms=_outside_results(arguments.pseudonyms),
     )  # fmt: skip
-    made.note_shards(Path(arguments.shards), [Path(arguments.manifest)], arguments.words)
+    # The words of an import may name patients, as in --skip.
+    made.note_shards(Path(arguments.shards), [] if arguments.pseudonyms else [Path(arguments.manifest)], arguments.words)
     print(*summary.lines(), sep="\n")
     return 0
 
