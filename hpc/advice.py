@@ -112,7 +112,7 @@ def _loader(speeds: Speeds, setup: Setup) -> str:
         return f"{waiting}; decoded ones come {faster:.2g} times as fast: --cache DIR, on the node's own disk or in its memory"
     if (spare := setup.cores // setup.ranks - 1) > max(1, setup.workers):
         return f"{waiting}; cores are idle: --workers {spare}"
-    return f"{waiting}; ask for more cores per rank, or pack smaller images (leukotree pack --size)"
+    return f"{waiting}; ask for more cores per rank, or pack smaller images (the option --size of leukotree pack)"
 
 
 def _communication(speeds: Speeds, setup: Setup) -> str:

@@ -136,7 +136,7 @@ def _find(root: Path, cells: Sequence[Cell], name: str) -> list[RunSpec]:
     for folder in (root / name, Path(name)):
         if (folder / "spec.yaml").is_file():
             return [parse(RunSpec, yamlfile.load(folder / "spec.yaml"), str(folder / "spec.yaml"))]
-    raise InputError(f"--diff {name}: no cell of this grid, and no run folder; see leukotree grid --dry-run")
+    raise InputError(f"--diff {name}: no cell of this grid, and no run folder; --dry-run in place of --diff lists the cells")
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

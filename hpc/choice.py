@@ -20,6 +20,8 @@ from leukotree.spec import parse
 DATA = "dataset"
 """Key of search.yaml for the fingerprint of the data that were searched on."""
 SHARDS = "base.data.shards"
+LOCK = ".lock"
+"""Name of the file in a study's `search` folder that its sweep holds."""
 TRIALS = ("trial", "state", "epochs", "macro_f1", "best_macro_f1", "seconds")
 """Columns of trials.csv before the searched keys; with rungs on folds `epochs` counts the inner folds."""
 
@@ -41,11 +43,8 @@ def chosen(study: Study, partial: bool = False) -> dict[str, dict[int, dict[str,
         if not finished(study, unit, data):
             if partial:
                 continue
-            raise InputError(f"{path}: missing; run `leukotree sweep` on this study first")
-        best = yamlfile.load(path)
-        if not isinstance(best, Mapping) or not isinstance(best.get("chosen"), Mapping):
-            raise InputError(f"{path}: has no `chosen` values; remove it and run `leukotree sweep` again")
-        found[unit] = dict(best["chosen"])
+            raise InputError(f"{path}: missing; run `{study.command('sweep')}` first")
+        found[unit] = dict(frozen(study, unit)["chosen"])
     return {
         variant: {fold: found[unit] for fold in folds if (unit := study.unit(variant, fold)) in found}
         for variant in study.variants
@@ -101,7 +100,16 @@ def _settings(study: Study, unit: Unit) -> dict[str, Any]:
 
 def best(study: Study) -> dict[Unit, dict[str, Any]]:
     """Search -> the content of its best.yaml, once all have ended."""
-    return {unit: yamlfile.load(study.search_folder(unit) / "best.yaml") for unit in study.units}
+    return {unit: frozen(study, unit) for unit in study.units}
+
+
+def frozen(study: Study, unit: Unit) -> dict[str, Any]:
+    """The content of the best.yaml of a search. Raises InputError where it holds no choice."""
+    path = study.search_folder(unit) / "best.yaml"
+    tree = yamlfile.load(path)
+    if not isinstance(tree, dict) or not isinstance(tree.get("chosen"), Mapping):
+        raise InputError(f"{path}: has no `chosen` values; remove it and run `{study.command('sweep')}` again")
+    return tree
 
 
 def freeze_all(records: Iterable[Record]) -> None:
@@ -120,26 +128,29 @@ def _freeze(record: Record) -> str | None:
     mend = "mend it and move this folder away to search anew"
     if not (completed := record.best()):
         return f"{folder}: no trial came to its end; the first error: {_first_error(record.trials)}; {mend}"
-    choice, again = completed[0], {}
-    value = choice.score
-    if record.reruns:
-        means = _means(record)
-        if not means:
-            return f"{folder}: no re-run came to its end; the first error: {_first_error(record.reruns)}; {mend}"
-        value, choice = max(((means[trial.number], trial) for trial in completed if trial.number in means), key=_by_value)
-        again = _reruns(record, completed[0], means)
-    frozen = {
+    if not (found := leader(record)):
+        return f"{folder}: no re-run came to its end; the first error: {_first_error(record.reruns)}; {mend}"
+    choice, value = found
+    again = _reruns(record, completed[0], _means(record)) if record.reruns else {}
+    tree = {
         "study": study.study, "variant": unit.variant, FOLD: unit.test_fold, "metric": study.search.metric, "value": value,
         "trial": choice.number, "trials": len(record.trials), "chosen": study.telling(unit.variant, choice.chosen),
         **again,
     }  # fmt: skip
-    files.write_atomic(folder / "best.yaml", yamlfile.dump(frozen))
+    files.write_atomic(folder / "best.yaml", yamlfile.dump(tree))
     return None
 
 
-def _by_value(one: tuple[float, Trial]) -> tuple[float, int]:
-    """The higher value wins; of equal ones the earlier trial."""
-    return one[0], -one[1].number
+def leader(record: Record) -> tuple[Trial, float] | None:
+    """The trial that a search would choose by now, and the score that it is chosen by: the last one of a trial that came to its
+    end or, once all re-runs have ended, its mean over the fresh seeds. The higher wins; of equal ones the earlier trial. None if
+    there is none to choose. A better score in between, or of a trial that was stopped, counts for nothing."""
+    completed = record.best()
+    if not record.reruns or any(rerun.state is None for rerun in record.reruns):
+        return (completed[0], completed[0].scores[completed[0].last]) if completed else None
+    means = _means(record)
+    again = [(trial, means[trial.number]) for trial in completed if trial.number in means]
+    return max(again, key=lambda one: (one[1], -one[0].number), default=None)
 
 
 def _means(record: Record) -> dict[int, float]:

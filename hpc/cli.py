@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from hpc import options
-from leukotree import signals
+from leukotree import progress, signals
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
 
 STOPPABLE = ("train", "folds", "grid", "pack")
@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             top.error(f"unrecognized arguments: {' '.join(rest)}")
         arguments.overrides += rest
     try:
-        with signals.watched() if arguments.verb in STOPPABLE else contextlib.nullcontext():
+        watched = signals.watched() if arguments.verb in STOPPABLE else contextlib.nullcontext()
+        with watched, progress.told(f"leukotree {arguments.verb}"):
             return int(arguments.run(arguments) or 0)
     except InputError as error:
         print(f"leukotree {arguments.verb}: {one_line(error)}", file=sys.stderr)  # names in it may have line breaks
@@ -210,7 +211,7 @@ def _sweep(verbs: Verbs) -> None:
     )  # fmt: skip
     verb.add_argument(
         "--elastic", type=options.positive, metavar="N",
-        help="trials run on up to N jobs at a time that come and go; for slurm/sweep.sh, see `leukotree submit --elastic`",
+        help="trials run on up to N jobs at a time that come and go; for slurm/sweep.sh, see `leukotree submit --help`",
     )  # fmt: skip
     verb.add_argument("--workers-folder", metavar="DIR", help=argparse.SUPPRESS)  # slurm/sweep.sh says it
     verb.add_argument("--site", metavar="NAME", help="slurm/site/NAME.yaml, or the path of such a file: what workers ask for")

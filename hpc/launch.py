@@ -16,13 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tqdm import tqdm
-
-from hpc import jobs, reduce, retries, scheduler, stale, submitted
+from hpc import reduce, retries, scheduler, stale, store, submitted, upfront
 from hpc import site as sites
 from hpc.ranks import in_ranks, prepare_ranks
 from hpc.sender import ROOM, Place, Runs, Sender, Where, is_done, missing
-from leukotree import commands, declared, signals
+from leukotree import commands, declared, progress, signals
 from leukotree.commands import Given
 from leukotree.errors import RETRIED, InputError, Preempted, RunFailed, kind, one_line
 from leukotree.spec import RunSpec
@@ -92,23 +90,22 @@ def run_spec(
     in a job of submitit, with one task per rank.
     """
     place = Place(on, ranks, nodes, site)
-    place.check()
     if place.on == "inline":
         prepare_ranks(place.ranks)
     from leukotree import train
 
     runtime = runtime or train.Runtime()
-    if place.on != "slurm":
-        jobs.check_gpus(place.ranks, runtime)
     train.check(spec, place.ranks)  # here, so that bad input is one line and not the end of some rank
-    if place.on == "inline" and place.ranks > 1:
-        result: RunResult = in_ranks(train.run, spec, root, runtime=runtime, ranks=place.ranks)
-        return result
+    todo = upfront.one(spec, root, place, runtime)
     if place.on != "inline":
-        outcome = run_many([spec], root, place, runtime=runtime, retry_failed=True)
+        outcome = run_many([spec], root, place, runtime=runtime, todo=todo)
         if spec.run_name in outcome.failed:
             raise RunFailed(outcome.failed[spec.run_name])
-    return train.run(spec, root, runtime)  # done by a job: reads its scores
+        return train.run(spec, root, runtime)  # done by a job: reads its scores
+    if place.ranks > 1:
+        result: RunResult = in_ranks(train.run, spec, root, runtime=runtime, ranks=place.ranks)
+        return result
+    return train.run(spec, root, runtime)
 
 
 def run_many(
@@ -123,6 +120,7 @@ def run_many(
     title: str = "runs",
     study: Mapping[str, Any] | None = None,
     command: Given | None = None,
+    todo: Sequence[RunSpec] | None = None,
 ) -> Outcome:
     """Do, or submit, what is missing of these runs; with `wait` return when it has ended, and say what failed.
 
@@ -130,17 +128,13 @@ def run_many(
     GPUs carry); `slurm` submits arrays of one run per job. A run that ended with its job or its node is tried again, so
     often as `retries` allows; one that failed by itself is not, unless `retry_failed` (then once). Completion is read from
     each run's own status.json. `study`: the fields of the runs' study, whose declarations are kept before the first run; so is
-    the `command`.
+    the `command`. `todo`: what `upfront.planned` gave of them; None to ask for it here.
     """
     from leukotree.train import Runtime
 
-    place.check()
     runtime = runtime or Runtime()
-    todo = missing(specs, root, retry_failed)
-    if todo and place.on == "slurm":
-        from hpc import doctor
-
-        doctor.require(todo, place.site or sites.load(), root, ranks=place.ranks, nodes=place.nodes)
+    if todo is None:
+        todo = upfront.planned(specs, root, place, runtime=runtime, retry_failed=retry_failed)
     if study is not None:
         declared.keep(root, study)
     if command is not None:
@@ -222,7 +216,7 @@ def _patiently(act: Callable[[], T], pause: Callable[[], None], passing: type[In
 def _inline(todo: Sequence[RunSpec], root: Path, place: Place, runtime: Runtime, title: str) -> dict[str, str]:
     """Run one after another; a run that fails does not stop the others. Returns the reasons."""
     failed: dict[str, str] = {}
-    for spec in tqdm(todo, desc=title, unit="run", disable=True if runtime.quiet else None):
+    for spec in progress.over(todo, title, len(todo), "run", quiet=runtime.quiet):
         for left in reversed(range(retries.CAPS["node"] + 1)):
             failed.pop(spec.run_name, None)
             try:
@@ -239,15 +233,26 @@ def _inline(todo: Sequence[RunSpec], root: Path, place: Place, runtime: Runtime,
 
 def _wait_for(specs: Sequence[RunSpec], root: Path, on: Where, runtime: Runtime, title: str, refill: Callable[[], None]) -> None:
     names = {spec.run_name for spec in specs}
-    ended: set[str] = set()
+    done: set[str] = set()
 
-    def look(bar: tqdm[Any]) -> None:
-        ended.update(name for name in names - ended if is_done(root, name))
-        bar.update(len(ended) - bar.n)
+    def look(bar: progress.Bar) -> None:
+        states = {name: store.read(root / name) for name in names - done}
+        done.update(name for name, run in states.items() if run.state == "done")
+        bar.at(len(done), _others([run for run in states.values() if run.state != "done"]))
         refill()
 
-    with tqdm(total=len(names), desc=title, unit="run", disable=True if runtime.quiet else None) as bar:
+    # Runs are done side by side, or wait in a queue: those that are done do not tell when the others will be.
+    with progress.Bar(title, len(names), "run", quiet=runtime.quiet, rate=False) as bar:
         wait(root, names, on, lambda: look(bar))
+
+
+def _others(runs: Sequence[store.RunState]) -> str:
+    """What becomes of the runs that are not done: "2 running (epoch 3-5 of 8), 1 waiting, 1 failed"."""
+    running = [run for run in runs if run.state == "running"]
+    failed = sum(run.state == "failed" for run in runs)
+    where = f" (epoch {store.epochs_of([(run.epoch, run.epochs) for run in running])})" if running else ""
+    waiting = f"{len(runs) - len(running) - failed} waiting"
+    return ", ".join([f"{len(running)} running{where}", waiting, *([f"{failed} failed"] if failed else [])])
 
 
 def wait(root: Path, run_names: Collection[str], on: Where, tick: Callable[[], None] = lambda: None) -> None:

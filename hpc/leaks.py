@@ -58,7 +58,8 @@ def check(study: Study) -> None:
         problem = _misnamed(folder, unit, study.search.nested) or _first_problem(folder, held)
         if problem:
             raise InputError(
-                f"{problem}: the search of {unit} could see its test fold; move its folder away and run `leukotree sweep` again"
+                f"{problem}: the search of {unit} could see its test fold; move its folder away and run "
+                f"`{study.command('sweep')}` again"
             )
 
 

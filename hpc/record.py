@@ -68,25 +68,24 @@ def drop_checkpoints(folder: Path) -> None:
 class Record:
     """The trials of one search, read from its folder; what is added is on the disk before the call returns.
 
-    Raises InputError where the files do not fit the study: other keys, values outside of its space, a trial left out.
+    Reading writes nothing. Raises InputError where the files do not fit the study: other keys, values outside of its space, a
+    trial left out.
     """
 
-    def __init__(self, study: Study, unit: Unit) -> None:
+    def __init__(self, study: Study, unit: Unit, folder: Path | None = None) -> None:
+        """`folder`: where it lies; None for the search's own place in its study."""
         self.study, self.unit, self.reports = study, unit, study.reports
-        folder = study.search_folder(unit)
+        folder = folder or study.search_folder(unit)
         self._drawn, self._history, self._again = (folder / name for name in ("trials.jsonl", "history.csv", "reruns.jsonl"))
         self.trials: list[Trial] = []
         self.reruns: list[Trial] = []
         """Of the best trials, once all have ended; those of the best one first."""
         self.reported: list[tuple[int, int, float]] = []
         """(trial, report, macro-F1) in the order in which they came."""
-        self.seconds = 0.0
-        """Age of the search at its last score."""
+        self.first_seconds = self.seconds = 0.0
+        """Age of the search at its first score, and at its last."""
         if self._drawn.exists():
             self._read()
-        else:
-            for path in (self._history, self._again):  # of a search whose record somebody removed
-                path.unlink(missing_ok=True)
 
     def _read(self) -> None:
         for line in _lines(self._drawn):
@@ -97,12 +96,17 @@ class Record:
                 raise self._damaged(self._history, f"has epoch {epoch} of trial {number}, which {self._drawn.name} does not know")
             if epoch not in self.trials[number].scores:
                 self.trials[number].scores[epoch] = score
-                self.reported.append((number, epoch, score))
-            self.seconds = max(self.seconds, row["seconds"])
+                self._note(number, epoch, score, row["seconds"])
         for trial in self.trials:
             if trial.state == "completed" and trial.last != self.reports:
                 raise self._damaged(self._history, f"has not the last score of trial {trial.number}, which completed")
         self._plan_reruns()
+
+    def _note(self, number: int, epoch: int, score: float, seconds: float) -> None:
+        if not self.reported:
+            self.first_seconds = seconds
+        self.seconds = max(self.seconds, seconds)
+        self.reported.append((number, epoch, score))
 
     def _take(self, line: Any) -> None:
         number = line.get("trial") if isinstance(line, Mapping) else None
@@ -129,7 +133,7 @@ class Record:
 
     def _plan_reruns(self) -> None:
         """Once all trials have ended, the best of them are to be run again; what is on the disk of that is taken."""
-        if self.reruns or self._open_trials():
+        if self.reruns or self.open_trials():
             return
         top = self.best()[: self.study.search.rerun_top]
         self.reruns = [Trial(trial.number, trial.chosen, seed) for trial in top for seed in self.study.fresh_seeds]
@@ -147,6 +151,9 @@ class Record:
         """A new trial with these values."""
         trial = Trial(len(self.trials), dict(chosen))
         self._drawn.parent.mkdir(parents=True, exist_ok=True)
+        if not self.trials:
+            for path in (self._history, self._again):  # of a search whose record somebody removed
+                path.unlink(missing_ok=True)
         append_lines(self._drawn, [json.dumps({"trial": trial.number, "chosen": trial.chosen})])
         self.trials.append(trial)
         return trial
@@ -169,7 +176,7 @@ class Record:
                 append_lines(self._history, [line])
             else:  # with its header; a full disk may have left a part of one
                 write_atomic(self._history, f"{','.join(history.COLUMNS)}\n{line}\n")
-            self.reported.append((trial.number, epoch, score))
+            self._note(trial.number, epoch, score, seconds)
 
     def end(self, trial: Trial, state: State, message: str | None = None, seconds: float = 0.0) -> None:
         """Note how a trial ended."""
@@ -197,11 +204,16 @@ class Record:
 
     def open(self) -> int:
         """How many have not, drawn or not; the re-runs of trials that are still to complete are guessed."""
-        search, trials = self.study.search, self._open_trials()
-        guessed = min(search.rerun_top, search.trials) * search.rerun_seeds
-        return trials + (guessed if trials else sum(rerun.state is None for rerun in self.reruns))
+        return self.open_trials() + self.open_reruns()
 
-    def _open_trials(self) -> int:
+    def open_reruns(self) -> int:
+        """How many re-runs have not ended; guessed as above."""
+        search = self.study.search
+        guessed = min(search.rerun_top, search.trials) * search.rerun_seeds
+        return guessed if self.open_trials() else sum(rerun.state is None for rerun in self.reruns)
+
+    def open_trials(self) -> int:
+        """How many trials have not ended, drawn or not."""
         return self.study.search.trials - sum(trial.state is not None for trial in self.trials)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc import failures, store
+from leukotree import progress
 from leukotree.errors import RETRIED
 from leukotree.runfolder import reached
 
@@ -99,7 +100,8 @@ def _last_words(root: Path, note: dict[str, Any] | None) -> str:
     if note is None:
         return "it left no word"
     log = log_of(root, note)
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()] if log.exists() else []
+    lines = [line for line in lines if line and not progress.LINE.search(line)]
     return f"{lines[-1][:300]}; see {log}" if lines else f"it left no word; see {log}"
 
 

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from hpc import code_changes, store
+from hpc import code_changes, searching, store
+from hpc.searching import SearchState
 from hpc.store import Look, RunState
 from hpc.tables import align
+from leukotree.progress import duration
 
 STATES = ("done", "stale", "running", "hung", "queued", "lost", "preempted", "stopped", "failed")
 
 
-def as_json(look: Look) -> str:
-    """One object per run, with the fields of RunState."""
-    return json.dumps([asdict(run) for run in look.runs], indent=1)
+def as_json(root: str | Path, look: Look) -> str:
+    """One object per run, with the fields of RunState, then one per search, with those of SearchState: `run_name` stands in the
+    first only, `search` in the second."""
+    runs, found = [asdict(run) for run in look.runs], [asdict(search) for search in searches(root, look)]
+    return json.dumps([*runs, *found], indent=1)
+
+
+def searches(root: str | Path, look: Look) -> list[SearchState]:
+    """The searches; those of a study whose job waits in the queue wait, too."""
+    queued = {one.study for one in look.jobs if one.kind == "sweep" and one.job.state == "PENDING"}
+    return searching.read(root, queued)
 
 
 def table(root: str | Path, look: Look) -> str:
@@ -24,20 +35,46 @@ def table(root: str | Path, look: Look) -> str:
     that do no run, each run that is at work or has ended early, and those that have not begun, counted by what they wait for."""
     changed = code_changes.lines(look.runs, store.studies(root))
     parts = [
-        _searches(root), _counts(look.runs), _jobs(look), _open(look.runs), _waiting(look.runs), changed, _notes(root, look)
-    ]  # fmt: skip
+        _searches(searches(root, look)),
+        _counts(look.runs),
+        _jobs(look),
+        _open(look.runs),
+        _waiting(look.runs),
+        changed,
+        _notes(root, look),
+    ]
     lines = [line for part in parts if part for line in ("", *part)]
     return "\n".join(lines[1:]) or f"{root}: no runs yet"
 
 
-def _searches(root: str | Path) -> list[str]:
-    heads = ["study", "search", "trials", "reports", "best macro_f1", "state"]
-    found = store.searches(root)
-    cells = [
-        [s.study, s.name, str(s.trials), str(s.reports), f"{s.best:.4f}", "stale" if s.stale else "ended" if s.ended else "open"]
-        for s in found
-    ]
-    return align([heads, *cells]) + [f"{s.study} search/{s.name}: {s.stale}" for s in found if s.stale] if cells else []
+def _searches(searches: Sequence[SearchState]) -> list[str]:
+    """A line for each search, and for each study how long they still take, or what continues them."""
+    if not searches:
+        return []
+    again, late = any(search.reruns for search in searches), any(search.interrupted for search in searches)
+    optional = ["re-runs"] * again, ["interrupted"] * late
+    rows = [["study", "search", "state", "trials", *optional[0], "running", "waiting", *optional[1], "epoch", "best macro_f1"]]
+    for one in searches:
+        trials = f"{one.ended} of {'?' if one.trials is None else one.trials}"
+        reruns = [f"{one.reruns_ended} of {one.reruns}"] * again
+        epoch = "-" if one.epoch is None else f"{one.epoch} of {one.epochs}"
+        best = "-" if one.best is None else f"{one.best:.4f}"
+        counts = [str(one.running), str(one.waiting), *[str(one.interrupted)] * late]
+        state = "stale" if one.stale else one.state or "?"
+        rows.append([one.study, one.search, state, trials, *reruns, *counts, epoch, best])
+    return [*align(rows), *_of_studies(searches)]
+
+
+def _of_studies(searches: Sequence[SearchState]) -> list[str]:
+    lines = [f"{one.study}: {one.problem}" for one in searches if one.problem]
+    lines += [f"{one.study} search/{one.search}: {one.stale}" for one in searches if one.stale]
+    for study in dict.fromkeys(one.study for one in searches):
+        ours = [one for one in searches if one.study == study]
+        if any(one.state == "interrupted" for one in ours):
+            lines.append(f"{study}: no search is at work; the same `leukotree sweep` command continues it")
+        elif left := next((one.seconds_left for one in ours if one.seconds_left is not None), None):
+            lines.append(f"{study}: its searches take about {duration(left)} more")
+    return lines
 
 
 def _counts(runs: list[RunState]) -> list[str]:

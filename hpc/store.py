@@ -8,15 +8,15 @@ from __future__ import annotations
 import functools
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hpc import history, owned, scheduler, submitted
+from hpc import owned, scheduler, submitted
 from hpc import queue as slurm_queue
 from hpc.queue import QueuedJob
-from leukotree import compared
-from leukotree.errors import InputError, RunFailed, one_line
+from leukotree.errors import InputError
 from leukotree.runfolder import read_status
 from leukotree.spec import VARIANTS
 
@@ -112,6 +112,11 @@ class Look:
     """Why the jobs of SLURM are not known here; empty where they are."""
 
 
+def jobs(root: Path) -> list[StudyJob]:
+    """The jobs of SLURM of a study whose folder need not be there yet, as after `leukotree submit`."""
+    return _others(root, {}, _Asked())
+
+
 def scan(root: str | Path) -> list[RunState]:
     """The runs of `look`."""
     return look(root).runs
@@ -127,6 +132,8 @@ def look(root: str | Path) -> Look:
     try:
         folders = _folders(root)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and (waiting := jobs(Path(root))):
+            return Look([], waiting, "")
         raise InputError(f"{root}: cannot be read: {error.strerror}; no run has been started there") from None
     runs, others = [], []
     for study in _studies(root, folders):
@@ -230,38 +237,8 @@ def _is_run(name: str) -> bool:
     return variant in VARIANTS and len(digest) == 12
 
 
-@dataclass(frozen=True)
-class SearchState:
-    """One search: how many trials have reported, how often in all (after epochs, or inner folds), the best score so far."""
-
-    study: str
-    name: str
-    """The variant, and with nested searches the outer fold: "flat" or "flat/fold0"."""
-    trials: int
-    reports: int
-    best: float
-    ended: bool
-    stale: str = ""
-    """Why its scores do not belong to today's data or weights; empty where they do, or where these are not here."""
-
-
-def searches(root: str | Path) -> list[SearchState]:
-    """The searches of a study's folder, or of all studies if `root` holds the studies' folders."""
-    found = []
-    patterns = [f"{study}search/*/{fold}history.csv" for study in ("", "*/") for fold in ("", "fold*/")]
-    for path in sorted(path for pattern in patterns for path in Path(root).glob(pattern)):
-        if rows := history.read(path):
-            best, trials = max(row["macro_f1"] for row in rows), {row["trial"] for row in rows}
-            folder = path.parent
-            search = folder.parents[1] if folder.name.startswith("fold") else folder.parent
-            ended = (folder / "best.yaml").exists()
-            name = folder.relative_to(search).as_posix()
-            found.append(SearchState(search.parent.name, name, len(trials), len(rows), best, ended, _stale(folder)))
-    return found
-
-
-def _stale(search: Path) -> str:
-    try:
-        return str(compared.changed_search(search) or "")
-    except (InputError, RunFailed) as error:
-        return one_line(error)
+def epochs_of(reached: Sequence[tuple[int, int]]) -> str:
+    """The epoch that each of some runs is in, from (epochs that are over, all of them): "3 of 8" or "3-5 of 8"."""
+    at = sorted(min(over + 1, epochs) for over, epochs in reached)
+    span = f"{at[0]}" if at[0] == at[-1] else f"{at[0]}-{at[-1]}"
+    return f"{span} of {max(epochs for _, epochs in reached)}"

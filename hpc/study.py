@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import difflib
 import math
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from hpc.grid import Grid
-from hpc.search import Axis, FoldCounts, Scalar, Search
+from hpc.search import Axis, FoldCounts, Search
 from leukotree import spec as specs
 from leukotree import yamlfile
 from leukotree.decide import RULES
 from leukotree.errors import InputError
+from leukotree.keys import elsewhere, leaves
 from leukotree.spec import VARIANTS, InnerFold, LossSpec, RunSpec, Strict, Variant
 
 RUNS = Path("results/runs")
@@ -27,6 +29,8 @@ RUNS = Path("results/runs")
 
 SPACE = "search.space."
 GRID = "grid."
+PLACEHOLDER = "STUDY.yaml"
+"""What stands for a study's file in a command where nobody knows it."""
 _DECIDED = {
     "variant": "the study's `variants` decides it",
     "seed": "the study's `seeds` decides it",
@@ -81,6 +85,8 @@ class Study(Strict):
     primary: tuple[tuple[str, str], ...] | None = None
     """The declared comparisons: [challenger, reference], variants or names of the report's arms. None: each against flat."""
 
+    _typed: str = PrivateAttr(default="")
+
     @model_validator(mode="after")
     def _sound(self) -> Study:
         for name in ("variants", "seeds"):
@@ -115,13 +121,13 @@ class Study(Strict):
         self, where: str, keys: Mapping[str, Iterable[Any]], decided: Mapping[str, str], enough: Callable[..., bool]
     ) -> None:
         """Try the values of each key in the variants that know it, of which `all` or `any` must take one."""
-        known = list(_leaf_keys(RunSpec))
+        known = list(leaves(RunSpec))
         for key, values in keys.items():
             if reason := decided.get(key):
                 raise ValueError(f"{where}{key}: cannot be varied, {reason}")
             if key not in known:
-                close = difflib.get_close_matches(key, known, n=1)
-                raise ValueError(f"{where}{key}: no key of a run spec{f', did you mean {close[0]!r}?' if close else ''}")
+                meant = difflib.get_close_matches(key, known, n=1) or elsewhere(key, known)
+                raise ValueError(f"{where}{key}: no key of a run spec{f', did you mean {meant[0]!r}?' if meant else ''}")
             by, when = _WHEN.get(key, ("", ()))
             if by and by not in keys and _loss(self.base, by) not in when:
                 raise ValueError(f"{where}{key}: says nothing with {by} {_loss(self.base, by)}; set it to {' or '.join(when)}")
@@ -139,6 +145,21 @@ class Study(Strict):
         except InputError as error:
             return str(error).removeprefix("override: ").removeprefix(f"{key}: ")
         return None
+
+    def __eq__(self, other: object) -> bool:
+        """What it says counts, not how it was typed."""
+        return isinstance(other, Study) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def typed(self) -> str:
+        """Its file and the changes to it, as a person types them behind a verb; empty where it came from no file."""
+        return self._typed
+
+    def command(self, verb: str) -> str:
+        """A command on it, as a person types it."""
+        return f"leukotree {verb} {self._typed}".rstrip()
 
     @property
     def root(self) -> Path:
@@ -251,14 +272,6 @@ def _defaults(keys: Iterable[str]) -> dict[str, Any]:
     return {key: LossSpec.model_fields[key.removeprefix("loss.")].default for key in keys}
 
 
-def _leaf_keys(model: type[Strict], prefix: str = "") -> Iterable[str]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Strict):
-            yield from _leaf_keys(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Study:
     """A Study from a YAML file and `key=value` overrides such as `search.trials=4` or `base.optim.epochs=2`.
 
@@ -267,8 +280,11 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Study:
     tree = yamlfile.load(path)
     if not isinstance(tree, Mapping):
         raise InputError(f"{path}: expected a mapping of keys, got {type(tree).__name__}")
-    changes = specs.parse_overrides(overrides)
-    _plain({**tree, **changes}, str(path))
+    if "study" not in tree and tree.keys() & RunSpec.model_fields.keys():
+        raise InputError(f"{path}: is the spec of one run, and no study; `leukotree train {path}` takes it")
+    given = list(overrides)
+    changes = specs.parse_overrides(given)
+    yamlfile.require_plain({**tree, **changes}, str(path))
     dotted = {key: value for key, value in changes.items() if key.startswith((SPACE, GRID))}  # with dots of their own
     tree = specs.merge(tree, {key: value for key, value in changes.items() if key not in dotted})
     for prefix in (SPACE, GRID):
@@ -279,17 +295,6 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Study:
                 place = place.get(step) if isinstance(place, Mapping) else None
             known = dict(place) if isinstance(place, Mapping) else {}
             tree = specs.merge(tree, {prefix[:-1]: known | ours})
-    return specs.parse(Study, tree, str(path))
-
-
-def _plain(tree: Mapping[Any, Any], where: str) -> None:
-    """Refuse dates and other values that YAML knows and a spec does not."""
-    pending: list[Any] = [tree]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, Mapping):
-            pending += [*value.keys(), *value.values()]
-        elif isinstance(value, list):
-            pending += value
-        elif not isinstance(value, Scalar):
-            raise InputError(f"{where}: {value}: only texts, numbers, lists and mappings may stand in a study")
+    found = specs.parse(Study, tree, str(path))
+    found._typed = shlex.join([str(path), *given])
+    return found

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc import doctor, exported, jobs, precheck, scheduler, snapshot, study
+from hpc import doctor, exported, jobs, precheck, scheduler, snapshot, study, tune
 from hpc import site as sites
 from leukotree.errors import InputError, one_line
 
@@ -84,6 +84,7 @@ def command(path: str, overrides: Sequence[str], options: Sequence[str], site_na
         plan = study.load(here, given.overrides)
         plan.require_search()
         precheck.check_search(plan, given.ranks_per_trial)
+        tune.prepare(plan, address="auto", ranks=given.ranks_per_trial)
         doctor.require(plan, site, sweep=elastic is None)
     variables = {"SITE": name} | ({"LEUKOTREE_ELASTIC": str(elastic)} if elastic else {}) | exported.handed_on()
     asked = exported.through(sites.sbatch_options(site, small=elastic is not None), [*variables, snapshot.VARIABLE])

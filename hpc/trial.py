@@ -17,15 +17,16 @@ from typing import Any
 import torch
 from ray import tune
 from ray.tune.result import DONE
-from tqdm import tqdm
 
-from hpc import failures
+from hpc import failures, pace
+from hpc.choice import leader
 from hpc.cluster import Slots
 from hpc.gang import Gang, RankDied, Rows
 from hpc.record import Progress, drop_checkpoints
 from hpc.study import Study, Unit
 from leukotree import errors, signals, train
 from leukotree.errors import Busy, RunFailed, one_line
+from leukotree.progress import Bar, duration
 from leukotree.train import Runtime
 
 FAILED = "failed"
@@ -36,6 +37,8 @@ LEAVE = "leave"
 """Name of a file in Ray's folder of a sweep, or in that of a node: once it lies there, trials (of that node) save and leave."""
 POLL = 1.0
 """Seconds between two looks for it."""
+TICK = 1.0
+"""Seconds between two looks at what the bar shows."""
 GRACE = 20.0
 """Seconds that trials have to save and leave, some steps of training; then they are ended."""
 STOPS_ALL = (*errors.RETRIED, "disk")
@@ -198,40 +201,57 @@ class Watch(tune.Callback):
 
     def __init__(self, progress: Progress, quiet: bool) -> None:
         self._progress, self._quiet = progress, quiet
-        self._bar: tqdm[Any] | None = None
-        self._best: dict[str, float] = {}
-        """Variant -> its best score so far."""
+        self._bar: Bar | None = None
+        self._shown = 0.0
+        self._scored = False
+        """Whether a trial of this sweep has a score."""
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
         """At the start of a sweep, or of its continuation: the bar goes on where it stopped."""
         study, ended = self._progress.study, self._progress.ended()
-        for unit, record in self._progress.records.items():
-            for _, _, score in record.reported:
-                self._see(unit.variant, score)
-        total = ended + self._progress.open()
-        self._bar = tqdm(total=total, initial=ended, desc=study.study, unit="trial", disable=True if self._quiet else None)
+        # Trials run side by side, and differ in length: `pace` knows better than a bar how long they take.
+        self._bar = Bar(study.study, ended + self._progress.open(), "trial", done=ended, quiet=self._quiet, rate=False)
+        self._show()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if time.monotonic() - self._shown > TICK:
+            self._show()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         if FAILED in result or LEFT in result:
             return
         record, config = self._progress.records[unit_of(trial)], trial.config
         self._progress.report(record, record.find(config["trial"], config["seed"]), result["epoch"], result["macro_f1"])
-        self._see(record.unit.variant, result["macro_f1"])
-
-    def _see(self, variant: str, score: float) -> None:
-        self._best[variant] = max(score, self._best.get(variant, 0.0))
+        self._scored = True
+        self._show()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._advance()
+        self._show()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._advance()
+        self._show()
 
-    def _advance(self) -> None:
+    def _show(self) -> None:
+        self._shown = time.monotonic()
         if self._bar is not None:
-            self._bar.set_postfix_str("  ".join(f"{variant} {score:.4f}" for variant, score in self._best.items()))
-            self._bar.total = self._progress.ended() + self._progress.open()  # fewer re-runs where fewer trials completed
-            self._bar.update(self._progress.ended() - self._bar.n)
+            ended = self._progress.ended()
+            self._bar.at(ended, self._note(), total=ended + self._progress.open())  # fewer re-runs where fewer trials completed
+
+    def _note(self) -> str:
+        """What is going on, how long it takes, and the best scores so far, by which the searches choose."""
+        running = self._progress.running
+        if not self._progress.open():
+            return ""
+        if not self._scored:
+            return f"{len(running)} begin: each process first imports what it needs" if running else "the first ones begin"
+        parts = [f"{len(running)} running"]
+        if (left := pace.seconds_left(self._progress.records.values())) is not None:
+            parts.append(f"about {duration(left)} left")
+        at_work = [record for unit, record in self._progress.records.items() if any(unit == one[0] for one in running)]
+        leaders = [(record.unit, leader(record)) for record in at_work]
+        nested = self._progress.study.search.nested
+        best = [f"{unit if nested else unit.variant} {found[1]:.4f}" for unit, found in leaders if found]
+        return ", ".join(parts) + (f"; best {', '.join(best[:3])}" if best else "")
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         if self._bar is not None:

@@ -21,13 +21,14 @@ from hpc.study import Study, Unit
 from leukotree import commands, files, signals
 from leukotree.commands import Given
 from leukotree.errors import NO_ROOM, Busy, InputError, Preempted, RunFailed, one_line
+from leukotree.progress import step
 
 if TYPE_CHECKING:
     from ray.tune import Tuner
 
     from leukotree.train import Runtime
 
-__all__ = ["Elastic", "chosen", "sweep"]
+__all__ = ["Elastic", "chosen", "counts", "prepare", "require_free", "sweep"]
 
 
 @dataclass(frozen=True)
@@ -69,20 +70,20 @@ def sweep(
     """
     from leukotree.engine import MOST_WORKERS, Runtime
 
-    study.require_search()
     runtime = runtime or Runtime()
+    study.require_search()
     folder = study.root / "search"
     folder.mkdir(parents=True, exist_ok=True)
     with signals.watched(), _held(folder):
-        data = choice.fingerprint(study)
-        records = [Record(study, unit) for unit in study.units if not choice.finished(study, unit, data)]
+        records = _records(study)  # another sweep may have gone on meanwhile
         progress = Progress(study, records)
         for record in records:
             record.drop_checkpoints()
         if progress.open():
+            step("starting Ray" if address is None else "joining Ray", accepted=True)
             code = snapshot.take(study.root.parent)
             with cluster.connect(address, nodes, code) as private:
-                gpus = 0.0 if runtime.device == "cpu" else gpus_per_trial
+                gpus = _gpus(runtime, gpus_per_trial)
                 places_of = elastic.nodes(elastically.site, elastically.most) if elastically else cluster.nodes()
                 slots = cluster.slots(places_of, cpus_per_trial, gpus, concurrency, ranks)
                 cache = runtime.cache or (private / "decoded" if private and address is None else None)
@@ -97,6 +98,75 @@ def sweep(
     return choice.best(study)
 
 
+def prepare(
+    study: Study,
+    *,
+    address: str | None = None,
+    cpus_per_trial: int | None = None,
+    gpus_per_trial: float | None = None,
+    concurrency: int | None = None,
+    ranks: int = 1,
+    elastically: Elastic | None = None,
+    runtime: Runtime | None = None,
+) -> None:
+    """Raise what `sweep` raises before it begins, as far as that is known without Ray; nothing is written."""
+    from hpc.jobs import gpu_count
+    from leukotree.engine import Runtime, require_device
+
+    study.require_search()
+    runtime = runtime or Runtime()
+    files.require_writable(study.root / "search")
+    records = _records(study)
+    if not any(record.open() for record in records):
+        return
+    if elastically or address is None:
+        here = [{"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(gpu_count(runtime))}]
+        places = elastic.nodes(elastically.site, elastically.most) if elastically else here
+        cluster.slots(places, cpus_per_trial, _gpus(runtime, gpus_per_trial), concurrency, ranks)
+    if address is None:
+        require_device(runtime.device)
+
+
+def require_free(study: Study) -> None:
+    """Raises Busy where another sweep works on the study now; `sweep` itself waits for a while before that."""
+    lock = study.root / "search" / choice.LOCK
+    if files.held(lock):
+        raise Busy(_busy(lock.parent) + files.holder(lock))
+
+
+def counts(study: Study) -> dict[str, int]:
+    """How many trainings and epochs the searches are at most, with their re-runs, and how many of them are over. Those of a trial
+    that was stopped are: nobody trains them."""
+    search, inner = study.search, study.folds.inner
+    trials = len(study.units) * (search.trials + min(search.rerun_top, search.trials) * search.rerun_seeds)
+    open_trials = sum(record.open() for record in _records(study))
+    trainings, over = trials * inner, (trials - open_trials) * inner
+    epochs = study.base.optim.epochs
+    return {
+        "trainings": trainings, "trainings_done": over, "epochs": trainings * epochs, "epochs_done": over * epochs,
+    }  # fmt: skip
+
+
+def _records(study: Study) -> list[Record]:
+    """Those of the searches that have not chosen yet. Raises InputError for one that is not this study's, or is damaged."""
+    data = choice.fingerprint(study)
+    records = []
+    for unit in study.units:
+        if choice.finished(study, unit, data):
+            choice.frozen(study, unit)
+        else:
+            records.append(Record(study, unit))
+    return records
+
+
+def _gpus(runtime: Runtime, wanted: float | None) -> float | None:
+    return 0.0 if runtime.device == "cpu" else wanted
+
+
+def _busy(folder: Path) -> str:
+    return f"{folder}: another sweep works on this study"
+
+
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """The study's searches in the hands of this process. The sweep that had them before may be cut off, or gone, and the file
@@ -104,7 +174,7 @@ def _held(folder: Path) -> Iterator[None]:
     earlier start, on a node that is cut off."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(files.locked(folder / ".lock", f"{folder}: another sweep works on this study", failures.HELD))
+            stack.enter_context(files.locked(folder / choice.LOCK, _busy(folder), failures.HELD))
         except Busy as error:
             if "SLURM_RESTART_COUNT" in os.environ:
                 raise Preempted(one_line(error)) from None
@@ -151,6 +221,7 @@ def _search(
     tuner = _tuner(progress, slots, runtime, places, scratch)
     try:
         if progress.open():
+            step("starting the first trials, whose processes import torch and timm", accepted=True)
             tuner.fit()
     except (InputError, RunFailed, Preempted):
         raise

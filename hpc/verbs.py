@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leukotree.errors import InputError
+from leukotree.errors import InputError, RunFailed
+from leukotree.progress import step
 
 if TYPE_CHECKING:
+    from hpc.cells import Cell
     from hpc.sender import Place
     from hpc.study import Study
     from hpc.tune import Elastic
@@ -41,6 +45,7 @@ def run_phantom(arguments: Namespace) -> int:
 
 
 def run_import(arguments: Namespace) -> int:
+    step(f"reading {arguments.root}")
     from leukotree import made
     from leukotree.data.sources import import_source
     from leukotree.data.sources.leaves import renames
@@ -57,6 +62,7 @@ def run_import(arguments: Namespace) -> int:
 
 
 def run_pack(arguments: Namespace) -> int:
+    step("reading the manifest")
     from leukotree import made
     from leukotree.data.pack import pack
     from leukotree.taxonomy import Taxonomy
@@ -82,6 +88,7 @@ def _outside_results(table: str | None) -> Path | None:
 
 
 def run_audit(arguments: Namespace) -> int:
+    step("reading the index")
     from leukotree.data import contact_sheet
     from leukotree.data.audit import audit
 
@@ -93,28 +100,33 @@ def run_audit(arguments: Namespace) -> int:
 
 
 def run_train(arguments: Namespace) -> int:
-    from hpc import launch, stale
+    step("reading the spec")
+    from hpc import launch, stale, upfront
     from hpc.study import RUNS
     from leukotree import spec
 
     wanted = spec.load(arguments.spec, arguments.overrides)
     place = _place(arguments)
+    step("importing torch and timm, and looking at the data")
     if arguments.on == "inline" and not arguments.dry_run:
         launch.prepare_ranks(arguments.ranks)  # imports as long as we do
     from leukotree import commands, train
 
     train.check(wanted, arguments.ranks)
     root = RUNS / arguments.study
+    runtime = _runtime(arguments)
     stale.check_runs(root, [wanted])
     if arguments.dry_run:
+        upfront.one(wanted, root, place, runtime)
+        print(upfront.line(upfront.counts([wanted], root), [wanted.optim.epochs]))
+        if refused := upfront.refused([wanted], root):
+            raise RunFailed(refused[wanted.run_name])
         print(f"would train {root / wanted.run_name} on {arguments.ranks} rank(s), {arguments.on}")
         return 0
     commands.keep(
         root, commands.given("train", arguments.spec, [*arguments.overrides, *_study_option(arguments)], [wanted.run_name])
     )
-    result = launch.run_spec(
-        wanted, root, on=place.on, ranks=place.ranks, nodes=place.nodes, site=place.site, runtime=_runtime(arguments)
-    )
+    result = launch.run_spec(wanted, root, on=place.on, ranks=place.ranks, nodes=place.nodes, site=place.site, runtime=runtime)
     print(f"{result.folder}: " + "  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
     return 0
 
@@ -124,15 +136,26 @@ def _study_option(arguments: Namespace) -> list[str]:
 
 
 def run_sweep(arguments: Namespace) -> int:
-    from hpc import precheck, stale, study, tune
+    step("reading the study")
+    from hpc import precheck, stale, study, tune, upfront
     from leukotree import commands
 
     plan = study.load(arguments.study, arguments.overrides)
     search = plan.require_search()
+    step("importing torch and timm, and looking at the data")
     precheck.check_search(plan, arguments.ranks_per_trial)
     for unit in plan.units:
         stale.check_search(plan.search_folder(unit), plan.base.data.shards)
+    options: dict[str, Any] = {
+        "address": arguments.ray_address, "cpus_per_trial": arguments.cpus_per_trial, "gpus_per_trial": arguments.gpus_per_trial,
+        "concurrency": arguments.concurrency, "ranks": arguments.ranks_per_trial, "elastically": _elastic(arguments),
+        "runtime": _runtime(arguments),
+    }  # fmt: skip
+    tune.prepare(plan, **options)
     if arguments.dry_run:
+        tune.require_free(plan)
+        most = "at most " if search.scheduler == "asha" else ""  # some trials are stopped early
+        print(most + upfront.line(tune.counts(plan), [plan.base.optim.epochs], ended="over"))
         one = f"all outer folds, beside fold {plan.units[0].test_fold}"
         place = f"each of {plan.folds.outer} outer folds" if search.nested else one
         again = f", then the best {search.rerun_top} again on {search.rerun_seeds} seeds" if search.rerun_top else ""
@@ -140,17 +163,18 @@ def run_sweep(arguments: Namespace) -> int:
               f"folds{again}")  # fmt: skip
         return 0
     command = commands.given("sweep", arguments.study, arguments.overrides)
-    found = tune.sweep(
-        plan, address=arguments.ray_address, nodes=arguments.ray_nodes, cpus_per_trial=arguments.cpus_per_trial,
-        gpus_per_trial=arguments.gpus_per_trial, concurrency=arguments.concurrency, ranks=arguments.ranks_per_trial,
-        elastically=_elastic(arguments), runtime=_runtime(arguments), command=command,
-    )  # fmt: skip
+    found = tune.sweep(plan, nodes=arguments.ray_nodes, command=command, **options)
     for unit, best in found.items():
         chosen = "  ".join(
             f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in best["chosen"].items()
         )
         print(f"{unit if search.nested else unit.variant}: {best['metric']} {best['value']:.4f}  {chosen}")
     return 0
+
+
+def _typed(arguments: Namespace) -> str:
+    """The study and the changes to it, as they were typed."""
+    return shlex.join([arguments.study, *arguments.overrides])
 
 
 def _elastic(arguments: Namespace) -> Elastic | None:
@@ -161,14 +185,17 @@ def _elastic(arguments: Namespace) -> Elastic | None:
     if not arguments.elastic:
         return None
     if not (arguments.ray_address and arguments.workers_folder):
-        raise InputError(f"--elastic {arguments.elastic}: the job of slurm/sweep.sh takes it; use `leukotree submit --elastic`")
+        elastic = f"--elastic {arguments.elastic}"
+        raise InputError(f"{elastic}: the job of slurm/sweep.sh takes it; use `leukotree submit {_typed(arguments)} {elastic}`")
     return Elastic(arguments.elastic, Path(arguments.workers_folder), load_site(arguments.site))
 
 
 def run_folds(arguments: Namespace) -> int:
+    step("reading the study")
     from hpc import leaks, precheck, stale, study, tune
 
     plan = study.load(arguments.study, arguments.overrides)
+    step("importing torch and timm, and looking at the data and the search")
     precheck.check_data(plan)
     leaks.check(plan)
     specs = plan.fold_specs(tune.chosen(plan))
@@ -178,6 +205,7 @@ def run_folds(arguments: Namespace) -> int:
 
 
 def run_grid(arguments: Namespace) -> int:
+    step("reading the study")
     from hpc import cells, precheck, stale, study
     from leukotree.report.collect import check_primary
 
@@ -187,41 +215,41 @@ def run_grid(arguments: Namespace) -> int:
         print(*cells.difference(plan.root, found, *arguments.diff), sep="\n")
         return 0
     check_primary(plan.model_dump(mode="json"), cells.rows(found))
+    step("importing torch and timm, and looking at the data")
     precheck.check_data(plan)
     precheck.check_runs([cell.spec for cell in found], arguments.ranks)
     stale.check_runs(plan.root, [cell.spec for cell in found])
-    place = _place(arguments)
-    if not arguments.dry_run:
-        _runtime(arguments)  # refuses what it must before anything is written
-        cells.write(plan.root, found)
-    elif not arguments.json:
-        print(*cells.table(found), sep="\n")
-    return _launch(plan, [cell.spec for cell in found], place, arguments, cells.rows(found))
+    return _launch(plan, [cell.spec for cell in found], _place(arguments), arguments, found)
 
 
-def _launch(
-    plan: Study, specs: list[RunSpec], place: Place, arguments: Namespace, cells: list[dict[str, Any]] | None = None
-) -> int:
-    """Do what is missing of a study's runs, and say what came of it; with --dry-run, only count it."""
-    from hpc import launch, stale
+def _launch(plan: Study, specs: list[RunSpec], place: Place, arguments: Namespace, grid: Sequence[Cell] = ()) -> int:
+    """Do what is missing of a study's runs, and say what came of it; with --dry-run, only count it. `grid`: their cells."""
+    from hpc import cells, launch, stale, upfront
     from leukotree import commands
 
-    root = plan.root
+    root, runtime = plan.root, _runtime(arguments)
     if line := stale.at_another_path(root, specs):
         print(f"leukotree {arguments.verb}: {line}", file=sys.stderr)
+    todo = upfront.planned(specs, root, place, runtime=runtime, retry_failed=arguments.retry_failed)
     if arguments.dry_run:
-        missing = [spec.run_name for spec in launch.missing(specs, root, arguments.retry_failed)]
+        counts, missing, refused = upfront.counts(specs, root), [spec.run_name for spec in todo], upfront.refused(todo, root)
         if arguments.json:
-            print(json.dumps({"runs": len(specs), "missing": missing, **({"cells": cells} if cells else {})}))
-            return 0
+            told = {"cells": cells.rows(grid)} if grid else {}
+            print(json.dumps({"runs": len(specs), "missing": missing, "failed": refused, **counts, **told}))
+            return 1 if refused else 0
         more = [f"... and {len(missing) - FEW} more"] if len(missing) > FEW else []
         named = [f"would train {root / name}" for name in missing[:FEW]]
-        print(*named, *more, f"{len(missing)} of {len(specs)} runs are missing", sep="\n")
-        return 0
+        total = upfront.line(counts, [spec.optim.epochs for spec in specs])
+        print(*(cells.table(grid) if grid else []), *named, *more, total, sep="\n")
+        print(*(f"failed: {name}: {reason}" for name, reason in refused.items()), sep="\n", end="\n" if refused else "")
+        print(f"{len(missing)} of {len(specs)} runs are missing")
+        return 1 if refused else 0
+    if grid:
+        cells.write(root, grid)
     names = [spec.run_name for spec in specs]
     result = launch.run_many(
         specs, root, place, wait=not arguments.no_wait, parallel=arguments.parallel, retry_failed=arguments.retry_failed,
-        runtime=_runtime(arguments), title=arguments.verb, study=plan.model_dump(mode="json"),
+        runtime=runtime, title=arguments.verb, study=plan.model_dump(mode="json"), todo=todo,
         command=commands.given(arguments.verb, arguments.study, arguments.overrides, names),
     )  # fmt: skip
     print(json.dumps(result.as_dict()) if arguments.json else "\n".join(result.lines()))
@@ -229,16 +257,16 @@ def _launch(
 
 
 def run_status(arguments: Namespace) -> int:
-    from hpc import stale, status, store, study
+    from hpc import advised, stale, status, store, study
 
     root = _root_of(arguments) if arguments.study else study.RUNS
-    if arguments.study and not root.is_dir():
-        raise InputError(f"{root}: no runs yet; start with `leukotree sweep {arguments.study}`")
+    if arguments.study and not root.is_dir() and not store.jobs(root):
+        raise InputError(f"{root}: no runs yet; start with `{advised.first(arguments.study, arguments.overrides)}`")
     while True:
         look = stale.marked_all(root, store.look(root))
         if arguments.json and look.silent:
             print(f"leukotree status: jobs of SLURM are not known here: {look.silent}", file=sys.stderr)
-        print(status.as_json(look) if arguments.json else status.table(root, look), flush=True)
+        print(status.as_json(root, look) if arguments.json else status.table(root, look), flush=True)
         if not arguments.watch:
             return 0
         time.sleep(arguments.watch)
@@ -281,15 +309,18 @@ def run_cancel(arguments: Namespace) -> int:
 
 
 def run_report(arguments: Namespace) -> int:
+    step("importing what draws and computes")
     from hpc import leaks, study
     from leukotree import commands
     from leukotree.report import collect, write
 
     plan = study.load(arguments.study, arguments.overrides)
+    step("reading the runs")
     leaks.check(plan)
     expected, cells = _reported(plan)
-    summary = collect(plan.root, plan.model_dump(mode="json"), expected, cells)
+    summary = collect(plan.root, plan.model_dump(mode="json"), expected, cells, typed=plan.typed)
     command = commands.given("report", arguments.study, arguments.overrides)
+    step("computing tables and figures")
     markdown, html = write(summary, Path(arguments.out) if arguments.out else RESULTS / plan.study, command)
     print(markdown.read_text().split("\n## ")[0])
     print(f"{markdown}\n{html}")
@@ -318,6 +349,7 @@ def _reported(plan: Study) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 def run_submit(arguments: Namespace) -> int:
+    step("looking at the study, its data and the site")
     from hpc import submit
 
     command = submit.command(arguments.study, arguments.overrides, arguments.options, arguments.site, arguments.elastic)
@@ -328,6 +360,7 @@ def run_submit(arguments: Namespace) -> int:
 
 
 def run_doctor(arguments: Namespace) -> int:
+    step("looking at this machine and SLURM")
     from hpc import doctor
     from hpc.site import load as load_site
     from leukotree.engine import Runtime

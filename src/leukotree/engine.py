@@ -24,6 +24,8 @@ MEET = timedelta(minutes=5)
 MOST_WORKERS = 8
 """Decoding threads of a rank; with a core each they keep ahead of any one GPU."""
 
+_NO_CUDA = "device cuda: this machine has no CUDA device; use --device cpu"
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -100,6 +102,12 @@ class Engine:
             dist.barrier()
 
 
+def require_device(wanted: str) -> None:
+    """Raises InputError if CUDA is asked for and absent; inside a SLURM job `start` says what that means."""
+    if wanted == "cuda" and not torch.cuda.is_available() and "SLURM_JOB_ID" not in os.environ:
+        raise InputError(_NO_CUDA)
+
+
 def _device(wanted: str) -> torch.device:
     """Of this rank. Raises InputError if CUDA is asked for and absent, or has fewer devices than ranks; inside a SLURM job an
     absent one is RunFailed of the kind "node": the job has a GPU, and it or its driver is broken."""
@@ -109,7 +117,7 @@ def _device(wanted: str) -> torch.device:
     if not here and "SLURM_JOB_ID" in os.environ:
         raise RunFailed(f"{socket.gethostname()}: the job asked for a GPU, but there is no CUDA device that works", "node")
     if not here:
-        raise InputError("device cuda: this machine has no CUDA device; use --device cpu")
+        raise InputError(_NO_CUDA)
     if here == 1 and "SLURM_PROCID" in os.environ:  # SLURM may show each task its own GPU only
         rank = 0
     if rank >= here:

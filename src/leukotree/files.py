@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -82,12 +83,40 @@ def locked(path: str | Path, busy: str, patience: float = 0.0) -> Iterator[None]
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise Busy(busy + _holder(Path(path))) from None
+                    raise Busy(busy + holder(Path(path))) from None
                 time.sleep(0.5)
             except OSError as error:
                 raise InputError(f"{path}: cannot be locked ({error.strerror}); use a file system with flock") from None
         _sign(path)
         yield
+
+
+def require_writable(folder: str | Path) -> None:
+    """Raise the OSError that making a folder, or a file in it, would meet; nothing is written."""
+    folder = Path(folder)
+    place = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def held(path: str | Path) -> bool | None:
+    """Whether a process holds a lock file; None where that is not known here: the last one did on another host, whose locks this
+    file system may not show."""
+    path = Path(path)
+    try:
+        with open(path, "a" if os.access(path, os.W_OK) and path.exists() else "r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return False if json.loads(path.read_text())["host"] == socket.gethostname() else None
+    return False
 
 
 def _sign(path: str | Path) -> None:
@@ -99,8 +128,8 @@ def _sign(path: str | Path) -> None:
         file.write(json.dumps(who))
 
 
-def _holder(path: Path) -> str:
-    """What `_sign` left, for people; nothing from older versions."""
+def holder(path: Path) -> str:
+    """Who holds a lock file, or did last, for people; nothing from older versions."""
     try:
         who = json.loads(path.read_text())
         job = f", job {who['job']}" if who["job"] else ""

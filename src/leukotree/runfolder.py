@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from leukotree import files, origin, yamlfile
-from leukotree.errors import RETRIED, InputError, RunFailed, kind, one_line
+from leukotree.errors import RETRIED, Busy, InputError, RunFailed, kind, one_line
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -48,11 +48,10 @@ class RunFolder:
         Raises InputError if another process holds it, or if it was made by other fields, other data or other weights,
         RunFailed if it cannot be written.
         """
-        busy = f"{self.path}: another process works on this run; wait for it, or end it"
         with contextlib.ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(files.locked(self.path / LOCK, busy))
+                stack.enter_context(files.locked(self.path / LOCK, self._busy))
                 self._compare(fingerprints)
                 if not self.done:
                     self._claim(taxonomy, fingerprints, ranks)
@@ -105,6 +104,19 @@ class RunFolder:
     def _write_quietly(self, name: str, value: Any) -> None:
         with contextlib.suppress(OSError):
             files.write_atomic(self.path / name, json.dumps(value, indent=1))
+
+    def check(self, fingerprints: dict[str, str]) -> None:
+        """Raises InputError as `opened` does where the folder was made by something else. Nothing is written."""
+        self._compare(fingerprints)
+
+    def require_free(self) -> None:
+        """Raises Busy where another process works on this run now."""
+        if files.held(self.path / LOCK):
+            raise Busy(self._busy + files.holder(self.path / LOCK))
+
+    @property
+    def _busy(self) -> str:
+        return f"{self.path}: another process works on this run; wait for it, or end it"
 
     def _compare(self, fingerprints: dict[str, str]) -> None:
         """Raises InputError if the folder was begun with something else than this spec, these shards and these weights."""

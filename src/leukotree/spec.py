@@ -6,7 +6,6 @@ everywhere. Its hash names the run's folder; doing it again continues it.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from leukotree import yamlfile
+from leukotree import keys, yamlfile
 from leukotree.errors import InputError
 
 Variant = Literal["flat", "base", "multilabel"]
@@ -249,7 +248,7 @@ def parse(model: type[Model], value: Any, where: str) -> Model:
         first = error.errors()[0]
         key = ".".join(str(step) for step in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise InputError(f"{where}: unknown key {key!r}{_nearest(model, first['loc'])}") from None
+            raise InputError(f"{where}: unknown key {key!r}{keys.hint(model, first['loc'], first['input'])}") from None
         message = " ".join(first["msg"].removeprefix("Value error, ").split())
         given = first.get("input")
         shown = "" if isinstance(given, Mapping) else f" (got {_short(given)})"
@@ -262,6 +261,8 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> RunSpec:
     tree = {} if tree is None else tree
     if not isinstance(tree, Mapping):
         raise InputError(f"{path}: expected a mapping of keys, got {type(tree).__name__}")
+    if "study" in tree:
+        raise InputError(f"{path}: is a study, and no run's spec; `leukotree sweep {path}` and `leukotree grid {path}` take it")
     changes = parse_overrides(overrides)
     try:
         json.dumps(tree)
@@ -284,16 +285,3 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _nearest(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
-    """The known key closest to an unknown one, as ", did you mean ...?"."""
-    owner: Any = model
-    for step in location[:-1]:
-        field = getattr(owner, "model_fields", {}).get(str(step))
-        owner = field.annotation if field else None
-    known = list(getattr(owner, "model_fields", {}))
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    if close:
-        return f", did you mean {close[0]!r}?"
-    return f"; known keys: {', '.join(known)}" if known else ""

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from leukotree import files, isolation, predictions, strategy
+from leukotree import isolation, predictions, strategy
 from leukotree.data import duplicates, folds
 from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.engine import Engine, Runtime, start
 from leukotree.errors import InputError, RunFailed
+from leukotree.footprint import footprint
+from leukotree.model import build as build_model
 from leukotree.model import check_backbone, stages
 from leukotree.objective import Objective
 from leukotree.runfolder import RunFolder
@@ -25,7 +27,7 @@ from leukotree.spec import RunSpec
 from leukotree.stage import leaf_counts
 from leukotree.trainer import Trainer
 
-__all__ = ["RunResult", "Runtime", "check", "lockstep", "run"]
+__all__ = ["RunResult", "Runtime", "check", "check_folder", "check_model", "lockstep", "run"]
 
 HERE = Runtime()
 """One process on whatever this machine has."""
@@ -64,6 +66,18 @@ def check(spec: RunSpec, ranks: int = 1) -> Dataset:
         except InputError as error:
             raise InputError(f"{dataset.folder}: {error}") from error
     return dataset
+
+
+def check_folder(spec: RunSpec, root: Path, dataset: Dataset) -> None:
+    """Raises InputError where the run's folder was made by other fields, other data or other weights. Nothing is written."""
+    RunFolder(root, spec).check(_fingerprints(spec, dataset))
+
+
+def check_model(spec: RunSpec, dataset: Dataset) -> None:
+    """Raises InputError where its models cannot be built, or its weights do not fit. Takes longer than `check`."""
+    footprint(spec, dataset)
+    if spec.backbone.weights not in (None, "hub"):
+        build_model(spec, stages(spec.variant, dataset.taxonomy)[0], dataset.size)
 
 
 def run(spec: RunSpec, root: Path, runtime: Runtime = HERE, inspect: Callable[[Engine], None] | None = None) -> RunResult:
@@ -155,11 +169,8 @@ def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]
     problem: Exception | None = None
     with contextlib.ExitStack() as stack:
         if engine.is_main:
-            weights = folder.spec.backbone.weights
-            fingerprints = {"dataset": dataset.fingerprint}
             try:
-                if weights not in (None, "hub"):
-                    fingerprints["weights"] = files.sha256(Path(str(weights)))
+                fingerprints = _fingerprints(folder.spec, dataset)
                 stack.enter_context(folder.opened(dataset.taxonomy, fingerprints, engine.world))
             except (InputError, RunFailed, OSError) as error:
                 problem = error
@@ -171,6 +182,12 @@ def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]
             if not engine.is_main:
                 folder.fail(engine.rank, error)
             raise
+
+
+def _fingerprints(spec: RunSpec, dataset: Dataset) -> dict[str, str]:
+    """sha256 hex of what a run is made of, beside its spec."""
+    weights = spec.backbone.weights
+    return {"dataset": dataset.fingerprint} | ({} if weights in (None, "hub") else {"weights": files.sha256(Path(str(weights)))})
 
 
 def _recorded(folder: RunFolder, epochs: int) -> Generator[float | None, None, None]:

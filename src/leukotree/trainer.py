@@ -10,9 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from leukotree import checkpoint, predictions, probe, signals, throughput
+from leukotree import checkpoint, crowding, predictions, probe, progress, signals, throughput
 from leukotree.agreement import Wants
 from leukotree.data import folds
 from leukotree.data.stream import Batch, Loader
@@ -45,7 +44,8 @@ class Trainer:
         self._counted = time.perf_counter()
         self._snapshot: dict[str, Any] = {}
         self._saved_at = time.monotonic()
-        self._bar: tqdm[Any] | None = None
+        self._bar: progress.Bar | None = None
+        self._crowding: crowding.Watch | None = None
         self._writer = Writer()
         self._probe = probe.Probe(self.stages[0], runtime.probe)
 
@@ -82,8 +82,10 @@ class Trainer:
         """A bar over the steps of all stages, on the main rank's terminal."""
         total = sum(stage.total_steps for stage in self.stages)
         done = sum(stage.step for stage in self.stages)
-        quiet = True if self.runtime.quiet or not self.engine.is_main else None
-        with tqdm(total=total, initial=done, desc=self.spec.run_name, unit="step", disable=quiet) as self._bar:
+        quiet = self.runtime.quiet or not self.engine.is_main
+        if not quiet and self.engine.device.type == "cpu":
+            self._crowding = crowding.Watch(torch.get_num_threads())
+        with progress.Bar(self.spec.run_name, total, "step", done=done, quiet=quiet) as self._bar:
             yield
 
     def epoch(self, evaluate: bool) -> float | None:
@@ -238,7 +240,9 @@ class Trainer:
 
     def _on_step(self, stage: StageTrainer) -> None:
         if self._bar is not None:
-            self._bar.update()
+            self._bar.at(self._bar.done + 1, f"epoch {self._epoch + 1} of {self.spec.optim.epochs}")
+        if self._crowding is not None and (line := self._crowding.look()):
+            progress.say(f"leukotree: {line}")
         self._look(stage=stage.stage.name, step=stage.step)
 
     def _look(self, **fields: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,19 @@ def load(path: str | Path) -> Any:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InputError(f"{path}: cannot be read: {reason}") from error
     return parse(text, str(path))
+
+
+def require_plain(tree: Any, where: str) -> None:
+    """Raises InputError for dates and other values that YAML knows and a study does not."""
+    pending = [tree]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Mapping):
+            pending += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            pending += value
+        elif not isinstance(value, bool | int | float | str | None):
+            raise InputError(f"{where}: {value}: only texts, numbers, lists and mappings may stand in a study")
 
 
 def dump(value: Any) -> str:

@@ -13,7 +13,7 @@ from smears import LEAVES, change_manifest, noise, write_manifest
 from leukotree.data import shards
 from leukotree.data.audit import audit
 from leukotree.data.dataset import Dataset
-from leukotree.data.pack import pack
+from leukotree.data.pack import PackSummary, pack
 from leukotree.errors import InputError
 
 SMALL = {"folds": 3, "size": 32, "samples_per_shard": 5, "workers": 1}
@@ -188,6 +188,41 @@ def test_folds_without_patients_are_said_to_be_so(manifest):
     found = audit(packed(change_manifest(manifest, lambda table: table.assign(patient=""))))
     assert found.ok
     assert any("keep each image together, not each patient" in text for text in found.warnings)
+
+
+def _grouped(kind: str, patient: bool = True):
+    return lambda table: table.assign(group=kind, patient=table["patient"] if patient else "")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda table: table, "18 patients"),
+        (_grouped("slide"), "18 groups (slides, or patients where known)"),
+        (_grouped("image", patient=False), "36 groups (each image by itself)"),
+        (
+            lambda table: table.assign(patient=table["patient"].where(table.index % 6 != 0, "")),
+            "24 groups (patients or slides where known, else single images)",
+        ),
+    ],
+)
+def test_groups_are_called_what_they_are(manifest, change, says):
+    out = packed(change_manifest(manifest, change))
+    found = audit(out)
+    assert found.lines()[0].endswith(f" pixels, {says}")
+    word = says.split()[1]
+    packing = PackSummary(found.dataset, written=True).lines()[2]
+    assert packing.startswith(f"3 folds of {says}: images [")
+    assert f", {word} [" in packing
+
+
+def test_the_id_of_a_slide_in_two_folds_is_no_patient(manifest):
+    def split(index):
+        index.loc[index["fold"] < 2, "patient"] = "one"
+
+    out = packed(change_manifest(manifest, _grouped("slide")))
+    edit(out, split)
+    assert any("leakage: 1 slide(s) or patient(s) stand in several folds" in text for text in audit(out).errors)
 
 
 # --- what comes for free --------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ def test_a_report_has_the_cells_as_arms(file: Path, capsys: pytest.CaptureFixtur
     """And it is refused where variants are decided by different rules."""
     words = [str(file), "grid={loss.isolation: [shared, detached]}"]
     assert main(["report", *words]) == 2
-    assert "nothing to report yet; run `leukotree grid` with the same study file" in capsys.readouterr().err
+    assert f"nothing to report yet; run `leukotree grid {shlex.join(words)}`" in capsys.readouterr().err
     assert main(["grid", *words, "--on", "inline", "--device", "cpu", "--threads", "1"]) == 0
     assert main(["report", *words, "decision={multilabel: joint}"]) == 2
     error = capsys.readouterr().err

@@ -127,8 +127,12 @@ def test_only_trials_that_nobody_continues_lose_their_checkpoints(study: Study) 
 def test_scores_of_a_removed_record_do_not_count(study: Study) -> None:
     folder = _written(study)
     (folder / "trials.jsonl").unlink()
-    assert Record(study, UNIT).trials == []
+    record = Record(study, UNIT)
+    assert (record.trials, record.reported) == ([], [])
+    assert (folder / "history.csv").exists()  # a dry run only looks
+    record.draw(VALUES)
     assert not (folder / "history.csv").exists()
+    assert Record(study, UNIT).reported == []
 
 
 @pytest.fixture

@@ -66,29 +66,8 @@ def test_the_table_counts_and_lists_what_is_not_done(root: Path) -> None:
     assert "loss is NaN in step 12" in shown
     assert "6 min ago" in shown
     assert "flat-000000000001" not in shown
-    assert [run["run_name"] for run in json.loads(status.as_json(store.look(root)))] == [run.run_name for run in store.scan(root)]
-
-
-def test_the_table_tells_how_far_a_search_is(root: Path) -> None:
-    search = root / "search" / "flat"
-    search.mkdir(parents=True)
-    (search / "history.csv").write_text("trial,epoch,macro_f1,seconds\n0,1,0.25,3.5\n1,1,0.5,4.0\n0,2,0.4,7.1\n1,2,0.9")
-    (search / "best.yaml").write_text("{}")
-    for place in (root, root.parent):
-        assert table(place).splitlines()[1].split() == ["focal", "flat", "2", "3", "0.5000", "ended"]
-
-
-def test_the_table_names_the_outer_fold_of_a_nested_search(root: Path) -> None:
-    for fold in (0, 1):
-        search = root / f"search/flat/fold{fold}"
-        search.mkdir(parents=True)
-        (search / "history.csv").write_text("trial,epoch,macro_f1,seconds\n0,1,0.25,3.5\n")
-    (search / "best.yaml").write_text("{}")
-    for place in (root, root.parent):
-        assert [line.split() for line in table(place).splitlines()[1:3]] == [
-            ["focal", "flat/fold0", "1", "1", "0.2500", "open"],
-            ["focal", "flat/fold1", "1", "1", "0.2500", "ended"],
-        ]
+    told = json.loads(status.as_json(root, store.look(root)))
+    assert [run["run_name"] for run in told] == [run.run_name for run in store.scan(root)]
 
 
 def test_runs_that_have_not_begun_are_one_line_for_each_reason(tmp_path: Path) -> None:

@@ -66,6 +66,20 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
     [
         ("search.trails=1", "unknown key 'search.trails', did you mean 'trials'?"),
         ("base.optim.lrr=1", "unknown key 'base.optim.lrr', did you mean 'lr'?"),
+        ("optim.epochs=5", "unknown key 'optim', did you mean 'base.optim.epochs'?"),
+        ("optim={epochs: 5, lr: 1}", "unknown key 'optim', did you mean 'base.optim'?"),
+        ("loss.gama=1", "unknown key 'loss', did you mean 'base.loss.gamma'?"),
+        ("epochs=5", "unknown key 'epochs', did you mean 'base.optim.epochs'?"),
+        ("trials=5", "unknown key 'trials', did you mean 'search.trials'?"),
+        ("backbone.name=resnet18", "unknown key 'backbone', did you mean 'base.backbone.name'?"),
+        ("data.shards=d", "unknown key 'data', did you mean 'base.data.shards'?"),
+        ("base.search.trials=5", "unknown key 'base.search', did you mean 'search.trials'?"),
+        ("base.optm.lr=1", "unknown key 'base.optm', did you mean 'optim'?"),
+        ("base.epochs=1", "unknown key 'base.epochs', did you mean 'base.optim.epochs'?"),
+        ("seed=1", "unknown key 'seed', did you mean 'seeds'?"),
+        ("search.space.base.optim.lr={choice: [1]}", "base.optim.lr: no key of a run spec, did you mean 'optim.lr'?"),
+        ("search.space.lr={choice: [1]}", "search.space.lr: no key of a run spec, did you mean 'optim.lr'?"),
+        ("quite.another=1", "unknown key 'quite'; known keys: study, base, "),
         ("search.trials=-1", "search.trials: Input should be greater than or equal to 0"),
         ("search.space.optim.lr={uniform: [3, 1]}", "search.space.optim.lr: the lowest value 3 must be below the highest 1"),
         ("search.space.optim.lr={loguniform: [0, 1]}", "search.space.optim.lr: loguniform needs a lowest value above 0"),
@@ -256,3 +270,11 @@ def test_a_base_that_a_variant_cannot_take_is_named_with_it(path: Path) -> None:
     plan = study.load(path, ["variants=[flat, base]", "base.loss.kind=soft", "search={trials: 0, space: {}}"])
     with pytest.raises(InputError, match=r"^loss.kind: soft needs all leaves in one model; base has one per decision"):
         plan.fold_specs({"base": {0: {}}})
+
+
+def test_the_spec_of_a_run_is_no_study(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("optim: {lr: 1e-3}")
+    with pytest.raises(
+        InputError, match=r"run\.yaml: is the spec of one run, and no study; `leukotree train .*run\.yaml` takes it"
+    ):
+        study.load(tmp_path / "run.yaml")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
 
+from leukotree import progress
 from leukotree.data import appearance, doubts, identities, images, near_duplicates, shards
 from leukotree.data.dataset import Dataset
 from leukotree.data.doubts import Doubt
@@ -49,7 +49,7 @@ class Audit:
         per_fold = [f"fold {fold}: " + ", ".join(f"{leaf} {n}" for leaf, n in row.items()) for fold, row in table.iterrows()]
         free = ", ".join(f"{name} {value:.3f}" for name, value in self.baselines.items())
         return [
-            f"{data.folder}: {len(data)} images, {data.size} x {data.size} pixels, {data.index['group'].nunique()} {data.group}s",
+            f"{data.folder}: {len(data)} images, {data.size} x {data.size} pixels, {data.groups}",
             *per_fold,
             *(f"ERROR {text}" for text in self.errors),
             *(f"warning: {text}" for text in self.warnings),
@@ -84,6 +84,7 @@ def audit(folder: Path) -> Audit:
     """Read every shard of a packed folder once and check it. Raises InputError if the folder is no packed data set."""
     data = Dataset.open(folder, ends=False)  # what the shards hold is told sample by sample
     seen = _read(data)
+    progress.step("comparing the images with each other, and fitting the models that see no morphology")
     alike = near_duplicates.look(data.index, seen.names, seen.thumbnails)
     about_ids = doubts.find(data.index, data.chosen("similar_ids"), data.patients_across_sources)
     unusual = appearance.unusual(seen.names, seen.decoded, seen.colours, seen.thumbnails)
@@ -119,7 +120,7 @@ def _read(data: Dataset) -> _Seen:
     decoded = np.zeros(len(data), dtype=bool)
     colours = np.zeros((len(data), 6))
     thumbnails = np.zeros((len(data), near_duplicates.THUMBNAIL, near_duplicates.THUMBNAIL, 3), dtype=np.uint8)
-    progress = tqdm(total=len(data), desc="audit", unit=" images", disable=None)
+    bar = progress.Bar("audit", len(data), "image")
     for shard, rows in data.index.groupby("shard").indices.items():
         expected = dict(zip(data.index["key"].iloc[rows], rows, strict=True))
         try:
@@ -128,7 +129,7 @@ def _read(data: Dataset) -> _Seen:
                 if row is None:
                     errors.append(f"{shard}: sample {sample.key} is not in the index, or is there twice")
                     continue
-                progress.update()
+                bar.advance()
                 names[row] = one_line(sample.fields.get("image", names[row]))
                 try:
                     pixels = images.decode(sample.jpeg)
@@ -145,7 +146,7 @@ def _read(data: Dataset) -> _Seen:
             errors.append(str(error))
         if expected:
             errors.append(f"{shard}: {len(expected)} sample(s) of the index cannot be read, {_some(expected)}")
-    progress.close()
+    bar.close()
     return _Seen(errors, names, decoded, colours, thumbnails)
 
 
@@ -172,10 +173,15 @@ def _spread(data: Dataset) -> list[tuple[str, list[Any]]]:
     spelt = data.index.assign(**{name: identities.normal_column(data.index[name]) for name in ("patient", "source")})
     persons = identities.persons(spelt, data.patients_across_sources)
     spread: list[tuple[str, list[Any]]] = []
-    for word, ids in (("group", data.index["group"]), ("patient", persons[persons != ""])):
+    for word, ids in (("group", data.index["group"]), (_patients(data), persons[persons != ""])):
         folds = data.index["fold"].groupby(ids).nunique()
         spread.append((word, folds.index[folds > 1].tolist()))
     return spread
+
+
+def _patients(data: Dataset) -> str:
+    """What the column `patient` names: ids of slides stand there, too."""
+    return "slide(s) or patient" if data.group == "slide" else "patient"
 
 
 def _confounded(data: Dataset) -> list[str]:

@@ -88,6 +88,19 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def group_word(self) -> str:
+        """What the groups are called: `group` is only the weakest kind of any, and a number of patients must be one."""
+        return "patient" if self.group == "patient" else "group"
+
+    @property
+    def groups(self) -> str:
+        """How many groups the folds keep together, and of what, for people."""
+        count = int(self.index["group"].nunique())
+        alone = "each image by itself" if count == len(self) else "patients or slides where known, else single images"
+        of = {"patient": "", "slide": " (slides, or patients where known)", "image": f" ({alone})"}[self.group]
+        return f"{count} {self.group_word}s{of}"
+
     @cached_property
     def leaf_ids(self) -> np.ndarray:
         """(N,) int64: position of each sample's leaf in `taxonomy.leaves`."""

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import xxhash
-from tqdm import tqdm
 
-from leukotree import signals
+from leukotree import progress, signals
 from leukotree.errors import InputError, Preempted
 
 UNREADABLE = ""
@@ -36,12 +35,12 @@ def of_files(paths: Sequence[str], workers: int) -> list[str]:
     known: list[str] = []
     pool = ThreadPoolExecutor(workers, "read")
     try:
-        with tqdm(total=len(paths), desc="read", unit=" images", disable=None) as progress:
+        with progress.Bar("read", len(paths), "image") as bar:
             for some in pool.map(several, range(0, len(paths), _AT_ONCE)):
                 if signals.requested():
                     raise Preempted(f"{len(known)} of {len(paths)} images are read, nothing is packed yet")
                 known += some
-                progress.update(len(some))
+                bar.advance(len(some))
     finally:
         pool.shutdown(cancel_futures=True)
     return known

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
-from leukotree import signals
+from leukotree import progress, signals
 from leukotree.data import digests, duplicates, encoding
 from leukotree.data import folds as fold_module
 from leukotree.data import manifest as manifests
@@ -47,8 +46,8 @@ class PackSummary:
         lines = [
             f"{data.folder}: {kept}",
             f"{len(data)} images of {data.size} x {data.size}, {description.patients} patients: {counts}",
-            f"{data.folds} folds that keep each {data.group} together: images {list(per_fold['images'])}, "
-            f"{data.group}s {list(per_fold['groups'])}; {data.index['shard'].nunique()} shards",
+            f"{data.folds} folds of {data.groups}: images {list(per_fold['images'])}, "
+            f"{data.group_word}s {list(per_fold['groups'])}; {data.index['shard'].nunique()} shards",
         ]
         if copies := int(data.index["sha256"].duplicated().sum()):
             lines.append(f"{copies} image(s) are exact copies of another of their group, with the same leaf")
@@ -106,6 +105,7 @@ def pack(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder")
     taxonomy.prune(table["leaf"].unique())
+    progress.step("dealing the patients to folds")
     table["group"] = _grouped(table, options, workers)
     table["fold"] = fold_module.assign(table, folds, seed)  # like pruning, refuses before anything is written
     for doubt in doubts:
@@ -200,7 +200,7 @@ def _compare_images(packed: Dataset, table: pd.DataFrame, options: Options, work
     """Raises InputError unless the images give what stands in a folder that an older version packed, without digests of them."""
     known = packed.index.set_index("key")["sha256"].to_dict()
     made = encoding.encode(table["image"].tolist(), table["digest"].tolist(), options.size, options.quality, workers)
-    results = tqdm(made, "compare", len(table), unit=" images", disable=None)
+    results = progress.over(made, "compare", len(table), "image")
     for key, name, result in zip(table["key"], table["shown"], results, strict=True):
         if signals.requested():
             raise Preempted(f"{packed.folder}: not all images are compared")

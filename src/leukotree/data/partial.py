@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from leukotree import signals
+from leukotree import progress, signals
 from leukotree.data import dataset, duplicates, encoding, folds, images, pseudonyms, shards
 from leukotree.data.identities import SIMILAR, persons
 from leukotree.data.index import COLUMNS, OPTIONAL
@@ -207,7 +206,7 @@ def _write_shards(
     rows = [row for shard in pending for row in shard.rows]
     paths, digests = (table[name].iloc[rows].tolist() for name in ("image", "digest"))
     encoded = encoding.encode(paths, digests, options.size, options.quality, workers)
-    results = iter(tqdm(encoded, "pack", len(rows), unit=" images", disable=None))
+    results = progress.over(encoded, "pack", len(rows), "image")
     records = table.to_dict("records")
     broken: list[dict[str, str]] = []
 

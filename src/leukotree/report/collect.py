@@ -35,6 +35,7 @@ def collect(
     study: Mapping[str, Any],
     expected: Sequence[Mapping[str, Any]],
     cells: Sequence[Mapping[str, Any]] = (),
+    typed: str | None = None,
 ) -> StudySummary:
     """Read a study's folder (`results/runs/<study>`).
 
@@ -43,6 +44,7 @@ def collect(
         expected: one {variant, test_fold, seed, run_name} per outer-fold run with chosen values; no other run counts.
         cells: one {run_name, cell, variant, test_fold, seed, and the grid's keys that say something to the variant} per run of
             its grid.
+        typed: the study's file, and the changes to it, behind the verb of a command that is advised.
 
     Raises InputError for a damaged file, runs that do not belong together, rules of decision that differ, or a folder with
     nothing to report.
@@ -72,8 +74,10 @@ def collect(
         dataset, straddling, unchecked,
     )  # fmt: skip
     if not summary.runs and not searches:
-        first = "`leukotree grid`" if cells else "`leukotree sweep`, then `leukotree folds`,"
-        raise InputError(f"{study_root}: nothing to report yet; run {first} with the same study file")
+        file = typed or f"{name}.yaml"
+        first = f"`leukotree grid {file}`" if cells else f"`leukotree sweep {file}`, then `leukotree folds {file}`"
+        first = first if cells or searched else f"`leukotree folds {file}`"
+        raise InputError(f"{study_root}: nothing to report yet; run {first}")
     searched_on_the_same(summary)
     return summary
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from leukotree import progress
 from leukotree.data.phantom.draw import draw
 from leukotree.data.phantom.slide import Slide
 from leukotree.errors import InputError
@@ -92,9 +92,9 @@ def write(
     _claim(out, plan)
     rows = list(plan.rows())
     tasks = [(out, plan, row) for row in rows if not all((out / name).exists() for name in row.files)]
-    with _processes(min(workers, len(tasks))) as run, tqdm(total=len(tasks), desc="phantom", unit="image", disable=None) as bar:
+    with _processes(min(workers, len(tasks))) as run, progress.Bar("phantom", len(tasks), "image") as bar:
         for _ in run(_write_image, tasks):
-            bar.update()
+            bar.advance()
     manifest = out / "manifest.csv"
     lines = ["image,leaf,patient,source,mask,group"]
     lines += [f"{row.files[0]},{row.leaf},{row.patient_id},phantom,{row.files[1]},patient" for row in rows]
