@@ -83,11 +83,12 @@ def run_spec(
     nodes: int | None = None,
     site: sites.Site | None = None,
     runtime: Runtime | None = None,
+    command: Given | None = None,
 ) -> RunResult:
     """Do one run and wait for it. Raises InputError, Preempted, or RunFailed with the reason the run gave.
 
     `inline` runs in this process, or with several ranks in so many processes of this machine; `local` and `slurm` run it
-    in a job of submitit, with one task per rank.
+    in a job of submitit, with one task per rank. The `command` that asked for it is kept in the study's folder.
     """
     place = Place(on, ranks, nodes, site)
     if place.on == "inline":
@@ -97,6 +98,8 @@ def run_spec(
     runtime = runtime or train.Runtime()
     train.check(spec, place.ranks)  # here, so that bad input is one line and not the end of some rank
     todo = upfront.one(spec, root, place, runtime)
+    if command is not None:
+        commands.keep(root, command)
     if place.on != "inline":
         outcome = run_many([spec], root, place, runtime=runtime, todo=todo)
         if spec.run_name in outcome.failed:

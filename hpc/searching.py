@@ -75,7 +75,7 @@ def _of_study(search: Path, folders: list[Path], queued: bool) -> list[SearchSta
         held = any(state.running for state in states)
     left = seconds_left(record for record in records.values() if isinstance(record, Record)) if held else None
     placed = [state if state.state == "ended" else _placed(state, held, queued, left) for state in states]
-    return [replace(state, stale=_stale(Path(state.folder))) for state in placed]
+    return [state if state.problem else replace(state, stale=_stale(Path(state.folder))) for state in placed]
 
 
 def _stale(folder: Path) -> str:

@@ -123,10 +123,11 @@ def run_train(arguments: Namespace) -> int:
             raise RunFailed(refused[wanted.run_name])
         print(f"would train {root / wanted.run_name} on {arguments.ranks} rank(s), {arguments.on}")
         return 0
-    commands.keep(
-        root, commands.given("train", arguments.spec, [*arguments.overrides, *_study_option(arguments)], [wanted.run_name])
-    )
-    result = launch.run_spec(wanted, root, on=place.on, ranks=place.ranks, nodes=place.nodes, site=place.site, runtime=runtime)
+    words = [*arguments.overrides, *_study_option(arguments)]
+    result = launch.run_spec(
+        wanted, root, on=place.on, ranks=place.ranks, nodes=place.nodes, site=place.site, runtime=runtime,
+        command=commands.given("train", arguments.spec, words, [wanted.run_name]),
+    )  # fmt: skip
     print(f"{result.folder}: " + "  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
     return 0
 

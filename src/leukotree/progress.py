@@ -1,7 +1,8 @@
 """What a command says while it works: the step it is at, and how much is done. All of it goes to stderr.
 
-A terminal sees each step at once, and bars. Elsewhere, as in the log of a job, there are a few plain lines: steps of work that has
-begun, other steps that take longer than PATIENCE, and a count every EVERY seconds. What a quick command refuses stays one line.
+A terminal sees each step at once, and bars. Elsewhere, as in the log of a job, there are a few plain lines: steps of work that
+has begun, other steps that take longer than PATIENCE, and a count every EVERY seconds. What a quick command
+refuses stays one line.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from leukotree import isolation, predictions, strategy
+from leukotree import files, isolation, predictions, strategy
 from leukotree.data import duplicates, folds
 from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset

@@ -19,6 +19,8 @@ ADVISED = re.compile(r"`(leukotree [^`]*)`")
 NAMED = {
     ("src/leukotree/data/partial.py", "leukotree pack"),
     ("src/leukotree/data/dataset.py", "leukotree pack"),
+    ("src/leukotree/data/fingerprint.py", "leukotree pack"),
+    ("src/leukotree/data/pseudonyms.py", "leukotree pack"),
     ("hpc/cancelled.py", "leukotree cancel"),
     ("hpc/status.py", "leukotree sweep"),
     ("hpc/cli.py", "leukotree sweep"),

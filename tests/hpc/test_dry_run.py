@@ -17,6 +17,7 @@ from hpc import study as studies
 from hpc.record import Record
 from hpc.study import Unit
 from leukotree import spec as specs
+from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
 from leukotree.files import locked
 from leukotree.runfolder import LOCK
@@ -112,7 +113,7 @@ REFUSED: list[tuple[str, Cause, str, str]] = [
     ("train run.yaml --deepspeed none.yaml", nothing, "none.yaml: cannot be read", "settings"),
     ("train run.yaml --on slurm --site none.yaml", nothing, "none.yaml", "site"),
     ("train run.yaml", lambda _: _single(seed=5), "made by another version of the defaults", "an old folder"),
-    ("train run.yaml", _other_data, "its dataset changed since it was begun", "other data"),
+    ("train run.yaml", _other_data, "made from other data than", "other data"),
     ("train run.yaml", _no_results, "Not a directory", "results is a file"),
     ("sweep study.yaml optim.epochs=2", nothing, "did you mean 'base.optim.epochs'", "an unknown key"),
     ("sweep study.yaml base.optim.epochs=5", _searched, "base.optim.epochs was 3 and is 5", "epochs after the search"),
@@ -128,6 +129,7 @@ REFUSED: list[tuple[str, Cause, str, str]] = [
     ("folds study.yaml base.optim.epochs=5", _chosen, "base.optim.epochs was 3 and is 5", "epochs after the search"),
     ("folds study.yaml base.data.shards=nowhere", nothing, "nowhere: no such folder", "no shards"),
     ("folds study.yaml folds.outer=3", nothing, "packed with 4 folds, but folds.outer is 3", "other folds"),
+    ("folds study.yaml", _fold_of_other_data, "made from other data than", "other data"),
     ("folds study.yaml --deepspeed none.yaml", _chosen, "none.yaml: cannot be read", "settings"),
     ("folds study.yaml --device cuda", _chosen, "no CUDA device", "no GPU"),
     ("folds study.yaml --nodes 2", _chosen, "several nodes need --on slurm", "nodes"),
@@ -197,6 +199,7 @@ def test_a_dry_run_says_trainings_and_epochs_and_how_many_are_done(work: Path) -
     plan = studies.load("study.yaml")
     for fold, said in ((0, {"state": "done", "epoch": 3}), (1, {"state": "preempted", "kind": "preempted", "epoch": 2})):
         folder = _run_of(plan.spec("flat", {"optim.lr": 1e-3}, fold, 0), "s")
+        (folder / "env.json").write_text(json.dumps({"dataset": Dataset.open(plan.base.data.shards).fingerprint}))
         (folder / "status.json").write_text(json.dumps({**said, "epochs": 3, "heartbeat": 1.0}))
     assert first("folds", "study.yaml") == "4 trainings of 3 epochs; 1 of 4 trainings and 5 of 12 epochs are done"
     grid = first("grid", "study.yaml", "grid={optim.epochs: [1, 3]}")
@@ -212,11 +215,12 @@ def test_an_advised_command_names_the_study_as_it_was_typed(work: Path) -> None:
 
 def test_a_dry_run_names_the_runs_that_will_fail(work: Path) -> None:
     """They stop no others, so the command goes on: exit code 1, and the same line."""
-    _fold_of_other_data(work)
+    _chosen(work)
+    _run_of(studies.load("study.yaml").spec("flat", {"optim.lr": 1e-3}, 2, 0), "s", seed=5)
     words = ("folds", "study.yaml", "--on", "inline", "--device", "cpu", "--threads", "1", "base.optim.epochs=3")
     tried = leukotree(*words, "--dry-run", cwd=work)
     done = leukotree(*words, cwd=work)
     failed = [[line for line in one.stdout.splitlines() if line.startswith("failed: ")] for one in (tried, done)]
     assert (tried.returncode, failed[0]) == (done.returncode, failed[1])
     assert done.returncode == 1
-    assert "its dataset changed since it was begun" in failed[0][0]
+    assert "made by another version of the defaults" in failed[0][0]

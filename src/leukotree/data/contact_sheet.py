@@ -67,7 +67,11 @@ def write(audited: Audit, path: Path) -> None:
 
     alike, data = audited.near_duplicates, audited.dataset
     shown = alike.pairs[:PAIRS]
-    note = f"The first {PAIRS} are shown; `leukotree audit --json` lists all." if len(alike.pairs) > PAIRS else "All are shown."
+    note = (
+        f"The first {PAIRS} are shown; `leukotree audit SHARDS --json` lists all."
+        if len(alike.pairs) > PAIRS
+        else "All are shown."
+    )
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     html = environment.from_string(_PAGE).render(
         folder=str(data.folder), total=len(alike.pairs), across=sum(pair.across for pair in alike.pairs), note=note,
