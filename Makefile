@@ -33,7 +33,7 @@ sweep: .venv/installed $(SHARDS)/dataset.json
 
 ## Everything that can be checked here, style and types included; the cluster's tests boot a SLURM of their own.
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	$(BIN)/ruff check .

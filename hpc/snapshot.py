@@ -33,14 +33,22 @@ VARIABLE = "LEUKOTREE_CODE"
 """In a job: the folder of its code."""
 
 
-@functools.cache
 def take(runs: Path) -> Path:
     """The absolute folder with the code of this process, below `runs`, the folder of all studies' runs. Made once for a process:
     what a command submits later is the same code. In a job it is the job's own. Raises InputError where it cannot be written."""
+    place = runs.absolute() / FOLDER
+    found = _taken(place)
+    if not (found / origin.FILE).is_file():  # removed since
+        _taken.cache_clear()
+        found = _taken(place)
+    return found
+
+
+@functools.cache
+def _taken(place: Path) -> Path:
     here = origin.root()
     if (here / origin.FILE).is_file():
         return here
-    place = runs.absolute() / FOLDER
     try:
         found = place / _digest(_sources(here))
         if not _is_whole(found):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leukotree import files
-from leukotree.errors import InputError
+from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.origin import DIGITS, read
 
 FILE = "commands.jsonl"
@@ -47,14 +47,19 @@ def given(verb: str, file: str, overrides: Sequence[str], runs: Iterable[str] = 
 
 def keep(root: Path, command: Given) -> None:
     """Write a command and its file into the study's folder, unless they stand there. Raises InputError for a file that cannot be
-    read."""
+    read, RunFailed for a folder that cannot be written."""
     content = _bytes(Path(command.file).expanduser())
     copy = root / COPIES / f"{digest(content)}.yaml"
-    if not copy.exists():
-        files.write_atomic(copy, content)
-    if command not in kept(root):
-        row = {"verb": command.verb, "file": command.file, "overrides": command.overrides, "digest": command.digest}
-        files.append_lines(root / FILE, [json.dumps(row | {"runs": command.runs})])
+    try:
+        if not copy.exists():
+            files.write_atomic(copy, content)
+        if command not in kept(root):
+            row = {"verb": command.verb, "file": command.file, "overrides": command.overrides, "digest": command.digest}
+            files.append_lines(root / FILE, [json.dumps(row | {"runs": command.runs})])
+    except OSError as error:
+        if files.is_full(error):
+            raise RunFailed(f"{root}: no room left on its disk; make room and run it again", "disk") from error
+        raise RunFailed(f"{root}: cannot be written: {one_line(error)}") from error
 
 
 def kept(root: Path) -> list[Given]:

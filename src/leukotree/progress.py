@@ -1,8 +1,7 @@
 """What a command says while it works: the step it is at, and how much is done. All of it goes to stderr.
 
-A terminal sees each step at once, and bars. Elsewhere, as in the log of a job, there are a few plain lines: steps of work that
-has begun, other steps that take longer than PATIENCE, and a count every EVERY seconds. What a quick command
-refuses stays one line.
+A terminal sees each step at once, and bars. Elsewhere, as in the log of a job, there are a few plain lines: the steps of work
+that has begun, and a count every EVERY seconds. What a command refuses stays one line there.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import contextlib
 import re
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,10 +18,6 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 T = TypeVar("T")
-PATIENCE = 10.0
-"""Seconds that a step takes before a log is told of it: what bad input is refused with in less, stays one line for scripts."""
-PAUSE = 10.0
-"""Seconds between two steps that a log is told of."""
 EVERY = 60.0
 """Seconds between two counts in a log."""
 LINE = re.compile(r"^leukotree( \w+)?: .*(, after | \.\.\.$)")
@@ -37,39 +31,10 @@ class _Steps:
 
     def __init__(self, title: str, terminal: bool) -> None:
         self._title, self._terminal = title, terminal
-        self._step, self._since, self._said, self._told = "", 0.0, True, -PAUSE
-        self._over = threading.Event()
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
 
     def at(self, step: str, accepted: bool) -> None:
-        at_once = self._terminal or accepted
-        with self._lock:
-            self._step, self._since, self._said = step, time.monotonic(), at_once
-        if at_once:
+        if self._terminal or accepted:
             say(f"{self._title}: {step} ...")
-        elif self._thread is None:  # a command without steps has no thread: some fork processes
-            self._thread = threading.Thread(target=self._keep, name="steps", daemon=True)
-            self._thread.start()
-
-    def rest(self) -> None:
-        """The step is over: a bar or a result says the rest."""
-        with self._lock:
-            self._said = True
-
-    def _keep(self) -> None:
-        """Tell a log of what takes long, until it is over."""
-        while not self._over.wait(PATIENCE / 20):
-            with self._lock:
-                now = time.monotonic()
-                if self._said or now - self._since < PATIENCE or now - self._told < PAUSE:
-                    continue
-                self._said, self._told = True, now
-                say(f"{self._title}: {self._step} ...")
-
-    def end(self) -> None:
-        self.rest()
-        self._over.set()
 
 
 _steps: _Steps | None = None
@@ -88,7 +53,6 @@ def told(title: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _steps.end()
         _steps = before
 
 
@@ -122,8 +86,6 @@ class Bar:
         self._title, self._unit, self._note = title, unit, ""
         self._begun = self._told = time.monotonic()
         self._silent = quiet
-        if _steps is not None and not quiet:
-            _steps.rest()
         self._bar: tqdm[Any] | None = None
         if not self._silent and sys.stderr.isatty():
             from tqdm import tqdm

@@ -250,9 +250,9 @@ class TestDecisions:
 
 
 def test_nothing_at_all_says_which_command_to_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nothing to report yet; run `leukotree sweep`, then `leukotree folds`, with the same"):
+    with pytest.raises(InputError, match=r"yet; run `leukotree sweep STUDY.yaml`, then `leukotree folds STUDY.yaml`"):
         collect(tmp_path, STUDY, _expected())
-    with pytest.raises(InputError, match=r"nothing to report yet; run `leukotree grid` with the same study file"):
+    with pytest.raises(InputError, match=r"nothing to report yet; run `leukotree grid STUDY.yaml`"):
         collect(tmp_path, STUDY, [], [_row("flat", 0, cell=0)])
 
 

@@ -84,7 +84,7 @@ def lead(summary):
 
 
 def test_nothing_at_all_says_which_command_to_run(tmp_path):
-    with pytest.raises(InputError, match=r"nothing to report yet; run `leukotree sweep`, then `leukotree folds`"):
+    with pytest.raises(InputError, match=r"yet; run `leukotree sweep STUDY.yaml`, then `leukotree folds STUDY.yaml`"):
         collect(tmp_path, STUDY, expected_runs())
 
 

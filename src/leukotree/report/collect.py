@@ -74,7 +74,7 @@ def collect(
         dataset, straddling, unchecked,
     )  # fmt: skip
     if not summary.runs and not searches:
-        file = typed or f"{name}.yaml"
+        file = typed or "STUDY.yaml"
         first = f"`leukotree grid {file}`" if cells else f"`leukotree sweep {file}`, then `leukotree folds {file}`"
         first = first if cells or searched else f"`leukotree folds {file}`"
         raise InputError(f"{study_root}: nothing to report yet; run {first}")
