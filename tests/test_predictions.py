@@ -11,7 +11,7 @@ import wards
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leukotree import predictions
+from leukotree import predictions, tested
 from leukotree.data.dataset import Dataset
 from leukotree.data.pack import pack
 from leukotree.errors import InputError
@@ -70,3 +70,6 @@ def test_a_patient_of_several_sources_is_one_where_the_data_set_says_so(tmp_path
         assert identity(frame)["patient"].nunique() == persons
         assert set(identity(frame)["source"]) == {"old", "new"}
         assert ("person" in frame) is across
+        mine, right = frame[frame["fold"] == 0], tested.whole(dataset, 0)
+        images = [identity(one).assign(leaf=one["leaf"]) for one in (mine, right)]
+        assert not tested.difference(*images), "a report refuses runs whose images are not those of their fold"

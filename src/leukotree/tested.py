@@ -15,9 +15,11 @@ COLUMNS = ["key", "patient", "source", "leaf"]
 
 
 def whole(dataset: Dataset, fold: int) -> pd.DataFrame:
-    """COLUMNS of the images of an outer fold, by key."""
-    index = dataset.index
-    return index[index["fold"] == fold][COLUMNS].sort_values("key", kind="stable").reset_index(drop=True)
+    """COLUMNS of the images of an outer fold, by key, and who each patient is where sources share them, as in predictions."""
+    found = dataset.index[COLUMNS]
+    if dataset.patients_across_sources:
+        found = found.assign(**{predictions.PERSON: dataset.persons})
+    return found[dataset.index["fold"] == fold].sort_values("key", kind="stable").reset_index(drop=True)
 
 
 def difference(mine: pd.DataFrame, other: pd.DataFrame) -> str:
