@@ -45,6 +45,9 @@ def joined_by_unicode(n):
 def alike_by_unicode(n):
     yield f"Case{n}", f"cASE{n}"
     yield f"Straße{n}", f"STRASSE{n}"
+    yield f"Müller{n}", f"MUELLER{n}"
+    yield f"Ångström{n}", f"Aangstroem{n}"
+    yield f"Sørensen{n}", f"Soerensen{n}"
     yield f"ısı{n}", f"isi{n}"
     yield f"İz{n}", f"iz{n}"
     yield f"ὈΔΥΣΣΕΎΣ{n}", f"ὀδυσσεύς{n}"

@@ -12,6 +12,8 @@ import numpy as np
 from leukotree.data import homoglyphs, spreadsheets
 
 _QUOTES = dict.fromkeys(map(ord, "'\"`´‘’‚‛“”„‟′″‵‹›«»ʹʺʻʼʽˈˊˋ˴＇＂꞉Ꞌꞌ"))
+_WRITTEN_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ø": "oe", "ü": "ue", "å": "aa"})
+"""How letters are written where the keyboard lacks them."""
 _POINTS = str.maketrans({"٫": ".", "٬": ","})
 _QUOTED = re.compile("['\"`]")
 _BETWEEN = re.compile("[^0-9a-z]+")
@@ -52,7 +54,8 @@ def readings(text: str) -> tuple[set[str], set[str]]:
     latin = bare if bare.isascii() else bare.translate(homoglyphs.LETTERS)
     keys: set[str] = set()
     rewrites: set[str] = set()
-    for letters in {bare, latin} if text.isascii() else {bare, latin, _bare(text.casefold())}:  # some accents are small letters
+    small = text.casefold()  # some accents are small letters
+    for letters in {bare, latin} if text.isascii() else {bare, latin, _bare(small), _bare(small.translate(_WRITTEN_OUT))}:
         folded = _folded(letters)
         plain = spelling(folded)
         keys |= {plain, spreadsheets.without_time(plain)}
