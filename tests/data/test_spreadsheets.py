@@ -60,6 +60,7 @@ READ = {
     "empty rows": (table([["", "", "", ""], *ROWS, ["", "", "", ""], [" ", "", "", ""]]) + "\n\n", "utf-8"),
     "further column with decimal commas": (table([[*ROWS[0], "age"], [*ROWS[1], "1,5"], [*ROWS[2], "2,5"]]), "utf-8"),
     "decimal commas beside semicolons": (table([[*ROWS[0], "age"], [*ROWS[1], "1,5"], [*ROWS[2], "2,5"]], ";"), "utf-8"),
+    "two further columns of one name": (table([[*row, "note", "note"] for row in ROWS]), "utf-8"),
     "all in quotes": ("\n".join('"' + '";"'.join(row) + '"' for row in ROWS), "utf-8"),
 }
 

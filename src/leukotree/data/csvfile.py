@@ -91,17 +91,17 @@ def check_ending(path: str | Path, endings: Collection[str]) -> None:
 
 def named(path: str | Path, names: Sequence[str], required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, int]:
     """Name of a column -> its place; one without a name is left out. Another case, and signs that nobody sees, are no other
-    name. Raises InputError if a required column is missing or any name stands twice."""
+    name. Raises InputError if a required column is missing or one of those asked for stands twice; of others the first counts."""
     known = {_plain(name): name for name in (*required, *optional)}
     places: dict[str, int] = {}
     for place, text in enumerate(names):
         name = known.get(_plain(text), text.strip())
-        if name in places:
+        if name in places and name in known.values():
             first = names[places[name]]
             how = "" if first == text else f", as {first!r} and as {text!r}"
             raise InputError(f"{path}: column {name!r} stands in the header twice{how}")
         if name:
-            places[name] = place
+            places.setdefault(name, place)
     if missing := [name for name in required if name not in places]:
         present = ", ".join(map(repr, places)) or "none"
         raise InputError(f"{path}: missing column {', '.join(map(repr, missing))}; it has {present}")
