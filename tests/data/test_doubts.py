@@ -49,10 +49,14 @@ def test_the_same_id_under_several_sources_is_named_and_can_be_joined(tmp_path):
 
 
 def test_an_id_that_looks_alike_in_another_source_is_named_with_it(tmp_path):
-    path = manifest(tmp_path, [("AML", "001", "old", 2), ("AML", "1", "new", 2), ("ALL", "A", "old", 2), ("ALL", "B", "New", 2)])
+    rows = [("AML", "001", "old", 2), ("AML", "1", "new", 2), ("AML", "2", "old", 2)]
+    path = manifest(tmp_path, [*rows, ("ALL", "A", "old", 2), ("ALL", "B", "New", 2)])
     found = kinds(pack(path, tmp_path / "shards", **SMALL).doubts)
     assert [(case.ids, case.sources) for case in found["several-sources"].cases] == [(("001", "1"), ("new", "old"))]
     assert [case.ids for case in found["similar-sources"].cases] == [("New", "new")]
+    assert "pack with `--patients-across-sources --similar-ids join`" in found["several-sources"].advice
+    joined = pack(path, tmp_path / "joined", **SMALL, patients_across_sources=True, similar_ids="join")
+    assert joined.dataset.description.patients == 4
 
 
 def test_an_audit_of_joined_sources_sees_a_patient_in_two_folds(tmp_path):
@@ -102,7 +106,8 @@ def test_ids_that_a_spreadsheet_made_are_named():
 
 
 NOBODY = ["nan", "NaN", "NA", "N/A", "n.a.", "None", "null", "NULL", "NaT", "<NA>", "#N/A", "#REF!", "#VALUE!",
-          "unknown", "-", "?", "--", "(null)", "\\N", "Unbekannt", "#N/A N/A", "not available", "ＮＡ", "_"]  # fmt: skip
+          "unknown", "-", "?", "--", "(null)", "\\N", "Unbekannt", "#N/A N/A", "not available", "ＮＡ", "_",
+          "keine Angabe", "неизвестно", "未知", "不明"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", NOBODY)

@@ -84,11 +84,14 @@ def find(
     named = frame.loc[frame["patient"] != "", ["source", "patient", "leaf"]].drop_duplicates()
     sources = sorted(frame["source"].unique())
     groups = similar(frame, across_sources) if groups is None else groups
+    across = () if across_sources else _across(named)
+    unlike = " --similar-ids join" if any(len(case.ids) > 1 for case in across) else ""
     candidates = [
         _similar(groups, similar_ids == "keep", len(sources) > 1),
-        Doubt("several-sources", "patient id(s) stand under several sources", _across(named) if not across_sources else (),
+        Doubt("several-sources", "patient id(s) stand under several sources", across,
               "If the sources are of one hospital, each is one person, who may stand in several folds: pack with "
-              "`--patients-across-sources`. In data sets that have nothing to do with each other they are different people"),
+              f"`--patients-across-sources{unlike}`. In data sets that have nothing to do with each other they are different "
+              "people"),
         Doubt("similar-sources", "group(s) of sources look alike", tuple(map(Case, _alike_texts(sources))),
               "If they are one source, write its name in one way in the manifest"),
         Doubt("spreadsheet", "patient id(s) look like a date or a shortened number that a spreadsheet made of an id",

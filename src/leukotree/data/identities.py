@@ -15,6 +15,7 @@ SIMILAR = ("join", "keep")
 _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 _NOBODY = re.compile(
     "na|nan|nat|none|null?|nil|inf|infinity|unk|unknown|unbekannt|inconnu|desconocido|undef|undefined|missing|empty|blank|void|tb[ad]"
+    "|keineangaben?|onbekend|sconosciut[oa]|desconocida|desconhecid[oa]|sindatos?|неизвестн[оы]й?|нетданных|未知|不明|不详|不詳|無|无"
     "|noid|nopatient|not(known|available|applicable|given)|unknownpatient|patientunknown|anonym|anonymous|anonymi[sz]ed|1(ind|qnan|inf)"
 )
 _ERRORS = re.compile("ref|value|name|num|div0|field|spill|calc|connect|blocked|busy|gettingdata")
