@@ -70,6 +70,15 @@ def test_a_link_under_another_leaf_is_refused_with_both_paths(root):
     assert imported(root, skip=["ALL/A_review"])[1] == PLAIN
 
 
+def test_a_linked_folder_under_another_leaf_is_left_out_as_a_whole(root, monkeypatch):
+    link(root, "APML", root / "AML")
+    assert refusal(root).endswith("--skip APML")
+    assert imported(root, skip=["APML"])[1] == PLAIN
+    monkeypatch.chdir(root)
+    with pytest.raises(InputError, match=r"--skip APML$"):
+        import_source("folder", ".", "../n.csv")
+
+
 def test_a_hard_link_is_the_same_file_too(root):
     os.link(root / "AML/p1/1.png", root / "AML/p1/0.png")
     os.link(root / "AML/p1/2.png", root / "AML/p2/copy.png")

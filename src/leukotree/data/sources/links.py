@@ -70,8 +70,15 @@ def _agree(found: Scan, top: Path, first: Row, row: Row, patients: bool) -> None
             here, there = (os.path.relpath(found.root / one["image"], top) for one in (row, first))
             raise InputError(
                 f"{top / here}: {name} {row[name]!r}, but it is the same file as {top / there}, whose {name} is {first[name]!r}; "
-                f"remove one of the two, or leave it out with --skip {shlex.quote(here)}"
+                f"remove one of the two, or leave it out with --skip {shlex.quote(_linked(found, top, row) or here)}"
             )
+
+
+def _linked(found: Scan, top: Path, row: Row) -> str:
+    """The linked folder that an image was met in, below `top`: leaving out one image of it would not do. Empty without one."""
+    followed = {Path(link) for link in found.walk.followed}
+    outermost_first = reversed((found.root / row["image"]).parents)
+    return next((os.path.relpath(folder, top) for folder in outermost_first if folder in followed), "")
 
 
 def note_links(found: Scan) -> None:
