@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from smears import LEAVES, change_manifest, noise, write_manifest
 
-from leukotree.data import shards
+from leukotree.data import near_duplicates, shards
 from leukotree.data.audit import audit
 from leukotree.data.dataset import Dataset
 from leukotree.data.pack import PackSummary, pack
@@ -169,6 +169,23 @@ def test_copies_within_a_fold_are_counted(manifest):
     found = audit(packed(manifest))
     assert found.ok
     assert found.warnings == ("1 image(s) repeat another of their fold byte for byte",)
+
+
+def test_many_copies_are_compared_once(manifest, monkeypatch):
+    paint(manifest, "normal/0_0.png", noise(999))
+    paint(manifest, "normal/0_1.png", noise(999))
+    folder, compared = packed(manifest), []
+    monkeypatch.setattr(near_duplicates, "alike", lambda thumbnails: compared.append(len(thumbnails)) or [])
+    assert audit(folder).ok
+    assert compared == [len(Dataset.open(folder)) - 1]
+
+
+def test_images_that_do_not_decode_are_no_near_duplicates(manifest):
+    folder = packed(manifest)
+    rewrite(folder, lambda items: [replace(item, jpeg=item.jpeg[:-9] + bytes(9)) for item in items])
+    found = audit(folder)
+    assert any("does not decode" in text for text in found.errors)
+    assert found.near_duplicates.near == []
 
 
 def test_a_leaf_from_one_of_several_sources_is_confounded(manifest):

@@ -85,7 +85,7 @@ def audit(folder: Path) -> Audit:
     data = Dataset.open(folder, ends=False)  # what the shards hold is told sample by sample
     seen = _read(data)
     progress.step("comparing the images with each other, and fitting the models that see no morphology")
-    alike = near_duplicates.look(data.index, seen.names, seen.thumbnails)
+    alike = near_duplicates.look(data.index, seen.names, seen.thumbnails, seen.decoded)
     about_ids = doubts.find(data.index, data.chosen("similar_ids"), data.patients_across_sources)
     unusual = appearance.unusual(seen.names, seen.decoded, seen.colours, seen.thumbnails)
     errors = [*seen.errors, *_leaks(data), *alike.errors()]

@@ -39,7 +39,7 @@ class Lookalikes:
     index: pd.DataFrame
     """Columns shown (what people call the image), leaf, group, fold and sha256."""
     near: Sequence[tuple[int, int]]
-    """Pairs of rows with nearly the same thumbnail, and other bytes."""
+    """Pairs of rows with nearly the same thumbnail, and other bytes; copies stand there by the first of them."""
 
     @cached_property
     def copies(self) -> list[np.ndarray]:
@@ -101,10 +101,15 @@ class Lookalikes:
         return {**lists, "folds": folds, "across_folds": len(set(folds)) > 1, "leaves_differ": len(set(lists["leaves"])) > 1}
 
 
-def look(index: pd.DataFrame, names: Sequence[str], thumbnails: np.ndarray) -> Lookalikes:
-    """Compare all images of an index, called `names`, by their digests and their thumbnails, (N, 9, 9, 3) uint8."""
-    digests = index["sha256"].to_numpy()
-    near = [(one, other) for one, other in alike(thumbnails) if digests[one] != digests[other]]
+def look(index: pd.DataFrame, names: Sequence[str], thumbnails: np.ndarray, decoded: np.ndarray) -> Lookalikes:
+    """Compare all images of an index, called `names`, by their digests and their thumbnails, (N, 9, 9, 3) uint8.
+
+    Of copies only the first is compared with other pictures: n copies of two of them would make n * n pairs. Those that are not
+    `decoded`, (N,) bool, have no thumbnail.
+    """
+    seen = np.flatnonzero(decoded)
+    firsts = seen[~index["sha256"].iloc[seen].duplicated().to_numpy()]
+    near = [(int(firsts[one]), int(firsts[other])) for one, other in alike(thumbnails[firsts])]
     return Lookalikes(index.assign(shown=list(names)), near)
 
 
