@@ -59,6 +59,17 @@ def test_copies_in_two_groups_are_refused_before_anything_is_written(manifest: P
     assert sorted(path.name for path in out.parent.iterdir()) == ["raw"]
 
 
+def test_what_pillow_warns_of_in_copies_is_no_line_beside_the_refusal(
+    manifest: Path, out: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    with Image.open(manifest.parent / "AML/0_0.png") as picture:
+        picture.save(manifest.parent / "AML/0_0.png", format="JPEG", exif=b"Exif\0\0II*\0garbage garbage")
+    copy(manifest, "AML/0_0.png", "AML/1_0.png")
+    with pytest.raises(InputError, match="exact copies of one picture"):
+        pack(manifest, out, **SMALL)
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 def test_copies_with_different_leaves_are_refused_with_or_without_the_option(manifest: Path, out: Path) -> None:
     copy(manifest, "AML/0_0.png", "APML/1_0.png", "APML/2_0.png")
     for join in (False, True):

@@ -173,6 +173,11 @@ def test_a_broken_image_is_named_to_the_person_and_not_in_what_stays(manifest: P
         pack(manifest, out, **SMALL, pseudonyms=table)
 
 
+def test_an_audit_says_that_numbers_hide_what_ids_look_like(manifest: Path, out: Path, table: Path) -> None:
+    pack(manifest, out, **SMALL, pseudonyms=table)
+    assert any("numbers instead of names" in text for text in audit(out).warnings)
+
+
 def test_what_a_killed_pack_leaves_holds_no_name(manifest: Path, out: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = sorted((manifest.parent / "AML").glob("*.png"))[0]
     broken.write_bytes(b"")

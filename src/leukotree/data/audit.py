@@ -91,6 +91,8 @@ def audit(folder: Path) -> Audit:
     errors = [*seen.errors, *_leaks(data), *alike.errors()]
     warnings = [doubt.text() for doubt in about_ids if doubt.warns]
     warnings += [*alike.warnings(), *_confounded(data)]
+    if data.chosen("pseudonyms"):
+        warnings.append("patients have numbers instead of names: ids that look alike are named by `leukotree pack` alone")
     if data.group != "patient":
         warnings.append(f"the folds keep each {data.group} together, not each patient: no claim about new patients holds")
     warnings += [f"{len(named)} image(s) are {kind}: {_some(named)}" for kind, named in unusual.items()]

@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,14 @@ def pack(
     table = table if numbers is None else numbers.apply(table, patients_across_sources)
     identity = _identity(table, options, taxonomy)
     if out.is_dir() and any(out.iterdir()):
-        return replace(_existing(out, table, identity, options, workers), doubts=doubts)
+        with _silent():
+            return replace(_existing(out, table, identity, options, workers), doubts=doubts)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder")
     taxonomy.prune(table["leaf"].unique())
     progress.step("dealing the patients to folds")
-    table["group"] = _grouped(table, options, workers)
+    with _silent():
+        table["group"] = _grouped(table, options, workers)
     table["fold"] = fold_module.assign(table, folds, seed)  # like pruning, refuses before anything is written
     for doubt in doubts:
         if doubt.warns:
@@ -122,8 +125,7 @@ def _write(out: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy,
     partial = _working(out)
     created = [folder for folder in partial.parents if not folder.exists()]
     try:
-        with working.claim(partial, identity), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # `images` decides what is broken, with a reason
+        with working.claim(partial, identity), _silent():
             try:
                 working.fill(partial, table, options, taxonomy, workers)
             except InputError:
@@ -135,6 +137,14 @@ def _write(out: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy,
             working.leave(out)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}; mend that and run again to go on") from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No warnings of Pillow: `images` decides what is broken, with a reason."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 def _working(out: Path) -> Path:
