@@ -124,6 +124,7 @@ def _import(verbs: Verbs) -> None:
                       help="take a label or a folder's name as a leaf, such as APL=APML; may be repeated")  # fmt: skip
     verb.add_argument("--skip", metavar="NAME", action="append", default=[],
                       help="leave out a folder or file, by its path below ROOT; may be repeated")  # fmt: skip
+    verb.add_argument("--follow-links", action="store_true", help="take also what links out of the data set lead to")
     verb.add_argument("--taxonomy", metavar="YAML", help="another label tree than the paper's, as for pack")
 
 

@@ -54,7 +54,7 @@ def run_import(arguments: Namespace) -> int:
     summary = import_source(
         arguments.source, Path(arguments.root), Path(arguments.manifest), cell_types=arguments.cell_types,
         benign=arguments.benign, taxonomy=Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None,
-        new_names=renames(arguments.leaf), skip=arguments.skip,
+        new_names=renames(arguments.leaf), skip=arguments.skip, follow_links=arguments.follow_links,
     )  # fmt: skip
     made.note_manifest(Path(arguments.manifest), arguments.words)
     print(*summary.lines(), sep="\n")

@@ -348,8 +348,9 @@ def test_a_manifest_cannot_leave_its_folder(image: str, says: str, raw: Path) ->
 
 
 def test_an_import_leaves_links_out_of_the_folder_alone(tmp_path: Path) -> None:
-    for leaf in ("normal", "AML"):
+    for leaf, target in (("normal", "/etc/passwd"), ("AML", "/etc/group")):
         (tmp_path / "own" / leaf / "p1").mkdir(parents=True)
-        (tmp_path / "own" / leaf / "p1/way.png").symlink_to("/etc/passwd")
-    assert_refused(leukotree("import", "folder", "own", "own.csv", cwd=tmp_path), "own", "link to a file elsewhere")
+        (tmp_path / "own" / leaf / "p1/way.png").symlink_to(target)
+    said = "own/AML/p1/way.png: a link out of the data set, to /etc/group"
+    assert_refused(leukotree("import", "folder", "own", "own.csv", cwd=tmp_path), said, "--follow-links")
     assert not (tmp_path / "own.csv").exists()

@@ -27,7 +27,7 @@ def link(root: Path, name: str, target: str | Path) -> None:
 
 def imported(root: Path, **options):
     """(summary, {content of the file: (leaf, patient)}) by way of the manifest that was written."""
-    summary = import_source("folder", root, root.parent / "m.csv", **options)
+    summary = import_source("folder", root, root.parent / "m.csv", **{"follow_links": True} | options)
     frame = manifest.read(root.parent / "m.csv", Taxonomy.paper())
     assert len(frame) == summary.rows
     return summary, {
@@ -46,7 +46,7 @@ PLAIN = {
 
 def refusal(root: Path, **options) -> str:
     with pytest.raises(InputError) as caught:
-        import_source("folder", root, root.parent / "m.csv", **options)
+        import_source("folder", root, root.parent / "m.csv", **{"follow_links": True} | options)
     assert "\n" not in str(caught.value)
     assert not (root.parent / "m.csv").exists()
     return str(caught.value)
@@ -222,7 +222,9 @@ def test_a_mask_that_is_linked_from_elsewhere_is_inside_the_root_too(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     link(tmp_path / "krd", "mask", tmp_path / "far")
     (tmp_path / "krd/class labels.csv").write_text("Image ID,Categoriy\nImage1,Basophil\n")
-    import_source("krd", tmp_path / "krd", tmp_path / "out/m.csv", cell_types=True)
+    with pytest.raises(InputError, match=r"krd/mask: a link out of the data set, to .*--follow-links"):
+        import_source("krd", tmp_path / "krd", tmp_path / "out/m.csv", cell_types=True)
+    import_source("krd", tmp_path / "krd", tmp_path / "out/m.csv", cell_types=True, follow_links=True)
     assert manifest.read(tmp_path / "out/m.csv", Taxonomy.paper())["mask"].tolist() == [str(tmp_path / "far/0001.png")]
 
 
@@ -237,3 +239,17 @@ def test_a_manifest_without_links_is_the_same_as_ever(root):
     imported(root)
     first = "image,leaf,patient,source,group,root\nset/ALL/p3/1.png,ALL,p3,set,patient,set\n"
     assert (root.parent / "m.csv").read_text().startswith(first)
+
+
+@pytest.mark.parametrize(("name", "named"), [("CML", "CML"), ("CML/p7", "CML/p7"), ("CML/p7/2.png", "CML/p7/2.png")])
+def test_a_link_out_of_the_set_is_refused_unless_asked_for(root, tmp_path, name, named):
+    """A download must not name files of its user."""
+    elsewhere = tmp_path / "elsewhere" / "p7" / "2.png"
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.write_bytes(b"private")
+    target = {"CML": elsewhere.parents[1], "CML/p7": elsewhere.parent}.get(name, elsewhere)
+    link(root, name, target)
+    said = refusal(root, follow_links=False)
+    assert said.startswith(f"{root / named}: a link out of the data set, to {target}; ")
+    assert f"--skip {named}" in said
+    imported(root)

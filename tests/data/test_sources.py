@@ -232,7 +232,7 @@ def test_links_are_followed_and_names_that_a_manifest_cannot_hold_are_skipped_an
     (root / "AML/p1/3.png").symlink_to(root / "AML/p1/1.png")
     (root / "AML/p1/4.png").symlink_to(root / "AML/p1/gone.png")
     (root / "AML/p2").symlink_to(tmp_path / "elsewhere/p2")
-    summary = import_source("folder", root, tmp_path / "m.csv")
+    summary = import_source("folder", root, tmp_path / "m.csv", follow_links=True)
     assert summary.skipped == {
         "broken link": 1,
         "control characters or broken encoding in the path": 2,

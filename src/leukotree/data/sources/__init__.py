@@ -56,13 +56,16 @@ def import_source(
     taxonomy: Taxonomy | None = None,
     new_names: Mapping[str, str] | None = None,
     skip: Iterable[str] = (),
+    follow_links: bool = False,
 ) -> ImportSummary:
     """Write the manifest of a data set that lies below `root` in the layout of `source`; no image is decoded or copied.
 
     `cell_types` takes cell types as proxies for leaves; `benign` is the leaf for images labelled benign; `taxonomy` is the
     tree (the paper's by default) whose leaves the labels must be, `new_names` maps labels to leaves, and `skip` names what
-    lies below `root` and is left out. Raises InputError, with nothing written, for an unknown source, a folder of another
-    layout, a label that is no leaf, one file under two leaves, or when nothing is left to import.
+    lies below `root` and is left out. Links out of the data set are refused without `follow_links`.
+
+    Raises InputError, with nothing written, for an unknown source, a folder of another layout, a label that is no leaf, one file
+    under two leaves, or when nothing is left to import.
     """
     from leukotree.data import csvfile
     from leukotree.data.manifest import WRITTEN
@@ -82,6 +85,8 @@ def import_source(
     found = _scan(source, root, Options(cell_types, benign, _skipped(root, skip)))
     labels.check(found, leaves, new_names or {}, root)
     links.settle(found, root)
+    if not follow_links:
+        links.refuse_outside(found, root)
     _refuse_nothing(source, root, found)
     links.note_links(found)
     _refuse_nobody(found)

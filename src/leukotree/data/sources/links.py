@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Hashable
 from pathlib import Path
 
-from leukotree.data.sources.layout import Scan, listed
+from leukotree.data.sources.layout import Scan, listed, shown
 from leukotree.errors import InputError
 
 Row = dict[str, str]
@@ -89,6 +89,28 @@ def note_links(found: Scan) -> None:
                         (found.broken, "links lead to nothing")):  # fmt: skip
         if named:
             found.notes.append(f"{len(named)} {what}: {listed(named)}")
+
+
+def refuse_outside(found: Scan, top: Path) -> None:
+    """Raises InputError for a row whose file a link takes from outside the set: a download must not name files of its user."""
+    home = Path(os.path.realpath(found.root))
+    for row in found.rows:
+        mask = os.path.realpath(home / row["mask"]) if row["mask"] else ""
+        for name, real in ((row["image"], found.files[row["image"]].real), (row["mask"], mask)):
+            if real and not Path(real).is_relative_to(home):
+                link = _outermost(found.root, name, top)
+                target = shown(os.path.realpath(top / link))
+                raise InputError(
+                    f"{top / link}: a link out of the data set, to {target}; --follow-links takes what such links lead to, and "
+                    f"--skip {shlex.quote(link)} leaves it out"
+                )
+
+
+def _outermost(root: Path, name: str, top: Path) -> str:
+    """The first link on the way from `root` to a file, as seen from `top`."""
+    way = [*reversed((root / name).parents), root / name]
+    links = [path for path in way if path.is_relative_to(root) and path != root and path.is_symlink()]
+    return os.path.relpath(links[0] if links else root / name, top)
 
 
 def outside(found: Scan) -> Path | None:
