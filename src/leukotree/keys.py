@@ -27,7 +27,7 @@ def hint(model: type[BaseModel], location: tuple[int | str, ...], given: Any) ->
         return ""
     known = list(owner.model_fields)
     if close := difflib.get_close_matches(str(location[-1]), known, n=1):
-        return f", did you mean {close[0]!r}?"
+        return f", did you mean {_dotted([*location[:-1], close[0]])!r}?"
     key = _dotted([*location, *_only(given)])
     if meant := elsewhere(key, paths(model)):
         return f", did you mean {' or '.join(map(repr, meant))}?"

@@ -64,8 +64,8 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("search.trails=1", "unknown key 'search.trails', did you mean 'trials'?"),
-        ("base.optim.lrr=1", "unknown key 'base.optim.lrr', did you mean 'lr'?"),
+        ("search.trails=1", "unknown key 'search.trails', did you mean 'search.trials'?"),
+        ("base.optim.lrr=1", "unknown key 'base.optim.lrr', did you mean 'base.optim.lr'?"),
         ("optim.epochs=5", "unknown key 'optim', did you mean 'base.optim.epochs'?"),
         ("optim={epochs: 5, lr: 1}", "unknown key 'optim', did you mean 'base.optim'?"),
         ("loss.gama=1", "unknown key 'loss', did you mean 'base.loss.gamma'?"),
@@ -74,7 +74,7 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
         ("backbone.name=resnet18", "unknown key 'backbone', did you mean 'base.backbone.name'?"),
         ("data.shards=d", "unknown key 'data', did you mean 'base.data.shards'?"),
         ("base.search.trials=5", "unknown key 'base.search', did you mean 'search.trials'?"),
-        ("base.optm.lr=1", "unknown key 'base.optm', did you mean 'optim'?"),
+        ("base.optm.lr=1", "unknown key 'base.optm', did you mean 'base.optim'?"),
         ("base.epochs=1", "unknown key 'base.epochs', did you mean 'base.optim.epochs'?"),
         ("seed=1", "unknown key 'seed', did you mean 'seeds'?"),
         ("search.space.base.optim.lr={choice: [1]}", "base.optim.lr: no key of a run spec, did you mean 'optim.lr'?"),
