@@ -6,20 +6,22 @@ One small read per folder, so that ten thousand folders are looked at in a secon
 from __future__ import annotations
 
 import functools
+import math
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hpc import owned, scheduler, submitted
 from hpc import queue as slurm_queue
 from hpc.queue import QueuedJob
-from leukotree.errors import InputError
+from leukotree.errors import InputError, one_line
 from leukotree.runfolder import read_status
 from leukotree.spec import VARIANTS
 
+N = TypeVar("N", int, float)
 STALE = 300.0
 """Seconds without a heartbeat after which a run that says "running" counts as hung (a live one writes every 15 s)."""
 
@@ -86,11 +88,15 @@ def read(folder: Path, now: float | None = None) -> RunState:
     if state == "running" and (age is None or age > STALE):
         state = "hung"
     kind = status.get("kind", "") if state in ("preempted", "failed") else ""
-    epoch, epochs, message = status.get("epoch", 0), status.get("epochs", 0), status.get("message", "")
-    codes = tuple(status.get("codes", ()))
-    return RunState(
-        folder.parent.name, folder.name, state, kind, epoch, epochs, status.get("macro_f1"), age, message, codes=codes
-    )
+    epoch, epochs = (_number(status.get(name), int) or 0 for name in ("epoch", "epochs"))
+    score, message, codes = _number(status.get("macro_f1"), float), one_line(status.get("message", "")), status.get("codes")
+    codes = tuple(map(str, codes)) if isinstance(codes, list) else ()
+    return RunState(folder.parent.name, folder.name, state, str(kind), epoch, epochs, score, age, message, codes=codes)
+
+
+def _number(value: Any, kind: type[N]) -> N | None:
+    """A number of status.json; None for what is none, as in a file that was damaged."""
+    return kind(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ FILE = "commands.jsonl"
 """In the study's folder: a line for each command that differs from those before."""
 COPIES = "given"
 """In the study's folder: the files that were given, each named by its digest."""
+_DIGEST = re.compile(rf"[0-9a-f]{{{DIGITS}}}")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,11 @@ def kept(root: Path) -> list[Given]:
     for row in read(root / FILE):
         words, runs = row.get("overrides"), row.get("runs")
         one = [row.get(key) for key in ("verb", "file", "digest")]
-        if isinstance(words, list) and isinstance(runs, list) and all(isinstance(word, str) for word in (*one, *words, *runs)):
+        if not (
+            isinstance(words, list) and isinstance(runs, list) and all(isinstance(word, str) for word in (*one, *words, *runs))
+        ):
+            continue
+        if _DIGEST.fullmatch(row["digest"]) and "\0" not in row["file"]:  # both become a part of a path
             found[Given(row["verb"], row["file"], tuple(words), row["digest"], tuple(runs))] = None
     return list(found)
 

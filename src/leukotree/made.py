@@ -18,6 +18,8 @@ from leukotree.commands import typed
 
 FILE = "made.json"
 """In a packed folder."""
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, RecursionError)
+"""What a file raises that holds no note; how data were made is then not known, and nothing else is wrong."""
 
 
 def note_manifest(manifest: Path, words: Sequence[str]) -> None:
@@ -34,11 +36,11 @@ def note_shards(shards: Path, manifests: Iterable[Path], words: Sequence[str]) -
         return
     notes = []
     for manifest in manifests:
-        with suppress(OSError, ValueError):
-            note = json.loads(_beside(manifest).read_text())
-            if note.pop("sha256") == _sha256(manifest):
+        with suppress(*_DAMAGED):
+            note = _read(_beside(manifest))
+            if note["sha256"] == _sha256(manifest):
                 folder = os.path.relpath(manifest.parent / note["folder"], shards)
-                notes.append(note | {"folder": folder})
+                notes.append({"words": _words(note), "folder": folder})
     with suppress(OSError):
         files.write_atomic(shards / FILE, json.dumps({"commands": [*notes, _command(words, shards)]}, indent=1))
 
@@ -47,11 +49,30 @@ def commands(shards: Path) -> list[tuple[list[str], bool]]:
     """The commands that made a packed folder, in their order: the words, and whether they were given in the current folder. None
     where they are not known."""
     found: list[tuple[list[str], bool]] = []
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        for note in json.loads((shards / FILE).read_text())["commands"]:
+    with suppress(*_DAMAGED):
+        for note in _read(shards / FILE)["commands"]:
             here = (shards / note["folder"]).resolve() == Path.cwd().resolve()
-            found.append(([str(word) for word in note["words"]], here))
+            found.append((_words(note), here))
+        return found
+    return []
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Raises one of _DAMAGED for what is no note."""
+    if not path.is_file():  # a pipe would make us wait
+        raise FileNotFoundError(path)
+    found = json.loads(path.read_text())
+    if not isinstance(found, dict):
+        raise TypeError(path)
     return found
+
+
+def _words(note: dict[str, Any]) -> list[str]:
+    """The words of a command. Raises TypeError for anything else."""
+    words = note["words"]
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise TypeError(words)
+    return words
 
 
 def _command(words: Sequence[str], folder: Path) -> dict[str, Any]:

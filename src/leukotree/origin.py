@@ -19,6 +19,7 @@ from typing import Any
 FILE = "origin.json"
 """In a snapshot: what `here` says there."""
 KEYS = ("commit", "dirty", "version", "code")
+_NAMES = ("commit", "version", "code")
 DIGITS = 12
 """Hex digits of a digest that are kept."""
 TIMEOUT = 10.0
@@ -150,12 +151,13 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def read(path: Path) -> Sequence[dict[str, Any]]:
-    """The attempts that a file lists, a JSON object per line; without lines that a kill cut short."""
+    """The attempts that a file lists, a JSON object per line; without lines that a kill cut short, and without names of code that
+    are no text."""
     found = []
     with contextlib.suppress(OSError):
         for line in path.read_text(errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 attempt = json.loads(line)
                 if isinstance(attempt, dict):
-                    found.append(attempt)
+                    found.append({key: one for key, one in attempt.items() if key not in _NAMES or isinstance(one, str | None)})
     return found

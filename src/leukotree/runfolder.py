@@ -210,11 +210,14 @@ def reached(path: Path) -> int:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl, up to the first line that is not complete."""
+    """The rows of a run's metrics.jsonl, up to the first line that is not complete, or no row of an epoch."""
     rows: list[dict[str, Any]] = []
     with contextlib.suppress(OSError, ValueError), open(path / "metrics.jsonl") as file:
         for line in file:
-            rows.append(json.loads(line))
+            row = json.loads(line)
+            if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+                break
+            rows.append(row)
     return rows
 
 

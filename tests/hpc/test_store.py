@@ -105,6 +105,21 @@ def test_a_note_cut_short_by_a_kill_spoils_no_other(tmp_path: Path) -> None:
     assert submitted.notes(tmp_path)["flat-00000000000b"]["job"] == "12_3"
 
 
+@pytest.mark.parametrize(
+    "field",
+    [{"macro_f1": "x"}, {"macro_f1": float("nan")}, {"epoch": "a"}, {"epochs": []}, {"codes": 3}, {"message": ["two\nlines"]},
+     {"message": "two\nlines"}, {"kind": 3}, {"heartbeat": "now"}, {"state": 5}],
+)  # fmt: skip
+@pytest.mark.parametrize("state", ["done", "running", "failed"])
+def test_a_damaged_field_of_a_status_spoils_no_table(tmp_path: Path, field: dict[str, Any], state: str) -> None:
+    _run(tmp_path, "flat-000000000001", state="done", epoch=8, epochs=8, heartbeat=time.time(), macro_f1=0.75)
+    said = {"state": state, "epoch": 1, "epochs": 8, "heartbeat": time.time(), "macro_f1": 0.5}
+    _run(tmp_path, "base-000000000002", **(said | field))
+    assert "0.7500" in table(tmp_path)
+    assert "two\nlines" not in table(tmp_path)
+    assert len(json.loads(status.as_json(tmp_path, store.look(tmp_path)))) == 2
+
+
 def test_no_runs(tmp_path: Path) -> None:
     assert table(tmp_path).endswith("no runs yet")
     with pytest.raises(InputError, match="nowhere: cannot be read: No such file"):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from synthetic import STUDY, expected_runs, report
 
+from leukotree import runfolder
 from leukotree.errors import InputError
 from leukotree.report import collect
 
@@ -39,6 +40,15 @@ def test_files(copy, name, content, message):
     with pytest.raises(InputError, match=message) as caught:
         collect(copy, STUDY, expected_runs())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", "x", '"kind"', '{"kind": "epoch", "epoch": "a"}'])
+def test_metrics_end_at_a_line_that_is_no_row(copy, line):
+    path = copy / "base-000000000000" / "metrics.jsonl"
+    before = runfolder.read_metrics(path.parent)
+    path.write_text(f"{path.read_text()}{line}\n")
+    assert runfolder.read_metrics(path.parent) == before
+    collect(copy, STUDY, expected_runs())
 
 
 def test_a_folder_that_holds_another_run(copy):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from synthetic import expected_runs, report, section
 
-from leukotree import commands, origin
+from leukotree import commands, made, origin
 from leukotree.commands import Given
+from leukotree.report.reproduce import shlex_line
 
 RUN = expected_runs()[0]["run_name"]
 
@@ -86,3 +89,57 @@ def test_a_damaged_line_of_commands_costs_only_itself(tmp_path: Path) -> None:
 def test_attempts_that_are_none(tmp_path: Path, line: str) -> None:
     (tmp_path / "attempts.jsonl").write_text(f"{line}\n")
     assert list(origin.read(tmp_path / "attempts.jsonl")) == []
+
+
+@pytest.mark.parametrize("line", ["[1]", "{}", '{"commit": 5, "code": [1], "ranks": "x", "at": "y"}'])
+def test_attempts_of_another_form_cost_a_report_nothing(copy: Path, tmp_path: Path, line: str) -> None:
+    (copy / RUN / "attempts.jsonl").write_text(f"{line}\n")
+    assert "continued on other code" not in reproduced(copy, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["digest", "file"])
+def test_a_command_whose_names_lead_elsewhere_is_left_out(tmp_path: Path, name: str) -> None:
+    row = {"verb": "folds", "file": "study.yaml", "overrides": [], "digest": "0" * 12, "runs": []}
+    lines = [json.dumps(one) for one in (row, row | {name: {"digest": "../" * 4 + "x", "file": "a\0b"}[name]})]
+    (tmp_path / "commands.jsonl").write_text("\n".join(lines))
+    assert commands.kept(tmp_path) == [Given("folds", "study.yaml", (), "0" * 12)]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "two\nlines",
+        "x\n```\n# Title",
+        "it's \t \\ tab",
+        "\x1b[31mred",
+        "\u202eover",
+        "\udcff.csv",
+        "plain {a} 'b' `c`",
+        "Müller",
+        "",
+    ],
+)
+def test_a_word_of_a_command_is_printed_in_one_line_that_a_shell_reads_back(word: str) -> None:
+    line = shlex_line(["printf", "%s", word])
+    assert line.isprintable()
+    done = subprocess.run(["bash", "-c", line], capture_output=True, check=True)
+    assert done.stdout == os.fsencode(word)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "3", "{", '{"commands": 3}', '{"commands": [{"words": "ab", "folder": "."}]}', "[" * 100_000, ""]
+)
+def test_a_note_of_the_data_that_is_damaged_says_nothing(tmp_path: Path, text: str) -> None:
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("image,leaf,patient\n")
+    for note in (tmp_path / "made.json", tmp_path / ".m.csv.made.json"):
+        note.write_text(text)
+    assert made.commands(tmp_path) == []
+    (tmp_path / "shards").mkdir()
+    made.note_shards(tmp_path / "shards", [manifest], ["pack", "m.csv", "shards"])
+    assert [words for words, _ in made.commands(tmp_path / "shards")] == [["pack", "m.csv", "shards"]]
+
+
+def test_a_pipe_in_the_place_of_a_note_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "made.json")
+    assert made.commands(tmp_path) == []

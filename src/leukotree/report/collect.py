@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from leukotree import decide, declared, predictions, runfolder, yamlfile
+from leukotree import decide, declared, origin, predictions, runfolder, yamlfile
 from leukotree import spec as specs
 from leukotree.decide import Rule
 from leukotree.errors import InputError, one_line
@@ -203,9 +202,9 @@ def _count(status: Mapping[str, Any], of: str) -> int | None:
 
 def _ranks(folder: Path) -> int:
     """How many processes the last attempt used."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(json.loads((folder / "attempts.jsonl").read_text().splitlines()[-1])["ranks"])
-    return 1
+    attempts = origin.read(folder / runfolder.ATTEMPTS)
+    ranks = attempts[-1].get("ranks") if attempts else None
+    return ranks if isinstance(ranks, int) else 1
 
 
 def _without_straddling(arms: list[Arm], dataset: Mapping[str, Any] | None) -> tuple[list[Arm], int]:

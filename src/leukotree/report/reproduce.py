@@ -52,8 +52,23 @@ def reproduction(summary: StudySummary, out: Path, report: Given | None) -> Repr
 
 
 def shlex_line(words: list[str]) -> str:
-    """A command as a shell reads it; a shell knows ~ only where it is not quoted."""
-    return " ".join(f"~/{shlex.quote(word[2:])}" if word.startswith("~/") else shlex.quote(word) for word in words)
+    """A command in one line, as a shell reads it; a shell knows ~ only where it is not quoted."""
+    return " ".join(f"~/{_quoted(word[2:])}" if word.startswith("~/") else _quoted(word) for word in words)
+
+
+def _quoted(word: str) -> str:
+    """A line break would end the line, and with it perhaps the block of code; other control characters speak to a terminal."""
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(_escaped(letter) for letter in word) + "'"
+
+
+def _escaped(letter: str) -> str:
+    """A letter between $' and ', as bash and zsh read it."""
+    if letter.isprintable() and letter not in "\\'":
+        return letter
+    is_byte = "\udc80" <= letter <= "\udcff"  # of a name that is not UTF-8, as Python has it
+    return "".join(f"\\x{byte:02x}" for byte in letter.encode(errors="surrogateescape" if is_byte else "surrogatepass"))
 
 
 def _study_file(summary: StudySummary, report: Given | None) -> bytes:
