@@ -12,6 +12,7 @@ from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError, RunFailed
 
 COLUMNS = ["key", "patient", "source", "leaf"]
+SAME = "its test images are the same; packed from other training images, with other options or by another version"
 
 
 def whole(dataset: Dataset, fold: int) -> pd.DataFrame:
@@ -38,14 +39,13 @@ def difference(mine: pd.DataFrame, other: pd.DataFrame) -> str:
 
 
 def since(folder: Path, shards: str) -> str:
-    """How the test images of a run differ from those that its outer fold has today, for people; "" where they do not, or where it
-    cannot be known."""
+    """How the test images of a run differ from those that its outer fold has today, for people; "" where it cannot be known."""
     try:
         spec = specs.load(folder / "spec.yaml")
         if spec.data.inner is not None:
             return ""
         frame, _, _ = predictions.read(folder)
         mine = frame.assign(**{name: frame[name].fillna("").astype(str) for name in COLUMNS})
-        return difference(mine[COLUMNS], whole(Dataset.open(shards, ends=False), spec.data.test_fold))
+        return difference(mine[COLUMNS], whole(Dataset.open(shards, ends=False), spec.data.test_fold)) or SAME
     except (InputError, RunFailed):
         return ""

@@ -93,11 +93,11 @@ def note_links(found: Scan) -> None:
 
 def refuse_outside(found: Scan, top: Path) -> None:
     """Raises InputError for a row whose file a link takes from outside the set: a download must not name files of its user."""
-    home = Path(os.path.realpath(found.root))
+    homes = [Path(os.path.realpath(folder)) for folder in (top, found.root)]
     for row in found.rows:
-        mask = os.path.realpath(home / row["mask"]) if row["mask"] else ""
+        mask = os.path.realpath(found.root / row["mask"]) if row["mask"] else ""
         for name, real in ((row["image"], found.files[row["image"]].real), (row["mask"], mask)):
-            if real and not Path(real).is_relative_to(home):
+            if real and not any(Path(real).is_relative_to(home) for home in homes):
                 link = _outermost(found.root, name, top)
                 target = shown(os.path.realpath(top / link))
                 raise InputError(
