@@ -62,7 +62,8 @@ def _taken(place: Path) -> Path:
 def _sources(here: Path) -> dict[str, Path]:
     """Name in the copy -> folder that it is copied from."""
     found = origin.packages()
-    for checkout in (here, Path(os.environ.get("LEUKOTREE_HOME") or "."), Path()):
+    # Those beside the slurm/sweep.sh that runs come first: the package may be installed from elsewhere.
+    for checkout in (Path(os.environ.get("LEUKOTREE_HOME") or "."), Path(), here):
         if (checkout / PROGRAMS / "node.sh").is_file():
             return found | {PROGRAMS: (checkout / PROGRAMS).resolve()}
     return found

@@ -165,3 +165,13 @@ def test_a_run_of_an_older_version_that_goes_on(tmp_path: Path, monkeypatch: pyt
     (folder.path / "env.json").write_text(json.dumps({"dataset": "d", "commit": "a" * 40}))
     begin(tmp_path, {"commit": "b" * 40, "code": "b" * 12}, monkeypatch)
     assert runfolder.code_of(folder.path) == ["commit aaaaaaaaaaaa", "commit bbbbbbbbbbbb"]
+
+
+def test_linked_folders_are_code_too_and_a_circle_of_links_ends(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The sites of a hospital may lie in a folder of its own."""
+    sites = tmp_path_factory.mktemp("sites")
+    (sites / "ours.yaml").write_text("partition: gpu\n")
+    (checkout / "slurm" / "more").symlink_to(sites)
+    (sites / "back").symlink_to(checkout / "slurm")
+    names = [path.relative_to(checkout).as_posix() for path in origin.code_files(checkout / "slurm")]
+    assert names == ["slurm/more/ours.yaml", "slurm/site/a.yaml", "slurm/sweep.sh"]

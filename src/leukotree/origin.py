@@ -76,11 +76,13 @@ def digest(folders: Mapping[str, Path], leave_out: str | None = None) -> str:
 
 
 def code_files(folder: Path, leave_out: str | None = None) -> list[Path]:
-    """The files of a package, sorted: modules and what they read, without caches, hidden files, an editor's copies, and folders
-    of the name `leave_out`."""
-    found = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if _is_code(name) and name != leave_out]
+    """The files of a package, sorted: modules and what they read, also in linked folders (sites may lie elsewhere), without
+    caches, hidden files, an editor's copies, and folders of the name `leave_out`."""
+    found, entered = [], {folder.resolve()}
+    for where, folders, names in os.walk(folder, followlinks=True):
+        inner = {name: Path(where, name).resolve() for name in folders if _is_code(name) and name != leave_out}
+        folders[:] = [name for name, real in inner.items() if real not in entered]  # a link may lead in a circle
+        entered.update(inner[name] for name in folders)
         found += [Path(where, name) for name in names if _is_code(name)]
     return sorted(found)
 
