@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from leukotree import yamlfile
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
 from leukotree.runfolder import RunFolder, read_metrics, read_status
 from leukotree.spec import RunSpec
@@ -84,3 +85,28 @@ def test_metrics_behind_the_last_checkpoint_are_cut_off(folder: RunFolder) -> No
     assert [row["epoch"] for row in read_metrics(folder.path)] == [0, 1]
     folder.truncate_metrics(1)
     assert (folder.path / "metrics.jsonl").read_text() == '{"epoch": 0, "loss": 1.0}\n'
+
+
+@pytest.mark.parametrize("keys", [("optim.clip",), ("augment.turns", "engine.bucket_mb"), ("loss",)])
+def test_a_run_from_before_a_key_came_goes_on(folder: RunFolder, keys: tuple[str, ...]) -> None:
+    """The key has its default, which changes neither the run nor its name."""
+    stored = folder.spec.model_dump(mode="json")
+    for key in keys:
+        *way, last = key.split(".")
+        del (stored[way[0]] if way else stored)[last]
+    folder.path.mkdir()
+    (folder.path / "spec.yaml").write_text(yamlfile.dump(stored))
+    with folder.opened(Taxonomy.paper(), DATA, ranks=1):
+        pass
+    assert yamlfile.load(folder.path / "spec.yaml") == folder.spec.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("change", [{"seed": 5}, {"unheard": 1}, {"seed": "many"}])
+def test_a_run_of_other_values_under_its_name_is_refused(folder: RunFolder, change: dict[str, object]) -> None:
+    folder.path.mkdir()
+    (folder.path / "spec.yaml").write_text(yamlfile.dump(folder.spec.model_dump(mode="json") | change))
+    with (
+        pytest.raises(InputError, match="made by another version of the defaults"),
+        folder.opened(Taxonomy.paper(), DATA, ranks=1),
+    ):
+        pass

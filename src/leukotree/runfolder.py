@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from leukotree import files, origin, yamlfile
+from leukotree import spec as specs
 from leukotree.errors import RETRIED, Busy, InputError, RunFailed, kind, one_line
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
@@ -121,7 +122,7 @@ class RunFolder:
     def _compare(self, fingerprints: dict[str, str]) -> None:
         """Raises InputError if the folder was begun with something else than this spec, these shards and these weights."""
         spec_file, environment = self.path / "spec.yaml", self.path / "env.json"
-        if spec_file.exists() and yamlfile.load(spec_file) != self.spec.model_dump(mode="json"):
+        if spec_file.exists() and _stored(spec_file) != self.spec:
             raise InputError(f"{spec_file}: made by another version of the defaults; move the folder away to run anew")
         if environment.exists():
             before = json.loads(environment.read_text())
@@ -183,6 +184,16 @@ class RunFolder:
 
     def drop_checkpoints(self) -> None:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def _stored(spec_file: Path) -> RunSpec | None:
+    """The spec of a run as this version reads it: a key that came later has its default, which means what was there before. None
+    for a spec that has no meaning here."""
+    tree = yamlfile.load(spec_file)
+    try:
+        return specs.parse(RunSpec, tree, str(spec_file))
+    except InputError:
+        return None
 
 
 def read_status(path: Path) -> dict[str, Any]:
