@@ -1,5 +1,7 @@
 """Variants give one thing: a proper distribution over the edges of the tree."""
 
+import re
+
 import numpy as np
 import pytest
 import timm
@@ -111,6 +113,23 @@ def test_weights_of_another_model_or_with_code_inside_are_refused(tmp_path) -> N
         with pytest.raises(InputError, match=says) as error:
             model.build(spec, stage, 48)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("lost", ["all", "one"])
+def test_weights_that_a_file_lacks_do_not_stay_random_unsaid(lost: str, tmp_path) -> None:
+    """timm loads what fits and keeps the rest as it was drawn."""
+    donor = timm.create_model("test_resnet", num_classes=0)
+    names = [name for name, _ in donor.named_parameters()]
+    state = donor.state_dict()
+    kept = {f"net.{name}": value for name, value in state.items()}
+    kept = kept if lost == "all" else {name: value for name, value in state.items() if name != names[0]}
+    file = tmp_path / "part.pth"
+    torch.save(kept, file)
+    spec = RunSpec().override({"backbone.name": "test_resnet", "backbone.weights": str(file)})
+    count = len(names) if lost == "all" else 1
+    says = f"part.pth: lacks {count} of the {len(names)} weights of test_resnet, such as {names[0]}"
+    with pytest.raises(InputError, match=re.escape(says)):
+        model.build(spec, model.stages("flat", Taxonomy.paper())[0], 48)
 
 
 def test_weight_decay_spares_norms_and_biases_and_heads_get_their_own_rate() -> None:

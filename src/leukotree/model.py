@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -145,15 +146,46 @@ def _backbone(spec: BackboneSpec, size: int) -> nn.Module:
         options["pretrained_cfg_overlay"] = {"file": spec.weights, "custom_load": False}
     # Only some models are built for a fixed size (ViT); the others refuse the argument and take any size.
     try:
-        try:
-            return timm.create_model(spec.name, img_size=size, **options)
-        except TypeError as error:
-            if "img_size" not in str(error):
-                raise
-            return timm.create_model(spec.name, **options)
+        with _missing() as missing:
+            try:
+                built = timm.create_model(spec.name, img_size=size, **options)
+            except TypeError as error:
+                if "img_size" not in str(error):
+                    raise
+                built = timm.create_model(spec.name, **options)
     except Exception as error:  # timm raises whatever its parts raise: assertion, runtime, key, network errors
         reason = one_line(error)[:300]
         raise InputError(f"backbone {spec.name} at {size}x{size} with weights {spec.weights}: {reason}") from error
+    _refuse_random(built, spec, missing)
+    return built
+
+
+def _refuse_random(built: nn.Module, spec: BackboneSpec, missing: Collection[str]) -> None:
+    """Raises InputError where a file leaves weights as they were drawn: nobody would see that it was made for another model."""
+    names = [name for name, _ in built.named_parameters()]
+    if left := [name for name in names if name in missing]:
+        raise InputError(
+            f"{spec.weights}: lacks {len(left)} of the {len(names)} weights of {spec.name}, such as {', '.join(left[:3])}; set "
+            "backbone.name to the model that the file was made for"
+        )
+
+
+@contextlib.contextmanager
+def _missing() -> Iterator[set[str]]:
+    """Names that a state lacks that is loaded within: timm says them in its log alone."""
+    missing: set[str] = set()
+    load = nn.Module.load_state_dict
+
+    def noted(module: nn.Module, *arguments: Any, **options: Any) -> Any:
+        result = load(module, *arguments, **options)
+        missing.update(result.missing_keys)
+        return result
+
+    nn.Module.load_state_dict = noted  # type: ignore[method-assign, assignment]
+    try:
+        yield missing
+    finally:
+        nn.Module.load_state_dict = load  # type: ignore[method-assign]
 
 
 def normalisation(model: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
