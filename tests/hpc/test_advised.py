@@ -21,6 +21,7 @@ NAMED = {
     ("src/leukotree/data/dataset.py", "leukotree pack"),
     ("src/leukotree/data/fingerprint.py", "leukotree pack"),
     ("src/leukotree/data/pseudonyms.py", "leukotree pack"),
+    ("src/leukotree/data/audit.py", "leukotree pack"),
     ("hpc/cancelled.py", "leukotree cancel"),
     ("hpc/status.py", "leukotree sweep"),
     ("hpc/cli.py", "leukotree sweep"),
