@@ -12,9 +12,8 @@ from pathlib import Path
 from hpc import requeue
 from hpc.store import RunState
 from leukotree import files, origin
+from leukotree.runfolder import ATTEMPTS, code_of_search
 
-ATTEMPTS = "attempts.jsonl"
-"""In the folder of a study's searches: a line for each start."""
 NAMED = 3
 """Runs that one line names."""
 
@@ -25,16 +24,11 @@ def note_search(root: Path) -> None:
     files.append_lines(root / "search" / ATTEMPTS, [json.dumps(attempt | origin.here())])
 
 
-def of_search(root: Path) -> list[str]:
-    """The code of a study's searches: one name, or several where they were continued on other code, in their order."""
-    return origin.sequence(origin.read(root / "search" / ATTEMPTS))
-
-
 def lines(runs: Iterable[RunState], studies: Iterable[Path]) -> list[str]:
     """For people: a line for each study whose search was continued on other code, and for the runs that were on the same."""
     found = []
     for root in studies:
-        if len(codes := of_search(root)) > 1:
+        if len(codes := code_of_search(root)) > 1:
             found.append(f"warning: {root.name}: the search was continued on other code: {_then(codes)}")
     groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for run in runs:

@@ -5,7 +5,6 @@ It is no part of a data set's identity: the same images packed by other words ar
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -25,7 +24,7 @@ _DAMAGED = (OSError, ValueError, KeyError, TypeError, RecursionError)
 def note_manifest(manifest: Path, words: Sequence[str]) -> None:
     """Note the command that has written a manifest, in a hidden file beside it. Nothing where that cannot be written."""
     with suppress(OSError):
-        note = _command(words, manifest.parent) | {"sha256": _sha256(manifest)}
+        note = _command(words, manifest.parent) | {"sha256": files.sha256(manifest)}
         files.write_atomic(_beside(manifest), json.dumps(note, indent=1))
 
 
@@ -38,7 +37,7 @@ def note_shards(shards: Path, manifests: Iterable[Path], words: Sequence[str]) -
     for manifest in manifests:
         with suppress(*_DAMAGED):
             note = _read(_beside(manifest))
-            if note["sha256"] == _sha256(manifest):
+            if note["sha256"] == files.sha256(manifest):
                 folder = os.path.relpath(manifest.parent / note["folder"], shards)
                 notes.append({"words": _words(note), "folder": folder})
     with suppress(OSError):
@@ -82,8 +81,3 @@ def _command(words: Sequence[str], folder: Path) -> dict[str, Any]:
 
 def _beside(manifest: Path) -> Path:
     return manifest.with_name(f".{manifest.name}.{FILE}")
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -215,6 +215,11 @@ def code_of(path: Path) -> list[str]:
     return origin.sequence(attempts)
 
 
+def code_of_search(root: Path) -> list[str]:
+    """The code of a study's searches: one name, or several where they were continued on other code, in their order."""
+    return origin.sequence(origin.read(root / "search" / ATTEMPTS))
+
+
 def reached(path: Path) -> int:
     """How far a run has come: the number of its newest checkpoint, which grows with every step and epoch; 0 without one."""
     return max((int(one.name) for one in (path / "checkpoints").glob("[0-9]*") if one.name.isdecimal()), default=0)

@@ -23,7 +23,7 @@ def texts(summary: StudySummary) -> list[Text]:
     roots = {run.folder.parent for run in summary.runs}
     roots |= {one.folder.parents[2 if summary.nested else 1] for folds in summary.searches.values() for one in folds.values()}
     for root in sorted(roots):
-        if len(codes := origin.sequence(origin.read(root / "search" / "attempts.jsonl"))) > 1:
+        if len(codes := runfolder.code_of_search(root)) > 1:
             changed.append(("The search", codes))
     return found + [Text(f"{what} was continued on other code: {_then(codes)}.", "warning") for what, codes in changed]
 
