@@ -295,7 +295,7 @@ def _outcome(specs: Sequence[RunSpec], root: Path, outcome: Outcome, failed: dic
     for name in [spec.run_name for spec in specs]:
         if is_done(root, name):
             state = stale.read(root / name)
-            if state.state == stale.STATE:  # packed anew while the others were at work
+            if state.state == stale.STATE:  # packed again while the others were at work
                 outcome.failed[name] = f"{stale.STATE}: {state.message}"
             else:
                 outcome.done.append(name)

@@ -138,15 +138,13 @@ def _study_option(arguments: Namespace) -> list[str]:
 
 def run_sweep(arguments: Namespace) -> int:
     step("reading the study")
-    from hpc import precheck, stale, study, tune, upfront
+    from hpc import precheck, study, tune, upfront
     from leukotree import commands
 
     plan = study.load(arguments.study, arguments.overrides)
     search = plan.require_search()
     step("importing torch and timm, and looking at the data")
     precheck.check_search(plan, arguments.ranks_per_trial)
-    for unit in plan.units:
-        stale.check_search(plan.search_folder(unit), plan.base.data.shards)
     options: dict[str, Any] = {
         "address": arguments.ray_address, "cpus_per_trial": arguments.cpus_per_trial, "gpus_per_trial": arguments.gpus_per_trial,
         "concurrency": arguments.concurrency, "ranks": arguments.ranks_per_trial, "elastically": _elastic(arguments),

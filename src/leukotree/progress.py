@@ -26,41 +26,31 @@ COUNTS = "{desc}: {n_fmt} of {total_fmt}{unit} [{elapsed}{postfix}]"
 """A bar without an estimate: what is done in parallel, or waits in a queue, has no rate."""
 
 
-class _Steps:
-    """The steps of one command."""
-
-    def __init__(self, title: str, terminal: bool) -> None:
-        self._title, self._terminal = title, terminal
-
-    def at(self, step: str, accepted: bool) -> None:
-        if self._terminal or accepted:
-            say(f"{self._title}: {step} ...")
-
-
-_steps: _Steps | None = None
+_title = ""
+"""Of the command whose steps are said; empty outside of one."""
 
 
 @contextlib.contextmanager
 def told(title: str) -> Iterator[None]:
     """Say the steps within, under a title such as "leukotree sweep". Not where stderr is no file, as inside a test."""
-    global _steps  # one command in a process
+    global _title  # one command in a process
     try:
         sys.stderr.fileno()
     except (OSError, ValueError, AttributeError):
         yield
         return
-    before, _steps = _steps, _Steps(title, sys.stderr.isatty())
+    before, _title = _title, title
     try:
         yield
     finally:
-        _steps = before
+        _title = before
 
 
 def step(what: str, accepted: bool = False) -> None:
     """Say what is done now, such as "starting Ray". Nothing outside of `told`. `accepted`: the command's input is checked and its
     work begins, so a log is told at once."""
-    if _steps is not None:
-        _steps.at(what, accepted)
+    if _title and (accepted or sys.stderr.isatty()):
+        say(f"{_title}: {what} ...")
 
 
 def say(line: str) -> None:
