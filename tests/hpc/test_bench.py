@@ -110,7 +110,10 @@ def test_a_trials_seconds_are_those_between_two_ends_without_the_training(
         for run, seconds in (("one", 0.5), ("other", 0.25)):
             path = folder / "runs" / f"{trial:05d}" / run
             path.mkdir(parents=True)
-            lines: list[dict[str, Any]] = [{"kind": "epoch", "seconds": seconds}, {"kind": "step", "loss": 1.0}]
+            lines: list[dict[str, Any]] = [
+                {"kind": "epoch", "epoch": 0, "seconds": seconds},
+                {"kind": "step", "epoch": 0, "loss": 1.0},
+            ]
             (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in 2 * lines))
     assert bench.overheads(study, study.units[0]) == pytest.approx([3 - 1.5, 4 - 1.5])
 
