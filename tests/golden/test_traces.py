@@ -1,0 +1,29 @@
+"""Training gives the losses that it gave when they were stored, on any machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import traces
+
+STORED: dict[str, traces.Trace] = json.loads(traces.STORED.read_text())
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return traces.draw(tmp_path_factory.mktemp("golden"))
+
+
+@pytest.mark.parametrize("backbone", traces.BACKBONES)
+@pytest.mark.parametrize("variant", traces.VARIANTS)
+def test_the_losses_are_those_stored(drawn: Path, tmp_path: Path, variant: str, backbone: str) -> None:
+    """To 1e-4: another processor rounds otherwise, and 20 steps let that grow."""
+    stored = STORED[f"{variant}/{backbone}"]
+    now = traces.trace(drawn, tmp_path, variant, backbone)
+    assert list(now) == list(stored)
+    for stage, losses in now.items():
+        assert len(losses) == traces.STEPS
+        np.testing.assert_allclose(losses, stored[stage], rtol=1e-4, atol=1e-5, err_msg=stage)
