@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpc import study as studies
+from hpc.studies import study as studies
 from leukotree.errors import InputError
 
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from hpc import code_changes, searching, store
-from hpc.searching import SearchState
-from hpc.store import Look, RunState
+from hpc.launching import code_changes, run_states
+from hpc.launching.run_states import Look, RunState
+from hpc.search import progress
+from hpc.search.progress import SearchState
 from hpc.tables import align
 from leukotree.progress import duration
 
@@ -18,8 +19,8 @@ STATES = ("done", "stale", "running", "hung", "queued", "lost", "preempted", "st
 
 
 def as_json(root: str | Path, look: Look) -> str:
-    """One object per run, with the fields of RunState, then one per search, with those of SearchState: `run_name` stands in the
-    first only, `search` in the second."""
+    """One object per run, with the fields of RunState, then one per search, with those of SearchState:
+    `run_name` stands in the first only, `search` in the second."""
     runs, found = [asdict(run) for run in look.runs], [asdict(search) for search in searches(root, look)]
     return json.dumps([*runs, *found], indent=1)
 
@@ -27,13 +28,14 @@ def as_json(root: str | Path, look: Look) -> str:
 def searches(root: str | Path, look: Look) -> list[SearchState]:
     """The searches; those of a study whose job waits in the queue wait, too."""
     queued = {one.study for one in look.jobs if one.kind == "sweep" and one.job.state == "PENDING"}
-    return searching.read(root, queued)
+    return progress.read(root, queued)
 
 
 def table(root: str | Path, look: Look) -> str:
-    """How far each search is, how many runs of each variant are in which state and how well the finished ones score, the jobs
-    that do no run, each run that is at work or has ended early, and those that have not begun, counted by what they wait for."""
-    changed = code_changes.lines(look.runs, store.studies(root))
+    """How far each search is, how many runs of each variant are in which state and how well the finished ones
+    score, the jobs that do no run, each run that is at work or has ended early, and those that have not
+    begun, counted by what they wait for."""
+    changed = code_changes.lines(look.runs, run_states.studies(root))
     parts = [
         _searches(searches(root, look)),
         _counts(look.runs),
@@ -53,7 +55,20 @@ def _searches(searches: Sequence[SearchState]) -> list[str]:
         return []
     again, late = any(search.reruns for search in searches), any(search.interrupted for search in searches)
     optional = ["re-runs"] * again, ["interrupted"] * late
-    rows = [["study", "search", "state", "trials", *optional[0], "running", "waiting", *optional[1], "epoch", "best macro_f1"]]
+    rows = [
+        [
+            "study",
+            "search",
+            "state",
+            "trials",
+            *optional[0],
+            "running",
+            "waiting",
+            *optional[1],
+            "epoch",
+            "best macro_f1",
+        ]
+    ]
     for one in searches:
         trials = f"{one.ended} of {'?' if one.trials is None else one.trials}"
         reruns = [f"{one.reruns_ended} of {one.reruns}"] * again
@@ -94,7 +109,15 @@ def _counts(runs: list[RunState]) -> list[str]:
 def _jobs(look: Look) -> list[str]:
     heads = ["study", "job of", "job", "state", "node", "time left", "log or reason"]
     cells = [
-        [one.study, one.kind, one.job.id, one.job.state, one.job.nodes or "-", one.job.left or "-", one.job.reason or one.job.log]
+        [
+            one.study,
+            one.kind,
+            one.job.id,
+            one.job.state,
+            one.job.nodes or "-",
+            one.job.left or "-",
+            one.job.reason or one.job.log,
+        ]
         for one in look.jobs
     ]
     return align([heads, *cells]) if cells else []

@@ -1,4 +1,5 @@
-"""`leukotree submit`: one command that queues slurm/sweep.sh with the options of a site, or refuses in one line."""
+"""`leukotree submit`: one command that queues slurm/sweep.sh with the options of a site, or refuses in one
+line."""
 
 from __future__ import annotations
 
@@ -11,8 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc import doctor, exported, jobs, precheck, scheduler, snapshot, study, tune
-from hpc import site as sites
+from hpc.doctor import doctor, precheck
+from hpc.launching import job, snapshot
+from hpc.search import sweep
+from hpc.slurm import exported, scheduler
+from hpc.slurm import site as sites
+from hpc.studies import study
 from leukotree.errors import InputError, one_line
 
 SCRIPT = "slurm/sweep.sh"
@@ -43,30 +48,38 @@ class Command:
         return ["sbatch", *self.options, SCRIPT, *self.arguments]
 
     def run(self) -> str:
-        """Queue it, with a copy of the code as it is now. Returns the job's id. Raises InputError with what sbatch says; Silent
-        where it may be queued."""
+        """Queue it, with a copy of the code as it is now. Returns the job's id. Raises InputError with what
+        sbatch says; Silent where it may be queued."""
         code = snapshot.take(self.root / study.RUNS)
-        with jobs.outside_a_job():
+        with job.outside_a_job():
             variables = os.environ | self.variables | {snapshot.VARIABLE: str(code)}
-            done = subprocess.run(self._words, cwd=self.root, env=variables, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                self._words, cwd=self.root, env=variables, capture_output=True, text=True, check=False
+            )
         found = re.search(r"job (\d+)", done.stdout)
         if done.returncode or not found:
             said = one_line(done.stderr or done.stdout)[-300:]
             if scheduler.SILENT.search(said):
-                raise scheduler.Silent(f"{said}; the job may be queued all the same; see `squeue --me` before you try again")
+                raise scheduler.Silent(
+                    f"{said}; the job may be queued all the same; see `squeue --me` before you try again"
+                )
             raise InputError(f"sbatch refused the sweep's job: {said}; mend the site file")
         return found[1]
 
 
-def command(path: str, overrides: Sequence[str], options: Sequence[str], site_name: str | None, elastic: int | None) -> Command:
-    """The call that queues the search, the folds and the report of a study, once all that is known here speaks for it.
+def command(
+    path: str, overrides: Sequence[str], options: Sequence[str], site_name: str | None, elastic: int | None
+) -> Command:
+    """The call that queues the search, the folds and the report of a study, once all that is known here
+    speaks for it.
 
     Args:
         options: of `leukotree sweep`.
-        site_name: as for `hpc.site.load` (None: the variable SITE).
+        site_name: as for `hpc.slurm.site.load` (None: the variable SITE).
         elastic: most worker jobs at a time (None: what the site says).
 
-    Raises InputError for a bad study or site, and for jobs that sbatch would refuse; SystemExit for a bad option.
+    Raises InputError for a bad study or site, and for jobs that sbatch would refuse; SystemExit for a bad
+    option.
     """
     from hpc import cli
 
@@ -84,9 +97,13 @@ def command(path: str, overrides: Sequence[str], options: Sequence[str], site_na
         plan = study.load(here, given.overrides)
         plan.require_search()
         precheck.check_search(plan, given.ranks_per_trial)
-        tune.prepare(plan, address="auto", ranks=given.ranks_per_trial)
+        sweep.prepare(plan, address="auto", ranks=given.ranks_per_trial)
         doctor.require(plan, site, sweep=elastic is None)
-    variables = {"SITE": name} | ({"LEUKOTREE_ELASTIC": str(elastic)} if elastic else {}) | exported.handed_on()
-    asked = exported.through(sites.sbatch_options(site, small=elastic is not None), [*variables, snapshot.VARIABLE])
+    variables = (
+        {"SITE": name} | ({"LEUKOTREE_ELASTIC": str(elastic)} if elastic else {}) | exported.handed_on()
+    )
+    asked = exported.through(
+        sites.sbatch_options(site, small=elastic is not None), [*variables, snapshot.VARIABLE]
+    )
     shown = here.relative_to(root) if here.is_relative_to(root) else here
     return Command(plan.study, root, variables, asked, [str(shown), *overrides, *options])

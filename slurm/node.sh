@@ -123,7 +123,7 @@ cannot_begin() {
 # The private folder, with a file that says whose it is: a later job of ours on this node removes it if we cannot.
 make_private() {
     [[ $scratch == /* ]] || cannot_begin "$scratch (site key \`scratch\`) is no absolute path"
-    "$(dirname "$(type -P "$ray")")/python" -m hpc.scratch "$scratch" 2>/dev/null # what killed jobs of ours left on this node
+    "$(dirname "$(type -P "$ray")")/python" -m hpc.slurm.scratch "$scratch" 2>/dev/null # what killed jobs of ours left on this node
     local reason job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
     job=${job:-$SLURM_JOB_ID}
     reason=$(mktemp -d "$scratch/lt.XXXXXX" 2>&1) || cannot_begin "no folder of our own in $scratch (site key \`scratch\`): ${reason##*: }"

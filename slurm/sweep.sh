@@ -41,7 +41,7 @@ home=${LEUKOTREE_HOME:-${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}}
 if [[ -n ${SLURM_STEP_ID:-} && -z ${LEUKOTREE_HOME:-} ]]; then home=$(dirname "${BASH_SOURCE[0]}")/..; fi # inside srun: no copy
 cd "$home" || fail "$home: no such folder; set LEUKOTREE_HOME to the repository's root" 2
 if [[ -n ${LEUKOTREE_HOME:-} ]]; then export LEUKOTREE_HOME=$PWD; fi # a job that follows is submitted from here
-[[ -f hpc/site.py ]] || fail "$PWD is not the repository's root; submit from there or set LEUKOTREE_HOME" 2
+[[ -f hpc/slurm/site.py ]] || fail "$PWD is not the repository's root; submit from there or set LEUKOTREE_HOME" 2
 if [[ -d .venv/bin ]]; then
     export PATH="$PWD/.venv/bin:$PATH"
 fi
@@ -65,7 +65,7 @@ study=${study:-sweeps/phantom.yaml}
 plan=("$study" "${overrides[@]}")
 [[ -f $study ]] || fail "$study: no such study file; sweeps/ has some" 2
 
-# The code of a job on SLURM is a copy of this one beside the runs (hpc/snapshot.py). `leukotree submit` has made it, or the first
+# The code of a job on SLURM is a copy of this one beside the runs (hpc/launching/snapshot.py). `leukotree submit` has made it, or the first
 # start of this job does; queued again, the job goes on with the same.
 shared=$PWD/results/runs/.sweeps/${SLURM_CLUSTER_NAME:-slurm}-${SLURM_JOB_ID:-}
 copy=''
@@ -126,7 +126,7 @@ fi
 ((${SLURM_PROCID:-0} == 0)) || fail "task $SLURM_PROCID: one is enough; start it by sbatch, or by bash inside salloc or srun --pty" 2
 
 if [[ -z $copy ]]; then
-    copy=$("${here[@]}" "$python" -m hpc.snapshot 2> >(tail -n 1 >&2)) || exit 2
+    copy=$("${here[@]}" "$python" -m hpc.launching.snapshot 2> >(tail -n 1 >&2)) || exit 2
     use_code
     # shellcheck source=slurm/container/enter.sh
     source "$copy/slurm/container/enter.sh"
@@ -224,7 +224,7 @@ is_running() {
 
 # Queues this job again, without the nodes in $1 (with commas); $2 says why. Where SLURM refuses that, as a job of a new number.
 requeue() {
-    "${here[@]}" "$python" -m hpc.requeue "${plan[@]}" || exit 75
+    "${here[@]}" "$python" -m hpc.launching.requeue "${plan[@]}" || exit 75
     trap '' TERM # SLURM ends this script as soon as it has queued the job again
     for _ in 1 2 3; do # the controller may be busy
         if refused=$(scontrol requeue "$SLURM_JOB_ID" 2>&1); then
@@ -255,7 +255,7 @@ leave_out() {
 submit_again() {
     local limit asked
     limit=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format=%l)
-    read -ra asked < <("${here[@]}" "$python" -m hpc.site ${SITE:+"$SITE"} --sbatch ${LEUKOTREE_ELASTIC:+--small})
+    read -ra asked < <("${here[@]}" "$python" -m hpc.slurm.site ${SITE:+"$SITE"} --sbatch ${LEUKOTREE_ELASTIC:+--small})
     outside_job sbatch "${asked[@]}" --dependency="afterany:$SLURM_JOB_ID" --time="$limit" --nodes="$SLURM_JOB_NUM_NODES" \
         --partition="$SLURM_JOB_PARTITION" ${SLURM_JOB_ACCOUNT:+--account="$SLURM_JOB_ACCOUNT"} ${SLURM_JOB_QOS:+--qos="$SLURM_JOB_QOS"} \
         ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} ${1:+--exclude="$1"} \
@@ -317,17 +317,17 @@ print(":".join(dict.fromkeys(job.split("_")[0] for job in jobs if job)))' "$answ
         "${here[@]}" "$leukotree" report "${plan[@]}"
         return
     fi
-    read -ra small < <("${here[@]}" "$python" -m hpc.site ${SITE:+"$SITE"} --sbatch --small)
+    read -ra small < <("${here[@]}" "$python" -m hpc.slurm.site ${SITE:+"$SITE"} --sbatch --small)
     job=$(outside_job sbatch --parsable "${small[@]}" --job-name=leukotree-report --output=slurm-%j.out \
         --dependency="afterany:$jobs" --wrap "${report[*]@Q}") \
         || fail "report job refused; when jobs $jobs are done: leukotree report ${plan[*]@Q}"
     job=${job%%;*}
-    "${here[@]}" "$python" -m hpc.owned report "$job" "${plan[@]}" || true # for `status` and `cancel`
+    "${here[@]}" "$python" -m hpc.launching.study_jobs report "$job" "${plan[@]}" || true # for `status` and `cancel`
     echo "sweep.sh: folds submitted as ${jobs//:/, }; the report follows them as $job"
 }
 
 [[ -n ${SITE:-} ]] || say "no --site (or SITE): runs train on CPUs and get what the cluster gives by default"
-setup=$("${here[@]}" "$python" -m hpc.site ${SITE:+"$SITE"} 2> >(tail -n 1 >&2)) || exit 2
+setup=$("${here[@]}" "$python" -m hpc.slurm.site ${SITE:+"$SITE"} 2> >(tail -n 1 >&2)) || exit 2
 srun_args=() # of the site, if it has some
 set +eu # a cluster's module files are not written for these
 eval "$setup"

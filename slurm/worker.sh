@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A worker of an elastic search: a node of its Ray for as long as this job lasts. The search queues it (hpc/elastic.py), and ends it.
+# A worker of an elastic search: a node of its Ray for as long as this job lasts. The search queues it (hpc/search/elastic.py), and ends it.
 #
 #   sbatch ... slurm/worker.sh SHARED
 #
@@ -44,7 +44,7 @@ fi
 # shellcheck source=slurm/container/enter.sh
 source "$copy/slurm/container/enter.sh"
 enter_site "$SITE"
-setup=$("${here[@]}" "$python" -m hpc.site ${SITE:+"$SITE"} 2> >(tail -n 1 >&2)) || cannot_begin "$python does not run here; make the same environment on each node"
+setup=$("${here[@]}" "$python" -m hpc.slurm.site ${SITE:+"$SITE"} 2> >(tail -n 1 >&2)) || cannot_begin "$python does not run here; make the same environment on each node"
 set +u # a cluster's module files are not written for it
 eval "$setup"
 set -u

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Two cores are shared by ranks, trials and jobs here; one thread each keeps them from fighting, and keeps bits equal.
+# Two cores are shared by ranks, trials and jobs here; one thread each keeps them from fighting, and keeps
+# bits equal.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # An example that the machine was too busy for is no failure.
@@ -31,7 +32,9 @@ def phantom_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """28 patients over the seven leaves, 6 images of 64x64 each."""
     from leukotree.data import phantom
 
-    return phantom.write(tmp_path_factory.mktemp("phantom") / "images", patients=28, per_patient=6, size=64, seed=0)
+    return phantom.write(
+        tmp_path_factory.mktemp("phantom") / "images", patients=28, per_patient=6, size=64, seed=0
+    )
 
 
 @pytest.fixture(scope="session")

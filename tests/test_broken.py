@@ -1,7 +1,8 @@
-"""Data that is broken or hostile: each input is refused through the command line, in one line that names it, with exit code 2.
+"""Data that is broken or hostile: each input is refused through the command line, in one line that names it,
+with exit code 2.
 
-What can be known before training is refused before a run folder is begun; the rest when the sample is first read, and then
-the run's own status says the same.
+What can be known before training is refused before a run folder is begun; the rest when the sample is first
+read, and then the run's own status says the same.
 """
 
 from __future__ import annotations
@@ -55,9 +56,13 @@ def index(folder: Path, change: Callable[[pd.DataFrame], object]) -> None:
 
 def cell(row: int, column: str, value: object) -> Callable[[Path], None]:
     """Write a value into the index."""
-    return lambda folder: index(folder, lambda frame: frame.isetitem(
-        frame.columns.get_loc(column), [value if place == row else old for place, old in enumerate(frame[column])]
-    ))  # fmt: skip
+    return lambda folder: index(
+        folder,
+        lambda frame: frame.isetitem(
+            frame.columns.get_loc(column),
+            [value if place == row else old for place, old in enumerate(frame[column])],
+        ),
+    )
 
 
 def described(**changes: object) -> Callable[[Path], object]:
@@ -123,39 +128,72 @@ BEFORE = {
     "shard gone": (lambda folder: (folder / SHARD).unlink(), SHARD, "no such shard"),
     "shard cut short": (lambda folder: os.truncate(folder / SHARD, 3000), SHARD, "3000 bytes"),
     "shard of zeros": (zeros, SHARD, "no tar header"),
-    "shard replaced": (lambda folder: shutil.copy(folder / "fold0-000000.tar", folder / SHARD), SHARD, "sample"),
+    "shard replaced": (
+        lambda folder: shutil.copy(folder / "fold0-000000.tar", folder / SHARD),
+        SHARD,
+        "sample",
+    ),
     "shard is a link": (linked(SHARD), SHARD, "is a link"),
     "member path with ..": (members(escape), SHARD, "../../evil.jpg"),
     "member is a link": (members(link), SHARD, "not a plain file"),
     "index gone": (lambda folder: (folder / "index.parquet").unlink(), "index.parquet", "No such file"),
-    "index cut short": (lambda folder: os.truncate(folder / "index.parquet", 900), "index.parquet", "Parquet"),
+    "index cut short": (
+        lambda folder: os.truncate(folder / "index.parquet", 900),
+        "index.parquet",
+        "Parquet",
+    ),
     "index is a link": (linked("index.parquet"), "index.parquet", "is a link"),
     "index is a pipe": (piped, "index.parquet", "no plain file"),
-    "index names another folder": (cell(3, "shard", "../other/fold0-000000.tar"), "index.parquet row 3", "../other"),
-    "index names a shard without end": (cell(3, "shard", "fold" + "9" * 30 + "-000000.tar"), "index.parquet row 3", "shard"),
-    "index lacks a row": (lambda folder: index(folder, lambda frame: frame.iloc[1:]), "index.parquet", "167 rows"),
+    "index names another folder": (
+        cell(3, "shard", "../other/fold0-000000.tar"),
+        "index.parquet row 3",
+        "../other",
+    ),
+    "index names a shard without end": (
+        cell(3, "shard", "fold" + "9" * 30 + "-000000.tar"),
+        "index.parquet row 3",
+        "shard",
+    ),
+    "index lacks a row": (
+        lambda folder: index(folder, lambda frame: frame.iloc[1:]),
+        "index.parquet",
+        "167 rows",
+    ),
     "index has an offset beside a sample": (cell(0, "offset", 1024), "fold0-000000.tar", "no tar header"),
     "index has an offset in the header": (cell(3, "offset", 100), "index.parquet row 3", "byte 100"),
     "index has an offset without end": (cell(3, "offset", 2**62), "index.parquet", "offset"),
     "index has two samples in one place": (
-        lambda folder: index(folder, lambda frame: frame.isetitem(8, [frame["offset"][1], *frame["offset"][1:]])),
-        "index.parquet", "another sample",
+        lambda folder: index(
+            folder, lambda frame: frame.isetitem(8, [frame["offset"][1], *frame["offset"][1:]])
+        ),
+        "index.parquet",
+        "another sample",
     ),
     "index has another fold": (cell(3, "fold", 3), "index.parquet row 3", "is not of fold 3"),
     "dataset.json gone": (lambda folder: (folder / "dataset.json").unlink(), "dataset.json", "No such file"),
     "dataset.json is garbage": (unlike("dataset.json", os.urandom(200)), "dataset.json", "not valid JSON"),
     "dataset.json is deep": (unlike("dataset.json", b"[" * 10**5), "dataset.json", "not valid JSON"),
-    "dataset.json gives a key twice": (unlike("dataset.json", TWICE), "dataset.json", "'format' is given twice"),
+    "dataset.json gives a key twice": (
+        unlike("dataset.json", TWICE),
+        "dataset.json",
+        "'format' is given twice",
+    ),
     "dataset.json has NaN": (described(size=float("nan")), "dataset.json", "size"),
     "dataset.json has a huge number": (described(size=10**30), "dataset.json", "size"),
     "dataset.json has more folds": (described(folds=9), "index.parquet", "4 folds"),
     "dataset.json has other counts": (described(counts={"normal": 168}), "index.parquet", "counts"),
-    "dataset.json has another tree": (described(taxonomy={"root": ["a", "b"]}), "index.parquet", "not a leaf"),
-}  # fmt: skip
+    "dataset.json has another tree": (
+        described(taxonomy={"root": ["a", "b"]}),
+        "index.parquet",
+        "not a leaf",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", BEFORE)
-def test_a_data_set_that_is_known_to_be_broken_is_refused_before_a_run_is_begun(what: str, packed: Path, spec: Path) -> None:
+def test_a_data_set_that_is_known_to_be_broken_is_refused_before_a_run_is_begun(
+    what: str, packed: Path, spec: Path
+) -> None:
     spoil, *says = BEFORE[what]
     spoil(packed)
     assert_refused(leukotree("train", spec, cwd=spec.parent), *says)
@@ -173,7 +211,10 @@ def swapped(folder: Path) -> str:
 
 WHILE_READING = {
     "JPEG changed after packing": (lambda folder: overwrite(folder, 5, b"another", indexed=False), "sha256"),
-    "JPEG corrupt since packing": (lambda folder: overwrite(folder, 5, b"\xff\xd8 no image", indexed=True), "does not decode"),
+    "JPEG corrupt since packing": (
+        lambda folder: overwrite(folder, 5, b"\xff\xd8 no image", indexed=True),
+        "does not decode",
+    ),
     "decompression bomb": (lambda folder: overwrite(folder, 5, bomb(), indexed=True), "65000x65000"),
     "index names another sample's place": (swapped, "stands in its place"),
 }
@@ -193,7 +234,9 @@ def test_a_broken_sample_is_named_when_it_is_first_read(what: str, packed: Path,
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8 * 2**20, "kilobytes: the bomb went off"
 
 
-def test_a_broken_sample_of_one_rank_is_the_line_of_both(packed: Path, spec: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_sample_of_one_rank_is_the_line_of_both(
+    packed: Path, spec: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     key = overwrite(packed, 5, b"another", indexed=False)
     done = leukotree("train", spec, "data.test_fold=1", "--ranks", 2, "--threads", 1, cwd=spec.parent)
     assert_refused(done, key, "sha256")
@@ -221,10 +264,13 @@ WEIGHTS: dict[str, Callable[[Path, Path], object]] = {
     "garbage.pth": lambda file, sprung: file.write_bytes(os.urandom(500)),
     "empty.pt": lambda file, sprung: file.write_bytes(b""),
     "nothing.pt": lambda file, sprung: torch.save({"epoch": 3}, file),
-    "cut.safetensors": lambda file, sprung: (save_file({"head": torch.zeros(10**4)}, file), os.truncate(file, 9000)),
+    "cut.safetensors": lambda file, sprung: (
+        save_file({"head": torch.zeros(10**4)}, file),
+        os.truncate(file, 9000),
+    ),
     "garbage.safetensors": lambda file, sprung: file.write_bytes(b"\xff" * 100),
     "folder.pt": lambda file, sprung: file.mkdir(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -237,7 +283,8 @@ def test_weights_load_as_tensors_only(name: str, spec: Path) -> None:
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+    for before, name in zip("abcdefghi", "bcdefghij", strict=True)
 )
 TEXTS = {
     "alias bomb": BOMB.encode(),
@@ -267,7 +314,9 @@ def test_a_file_that_is_no_yaml_of_ours_is_refused(command: list[str], what: str
     assert [path.name for path in tmp_path.iterdir()] == ["hostile.yaml"]
 
 
-@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1e400", "0", "-1", "[1]", "{a: 1}", "yes please"])
+@pytest.mark.parametrize(
+    "value", [".nan", ".inf", "-.inf", "1e400", "0", "-1", "[1]", "{a: 1}", "yes please"]
+)
 def test_a_number_that_is_none_is_refused(value: str, spec: Path) -> None:
     assert_refused(leukotree("train", spec, f"optim.lr={value}", cwd=spec.parent), "optim.lr")
     assert not (spec.parent / "results").exists()
@@ -282,7 +331,9 @@ def raw(tmp_path: Path) -> Path:
         Image.fromarray(np.full((20, 20, 3), 60 * number, np.uint8)).save(tmp_path / f"raw/{number}.png")
         rows.append([f"{number}.png", ("normal", "AML")[number % 2], f"p{number}", "here"])
     shutil.copy(tmp_path / "raw/0.png", tmp_path / "secret.png")
-    pd.DataFrame(rows, columns=["image", "leaf", "patient", "source"]).to_csv(tmp_path / "raw/manifest.csv", index=False)
+    pd.DataFrame(rows, columns=["image", "leaf", "patient", "source"]).to_csv(
+        tmp_path / "raw/manifest.csv", index=False
+    )
     return tmp_path / "raw"
 
 
@@ -294,7 +345,12 @@ def png_bomb() -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(10**6)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def patched(form: str, old: bytes, new: bytes) -> bytes:
@@ -335,7 +391,12 @@ def test_an_image_that_is_broken_or_a_bomb_is_named_and_nothing_is_left(kind: st
 
 @pytest.mark.parametrize(
     ("image", "says"),
-    [("../secret.png", "outside"), ("/etc/passwd", "absolute"), ("way.png", "outside"), ("pipe.png", "not a file")],
+    [
+        ("../secret.png", "outside"),
+        ("/etc/passwd", "absolute"),
+        ("way.png", "outside"),
+        ("pipe.png", "not a file"),
+    ],
 )
 def test_a_manifest_cannot_leave_its_folder(image: str, says: str, raw: Path) -> None:
     (raw / "way.png").symlink_to(raw.parent / "secret.png")
@@ -343,7 +404,10 @@ def test_a_manifest_cannot_leave_its_folder(image: str, says: str, raw: Path) ->
     text = (raw / "manifest.csv").read_text().replace("2.png", image)
     (raw / "manifest.csv").write_text(text)
     assert_refused(
-        leukotree("pack", raw / "manifest.csv", "out", "--folds", 2, cwd=raw.parent), "manifest.csv row 4", image, says
+        leukotree("pack", raw / "manifest.csv", "out", "--folds", 2, cwd=raw.parent),
+        "manifest.csv row 4",
+        image,
+        says,
     )
 
 

@@ -15,10 +15,17 @@ from leukotree.errors import Busy, InputError, Preempted, RunFailed, kind, one_l
     [
         (RuntimeError("[1] is setting up NCCL communicator: Connection reset by peer"), "node"),
         (
-            RuntimeError("The server socket has failed to listen: port: 29500, EADDRINUSE, message: address already in use"),
+            RuntimeError(
+                "The server socket has failed to listen: port: 29500, EADDRINUSE, message: address already in use"
+            ),
             "node",
         ),
-        (RuntimeError("Failed to recv, got 0 bytes. Connection was likely closed. Did the remote server shutdown?"), "node"),
+        (
+            RuntimeError(
+                "Failed to recv, got 0 bytes. Connection was likely closed. Did the remote server shutdown?"
+            ),
+            "node",
+        ),
         (RuntimeError("Timed out after 1800 seconds waiting for clients. 1/2 clients joined."), "node"),
         (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "node"),
         (RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"), "node"),
@@ -28,7 +35,12 @@ from leukotree.errors import Busy, InputError, Preempted, RunFailed, kind, one_l
         (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
         (Preempted("asked to stop"), "preempted"),
         (RunFailed("the loss is nan", "nan"), "nan"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), "oom"),
+        (
+            RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."
+            ),
+            "oom",
+        ),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "oom"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk"),
         (Busy("another process works on this run"), "error"),

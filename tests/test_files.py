@@ -30,8 +30,13 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: 
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\n\r", codec="utf-8"), max_size=9), max_size=4), st.booleans())
-def test_lines_are_added_whole_also_behind_one_that_was_cut_short(tmp_path_factory, lines: list[str], torn: bool) -> None:
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\n\r", codec="utf-8"), max_size=9), max_size=4),
+    st.booleans(),
+)
+def test_lines_are_added_whole_also_behind_one_that_was_cut_short(
+    tmp_path_factory, lines: list[str], torn: bool
+) -> None:
     log = tmp_path_factory.mktemp("log") / "log"
     log.write_bytes(b"first\n" + b"cut sho" * torn)
     files.append_lines(log, lines)

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from hpc import cli, cluster, tune
-from hpc.record import Record
-from hpc.study import Study, Unit
-from leukotree import checkpoint, train
+from hpc import cli
+from hpc.search import cluster, sweep
+from hpc.search.record import Record
+from hpc.studies.study import Study, Unit
 from leukotree.errors import RunFailed
-from leukotree.runfolder import read_metrics, read_status
+from leukotree.records.runfolder import read_metrics, read_status
 from leukotree.spec import RunSpec, parse
-from leukotree.train import Runtime
+from leukotree.training import checkpoint, run
+from leukotree.training.run import Runtime
 
 LEFT = 300_000
 """Bytes that are left on a disk that is full for a checkpoint."""
@@ -29,7 +30,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """12 MiB: the checkpoints of a tiny model fit, and little else."""
     place = tmp_path / "disk"
     place.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", place], check=False).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", place], check=False).returncode
+    ):
         pytest.skip("a file system of its own can be mounted by root only")
     yield place
     subprocess.run(["umount", "--lazy", place], check=True)
@@ -39,7 +43,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def short_disk() -> Iterator[Path]:
     """The same with a short path: those of Ray's sockets may not be long."""
     place = Path(tempfile.mkdtemp(prefix="lt", dir="/tmp"))
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", place], check=False).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", place], check=False).returncode
+    ):
         pytest.skip("a file system of its own can be mounted by root only")
     yield place
     subprocess.run(["umount", "--lazy", place], check=True)
@@ -48,10 +55,17 @@ def short_disk() -> Iterator[Path]:
 
 def search(shards: Path, trials: int, variants: Sequence[str] = ("flat",)) -> Study:
     fields = {
-        "study": "full", "variants": list(variants), "folds": {"outer": 4, "inner": 2},
+        "study": "full",
+        "variants": list(variants),
+        "folds": {"outer": 4, "inner": 2},
         "base": {"data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}, "optim": {"epochs": 1}},
-        "search": {"nested": False, "trials": trials, "scheduler": "none", "space": {"loss.gamma": {"uniform": [0, 5]}}},
-    }  # fmt: skip
+        "search": {
+            "nested": False,
+            "trials": trials,
+            "scheduler": "none",
+            "space": {"loss.gamma": {"uniform": [0, 5]}},
+        },
+    }
     return parse(Study, fields, "test")
 
 
@@ -66,11 +80,13 @@ def test_a_run_that_meets_a_full_disk_says_what_it_needs_and_continues_when_ther
 ) -> None:
     spec = RunSpec().override(
         {
-            "data.shards": str(shards), "backbone.name": "test_vit", "engine.precision": "fp32",
+            "data.shards": str(shards),
+            "backbone.name": "test_vit",
+            "engine.precision": "fp32",
             "optim": {"lr": 1e-3, "batch_size": 12, "epochs": 4},
         }
-    )  # fmt: skip
-    whole = train.run(spec, tmp_path / "whole") if ranks == 1 else None
+    )
+    whole = run.run(spec, tmp_path / "whole") if ranks == 1 else None
     (small_disk / "spec.yaml").write_text(spec.dump())
     monkeypatch.chdir(small_disk)
     command = ["train", "spec.yaml", "--ranks", str(ranks), "--threads", "1"]
@@ -79,7 +95,8 @@ def test_a_run_that_meets_a_full_disk_says_what_it_needs_and_continues_when_ther
     folder = small_disk / "results/runs/single" / spec.run_name
     save = checkpoint.save
 
-    # The disk fills up after the first checkpoint, done here since no other moment is sure; with ranks, before all.
+    # The disk fills up after the first checkpoint, done here since no other moment is sure; with ranks,
+    # before all.
     def save_and_fill(*arguments: object, **options: object) -> Path:
         path = save(*arguments, **options)  # type: ignore[arg-type]
         fill(ballast, LEFT)
@@ -93,7 +110,10 @@ def test_a_run_that_meets_a_full_disk_says_what_it_needs_and_continues_when_ther
     monkeypatch.setattr(checkpoint, "save", save)
     said = [line for line in capsys.readouterr().err.splitlines() if "room" in line]
     assert len(said) == 1, said
-    assert f"{Path('results/runs/single') / spec.run_name / 'checkpoints'}: no room for a checkpoint of " in said[0]
+    assert (
+        f"{Path('results/runs/single') / spec.run_name / 'checkpoints'}: no room for a checkpoint of "
+        in said[0]
+    )
     kept = checkpoint.load_latest(folder / "checkpoints")
     assert (kept is None) == (ranks == 2)
 
@@ -103,7 +123,9 @@ def test_a_run_that_meets_a_full_disk_says_what_it_needs_and_continues_when_ther
     steps = [(row["step"], row["loss"]) for row in read_metrics(folder) if row["kind"] == "step"]
     assert len(dict(steps)) == len(steps)
     if whole:
-        assert (folder / "predictions.parquet").read_bytes() == (whole.folder / "predictions.parquet").read_bytes()
+        assert (folder / "predictions.parquet").read_bytes() == (
+            whole.folder / "predictions.parquet"
+        ).read_bytes()
 
 
 @pytest.mark.parametrize("moment", ["draw", "report"])
@@ -119,13 +141,15 @@ def test_a_search_that_meets_a_full_disk_at_its_record_says_so_and_continues_whe
         return note(*arguments)
 
     monkeypatch.setattr(Record, moment, fill_and_note)
-    with pytest.raises(RunFailed, match=r"^\S+: no room for the record of the search; make room and run it again$") as failed:
-        tune.sweep(plan, concurrency=1, runtime=quiet)
+    with pytest.raises(
+        RunFailed, match=r"^\S+: no room for the record of the search; make room and run it again$"
+    ) as failed:
+        sweep.sweep(plan, concurrency=1, runtime=quiet)
     assert failed.value.kind == "disk"
     monkeypatch.setattr(Record, moment, note)
 
     ballast.unlink()
-    best = tune.sweep(plan, concurrency=1, runtime=quiet)[Unit("flat", 0)]
+    best = sweep.sweep(plan, concurrency=1, runtime=quiet)[Unit("flat", 0)]
     trials = Record(plan, Unit("flat", 0)).trials
     assert [trial.state for trial in trials] == ["completed", "completed"]
     assert best["value"] == max(trial.scores[1] for trial in trials)
@@ -146,12 +170,16 @@ def test_a_search_whose_disk_fills_up_while_ray_writes_says_so_in_one_line(
 
     monkeypatch.setattr(Record, "report", note_and_fill)
     with pytest.raises(RunFailed, match=r"^\S+: no room \D+; make room and run it again$") as failed:
-        tune.sweep(plan, concurrency=2, runtime=quiet)
+        sweep.sweep(plan, concurrency=2, runtime=quiet)
     assert failed.value.kind == "disk"
 
 
-@pytest.mark.parametrize("error", [EOFError("Ran out of input"), RuntimeError("worker: [Errno 28] No space left on device")])
-def test_what_ray_says_of_a_full_disk(shards: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [EOFError("Ran out of input"), RuntimeError("worker: [Errno 28] No space left on device")]
+)
+def test_what_ray_says_of_a_full_disk(
+    shards: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     from ray.tune import Tuner
 
     def fit(*_: object) -> None:
@@ -160,8 +188,10 @@ def test_what_ray_says_of_a_full_disk(shards: Path, small_disk: Path, monkeypatc
 
     monkeypatch.chdir(small_disk)
     monkeypatch.setattr(Tuner, "fit", fit)
-    with pytest.raises(RunFailed, match=r"^\S+: no room for the record of the search; make room and run it again$"):
-        tune.sweep(search(shards, trials=1), concurrency=1, runtime=Runtime(device="cpu", quiet=True))
+    with pytest.raises(
+        RunFailed, match=r"^\S+: no room for the record of the search; make room and run it again$"
+    ):
+        sweep.sweep(search(shards, trials=1), concurrency=1, runtime=Runtime(device="cpu", quiet=True))
 
 
 def test_a_full_disk_under_rays_temporary_folder_is_named(
@@ -177,8 +207,10 @@ def test_a_full_disk_under_rays_temporary_folder_is_named(
         return str(folder)
 
     monkeypatch.setattr(cluster.tempfile, "mkdtemp", make_and_fill)
-    with pytest.raises(RunFailed, match=rf"^{short_disk}: no room for Ray's files; make room, or set TMPDIR") as failed:
-        tune.sweep(search(shards, trials=1), concurrency=1, runtime=Runtime(device="cpu", quiet=True))
+    with pytest.raises(
+        RunFailed, match=rf"^{short_disk}: no room for Ray's files; make room, or set TMPDIR"
+    ) as failed:
+        sweep.sweep(search(shards, trials=1), concurrency=1, runtime=Runtime(device="cpu", quiet=True))
     assert failed.value.kind == "disk"
 
 
@@ -201,14 +233,17 @@ def test_a_disk_without_any_room_is_named_before_training(
     assert "results/runs/single: no room left on its disk; make room" in capsys.readouterr().err
 
 
-def test_a_checkpoint_that_does_not_fit_names_folder_and_bytes_and_leaves_the_old_one(small_disk: Path) -> None:
+def test_a_checkpoint_that_does_not_fit_names_folder_and_bytes_and_leaves_the_old_one(
+    small_disk: Path,
+) -> None:
     import torch
 
     state = {"weights": torch.zeros(750_000)}
     checkpoint.save(small_disk, 1, state)
     fill(small_disk / "ballast", leave=2_000_000)
     with pytest.raises(
-        RunFailed, match=rf"^{small_disk}: no room for a checkpoint of 4,048,576 bytes, [\d,]+ are free .*; make room"
+        RunFailed,
+        match=rf"^{small_disk}: no room for a checkpoint of 4,048,576 bytes, [\d,]+ are free .*; make room",
     ):
         checkpoint.save(small_disk, 2, state)
     assert checkpoint.load_latest(small_disk)[0] == 1

@@ -1,7 +1,8 @@
-"""Arbitrary edits of a valid spec, study, manifest or dataset.json: accepted, or refused in one line, and nothing is begun.
+"""Arbitrary edits of a valid spec, study, manifest or dataset.json: accepted, or refused in one line, and
+nothing is begun.
 
-What would begin work (a run, a search, the writing of shards) is replaced by a record that it was asked for; a refused
-input must not have asked.
+What would begin work (a run, a search, the writing of shards) is replaced by a record that it was asked for;
+a refused input must not have asked.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from smears import write_manifest
 
-from hpc import launch, tune
-from leukotree import train
-from leukotree.data import partial
+from hpc.launching import runs
+from hpc.search import sweep
+from leukotree.data import pack_folder
+from leukotree.training import run
 
 EDITS = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 MORE_EDITS = settings(EDITS, max_examples=300)
@@ -42,31 +44,67 @@ SPEC: dict[str, Any] = {
 }
 STUDY: dict[str, Any] = {
     "study": "demo",
-    "base": {key: SPEC[key] for key in ("augment", "backbone", "loss", "optim", "engine")} | {"data": {"shards": "shards"}},
+    "base": {key: SPEC[key] for key in ("augment", "backbone", "loss", "optim", "engine")}
+    | {"data": {"shards": "shards"}},
     "variants": ["flat", "multilabel"],
     "folds": {"outer": 4, "inner": 2},
     "seeds": [0, 1],
     "search": {
-        "nested": True, "algorithm": "tpe", "scheduler": "asha", "rungs": "epochs", "trials": 2, "rerun_top": 1, "rerun_seeds": 2,
+        "nested": True,
+        "algorithm": "tpe",
+        "scheduler": "asha",
+        "rungs": "epochs",
+        "trials": 2,
+        "rerun_top": 1,
+        "rerun_seeds": 2,
         "space": {
-            "loss.gamma": {"uniform": [0, 5]}, "optim.lr": {"loguniform": [1e-5, 1e-2]}, "optim.batch_size": {"choice": [8, 16]},
+            "loss.gamma": {"uniform": [0, 5]},
+            "optim.lr": {"loguniform": [1e-5, 1e-2]},
+            "optim.batch_size": {"choice": [8, 16]},
         },
     },
     "grid": {"loss.tau": [0.0, 0.5], "optim.weight_decay": [0.0, 0.1]},
     "decision": {"flat": "joint", "multilabel": "joint"},
     "rope": 0.01,
     "primary": [["multilabel", "flat"]],
-}  # fmt: skip
+}
 
-ODD = ["", ".", "..", "/", "\0", "\n", "\x1b[2J", "\ud800", "$HOME", "hub", "flat", "shards", "run.yaml", "a.b", 10**30, -(2**63)]
+ODD = [
+    "",
+    ".",
+    "..",
+    "/",
+    "\0",
+    "\n",
+    "\x1b[2J",
+    "\ud800",
+    "$HOME",
+    "hub",
+    "flat",
+    "shards",
+    "run.yaml",
+    "a.b",
+    10**30,
+    -(2**63),
+]
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.integers(-3, 9), st.floats(), st.text(max_size=12), st.dates(),
-    st.binary(max_size=4), st.sampled_from(ODD),
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-3, 9),
+    st.floats(),
+    st.text(max_size=12),
+    st.dates(),
+    st.binary(max_size=4),
+    st.sampled_from(ODD),
+)
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=4),
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=4)
+    ),
     max_leaves=8,
-)  # fmt: skip
+)
 plain = values.filter(lambda value: _is_json(value))
 
 
@@ -120,7 +158,11 @@ def scribbled(draw: st.DrawFn, content: bytes) -> bytes:
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(content)))
         stop = draw(st.integers(start, min(len(content), start + 40)))
-        content = content[:start] + draw(st.sampled_from([b"", content[start:stop] * 2]) | st.binary(max_size=8)) + content[stop:]
+        content = (
+            content[:start]
+            + draw(st.sampled_from([b"", content[start:stop] * 2]) | st.binary(max_size=8))
+            + content[stop:]
+        )
     return content
 
 
@@ -128,7 +170,9 @@ def as_yaml(tree: Any) -> bytes:
     return yaml.safe_dump(tree, sort_keys=False).encode(errors="surrogatepass")
 
 
-def anything(tree: Any, new: st.SearchStrategy[Any], write: Callable[[Any], bytes]) -> st.SearchStrategy[bytes]:
+def anything(
+    tree: Any, new: st.SearchStrategy[Any], write: Callable[[Any], bytes]
+) -> st.SearchStrategy[bytes]:
     """The bytes of a file that was valid before its edits."""
     return edited(tree, new).map(write) | scribbled(write(tree))
 
@@ -152,27 +196,31 @@ def nothing_begins() -> Iterator[list[str]]:
 
         return noted
 
-    result = train.RunResult(Path("results"), "done", {})
+    result = run.RunResult(Path("results"), "done", {})
     with (
-        mock.patch.object(launch, "run_spec", note("run", result)),
-        mock.patch.object(launch, "run_many", note("runs", launch.Outcome())),
-        mock.patch.object(launch, "prepare_ranks", note("ranks", None)),
-        mock.patch.object(tune, "sweep", note("search", {})),
-        mock.patch.object(tune, "chosen", lambda study, *_, **__: {variant: {} for variant in study.variants}),
+        mock.patch.object(runs, "run_spec", note("run", result)),
+        mock.patch.object(runs, "run_many", note("runs", runs.Outcome())),
+        mock.patch.object(runs, "prepare_ranks", note("ranks", None)),
+        mock.patch.object(sweep, "sweep", note("search", {})),
+        mock.patch.object(
+            sweep, "chosen", lambda study, *_, **__: {variant: {} for variant in study.variants}
+        ),
     ):
         yield asked
 
 
 def judge(home: Path, *command: object, names: str) -> bool:
-    """Whether a command takes its input; asserts that it refuses in one line that names the file, a key or a folder, and begins
-    nothing then."""
+    """Whether a command takes its input; asserts that it refuses in one line that names the file, a key or a
+    folder, and begins nothing then."""
     before = sorted(path.name for path in home.iterdir())
     with nothing_begins() as asked:
         done = leukotree(*command, cwd=home)
     assert done.returncode in (0, 2), done.stderr
     if done.returncode == 2:
         assert len(done.stderr.splitlines()) == 1, done.stderr
-        assert any(name in done.stderr for name in (names, *SPEC, *STUDY, "no such folder", "cannot be read")), done.stderr
+        assert any(
+            name in done.stderr for name in (names, *SPEC, *STUDY, "no such folder", "cannot be read")
+        ), done.stderr
         assert set(asked) <= {"ranks"}, "the imports of ranks may begin before the checks"
         assert sorted(path.name for path in home.iterdir()) == before
     return done.returncode == 0
@@ -206,7 +254,14 @@ def test_a_study(home: Path, content: bytes, verb: list[str]) -> None:
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=2))
 def test_overrides(home: Path, overrides: list[str]) -> None:
     (home / "over.yaml").write_bytes(as_yaml(SPEC))
-    judge(home, "train", "over.yaml", *(f"optim.lr={text}" for text in overrides), *(f"{text}=1" for text in overrides), names="")
+    judge(
+        home,
+        "train",
+        "over.yaml",
+        *(f"optim.lr={text}" for text in overrides),
+        *(f"{text}=1" for text in overrides),
+        names="",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +273,8 @@ def description(home: Path) -> dict[str, Any]:
 @MORE_EDITS
 @given(st.data())
 def test_a_dataset_json(home: Path, description: dict[str, Any], data: st.DataObject) -> None:
-    """Edits that `open` cannot know to be wrong are refused when the first sample is read, see test_broken."""
+    """Edits that `open` cannot know to be wrong are refused when the first sample is read, see
+    test_broken."""
     (home / "described.yaml").write_bytes(as_yaml(SPEC))
     content = data.draw(anything(description, plain, lambda tree: json.dumps(tree).encode()))
     kept = (home / "shards/dataset.json").read_bytes()
@@ -237,7 +293,9 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 PATHS = ["", ".", "..", "/", "/etc/passwd", "../raw/normal/0_0.png", "normal/0_0.png"]
-cells = st.text(max_size=12) | st.sampled_from([*PATHS, "normal", "AML", "AMLL", "patient", "slide", "\0", '"', "\n"])
+cells = st.text(max_size=12) | st.sampled_from(
+    [*PATHS, "normal", "AML", "AMLL", "patient", "slide", "\0", '"', "\n"]
+)
 
 
 @st.composite
@@ -252,7 +310,9 @@ def tables(draw: st.DrawFn, text: str) -> bytes:
         what = draw(st.sampled_from(["cell", "cell", "cell", "column", "rename", "add", "row", "again"]))
         column = draw(st.sampled_from(list(frame.columns) or [""]))
         if what == "cell" and len(frame) and len(frame.columns):
-            frame.iat[draw(st.integers(0, len(frame) - 1)), draw(st.integers(0, len(frame.columns) - 1))] = draw(cells)
+            frame.iat[draw(st.integers(0, len(frame) - 1)), draw(st.integers(0, len(frame.columns) - 1))] = (
+                draw(cells)
+            )
         elif what == "column":
             frame = frame.drop(columns=[column], errors="ignore")
         elif what == "rename":
@@ -274,8 +334,10 @@ def test_a_manifest(raw: Path, tmp_path_factory: pytest.TempPathFactory, data: s
     (home / "images").symlink_to(raw)
     content = data.draw(tables((raw / "manifest.csv").read_text()))
     (raw / "edited.csv").write_bytes(content)
-    with mock.patch.object(partial, "fill", wraps=partial.fill) as filled:
-        done = leukotree("pack", "images/edited.csv", "out", "--folds", 2, "--size", 8, "--workers", 1, cwd=home)
+    with mock.patch.object(pack_folder, "fill", wraps=pack_folder.fill) as filled:
+        done = leukotree(
+            "pack", "images/edited.csv", "out", "--folds", 2, "--size", 8, "--workers", 1, cwd=home
+        )
     assert done.returncode in (0, 2), done.stderr
     if done.returncode == 0:
         assert filled.called

@@ -37,7 +37,8 @@ def seen(terminal: bool) -> contextlib.redirect_stderr[Screen]:
 
 
 def test_looks_that_find_nothing_new_make_no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """tqdm takes an update by nothing for the begin of the next one: a run of minutes would seem to have taken half a second."""
+    """tqdm takes an update by nothing for the begin of the next one: a run of minutes would seem to have
+    taken half a second."""
     updates: list[float] = []
     with seen(terminal=True), progress.Bar("folds", 4, "run") as bar:
         assert bar._bar is not None
@@ -81,7 +82,9 @@ def test_a_terminal_sees_each_step() -> None:
             progress.step("reading the study")
             progress.step("starting Ray")
         progress.step("outside of a command")
-    assert terminal.getvalue() == "leukotree sweep: reading the study ...\nleukotree sweep: starting Ray ...\n"
+    assert (
+        terminal.getvalue() == "leukotree sweep: reading the study ...\nleukotree sweep: starting Ray ...\n"
+    )
 
 
 def test_what_ended_a_run_is_no_such_line() -> None:

@@ -44,7 +44,8 @@ def test_outside_the_main_thread_it_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("minutes", "left", "leaves"), [(60, 121, False), (60, 119, True), (5, 31, False), (5, 29, True), (5, -10, True)]
+    ("minutes", "left", "leaves"),
+    [(60, 121, False), (60, 119, True), (5, 31, False), (5, 29, True), (5, -10, True)],
 )
 def test_work_leaves_its_job_before_the_time_limit(
     minutes: int, left: float, leaves: bool, monkeypatch: pytest.MonkeyPatch

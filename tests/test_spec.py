@@ -73,7 +73,9 @@ def test_the_hash_follows_the_content_not_the_way_it_was_written(tmp_path) -> No
 
 @given(st.floats(1e-7, 1), st.integers(1, 512), st.integers(0, 9), st.sampled_from(spec.VARIANTS))
 def test_dump_and_load_give_the_same_spec(lr: float, batch: int, fold: int, variant: str) -> None:
-    made = RunSpec().override({"optim.lr": lr, "optim.batch_size": batch, "data.test_fold": fold, "variant": variant})
+    made = RunSpec().override(
+        {"optim.lr": lr, "optim.batch_size": batch, "data.test_fold": fold, "variant": variant}
+    )
     again = spec.parse(RunSpec, yamlfile.parse(made.dump()), "text")
     assert again == made
     assert again.hash == made.hash
@@ -81,7 +83,9 @@ def test_dump_and_load_give_the_same_spec(lr: float, batch: int, fold: int, vari
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 keys = st.sampled_from([*RunSpec.model_fields, "lr", "name", "folds", "x"])
-anything = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4))
+anything = st.recursive(
+    plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4)
+)
 
 
 @given(anything)

@@ -73,7 +73,9 @@ def test_paths_choices_and_matrices_agree(tree: Taxonomy) -> None:
 def test_places_and_columns_are_those_of_nodes_and_edges(tree: Taxonomy) -> None:
     assert [tree.nodes[tree.place[name]] for name in tree.nodes] == list(tree.nodes)
     assert [tree.edges[tree.place[name] - 1] for name in tree.edges] == list(tree.edges)
-    assert {name: tuple(tree.edges[i] for i in columns) for name, columns in tree.columns.items()} == tree.children
+    assert {
+        name: tuple(tree.edges[i] for i in columns) for name, columns in tree.columns.items()
+    } == tree.children
 
 
 @given(trees())
@@ -103,7 +105,11 @@ def test_heights_of_common_ancestors_are_an_ultrametric(tree: Taxonomy) -> None:
     assert (far[:, None, :] <= np.maximum(far[:, :, None], far[None, :, :])).all()
     for row, leaf in enumerate(tree.leaves):
         for column, other in enumerate(tree.leaves):
-            common = [name for name in tree.nodes if all(name in (tree.root, *tree.path(one)) for one in (leaf, other))]
+            common = [
+                name
+                for name in tree.nodes
+                if all(name in (tree.root, *tree.path(one)) for one in (leaf, other))
+            ]
             assert far[row, column] == min(tree.heights[name] for name in common)
 
 

@@ -11,7 +11,8 @@ from leukotree.errors import InputError
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1e-6", 1e-6), ("1.0e-6", 1e-6), ("-2E3", -2000.0), ("3", 3), ("e5", "e5"), ("1e", "1e")]
+    ("text", "value"),
+    [("1e-6", 1e-6), ("1.0e-6", 1e-6), ("-2E3", -2000.0), ("3", 3), ("e5", "e5"), ("1e", "1e")],
 )
 def test_numbers_are_read_as_people_write_them(text: str, value: object) -> None:
     assert yamlfile.parse(text) == value

@@ -1,3 +1,4 @@
-"""LeukoTree: hierarchical leukemia classification, from image to log p(child | parent) and what follows from it."""
+"""LeukoTree: hierarchical leukemia classification, from image to log p(child | parent) and what follows from
+it."""
 
 __version__ = "0.1.0"

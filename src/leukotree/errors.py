@@ -6,15 +6,26 @@ import errno
 from typing import Any, Literal
 
 Kind = Literal["preempted", "timeout", "node", "oom", "nan", "disk", "error"]
-"""What ended a run before its end. The first three say nothing of the run: whoever drives it tries again, so many times."""
+"""What ended a run before its end. The first three say nothing of the run: whoever drives it tries again, so
+many times."""
 RETRIED: tuple[Kind, ...] = ("preempted", "timeout", "node")
 LOST = (
-    "Connection closed by peer", "Connection reset by peer", "NCCL Error 6", "remote process exited",
-    "Connection was likely closed", "waiting for clients", "client socket has timed out",
-    "EADDRINUSE", "uncorrectable ECC error", "busy or unavailable", "unhandled system error", "No CUDA GPUs are available",
-)  # fmt: skip
-"""What torch says when the process at the other end has gone, when the ranks' port is taken, or when the machine's GPU is
-broken. An illegal access or a failed assertion on the device is none of these: it may be the run's own."""
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "NCCL Error 6",
+    "remote process exited",
+    "Connection was likely closed",
+    "waiting for clients",
+    "client socket has timed out",
+    "EADDRINUSE",
+    "uncorrectable ECC error",
+    "busy or unavailable",
+    "unhandled system error",
+    "No CUDA GPUs are available",
+)
+"""What torch says when the process at the other end has gone, when the ranks' port is taken, or when the
+machine's GPU is broken. An illegal access or a failed assertion on the device is none of these: it may be the
+run's own."""
 NO_MEMORY = "can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc"
 """What torch and the system say when there is no memory left."""
 NO_ROOM = errno.ENOSPC, errno.EDQUOT
@@ -55,7 +66,8 @@ class PeerFailed(RuntimeError):
 
 
 class Preempted(RuntimeError):
-    """The scheduler asked for the slot back and everything is saved. Exit code 75 (EX_TEMPFAIL: run it again).
+    """The scheduler asked for the slot back and everything is saved. Exit code 75 (EX_TEMPFAIL: run it
+    again).
 
     Args:
         kind: "preempted", "timeout" near the end of the slot's time, or "node" where a machine of it failed.

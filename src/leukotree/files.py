@@ -21,8 +21,8 @@ FULL = 2**20
 
 
 def write_atomic(path: str | Path, data: str | bytes, mode: int = 0o666) -> None:
-    """Replace a file so that a reader, or a crash, sees the old content or the new, never a part. `mode`: who may read and write
-    it, less what the process's umask takes away."""
+    """Replace a file so that a reader, or a crash, sees the old content or the new, never a part. `mode`: who
+    may read and write it, less what the process's umask takes away."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -40,7 +40,8 @@ def write_atomic(path: str | Path, data: str | bytes, mode: int = 0o666) -> None
 def append_lines(path: str | Path, lines: Iterable[str]) -> None:
     """Add lines (without their ends) to a log and wait until they are on the disk.
 
-    A last line that a kill cut short is ended first, so that it spoils nothing but itself; readers pass it over.
+    A last line that a kill cut short is ended first, so that it spoils nothing but itself; readers pass it
+    over.
     """
     with open(path, "ab+") as file:
         size = file.seek(0, os.SEEK_END)
@@ -72,8 +73,9 @@ def full_disk(*folders: str | Path) -> Path | None:
 
 @contextlib.contextmanager
 def locked(path: str | Path, busy: str, patience: float = 0.0) -> Iterator[None]:
-    """Hold a lock file for this process; the system lets go of it however the process ends. Raises Busy with the text `busy`, and
-    who holds it, where another process does for `patience` more seconds, or InputError that the file system has no locks."""
+    """Hold a lock file for this process; the system lets go of it however the process ends. Raises Busy with
+    the text `busy`, and who holds it, where another process does for `patience` more seconds, or InputError
+    that the file system has no locks."""
     # Opened for writing: NFS grants an exclusive lock to nothing less.
     with open(path, "a+") as file:
         deadline = time.monotonic() + patience
@@ -86,7 +88,9 @@ def locked(path: str | Path, busy: str, patience: float = 0.0) -> Iterator[None]
                     raise Busy(busy + holder(Path(path))) from None
                 time.sleep(0.5)
             except OSError as error:
-                raise InputError(f"{path}: cannot be locked ({error.strerror}); use a file system with flock") from None
+                raise InputError(
+                    f"{path}: cannot be locked ({error.strerror}); use a file system with flock"
+                ) from None
         _sign(path)
         yield
 
@@ -102,8 +106,8 @@ def require_writable(folder: str | Path) -> None:
 
 
 def held(path: str | Path) -> bool | None:
-    """Whether a process holds a lock file; None where that is not known here: the last one did on another host, whose locks this
-    file system may not show."""
+    """Whether a process holds a lock file; None where that is not known here: the last one did on another
+    host, whose locks this file system may not show."""
     path = Path(path)
     try:
         with open(path, "a" if os.access(path, os.W_OK) and path.exists() else "r") as file:
@@ -122,7 +126,12 @@ def held(path: str | Path) -> bool | None:
 def _sign(path: str | Path) -> None:
     """Leave in a lock file who holds it."""
     job = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ.get("SLURM_JOB_ID"))
-    who = {"host": socket.gethostname(), "pid": os.getpid(), "job": job, "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    who = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "job": job,
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
     with contextlib.suppress(OSError), open(path, "r+") as file:  # on a full disk the lock holds all the same
         file.truncate()
         file.write(json.dumps(who))

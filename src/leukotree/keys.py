@@ -12,15 +12,16 @@ from pydantic import BaseModel
 MOST = 3
 """Keys that are offered at once."""
 LIKE = 0.8
-"""How alike an unknown key and one in another place must be (difflib's ratio); beside each other its usual 0.6 are enough."""
+"""How alike an unknown key and one in another place must be (difflib's ratio); beside each other its usual
+0.6 are enough."""
 
 
 def hint(model: type[BaseModel], location: tuple[int | str, ...], given: Any) -> str:
     """What follows "unknown key ..." in an error: the key meant, or those that there are.
 
-    Args:
-        location: where the unknown key stands in the model's tree; its last step is unknown.
-        given: the value there; of a mapping of one key that one counts, too: `{"optim": {"epochs": 5}}` is `optim.epochs`.
+    Args: location: where the unknown key stands in the model's tree; its last step is unknown. given: the
+        value there; of a mapping of one key that one counts, too: `{"optim": {"epochs": 5}}` is
+        `optim.epochs`.
     """
     owner = _below(model, location[:-1])
     if owner is None:  # among the keys of a plain mapping
@@ -35,15 +36,17 @@ def hint(model: type[BaseModel], location: tuple[int | str, ...], given: Any) ->
 
 
 def elsewhere(key: str, known: Iterable[str]) -> list[str]:
-    """The known dotted keys that one may have meant which lacks their first steps, has some before them, or is spelled a little
-    otherwise; those that fit it exactly before the others. At most MOST."""
+    """The known dotted keys that one may have meant which lacks their first steps, has some before them, or
+    is spelled a little otherwise; those that fit it exactly before the others. At most MOST."""
     known = list(known)
     ends = {end: path for path in known for end in _ends(path)}
     exact = [path for path in known if path.endswith(f".{key}")]
     exact = exact or [path for end in _ends(key)[1:] for path in known if path == end][:1]
     if exact:
         return exact[:MOST]
-    close = [ends[end] for start in _ends(key) for end in difflib.get_close_matches(start, ends, n=1, cutoff=LIKE)]
+    close = [
+        ends[end] for start in _ends(key) for end in difflib.get_close_matches(start, ends, n=1, cutoff=LIKE)
+    ]
     return list(dict.fromkeys(close))[:1]
 
 

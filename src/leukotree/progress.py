@@ -1,7 +1,8 @@
 """What a command says while it works: the step it is at, and how much is done. All of it goes to stderr.
 
-A terminal sees each step at once, and bars. Elsewhere, as in the log of a job, there are a few plain lines: the steps of work
-that has begun, and a count every EVERY seconds. What a command refuses stays one line there.
+A terminal sees each step at once, and bars. Elsewhere, as in the log of a job, there are a few plain lines:
+the steps of work that has begun, and a count every EVERY seconds. What a command refuses stays one line
+there.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _title = ""
 
 @contextlib.contextmanager
 def told(title: str) -> Iterator[None]:
-    """Say the steps within, under a title such as "leukotree sweep". Not where stderr is no file, as inside a test."""
+    """Say the steps within, under a title such as "leukotree sweep". Not where stderr is no file, as inside a
+    test."""
     global _title  # one command in a process
     try:
         sys.stderr.fileno()
@@ -47,8 +49,8 @@ def told(title: str) -> Iterator[None]:
 
 
 def step(what: str, accepted: bool = False) -> None:
-    """Say what is done now, such as "starting Ray". Nothing outside of `told`. `accepted`: the command's input is checked and its
-    work begins, so a log is told at once."""
+    """Say what is done now, such as "starting Ray". Nothing outside of `told`. `accepted`: the command's
+    input is checked and its work begins, so a log is told at once."""
     if _title and (accepted or sys.stderr.isatty()):
         say(f"{_title}: {what} ...")
 
@@ -71,7 +73,9 @@ class Bar:
         rate: whether the pace so far tells how long the rest takes.
     """
 
-    def __init__(self, title: str, total: int, unit: str, *, done: int = 0, quiet: bool = False, rate: bool = True) -> None:
+    def __init__(
+        self, title: str, total: int, unit: str, *, done: int = 0, quiet: bool = False, rate: bool = True
+    ) -> None:
         self.done, self.total = done, total
         self._title, self._unit, self._note = title, unit, ""
         self._begun = self._told = time.monotonic()
@@ -80,12 +84,19 @@ class Bar:
         if not self._silent and sys.stderr.isatty():
             from tqdm import tqdm
 
-            size = shutil.get_terminal_size()  # where a terminal has none, as under `script`, tqdm would show nothing
+            size = (
+                shutil.get_terminal_size()
+            )  # where a terminal has none, as under `script`, tqdm would show nothing
             self._bar = tqdm(
-                total=total, initial=done, desc=title, unit=f" {unit}s", file=sys.stderr,
-                ncols=size.columns, nrows=size.lines,
+                total=total,
+                initial=done,
+                desc=title,
+                unit=f" {unit}s",
+                file=sys.stderr,
+                ncols=size.columns,
+                nrows=size.lines,
                 bar_format=None if rate else COUNTS,
-            )  # fmt: skip
+            )
 
     def __enter__(self) -> Bar:
         return self
@@ -106,7 +117,9 @@ class Bar:
             return
         self._bar.total, self.total = total, total
         self._bar.set_postfix_str(note, refresh=False)
-        if done != self.done:  # tqdm would take an update by nothing for the begin of the next one, and its pace from that
+        if (
+            done != self.done
+        ):  # tqdm would take an update by nothing for the begin of the next one, and its pace from that
             self._bar.update(done - self.done)
             self.done = done
         elif time.monotonic() - self._told > 1:
@@ -119,7 +132,9 @@ class Bar:
             return
         self._told = now
         note = f" ({self._note})" if self._note else ""
-        say(f"leukotree: {self._title}: {self.done} of {self.total} {self._unit}s{note}, after {duration(now - self._begun)}")
+        say(
+            f"leukotree: {self._title}: {self.done} of {self.total} {self._unit}s{note}, after {duration(now - self._begun)}"
+        )
 
     def close(self) -> None:
         if self._bar is not None:

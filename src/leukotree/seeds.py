@@ -1,4 +1,5 @@
-"""Named random streams: one seed gives independent, reproducible numbers for order, augmentation, weights, ..."""
+"""Named random streams: one seed gives independent, reproducible numbers for order, augmentation, weights,
+..."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ import numpy as np
 
 
 def sequence(seed: int, stream: str, *place: int) -> np.random.SeedSequence:
-    """The entropy of a stream such as "order" at a place such as (epoch,); equal arguments give equal numbers."""
+    """The entropy of a stream such as "order" at a place such as (epoch,); equal arguments give equal
+    numbers."""
     return np.random.SeedSequence([seed, zlib.crc32(stream.encode()), *place])
 
 

@@ -1,4 +1,5 @@
-"""A request to stop: a signal sets a flag, and loops look at it where they can save. Nothing else happens in a handler."""
+"""A request to stop: a signal sets a flag, and loops look at it where they can save. Nothing else happens in
+a handler."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from leukotree.errors import Kind
 STOPS = (signal.SIGTERM, signal.SIGUSR2)
 """What schedulers send before they take a job's place: at a preemption, and ahead of a time limit."""
 MARGIN = 120.0
-"""Seconds before the end of a SLURM job at which its work leaves by itself, also where nobody asked for a signal; a tenth of
-its time if that is less."""
+"""Seconds before the end of a SLURM job at which its work leaves by itself, also where nobody asked for a
+signal; a tenth of its time if that is less."""
 
 _received: int | None = None
 
@@ -28,8 +29,8 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Let `STOPS` set the flag instead of ending this process; the flag is down at the start, and handlers are put back at the
-    end. Outside the main thread, which alone may do so, it changes nothing."""
+    """Let `STOPS` set the flag instead of ending this process; the flag is down at the start, and handlers
+    are put back at the end. Outside the main thread, which alone may do so, it changes nothing."""
     global _received
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -54,12 +55,14 @@ def requested() -> bool:
 
 
 def reason() -> Kind:
-    """What kind of end a request means: "timeout" where the job's time is nearly over, also if a signal said so first."""
+    """What kind of end a request means: "timeout" where the job's time is nearly over, also if a signal said
+    so first."""
     return "timeout" if time.time() > _end() - MARGIN else "preempted"
 
 
 def _end() -> float:
-    """When work has to leave its SLURM job (unix seconds); infinity without one, or where SLURM does not say."""
+    """When work has to leave its SLURM job (unix seconds); infinity without one, or where SLURM does not
+    say."""
     try:
         start, end = (float(os.environ[f"SLURM_JOB_{name}_TIME"]) for name in ("START", "END"))
     except (KeyError, ValueError):

@@ -1,7 +1,7 @@
 """RunSpec: everything that decides the bits of one run, and nothing else.
 
-Where and on how many processes it runs (`--on`, `--ranks`, `--site`) stays outside, so the same spec is the same run
-everywhere. Its hash names the run's folder; doing it again continues it.
+Where and on how many processes it runs (`--on`, `--ranks`, `--site`) stays outside, so the same spec is the
+same run everywhere. Its hash names the run's folder; doing it again continues it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from leukotree.errors import InputError
 Variant = Literal["flat", "base", "multilabel"]
 VARIANTS: tuple[Variant, ...] = ("flat", "base", "multilabel")
 _LEVELS = ("isolation", "leader", "branch_blocks", "surgery")
-NOT_IN: dict[Variant, tuple[str, ...]] = {"flat": _LEVELS, "base": (*_LEVELS, "level_weights"), "multilabel": ()}
+NOT_IN: dict[Variant, tuple[str, ...]] = {
+    "flat": _LEVELS,
+    "base": (*_LEVELS, "level_weights"),
+    "multilabel": (),
+}
 """Keys of `loss` that decide nothing in a variant, and must keep their defaults there."""
 
 
@@ -31,7 +35,8 @@ class Strict(BaseModel):
 
 
 class InnerFold(Strict):
-    """One fold of an inner cross-validation inside the outer training folds: train on the others, score this one."""
+    """One fold of an inner cross-validation inside the outer training folds: train on the others, score this
+    one."""
 
     folds: int = Field(3, ge=2)
     """How many inner folds."""
@@ -60,11 +65,13 @@ class AugmentSpec(Strict):
     flips: bool = True
     """Horizontal and vertical flips: a smear has no up."""
     turns: bool = True
-    """Beside flips, right-angle rotations: all eight symmetries of the square, for about a tenth of the loader's rate."""
+    """Beside flips, right-angle rotations: all eight symmetries of the square, for about a tenth of the
+    loader's rate."""
     jitter: float = Field(0.1, ge=0, le=1)
     """Largest relative change of brightness, contrast and saturation."""
     stain: float = Field(0.0, ge=0, le=1)
-    """Largest relative change of the concentration of each stain, and largest shift of its optical density."""
+    """Largest relative change of the concentration of each stain, and largest shift of its optical
+    density."""
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentSpec:
@@ -79,32 +86,37 @@ class BackboneSpec(Strict):
     weights: str | None = None
     """None (random), "hub" (timm's pretrained weights), or the path of a .pt, .pth or .safetensors file."""
     drop_path: float = Field(0.0, ge=0, lt=1)
-    """Stochastic depth rate. Its draws follow the shapes of a rank's micro batches: with it, ranks change the bits."""
+    """Stochastic depth rate. Its draws follow the shapes of a rank's micro batches: with it, ranks change the
+    bits."""
 
 
 class LossSpec(Strict):
     kind: Literal["focal", "conditional", "soft", "marginal"] = "focal"
-    """`focal`: at each head, over the images that are defined there. `conditional`: -log p(child | parent) summed over an image's
-    path. `soft`: cross-entropy with targets softened by distance in the tree. `marginal`: cross-entropy at each depth of the
-    tree, P(node) being the sum of its leaves."""
+    """`focal`: at each head, over the images that are defined there. `conditional`: -log p(child | parent)
+    summed over an image's path. `soft`: cross-entropy with targets softened by distance in the tree.
+    `marginal`: cross-entropy at each depth of the tree, P(node) being the sum of its leaves."""
     gamma: float = Field(2.0, ge=0)
     """Focal exponent (`focal`); 0 is cross-entropy."""
     tau: float = Field(0.5, ge=0, le=1)
-    """`focal`: class weight alpha = (inverse frequency in the training images)^tau, scaled to mean 1; 0 is no weighting."""
+    """`focal`: class weight alpha = (inverse frequency in the training images)^tau, scaled to mean 1; 0 is no
+    weighting."""
     beta: float = Field(10.0, gt=0)
-    """`soft`: targets are proportional to exp(-beta * distance / largest distance); large is cross-entropy."""
+    """`soft`: targets are proportional to exp(-beta * distance / largest distance); large is
+    cross-entropy."""
     weighting: Literal["fixed", "hxe", "uncertainty"] = "fixed"
-    """Weight of the levels: `fixed` by `level_weights`; `hxe`: each edge by exp(-hxe_alpha * height of its child);
+    """Weight of the levels: `fixed` by `level_weights`; `hxe`: each edge by exp(-hxe_alpha * height of its
+    child);
     `uncertainty`: learned with the model (Kendall et al. 2018)."""
     level_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     """`fixed`: one number per level from the root down; None is 1 for each."""
     hxe_alpha: float = Field(0.0, ge=0)
     """`hxe`: 0 weighs all alike, larger ones weigh coarse decisions less (Bertinetto et al. 2020)."""
     isolation: Literal["shared", "chained", "detached", "branched", "projected"] = "shared"
-    """What each level's loss may reach in `multilabel`. `shared`: all of the backbone. `chained`: that too, and a head also sees
-    the probabilities of the decision above it, detached. `detached`: only the level `leader` trains the backbone. `branched`:
-    each level has the last `branch_blocks` blocks for itself, the level `leader` trains those before. `projected`: gradients
-    of the backbone that conflict are made to agree by `surgery`."""
+    """What each level's loss may reach in `multilabel`. `shared`: all of the backbone. `chained`: that too,
+    and a head also sees the probabilities of the decision above it, detached. `detached`: only the level
+    `leader` trains the backbone. `branched`: each level has the last `branch_blocks` blocks for itself, the
+    level `leader` trains those before. `projected`: gradients of the backbone that conflict are made to agree
+    by `surgery`."""
     leader: int = Field(1, ge=1)
     """`detached`, `branched`: the level, from 1 at the root, whose loss trains what the levels share."""
     branch_blocks: int = Field(1, ge=1)
@@ -115,7 +127,9 @@ class LossSpec(Strict):
     @model_validator(mode="after")
     def _fits(self) -> LossSpec:
         if self.isolation != "shared" and self.kind not in ("focal", "conditional"):
-            raise ValueError(f"isolation: {self.kind} has no loss per level to isolate; use kind focal or conditional, or shared")
+            raise ValueError(
+                f"isolation: {self.kind} has no loss per level to isolate; use kind focal or conditional, or shared"
+            )
         if self.isolation == "projected" and self.weighting == "uncertainty":
             raise ValueError("weighting: uncertainty not with isolation projected; use fixed or hxe")
         if self.level_weights is not None and (self.weighting != "fixed" or not any(self.level_weights)):
@@ -126,7 +140,8 @@ class LossSpec(Strict):
 
 
 def silent(variant: str) -> dict[str, Any]:
-    """Dotted keys of a run spec that decide nothing in a variant, with the values that they must keep there."""
+    """Dotted keys of a run spec that decide nothing in a variant, with the values that they must keep
+    there."""
     return {f"loss.{key}": LossSpec.model_fields[key].default for key in NOT_IN[variant]}  # type: ignore[index]
 
 
@@ -149,23 +164,27 @@ class OptimSpec(Strict):
 
 class EngineSpec(Strict):
     strategy: Literal["ddp", "zero0", "zero1", "zero2", "zero3"] = "ddp"
-    """How ranks share the work: `ddp`, or DeepSpeed with the ZeRO stage. From 1 on the ranks share the optimiser's state, from 2
-    on the gradients, in 3 the weights."""
+    """How ranks share the work: `ddp`, or DeepSpeed with the ZeRO stage. From 1 on the ranks share the
+    optimiser's state, from 2 on the gradients, in 3 the weights."""
     offload: bool = False
     """ZeRO 1 to 3: the optimiser's state lies in the memory of the CPU; in 3 the weights too."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """`bf16`: autocast of the forward pass; weights stay fp32."""
     micro_batch: int | None = Field(None, ge=1)
-    """Images per rank and forward pass; None takes the whole share of the rank. Smaller accumulates gradients."""
+    """Images per rank and forward pass; None takes the whole share of the rank. Smaller accumulates
+    gradients."""
     bucket_mb: float = Field(25.0, ge=1)
-    """`ddp`: gradients that ranks exchange at once, in MiB. Smaller begins sooner, larger uses a slow link better."""
+    """`ddp`: gradients that ranks exchange at once, in MiB. Smaller begins sooner, larger uses a slow link
+    better."""
     compile: bool = False
     """torch.compile the model (ddp only)."""
 
     @model_validator(mode="after")
     def _fits(self) -> EngineSpec:
         if self.offload and self.strategy in ("ddp", "zero0"):
-            raise ValueError(f"offload: {self.strategy} shares nothing that could be moved; use zero1, zero2 or zero3, or false")
+            raise ValueError(
+                f"offload: {self.strategy} shares nothing that could be moved; use zero1, zero2 or zero3, or false"
+            )
         if self.compile and self.strategy != "ddp":
             raise ValueError(f"compile: not with {self.strategy}; use ddp, or false")
         return self
@@ -190,19 +209,26 @@ class RunSpec(Strict):
             if getattr(self.loss, key) != LossSpec.model_fields[key].default:
                 raise ValueError(f"loss.{key}: says nothing to {self.variant}; leave it out")
         if self.variant == "base" and self.loss.kind in ("soft", "marginal"):
-            raise ValueError(f"loss.kind: {self.loss.kind} needs all leaves in one model; base has one per decision")
+            raise ValueError(
+                f"loss.kind: {self.loss.kind} needs all leaves in one model; base has one per decision"
+            )
         if self.variant == "base" and self.loss.weighting == "uncertainty":
-            raise ValueError("loss.weighting: uncertainty weighs levels of one model; base has a model per decision")
+            raise ValueError(
+                "loss.weighting: uncertainty weighs levels of one model; base has a model per decision"
+            )
         if self.engine.strategy != "ddp":
             for key, value in (("isolation", "projected"), ("weighting", "uncertainty")):
                 if getattr(self.loss, key) == value:
-                    raise ValueError(f"loss.{key}: {value} not with {self.engine.strategy}; use engine.strategy ddp")
+                    raise ValueError(
+                        f"loss.{key}: {value} not with {self.engine.strategy}; use engine.strategy ddp"
+                    )
         return self
 
     @property
     def hash(self) -> str:
-        """12 hex digits over the fields that differ from their defaults, so that a new field with a default renames no
-        run. The run folder also stores every field, and a run whose stored fields differ is refused, not continued."""
+        """12 hex digits over the fields that differ from their defaults, so that a new field with a default
+        renames no run. The run folder also stores every field, and a run whose stored fields differ is
+        refused, not continued."""
         fields = self.model_dump(mode="json", exclude_defaults=True)
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -215,7 +241,8 @@ class RunSpec(Strict):
         return yamlfile.dump(self.model_dump(mode="json"))
 
     def override(self, changes: Mapping[str, Any]) -> RunSpec:
-        """A copy with dotted keys set, e.g. {"optim.lr": 1e-3}. Raises InputError for an unknown key or a bad value."""
+        """A copy with dotted keys set, e.g. {"optim.lr": 1e-3}. Raises InputError for an unknown key or a bad
+        value."""
         return parse(RunSpec, merge(self.model_dump(mode="json"), changes), "override")
 
 
@@ -223,7 +250,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def merge(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A deep copy of nested mappings with dotted keys set. Raises InputError where a key passes through a plain value."""
+    """A deep copy of nested mappings with dotted keys set. Raises InputError where a key passes through a
+    plain value."""
     merged = json.loads(json.dumps(tree))
     for dotted, value in changes.items():
         *way, last = dotted.split(".")
@@ -239,7 +267,8 @@ def merge(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def parse(model: type[Model], value: Any, where: str) -> Model:
-    """Validate, or raise InputError with one line: `where`, the key, what is wrong, and the nearest known key."""
+    """Validate, or raise InputError with one line: `where`, the key, what is wrong, and the nearest known
+    key."""
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: expected a mapping of keys, got {type(value).__name__}")
     try:
@@ -248,7 +277,9 @@ def parse(model: type[Model], value: Any, where: str) -> Model:
         first = error.errors()[0]
         key = ".".join(str(step) for step in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise InputError(f"{where}: unknown key {key!r}{keys.hint(model, first['loc'], first['input'])}") from None
+            raise InputError(
+                f"{where}: unknown key {key!r}{keys.hint(model, first['loc'], first['input'])}"
+            ) from None
         message = " ".join(first["msg"].removeprefix("Value error, ").split())
         given = first.get("input")
         shown = "" if isinstance(given, Mapping) else f" (got {_short(given)})"
@@ -262,7 +293,9 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> RunSpec:
     if not isinstance(tree, Mapping):
         raise InputError(f"{path}: expected a mapping of keys, got {type(tree).__name__}")
     if "study" in tree:
-        raise InputError(f"{path}: is a study, and no run's spec; `leukotree sweep {path}` and `leukotree grid {path}` take it")
+        raise InputError(
+            f"{path}: is a study, and no run's spec; `leukotree sweep {path}` and `leukotree grid {path}` take it"
+        )
     changes = parse_overrides(overrides)
     try:
         json.dumps(tree)

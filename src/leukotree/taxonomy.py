@@ -1,7 +1,7 @@
 """The label tree: nodes, edges, leaf paths, and which decisions exist for a leaf.
 
-A *decision* is a node with two or more children. Pruning to the leaves of a study can leave a node with one child:
-that edge stays in the tree (its conditional probability is 1) but it is no decision and has no logits.
+A *decision* is a node with two or more children. Pruning to the leaves of a study can leave a node with one
+child: that edge stays in the tree (its conditional probability is 1) but it is no decision and has no logits.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ PAPER: dict[str, Any] = {
         },
     }
 }
-"""The tree of arXiv 2502.10899: {normal, reactive, leukemia}; {acute, chronic}; {ALL, AML, APML}; {CLL, CML}."""
+"""The tree of arXiv 2502.10899: {normal, reactive, leukemia}; {acute, chronic}; {ALL, AML, APML}; {CLL,
+CML}."""
 MAX_DEPTH = 100
 """Levels of a tree."""
 
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """A rooted, ragged tree of names. Build it with `from_nested`, `from_edges` or `load`; it is valid once built.
+    """A rooted, ragged tree of names. Build it with `from_nested`, `from_edges` or `load`; it is valid once
+    built.
 
     `parent_of` maps each node but the root to its parent, in preorder; all orders below follow from it.
     """
@@ -58,7 +60,8 @@ class Taxonomy:
 
     @classmethod
     def from_nested(cls, nested: Any) -> Taxonomy:
-        """From `{root: {child: {...}, leaf: null}}`; a list of names may stand for leaves. Raises InputError."""
+        """From `{root: {child: {...}, leaf: null}}`; a list of names may stand for leaves. Raises
+        InputError."""
         if not isinstance(nested, Mapping) or len(nested) != 1:
             raise InputError("taxonomy: expected one root name with its children below it")
         edges: list[tuple[str, str]] = []
@@ -72,7 +75,9 @@ class Taxonomy:
                 raise InputError(f"taxonomy: over {MAX_DEPTH} levels at {name!r}")
             if isinstance(below, list):
                 if odd := [leaf for leaf in below if not isinstance(leaf, str)]:
-                    raise InputError(f"taxonomy: {str(odd[0])[:60]!r} below {name!r} is no name; put quotes around it")
+                    raise InputError(
+                        f"taxonomy: {str(odd[0])[:60]!r} below {name!r} is no name; put quotes around it"
+                    )
                 below = dict.fromkeys(below) if len(set(below)) == len(below) else _repeat(below)
             if not isinstance(below, Mapping) or not below:
                 raise InputError(f"taxonomy: the children of {name!r} must be a mapping or a list of names")
@@ -86,14 +91,22 @@ class Taxonomy:
 
     @classmethod
     def from_edges(cls, edges: Iterable[tuple[str, str]]) -> Taxonomy:
-        """From (parent, child) pairs. Raises InputError for a cycle, a name with two places, or fewer than two leaves."""
+        """From (parent, child) pairs. Raises InputError for a cycle, a name with two places, or fewer than
+        two leaves."""
         pairs = list(edges)
         children: dict[str, list[str]] = {}
         parents: dict[str, str] = {}
         for parent, child in pairs:
             for name in (parent, child):
-                if not isinstance(name, str) or not name.strip() or name != name.strip() or not name.isprintable():
-                    raise InputError(f"taxonomy: node name {name!r} must be a non-empty text on one line; put quotes around it")
+                if (
+                    not isinstance(name, str)
+                    or not name.strip()
+                    or name != name.strip()
+                    or not name.isprintable()
+                ):
+                    raise InputError(
+                        f"taxonomy: node name {name!r} must be a non-empty text on one line; put quotes around it"
+                    )
             if child in parents:
                 raise InputError(f"taxonomy: {child!r} stands in the tree twice; every name needs one place")
             parents[child] = parent
@@ -146,7 +159,10 @@ class Taxonomy:
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
         """Inner node -> (K,) int64 places of its children in `edges`: where log p(child | node) stands."""
-        return {name: np.array([self.place[child] - 1 for child in below]) for name, below in self.children.items()}
+        return {
+            name: np.array([self.place[child] - 1 for child in below])
+            for name, below in self.children.items()
+        }
 
     @cached_property
     def decisions(self) -> dict[str, tuple[str, ...]]:
@@ -154,7 +170,8 @@ class Taxonomy:
         return {name: below for name, below in self.children.items() if len(below) > 1}
 
     def path(self, leaf: str) -> tuple[str, ...]:
-        """Edges from the root to a node, that node last, the root left out. Raises InputError for an unknown name."""
+        """Edges from the root to a node, that node last, the root left out. Raises InputError for an unknown
+        name."""
         if leaf not in self.parent_of:
             raise InputError(f"unknown label {leaf!r}; the taxonomy has {', '.join(self.leaves)}")
         steps = [leaf]
@@ -174,7 +191,8 @@ class Taxonomy:
 
     @cached_property
     def choices(self) -> np.ndarray:
-        """(L, D) int64: the child that a leaf takes at each decision, or -1 where the decision is not defined for it."""
+        """(L, D) int64: the child that a leaf takes at each decision, or -1 where the decision is not defined
+        for it."""
         table = np.full((len(self.leaves), len(self.decisions)), -1, dtype=np.int64)
         for row, leaf in enumerate(self.leaves):
             on_path = set(self.path(leaf))
@@ -189,7 +207,11 @@ class Taxonomy:
         """Decision -> its level, from 1: one more than the decisions above it. Levels have no gaps."""
         levels: dict[str, int] = {}
         for node in self.decisions:  # preorder: ancestors come first
-            above = [] if node == self.root else [name for name in (self.root, *self.path(node)[:-1]) if name in levels]
+            above = (
+                []
+                if node == self.root
+                else [name for name in (self.root, *self.path(node)[:-1]) if name in levels]
+            )
             levels[node] = 1 + len(above)
         return levels
 
@@ -198,12 +220,15 @@ class Taxonomy:
         """Node -> edges on the longest way down to a leaf; 0 for a leaf."""
         heights: dict[str, int] = {}
         for node in reversed(self.nodes):
-            heights[node] = 1 + max(heights[child] for child in self.children[node]) if node in self.children else 0
+            heights[node] = (
+                1 + max(heights[child] for child in self.children[node]) if node in self.children else 0
+            )
         return heights
 
     @cached_property
     def lca_heights(self) -> np.ndarray:
-        """(L, L) int64: height of the lowest common ancestor of two leaves; 0 on the diagonal (Bertinetto et al. 2020)."""
+        """(L, L) int64: height of the lowest common ancestor of two leaves; 0 on the diagonal (Bertinetto et
+        al. 2020)."""
         ways = [(self.root, *self.path(leaf)) for leaf in self.leaves]
         table = np.zeros((len(ways), len(ways)), dtype=np.int64)
         for row, mine in enumerate(ways):
@@ -214,27 +239,38 @@ class Taxonomy:
 
     @cached_property
     def cuts(self) -> tuple[tuple[str, ...], ...]:
-        """The nodes of each depth from 1, in preorder; a leaf above a depth stands for itself below. The last are the leaves."""
+        """The nodes of each depth from 1, in preorder; a leaf above a depth stands for itself below. The last
+        are the leaves."""
         paths = [self.path(leaf) for leaf in self.leaves]
         depths = range(max(map(len, paths)))
-        return tuple(tuple(dict.fromkeys(path[min(depth, len(path) - 1)] for path in paths)) for depth in depths)
+        return tuple(
+            tuple(dict.fromkeys(path[min(depth, len(path) - 1)] for path in paths)) for depth in depths
+        )
 
     @cached_property
     def cut_of_leaf(self) -> np.ndarray:
         """(depths, L) int64: place in each of `cuts` of the node that a leaf lies at or below."""
         paths = [self.path(leaf) for leaf in self.leaves]
-        rows = [[cut.index(path[min(depth, len(path) - 1)]) for path in paths] for depth, cut in enumerate(self.cuts)]
+        rows = [
+            [cut.index(path[min(depth, len(path) - 1)]) for path in paths]
+            for depth, cut in enumerate(self.cuts)
+        ]
         return np.array(rows, dtype=np.int64)
 
     def prune(self, leaves: Iterable[str]) -> Taxonomy:
-        """The tree of just these leaves and their ancestors. Raises InputError if one is not a leaf here, or under two remain."""
+        """The tree of just these leaves and their ancestors. Raises InputError if one is not a leaf here, or
+        under two remain."""
         wanted = set(leaves)
         if unknown := sorted(wanted - set(self.leaves)):
             raise InputError(f"unknown leaf {unknown[0]!r}; the taxonomy has {', '.join(self.leaves)}")
         keep = {edge for leaf in wanted for edge in self.path(leaf)}
         if len(wanted) < 2:
-            raise InputError(f"only the leaf {', '.join(wanted) or '(none)'} has images; a study needs at least two")
-        return Taxonomy.from_edges((parent, child) for child, parent in self.parent_of.items() if child in keep)
+            raise InputError(
+                f"only the leaf {', '.join(wanted) or '(none)'} has images; a study needs at least two"
+            )
+        return Taxonomy.from_edges(
+            (parent, child) for child, parent in self.parent_of.items() if child in keep
+        )
 
     def nested(self) -> dict[str, Any]:
         """The form that `from_nested` reads, for JSON and YAML."""

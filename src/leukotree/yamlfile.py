@@ -20,7 +20,8 @@ MAX_VALUES = 100_000
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice (plain YAML keeps the last one silently) and reads 1e-6 as a number."""
+    """SafeLoader that refuses a key given twice (plain YAML keeps the last one silently) and reads 1e-6 as a
+    number."""
 
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -28,9 +29,13 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) 
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str | int | float | bool | None):
-            raise yaml.constructor.ConstructorError(None, None, "a key is not a plain value", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, "a key is not a plain value", key_node.start_mark
+            )
         if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key!r} is given twice", key_node.start_mark
+            )
         seen.add(key)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
 
@@ -38,19 +43,23 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) 
 def _integer(loader: _StrictLoader, node: yaml.ScalarNode) -> int:
     value = int(loader.construct_yaml_int(node))
     if abs(value) >= 2**63:  # Python refuses to print far larger ones
-        raise yaml.constructor.ConstructorError(None, None, "a whole number of more than 63 bits", node.start_mark)
+        raise yaml.constructor.ConstructorError(
+            None, None, "a whole number of more than 63 bits", node.start_mark
+        )
     return value
 
 
 _StrictLoader.add_constructor("tag:yaml.org,2002:int", _integer)
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-# YAML 1.1, which PyYAML speaks, takes "1e-6" for a string because it has no dot; people write learning rates that way.
+# YAML 1.1, which PyYAML speaks, takes "1e-6" for a string because it has no dot; people write learning rates
+# that way.
 _FLOAT = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
 def parse(text: str, where: str = "text") -> Any:
-    """The value that a YAML text stands for. Raises InputError naming `where` if it is not valid YAML or over a limit."""
+    """The value that a YAML text stands for. Raises InputError naming `where` if it is not valid YAML or over
+    a limit."""
     loader = None
     try:
         loader = _StrictLoader(text)
@@ -70,7 +79,8 @@ def parse(text: str, where: str = "text") -> Any:
 
 
 def _bound(root: yaml.Node) -> None:
-    """Raises ValueError for a text whose aliases stand for too many values, or for one inside itself, or nested too deep."""
+    """Raises ValueError for a text whose aliases stand for too many values, or for one inside itself, or
+    nested too deep."""
     sizes: dict[int, int] = {}
     open_: set[int] = set()
     pending: list[tuple[yaml.Node, bool]] = [(root, False)]
@@ -102,12 +112,15 @@ def _below(node: yaml.Node) -> list[yaml.Node]:
 
 
 def load(path: str | Path) -> Any:
-    """The value in a YAML file. Raises InputError naming the file if it is missing, unreadable, malformed or over the limits."""
+    """The value in a YAML file. Raises InputError naming the file if it is missing, unreadable, malformed or
+    over the limits."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise InputError(f"{path}: over {MAX_BYTES} bytes; a spec, study, site or taxonomy takes a few thousand")
+            raise InputError(
+                f"{path}: over {MAX_BYTES} bytes; a spec, study, site or taxonomy takes a few thousand"
+            )
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
@@ -125,7 +138,9 @@ def require_plain(tree: Any, where: str) -> None:
         elif isinstance(value, list):
             pending += value
         elif not isinstance(value, bool | int | float | str | None):
-            raise InputError(f"{where}: {value}: only texts, numbers, lists and mappings may stand in a study")
+            raise InputError(
+                f"{where}: {value}: only texts, numbers, lists and mappings may stand in a study"
+            )
 
 
 def dump(value: Any) -> str:

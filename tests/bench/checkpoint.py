@@ -1,9 +1,11 @@
-"""The training step after a checkpoint against a plain step: ViT-Tiny at 224 px, batch 8, fp32, a checkpoint of 69 MB.
+"""The training step after a checkpoint against a plain step: ViT-Tiny at 224 px, batch 8, fp32, a checkpoint
+of 69 MB.
 
-A Trainer saves after every epoch of seven steps, on this machine's disk. The step after a save is all that passes from the end
-of an epoch's last step to the end of the next epoch's first one: the copy of the state, what the thread that writes it takes
-from the cores, the step itself. A plain step is the median of the five steps at the end of an epoch. Torch has one thread,
-so that one core computes as beside a GPU, and what goes on beside it shares the others.
+A Trainer saves after every epoch of seven steps, on this machine's disk. The step after a save is all that
+passes from the end of an epoch's last step to the end of the next epoch's first one: the copy of the state,
+what the thread that writes it takes from the cores, the step itself. A plain step is the median of the five
+steps at the end of an epoch. Torch has one thread, so that one core computes as beside a GPU, and what goes
+on beside it shares the others.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ from typing import Any
 import torch
 from pairs import arguments, compare, save
 
-from hpc.bench import phantoms
+from hpc.bench.bench import phantoms
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
-from leukotree.engine import Engine, Runtime
-from leukotree.runfolder import RunFolder
+from leukotree.distributed.engine import Engine, Runtime
+from leukotree.records.runfolder import RunFolder
 from leukotree.spec import RunSpec
-from leukotree.stage import StageTrainer
-from leukotree.trainer import Trainer
+from leukotree.training.stage_trainer import StageTrainer
+from leukotree.training.trainer import Trainer
 
 SIZE, BATCH = 224, 8
 
@@ -69,10 +71,13 @@ def main() -> None:
         ):
             trainer.resume()
             found = compare(
-                "Step after a checkpoint", ("after a save", lambda: trainer.durations()[0]),
+                "Step after a checkpoint",
+                ("after a save", lambda: trainer.durations()[0]),
                 ("plain step", lambda: statistics.median(trainer.durations()[-5:])),
-                unit="s", goals={"ratio": "<= 1.5"}, pairs=options.pairs,
-            )  # fmt: skip
+                unit="s",
+                goals={"ratio": "<= 1.5"},
+                pairs=options.pairs,
+            )
     if not options.no_save:
         save("checkpoint", [found])
 

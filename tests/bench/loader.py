@@ -1,13 +1,14 @@
 """The loader against timm's, WebDataset's README pipeline, and decoding alone; 384x384 JPEGs, two workers.
 
-The images are phantoms saved as Pillow saves a JPEG by default (quality 75, 4:2:0), packed byte for byte. Everybody draws a
-random resized crop of area 0.8 to 1, horizontal flips and vertical flips. Ours ends with the uint8 batch that a device takes
-and normalises; timm's (without its prefetcher, which is for a GPU) and WebDataset's end with float tensors that their workers
-normalised. The last rows have ours normalise too, on the cores that decode, and turn by right angles, as it does by default.
-The clock starts at the first batch, so that starting workers costs nobody anything.
+The images are phantoms saved as Pillow saves a JPEG by default (quality 75, 4:2:0), packed byte for byte.
+Everybody draws a random resized crop of area 0.8 to 1, horizontal flips and vertical flips. Ours ends with
+the uint8 batch that a device takes and normalises; timm's (without its prefetcher, which is for a GPU) and
+WebDataset's end with float tensors that their workers normalised. The last rows have ours normalise too, on
+the cores that decode, and turn by right angles, as it does by default. The clock starts at the first batch,
+so that starting workers costs nobody anything.
 
-What is asked against timm and WebDataset is asked of a training, where an image is decoded when it first comes and is in the
-decoded cache from then on. Epochs that decode every image have rows of their own.
+What is asked against timm and WebDataset is asked of a training, where an image is decoded when it first
+comes and is in the decoded cache from then on. Epochs that decode every image have rows of their own.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from leukotree.spec import AugmentSpec
 from leukotree.taxonomy import Taxonomy
 
 SIZE, WORKERS, BATCH, COPIES = 384, 2, 32, 20
-"""Pixels, threads or processes, images, and how often a measurement goes through all images: long enough for a steady rate."""
+"""Pixels, threads or processes, images, and how often a measurement goes through all images: long enough for
+a steady rate."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SPEC = AugmentSpec(crop_scale=(0.8, 1.0), flips=True, turns=False, jitter=0)
 TURNED = SPEC.model_copy(update={"turns": True})
@@ -77,18 +79,33 @@ def timm_loader(folder: Path) -> float:
     images = ImageFolder(folder)
     images.samples = images.samples * COPIES
     loader = timm.data.create_loader(
-        images, (3, SIZE, SIZE), BATCH, is_training=True, scale=(0.8, 1.0), hflip=0.5, vflip=0.5, color_jitter=0,
-        interpolation="bilinear", mean=MEAN, std=STD, num_workers=WORKERS, use_prefetcher=False, persistent_workers=False,
-    )  # fmt: skip
+        images,
+        (3, SIZE, SIZE),
+        BATCH,
+        is_training=True,
+        scale=(0.8, 1.0),
+        hflip=0.5,
+        vflip=0.5,
+        color_jitter=0,
+        interpolation="bilinear",
+        mean=MEAN,
+        std=STD,
+        num_workers=WORKERS,
+        use_prefetcher=False,
+        persistent_workers=False,
+    )
     return images_per_s(len(pixels) for pixels, _ in loader)
 
 
 def webdataset_readme(dataset: Dataset) -> float:
     shards = sorted(str(dataset.folder / name) for name in set(dataset.index["shard"]))
     steps = [
-        transforms.RandomResizedCrop(SIZE, scale=(0.8, 1.0)), transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip(),
-        transforms.ToTensor(), transforms.Normalize(MEAN, STD),
-    ]  # fmt: skip
+        transforms.RandomResizedCrop(SIZE, scale=(0.8, 1.0)),
+        transforms.RandomHorizontalFlip(),
+        transforms.RandomVerticalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize(MEAN, STD),
+    ]
     pipeline = (
         wds.WebDataset(shards * COPIES, shardshuffle=len(shards))
         .shuffle(1000)
@@ -97,7 +114,9 @@ def webdataset_readme(dataset: Dataset) -> float:
         .map_tuple(transforms.Compose(steps), lambda fields: fields["leaf"])
         .batched(BATCH)
     )
-    return images_per_s(len(pixels) for pixels, _ in wds.WebLoader(pipeline, num_workers=WORKERS, batch_size=None))
+    return images_per_s(
+        len(pixels) for pixels, _ in wds.WebLoader(pipeline, num_workers=WORKERS, batch_size=None)
+    )
 
 
 def decode_only(jpegs: list[bytes]) -> float:
@@ -141,7 +160,9 @@ def main() -> None:
         cache = open_cache(folder / "cache", dataset, 4.0)
         ours(dataset, cache)  # fills it
 
-        def rate(question: str, mine: tuple[str, Measure], other: tuple[str, Measure], goal: str | None = None) -> Comparison:
+        def rate(
+            question: str, mine: tuple[str, Measure], other: tuple[str, Measure], goal: str | None = None
+        ) -> Comparison:
             goals = {"ratio": goal} if goal else {}
             return compare(question, mine, other, unit="images/s", goals=goals, pairs=options.pairs)
 

@@ -1,7 +1,8 @@
 """Speed as a ratio: two things measured in turn in one run, A B A B ..., the ratio taken pair by pair.
 
-A machine's speed drifts; a pair shares its minute, so its ratio holds where a single time does not. Every script of this
-folder prints a line per comparison and keeps it in results/bench/<script>.json; table.py joins those files.
+A machine's speed drifts; a pair shares its minute, so its ratio holds where a single time does not. Every
+script of this folder prints a line per comparison and keeps it in results/bench/<script>.json; table.py joins
+those files.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from hpc.bench import processor
+from hpc.bench.bench import processor
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "bench"
@@ -46,17 +47,24 @@ class Comparison:
 
     @property
     def medians(self) -> dict[str, float]:
-        return {name: statistics.median(values) for name, values in (("ratio", self.ratios), ("ours", self.a), ("other", self.b))}
+        return {
+            name: statistics.median(values)
+            for name, values in (("ratio", self.ratios), ("ours", self.a), ("other", self.b))
+        }
 
     @property
     def missed(self) -> list[str]:
         """The goals that the medians do not reach."""
-        return [f"{name} {goal}" for name, goal in self.goals.items() if not reached(self.medians[name], goal)]
+        return [
+            f"{name} {goal}" for name, goal in self.goals.items() if not reached(self.medians[name], goal)
+        ]
 
     def line(self) -> str:
         m, low, high = self.medians, min(self.ratios), max(self.ratios)
         goals = "; ".join(f"{name} {goal}" for name, goal in self.goals.items())
-        verdict = f"missed {'; '.join(self.missed)}" if self.missed else f"met {goals}" if goals else "no goal"
+        verdict = (
+            f"missed {'; '.join(self.missed)}" if self.missed else f"met {goals}" if goals else "no goal"
+        )
         return (
             f"{self.question}: {self.ours} {m['ours']:.4g} {self.unit}, {self.other} {m['other']:.4g} {self.unit}, "
             f"ratio {m['ratio']:.3g} ({low:.3g} to {high:.3g}, {len(self.ratios)} pairs): {verdict}"
@@ -70,10 +78,17 @@ def reached(value: float, goal: str) -> bool:
 
 
 def compare(
-    question: str, ours: tuple[str, Measure], other: tuple[str, Measure], *, unit: str, goals: dict[str, str], pairs: int = PAIRS,
+    question: str,
+    ours: tuple[str, Measure],
+    other: tuple[str, Measure],
+    *,
+    unit: str,
+    goals: dict[str, str],
+    pairs: int = PAIRS,
     warmup: bool = True,
-) -> Comparison:  # fmt: skip
-    """Measure both in turn, `pairs` times, after one uncounted turn of each (unless `warmup` is False), and print the line."""
+) -> Comparison:
+    """Measure both in turn, `pairs` times, after one uncounted turn of each (unless `warmup` is False), and
+    print the line."""
     (our_name, measure_ours), (other_name, measure_other) = ours, other
     if warmup:
         measure_ours(), measure_other()
@@ -116,4 +131,6 @@ def _commit() -> str:
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(
+        ["git", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()

@@ -1,8 +1,10 @@
-"""Two ranks against one, one torch thread each: images/s of `leukotree train`, from the metrics of its epochs.
+"""Two ranks against one, one torch thread each: images/s of `leukotree train`, from the metrics of its
+epochs.
 
-The same spec both times, so the same global batch: ViT-Tiny at 224 px, the default 32 images, fp32; each of two ranks takes
-16 of them. The first epoch, in which processes warm up, is left out. The second row is the limit: what the same cores do when
-two runs of one rank train side by side and exchange nothing, since cores share memory, cache and clock.
+The same spec both times, so the same global batch: ViT-Tiny at 224 px, the default 32 images, fp32; each of
+two ranks takes 16 of them. The first epoch, in which processes warm up, is left out. The second row is the
+limit: what the same cores do when two runs of one rank train side by side and exchange nothing, since cores
+share memory, cache and clock.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from pathlib import Path
 
 from pairs import Measure, arguments, compare, save
 
-from hpc.bench import phantoms
-from leukotree.runfolder import read_metrics
+from hpc.bench.bench import phantoms
+from leukotree.records.runfolder import read_metrics
 from leukotree.spec import RunSpec
 
 SIZE, EPOCHS = 224, 5
@@ -33,7 +35,9 @@ def images_per_s(place: Path, ranks: int, runs: int = 1) -> Measure:
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
         [metrics] = folder.rglob("metrics.jsonl")
         rows = read_metrics(metrics.parent)
-        return statistics.median(row["images_per_s"] for row in rows if row["kind"] == "epoch" and row["epoch"])
+        return statistics.median(
+            row["images_per_s"] for row in rows if row["kind"] == "epoch" and row["epoch"]
+        )
 
     def measure() -> float:
         with tempfile.TemporaryDirectory(dir=place) as here:
@@ -61,9 +65,21 @@ def main() -> None:
         apart = ("two runs of 1 rank side by side", images_per_s(place, 1, runs=2))
         found = [
             compare(
-                "Two ranks and one, one thread each", two, one, goals={"ratio": ">= 1.8"}, unit="images/s", pairs=options.pairs
+                "Two ranks and one, one thread each",
+                two,
+                one,
+                goals={"ratio": ">= 1.8"},
+                unit="images/s",
+                pairs=options.pairs,
             ),
-            compare("Two ranks and two runs side by side", two, apart, goals={}, unit="images/s", pairs=options.pairs),
+            compare(
+                "Two ranks and two runs side by side",
+                two,
+                apart,
+                goals={},
+                unit="images/s",
+                pairs=options.pairs,
+            ),
         ]
     if not options.no_save:
         save("ranks", found)

@@ -1,9 +1,10 @@
-"""Start of a run on two ranks: from the command to the end of its first step, against the bare imports that a rank needs.
+"""Start of a run on two ranks: from the command to the end of its first step, against the bare imports that a
+rank needs.
 
-Ours is `leukotree train SPEC --ranks 2`: checks, launcher, processes, process group, models, the first batch and one optimiser
-step. The run's own record says when the step ended: the moment at which it began to train (status.json) and the seconds of its
-first epoch, which has one step (metrics.jsonl). The other is one fresh process that imports every module of other packages
-that a rank has imported, and ends.
+Ours is `leukotree train SPEC --ranks 2`: checks, launcher, processes, process group, models, the first batch
+and one optimiser step. The run's own record says when the step ended: the moment at which it began to train
+(status.json) and the seconds of its first epoch, which has one step (metrics.jsonl). The other is one fresh
+process that imports every module of other packages that a rank has imported, and ends.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from pathlib import Path
 import yaml
 from pairs import arguments, compare, save
 
-from hpc.ranks import IMPORTS
+from hpc.launching.ranks import IMPORTS
 from leukotree.data import phantom
 from leukotree.data.pack import pack
-from leukotree.runfolder import read_metrics
+from leukotree.records.runfolder import read_metrics
 
 IMAGES = 84
 """In each of the two folds: one is trained on, all of it in one step."""
@@ -78,15 +79,26 @@ def imports(modules: str) -> float:
 
 def main() -> None:
     options = arguments(__doc__ or "")
-    modules = subprocess.run([sys.executable, "-c", LIST, *IMPORTS], capture_output=True, text=True, check=True).stdout
+    modules = subprocess.run(
+        [sys.executable, "-c", LIST, *IMPORTS], capture_output=True, text=True, check=True
+    ).stdout
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        pack(phantom.write(folder / "images", patients=28, per_patient=6, size=64), folder / "shards", folds=2, size=48)
+        pack(
+            phantom.write(folder / "images", patients=28, per_patient=6, size=64),
+            folder / "shards",
+            folds=2,
+            size=48,
+        )
         (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC))
         found = compare(
-            "Start of a run on two ranks", ("command to first step", lambda: start(folder)),
-            ("bare imports", lambda: imports(modules)), unit="s", goals={"ratio": "< 2"}, pairs=options.pairs,
-        )  # fmt: skip
+            "Start of a run on two ranks",
+            ("command to first step", lambda: start(folder)),
+            ("bare imports", lambda: imports(modules)),
+            unit="s",
+            goals={"ratio": "< 2"},
+            pairs=options.pairs,
+        )
     if not options.no_save:
         save("start", [found])
 

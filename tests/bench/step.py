@@ -1,8 +1,10 @@
-"""Training steps of a ViT-Tiny at 224 px, batch 8, fp32: ours against a bare PyTorch loop, and `multilabel` against `flat`.
+"""Training steps of a ViT-Tiny at 224 px, batch 8, fp32: ours against a bare PyTorch loop, and `multilabel`
+against `flat`.
 
-Ours is a StageTrainer with its loader on packed phantoms, the default augmentation, focal loss, schedule and bookkeeping. The
-bare loop has the same network, fused AdamW, channels last and cross-entropy, on normalised float batches that lie in memory.
-Torch has one thread in both: as beside a GPU, one core computes and another one decodes.
+Ours is a StageTrainer with its loader on packed phantoms, the default augmentation, focal loss, schedule and
+bookkeeping. The bare loop has the same network, fused AdamW, channels last and cross-entropy, on normalised
+float batches that lie in memory. Torch has one thread in both: as beside a GPU, one core computes and another
+one decodes.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from pairs import Measure, arguments, compare, save
 
-from hpc.bench import phantoms
+from hpc.bench.bench import phantoms
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
-from leukotree.engine import Engine
-from leukotree.model import build, parameter_groups, stages
+from leukotree.distributed.engine import Engine
+from leukotree.models.classifier import build, parameter_groups, stages
 from leukotree.spec import RunSpec, Variant
-from leukotree.stage import StageTrainer
+from leukotree.training.stage_trainer import StageTrainer
 
 SIZE, BATCH, STEPS = 224, 8, 7
 """Seven steps are one epoch of the phantoms below."""
@@ -79,14 +81,22 @@ def main() -> None:
             flat, multilabel = (ours(spec, variant, loader) for variant in ("flat", "multilabel"))
             found = [
                 compare(
-                    "Training step of `flat`, ViT-Tiny at 224 px", ("LeukoTree", flat), ("bare loop", bare(spec, dataset)),
-                    unit="images/s", goals={"ratio": ">= 0.97"}, pairs=options.pairs,
+                    "Training step of `flat`, ViT-Tiny at 224 px",
+                    ("LeukoTree", flat),
+                    ("bare loop", bare(spec, dataset)),
+                    unit="images/s",
+                    goals={"ratio": ">= 0.97"},
+                    pairs=options.pairs,
                 ),
                 compare(
-                    "Training step of `multilabel`", ("`multilabel`", multilabel), ("`flat`", flat),
-                    unit="images/s", goals={"ratio": ">= 0.97"}, pairs=options.pairs,
+                    "Training step of `multilabel`",
+                    ("`multilabel`", multilabel),
+                    ("`flat`", flat),
+                    unit="images/s",
+                    goals={"ratio": ">= 0.97"},
+                    pairs=options.pairs,
                 ),
-            ]  # fmt: skip
+            ]
     if not options.no_save:
         save("step", found)
 

@@ -1,9 +1,11 @@
-"""A sweep of 24 short trials over three variants: `leukotree sweep` against `leukotree train` for each of their runs in turn.
+"""A sweep of 24 short trials over three variants: `leukotree sweep` against `leukotree train` for each of
+their runs in turn.
 
-A trial trains two inner folds for two epochs, on small phantoms with a tiny model, and none is stopped: 48 runs on either side,
-of the very same specs (the sweep draws at random from a seed). The sweep counts from the command to its end, the start of
-Ray included, and scores after each epoch, which `train` does after the last one only. It has two slots of one core and one
-thread; each `train` may use both cores. About a minute for the sweep and five for the others.
+A trial trains two inner folds for two epochs, on small phantoms with a tiny model, and none is stopped: 48
+runs on either side, of the very same specs (the sweep draws at random from a seed). The sweep counts from the
+command to its end, the start of Ray included, and scores after each epoch, which `train` does after the last
+one only. It has two slots of one core and one thread; each `train` may use both cores. About a minute for the
+sweep and five for the others.
 """
 
 from __future__ import annotations
@@ -92,13 +94,22 @@ def main() -> None:
     options = arguments(__doc__ or "")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        pack(phantom.write(place / "images", patients=28, per_patient=6, size=64), place / "packed", folds=2, size=48)
+        pack(
+            phantom.write(place / "images", patients=28, per_patient=6, size=64),
+            place / "packed",
+            folds=2,
+            size=48,
+        )
         folders, specs = fresh(place / "packed", place), place / "specs"
         found = compare(
-            "A sweep of 24 short trials of three variants", ("leukotree sweep", lambda: sweep(next(folders), specs)),
+            "A sweep of 24 short trials of three variants",
+            ("leukotree sweep", lambda: sweep(next(folders), specs)),
             ("leukotree train, one by one", lambda: one_by_one(next(folders), specs)),
-            unit="s", goals={"ratio": "<= 0.333"}, pairs=options.pairs, warmup=False,
-        )  # fmt: skip
+            unit="s",
+            goals={"ratio": "<= 0.333"},
+            pairs=options.pairs,
+            warmup=False,
+        )
     if not options.no_save:
         save("sweep", [found])
 

@@ -1,11 +1,11 @@
 """What a trial costs beyond its training: `leukotree sweep` against Ray Tune as it is by default.
 
-Both run the same trials (two inner folds of a tiny model on small phantoms, two epochs, scored after each) one after another
-on one slot of one core, and report after each epoch. By default a trial of Ray Tune is a function in a process of its own,
-which imports torch and timm, opens the data and builds its models; ours reset a process that has done so. Beyond its training is
-the time from the end of the trial before to the end of this one, less the seconds that its runs trained by their own record: so
-scores, checkpoints and predictions count, too. A slot's first trial is left out on both sides. Each side is the median of its
-trials.
+Both run the same trials (two inner folds of a tiny model on small phantoms, two epochs, scored after each)
+one after another on one slot of one core, and report after each epoch. By default a trial of Ray Tune is a
+function in a process of its own, which imports torch and timm, opens the data and builds its models; ours
+reset a process that has done so. Beyond its training is the time from the end of the trial before to the end
+of this one, less the seconds that its runs trained by their own record: so scores, checkpoints and
+predictions count, too. A slot's first trial is left out on both sides. Each side is the median of its trials.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from typing import Any
 from pairs import arguments, compare, save
 from ray import tune
 
-from hpc import bench, cluster
-from hpc.study import Study
-from hpc.tune import sweep
+from hpc.bench import bench
+from hpc.search import cluster
+from hpc.search.sweep import sweep
+from hpc.studies.study import Study
 from leukotree.data import phantom
 from leukotree.data.pack import pack
-from leukotree.engine import Runtime
+from leukotree.distributed.engine import Runtime
 from leukotree.spec import parse
 
 TRIALS = 4
@@ -43,7 +44,12 @@ def study(shards: Path, name: str) -> Study:
         },
         "variants": ["flat"],
         "folds": {"outer": 2, "inner": 2},
-        "search": {"nested": False, "trials": TRIALS, "scheduler": "none", "space": {"optim.lr": {"loguniform": [1e-4, 1e-2]}}},
+        "search": {
+            "nested": False,
+            "trials": TRIALS,
+            "scheduler": "none",
+            "space": {"optim.lr": {"loguniform": [1e-4, 1e-2]}},
+        },
     }
     return parse(Study, fields, "bench")
 
@@ -62,7 +68,9 @@ def default(shards: Path, name: str) -> float:
         grid = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1}),
             param_space={"optim.lr": tune.loguniform(1e-4, 1e-2)},
-            tune_config=tune.TuneConfig(metric="macro_f1", mode="max", num_samples=TRIALS, max_concurrent_trials=1),
+            tune_config=tune.TuneConfig(
+                metric="macro_f1", mode="max", num_samples=TRIALS, max_concurrent_trials=1
+            ),
             run_config=tune.RunConfig(storage_path=str(place / "ray"), verbose=0),
         ).fit()
         results = [grid[index].metrics or {} for index in range(len(grid))]
@@ -71,9 +79,11 @@ def default(shards: Path, name: str) -> float:
 
 
 def train_trial(config: dict[str, Any], plan: Study, runs: Path) -> None:
-    from leukotree import train
+    from leukotree.training import run
 
-    for row in train.lockstep(plan.trial_specs("flat", config, 0), runs / tune.get_context().get_trial_id(), RUNTIME):
+    for row in run.lockstep(
+        plan.trial_specs("flat", config, 0), runs / tune.get_context().get_trial_id(), RUNTIME
+    ):
         tune.report({"epoch": row["epoch"], "macro_f1": row["macro_f1"], "ended": time.time()})
 
 
@@ -91,10 +101,14 @@ def main() -> None:
         pack(manifest, shards, folds=2, size=48)
         names = iter(f"s{number}" for number in range(1000))
         found = compare(
-            "A trial beyond its training", ("LeukoTree", lambda: ours(shards, next(names))),
+            "A trial beyond its training",
+            ("LeukoTree", lambda: ours(shards, next(names))),
             ("Ray Tune's default", lambda: default(shards, next(names))),
-            unit="s", goals={"ratio": "<= 0.17", "ours": "< 0.5", "other": "> 3"}, pairs=options.pairs, warmup=False,
-        )  # fmt: skip
+            unit="s",
+            goals={"ratio": "<= 0.17", "ours": "< 0.5", "other": "> 3"},
+            pairs=options.pairs,
+            warmup=False,
+        )
     if not options.no_save:
         save("trial", [found])
 

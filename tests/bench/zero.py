@@ -1,9 +1,10 @@
-"""ZeRO 1, 2 and 3 against DDP on two ranks, one torch thread each: steps/s, and what a rank holds, for 22-28 M parameters.
+"""ZeRO 1, 2 and 3 against DDP on two ranks, one torch thread each: steps/s, and what a rank holds, for 22-28
+M parameters.
 
-Small images and few of them, so that what the strategies do differently (exchange, step, gather) shows beside what they do
-alike: with larger ones the ratios come closer to 1. Memory: the bytes of AdamW's moments and of the weights that lie in a
-rank's tensors between two steps, and how far its resident memory rose from before the model was built, in processes of their
-own.
+Small images and few of them, so that what the strategies do differently (exchange, step, gather) shows beside
+what they do alike: with larger ones the ratios come closer to 1. Memory: the bytes of AdamW's moments and of
+the weights that lie in a rank's tensors between two steps, and how far its resident memory rose from before
+the model was built, in processes of their own.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ import numpy as np
 import torch
 from pairs import RESULTS, Comparison, Measure, arguments, compare, save
 
-from hpc import engines
-from hpc.bench import phantoms
-from hpc.ranks import in_ranks
+from hpc.bench.bench import phantoms
+from hpc.deepspeed import settings
+from hpc.launching.ranks import in_ranks
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
-from leukotree.engine import Engine, Runtime, start
-from leukotree.model import stages
+from leukotree.distributed.engine import Engine, Runtime, start
+from leukotree.models.classifier import stages
 from leukotree.spec import RunSpec
-from leukotree.stage import StageTrainer
+from leukotree.training.stage_trainer import StageTrainer
 
 SIZE, BATCH, STEPS, RANKS = 96, 8, 2, 2
 MODELS = {"ViT-S/16": "vit_small_patch16_224", "ConvNeXt-T": "convnext_tiny"}
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
-RUNTIME = Runtime(device="cpu", threads=1, workers=0, quiet=True, deepspeed=engines.settings())
+RUNTIME = Runtime(device="cpu", threads=1, workers=0, quiet=True, deepspeed=settings.settings())
 
 
 def build(backbone: str, strategy: str, loader: Loader, engine: Engine) -> StageTrainer:
@@ -72,9 +73,12 @@ def speed(shards: Path, model: str, pairs: int, runtime: Runtime) -> list[Compar
             with contextlib.nullcontext() if engine.is_main else contextlib.redirect_stdout(io.StringIO()):
                 one = compare(
                     f"Step of {model} at {SIZE} px, batch {BATCH}, {RANKS} ranks",
-                    (strategy, steps_per_s(trainer, engine)), ("ddp", ddp),
-                    unit="steps/s", goals={}, pairs=pairs,
-                )  # fmt: skip
+                    (strategy, steps_per_s(trainer, engine)),
+                    ("ddp", ddp),
+                    unit="steps/s",
+                    goals={},
+                    pairs=pairs,
+                )
             found.append(one)
     return found
 
@@ -91,7 +95,9 @@ def memory(shards: Path, model: str, strategy: str, runtime: Runtime) -> dict[st
         trainer.collect()
         optimizer = trainer.strategy.optimizer
         moments = {id(value): value for state in optimizer.state.values() for value in state.values()}
-        parameters = {id(value): value for value in (*trainer.strategy.wrapped.parameters(), *optimizer.state)}
+        parameters = {
+            id(value): value for value in (*trainer.strategy.wrapped.parameters(), *optimizer.state)
+        }
         shares = [value.ds_tensor for value in parameters.values() if hasattr(value, "ds_tensor")]
         return {
             "model": model,
@@ -121,11 +127,21 @@ def main() -> None:
     options = arguments(__doc__ or "")
     with tempfile.TemporaryDirectory() as folder:
         shards = phantoms(Path(folder), SIZE, folds=2, patients=14, per_patient=4)
-        found = [c for model in MODELS for c in in_ranks(speed, shards, model, options.pairs, runtime=RUNTIME, ranks=RANKS)]
-        held = [in_ranks(memory, shards, model, name, runtime=RUNTIME, ranks=RANKS) for model in MODELS for name in STRATEGIES]
+        found = [
+            c
+            for model in MODELS
+            for c in in_ranks(speed, shards, model, options.pairs, runtime=RUNTIME, ranks=RANKS)
+        ]
+        held = [
+            in_ranks(memory, shards, model, name, runtime=RUNTIME, ranks=RANKS)
+            for model in MODELS
+            for name in STRATEGIES
+        ]
     for one in held:
-        print("{model}, {strategy}: moments {moments_mb:.0f} MB, weights {weights_mb:.0f} MB, "
-              "rose by {peak_growth_mb:.0f} MB".format(**one))  # fmt: skip
+        print(
+            "{model}, {strategy}: moments {moments_mb:.0f} MB, weights {weights_mb:.0f} MB, "
+            "rose by {peak_growth_mb:.0f} MB".format(**one)
+        )
     if not options.no_save:
         save("zero", found)
         path = RESULTS / "zero.json"

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leukotree import checkpoint, train
 from leukotree.spec import RunSpec
-from leukotree.stage import StageTrainer
-from leukotree.trainer import Trainer
+from leukotree.training import checkpoint
+from leukotree.training import run as train
+from leukotree.training.stage_trainer import StageTrainer
+from leukotree.training.trainer import Trainer
 
 PLACES: dict[str, tuple[Any, str]] = {
     "training": (Trainer, "_on_step"),

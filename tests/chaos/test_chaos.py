@@ -9,34 +9,40 @@ from pathlib import Path
 import chaotic
 import pytest
 
-from hpc.ranks import in_ranks
-from leukotree import checkpoint, signals, train
+from hpc.launching.ranks import in_ranks
+from leukotree import signals
 from leukotree.errors import Preempted, RunFailed
-from leukotree.runfolder import read_metrics, read_status
+from leukotree.records.runfolder import read_metrics, read_status
 from leukotree.spec import VARIANTS, RunSpec
+from leukotree.training import checkpoint, run
 
 RANKS = 2
 
 
 @pytest.mark.parametrize(
-    ("variant", "strategy", "blows"), [*((variant, "ddp", 20) for variant in VARIANTS), ("multilabel", "zero1", 6)]
+    ("variant", "strategy", "blows"),
+    [*((variant, "ddp", 20) for variant in VARIANTS), ("multilabel", "zero1", 6)],
 )
 def test_interrupted_at_random_moments_a_run_ends_with_the_same_bits(
     shards: Path, tmp_path: Path, variant: str, strategy: str, blows: int
 ) -> None:
     spec = RunSpec().override(
         {
-            "variant": variant, "data.shards": str(shards), "backbone.name": "test_vit", "backbone.drop_path": 0.1,
-            "optim": {"lr": 1e-3, "batch_size": 12, "epochs": 10}, "engine": {"precision": "fp32", "strategy": strategy},
+            "variant": variant,
+            "data.shards": str(shards),
+            "backbone.name": "test_vit",
+            "backbone.drop_path": 0.1,
+            "optim": {"lr": 1e-3, "batch_size": 12, "epochs": 10},
+            "engine": {"precision": "fp32", "strategy": strategy},
         }
-    )  # fmt: skip
-    in_ranks(chaotic.run, spec, tmp_path / "whole", None, runtime=train.Runtime(threads=1), ranks=RANKS)
+    )
+    in_ranks(chaotic.run, spec, tmp_path / "whole", None, runtime=run.Runtime(threads=1), ranks=RANKS)
     undisturbed, folder = tmp_path / "whole" / spec.run_name, tmp_path / "struck" / spec.run_name
 
     numbers = random.Random(f"{variant} {strategy}")
     for _ in range(blows):
         struck(spec, folder, numbers)
-    in_ranks(chaotic.run, spec, folder.parent, None, runtime=train.Runtime(threads=1), ranks=RANKS)
+    in_ranks(chaotic.run, spec, folder.parent, None, runtime=run.Runtime(threads=1), ranks=RANKS)
     assert read_status(folder)["state"] == "done"
     assert len((folder / "attempts.jsonl").read_text().splitlines()) == blows + 1
 
@@ -46,15 +52,17 @@ def test_interrupted_at_random_moments_a_run_ends_with_the_same_bits(
 
 
 def test_three_ranks_stopped_in_an_epoch_go_on_with_the_same_bits(shards: Path, tmp_path: Path) -> None:
-    """With two the order of a sum does not matter. DDP sorts its buckets anew after its first backward pass, also in a run
-    that goes on, and from the third rank on that could be seen."""
+    """With two the order of a sum does not matter. DDP sorts its buckets anew after its first backward pass,
+    also in a run that goes on, and from the third rank on that could be seen."""
     spec = RunSpec().override(
         {
-            "data.shards": str(shards), "backbone.name": "test_vit", "engine.precision": "fp32",
+            "data.shards": str(shards),
+            "backbone.name": "test_vit",
+            "engine.precision": "fp32",
             "optim": {"lr": 1e-3, "batch_size": 12, "epochs": 2},
         }
-    )  # fmt: skip
-    runtime, stop = train.Runtime(threads=1), chaotic.Blow("SIGUSR2", "training", 5, 0, False)
+    )
+    runtime, stop = run.Runtime(threads=1), chaotic.Blow("SIGUSR2", "training", 5, 0, False)
     in_ranks(chaotic.run, spec, tmp_path / "whole", None, runtime=runtime, ranks=3)
     with signals.watched(), pytest.raises(Preempted):
         in_ranks(chaotic.run, spec, tmp_path / "stopped", stop, runtime=runtime, ranks=3)
@@ -67,7 +75,7 @@ def struck(spec: RunSpec, folder: Path, numbers: random.Random) -> None:
     """One attempt, which a blow ends."""
     blow = chaotic.Blow.draw(numbers, RANKS)
     # Some attempts save at every step, others only when they are asked to, or at the end of an epoch.
-    runtime = train.Runtime(threads=1, save_s=numbers.choice([0, 0, 600]))
+    runtime = run.Runtime(threads=1, save_s=numbers.choice([0, 0, 600]))
     killed = blow.how.startswith("kill")
     with signals.watched(), pytest.raises(RunFailed if killed else Preempted) as ended:
         in_ranks(chaotic.run, spec, folder.parent, blow, runtime=runtime, ranks=RANKS)

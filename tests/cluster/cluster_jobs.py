@@ -28,7 +28,11 @@ def wait_for_jobs(slurm: Slurm, *jobs: str, count: int | None = None, seconds: f
         queue = set(slurm.run("squeue", "-h", "-o", "%F").split())
         found = {job: state for asked in jobs for job, state in states(slurm, asked).items()}
         # Accounting hears of a job a moment after the queue, and of its end too.
-        if not queue.intersection(jobs) and len(found) >= (count or len(jobs)) and not OPEN.intersection(found.values()):
+        if (
+            not queue.intersection(jobs)
+            and len(found) >= (count or len(jobs))
+            and not OPEN.intersection(found.values())
+        ):
             return found
         time.sleep(0.5)
     pytest.fail(f"jobs {', '.join(jobs)} did not end in {seconds:.0f} s: {found}\n{slurm.run('squeue')}")

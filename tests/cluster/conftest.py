@@ -19,7 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Slurm]:
-    """The two-host SLURM. Boots it where it is not up; then it also stops it, and nothing of it may be left."""
+    """The two-host SLURM. Boots it where it is not up; then it also stops it, and nothing of it may be
+    left."""
     cluster = Slurm()
     try:
         booted = cluster.up()

@@ -13,8 +13,11 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def install(packages: Mapping[str, str]) -> None:
-    """Install the packages (program -> package) whose program is missing. Raises ClusterError where that is not possible."""
-    missing = sorted({package for program, package in packages.items() if not shutil.which(program, path=SYSTEM_PATH)})
+    """Install the packages (program -> package) whose program is missing. Raises ClusterError where that is
+    not possible."""
+    missing = sorted(
+        {package for program, package in packages.items() if not shutil.which(program, path=SYSTEM_PATH)}
+    )
     if not missing:
         return
     if not shutil.which("apt-get"):

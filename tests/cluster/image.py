@@ -1,4 +1,5 @@
-"""The image that slurm/container/image builds, for Charliecloud, on a base that mmdebstrap makes: no registry is asked."""
+"""The image that slurm/container/image builds, for Charliecloud, on a base that mmdebstrap makes: no registry
+is asked."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ LARGEST = 8 * 2**20
 
 
 def built() -> Path:
-    """Folder of the image: built now, or by an earlier call with the same recipe and packages. Raises ClusterError."""
+    """Folder of the image: built now, or by an earlier call with the same recipe and packages. Raises
+    ClusterError."""
     if os.geteuid() != 0:
         raise ClusterError("mmdebstrap needs root")
     store = _store()
@@ -53,27 +55,40 @@ def _key() -> str:
     """Tells images apart by all that is in them."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     files = [*sorted(RECIPE.iterdir()), REPOSITORY / "constraints.txt"]
-    return hashlib.sha256(repr(project).encode() + b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    return hashlib.sha256(repr(project).encode() + b"".join(file.read_bytes() for file in files)).hexdigest()[
+        :12
+    ]
 
 
 def _build(store: Path) -> None:
     with tempfile.TemporaryDirectory(dir=store.parent) as name:
         work = Path(name)
         base = work / "base"
-        # With its mounts to itself, so that none is left where somebody removes files. Unsafe, as Debian's own image is made.
-        _run("unshare", "--mount", "mmdebstrap", "--variant=minbase", "--dpkgopt=force-unsafe-io", SUITE, str(base))
+        # With its mounts to itself, so that none is left where somebody removes files. Unsafe, as Debian's
+        # own image is made.
+        _run(
+            "unshare",
+            "--mount",
+            "mmdebstrap",
+            "--variant=minbase",
+            "--dpkgopt=force-unsafe-io",
+            SUITE,
+            str(base),
+        )
         for device in (base / "dev").iterdir():  # ch-image copies what it reads from a device
             shutil.rmtree(device) if device.is_dir() and not device.is_symlink() else device.unlink()
         charliecloud = ["ch-image", "--storage", str(store), "--no-cache"]
         _run(*charliecloud, "import", str(base), BASE)
         binds = _context(work / "context")
         recipe = work / "context" / "slurm" / "container" / "image" / "Dockerfile"
-        _run(*charliecloud, "build", *binds, "--tag", "leukotree", "--file", str(recipe), str(work / "context"))
+        _run(
+            *charliecloud, "build", *binds, "--tag", "leukotree", "--file", str(recipe), str(work / "context")
+        )
 
 
 def _context(folder: Path) -> list[str]:
-    """What the build reads: the recipe and, as its pip.conf, what pip is told on this machine. Returns ch-image's options that
-    let it see the same folders of packages."""
+    """What the build reads: the recipe and, as its pip.conf, what pip is told on this machine. Returns
+    ch-image's options that let it see the same folders of packages."""
     recipe = folder / "slurm" / "container" / "image"
     shutil.copytree(RECIPE, recipe)
     for name in ("pyproject.toml", "constraints.txt"):
@@ -101,7 +116,13 @@ def _run(*words: str) -> None:
     hidden = ("PIP_", "PYTHON", "VIRTUAL_ENV")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     limited = ["bash", "-c", f'ulimit -f {LARGEST}; exec "$@"', "limited", *words]
-    done = subprocess.run(limited, env=clean | {"PATH": SYSTEM_PATH, "USER": "root"}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        limited,
+        env=clean | {"PATH": SYSTEM_PATH, "USER": "root"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-6:]
         raise ClusterError(f"{' '.join(words[:2])}: {'; '.join(last)}")

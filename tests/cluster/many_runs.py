@@ -1,4 +1,5 @@
-"""What the tests of many runs on the cluster share: small runs, a site for them, and stand-ins before SLURM's commands."""
+"""What the tests of many runs on the cluster share: small runs, a site for them, and stand-ins before SLURM's
+commands."""
 
 from __future__ import annotations
 
@@ -7,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hpc import launch
-from hpc.launch import Outcome, Place
-from hpc.site import Site
+from hpc.launching import runs
+from hpc.launching.runs import Outcome, Place
+from hpc.slurm.site import Site
 from leukotree.spec import RunSpec, parse
-from leukotree.train import Runtime
+from leukotree.training.run import Runtime
 from slurm import Slurm
 
 SITE = Site(partition="main", time=5, cpus_per_task=1, interface="eth0")
@@ -31,7 +32,7 @@ def specs(count: int, shards: Path) -> list[RunSpec]:
 
 
 def run(wanted: list[RunSpec], root: Path, site: Site = SITE, *, wait: bool = False) -> Outcome:
-    return launch.run_many(wanted, root, Place("slurm", site=site), wait=wait, runtime=RUNTIME)
+    return runs.run_many(wanted, root, Place("slurm", site=site), wait=wait, runtime=RUNTIME)
 
 
 def talk_to(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,8 +42,8 @@ def talk_to(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stand_in(command: str, shell: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A shell script before one of SLURM's commands, which it knows as $real; the log that has a line for each call. Tests of
-    sbatch, which queue nothing, go straight to it."""
+    """A shell script before one of SLURM's commands, which it knows as $real; the log that has a line for
+    each call. Tests of sbatch, which queue nothing, go straight to it."""
     real, log, script = shutil.which(command), folder / f"{command}-calls", folder / "bin" / command
     script.parent.mkdir(exist_ok=True)
     tests = f'[[ $1 != --test-only ]] || exec {real} "$@"'

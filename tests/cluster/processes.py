@@ -16,7 +16,8 @@ class ClusterError(RuntimeError):
 
 
 def process_start(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is none. Tells it from a later one of the same pid."""
+    """When a process started, in clock ticks since boot; None if there is none. Tells it from a later one of
+    the same pid."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -34,7 +35,8 @@ def wait_for(what: str, ready: Callable[[], bool], seconds: float = 40) -> None:
 
 
 def command(*words: str, **options) -> subprocess.CompletedProcess[str]:
-    """Run to its end, output kept as text. Raises ClusterError with the last line of its stderr if it fails."""
+    """Run to its end, output kept as text. Raises ClusterError with the last line of its stderr if it
+    fails."""
     done = subprocess.run(words, capture_output=True, text=True, **options)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]

@@ -1,15 +1,15 @@
 """A real SLURM on one machine: two hosts, n1 and n2, with accounting. Needs root. Only the standard library.
 
-    python3 tests/cluster/slurm.py up       boots it if it is not up, prints the `export SLURM_CONF=...` line to use
-    python3 tests/cluster/slurm.py down     stops what `up` started
-    python3 tests/cluster/slurm.py status   exit code 0 if it is up
+    python3 tests/cluster/slurm.py up       boots it if it is not up, prints the `export SLURM_CONF=...` line
+    to use python3 tests/cluster/slurm.py down     stops what `up` started python3 tests/cluster/slurm.py
+    status   exit code 0 if it is up
 
-Each host is a slurmd in a network, UTS, PID and mount namespace of its own, at a bridge: the jobs on n1 see neither
-n2's processes nor its ports, as on two machines. Everything else is shared, so any folder is a shared file system.
-All files lie in one folder; the system's own SLURM, munge and MariaDB are not touched.
+Each host is a slurmd in a network, UTS, PID and mount namespace of its own, at a bridge: the jobs on n1 see
+neither n2's processes nor its ports, as on two machines. Everything else is shared, so any folder is a shared
+file system. All files lie in one folder; the system's own SLURM, munge and MariaDB are not touched.
 
-Several may be up at once, each with a number of its own (its network, its ports, its folder): the variable LEUKOTREE_TEST_SLURM
-is the number of the usual one, and tests boot others whose settings differ.
+Several may be up at once, each with a number of its own (its network, its ports, its folder): the variable
+LEUKOTREE_TEST_SLURM is the number of the usual one, and tests boot others whose settings differ.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from pathlib import Path
 from debian import SYSTEM_PATH, install
 from processes import ClusterError, command, end, process_start, wait_for
 
-NUMBER = int(os.environ.get("LEUKOTREE_TEST_SLURM", 0)) + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+NUMBER = int(os.environ.get("LEUKOTREE_TEST_SLURM", 0)) + int(
+    os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+)
 """Of the usual cluster; tests that run beside each other have one each."""
 PACKAGES = {
     "slurmctld": "slurm-wlm",
@@ -113,8 +115,13 @@ class Slurm:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The current environment with what SLURM's commands need, and with nothing of a job that we may be in."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "SRUN"))}
+        """The current environment with what SLURM's commands need, and with nothing of a job that we may be
+        in."""
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("SLURM", "SBATCH", "SRUN"))
+        }
         return clean | {"SLURM_CONF": str(self.conf), "PATH": f"{clean.get('PATH', '')}:{SYSTEM_PATH}"}
 
     def run(self, *words: str, **options) -> str:
@@ -122,7 +129,8 @@ class Slurm:
         return command(*words, env=options.pop("env", self.environment), **options).stdout
 
     def up(self) -> bool:
-        """Boot the cluster unless it is up; True if it had to be booted. Raises ClusterError where that is not possible."""
+        """Boot the cluster unless it is up; True if it had to be booted. Raises ClusterError where that is
+        not possible."""
         if os.geteuid() != 0:
             raise ClusterError("the test SLURM needs root")
         self._make_folder()
@@ -184,10 +192,13 @@ class Slurm:
         return [tuple(json.loads(line)) for line in lines]
 
     def _make_folder(self) -> None:
-        """A folder of our own: somebody else's (or a link) of this name is refused, as root writes keys into it."""
+        """A folder of our own: somebody else's (or a link) of this name is refused, as root writes keys into
+        it."""
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         if self.folder.is_symlink() or self.folder.stat().st_uid != os.geteuid():
-            raise ClusterError(f"{self.folder}: belongs to somebody else; remove it, or set TMPDIR to another place")
+            raise ClusterError(
+                f"{self.folder}: belongs to somebody else; remove it, or set TMPDIR to another place"
+            )
         self.folder.chmod(0o755)
 
     @contextlib.contextmanager
@@ -199,16 +210,28 @@ class Slurm:
     def _boot(self) -> None:
         self._write_files()
         self._make_network()
-        self._start("munged", "munged", "--foreground", "--force", "--num-threads=4", f"--key-file={self.folder}/munge.key",
-                    f"--socket={self.folder}/munge.socket", f"--pid-file={self.folder}/munge.pid",
-                    f"--log-file={self.folder}/munged.log", f"--seed-file={self.folder}/munge.seed")  # fmt: skip
+        self._start(
+            "munged",
+            "munged",
+            "--foreground",
+            "--force",
+            "--num-threads=4",
+            f"--key-file={self.folder}/munge.key",
+            f"--socket={self.folder}/munge.socket",
+            f"--pid-file={self.folder}/munge.pid",
+            f"--log-file={self.folder}/munged.log",
+            f"--seed-file={self.folder}/munge.seed",
+        )
         if self.settings.accounting:
             self._start_database()
         wait_for("munged", (self.folder / "munge.socket").exists)
         if self.settings.accounting:
             self._start("slurmdbd", "slurmdbd", "-D")
             # The cluster has to be in the books before slurmctld, or its first jobs are not recorded.
-            wait_for("slurmdbd", lambda: self._succeeds("sacctmgr", "-i", "add", "cluster", self.cluster) or self._booked())
+            wait_for(
+                "slurmdbd",
+                lambda: self._succeeds("sacctmgr", "-i", "add", "cluster", self.cluster) or self._booked(),
+            )
         self._start("slurmctld", "slurmctld", "-D", "-i", "-f", str(self.conf))
         for host in HOSTS:
             self._start_host(host)
@@ -222,9 +245,14 @@ class Slurm:
         key.write_bytes(os.urandom(128))
         first = PORTS + 10 * self.number
         values = {
-            "folder": self.folder, "controller": self.controller, "controller_name": os.uname().nodename, "cluster": self.cluster,
-            "ctld_port": first, "d_port": first + 1, "dbd_port": first + 2,
-        }  # fmt: skip
+            "folder": self.folder,
+            "controller": self.controller,
+            "controller_name": os.uname().nodename,
+            "cluster": self.cluster,
+            "ctld_port": first,
+            "d_port": first + 1,
+            "dbd_port": first + 2,
+        }
         nodes = [
             f"NodeName={host} NodeAddr={address} CPUs={CPUS} RealMemory=16000 State=UNKNOWN {self.settings.node}"
             for host, address in self.hosts.items()
@@ -263,31 +291,69 @@ class Slurm:
 
     def _start_database(self) -> None:
         data, socket = self.folder / "db", self.folder / "db.socket"
-        command("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db",
-                "--auth-root-authentication-method=socket", "--auth-root-socket-user=root", env=self.environment)  # fmt: skip
-        self._start("mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={socket}",
-                    f"--pid-file={self.folder}/db.pid", "--skip-networking", "--innodb-buffer-pool-size=64M",
-                    "--innodb-lock-wait-timeout=900", "--innodb-flush-log-at-trx-commit=0")  # fmt: skip
+        command(
+            "mariadb-install-db",
+            "--no-defaults",
+            "--user=root",
+            f"--datadir={data}",
+            "--skip-test-db",
+            "--auth-root-authentication-method=socket",
+            "--auth-root-socket-user=root",
+            env=self.environment,
+        )
+        self._start(
+            "mariadbd",
+            "mariadbd",
+            "--no-defaults",
+            "--user=root",
+            f"--datadir={data}",
+            f"--socket={socket}",
+            f"--pid-file={self.folder}/db.pid",
+            "--skip-networking",
+            "--innodb-buffer-pool-size=64M",
+            "--innodb-lock-wait-timeout=900",
+            "--innodb-flush-log-at-trx-commit=0",
+        )
         wait_for("mariadbd", socket.exists)
 
     def _start_host(self, host: str) -> None:
         """A slurmd with namespaces of its own.
 
-        nsenter instead of `ip netns exec`, which mounts /sys anew so that slurmd misses the cgroups. The shell is the
-        host's process 1: it reaps the orphans of jobs. When `unshare` is killed the host dies with all its processes.
+        nsenter instead of `ip netns exec`, which mounts /sys anew so that slurmd misses the cgroups. The
+        shell is the host's process 1: it reaps the orphans of jobs. When `unshare` is killed the host dies
+        with all its processes.
         """
         boot = f"hostname {host} && mount --bind {self.folder}/hosts /etc/hosts && slurmd -D -N {host} -f {self.conf}; exit 1"
         enter = ("nsenter", f"--net=/run/netns/{self.space(host)}")
-        self._start(f"slurmd-{host}", *enter, "unshare", "--uts", "--pid", "--mount", "--fork",
-                    "--kill-child", "--mount-proc", "bash", "-c", boot)  # fmt: skip
+        self._start(
+            f"slurmd-{host}",
+            *enter,
+            "unshare",
+            "--uts",
+            "--pid",
+            "--mount",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "bash",
+            "-c",
+            boot,
+        )
 
     def _start(self, name: str, *words: str) -> None:
         """Start a daemon in the background and record it, so that `down` stops this process and no other."""
         # MYSQL_UNIX_PORT: slurmdbd has no setting for the database's socket, its client library reads this.
         environment = self.environment | {"MYSQL_UNIX_PORT": str(self.folder / "db.socket")}
         with open(self.folder / f"{name}.out", "ab") as output:
-            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
-                                       cwd=self.folder, start_new_session=True)  # fmt: skip
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                cwd=self.folder,
+                start_new_session=True,
+            )
         with open(self.folder / "processes", "a") as file:
             file.write(json.dumps([process.pid, process_start(process.pid)]) + "\n")
 
@@ -316,21 +382,29 @@ class Slurm:
     def _booked(self) -> bool:
         """Whether slurmdbd knows the cluster."""
         try:
-            return self.cluster in self.run("sacctmgr", "-n", "-P", "show", "cluster", "format=cluster").split()
+            return (
+                self.cluster in self.run("sacctmgr", "-n", "-P", "show", "cluster", "format=cluster").split()
+            )
         except ClusterError:
             return False
 
     def _hosts_ready(self) -> bool:
         try:
-            nodes = set(self.run("sinfo", "--all", "-h", "-N", "-o", "%N %T", timeout=30).splitlines())  # once per partition
+            nodes = set(
+                self.run("sinfo", "--all", "-h", "-N", "-o", "%N %T", timeout=30).splitlines()
+            )  # once per partition
             states = [node.split()[1] for node in nodes]
         except (ClusterError, subprocess.TimeoutExpired):
             return False
-        return len(states) == len(HOSTS) and all(state in {"idle", "mixed", "allocated", "completing"} for state in states)
+        return len(states) == len(HOSTS) and all(
+            state in {"idle", "mixed", "allocated", "completing"} for state in states
+        )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("action", choices=["up", "down", "status"])
     action = parser.parse_args().action
     cluster = Slurm()

@@ -46,16 +46,24 @@ def stand_in(home: Path, behaviour: str) -> dict[str, str]:
     program.chmod(0o755)
     (home / "sweeps" / "phantom.yaml").write_text("study: phantom\n")
     path = f"{program.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {name: value for name, value in os.environ.items() if not name.startswith("SLURM")} | {"PATH": path}
+    return {name: value for name, value in os.environ.items() if not name.startswith("SLURM")} | {
+        "PATH": path
+    }
 
 
 def sbatch(
-    slurm: Slurm, home: Path, environment: dict[str, str], *arguments: str, nodes: int = 2, more: Sequence[str] = ()
+    slurm: Slurm,
+    home: Path,
+    environment: dict[str, str],
+    *arguments: str,
+    nodes: int = 2,
+    more: Sequence[str] = (),
 ) -> str:
-    """Submit slurm/sweep.sh with the options of the site `test` and `more`, as its header says. Returns the job id."""
+    """Submit slurm/sweep.sh with the options of the site `test` and `more`, as its header says. Returns the
+    job id."""
     options = " ".join([f"--nodes={nodes}", *more])
     environment = slurm.environment | {"SITE": "test"} | environment | {"SLURM_CONF": str(slurm.conf)}
-    shell = f'sbatch --parsable $("{sys.executable}" -m hpc.site test --sbatch) {options} slurm/sweep.sh "$@"'
+    shell = f'sbatch --parsable $("{sys.executable}" -m hpc.slurm.site test --sbatch) {options} slurm/sweep.sh "$@"'
     return slurm.run("bash", "-c", shell, "submit", *arguments, cwd=home, env=environment).strip()
 
 
@@ -65,10 +73,13 @@ def report_job(home: Path, job: str) -> str:
 
 
 def processes(word: str) -> list[tuple[int, str]]:
-    """(pid, command line) of the processes of both hosts with a word in their command line, and of no others on this machine."""
+    """(pid, command line) of the processes of both hosts with a word in their command line, and of no others
+    on this machine."""
     cluster = Slurm()
     ours = {os.stat(f"/run/netns/{cluster.space(host)}").st_ino for host in cluster.hosts}
-    listed = subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()[1:]
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()[1:]
     rows = [line.split(None, 1) for line in listed]
     found = [(int(row[0]), row[1]) for row in rows if len(row) == 2 and word in row[1]]
     return [(pid, args) for pid, args in found if _network(pid) in ours]
@@ -85,4 +96,8 @@ def _network(pid: int) -> int | None:
 def ray_processes(slurm: Slurm) -> list[str]:
     """Command lines of Ray's processes on both hosts."""
     listing = slurm.run("srun", "--quiet", "-N2", "ps", "-eo", "args")
-    return [line for line in listing.splitlines() if any(name in line for name in ("raylet", "gcs_server", "ray start", "ray::"))]
+    return [
+        line
+        for line in listing.splitlines()
+        if any(name in line for name in ("raylet", "gcs_server", "ray start", "ray::"))
+    ]

@@ -1,4 +1,5 @@
-"""Many runs on the real SLURM: as few calls of sbatch as its MaxArraySize allows, nothing queued twice, and a word at the end."""
+"""Many runs on the real SLURM: as few calls of sbatch as its MaxArraySize allows, nothing queued twice, and a
+word at the end."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ import pytest
 from cluster_jobs import wait_for_jobs
 from many_runs import run, specs
 
-from hpc import launch, reduce, submitted
-from hpc.site import Site
+from hpc.launching import follow_up, job_notes, runs
+from hpc.slurm.site import Site
 from slurm import Slurm
 
 ARRAY = 101
@@ -26,7 +27,11 @@ def commands(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """A log of the calls of the real sbatch that queue something: its arguments, a line for each."""
     for name, value in slurm.environment.items():
         monkeypatch.setenv(name, value)
-    real, log, folder = shutil.which("sbatch", path=slurm.environment["PATH"]), tmp_path / "calls", tmp_path / "bin"
+    real, log, folder = (
+        shutil.which("sbatch", path=slurm.environment["PATH"]),
+        tmp_path / "calls",
+        tmp_path / "bin",
+    )
     folder.mkdir()
     script = folder / "sbatch"
     script.write_text(f'#!/bin/sh\n[ "$1" = --test-only ] || echo "$@" >>{log}\nexec {real} "$@"\n')
@@ -47,21 +52,25 @@ def test_arrays_as_large_as_slurm_takes_and_only_what_is_missing(
     first = run(wanted, root, HELD)
     assert (len(first.submitted), len(first.waiting)) == (len(wanted), len(wanted))
     assert first.reducer is not None
-    assert len(commands.read_text().splitlines()) == 3 + 1, "ceil(205 / 101) arrays, and the job that says what is missing"
+    assert len(commands.read_text().splitlines()) == 3 + 1, (
+        "ceil(205 / 101) arrays, and the job that says what is missing"
+    )
 
     again = run(wanted, root, HELD)
     assert (again.submitted, len(again.waiting)) == ([], len(wanted))
     assert len(commands.read_text().splitlines()) == 4
 
-    gone = submitted.notes(root)[wanted[0].run_name]["job"].partition("_")[0]
+    gone = job_notes.notes(root)[wanted[0].run_name]["job"].partition("_")[0]
     slurm.run("scancel", gone, first.reducer)
-    assert len(launch.missing(wanted, root)) == ARRAY
+    assert len(runs.missing(wanted, root)) == ARRAY
     third = run(wanted, root, HELD)
     assert (len(third.submitted), len(third.waiting)) == (ARRAY, len(wanted))
     assert len(commands.read_text().splitlines()) == 6
 
 
-def test_the_last_job_says_what_is_missing(slurm: Slurm, commands: Path, shards: Path, tmp_path: Path) -> None:
+def test_the_last_job_says_what_is_missing(
+    slurm: Slurm, commands: Path, shards: Path, tmp_path: Path
+) -> None:
     good, bad = specs(2, shards)
     root = tmp_path / "study"
     (root / bad.run_name).mkdir(parents=True)
@@ -71,7 +80,7 @@ def test_the_last_job_says_what_is_missing(slurm: Slurm, commands: Path, shards:
     assert outcome.reducer is not None
     found = wait_for_jobs(slurm, outcome.reducer, seconds=240)
     assert found == {outcome.reducer: "FAILED"}, "exit code 1 where something is missing"
-    answer = json.loads((root / reduce.FILE).read_text())
+    answer = json.loads((root / follow_up.FILE).read_text())
     assert (answer["asked"], answer["done"], list(answer["missing"])) == (2, 1, [bad.run_name])
     assert answer["missing"][bad.run_name]["kind"] == "error"
     assert "made by another version of the defaults" in answer["missing"][bad.run_name]["message"]

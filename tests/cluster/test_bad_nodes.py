@@ -15,10 +15,10 @@ import pytest
 from many_runs import SITE, run, specs, talk_to
 from processes import wait_for
 
-from hpc import launch
-from hpc.launch import Outcome, Place
-from leukotree.runfolder import read_status
-from leukotree.train import Runtime
+from hpc.launching import runs
+from hpc.launching.runs import Outcome, Place
+from leukotree.records.runfolder import read_status
+from leukotree.training.run import Runtime
 from slurm import HOSTS, ClusterError, Settings, Slurm
 
 
@@ -38,7 +38,7 @@ def nameless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 def _here(nameless: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     talk_to(nameless, monkeypatch)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(launch.POLL, "slurm", 1.0)
+    monkeypatch.setitem(runs.POLL, "slurm", 1.0)
 
 
 def inside(slurm: Slurm, host: str) -> str:
@@ -87,7 +87,7 @@ def test_after_two_such_nodes_the_run_is_given_up(nameless: Slurm, shards: Path,
 def test_ranks_meet_where_no_name_resolves(nameless: Slurm, shards: Path, tmp_path: Path) -> None:
     [spec], root = specs(1, shards), tmp_path / "study"
     place = Place("slurm", ranks=2, nodes=2, site=SITE)
-    outcome = launch.run_many([spec], root, place, runtime=Runtime(device="cpu", threads=1, quiet=True))
+    outcome = runs.run_many([spec], root, place, runtime=Runtime(device="cpu", threads=1, quiet=True))
     assert outcome.done == [spec.run_name], outcome
     assert json.loads((root / spec.run_name / "attempts.jsonl").read_text())["ranks"] == 2
     assert [place.read_text() for place in root.glob("jobs/*_address")] == [nameless.hosts["n1"]]
@@ -97,15 +97,17 @@ def test_ranks_meet_where_no_name_resolves(nameless: Slurm, shards: Path, tmp_pa
 def little_memory(nameless: Slurm) -> Iterator[None]:
     """The hosts in a control group, as a container is, which has room for torch and little else."""
     group = Path(f"/sys/fs/cgroup/memory/leukotree-test-{os.getpid()}")
-    members = [str(pid) for host in HOSTS for pid in (inside(nameless, host), *_children(inside(nameless, host)))]
+    members = [
+        str(pid) for host in HOSTS for pid in (inside(nameless, host), *_children(inside(nameless, host)))
+    ]
     try:
         group.mkdir()
         (group / "memory.limit_in_bytes").write_text(str(900 * 2**20))
     except OSError as error:
         pytest.skip(f"no control group (v1) for memory to be made here: {error}")
-    before = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if ":memory:" in line).partition(
-        ":memory:"
-    )[2]
+    before = next(
+        line for line in Path("/proc/self/cgroup").read_text().splitlines() if ":memory:" in line
+    ).partition(":memory:")[2]
     home = Path(f"/sys/fs/cgroup/memory{before}")
     for pid in members:
         (group / "cgroup.procs").write_text(pid)

@@ -1,4 +1,5 @@
-"""`leukotree cancel` on the real SLURM: the jobs of a study end, no others; nothing is queued again, nothing is lost."""
+"""`leukotree cancel` on the real SLURM: the jobs of a study end, no others; nothing is queued again, nothing
+is lost."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ import pytest
 import yaml
 from processes import wait_for
 
-from hpc import owned, queue, store, submitted
+from hpc.launching import job_notes, run_states, study_jobs
+from hpc.slurm import queue
 from slurm import Slurm
 
 LEUKOTREE = [sys.executable, "-m", "hpc.cli"]
@@ -32,12 +34,18 @@ def root(slurm: Slurm, home: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
         "backbone": {"name": "test_vit"},
         "optim": {"batch_size": 14, "epochs": 2000},
     }
-    study = {"study": "demo", "base": base, "variants": ["flat"], "folds": {"outer": 4}, "grid": {"loss.gamma": [0.0, 1.0]}}
+    study = {
+        "study": "demo",
+        "base": base,
+        "variants": ["flat"],
+        "folds": {"outer": 4},
+        "grid": {"loss.gamma": [0.0, 1.0]},
+    }
     (home / "study.yaml").write_text(yaml.safe_dump(study))
     (home / "site.yaml").write_text(SITE)
     folder = home / "results" / "runs" / "demo"
     yield folder
-    if ours := {job.partition("_")[0] for job in owned.of_study(folder, queue.look())}:
+    if ours := {job.partition("_")[0] for job in study_jobs.of_study(folder, queue.look())}:
         slurm.run("scancel", *ours)
 
 
@@ -46,26 +54,37 @@ def grid(*words: str) -> list[str]:
 
 
 def cancel(*words: str, code: int = 0, **environment: str) -> str:
-    asked = {"env": os.environ | environment, "stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    asked = {
+        "env": os.environ | environment,
+        "stdin": subprocess.DEVNULL,
+        "capture_output": True,
+        "text": True,
+    }
     done = subprocess.run([*LEUKOTREE, "cancel", *words], check=False, **asked)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 
 
 def states(root: Path) -> list[str]:
-    return [run.state for run in store.scan(root)] if root.exists() else []
+    return [run.state for run in run_states.scan(root)] if root.exists() else []
 
 
-def test_a_waiting_command_ends_and_all_its_jobs_do_and_the_same_command_continues(slurm: Slurm, root: Path) -> None:
-    other = slurm.run("sbatch", "--parsable", "--output=/dev/null", "--hold", "--job-name=demo", "--wrap", "true").strip()
+def test_a_waiting_command_ends_and_all_its_jobs_do_and_the_same_command_continues(
+    slurm: Slurm, root: Path
+) -> None:
+    other = slurm.run(
+        "sbatch", "--parsable", "--output=/dev/null", "--hold", "--job-name=demo", "--wrap", "true"
+    ).strip()
     try:
         with subprocess.Popen(grid(), stderr=subprocess.PIPE, text=True) as waiting:
-            wait_for("two runs", lambda: waiting.poll() is not None or states(root).count("running") == 2, 150)
+            wait_for(
+                "two runs", lambda: waiting.poll() is not None or states(root).count("running") == 2, 150
+            )
             said = cancel("demo", "--yes")
             assert waiting.wait(60) == 75
             assert waiting.stderr
             assert "cancelled by `leukotree cancel`, so nothing more is submitted" in waiting.stderr.read()
-        [array] = {note["job"].partition("_")[0] for note in submitted.notes(root).values()}
+        [array] = {note["job"].partition("_")[0] for note in job_notes.notes(root).values()}
         assert f"ended: job {array} (run): " in said
         assert "6 pending" in said
         assert list(queue.look()) == [other], "nobody else's job, even of the same name"
@@ -78,7 +97,9 @@ def test_a_waiting_command_ends_and_all_its_jobs_do_and_the_same_command_continu
         slurm.run("scancel", other)
 
 
-def test_the_job_that_waits_for_the_others_goes_first_and_what_would_end_is_listed(slurm: Slurm, root: Path) -> None:
+def test_the_job_that_waits_for_the_others_goes_first_and_what_would_end_is_listed(
+    slurm: Slurm, root: Path
+) -> None:
     done = subprocess.run(grid("--no-wait", "--json"), capture_output=True, text=True, check=True)
     reducer = json.loads(done.stdout)["reducer"]
     listed = cancel("demo", "--dry-run")
@@ -94,7 +115,7 @@ def test_the_job_that_waits_for_the_others_goes_first_and_what_would_end_is_list
 def test_jobs_that_were_queued_and_not_noted_are_found_by_their_script(slurm: Slurm, root: Path) -> None:
     """As after a kill between sbatch and the note."""
     subprocess.run(grid("--no-wait"), capture_output=True, check=True)
-    (root / submitted.NOTES).unlink()
+    (root / job_notes.NOTES).unlink()
     cancel("demo", "--yes")
     assert queue.look() == {}
 
@@ -102,7 +123,9 @@ def test_jobs_that_were_queued_and_not_noted_are_found_by_their_script(slurm: Sl
 def test_a_sweep_that_waits_is_ended(slurm: Slurm, root: Path, home: Path) -> None:
     root.mkdir(parents=True)
     mine, others = (
-        slurm.run("sbatch", "--parsable", "--hold", "--output=/dev/null", "slurm/sweep.sh", "study.yaml", *words).strip()
+        slurm.run(
+            "sbatch", "--parsable", "--hold", "--output=/dev/null", "slurm/sweep.sh", "study.yaml", *words
+        ).strip()
         for words in ([], ["study=other"])
     )
     try:
@@ -116,21 +139,21 @@ def test_local_jobs_are_told_to_save_and_the_command_that_waits_submits_none_aga
     words = [*LEUKOTREE, "grid", "study.yaml", "--on", "local", "--parallel", "1", *LIMITS]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as waiting:
         wait_for("a run", lambda: waiting.poll() is not None or "running" in states(root), 120)
-        [pid] = {note["job"] for note in submitted.notes(root).values()}
+        [pid] = {note["job"] for note in job_notes.notes(root).values()}
         assert f"ended: local job {pid}" in cancel("demo", "--yes")
         assert waiting.wait(60) == 75
-    assert submitted.alive(root) == {}
-    assert len((root / submitted.NOTES).read_text().splitlines()) == 8, "submitted once"
+    assert job_notes.alive(root) == {}
+    assert len((root / job_notes.NOTES).read_text().splitlines()) == 8, "submitted once"
     assert "preempted" in states(root)
 
 
 def test_a_process_that_took_over_a_number_and_one_of_another_host_are_left_alone(root: Path) -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
-        submitted.record(root, {str(other.pid): ["flat-00000000000a"]}, "local")
-        note = json.loads((root / submitted.NOTES).read_text())
-        (root / submitted.NOTES).write_text(json.dumps(note | {"started": "1"}) + "\n")
+        job_notes.record(root, {str(other.pid): ["flat-00000000000a"]}, "local")
+        note = json.loads((root / job_notes.NOTES).read_text())
+        (root / job_notes.NOTES).write_text(json.dumps(note | {"started": "1"}) + "\n")
         assert "nothing of demo" in cancel("demo")
-        (root / submitted.NOTES).write_text(json.dumps(note | {"host": "elsewhere"}) + "\n")
+        (root / job_notes.NOTES).write_text(json.dumps(note | {"host": "elsewhere"}) + "\n")
         said = cancel("demo", "--yes", code=1)
         assert f"leukotree cancel: local job {other.pid}: on elsewhere; give the command there, too" in said
         assert other.poll() is None
@@ -138,7 +161,9 @@ def test_a_process_that_took_over_a_number_and_one_of_another_host_are_left_alon
 
 
 def test_a_run_of_a_command_that_submits_nothing_is_named(root: Path) -> None:
-    with subprocess.Popen([*LEUKOTREE, "grid", "study.yaml", *LIMITS, "--on", "inline"], stderr=subprocess.DEVNULL) as inline:
+    with subprocess.Popen(
+        [*LEUKOTREE, "grid", "study.yaml", *LIMITS, "--on", "inline"], stderr=subprocess.DEVNULL
+    ) as inline:
         wait_for("a run", lambda: inline.poll() is not None or "running" in states(root), 120)
         assert f"at work in process {inline.pid} of " in cancel("demo", code=1)
         inline.terminate()
@@ -146,6 +171,6 @@ def test_a_run_of_a_command_that_submits_nothing_is_named(root: Path) -> None:
 
 
 def test_without_slurm_nothing_is_done(root: Path) -> None:
-    submitted.record(root, {"12_3": ["flat-00000000000a"]}, "slurm")
+    job_notes.record(root, {"12_3": ["flat-00000000000a"]}, "slurm")
     assert cancel("demo", "--yes", code=2, PATH="/nowhere").startswith("leukotree cancel: squeue: not found")
     assert "no such study has begun" in cancel("unknown", code=2)

@@ -1,4 +1,5 @@
-"""Jobs in the queue run the code that they were submitted with, whatever became of the checkout since, also when queued again."""
+"""Jobs in the queue run the code that they were submitted with, whatever became of the checkout since, also
+when queued again."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def attempts(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "attempts.jsonl").read_text().splitlines()]
 
 
-def test_a_run_whose_checkout_is_edited_while_its_job_waits(slurm: Slurm, checkout: Path, shards: Path) -> None:
+def test_a_run_whose_checkout_is_edited_while_its_job_waits(
+    slurm: Slurm, checkout: Path, shards: Path
+) -> None:
     """The job is queued again in the midst of it, too, and the job that looks after it runs."""
     environment = slurm.environment | {"PYTHONPATH": python_path(checkout, HERE, *map(Path, sys.path[1:]))}
     words = [sys.executable, "-c", QUEUE, str(shards)]
@@ -47,7 +50,13 @@ def test_a_run_whose_checkout_is_edited_while_its_job_waits(slurm: Slurm, checko
     assert done.returncode == 0, done.stderr
     job, reducer = done.stdout.split()
     [copy] = (checkout / "results" / "runs" / ".code").iterdir()
-    for module in ("src/leukotree/train.py", "src/leukotree/__init__.py", "hpc/jobs.py", "hpc/reduce.py", "hpc/__init__.py"):
+    for module in (
+        "src/leukotree/training/run.py",
+        "src/leukotree/__init__.py",
+        "hpc/launching/job.py",
+        "hpc/launching/follow_up.py",
+        "hpc/__init__.py",
+    ):
         (checkout / module).write_text(BROKEN)
 
     slurm.run("scontrol", "release", job)
@@ -62,7 +71,9 @@ def test_a_run_whose_checkout_is_edited_while_its_job_waits(slurm: Slurm, checko
     finally:
         said = "".join(log.read_text() for log in logs.glob("*_log.*"))
         print(said)
-    assert [attempt["code"] for attempt in attempts(folder)] == [json.loads((copy / "origin.json").read_text())["code"]] * 2
+    assert [attempt["code"] for attempt in attempts(folder)] == [
+        json.loads((copy / "origin.json").read_text())["code"]
+    ] * 2
     status = json.loads((folder / "status.json").read_text())
     assert status["state"] == "done"
     assert "codes" not in status
@@ -86,7 +97,7 @@ def test_a_search_that_is_queued_again_goes_on_with_its_code(slurm: Slurm, tmp_p
             print(json.dumps({{"waiting": {{"a": subprocess.run(command, capture_output=True, text=True).stdout.strip()}}}}))
         if sys.argv[1] == "sweep" and not os.path.exists("edited"):
             open("edited", "w")
-            for module in ("hpc/__init__.py", "src/leukotree/__init__.py", "hpc/site.py", "slurm/node.sh"):
+            for module in ("hpc/__init__.py", "src/leukotree/__init__.py", "hpc/slurm/site.py", "slurm/node.sh"):
                 open(module, "w").write({BROKEN!r})
             sys.exit(75)
         """,
@@ -99,5 +110,6 @@ def test_a_search_that_is_queued_again_goes_on_with_its_code(slurm: Slurm, tmp_p
     [copy] = (tmp_path / "results" / "runs" / ".code").iterdir()
     rows = [json.loads(line) for line in (tmp_path / "code").read_text().splitlines()]
     assert rows == [
-        [verb, f"{copy}/hpc/__init__.py", f"{copy}/leukotree/__init__.py"] for verb in ("sweep", "sweep", "folds", "report")
+        [verb, f"{copy}/hpc/__init__.py", f"{copy}/leukotree/__init__.py"]
+        for verb in ("sweep", "sweep", "folds", "report")
     ]

@@ -1,4 +1,5 @@
-"""The doctor on a real SLURM: a site that asks for what the cluster has not is told so before anything is queued."""
+"""The doctor on a real SLURM: a site that asks for what the cluster has not is told so before anything is
+queued."""
 
 from __future__ import annotations
 
@@ -8,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hpc import doctor
-from hpc.checks import Finding, ask
-from hpc.checks import slurm as slurm_checks
 from hpc.cli import main
-from hpc.site import Site
+from hpc.doctor import ask, doctor
+from hpc.doctor import slurm as slurm_checks
+from hpc.finding import Finding
+from hpc.slurm.site import Site
 from leukotree.errors import InputError
 from leukotree.spec import RunSpec
 from slurm import Slurm
@@ -57,7 +58,9 @@ def on_slurm(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
         ({"qos": "urgent"}, "qos", "warn", "urgent"),
     ],
 )
-def test_a_site_is_compared_with_its_slurm(on_slurm: Slurm, changes: dict[str, object], what: str, state: str, says: str) -> None:
+def test_a_site_is_compared_with_its_slurm(
+    on_slurm: Slurm, changes: dict[str, object], what: str, state: str, says: str
+) -> None:
     site = Site.model_validate({"cpus_per_task": 2, **changes})
     found = [finding for finding in slurm_checks.check(site, needed=True, sweep=True) if finding.what == what]
     assert [finding.state for finding in found] == [state]
@@ -71,14 +74,18 @@ def test_a_partition_that_is_down_and_a_time_limit_that_is_too_long_make_jobs_wa
         [down] = [finding for finding in slurm_checks.check(site, needed=True) if finding.what == "partition"]
         assert (down.state, down.measured) == ("warn", "short is DOWN")
         on_slurm.run("scontrol", "update", "PartitionName=short", "State=UP")
-        [limit] = [finding for finding in slurm_checks.check(site, needed=True) if finding.what == "time limit"]
+        [limit] = [
+            finding for finding in slurm_checks.check(site, needed=True) if finding.what == "time limit"
+        ]
         assert limit.state == "warn"
         assert "to 10 or less" in limit.mend
     finally:
         on_slurm.run("scontrol", "delete", "PartitionName=short")
 
 
-def test_what_is_sure_to_fail_is_refused_before_it_is_queued(on_slurm: Slurm, shards: Path, tmp_path: Path) -> None:
+def test_what_is_sure_to_fail_is_refused_before_it_is_queued(
+    on_slurm: Slurm, shards: Path, tmp_path: Path
+) -> None:
     spec = RunSpec().override({"backbone.name": "test_vit", "data.shards": str(shards)})
     began = time.perf_counter()
     doctor.require([spec] * 500, Site(cpus_per_task=2), tmp_path / "runs")
@@ -89,9 +96,12 @@ def test_what_is_sure_to_fail_is_refused_before_it_is_queued(on_slurm: Slurm, sh
     assert not list(tmp_path.iterdir())
 
 
-def test_without_its_controller_slurm_does_not_answer(on_slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_controller_slurm_does_not_answer(
+    on_slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = (
-        re.sub(r"SlurmctldPort=\d+", "SlurmctldPort=17999", on_slurm.conf.read_text()) + "SlurmctldTimeout=2\nMessageTimeout=2\n"
+        re.sub(r"SlurmctldPort=\d+", "SlurmctldPort=17999", on_slurm.conf.read_text())
+        + "SlurmctldTimeout=2\nMessageTimeout=2\n"
     )
     (tmp_path / "slurm.conf").write_text(config)
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
@@ -118,7 +128,9 @@ def test_folds_and_train_are_refused_before_anything_is_queued(
     on_slurm: Slurm, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The one line of the doctor, exit code 2, no job."""
-    base = f"{{data: {{shards: {shards}}}, backbone: {{name: test_vit}}, optim: {{batch_size: 8, epochs: 1}}}}"
+    base = (
+        f"{{data: {{shards: {shards}}}, backbone: {{name: test_vit}}, optim: {{batch_size: 8, epochs: 1}}}}"
+    )
     (tmp_path / "study.yaml").write_text(f"study: demo\nbase: {base}\nfolds: {{outer: 4}}\n")
     (tmp_path / "site.yaml").write_text("cpus_per_task: 64\n")
     before = on_slurm.run("squeue", "-h")

@@ -1,4 +1,5 @@
-"""Elastic searches on the real SLURM: their workers come one after the other, and leave in each way that a cluster has."""
+"""Elastic searches on the real SLURM: their workers come one after the other, and leave in each way that a
+cluster has."""
 
 from __future__ import annotations
 
@@ -43,12 +44,14 @@ def smoke(home: Path, venv: Path, shards: Path) -> Path:
 class Search:
     """A search of that study as a job, without the folds that would follow."""
 
-    def __init__(self, slurm: Slurm, home: Path, elastic: int, *overrides: str, site: Mapping[str, Any] = {}) -> None:
+    def __init__(
+        self, slurm: Slurm, home: Path, elastic: int, *overrides: str, site: Mapping[str, Any] = {}
+    ) -> None:
         self.slurm, self.home = slurm, home
         (home / "site.yaml").write_text(yaml.safe_dump({**SITE, **site, "elastic": elastic}))
         self.folder = home / "results/runs/smoke/search"
         options = [f"--site={home / 'site.yaml'}", *overrides, *ONE_AT_A_TIME]
-        sbatch = f".venv/bin/python -m hpc.site {home / 'site.yaml'} --sbatch"
+        sbatch = f".venv/bin/python -m hpc.slurm.site {home / 'site.yaml'} --sbatch"
         command = f'sbatch --parsable $({sbatch}) slurm/sweep.sh sweeps/smoke.yaml "$@"'
         environment = slurm.environment | {"OMP_NUM_THREADS": "1"}
         self.job = slurm.run("bash", "-c", command, "submit", *options, cwd=home, env=environment).strip()
@@ -61,7 +64,11 @@ class Search:
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         files = sorted(self.folder.glob(f"*/{name}"))
-        return [json.loads(line) | {"variant": file.parent.name} for file in files for line in file.read_text().splitlines()]
+        return [
+            json.loads(line) | {"variant": file.parent.name}
+            for file in files
+            for line in file.read_text().splitlines()
+        ]
 
     def ended(self) -> list[tuple[str, int]]:
         """(variant, number) of each trial, as often as it ended."""
@@ -72,7 +79,10 @@ class Search:
         return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
     def said(self) -> str:
-        logs = [self.home / f"slurm-{self.job}.out", *sorted((self.home / "results/runs/.sweeps").glob("*/worker-*.out"))]
+        logs = [
+            self.home / f"slurm-{self.job}.out",
+            *sorted((self.home / "results/runs/.sweeps").glob("*/worker-*.out")),
+        ]
         return "".join(f"\n== {log.name}\n{log.read_text()[-3000:]}" for log in logs if log.exists())
 
     def wait(self, what: str, ready: Any, seconds: float = 300) -> Any:
@@ -86,7 +96,11 @@ class Search:
     def cancel_folds(self) -> None:
         """End what the search's job queued after it."""
         queued = self.slurm.run("squeue", "-h", "-o", "%F %j").splitlines()
-        ids = {line.split()[0] for line in queued if line.split()[1] in ("smoke", "smoke-reduce", "leukotree-report")}
+        ids = {
+            line.split()[0]
+            for line in queued
+            if line.split()[1] in ("smoke", "smoke-reduce", "leukotree-report")
+        }
         if ids:
             self.slurm.run("scancel", *ids)
 
@@ -106,7 +120,8 @@ def started(slurm: Slurm, smoke: Path) -> Iterator[Any]:
 
 
 def test_workers_come_and_go_and_every_trial_completes_once(slurm: Slurm, started: Any) -> None:
-    """It begins with one worker, gets a second later, loses the first to its time limit and the second to scancel, and ends."""
+    """It begins with one worker, gets a second later, loses the first to its time limit and the second to
+    scancel, and ends."""
     slurm.run("scontrol", "update", "NodeName=n2", "State=DRAIN", "Reason=test")
     try:
         search = started(2, *LONG)
@@ -119,7 +134,8 @@ def test_workers_come_and_go_and_every_trial_completes_once(slurm: Slurm, starte
     search.wait("the second worker", lambda: len(search.workers()) == 2)
     [second] = set(search.workers()) - {first}
     search.wait("a trial on the second", lambda: {one["host"] for one in search.attempts()} == {"n1", "n2"})
-    # Limits are minutes: the first gets one that is nearly over, and is told so two minutes ahead. SLURM looks every 30 s.
+    # Limits are minutes: the first gets one that is nearly over, and is told so two minutes ahead. SLURM
+    # looks every 30 s.
     *_, minutes, seconds = map(int, slurm.run("squeue", "-h", "--jobs", first, "-o", "%M").split(":"))
     slurm.run("scontrol", "update", f"JobId={first}", f"TimeLimit={minutes + (1 if seconds < 45 else 2)}")
     search.wait("the first to leave", lambda: first not in search.workers("RUNNING,COMPLETING"))
@@ -128,8 +144,13 @@ def test_workers_come_and_go_and_every_trial_completes_once(slurm: Slurm, starte
     search.cancel_folds()
 
     assert search.workers("PENDING,RUNNING,CONFIGURING,COMPLETING") == {}
-    assert sorted(search.ended()) == [(variant, trial) for variant in ("flat", "multilabel") for trial in range(2)]
-    assert {line["state"] for line in search.lines("trials.jsonl") if "state" in line} <= {"completed", "stopped"}
+    assert sorted(search.ended()) == [
+        (variant, trial) for variant in ("flat", "multilabel") for trial in range(2)
+    ]
+    assert {line["state"] for line in search.lines("trials.jsonl") if "state" in line} <= {
+        "completed",
+        "stopped",
+    }
     drawn = [(line["variant"], line["trial"]) for line in search.lines("trials.jsonl") if "chosen" in line]
     assert len(drawn) == len(set(drawn)), "none is drawn twice"
     assert all((search.folder / variant / "best.yaml").exists() for variant in ("flat", "multilabel"))
@@ -145,9 +166,21 @@ def test_with_one_worker_at_a_time_it_chooses_what_the_search_in_one_place_choos
     search.wait("a trial", search.ended)
     slurm.run("scancel", *search.workers())
     alone = tmp_path_factory.mktemp("alone")
-    words = [str(smoke / ".venv/bin/leukotree"), "sweep", str(smoke / "sweeps/smoke.yaml"), "--concurrency", "1"]
+    words = [
+        str(smoke / ".venv/bin/leukotree"),
+        "sweep",
+        str(smoke / "sweeps/smoke.yaml"),
+        "--concurrency",
+        "1",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*words, "--threads", "1", "--workers", "0"], cwd=alone, env=environment, check=True, capture_output=True)
+    subprocess.run(
+        [*words, "--threads", "1", "--workers", "0"],
+        cwd=alone,
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
     assert wait_for_jobs(slurm, search.job, seconds=400)[search.job] == "COMPLETED", search.said()
     search.cancel_folds()
     for variant in ("flat", "multilabel"):
@@ -161,7 +194,9 @@ def test_with_one_worker_at_a_time_it_chooses_what_the_search_in_one_place_choos
     assert search.workers("PENDING,RUNNING,CONFIGURING,COMPLETING") == {}
 
 
-def test_a_search_whose_workers_cannot_begin_stops_and_names_the_nodes(slurm: Slurm, started: Any, smoke: Path) -> None:
+def test_a_search_whose_workers_cannot_begin_stops_and_names_the_nodes(
+    slurm: Slurm, started: Any, smoke: Path
+) -> None:
     """Each bad node is left out from then on; after two of them the search ends with a line."""
     scratch = Path(tempfile.mkdtemp(prefix="s", dir="/tmp"))  # short, for Ray's sockets
     (scratch / "1").mkdir()  # the head's job has one core, and a worker three

@@ -1,4 +1,5 @@
-"""A limit on the jobs of a user: what fits is queued, the rest follows as room comes, also where nobody waits."""
+"""A limit on the jobs of a user: what fits is queued, the rest follows as room comes, also where nobody
+waits."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import pytest
 from many_runs import SITE, ids_in_queue, run, specs, talk_to
 from processes import wait_for
 
-from hpc import launch, reduce, sender
+from hpc.launching import follow_up, runs, sender
 from slurm import ClusterError, Settings, Slurm
 
 LIMIT = 3
@@ -19,7 +20,9 @@ LIMIT = 3
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     """A SLURM that takes three jobs of a user at a time."""
-    cluster = Slurm(tmp_path_factory.mktemp("slurm"), 20, Settings(more="AccountingStorageEnforce=associations,limits"))
+    cluster = Slurm(
+        tmp_path_factory.mktemp("slurm"), 20, Settings(more="AccountingStorageEnforce=associations,limits")
+    )
     try:
         cluster.up()
     except (ClusterError, OSError) as error:
@@ -39,22 +42,35 @@ def _here(limited: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_rest_is_queued_by_the_last_job_where_nobody_waits(limited: Slurm, shards: Path, tmp_path: Path) -> None:
+def test_the_rest_is_queued_by_the_last_job_where_nobody_waits(
+    limited: Slurm, shards: Path, tmp_path: Path
+) -> None:
     wanted, root = specs(4, shards), tmp_path / "study"
     first = run(wanted, root)
-    assert (len(first.submitted), len(first.unsent), first.failed) == (LIMIT - 1, 2, {}), "one place is that of the last job"
-    assert f"2 runs are not queued yet, SLURM takes no more jobs: job {first.reducer} submits them" in " ".join(first.lines())
-    answer = root / reduce.FILE
-    wait_for("all runs", lambda: answer.exists() and json.loads(answer.read_text())["done"] == len(wanted), 400)
+    assert (len(first.submitted), len(first.unsent), first.failed) == (LIMIT - 1, 2, {}), (
+        "one place is that of the last job"
+    )
+    assert (
+        f"2 runs are not queued yet, SLURM takes no more jobs: job {first.reducer} submits them"
+        in " ".join(first.lines())
+    )
+    answer = root / follow_up.FILE
+    wait_for(
+        "all runs", lambda: answer.exists() and json.loads(answer.read_text())["done"] == len(wanted), 400
+    )
     assert json.loads(answer.read_text())["missing"] == {}
 
 
 def test_a_command_that_waits_queues_the_rest_as_room_comes(
-    limited: Slurm, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    limited: Slurm,
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     wait_for("an empty queue", lambda: not ids_in_queue(limited), 60)
     monkeypatch.setattr(sender, "ROOM", 1.0)
-    monkeypatch.setitem(launch.POLL, "slurm", 1.0)
+    monkeypatch.setitem(runs.POLL, "slurm", 1.0)
     wanted = specs(5, shards)
     outcome = run(wanted, tmp_path / "study", SITE, wait=True)
     assert (len(outcome.done), outcome.failed, len(outcome.submitted)) == (5, {}, 5)

@@ -1,4 +1,5 @@
-"""Jobs that are queued although the command that queued them does not know it: they are found, and nothing is queued twice."""
+"""Jobs that are queued although the command that queued them does not know it: they are found, and nothing is
+queued twice."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ import pytest
 from many_runs import HELD, SITE, ids_in_queue, run, specs, stand_in, talk_to
 from processes import wait_for
 
-from hpc import launch, reduce, scheduler, submitted
+from hpc.launching import follow_up, job_notes, runs
+from hpc.slurm import scheduler
 from slurm import ClusterError, Settings, Slurm
 
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
@@ -38,7 +40,9 @@ def here(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         slurm.run("scancel", *ours)
 
 
-def test_a_kill_before_the_jobs_are_noted(here: Slurm, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_before_the_jobs_are_noted(
+    here: Slurm, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = ids_in_queue(here)
     with monkeypatch.context() as patch:
         stand_in("sbatch", KILLS, tmp_path, patch)
@@ -48,7 +52,7 @@ def test_a_kill_before_the_jobs_are_noted(here: Slurm, shards: Path, tmp_path: P
     assert killed.returncode == -signal.SIGKILL
     root = tmp_path / "study"
     lost = {job for job in ids_in_queue(here) - before if "_" in job}
-    assert (len(lost), submitted.notes(root)) == (3, {})
+    assert (len(lost), job_notes.notes(root)) == (3, {})
 
     calls = stand_in("sbatch", 'exec "$real" "$@"', tmp_path, monkeypatch)
     calls.unlink()
@@ -58,14 +62,18 @@ def test_a_kill_before_the_jobs_are_noted(here: Slurm, shards: Path, tmp_path: P
     assert not list(root.glob("jobs/*.intent"))
 
 
-def test_a_job_that_was_found_does_its_run(here: Slurm, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_was_found_does_its_run(
+    here: Slurm, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It fetches by itself what it is to do."""
     [spec], root = specs(1, shards), tmp_path / "study"
-    monkeypatch.setitem(launch.POLL, "slurm", 1.0)
+    monkeypatch.setitem(runs.POLL, "slurm", 1.0)
     with monkeypatch.context() as patch:
         stand_in("sbatch", KILLS, tmp_path, patch)
         patch.setenv("PYTHONPATH", ":".join([str(Path(__file__).parent), *sys.path]))
-        subprocess.run([sys.executable, "-c", QUEUE.replace("3", "1").replace(", HELD)", ")"), str(shards)], check=False)
+        subprocess.run(
+            [sys.executable, "-c", QUEUE.replace("3", "1").replace(", HELD)", ")"), str(shards)], check=False
+        )
     outcome = run([spec], root, wait=True)
     assert (outcome.done, outcome.submitted) == ([spec.run_name], [])
 
@@ -74,7 +82,9 @@ def test_sbatch_that_did_not_answer_and_yet_took_the_jobs(
     here: Slurm, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = ids_in_queue(here)
-    calls = stand_in("sbatch", f'"$real" "$@" >/dev/null; echo "{TIMED_OUT}" >&2; exit 1', tmp_path, monkeypatch)
+    calls = stand_in(
+        "sbatch", f'"$real" "$@" >/dev/null; echo "{TIMED_OUT}" >&2; exit 1', tmp_path, monkeypatch
+    )
     outcome = run(specs(2, shards), tmp_path / "study", HELD)
     assert set(outcome.submitted) | {outcome.reducer} == ids_in_queue(here) - before
     assert len(calls.read_text().splitlines()) == 2, "the array, and the job that follows it"
@@ -86,7 +96,9 @@ def fails_twice(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     stand_in(command, shell, tmp_path, monkeypatch)
 
 
-def test_scontrol_that_fails_twice_and_then_works(here: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scontrol_that_fails_twice_and_then_works(
+    here: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scheduler._config.cache_clear()
     fails_twice("scontrol", tmp_path, monkeypatch)
     assert (scheduler.cluster(), scheduler.largest_array()) == (here.cluster, 101)
@@ -100,12 +112,16 @@ def test_a_command_that_fails_twice_and_then_works(
     root = tmp_path / "study"
     outcome = run(specs(2, shards), root, HELD)
     assert len(outcome.submitted) == 2
-    assert submitted.alive(root) == outcome.waiting
-    assert {note["cluster"] for note in submitted.notes(root).values()} == {here.cluster}
+    assert job_notes.alive(root) == outcome.waiting
+    assert {note["cluster"] for note in job_notes.notes(root).values()} == {here.cluster}
 
 
 def test_jobs_of_another_cluster_are_left_alone_and_named(
-    here: Slurm, shards: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Slurm,
+    shards: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wanted, root = specs(2, shards), tmp_path / "study"
     first = run(wanted[:1], root, HELD)
@@ -120,33 +136,42 @@ def test_jobs_of_another_cluster_are_left_alone_and_named(
             second = run(wanted, root, HELD)
             assert len(second.submitted) == 1
             assert second.waiting[wanted[0].run_name] == f"{first.submitted[0]}@{here.cluster}"
-            assert f"1 of them wait for jobs of the cluster {here.cluster}, which only answers there" in second.lines()
+            assert (
+                f"1 of them wait for jobs of the cluster {here.cluster}, which only answers there"
+                in second.lines()
+            )
     finally:
         other.down()
-    assert submitted.alive(root)[wanted[0].run_name] == first.submitted[0]
+    assert job_notes.alive(root)[wanted[0].run_name] == first.submitted[0]
 
 
-def test_a_run_whose_requeue_is_refused_is_submitted_anew_by_the_last_job(here: Slurm, shards: Path, tmp_path: Path) -> None:
+def test_a_run_whose_requeue_is_refused_is_submitted_anew_by_the_last_job(
+    here: Slurm, shards: Path, tmp_path: Path
+) -> None:
     [short], root = specs(1, shards), tmp_path / "study"
     spec = short.override({"optim.epochs": 20})
     first = run([spec], root, SITE.model_copy(update={"time": 30, "extra": {"no-requeue": True}}))
     [job], record = first.submitted, root / spec.run_name / "metrics.jsonl"
     wait_for("training", lambda: record.exists() and record.read_text().count("\n") > 9, 120)
     here.run("scancel", "--signal=USR2", job)
-    answer = root / reduce.FILE
-    wait_for("the end of the run", lambda: answer.exists() and json.loads(answer.read_text())["done"] == 1, 300)
+    answer = root / follow_up.FILE
+    wait_for(
+        "the end of the run", lambda: answer.exists() and json.loads(answer.read_text())["done"] == 1, 300
+    )
     assert (root / "jobs" / f"{job}_refused").exists()
-    again = submitted.notes(root)[spec.run_name]["jobs"]
+    again = job_notes.notes(root)[spec.run_name]["jobs"]
     assert len(again) == 2
     said = (root / "jobs" / f"{first.reducer}_0_log.out").read_text()
     assert "1 jobs submitted for those that are missing" in said
 
 
-def test_what_somebody_cancelled_is_not_submitted_anew_by_the_last_job(here: Slurm, shards: Path, tmp_path: Path) -> None:
+def test_what_somebody_cancelled_is_not_submitted_anew_by_the_last_job(
+    here: Slurm, shards: Path, tmp_path: Path
+) -> None:
     wanted, root = specs(2, shards), tmp_path / "study"
     first = run(wanted, root, HELD)
     here.run("scontrol", "release", str(first.reducer))
     here.run("scancel", first.submitted[0].partition("_")[0])
-    wait_for("the last job", lambda: (root / reduce.FILE).exists(), 120)
-    answer = json.loads((root / reduce.FILE).read_text())
+    wait_for("the last job", lambda: (root / follow_up.FILE).exists(), 120)
+    answer = json.loads((root / follow_up.FILE).read_text())
     assert (answer["done"], len(answer["missing"]), answer["submitted"]) == (0, 2, [])

@@ -47,12 +47,19 @@ def neighbour(slurm: Slurm, tmp_path: Path) -> Iterator[Neighbour]:
 
 @pytest.fixture
 def disks(slurm: Slurm, home: Path) -> Iterator[Path]:
-    """On each host: a folder `full` without room, and a folder `readonly`. Other hosts, and this machine, do not see them."""
+    """On each host: a folder `full` without room, and a folder `readonly`. Other hosts, and this machine, do
+    not see them."""
     for name in ("full", "readonly"):
         (home / name).mkdir()
-    mounts = f"mount -t tmpfs -o size=4k,nr_inodes=8 none {home}/full && head -c 4096 /dev/zero >{home}/full/x; \
+    mounts = (
+        f"mount -t tmpfs -o size=4k,nr_inodes=8 none {home}/full && head -c 4096 /dev/zero >{home}/full/x; \
         mount -t tmpfs -o ro none {home}/readonly"
-    inside = [["nsenter", f"--target={pid}", "--mount"] for pid, args in processes("slurmd -D -N") if args.startswith("slurmd")]
+    )
+    inside = [
+        ["nsenter", f"--target={pid}", "--mount"]
+        for pid, args in processes("slurmd -D -N")
+        if args.startswith("slurmd")
+    ]
     for enter in inside:
         subprocess.run([*enter, "bash", "-c", mounts], check=False)
     yield home
@@ -102,18 +109,35 @@ def python_without_ports(home: Path) -> None:
             "n1: no folder of our own in {home}/absent (site key `scratch`): No such file",
         ),
         ({"LEUKOTREE_SCRATCH": "{home}"}, None, "{home} (site key `scratch`) is too long for Ray's sockets"),
-        ({"LEUKOTREE_SCRATCH": "{home}/full"}, None, "n1: no room in {home}/full (site key `scratch`): No space left on device"),
+        (
+            {"LEUKOTREE_SCRATCH": "{home}/full"},
+            None,
+            "n1: no room in {home}/full (site key `scratch`): No space left on device",
+        ),
         (
             {"LEUKOTREE_SCRATCH": "{home}/readonly"},
             None,
             "n1: no folder of our own in {home}/readonly (site key `scratch`): Read-only",
         ),
-        ({"SITE": "{home}/site.yaml"}, None, "n1: no interface ib7 with an IPv4 address; set `interface` in the site file"),
+        (
+            {"SITE": "{home}/site.yaml"},
+            None,
+            "n1: no interface ib7 with an IPv4 address; set `interface` in the site file",
+        ),
         ({}, python_without_ports, "n1: no free port"),
         ({"PATH": "{home}/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, without_ray, "n1: command ray not found"),
         ({}, broken_ray, "n1: Ray did not start: ray: cannot find the moon"),
     ],
-    ids=["no scratch", "a long path", "full scratch", "read-only scratch", "no address", "no port", "no ray", "a broken ray"],
+    ids=[
+        "no scratch",
+        "a long path",
+        "full scratch",
+        "read-only scratch",
+        "no address",
+        "no port",
+        "no ray",
+        "a broken ray",
+    ],
 )
 def test_one_line_nothing_left_and_the_neighbour_lives(
     slurm: Slurm, disks: Path, neighbour: Neighbour, variables: dict[str, str], prepare, says: str
@@ -124,7 +148,9 @@ def test_one_line_nothing_left_and_the_neighbour_lives(
     if prepare:
         prepare(home)
     environment |= {name: value.format(home=home) for name, value in variables.items()}
-    job = sbatch(slurm, home, environment, "--site", environment.get("SITE", "test"), nodes=1, more=["--nodelist=n1"])
+    job = sbatch(
+        slurm, home, environment, "--site", environment.get("SITE", "test"), nodes=1, more=["--nodelist=n1"]
+    )
     assert wait_for_jobs(slurm, job)[job] == "FAILED"
     lines = said(home, job)
     assert says.format(home=home) in lines[0]
@@ -138,7 +164,9 @@ def test_one_line_nothing_left_and_the_neighbour_lives(
     nothing_left(slurm, home, job)
 
 
-def test_a_search_that_runs_and_ends_touches_no_neighbour(slurm: Slurm, home: Path, neighbour: Neighbour) -> None:
+def test_a_search_that_runs_and_ends_touches_no_neighbour(
+    slurm: Slurm, home: Path, neighbour: Neighbour
+) -> None:
     environment = stand_in(home, "print(json.dumps({'waiting': {}}))")
     job = sbatch(slurm, home, environment, nodes=1, more=["--nodelist=n1"])
     assert wait_for_jobs(slurm, job) == {job: "COMPLETED"}
@@ -168,7 +196,8 @@ def test_without_a_site_the_job_says_what_it_takes(slurm: Slurm, home: Path) -> 
 
 @pytest.fixture
 def scratch(home: Path) -> Iterator[Path]:
-    """Hosts whose scratch is the folder of their name in it, if that is there. With a short path, for Ray's sockets."""
+    """Hosts whose scratch is the folder of their name in it, if that is there. With a short path, for Ray's
+    sockets."""
     real, ours = (home / "slurm").resolve(), home / "slurm"
     ours.unlink()
     ours.mkdir()
@@ -192,7 +221,9 @@ def test_nobody_waits_for_a_node_that_cannot_begin(slurm: Slurm, home: Path, scr
     nothing_left(slurm, home, job)
 
 
-def test_a_job_that_has_worked_elsewhere_leaves_a_bad_node_out(slurm: Slurm, home: Path, scratch: Path) -> None:
+def test_a_job_that_has_worked_elsewhere_leaves_a_bad_node_out(
+    slurm: Slurm, home: Path, scratch: Path
+) -> None:
     environment = stand_in(
         home,
         """
@@ -209,7 +240,11 @@ def test_a_job_that_has_worked_elsewhere_leaves_a_bad_node_out(slurm: Slurm, hom
     (scratch / node).rename(home / "lost")  # its disk is gone
     slurm.run("scontrol", "requeue", job)
     slurm.run("scontrol", "update", f"JobId={job}", f"ReqNodeList={node}")  # so that it begins there again
-    wait_for("the bad node", lambda: any(f"{node} cannot begin and is left out" in line for line in said(home, job)), 120)
+    wait_for(
+        "the bad node",
+        lambda: any(f"{node} cannot begin and is left out" in line for line in said(home, job)),
+        120,
+    )
     slurm.run("scontrol", "update", f"JobId={job}", "ReqNodeList=")
     assert wait_for_jobs(slurm, job, seconds=240) == {job: "COMPLETED"}, said(home, job)
     assert [call["argv"][0] for call in calls(home)] == ["sweep", "sweep", "folds", "report"]
@@ -217,13 +252,30 @@ def test_a_job_that_has_worked_elsewhere_leaves_a_bad_node_out(slurm: Slurm, hom
 
 def test_inside_srun_it_runs_and_more_than_one_of_it_is_refused(slurm: Slurm, home: Path) -> None:
     """As in `srun --pty bash`, whose step holds the CPUs."""
-    environment = slurm.environment | stand_in(home, "print(json.dumps({'waiting': {}}))") | {"SLURM_CONF": str(slurm.conf)}
-    words = ["srun", "--nodes=1", "--cpus-per-task=2", "--ntasks={tasks}", "bash", "slurm/sweep.sh", "--site", "test"]
+    environment = (
+        slurm.environment
+        | stand_in(home, "print(json.dumps({'waiting': {}}))")
+        | {"SLURM_CONF": str(slurm.conf)}
+    )
+    words = [
+        "srun",
+        "--nodes=1",
+        "--cpus-per-task=2",
+        "--ntasks={tasks}",
+        "bash",
+        "slurm/sweep.sh",
+        "--site",
+        "test",
+    ]
     inside = [word.format(tasks=1) for word in words]
-    done = subprocess.run(inside, cwd=home, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(
+        inside, cwd=home, env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert [call["argv"][0] for call in calls(home)] == ["sweep", "folds", "report"]
     twice = [word.format(tasks=2) for word in words]
-    done = subprocess.run(twice, cwd=home, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(
+        twice, cwd=home, env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
     assert "task 1: one is enough" in done.stderr
     assert done.returncode == 2

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from cluster_jobs import wait_for_jobs
 
-from hpc import jobs, scratch
-from hpc.site import Site
+from hpc.launching import job as jobs
+from hpc.slurm import scratch
+from hpc.slurm.site import Site
 from leukotree.spec import RunSpec, parse
-from leukotree.train import Runtime
+from leukotree.training.run import Runtime
 from slurm import Slurm
 
 ON_N1 = {"no-requeue": True, "nodelist": "n1"}
@@ -26,7 +27,15 @@ def place(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    slurm.run("srun", "--quiet", "-w", "n1", "sh", "-c", f"! mountpoint -q {tmp_path}/full || umount {tmp_path}/full")
+    slurm.run(
+        "srun",
+        "--quiet",
+        "-w",
+        "n1",
+        "sh",
+        "-c",
+        f"! mountpoint -q {tmp_path}/full || umount {tmp_path}/full",
+    )
 
 
 @pytest.fixture
@@ -43,12 +52,16 @@ def spec(shards: Path) -> RunSpec:
 def ended(slurm: Slurm, root: Path, spec: RunSpec, **site: object) -> tuple[str, dict[str, object]]:
     """(SLURM's state of the job, the run's status) of a run on n1."""
     where = Site.model_validate({"partition": "main", "time": 5, "cpus_per_task": 1, "extra": ON_N1, **site})
-    [job] = jobs.submit("slurm", root, [[spec]], site=where, runtime=Runtime(device="cpu", threads=1, quiet=True))
+    [job] = jobs.submit(
+        "slurm", root, [[spec]], site=where, runtime=Runtime(device="cpu", threads=1, quiet=True)
+    )
     [state] = wait_for_jobs(slurm, job).values()
     return state, json.loads((root / spec.run_name / "status.json").read_text())
 
 
-def test_a_job_trains_nothing_on_a_node_that_is_not_fit_and_names_it(slurm: Slurm, place: Path, spec: RunSpec) -> None:
+def test_a_job_trains_nothing_on_a_node_that_is_not_fit_and_names_it(
+    slurm: Slurm, place: Path, spec: RunSpec
+) -> None:
     full = place / "full"
     setup = [f"mkdir {full} && mount -t tmpfs -o size=1m none {full}", f"export TMPDIR={full}"]
     state, status = ended(slurm, place / "study", spec, setup=setup)
@@ -58,7 +71,9 @@ def test_a_job_trains_nothing_on_a_node_that_is_not_fit_and_names_it(slurm: Slur
     assert not (place / "study" / spec.run_name / "metrics.jsonl").exists()
 
 
-def test_a_job_removes_what_a_killed_one_left_and_leaves_nothing(slurm: Slurm, place: Path, spec: RunSpec) -> None:
+def test_a_job_removes_what_a_killed_one_left_and_leaves_nothing(
+    slurm: Slurm, place: Path, spec: RunSpec
+) -> None:
     node = place / "scratch"
     for name, host in (("lt.999998.dead", "n1"), ("lt.999999.other", "n2")):
         (node / name).mkdir(parents=True)

@@ -1,4 +1,5 @@
-"""Runs of four ranks on two hosts that lose their place, in each way a cluster takes it: they end with the same bits."""
+"""Runs of four ranks on two hosts that lose their place, in each way a cluster takes it: they end with the
+same bits."""
 
 from __future__ import annotations
 
@@ -40,7 +41,12 @@ def undisturbed(spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> Call
     def predictions_of(wanted: RunSpec) -> pd.DataFrame:
         if wanted.run_name not in known:
             (root / "run.yaml").write_text(wanted.dump())
-            subprocess.run([*LEUKOTREE, "train", "run.yaml", "--ranks", "4", *LIMITS], cwd=root, check=True, capture_output=True)
+            subprocess.run(
+                [*LEUKOTREE, "train", "run.yaml", "--ranks", "4", *LIMITS],
+                cwd=root,
+                check=True,
+                capture_output=True,
+            )
             known[wanted.run_name] = _predictions(root, wanted)
         return known[wanted.run_name]
 
@@ -64,7 +70,11 @@ class Launched:
         environment = slurm.environment | {"OMP_NUM_THREADS": "1"}
         self.output = (home / "output").open("w+")
         self.process = subprocess.Popen(
-            [*LEUKOTREE, "train", "run.yaml", *where, *LIMITS], cwd=home, env=environment, stdout=self.output, stderr=self.output
+            [*LEUKOTREE, "train", "run.yaml", *where, *LIMITS],
+            cwd=home,
+            env=environment,
+            stdout=self.output,
+            stderr=self.output,
         )
 
     def state(self) -> str:
@@ -117,7 +127,10 @@ def _no_step_twice(folder: Path) -> None:
 
 
 def test_requeued_and_then_without_a_host(
-    slurm: Slurm, spec: RunSpec, launched: Callable[[RunSpec], Launched], undisturbed: Callable[[RunSpec], pd.DataFrame]
+    slurm: Slurm,
+    spec: RunSpec,
+    launched: Callable[[RunSpec], Launched],
+    undisturbed: Callable[[RunSpec], pd.DataFrame],
 ) -> None:
     run = launched(spec)
     wait_for("training", lambda: run.trained(30), 300)
@@ -137,7 +150,10 @@ def test_requeued_and_then_without_a_host(
 
 
 def test_sharded_optimizer_told_to_leave_by_a_preemption_that_grants_time(
-    slurm: Slurm, spec: RunSpec, launched: Callable[[RunSpec], Launched], undisturbed: Callable[[RunSpec], pd.DataFrame]
+    slurm: Slurm,
+    spec: RunSpec,
+    launched: Callable[[RunSpec], Launched],
+    undisturbed: Callable[[RunSpec], pd.DataFrame],
 ) -> None:
     """SIGTERM while SLURM still counts the job as running: it has to be queued again by itself."""
     sharded = spec.override({"engine.strategy": "zero2", "optim.epochs": 12})
@@ -150,12 +166,14 @@ def test_sharded_optimizer_told_to_leave_by_a_preemption_that_grants_time(
 
 
 def test_at_its_time_limit(slurm: Slurm, spec: RunSpec, launched: Callable[[RunSpec], Launched]) -> None:
-    """Limits are minutes, so it is moved to a running job, and away from the next attempt. SLURM looks every 30 s, so the run is
-    a long one, and is not repeated without disturbance."""
+    """Limits are minutes, so it is moved to a running job, and away from the next attempt. SLURM looks every
+    30 s, so the run is a long one, and is not repeated without disturbance."""
     longer = spec.override({"optim.epochs": 300})
     run = launched(longer)
     wait_for("training", lambda: run.trained(30), 300)
-    *_, minutes, seconds = map(int, slurm.run("squeue", "--noheader", "--format=%M", "--jobs", run.job()).split(":"))
+    *_, minutes, seconds = map(
+        int, slurm.run("squeue", "--noheader", "--format=%M", "--jobs", run.job()).split(":")
+    )
     slurm.run("scontrol", "update", f"JobId={run.job()}", f"TimeLimit={minutes + (1 if seconds < 45 else 2)}")
     wait_for("the job to be queued again", lambda: run.state() == "PENDING", 240)
     slurm.run("scontrol", "update", f"JobId={run.job()}", "TimeLimit=30")

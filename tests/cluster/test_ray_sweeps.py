@@ -1,4 +1,5 @@
-"""Real searches on a Ray over two hosts: a killed head, a client without the token, two sweeps beside each other."""
+"""Real searches on a Ray over two hosts: a killed head, a client without the token, two sweeps beside each
+other."""
 
 from __future__ import annotations
 
@@ -44,7 +45,12 @@ def _study(home: Path, shards: Path, name: str, epochs: int) -> Path:
         },
         "variants": ["flat"],
         "folds": {"outer": 4, "inner": 2},
-        "search": {"nested": False, "trials": TRIALS, "startup_trials": 2, "space": {"loss.gamma": {"uniform": [0, 5]}}},
+        "search": {
+            "nested": False,
+            "trials": TRIALS,
+            "startup_trials": 2,
+            "space": {"loss.gamma": {"uniform": [0, 5]}},
+        },
     }
     (home / "sweeps" / f"{name}.yaml").write_text(yaml.safe_dump(fields))
     return home / "results/runs" / name / "search" / "flat"
@@ -59,7 +65,9 @@ def _ended(folder: Path) -> list[int]:
 
 
 def _attempts(folder: Path, trial: int) -> list[dict[str, Any]]:
-    return [line for file in (folder / "runs" / f"{trial:05d}").glob("*/attempts.jsonl") for line in _lines(file)]
+    return [
+        line for file in (folder / "runs" / f"{trial:05d}").glob("*/attempts.jsonl") for line in _lines(file)
+    ]
 
 
 def _wait(what: str, ready: Callable[[], Any], seconds: float = 300, left: Callable[[], Any] = str) -> Any:
@@ -74,7 +82,12 @@ def _wait(what: str, ready: Callable[[], Any], seconds: float = 300, left: Calla
 
 def _gone(scratch: Path) -> None:
     """Nothing private is left, at the latest half a minute after the jobs."""
-    _wait("the end of what was private", lambda: not any(scratch.iterdir()), 30, lambda: sorted(scratch.rglob("*"))[:50])
+    _wait(
+        "the end of what was private",
+        lambda: not any(scratch.iterdir()),
+        30,
+        lambda: sorted(scratch.rglob("*"))[:50],
+    )
 
 
 def _driver(study: str) -> tuple[int, str] | None:
@@ -93,8 +106,24 @@ def _host(pid: int) -> str:
 
 def _join(pid: int, address: str, **token: str) -> subprocess.CompletedProcess[str]:
     """A client of this Ray on the head's host, with nothing of ours in its environment but what is given."""
-    command = ["nsenter", f"--target={pid}", "--net", "--uts", "--mount", "--pid", sys.executable, "-c", JOIN, address]
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "RAY_NUM_REDIS_GET_RETRIES": "1", **token}
+    command = [
+        "nsenter",
+        f"--target={pid}",
+        "--net",
+        "--uts",
+        "--mount",
+        "--pid",
+        sys.executable,
+        "-c",
+        JOIN,
+        address,
+    ]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": "/nonexistent",
+        "RAY_NUM_REDIS_GET_RETRIES": "1",
+        **token,
+    }
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -105,7 +134,9 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_sweeps_survive_a_killed_head_and_each_other(slurm: Slurm, home: Path, shards: Path, scratch: Path) -> None:
+def test_sweeps_survive_a_killed_head_and_each_other(
+    slurm: Slurm, home: Path, shards: Path, scratch: Path
+) -> None:
     program = home / "bin" / "leukotree"
     program.parent.mkdir()
     program.write_text(STAND_IN.format(python=sys.executable))
@@ -130,11 +161,17 @@ def test_sweeps_survive_a_killed_head_and_each_other(slurm: Slurm, home: Path, s
     assert len(heads) == 2
     os.kill(pid, signal.SIGKILL)
     for one in heads:
-        with contextlib.suppress(ProcessLookupError):  # its job ends them as soon as it sees that the search has gone
+        with contextlib.suppress(
+            ProcessLookupError
+        ):  # its job ends them as soon as it sees that the search has gone
             os.kill(one, signal.SIGKILL)
     ended = wait_for_jobs(slurm, job)
     assert ended[job] in ("FAILED", "NODE_FAIL"), ended
-    _wait("the end of its processes", lambda: not [one for one, start in family if process_start(one) == start], 30)
+    _wait(
+        "the end of its processes",
+        lambda: not [one for one, start in family if process_start(one) == start],
+        30,
+    )
     assert ray_processes(slurm) == []
     _gone(scratch)
     record, finished = _lines(first / "trials.jsonl"), _ended(first)
@@ -143,7 +180,9 @@ def test_sweeps_survive_a_killed_head_and_each_other(slurm: Slurm, home: Path, s
 
     # Submitted again, beside another one on the same hosts.
     jobs = [sbatch(slurm, home, environment, f"sweeps/{name}.yaml") for name in ("first", "second")]
-    (pid, address), (_, other) = (_wait(f"the {name} sweep", lambda name=name: _driver(name)) for name in ("first", "second"))
+    (pid, address), (_, other) = (
+        _wait(f"the {name} sweep", lambda name=name: _driver(name)) for name in ("first", "second")
+    )
     assert address != other
     token = Path(f"/proc/{pid}/environ").read_bytes().split(b"RAY_AUTH_TOKEN=")[1].split(b"\0")[0].decode()
     friend = _join(pid, address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
@@ -152,7 +191,9 @@ def test_sweeps_survive_a_killed_head_and_each_other(slurm: Slurm, home: Path, s
     assert stranger.returncode != 0
     assert "Failed to connect" in stranger.stderr
     outputs = [home / f"slurm-{job}.out" for job in jobs]
-    assert set(wait_for_jobs(slurm, *jobs, seconds=500).values()) == {"COMPLETED"}, [file.read_text() for file in outputs]
+    assert set(wait_for_jobs(slurm, *jobs, seconds=500).values()) == {"COMPLETED"}, [
+        file.read_text() for file in outputs
+    ]
     assert ray_processes(slurm) == []
     _gone(scratch)
 
@@ -165,4 +206,7 @@ def test_sweeps_survive_a_killed_head_and_each_other(slurm: Slurm, home: Path, s
         assert sorted(_ended(folder)) == list(range(TRIALS))
         assert {line["state"] for line in lines if "state" in line} <= {"completed", "stopped"}
         assert (folder / "best.yaml").exists()
-        assert {attempt["host"] for trial in range(TRIALS) for attempt in _attempts(folder, trial)} <= {"n1", "n2"}
+        assert {attempt["host"] for trial in range(TRIALS) for attempt in _attempts(folder, trial)} <= {
+            "n1",
+            "n2",
+        }

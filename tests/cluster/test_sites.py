@@ -1,4 +1,5 @@
-"""Sites that differ from the usual one, each for real: what they take is queued, what they refuse is refused before."""
+"""Sites that differ from the usual one, each for real: what they take is queued, what they refuse is refused
+before."""
 
 from __future__ import annotations
 
@@ -13,16 +14,17 @@ from pathlib import Path
 import pytest
 from cluster_jobs import wait_for_jobs
 
-from hpc import doctor, launch
-from hpc import site as sites
-from hpc.checks import Finding, ask
-from hpc.checks import slurm as slurm_checks
 from hpc.cli import main
-from hpc.launch import Outcome, Place
-from hpc.site import Site
+from hpc.doctor import ask, doctor
+from hpc.doctor import slurm as slurm_checks
+from hpc.finding import Finding
+from hpc.launching import runs
+from hpc.launching.runs import Outcome, Place
+from hpc.slurm import site as sites
+from hpc.slurm.site import Site
 from leukotree.errors import InputError
 from leukotree.spec import RunSpec, parse
-from leukotree.train import Runtime
+from leukotree.training.run import Runtime
 from slurm import ClusterError, Settings, Slurm, usual_folder
 
 CODE = Path(__file__).parents[2]
@@ -59,13 +61,17 @@ def booted(number: int, settings: Settings, plugin: str | None = None) -> Iterat
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[Slurm]:
-    """Accounts and wckeys are enforced. Its user has the account `physics` with the QOS `fast`, and the wckey `mine`."""
+    """Accounts and wckeys are enforced. Its user has the account `physics` with the QOS `fast`, and the wckey
+    `mine`."""
     settings = Settings(more="AccountingStorageEnforce=associations,wckeys,qos\nTrackWCKey=YES")
     with booted(10, settings) as cluster:
         for words in (
-            "add account physics", "add user root account=physics", "add qos fast",
-            "modify user root where account=physics set qos+=fast", "add user root wckey=mine",
-        ):  # fmt: skip
+            "add account physics",
+            "add user root account=physics",
+            "add qos fast",
+            "modify user root where account=physics set qos+=fast",
+            "add user root wckey=mine",
+        ):
             cluster.run("sacctmgr", "-i", *words.split())
         yield cluster
 
@@ -74,7 +80,10 @@ def strict() -> Iterator[Slurm]:
 def bare() -> Iterator[Slurm]:
     """No accounting, no default partition but a plugin that chooses one, and a hidden partition."""
     partitions = "\n".join(
-        ["PartitionName=main Nodes=ALL MaxTime=INFINITE State=UP", "PartitionName=secret Nodes=ALL Hidden=YES State=UP"]
+        [
+            "PartitionName=main Nodes=ALL MaxTime=INFINITE State=UP",
+            "PartitionName=secret Nodes=ALL Hidden=YES State=UP",
+        ]
     )
     settings = Settings(accounting=False, partitions=partitions, more="JobSubmitPlugins=lua")
     with booted(11, settings, LUA) as cluster:
@@ -85,9 +94,11 @@ def bare() -> Iterator[Slurm]:
 def with_gpus() -> Iterator[Slurm]:
     """Two GPUs of type a100 on each node, as far as SLURM knows."""
     settings = Settings(
-        accounting=False, node="Gres=gpu:a100:2,disk:1", more="GresTypes=gpu,disk",
+        accounting=False,
+        node="Gres=gpu:a100:2,disk:1",
+        more="GresTypes=gpu,disk",
         gres="Name=gpu Type=a100 Count=2 File=/dev/null,/dev/zero\nName=disk Count=1\n",
-    )  # fmt: skip
+    )
     with booted(12, settings) as cluster:
         yield cluster
 
@@ -114,7 +125,7 @@ def spec(shards: Path) -> RunSpec:
 
 def queue(spec: RunSpec, root: Path, site: Site, ranks: int = 1) -> Outcome:
     runtime = Runtime(device="cpu", threads=1, quiet=True)
-    return launch.run_many([spec], root, Place("slurm", ranks=ranks, site=site), wait=False, runtime=runtime)
+    return runs.run_many([spec], root, Place("slurm", ranks=ranks, site=site), wait=False, runtime=runtime)
 
 
 def shown(cluster: Slurm, job: str) -> dict[str, str]:
@@ -142,17 +153,25 @@ class TestAccounts:
         assert (job["Account"], job["QOS"]) == ("physics", "fast")
         strict.run("scancel", outcome.submitted[0], str(outcome.reducer))
 
-    def test_another_account_is_refused_in_the_words_of_sbatch(self, strict: Slurm, use, shards: Path, tmp_path: Path) -> None:
+    def test_another_account_is_refused_in_the_words_of_sbatch(
+        self, strict: Slurm, use, shards: Path, tmp_path: Path
+    ) -> None:
         use(strict)
-        with pytest.raises(InputError, match=r"Invalid account.*set `account` in the site file to one of physics, root"):
+        with pytest.raises(
+            InputError, match=r"Invalid account.*set `account` in the site file to one of physics, root"
+        ):
             queue(spec(shards), tmp_path / "study", Site(account="biology", cpus_per_task=1))
         assert not (tmp_path / "study").exists()
 
-    def test_no_wckey_is_sent_unless_the_site_names_one(self, strict: Slurm, use, shards: Path, tmp_path: Path) -> None:
+    def test_no_wckey_is_sent_unless_the_site_names_one(
+        self, strict: Slurm, use, shards: Path, tmp_path: Path
+    ) -> None:
         """submitit's own would be refused."""
         use(strict)
         for named, key in ((None, "*mine"), ("mine", "mine")):  # SLURM marks the user's default
-            outcome = queue(spec(shards), tmp_path / f"study-{named}", Site.model_validate({**HELD, "wckey": named}))
+            outcome = queue(
+                spec(shards), tmp_path / f"study-{named}", Site.model_validate({**HELD, "wckey": named})
+            )
             for job in (outcome.submitted[0], str(outcome.reducer)):
                 assert shown(strict, job)["WCKey"] == key
                 strict.run("scancel", job)
@@ -166,25 +185,50 @@ class TestWhatUsersExport:
     ) -> None:
         """Also inside of a job, whose own account it is not."""
         use(strict)
-        exported = {"SBATCH_ACCOUNT": "physics", "SBATCH_QOS": "fast", "SBATCH_WCKEY": "mine", "SBATCH_TIMELIMIT": "0:07:00"}
-        of_the_job = {"SLURM_JOB_ID": "1", "SLURM_JOB_ACCOUNT": "root", "SLURM_NTASKS": "7", "SBATCH_CPU_BIND": "cores"}
+        exported = {
+            "SBATCH_ACCOUNT": "physics",
+            "SBATCH_QOS": "fast",
+            "SBATCH_WCKEY": "mine",
+            "SBATCH_TIMELIMIT": "0:07:00",
+        }
+        of_the_job = {
+            "SLURM_JOB_ID": "1",
+            "SLURM_JOB_ACCOUNT": "root",
+            "SLURM_NTASKS": "7",
+            "SBATCH_CPU_BIND": "cores",
+        }
         for name, value in (exported | of_the_job).items():
             monkeypatch.setenv(name, value)
-        (tmp_path / "site.yaml").write_text("cpus_per_task: 1\nextra: {hold: true}\nsmall: {extra: {hold: true}}\n")
+        (tmp_path / "site.yaml").write_text(
+            "cpus_per_task: 1\nextra: {hold: true}\nsmall: {extra: {hold: true}}\n"
+        )
         outcome = queue(spec(shards), tmp_path / "study", sites.load("site.yaml"))
         job = shown(strict, outcome.submitted[0])
         assert [job[key] for key in ("Account", "QOS", "WCKey", "TimeLimit", "NumTasks")] == [
-            "physics", "fast", "mine", "00:07:00", "1",
-        ]  # fmt: skip
+            "physics",
+            "fast",
+            "mine",
+            "00:07:00",
+            "1",
+        ]
         small = shown(strict, str(outcome.reducer))
-        assert [small[key] for key in ("Account", "QOS", "WCKey", "TimeLimit")] == ["physics", "fast", "mine", "00:15:00"]
+        assert [small[key] for key in ("Account", "QOS", "WCKey", "TimeLimit")] == [
+            "physics",
+            "fast",
+            "mine",
+            "00:15:00",
+        ]
         strict.run("scancel", outcome.submitted[0], str(outcome.reducer))
 
-    def test_the_site_wins(self, strict: Slurm, use, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_site_wins(
+        self, strict: Slurm, use, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         use(strict)
         monkeypatch.setenv("SBATCH_ACCOUNT", "root")
         monkeypatch.setenv("SBATCH_TIMELIMIT", "9")
-        text = "cpus_per_task: 1\naccount: physics\ntime: 5\nextra: {hold: true}\nsmall: {extra: {hold: true}}\n"
+        text = (
+            "cpus_per_task: 1\naccount: physics\ntime: 5\nextra: {hold: true}\nsmall: {extra: {hold: true}}\n"
+        )
         (tmp_path / "site.yaml").write_text(text)
         outcome = queue(spec(shards), tmp_path / "study", sites.load("site.yaml"))
         job = shown(strict, outcome.submitted[0])
@@ -194,7 +238,13 @@ class TestWhatUsersExport:
 
 class TestWithoutMuch:
     def test_a_plugin_chooses_the_partition_and_nobody_accounts(
-        self, bare: Slurm, use, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+        self,
+        bare: Slurm,
+        use,
+        shards: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
     ) -> None:
         use(bare)
         outcome = queue(spec(shards), tmp_path / "study", Site.model_validate(HELD))
@@ -202,7 +252,9 @@ class TestWithoutMuch:
         assert "the cluster has no default" in capfd.readouterr().err, "a doubt, not a refusal"
         bare.run("scancel", outcome.submitted[0], str(outcome.reducer))
 
-    def test_what_the_plugin_refuses_is_said_in_its_words(self, bare: Slurm, use, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_what_the_plugin_refuses_is_said_in_its_words(
+        self, bare: Slurm, use, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         use(bare)
         Path("site.yaml").write_text("account: closed\ncpus_per_task: 1\n")
         assert main(["doctor", "--queue", "--site", "./site.yaml"]) == 2
@@ -210,17 +262,23 @@ class TestWithoutMuch:
         assert "the project is closed" in said
         assert len(said.splitlines()) == 1
 
-    def test_a_hidden_partition_is_seen_by_who_may_not_list_it(self, bare: Slurm, use, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_hidden_partition_is_seen_by_who_may_not_list_it(
+        self, bare: Slurm, use, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         use(bare)
         asked = ask.answer
         monkeypatch.setattr(ask, "answer", lambda *words, **options: asked(*NOBODY, *words, **options))
-        monkeypatch.setattr("hpc.checks.sbatch.answer", ask.answer)
+        monkeypatch.setattr("hpc.doctor.sbatch.answer", ask.answer)
         listed = bare.run(*NOBODY, "scontrol", "show", "partition", "--oneliner")
         assert "PartitionName=secret" not in listed
         found = findings(Site(partition="secret", cpus_per_task=1))
-        assert [found[what].state for what in ("partition", "nodes", "jobs of runs", "small jobs")] == ["ok"] * 4
+        assert [found[what].state for what in ("partition", "nodes", "jobs of runs", "small jobs")] == [
+            "ok"
+        ] * 4
 
-    def test_no_sacctmgr_on_this_machine(self, strict: Slurm, use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_sacctmgr_on_this_machine(
+        self, strict: Slurm, use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """As on a compute node, from which the folds are queued after the search."""
         use(strict)
         (tmp_path / "bin").mkdir()
@@ -229,7 +287,9 @@ class TestWithoutMuch:
             (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
         monkeypatch.setenv("PATH", str(tmp_path / "bin"))
         site = Site(account="physics", cpus_per_task=1)
-        assert findings(site)["account"].line() == "warn  account: not looked at: sacctmgr: no such command here"
+        assert (
+            findings(site)["account"].line() == "warn  account: not looked at: sacctmgr: no such command here"
+        )
         doctor.require(None, site, tmp_path / "runs")
         for name in names[2:]:
             (tmp_path / "bin" / name).unlink()
@@ -248,7 +308,9 @@ class TestWithoutMuch:
             assert found["jobs of runs"].state == "warn"
             assert "sbatch refuses" in found["jobs of runs"].measured
             doctor.require(None, site, tmp_path / "runs")
-            doctor.require(None, Site(partition="main", cpus_per_task=1, nodes=3), tmp_path / "runs")  # a run takes one
+            doctor.require(
+                None, Site(partition="main", cpus_per_task=1, nodes=3), tmp_path / "runs"
+            )  # a run takes one
             with pytest.raises(InputError, match="64 cores"):
                 doctor.require(None, Site(partition="main", cpus_per_task=64), tmp_path / "runs")
         finally:
@@ -256,7 +318,12 @@ class TestWithoutMuch:
                 bare.run("scontrol", "update", f"nodename={host}", "state=resume")
 
     def test_a_controller_that_is_busy_refuses_nothing(
-        self, bare: Slurm, use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+        self,
+        bare: Slurm,
+        use,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
     ) -> None:
         use(bare)
         monkeypatch.setattr(ask, "PATIENCE", 1.0)
@@ -315,7 +382,14 @@ def test_a_run_trains_where_no_variable_is_exported_and_setup_brings_another_pyt
         (tmp_path / "module" / name).chmod(0o755)
     setup = [f"export PATH={tmp_path}/module:$PATH", f"export PYTHONPATH={CODE}:{CODE}/src"]
     none = {} if exported else {"export": "NONE"}
-    fields = {"partition": "main", "time": 5, "cpus_per_task": 1, "setup": setup, "extra": none, "small": {"extra": none}}
+    fields = {
+        "partition": "main",
+        "time": 5,
+        "cpus_per_task": 1,
+        "setup": setup,
+        "extra": none,
+        "small": {"extra": none},
+    }
     for name, value in exported.items():
         monkeypatch.setenv(name, value)
     Path("site.yaml").write_text(Site.model_validate(fields).model_dump_json(exclude_unset=True))

@@ -1,4 +1,5 @@
-"""The test SLURM is a SLURM: two hosts, accounting, requeue; and it is polite to the machine that it runs on."""
+"""The test SLURM is a SLURM: two hosts, accounting, requeue; and it is polite to the machine that it runs
+on."""
 
 from __future__ import annotations
 
@@ -59,7 +60,10 @@ def test_a_requeued_job_runs_again_under_its_id(slurm: Slurm, tmp_path: Path) ->
     shell = f'echo attempt ${{SLURM_RESTART_COUNT:=0}}; [ "$SLURM_RESTART_COUNT" -gt 0 ] || {again}'
     job, output = submit(slurm, tmp_path, shell, "--requeue")
     assert wait_for_jobs(slurm, job) == {job: "COMPLETED"}
-    assert [line for line in output.read_text().splitlines() if line.startswith("attempt")] == ["attempt 0", "attempt 1"]
+    assert [line for line in output.read_text().splitlines() if line.startswith("attempt")] == [
+        "attempt 0",
+        "attempt 1",
+    ]
 
 
 def test_a_job_can_submit_a_job(slurm: Slurm, tmp_path: Path) -> None:
@@ -76,7 +80,9 @@ def test_up_again_changes_nothing_and_prints_the_line_to_use(slurm: Slurm) -> No
     assert (slurm.folder / "processes").read_text() == before
 
 
-def test_without_root_it_says_so_in_one_line_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_root_it_says_so_in_one_line_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(ClusterError, match=r"^the test SLURM needs root$"):
         Slurm(tmp_path / "cluster").up()

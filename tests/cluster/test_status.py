@@ -1,4 +1,5 @@
-"""What `leukotree status` says of jobs of the real SLURM: where they are, what they wait for, how long they have."""
+"""What `leukotree status` says of jobs of the real SLURM: where they are, what they wait for, how long they
+have."""
 
 from __future__ import annotations
 
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 from processes import wait_for
 
-from hpc import jobs, owned, queue, store, submitted
-from hpc.site import Site
+from hpc.launching import job, job_notes, run_states, study_jobs
+from hpc.slurm import queue
+from hpc.slurm.site import Site
 from leukotree.spec import RunSpec, parse
-from leukotree.train import Runtime
+from leukotree.training.run import Runtime
 from slurm import ClusterError, Settings, Slurm
 
 PARTITION = {"partition": "main", "time": 5, "cpus_per_task": 1, "interface": "eth0"}
@@ -30,7 +32,11 @@ def strict(tmp_path: Path) -> Iterator[Slurm]:
     except (ClusterError, OSError) as error:
         pytest.skip(f"no test SLURM here: {error}")
     try:
-        for words in ("add account lab", "add user root account=lab", "modify qos normal set MaxJobsPerUser=1"):
+        for words in (
+            "add account lab",
+            "add user root account=lab",
+            "modify qos normal set MaxJobsPerUser=1",
+        ):
             cluster.run("sacctmgr", "-i", *words.split())
         yield cluster
     finally:
@@ -45,7 +51,7 @@ def root(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "results" / "runs" / "demo"
     yield folder
-    if ours := {job.partition("_")[0] for job in owned.of_study(folder, queue.look())}:
+    if ours := {job.partition("_")[0] for job in study_jobs.of_study(folder, queue.look())}:
         slurm.run("scancel", *ours)
 
 
@@ -61,18 +67,24 @@ def specs(count: int, shards: Path) -> list[RunSpec]:
 
 def submit(root: Path, wanted: list[RunSpec], **extra: str | bool) -> list[str]:
     site = Site(**PARTITION, extra=extra)
-    return jobs.submit(
-        "slurm", root, [[spec] for spec in wanted], site=site, runtime=Runtime(device="cpu", threads=1, quiet=True)
+    return job.submit(
+        "slurm",
+        root,
+        [[spec] for spec in wanted],
+        site=site,
+        runtime=Runtime(device="cpu", threads=1, quiet=True),
     )
 
 
 def status(*words: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "hpc.cli", "status", *words], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "hpc.cli", "status", *words], capture_output=True, text=True, check=True
+    )
     return done.stdout
 
 
 def reason(root: Path, job: str) -> str:
-    found = {run.job.id: run.job.reason for run in store.scan(root) if run.job}
+    found = {run.job.id: run.job.reason for run in run_states.scan(root) if run.job}
     return found.get(job, "none")
 
 
@@ -82,7 +94,7 @@ def test_runs_that_wait_for_the_same_are_one_line(root: Path, shards: Path) -> N
     lines = status("demo").splitlines()
     [line] = [line for line in lines if "pending" in line]
     first = min(wanted, key=lambda spec: spec.run_name).run_name
-    job = submitted.notes(root)[first]["job"]
+    job = job_notes.notes(root)[first]["job"]
     assert line == f"demo: 90 runs pending: JobHeldUser; first {first}, job {job}"
     assert len(lines) < 10
     found = json.loads(status("demo", "--json"))
@@ -93,7 +105,9 @@ def test_runs_that_wait_for_the_same_are_one_line(root: Path, shards: Path) -> N
     assert one == expected | {"id": job, "log": str(log.relative_to(Path.cwd()))}
 
 
-def test_a_drained_node_a_dependency_and_a_start_to_come_are_told_in_slurms_words(slurm: Slurm, root: Path, shards: Path) -> None:
+def test_a_drained_node_a_dependency_and_a_start_to_come_are_told_in_slurms_words(
+    slurm: Slurm, root: Path, shards: Path
+) -> None:
     drained, dependent, later = specs(3, shards)
     slurm.run("scontrol", "update", "NodeName=n2", "State=DRAIN", "Reason=a broken disk")
     try:
@@ -107,7 +121,10 @@ def test_a_drained_node_a_dependency_and_a_start_to_come_are_told_in_slurms_word
         assert "UnavailableNodes:n2" in reason(root, on_drained)
         wait_for("the next look of the scheduler", lambda: reason(root, after) == "Dependency", 30)
         assert reason(root, to_come) == "BeginTime"
-        assert f"demo: 1 run pending: {reason(root, on_drained)}; {drained.run_name}, job {on_drained}" in status("demo")
+        assert (
+            f"demo: 1 run pending: {reason(root, on_drained)}; {drained.run_name}, job {on_drained}"
+            in status("demo")
+        )
     finally:
         slurm.run("scontrol", "update", "NodeName=n2", "State=RESUME")
 
@@ -127,7 +144,7 @@ def test_a_limit_of_the_qos_is_told_in_slurms_words(
 def test_a_run_at_work_has_a_node_and_time_left(root: Path, shards: Path) -> None:
     [wanted] = specs(1, shards)
     [job] = submit(root, [wanted], nodelist="n2")
-    wait_for("the run", lambda: [run.state for run in store.scan(root)] == ["running"], 120)
+    wait_for("the run", lambda: [run.state for run in run_states.scan(root)] == ["running"], 120)
     [row] = [line for line in status("demo").splitlines() if job in line and wanted.run_name in line]
     words = row.split()
     assert words[:3] == ["demo", wanted.run_name, "running"]
@@ -145,34 +162,50 @@ def test_the_sweep_and_the_report_of_a_study_are_its_jobs(slurm: Slurm, root: Pa
             ["--wrap", "true"],
         )
     )
-    words = [sys.executable, "-m", "hpc.owned", "report", report, "sweeps/own.yaml", "study=demo"]
+    words = [
+        sys.executable,
+        "-m",
+        "hpc.launching.study_jobs",
+        "report",
+        report,
+        "sweeps/own.yaml",
+        "study=demo",
+    ]
     try:
         subprocess.run(words, cwd=home, check=True)
-        kinds = {one.kind: one.job for one in store.look(root).jobs}
+        kinds = {one.kind: one.job for one in run_states.look(root).jobs}
         assert set(kinds) == {"sweep", "report"}
         assert (kinds["sweep"].id, kinds["report"].id) == (own, report)
         assert kinds["sweep"].reason == "JobHeldUser"
         assert f"demo   report  {report}" in status("demo")
-        assert sorted(one.kind for one in store.look(root.parent).jobs if one.study == "demo") == ["report", "sweep"]
+        assert sorted(one.kind for one in run_states.look(root.parent).jobs if one.study == "demo") == [
+            "report",
+            "sweep",
+        ]
     finally:
         slurm.run("scancel", own, other, report)
 
 
 def test_an_id_that_slurm_gave_to_another_job_is_not_the_studys(slurm: Slurm, root: Path, home: Path) -> None:
-    job = slurm.run("sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap", "true", cwd=home).strip()
+    job = slurm.run(
+        "sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap", "true", cwd=home
+    ).strip()
     try:
-        owned.note(root, "report", job)
-        assert owned.of_study(root, queue.look()) == {job: "report"}
-        line = json.loads((root / owned.NOTES).read_text())
-        (root / owned.NOTES).write_text(json.dumps(line | {"name": "leukotree-report"}))
-        assert owned.of_study(root, queue.look()) == {}
+        study_jobs.note(root, "report", job)
+        assert study_jobs.of_study(root, queue.look()) == {job: "report"}
+        line = json.loads((root / study_jobs.NOTES).read_text())
+        (root / study_jobs.NOTES).write_text(json.dumps(line | {"name": "leukotree-report"}))
+        assert study_jobs.of_study(root, queue.look()) == {}
     finally:
         slurm.run("scancel", job)
 
 
 def test_a_job_that_slurm_does_not_know_is_refused_in_one_line(root: Path, home: Path) -> None:
     (home / "sweeps" / "own.yaml").write_text("study: demo\n")
-    words = [sys.executable, "-m", "hpc.owned", "report", "999999", "sweeps/own.yaml"]
+    words = [sys.executable, "-m", "hpc.launching.study_jobs", "report", "999999", "sweeps/own.yaml"]
     done = subprocess.run(words, cwd=home, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "error: job 999999: not noted: scontrol: slurm_load_jobs error: Invalid job id specified\n"
+    assert (
+        done.stderr
+        == "error: job 999999: not noted: scontrol: slurm_load_jobs error: Invalid job id specified\n"
+    )

@@ -1,4 +1,5 @@
-"""`leukotree submit` on the real SLURM: it queues what the site says, or refuses in one line. The batch script notes its call."""
+"""`leukotree submit` on the real SLURM: it queues what the site says, or refuses in one line. The batch
+script notes its call."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ import pytest
 import yaml
 from cluster_jobs import wait_for_jobs
 
-from hpc import exported
 from hpc.cli import main
-from hpc.site import Site
+from hpc.slurm import exported
+from hpc.slurm.site import Site
 from slurm import Slurm
 
 NOTE = """#!/bin/bash
@@ -30,7 +31,11 @@ END
 @pytest.fixture
 def root(slurm: Slurm, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with a study, and a shell in it that speaks to the cluster."""
-    base = {"data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}, "optim": {"batch_size": 8, "epochs": 1}}
+    base = {
+        "data": {"shards": str(shards)},
+        "backbone": {"name": "test_vit"},
+        "optim": {"batch_size": 8, "epochs": 1},
+    }
     search = {"trials": 2, "space": {"optim.lr": {"loguniform": [0.0001, 0.01]}}}
     study = {"study": "demo", "base": base, "folds": {"outer": 4}, "search": search}
     (tmp_path / "slurm").mkdir()
@@ -59,7 +64,9 @@ def submit(*words: str) -> int:
 def test_the_job_gets_the_options_of_the_site_and_all_arguments(
     slurm: Slurm, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert submit("study.yaml", "search.trials=3", "--site", "./site.yaml", "--", "--gpus-per-trial", "0.5") == 0
+    assert (
+        submit("study.yaml", "search.trials=3", "--site", "./site.yaml", "--", "--gpus-per-trial", "0.5") == 0
+    )
     line, said = capsys.readouterr().out.splitlines()
     job = noted(slurm, root, said)
     assert job["arguments"] == ["study.yaml", "search.trials=3", "--gpus-per-trial", "0.5"]
@@ -70,15 +77,26 @@ def test_the_job_gets_the_options_of_the_site_and_all_arguments(
 
 
 def test_a_dry_run_prints_a_line_to_paste_from_anywhere(
-    slurm: Slurm, root: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str],
+    slurm: Slurm,
+    root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     elsewhere = tmp_path_factory.mktemp("else where")
     monkeypatch.chdir(elsewhere)
     before = slurm.run("squeue", "-h")
-    assert submit("study.yaml", "study=it's", "--site", str(root / "site.yaml"), "--dry-run") == 2, "no name of a folder"
+    assert submit("study.yaml", "study=it's", "--site", str(root / "site.yaml"), "--dry-run") == 2, (
+        "no name of a folder"
+    )
     assert (
-        submit("study.yaml", "search.space.optim.lr={loguniform: [0.001, 0.01]}", "--site", str(root / "site.yaml"), "--dry-run")
+        submit(
+            "study.yaml",
+            "search.space.optim.lr={loguniform: [0.001, 0.01]}",
+            "--site",
+            str(root / "site.yaml"),
+            "--dry-run",
+        )
         == 0
     )
     line = capsys.readouterr().out
@@ -93,7 +111,10 @@ def test_a_dry_run_prints_a_line_to_paste_from_anywhere(
     [
         ("partion: main\n", "unknown key 'partion', did you mean 'partition'"),
         ("partition: gpu\n", "invalid partition specified: gpu"),
-        ("nodes: 3\ncpus_per_task: 1\n", "jobs of sweeps: sbatch refuses: Requested node configuration is not available"),
+        (
+            "nodes: 3\ncpus_per_task: 1\n",
+            "jobs of sweeps: sbatch refuses: Requested node configuration is not available",
+        ),
     ],
 )
 def test_a_site_that_is_wrong_queues_nothing(
@@ -109,8 +130,9 @@ def test_a_site_that_is_wrong_queues_nothing(
 
 
 def test_by_hand_a_site_that_is_wrong_is_refused_by_sbatch_itself(slurm: Slurm, root: Path) -> None:
-    """The shell runs `sbatch` whatever became of the command in its arguments; on the defaults it would be another job."""
-    line = f"sbatch $({sys.executable} -m hpc.site nope --sbatch) slurm/sweep.sh study.yaml"
+    """The shell runs `sbatch` whatever became of the command in its arguments; on the defaults it would be
+    another job."""
+    line = f"sbatch $({sys.executable} -m hpc.slurm.site nope --sbatch) slurm/sweep.sh study.yaml"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert done.returncode
     assert "site 'nope': unknown" in done.stderr
@@ -139,7 +161,9 @@ def test_the_site_arrives_where_no_variable_is_exported(
     assert "SECRET" not in job["environment"]
 
 
-def test_an_elastic_search_begins_with_a_small_job(slurm: Slurm, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_elastic_search_begins_with_a_small_job(
+    slurm: Slurm, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert submit("study.yaml", "--site", "./site.yaml", "--elastic", "3") == 0
     job = noted(slurm, root, capsys.readouterr().out)
     assert job["environment"]["LEUKOTREE_ELASTIC"] == "3"

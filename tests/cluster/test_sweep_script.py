@@ -1,4 +1,5 @@
-"""slurm/sweep.sh: with a stand-in for `leukotree` that notes its calls, and once with the real one, end to end."""
+"""slurm/sweep.sh: with a stand-in for `leukotree` that notes its calls, and once with the real one, end to
+end."""
 
 from __future__ import annotations
 
@@ -27,14 +28,18 @@ class TestOnOneMachine:
             ["report", "sweeps/phantom.yaml", "search.trials=2"],
         ]
 
-    def test_it_can_be_called_from_anywhere(self, home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    def test_it_can_be_called_from_anywhere(
+        self, home: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
         elsewhere = tmp_path_factory.mktemp("elsewhere")
         environment = stand_in(home, "") | {"LEUKOTREE_HOME": str(home)}
         subprocess.run(["bash", str(home / "slurm/sweep.sh")], cwd=elsewhere, env=environment, check=True)
         assert {call["cwd"] for call in calls(home)} == {str(home)}
 
     @pytest.mark.parametrize(("code", "verbs"), [(1, ["sweep", "folds", "report"]), (2, ["sweep", "folds"])])
-    def test_failed_folds_are_reported_but_bad_input_ends_it(self, home: Path, code: int, verbs: list[str]) -> None:
+    def test_failed_folds_are_reported_but_bad_input_ends_it(
+        self, home: Path, code: int, verbs: list[str]
+    ) -> None:
         environment = stand_in(home, f"sys.exit({code} if sys.argv[1] == 'folds' else 0)")
         done = subprocess.run(["bash", "slurm/sweep.sh"], cwd=home, env=environment, check=False)
         assert done.returncode == code
@@ -42,8 +47,13 @@ class TestOnOneMachine:
 
     def test_an_unknown_study_is_one_line(self, home: Path) -> None:
         words = ["bash", "slurm/sweep.sh", "sweeps/nope.yaml"]
-        done = subprocess.run(words, cwd=home, env=stand_in(home, ""), capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (2, "sweep.sh: sweeps/nope.yaml: no such study file; sweeps/ has some\n")
+        done = subprocess.run(
+            words, cwd=home, env=stand_in(home, ""), capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (
+            2,
+            "sweep.sh: sweeps/nope.yaml: no such study file; sweeps/ has some\n",
+        )
 
 
 class TestOnSlurm:
@@ -84,7 +94,9 @@ class TestOnSlurm:
             "--site",
             "test",
         ]
-        assert set(folds["environment"]) == {"SLURM_CONF"}, "fold jobs would inherit what belongs to the sweep's job"
+        assert set(folds["environment"]) == {"SLURM_CONF"}, (
+            "fold jobs would inherit what belongs to the sweep's job"
+        )
         assert reported["argv"] == ["report", "sweeps/phantom.yaml", "search.trials=2"]
         assert reported["job"] == report
         assert ray_processes(slurm) == []
@@ -93,12 +105,19 @@ class TestOnSlurm:
         environment = stand_in(home, "print(json.dumps({'waiting': {}}))")
         job = sbatch(slurm, home, environment, nodes=1)
         assert wait_for_jobs(slurm, job) == {job: "COMPLETED"}
-        assert [(call["argv"][0], call["job"]) for call in calls(home)] == [("sweep", job), ("folds", None), ("report", job)]
+        assert [(call["argv"][0], call["job"]) for call in calls(home)] == [
+            ("sweep", job),
+            ("folds", None),
+            ("report", job),
+        ]
 
     def test_a_search_that_fails_ends_the_job_with_its_exit_code(self, slurm: Slurm, home: Path) -> None:
         job = sbatch(slurm, home, stand_in(home, "sys.exit(2)"), nodes=1)
         assert wait_for_jobs(slurm, job) == {job: "FAILED"}
-        assert "sweep.sh: the search of sweeps/phantom.yaml ended with exit code 2" in (home / f"slurm-{job}.out").read_text()
+        assert (
+            "sweep.sh: the search of sweeps/phantom.yaml ended with exit code 2"
+            in (home / f"slurm-{job}.out").read_text()
+        )
         assert slurm.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "exitcode").strip() == "2:0"
         assert [call["argv"][0] for call in calls(home)] == ["sweep"]
 
@@ -110,7 +129,9 @@ class TestOnSlurm:
         ],
         ids=["time limit", "preemption"],
     )
-    def test_asked_to_leave_it_requeues_itself_and_leaves_no_ray(self, slurm: Slurm, home: Path, told: tuple[str, ...]) -> None:
+    def test_asked_to_leave_it_requeues_itself_and_leaves_no_ray(
+        self, slurm: Slurm, home: Path, told: tuple[str, ...]
+    ) -> None:
         environment = stand_in(
             home,
             """
@@ -158,11 +179,14 @@ class TestOnSlurm:
 
 
 def test_the_real_study_from_sbatch_to_report(slurm: Slurm, home: Path, venv: Path) -> None:
-    """sweeps/smoke.yaml on phantom images: the sweep job, fold jobs that submitit submitted from inside it, the report job."""
+    """sweeps/smoke.yaml on phantom images: the sweep job, fold jobs that submitit submitted from inside it,
+    the report job."""
     study = Path(__file__).parents[2] / "sweeps" / "smoke.yaml"
     (home / "sweeps" / "smoke.yaml").write_text(study.read_text())
     environment = slurm.environment | {"OMP_NUM_THREADS": "1", "PATH": f"{venv}/bin:{os.environ['PATH']}"}
-    for command in [line.removeprefix("#").strip() for line in study.read_text().splitlines() if "leukotree p" in line]:
+    for command in [
+        line.removeprefix("#").strip() for line in study.read_text().splitlines() if "leukotree p" in line
+    ]:
         command = command.removeprefix("Needs:").strip()
         subprocess.run(command, shell=True, cwd=home, env=environment, check=True)
 

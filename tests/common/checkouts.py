@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leukotree import origin
+from leukotree.records import origin
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -18,7 +18,9 @@ def leukotree(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]
             code = main([str(argument) for argument in arguments])
         except SystemExit as end:  # of argparse
             code = int(end.code or 0)
-    return subprocess.CompletedProcess(["leukotree", *map(str, arguments)], code, out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess(
+        ["leukotree", *map(str, arguments)], code, out.getvalue(), err.getvalue()
+    )
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *says: str) -> None:

@@ -21,7 +21,9 @@ def normalised(logits: np.ndarray, tree: Taxonomy) -> np.ndarray:
 def drawn(tree: Taxonomy, n: int, seed: int = 0, scale: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
     """(n,) random true leaves and (n, E) random log p(child | parent) that have nothing to do with them."""
     rng = np.random.default_rng(seed)
-    return rng.integers(0, len(tree.leaves), n), normalised(rng.normal(scale=scale, size=(n, len(tree.edges))), tree)
+    return rng.integers(0, len(tree.leaves), n), normalised(
+        rng.normal(scale=scale, size=(n, len(tree.edges))), tree
+    )
 
 
 @st.composite
@@ -33,8 +35,11 @@ def cases(draw: st.DrawFn, most: int = 12) -> tuple[Taxonomy, np.ndarray, np.nda
 
 @st.composite
 def tied_cases(draw: st.DrawFn) -> tuple[Taxonomy, np.ndarray]:
-    """A random ragged tree and up to 6 rows of few values, not normalised, whose sums are exact: ties are common."""
+    """A random ragged tree and up to 6 rows of few values, not normalised, whose sums are exact: ties are
+    common."""
     tree = draw(trees(edges=12))
-    row = st.lists(st.sampled_from([-4.0, -1.5, -0.25, 0.0]), min_size=len(tree.edges), max_size=len(tree.edges))
+    row = st.lists(
+        st.sampled_from([-4.0, -1.5, -0.25, 0.0]), min_size=len(tree.edges), max_size=len(tree.edges)
+    )
     rows = draw(st.lists(row, max_size=6))
     return tree, np.array(rows, dtype=np.float32).reshape(len(rows), len(tree.edges))

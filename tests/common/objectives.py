@@ -7,20 +7,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from leukotree.model import Stage, stages
-from leukotree.objective import Objective
+from leukotree.models.classifier import Stage, stages
+from leukotree.models.objective import Objective
 from leukotree.spec import RunSpec, Variant
 from leukotree.taxonomy import Taxonomy
 
 
 def objective(tree: Taxonomy, variant: Variant, stage: Stage | None = None, **loss: Any) -> Objective:
-    """In float64, of the first stage unless told, after a training set with ever more images from leaf to leaf."""
+    """In float64, of the first stage unless told, after a training set with ever more images from leaf to
+    leaf."""
     spec = RunSpec().override({"variant": variant, **{f"loss.{key}": value for key, value in loss.items()}})
     stage = stages(variant, tree)[0] if stage is None else stage
     return Objective(stage, tree, spec, np.arange(1, 1 + len(tree.leaves))).double()
 
 
-def draw(tree: Taxonomy, variant: Variant, seed: int, rows: int = 9, scale: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
+def draw(
+    tree: Taxonomy, variant: Variant, seed: int, rows: int = 9, scale: float = 2.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (rows, K) of the first stage and leaves (rows,)."""
     generator = torch.Generator().manual_seed(seed)
     width = sum(map(len, stages(variant, tree)[0].heads.values()))
@@ -28,7 +31,9 @@ def draw(tree: Taxonomy, variant: Variant, seed: int, rows: int = 9, scale: floa
     return logits.requires_grad_(), torch.randint(len(tree.leaves), (rows,), generator=generator)
 
 
-def whole(target: Objective, logits: torch.Tensor, leaves: torch.Tensor, variance: torch.Tensor | None = None) -> torch.Tensor:
+def whole(
+    target: Objective, logits: torch.Tensor, leaves: torch.Tensor, variance: torch.Tensor | None = None
+) -> torch.Tensor:
     """(G,) losses of a batch that is one micro batch."""
     return target(logits, leaves, target.counts(leaves), variance)
 

@@ -1,4 +1,5 @@
-"""Folders of studies as runs and searches leave them, with seeded random predictions: what a report is made from."""
+"""Folders of studies as runs and searches leave them, with seeded random predictions: what a report is made
+from."""
 
 from __future__ import annotations
 
@@ -32,7 +33,14 @@ STUDY: dict[str, Any] = {
     "variants": list(VARIANTS),
     "folds": {"outer": 3, "inner": 2},
     "seeds": [0, 1],
-    "search": {"algorithm": "tpe", "scheduler": "asha", "trials": 8, "metric": "macro_f1", "nested": False, "space": SPACE},
+    "search": {
+        "algorithm": "tpe",
+        "scheduler": "asha",
+        "trials": 8,
+        "metric": "macro_f1",
+        "nested": False,
+        "space": SPACE,
+    },
 }
 CHOSEN = {
     "flat": {"loss.gamma": 2.5, "optim.lr": 3e-5, "optim.batch_size": 32},
@@ -42,19 +50,26 @@ CHOSEN = {
 
 
 def images_of_fold(fold: int, patients: bool = True, one_leaf: bool = False) -> pd.DataFrame:
-    """12 patients of 2 to 6 images; a patient has AML or APML cells and, unless `one_leaf`, normal and reactive ones."""
+    """12 patients of 2 to 6 images; a patient has AML or APML cells and, unless `one_leaf`, normal and
+    reactive ones."""
     rng = np.random.default_rng(100 + fold)
     rows = []
     for number in range(12):
         diagnosis = ["AML", "APML"][number % 2]
-        kinds = [["normal", "reactive", "AML", "APML"][number % 4]] if one_leaf else ["normal", "reactive", diagnosis, diagnosis]
+        kinds = (
+            [["normal", "reactive", "AML", "APML"][number % 4]]
+            if one_leaf
+            else ["normal", "reactive", diagnosis, diagnosis]
+        )
         rows += [(f"p{fold}-{number}", kind) for kind in kinds for _ in range(rng.integers(1, 4))]
     frame = pd.DataFrame(rows, columns=["patient", "leaf"])
     keys = [f"f{fold}-{i:04}" for i in rng.permutation(len(frame))]
     return frame.assign(key=keys, source="lab", fold=fold, patient=frame["patient"] if patients else "")
 
 
-def log_probabilities(images: pd.DataFrame, skill: float, seed: Sequence[int], sharpness: float = 1.0) -> np.ndarray:
+def log_probabilities(
+    images: pd.DataFrame, skill: float, seed: Sequence[int], sharpness: float = 1.0
+) -> np.ndarray:
     """(N, E) log p(child | parent): noise that favours the true path by `skill`, times `sharpness`."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(len(images), len(TREE.edges)))
@@ -70,40 +85,75 @@ def write_predictions(folder: Path, images: pd.DataFrame, logp: np.ndarray) -> N
     """predictions.parquet and taxonomy.json of a run folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "taxonomy.json").write_text(json.dumps(TREE.nested()))
-    frame = images.assign(**{f"logp:{edge}": logp[:, i].astype(np.float32) for i, edge in enumerate(TREE.edges)})
+    frame = images.assign(
+        **{f"logp:{edge}": logp[:, i].astype(np.float32) for i, edge in enumerate(TREE.edges)}
+    )
     frame.to_parquet(folder / "predictions.parquet")
 
 
-def write_run(root: Path, row: Mapping[str, Any], images: pd.DataFrame, skill: float | None = None, **loss: Any) -> Path:
+def write_run(
+    root: Path, row: Mapping[str, Any], images: pd.DataFrame, skill: float | None = None, **loss: Any
+) -> Path:
     """A finished run; its training loss falls from 2 to 1 at a learning rate of 1e-4."""
     folder = root / row["run_name"]
-    place = {"variant": row["variant"], "seed": row["seed"], "data": {"test_fold": row["test_fold"]}, "loss": loss}
+    place = {
+        "variant": row["variant"],
+        "seed": row["seed"],
+        "data": {"test_fold": row["test_fold"]},
+        "loss": loss,
+    }
     seed = [row["test_fold"], row["seed"], VARIANTS.index(row["variant"])]
-    write_predictions(folder, images, log_probabilities(images, SKILL[row["variant"]] if skill is None else skill, seed))
+    write_predictions(
+        folder, images, log_probabilities(images, SKILL[row["variant"]] if skill is None else skill, seed)
+    )
     (folder / "spec.yaml").write_text(RunSpec.model_validate(place).dump())
     (folder / "status.json").write_text(json.dumps({"state": "done", "epoch": 6, "epochs": 6}))
     (folder / "env.json").write_text(json.dumps({"dataset": "d" * 64, "commit": "c" * 40, "gpus": []}))
     (folder / "attempts.jsonl").write_text(json.dumps({"ranks": 2}) + "\n")
     rows: list[dict[str, Any]] = []
     for epoch in range(6):
-        rows.append({"kind": "step", "stage": "tree", "epoch": epoch, "step": epoch, "loss": 2 - epoch / 5, "lr": 1e-4})
+        rows.append(
+            {
+                "kind": "step",
+                "stage": "tree",
+                "epoch": epoch,
+                "step": epoch,
+                "loss": 2 - epoch / 5,
+                "lr": 1e-4,
+            }
+        )
         rows.append({"kind": "epoch", "epoch": epoch, "seconds": 1.5})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
-def write_search(folder: Path, variant: str, chosen: Mapping[str, Any], trials: pd.DataFrame | None = None, **best: Any) -> None:
-    """A search that has ended. trials: a row per completed trial, the searched keys and macro_f1; None for 8 random ones."""
+def write_search(
+    folder: Path, variant: str, chosen: Mapping[str, Any], trials: pd.DataFrame | None = None, **best: Any
+) -> None:
+    """A search that has ended. trials: a row per completed trial, the searched keys and macro_f1; None for 8
+    random ones."""
     folder.mkdir(parents=True)
     table = random_trials(variant) if trials is None else completed(trials)
     history = [
-        {"trial": row["trial"], "epoch": epoch, "macro_f1": row["macro_f1"] * epoch / row["epochs"], "seconds": 10.0}
+        {
+            "trial": row["trial"],
+            "epoch": epoch,
+            "macro_f1": row["macro_f1"] * epoch / row["epochs"],
+            "seconds": 10.0,
+        }
         for row in table.to_dict("records")
         for epoch in range(1, row["epochs"] + 1)
     ]
     table.to_csv(folder / "trials.csv", index=False)
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
-    frozen = {"study": "synthetic", "variant": variant, "metric": "macro_f1", "value": 0.79, "trial": 2, "trials": len(table)}
+    frozen = {
+        "study": "synthetic",
+        "variant": variant,
+        "metric": "macro_f1",
+        "value": 0.79,
+        "trial": 2,
+        "trials": len(table),
+    }
     (folder / "best.yaml").write_text(yamlfile.dump({**frozen, **best, "chosen": dict(chosen)}))
 
 
@@ -127,15 +177,30 @@ def random_trials(variant: str, n: int = 8) -> pd.DataFrame:
             "optim.batch_size": rng.choice([16, 32, 64]),
         }
         state = "completed" if epochs == 6 else "stopped"
-        rows.append({"trial": trial, "state": state, "epochs": epochs, "macro_f1": score, "best_macro_f1": score, "seconds": 9.0,
-                     **values})  # fmt: skip
+        rows.append(
+            {
+                "trial": trial,
+                "state": state,
+                "epochs": epochs,
+                "macro_f1": score,
+                "best_macro_f1": score,
+                "seconds": 9.0,
+                **values,
+            }
+        )
     return pd.DataFrame(rows)
 
 
-def expected_runs(folds: int = 3, seeds: Sequence[int] = (0, 1), variants: Sequence[str] = VARIANTS) -> list[dict[str, Any]]:
-    """A row per outer-fold run, as `hpc.study` gives them to `collect`."""
-    return [{"variant": v, "test_fold": f, "seed": s, "run_name": f"{v}-{f:06x}{s:06x}"}
-            for v in variants for f in range(folds) for s in seeds]  # fmt: skip
+def expected_runs(
+    folds: int = 3, seeds: Sequence[int] = (0, 1), variants: Sequence[str] = VARIANTS
+) -> list[dict[str, Any]]:
+    """A row per outer-fold run, as `hpc.studies.study` gives them to `collect`."""
+    return [
+        {"variant": v, "test_fold": f, "seed": s, "run_name": f"{v}-{f:06x}{s:06x}"}
+        for v in variants
+        for f in range(folds)
+        for s in seeds
+    ]
 
 
 def make_study(root: Path, searches: bool = True, **images: bool) -> Path:
@@ -147,7 +212,9 @@ def make_study(root: Path, searches: bool = True, **images: bool) -> Path:
     return root
 
 
-def report(root: Path, out: Path, study: Mapping[str, Any] | None = None, **rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def report(
+    root: Path, out: Path, study: Mapping[str, Any] | None = None, **rows: Sequence[Mapping[str, Any]]
+) -> tuple[str, str]:
     """Markdown and HTML. rows: `expected` and `cells` of `collect`; those of STUDY without."""
     paths = write(collect(root, study or STUDY, **({"expected": expected_runs()} | rows)), out)
     markdown, html = (path.read_text(encoding="utf-8") for path in paths)
@@ -162,13 +229,20 @@ def section(markdown: str, title: str) -> str:
 def table_row(markdown: str, title: str, *first: str) -> list[str]:
     """The cells of the first table row in a section that starts with the given cells."""
     lines = section(markdown, title).splitlines()
-    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))] for line in lines if line.startswith("| ")]
+    rows = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
+        for line in lines
+        if line.startswith("| ")
+    ]
     return next(row for row in rows if row[: len(first)] == list(first))
 
 
 def cells(found: Section, *first: str) -> list[str]:
-    """The cells of the first row in the tables of a section, not rendered, that starts with the given ones."""
-    rows = [list(row) for block in found.blocks if isinstance(block, Table) for row in (block.header, *block.rows)]
+    """The cells of the first row in the tables of a section, not rendered, that starts with the given
+    ones."""
+    rows = [
+        list(row) for block in found.blocks if isinstance(block, Table) for row in (block.header, *block.rows)
+    ]
     return next(row for row in rows if row[: len(first)] == list(first))
 
 

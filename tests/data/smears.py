@@ -1,4 +1,5 @@
-"""Small made-up data sets for the tests of folds, shards and audit: noise with a colour per patient, in a real manifest."""
+"""Small made-up data sets for the tests of folds, shards and audit: noise with a colour per patient, in a
+real manifest."""
 
 import hashlib
 from pathlib import Path
@@ -30,7 +31,14 @@ def write_manifest(folder, patients=6, images=2, leaves=LEAVES, source="here"):
                 path = folder / leaf / f"{patient}_{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(noise(len(rows))).save(path)
-                rows.append({"image": f"{leaf}/{path.name}", "leaf": leaf, "patient": f"{leaf}-{patient}", "source": source})
+                rows.append(
+                    {
+                        "image": f"{leaf}/{path.name}",
+                        "leaf": leaf,
+                        "patient": f"{leaf}-{patient}",
+                        "source": source,
+                    }
+                )
     pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
     return folder / "manifest.csv"
 
@@ -47,7 +55,8 @@ def files(folder):
 
 
 def overwrite(folder, row, jpeg, indexed):
-    """Write the beginning of a sample's JPEG anew in a packed folder; `indexed`: the index then holds the new sha256. The key."""
+    """Write the beginning of a sample's JPEG anew in a packed folder; `indexed`: the index then holds the new
+    sha256. The key."""
     index = pd.read_parquet(folder / "index.parquet")
     sample = index.iloc[row]
     with open(folder / sample["shard"], "r+b") as shard:

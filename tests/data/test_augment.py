@@ -1,4 +1,5 @@
-"""Colour augmentation and normalisation: what it may do to an image, and that it does it to each sample alone."""
+"""Colour augmentation and normalisation: what it may do to an image, and that it does it to each sample
+alone."""
 
 import numpy as np
 import pytest
@@ -11,14 +12,19 @@ from leukotree.data import augment
 from leukotree.spec import AugmentSpec
 
 STILL = AugmentSpec(jitter=0)
-MEAN, STD = torch.tensor([0.48, 0.46, 0.41]).view(1, 3, 1, 1), torch.tensor([0.23, 0.22, 0.24]).view(1, 3, 1, 1)
+MEAN, STD = (
+    torch.tensor([0.48, 0.46, 0.41]).view(1, 3, 1, 1),
+    torch.tensor([0.23, 0.22, 0.24]).view(1, 3, 1, 1),
+)
 PLAIN = (torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1))
 """Leaves colours in [0, 1] as they are."""
 
 
 def images(n: int, size: int = 16, low: int = 0, high: int = 256) -> torch.Tensor:
     """As the loader gives them: uint8, channels last."""
-    pixels = torch.randint(low, high, (n, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(
+        low, high, (n, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     return pixels.permute(0, 3, 1, 2)
 
 
@@ -47,7 +53,8 @@ def test_without_augmentation_it_is_torchvisions_normalisation(given_numbers: bo
 
 
 def test_jitter_is_brightness_then_contrast_then_saturation() -> None:
-    """Against torchvision's functions; in the middle of the range, where none of them has to clip in between."""
+    """Against torchvision's functions; in the middle of the range, where none of them has to clip in
+    between."""
     batch, drawn = images(5, low=102, high=153), numbers(5, 5)
     out = augment.to_input(batch, drawn, AugmentSpec(jitter=0.2), *PLAIN)
     for one, image, factors in zip(out, batch.float() / 255, 1 + 0.2 * (2 * drawn[:, :3] - 1), strict=True):
@@ -62,7 +69,9 @@ def test_stain_jitter_changes_the_concentrations_of_ruifroks_stains() -> None:
     """Against the deconvolution written out in numpy: unmix, change each stain's concentration, mix."""
     batch, drawn, strength = images(6, low=20), numbers(6, 6), 0.1
     out = augment.to_input(batch, drawn, AugmentSpec(jitter=0, stain=strength), *PLAIN)
-    colours = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])  # haematoxylin, eosin, DAB
+    colours = np.array(
+        [[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]]
+    )  # haematoxylin, eosin, DAB
     for one, image, row in zip(out, batch, drawn.double().numpy(), strict=True):
         gain, shift = 1 + strength * (2 * row[3:6] - 1), strength * (2 * row[6:9] - 1)
         density = -np.log(image.permute(1, 2, 0).double().numpy() / 255)
@@ -70,9 +79,17 @@ def test_stain_jitter_changes_the_concentrations_of_ruifroks_stains() -> None:
         np.testing.assert_allclose(one.permute(1, 2, 0).numpy(), np.minimum(np.exp(-stained), 1), atol=1e-4)
 
 
-@pytest.mark.parametrize("spec", [AugmentSpec(jitter=1), AugmentSpec(jitter=0, stain=1), AugmentSpec(jitter=1, stain=1)])
+@pytest.mark.parametrize(
+    "spec", [AugmentSpec(jitter=1), AugmentSpec(jitter=0, stain=1), AugmentSpec(jitter=1, stain=1)]
+)
 def test_the_strongest_augmentation_keeps_the_range_of_colours(spec: AugmentSpec) -> None:
-    batch = torch.cat([images(20), torch.zeros(1, 3, 16, 16, dtype=torch.uint8), torch.full((1, 3, 16, 16), 255).to(torch.uint8)])
+    batch = torch.cat(
+        [
+            images(20),
+            torch.zeros(1, 3, 16, 16, dtype=torch.uint8),
+            torch.full((1, 3, 16, 16), 255).to(torch.uint8),
+        ]
+    )
     out = augment.to_input(batch, numbers(3, len(batch)), spec, *PLAIN)
     assert not torch.allclose(out, batch / 255, atol=0.05)
     assert torch.isfinite(out).all()
@@ -80,9 +97,13 @@ def test_the_strongest_augmentation_keeps_the_range_of_colours(spec: AugmentSpec
     assert out.max() <= 1
 
 
-@pytest.mark.parametrize("spec", [AugmentSpec(), AugmentSpec(jitter=0, stain=0.3), AugmentSpec(jitter=0.5, stain=0.3)])
+@pytest.mark.parametrize(
+    "spec", [AugmentSpec(), AugmentSpec(jitter=0, stain=0.3), AugmentSpec(jitter=0.5, stain=0.3)]
+)
 def test_a_sample_is_augmented_alike_alone_and_in_company(spec: AugmentSpec) -> None:
     batch, drawn = images(6), numbers(4, 6)
     together = augment.to_input(batch, drawn, spec, MEAN, STD)
-    alone = torch.cat([augment.to_input(batch[i : i + 1], drawn[i : i + 1], spec, MEAN, STD) for i in range(6)])
+    alone = torch.cat(
+        [augment.to_input(batch[i : i + 1], drawn[i : i + 1], spec, MEAN, STD) for i in range(6)]
+    )
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)

@@ -59,7 +59,10 @@ def _put(folder, dataset: Dataset, rows: range) -> None:
 def test_processes_fill_one_file_together(dataset: Dataset, tmp_path) -> None:
     half = len(dataset) // 2
     fork = multiprocessing.get_context("fork")
-    ranks = [fork.Process(target=_put, args=(tmp_path, dataset, rows)) for rows in (range(half + 5), range(half, len(dataset)))]
+    ranks = [
+        fork.Process(target=_put, args=(tmp_path, dataset, rows))
+        for rows in (range(half + 5), range(half, len(dataset)))
+    ]
     for rank in ranks:
         rank.start()
     for rank in ranks:
@@ -155,7 +158,8 @@ def test_a_variable_that_the_node_lacks_is_a_line_and_no_cache(dataset: Dataset,
 
 
 def test_a_disk_that_fills_up_stops_the_filling_only(dataset: Dataset, tmp_path, capsys, monkeypatch) -> None:
-    """On file systems that reserve nothing; a stand-in for pwrite, since the space is reserved on this one."""
+    """On file systems that reserve nothing; a stand-in for pwrite, since the space is reserved on this
+    one."""
     cache = opened(tmp_path, dataset)
 
     def full(*_: object) -> int:

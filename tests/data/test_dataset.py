@@ -48,14 +48,17 @@ def test_read_gives_the_indexed_bytes_here_in_threads_and_in_other_processes(fol
     assert digests(data) == expected
     assert digests(pickle.loads(pickle.dumps(data))) == expected
     with ThreadPoolExecutor(4) as pool:
-        assert [hashlib.sha256(jpeg).hexdigest() for jpeg in pool.map(data.read, range(len(data)))] == expected
+        assert [
+            hashlib.sha256(jpeg).hexdigest() for jpeg in pool.map(data.read, range(len(data)))
+        ] == expected
     for method in ("fork", "spawn"):
         with multiprocessing.get_context(method).Pool(1) as processes:
             assert processes.apply(digests, (data,)) == expected
 
 
 def test_open_files_are_bounded(tmp_path):
-    """One sample per shard and more shards than are kept open: no more than 256 descriptors, and every byte is right."""
+    """One sample per shard and more shards than are kept open: no more than 256 descriptors, and every byte
+    is right."""
     manifest = write_manifest(tmp_path / "raw", patients=100, images=1)
     pack(manifest, tmp_path / "many", folds=2, size=8, samples_per_shard=1, workers=1)
     data = Dataset.open(tmp_path / "many")
@@ -88,7 +91,10 @@ def test_missing_parts(tmp_path, folder):
         ({"size": "large"}, "size: .*integer.*'large'"),
         ({"folds": 1}, "folds"),
         ({"group": "hospital"}, "group: .*'hospital'"),
-        ({"taxonomy": {"root": {"normal": None}}}, "dataset.json: taxonomy: a tree needs at least two leaves"),
+        (
+            {"taxonomy": {"root": {"normal": None}}},
+            "dataset.json: taxonomy: a tree needs at least two leaves",
+        ),
         ({"taxonomy": {"root": ["normal", "AML"]}}, "index.parquet row .*leaf 'APML' is not a leaf"),
         ({"counts": {"normal": 36}}, "index.parquet: holds .* but dataset.json counts"),
         ({"folds": 2}, "fold 2 is beyond the 2 folds"),
@@ -186,7 +192,9 @@ def test_shards_that_change_after_opening(folder):
     row = int(data.index.index[data.index["shard"] == "fold1-000000.tar"][-1])
     shard = folder / "fold1-000000.tar"
     os.truncate(shard, 1000)
-    with pytest.raises(InputError, match=rf"fold1-000000.tar: ends before byte .*{data.index['key'].iloc[row]}"):
+    with pytest.raises(
+        InputError, match=rf"fold1-000000.tar: ends before byte .*{data.index['key'].iloc[row]}"
+    ):
         data.read(row)
     (folder / "fold2-000000.tar").unlink()
     with pytest.raises(InputError, match=r"fold2-000000.tar: sample .* cannot be read: No such file"):

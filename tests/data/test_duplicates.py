@@ -1,4 +1,5 @@
-"""Copies of a picture: refused or kept together when packing, refused before training, all named by an audit."""
+"""Copies of a picture: refused or kept together when packing, refused before training, all named by an
+audit."""
 
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from smears import change_manifest, files, noise, write_manifest
 
-from leukotree.data import contact_sheet, duplicates, images
-from leukotree.data.audit import audit
+from leukotree.data import duplicates
+from leukotree.data.audit import contact_sheet
+from leukotree.data.audit.audit import audit
 from leukotree.data.dataset import Dataset
+from leukotree.data.images import codec
 from leukotree.data.pack import pack
 from leukotree.errors import InputError
 
@@ -41,7 +44,8 @@ def copy(manifest: Path, name: str, *others: str) -> None:
 
 
 def as_bmp(manifest: Path, name: str, other: str) -> None:
-    """`other` becomes the picture of `name` in another kind of file, whose bytes do not show that it is a copy."""
+    """`other` becomes the picture of `name` in another kind of file, whose bytes do not show that it is a
+    copy."""
     with Image.open(manifest.parent / name) as picture:
         (manifest.parent / other).unlink()
         bmp = str(Path(other).with_suffix(".bmp"))
@@ -49,12 +53,16 @@ def as_bmp(manifest: Path, name: str, other: str) -> None:
     change_manifest(manifest, lambda table: table.replace(other, bmp))
 
 
-# --- pack -----------------------------------------------------------------------------------------------------------------
+# --- pack
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_copies_in_two_groups_are_refused_before_anything_is_written(manifest: Path, out: Path) -> None:
     copy(manifest, "AML/0_0.png", "AML/1_0.png")
-    with pytest.raises(InputError, match=r"'AML/0_0.png' \(group here/AML-0\) = 'AML/1_0.png' \(group here/AML-1\).*--group-dup"):
+    with pytest.raises(
+        InputError,
+        match=r"'AML/0_0.png' \(group here/AML-0\) = 'AML/1_0.png' \(group here/AML-1\).*--group-dup",
+    ):
         pack(manifest, out, **SMALL)
     assert sorted(path.name for path in out.parent.iterdir()) == ["raw"]
 
@@ -70,17 +78,25 @@ def test_what_pillow_warns_of_in_copies_is_no_line_beside_the_refusal(
     assert [str(warning.message) for warning in recwarn] == []
 
 
-def test_copies_with_different_leaves_are_refused_with_or_without_the_option(manifest: Path, out: Path) -> None:
+def test_copies_with_different_leaves_are_refused_with_or_without_the_option(
+    manifest: Path, out: Path
+) -> None:
     copy(manifest, "AML/0_0.png", "APML/1_0.png", "APML/2_0.png")
     for join in (False, True):
-        with pytest.raises(InputError, match=r"'AML/0_0.png' \(leaf AML\) = 'APML/1_0.png' \(leaf APML\).*out of the manifest"):
+        with pytest.raises(
+            InputError,
+            match=r"'AML/0_0.png' \(leaf AML\) = 'APML/1_0.png' \(leaf APML\).*out of the manifest",
+        ):
             pack(manifest, out, **SMALL, group_duplicates=join)
     assert sorted(path.name for path in out.parent.iterdir()) == ["raw"]
 
 
 def test_copies_of_one_patient_with_two_leaves_are_refused(manifest: Path, out: Path) -> None:
     copy(manifest, "AML/0_0.png", "AML/0_1.png")
-    change_manifest(manifest, lambda table: table.assign(leaf=table["leaf"].where(table["image"] != "AML/0_1.png", "APML")))
+    change_manifest(
+        manifest,
+        lambda table: table.assign(leaf=table["leaf"].where(table["image"] != "AML/0_1.png", "APML")),
+    )
     with pytest.raises(InputError, match="different leaves"):
         pack(manifest, out, **SMALL)
 
@@ -96,12 +112,16 @@ def test_copies_that_only_the_pixels_show_are_refused_and_nothing_is_left(manife
 
 
 @pytest.mark.parametrize("place", [copy, as_bmp])
-def test_groups_that_share_copies_become_one_over_any_number_of_steps(manifest: Path, out: Path, place: object) -> None:
+def test_groups_that_share_copies_become_one_over_any_number_of_steps(
+    manifest: Path, out: Path, place: object
+) -> None:
     place(manifest, "AML/0_0.png", "AML/1_0.png")  # type: ignore[operator]
     place(manifest, "AML/1_1.png", "AML/2_1.png")  # type: ignore[operator]
     summary = pack(manifest, out, **SMALL, group_duplicates=True)
     index = Dataset.open(out).index
-    assert index[index["patient"].isin(["AML-0", "AML-1", "AML-2"])][["group", "fold"]].drop_duplicates().shape == (1, 2)
+    assert index[index["patient"].isin(["AML-0", "AML-1", "AML-2"])][
+        ["group", "fold"]
+    ].drop_duplicates().shape == (1, 2)
     assert index["group"].nunique() == 16
     assert (index.groupby("group")["fold"].nunique() == 1).all()
     assert any("2 image(s) are exact copies" in line for line in summary.lines())
@@ -111,19 +131,25 @@ def test_groups_that_share_copies_become_one_over_any_number_of_steps(manifest: 
         pack(manifest, out, **SMALL)
 
 
-def test_the_folds_of_joined_groups_are_those_of_a_manifest_that_says_so(manifest: Path, tmp_path: Path) -> None:
+def test_the_folds_of_joined_groups_are_those_of_a_manifest_that_says_so(
+    manifest: Path, tmp_path: Path
+) -> None:
     as_bmp(manifest, "AML/0_0.png", "AML/1_0.png")
     pack(manifest, tmp_path / "joined", **SMALL, group_duplicates=True)
     change_manifest(manifest, lambda table: table.replace("AML-1", "AML-0"))
     pack(manifest, tmp_path / "said", **SMALL)
-    folds = [Dataset.open(tmp_path / name).index.set_index("key")["fold"].to_dict() for name in ("joined", "said")]
+    folds = [
+        Dataset.open(tmp_path / name).index.set_index("key")["fold"].to_dict() for name in ("joined", "said")
+    ]
     assert folds[0] == folds[1]
 
 
-def test_a_killed_pack_goes_on_with_joined_groups(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_pack_goes_on_with_joined_groups(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     as_bmp(manifest, "AML/0_0.png", "AML/1_0.png")
     pack(manifest, tmp_path / "undisturbed", **SMALL, group_duplicates=True)
-    made, whole = [], images.square
+    made, whole = [], codec.square
 
     class Killed(BaseException):
         pass
@@ -135,7 +161,7 @@ def test_a_killed_pack_goes_on_with_joined_groups(manifest: Path, tmp_path: Path
         return whole(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(images, "square", mortal)
+        patch.setattr(codec, "square", mortal)
         with pytest.raises(Killed):
             pack(manifest, tmp_path / "killed", **SMALL, group_duplicates=True)
     pack(manifest, tmp_path / "killed", **SMALL, group_duplicates=True)
@@ -173,7 +199,8 @@ def test_joined_is_the_smallest_partition_that_keeps_groups_and_copies_together(
     assert duplicates.joined(pd.Series(groups), sets).tolist() == names
 
 
-# --- before training ------------------------------------------------------------------------------------------------------
+# --- before training
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -189,17 +216,30 @@ def old(shards: Path, tmp_path: Path) -> Path:
 
 def test_every_verb_that_trains_refuses_copies_in_two_folds(old: Path, tmp_path: Path) -> None:
     keys = pd.read_parquet(old / "index.parquet").groupby("fold")["key"].first()
-    base = {"data": {"shards": "data"}, "backbone": {"name": "test_vit"}, "optim": {"epochs": 1, "batch_size": 4}}
+    base = {
+        "data": {"shards": "data"},
+        "backbone": {"name": "test_vit"},
+        "optim": {"epochs": 1, "batch_size": 4},
+    }
     study = {"study": "s", "base": base, "variants": ["flat"], "folds": {"outer": 4, "inner": 2}}
     search = {"trials": 1, "space": {"loss.gamma": {"uniform": [0, 5]}}}
     grid = {"grid": {"loss.gamma": [0, 1]}}
-    for name, value in {"run": base, "search": study | {"search": search}, "study": study, "grid": study | grid}.items():
+    for name, value in {
+        "run": base,
+        "search": study | {"search": search},
+        "study": study,
+        "grid": study | grid,
+    }.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(value))
     for words in (
-        ("train", "run.yaml"), ("train", "run.yaml", "--dry-run"),
-        ("sweep", "search.yaml"), ("sweep", "search.yaml", "--dry-run"),
-        ("folds", "search.yaml"), ("folds", "study.yaml", "search.trials=0"), ("grid", "grid.yaml"),
-    ):  # fmt: skip
+        ("train", "run.yaml"),
+        ("train", "run.yaml", "--dry-run"),
+        ("sweep", "search.yaml"),
+        ("sweep", "search.yaml", "--dry-run"),
+        ("folds", "search.yaml"),
+        ("folds", "study.yaml", "search.trials=0"),
+        ("grid", "grid.yaml"),
+    ):
         done = leukotree(*words, cwd=tmp_path)
         assert_refused(done, "data: exact copies", repr(keys[0]), repr(keys[1]), "--group-duplicates")
     assert not (tmp_path / "results").exists()
@@ -211,7 +251,9 @@ def test_copies_of_one_group_may_be_trained_on(manifest: Path, out: Path) -> Non
     duplicates.refuse(Dataset.open(out))
 
 
-def test_copies_in_two_groups_of_one_fold_are_refused_since_inner_folds_divide_groups(manifest: Path, out: Path) -> None:
+def test_copies_in_two_groups_of_one_fold_are_refused_since_inner_folds_divide_groups(
+    manifest: Path, out: Path
+) -> None:
     pack(manifest, out, **SMALL)
     index = pd.read_parquet(out / "index.parquet")
     rows = index[index["fold"] == 0].groupby("group").head(1).index[:2]
@@ -221,7 +263,8 @@ def test_copies_in_two_groups_of_one_fold_are_refused_since_inner_folds_divide_g
         duplicates.refuse(Dataset.open(out))
 
 
-# --- audit ----------------------------------------------------------------------------------------------------------------
+# --- audit
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def blurred(manifest: Path, name: str, seed: int) -> None:
@@ -243,7 +286,9 @@ def test_an_audit_names_every_copy_by_its_path_as_json(manifest: Path, out: Path
     assert not found["copies"][0]["across_folds"]
     assert not found["copies"][0]["leaves_differ"]
     pairs = {tuple(sorted(item["images"])) for item in found["near_duplicates"]}
-    assert pairs == {(f"AML/{one}_0.png", f"AML/{other}_0.png") for one in range(6) for other in range(one + 1, 6)}
+    assert pairs == {
+        (f"AML/{one}_0.png", f"AML/{other}_0.png") for one in range(6) for other in range(one + 1, 6)
+    }
     assert found["in_several_folds"] == {"group": [], "patient": []}
 
 
@@ -253,7 +298,8 @@ def test_an_audit_of_older_shards_knows_the_names_from_the_shards(old: Path) -> 
     assert len(across) == 1
     assert all(name.endswith((".png", ".jpg")) for name in across[0]["images"])
     assert any(
-        "leakage: 2 images have an exact copy in another fold" in text and across[0]["images"][0] in text for text in found.errors
+        "leakage: 2 images have an exact copy in another fold" in text and across[0]["images"][0] in text
+        for text in found.errors
     )
 
 
@@ -266,11 +312,14 @@ def test_copies_with_different_leaves_are_an_error_of_an_audit(manifest: Path, o
     found = audit(out)
     names = index.loc[sorted(rows), "image"].tolist()
     assert any(
-        "labels: 1 picture(s) have exact copies with different leaves" in text and names[0] in text for text in found.errors
+        "labels: 1 picture(s) have exact copies with different leaves" in text and names[0] in text
+        for text in found.errors
     )
 
 
-def test_the_contact_sheet_shows_pairs_across_folds_first_and_nothing_from_outside(manifest: Path, out: Path) -> None:
+def test_the_contact_sheet_shows_pairs_across_folds_first_and_nothing_from_outside(
+    manifest: Path, out: Path
+) -> None:
     bad = 'AML/<script>alert("1")<!--.png'
     (manifest.parent / bad).parent.mkdir(exist_ok=True)
     blurred(manifest, bad, 0)
@@ -295,7 +344,9 @@ def test_the_contact_sheet_shows_pairs_across_folds_first_and_nothing_from_outsi
     assert len(set(kinds)) == 3
 
 
-def test_the_contact_sheet_says_how_many_pairs_it_leaves_out(manifest: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_contact_sheet_says_how_many_pairs_it_leaves_out(
+    manifest: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(6):
         blurred(manifest, f"AML/{number}_0.png", number)
     pack(manifest, out, **SMALL)

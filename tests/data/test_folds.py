@@ -15,7 +15,8 @@ LEAVES = ("normal", "AML", "APML")
 
 @st.composite
 def frames(draw):
-    """Patients of one leaf each (6 to 10 per leaf), and a few with a second leaf, 1 to 4 images per patient and leaf."""
+    """Patients of one leaf each (6 to 10 per leaf), and a few with a second leaf, 1 to 4 images per patient
+    and leaf."""
     rows = []
     for leaf in LEAVES:
         for number in range(draw(st.integers(6, 10))):
@@ -59,13 +60,18 @@ def test_inner_folds_leave_the_test_fold_and_its_groups_alone(frame, test_fold, 
     assert sorted([*outer_train, *test]) == list(range(len(index)))
     assert set(index["fold"].iloc[test]) == {test_fold}
 
-    inner = [folds.split(index, DataSpec(test_fold=test_fold, inner=InnerFold(folds=2, fold=fold))) for fold in range(2)]
+    inner = [
+        folds.split(index, DataSpec(test_fold=test_fold, inner=InnerFold(folds=2, fold=fold)))
+        for fold in range(2)
+    ]
     train, scored = inner[inner_fold]
     assert sorted([*train, *scored]) == list(outer_train)
     groups = index["group"]
     assert not set(groups.iloc[train]) & set(groups.iloc[scored])
     assert not set(groups.iloc[[*train, *scored]]) & set(groups.iloc[test])
-    assert sorted([*inner[0][1], *inner[1][1]]) == list(outer_train), "each training sample is scored by one inner fold"
+    assert sorted([*inner[0][1], *inner[1][1]]) == list(outer_train), (
+        "each training sample is scored by one inner fold"
+    )
 
 
 def test_seeds_give_different_folds():
@@ -74,7 +80,8 @@ def test_seeds_give_different_folds():
 
 
 def test_a_rare_leaf_reaches_every_fold_though_the_first_division_may_miss_one():
-    """Three groups hold the rare leaf, each beside a different amount of others, which pulls plain stratification away."""
+    """Three groups hold the rare leaf, each beside a different amount of others, which pulls plain
+    stratification away."""
     sizes = [1, 2, 40, *[5] * 12]
     rows = [("common", str(group)) for group, size in enumerate(sizes) for _ in range(size)]
     frame = pd.DataFrame([*rows, *[("rare", str(group)) for group in range(3)]], columns=["leaf", "group"])
@@ -91,7 +98,9 @@ def test_refusals():
         folds.assign(frame, 1, 0)
     with pytest.raises(InputError, match="no images"):
         folds.assign(frame.iloc[:0], 2, 0)
-    index = pd.DataFrame({"leaf": ["a", "b"] * 4, "group": list("ccddeeff"), "fold": [0, 0, 0, 0, 1, 1, 1, 1]})
+    index = pd.DataFrame(
+        {"leaf": ["a", "b"] * 4, "group": list("ccddeeff"), "fold": [0, 0, 0, 0, 1, 1, 1, 1]}
+    )
     with pytest.raises(InputError, match=r"test_fold 2: .* has folds 0 to 1"):
         folds.split(index, DataSpec(test_fold=2))
     with pytest.raises(InputError, match=r"data.inner.folds, beside test fold 1: leaf 'a' has 2 group"):
@@ -99,7 +108,8 @@ def test_refusals():
 
 
 def test_impossible_division_is_refused_with_one_line():
-    """Two leaves with two groups each, but a third leaf only where they overlap can be spread one way: none exists here."""
+    """Two leaves with two groups each, but a third leaf only where they overlap can be spread one way: none
+    exists here."""
     frame = pd.DataFrame(
         [("a", "x"), ("a", "y"), ("b", "y"), ("b", "z"), ("c", "x"), ("c", "z")], columns=["leaf", "group"]
     )  # x, y, z in two folds: two of them share one, and the leaf that only these two hold is absent from the other

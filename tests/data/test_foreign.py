@@ -11,11 +11,16 @@ from leukotree.errors import InputError
 
 UUID = "51a9fe3d-cea1-5b9f-87ab-8454a0d746f{}.jpg"
 LAYOUTS = {
-    "cnmc": ("C-NMC_training_data/fold_0/all/UID_1_1_1_all.jpg", "C-NMC_training_data/fold_0/hem/UID_H1_1_1_hem.jpg"),
+    "cnmc": (
+        "C-NMC_training_data/fold_0/all/UID_1_1_1_all.jpg",
+        "C-NMC_training_data/fold_0/hem/UID_H1_1_1_hem.jpg",
+    ),
     "deepapl": ("Data/All/Patient_01/Signed slides/Promyelocyte/PM_1.jpg",),
     "folder": ("AML/p1/1.jpg", "CLL/p2/1.jpg"),
     "krd": ("image/0001.jpg", "mask/0001.png"),
-    "pbc": tuple(f"PBC_dataset_normal_DIB/{name}_1.jpg" for name in ("basophil/BA", "ig/MMY", "neutrophil/SNE")),
+    "pbc": tuple(
+        f"PBC_dataset_normal_DIB/{name}_1.jpg" for name in ("basophil/BA", "ig/MMY", "neutrophil/SNE")
+    ),
     "taleqani": tuple(f"Original/{name}/1.jpg" for name in ("Benign", "Early", "Pre", "Pro")),
     "a flat folder": ("1.jpg", "2.jpg", "IMG_0001.jpg"),
     "a flat folder of crops of another size": tuple(UUID.format(number) for number in range(3)),
@@ -23,7 +28,11 @@ LAYOUTS = {
     "patients": ("p1/1.jpg", "p2/1.jpg"),
     "cell types of anybody": ("neutrophil/1.jpg", "lymphocyte/1.jpg", "monocyte/1.jpg"),
     "cell types of anybody, named by type": ("Neutrophil/NEU_1.jpg", "Lymphocyte/LYT_1.jpg"),
-    "cells of a leukemic patient": ("Lymphocyte/LY_1.jpg", "Monocyte/MO_1.jpg", "Blast, no lineage spec/BL_1.jpg"),
+    "cells of a leukemic patient": (
+        "Lymphocyte/LY_1.jpg",
+        "Monocyte/MO_1.jpg",
+        "Blast, no lineage spec/BL_1.jpg",
+    ),
     "eight classes of other files": tuple(f"{kind}/{kind}_1.jpg" for kind in pbc.PREFIXES),
     "a cell type in the folder of another": ("neutrophil/LY_1.jpg",),
     "train and test": ("train/AML/1.jpg", "test/AML/1.jpg"),
@@ -33,7 +42,7 @@ LAYOUTS = {
     "leukemiaattri": ("H_100X_C1/Images/train/44_102_1000_AML.png",),
     "lmu": ("BAS/BAS_0001.tiff", "EBO/EBO_0001.tiff"),
     "no images": ("notes/readme.txt",),
-}  # fmt: skip
+}
 
 
 def laid_out(layout: str, folder: Path) -> Path:
@@ -63,12 +72,25 @@ def test_each_importer_takes_its_own_layout_only(source, layout, tmp_path):
     assert len(message.splitlines()) == 1
     assert message.startswith(str(root))
     assert any(
-        words in message for words in ("not this data set's layout; looked there for", "no leaf of the tree", "nothing to import")
+        words in message
+        for words in (
+            "not this data set's layout; looked there for",
+            "no leaf of the tree",
+            "nothing to import",
+        )
     )
     assert not (tmp_path / "m.csv").exists()
 
 
-REAL = {"cnmc": "cnmc", "deepapl": "deepapl", "krd": "krd", "pbc": "pbc", "taleqani": "taleqani", "lyon": "", "leukemiaattri": ""}
+REAL = {
+    "cnmc": "cnmc",
+    "deepapl": "deepapl",
+    "krd": "krd",
+    "pbc": "pbc",
+    "taleqani": "taleqani",
+    "lyon": "",
+    "leukemiaattri": "",
+}
 
 
 @pytest.mark.parametrize("data", REAL)
@@ -94,7 +116,11 @@ def test_pbc_in_full_in_part_and_flat(tmp_path):
     classes = lay_out(tmp_path / "mine", *full, "Lymphocyte/LY_100007.JPG", "loose.jpg")
     summary = import_source("pbc", classes, tmp_path / "m.csv")
     assert summary.leaves == {"normal": 7}
-    assert summary.skipped == {"erythroblast: not a white cell": 1, "not in a class folder": 1, "platelet: not a white cell": 1}
+    assert summary.skipped == {
+        "erythroblast: not a white cell": 1,
+        "not in a class folder": 1,
+        "platelet: not a white cell": 1,
+    }
     part = lay_out(tmp_path / "PBC_dataset_normal_DIB", *full[:2])
     assert import_source("pbc", part, tmp_path / "m.csv").leaves == {"normal": 2}
     flat = lay_out(tmp_path / "flat", *(UUID.format(number) for number in range(3)))

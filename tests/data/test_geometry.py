@@ -30,7 +30,9 @@ def noise(size: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("library", [RandomResizedCrop, RandomResizedCropAndInterpolation])
 @pytest.mark.parametrize("scale", [(0.8, 1.0), (0.08, 1.0), (0.9, 0.95)])
-def test_crops_have_the_distribution_of_torchvision_and_timm(scale: tuple[float, float], library: type) -> None:
+def test_crops_have_the_distribution_of_torchvision_and_timm(
+    scale: tuple[float, float], library: type
+) -> None:
     """Two-sample Kolmogorov-Smirnov tests of area, aspect ratio and place, at p = 0.001."""
     size, n = 384, 4000
     ours = geometry.draw(0, 0, n, size, AugmentSpec(crop_scale=scale))
@@ -45,13 +47,16 @@ def test_crops_have_the_distribution_of_torchvision_and_timm(scale: tuple[float,
         "left": lambda c: c[:, 1],
     }.items():
         assert stats.ks_2samp(measure(ours), measure(theirs)).pvalue > 0.001, name
-    whole = [(c[:, 2:4] == size).all(axis=1).sum() for c in (ours, theirs)]  # where no window fitted, and by chance
+    whole = [
+        (c[:, 2:4] == size).all(axis=1).sum() for c in (ours, theirs)
+    ]  # where no window fitted, and by chance
     assert stats.fisher_exact([whole, [n - w for w in whole]]).pvalue > 0.001
 
 
 @pytest.mark.parametrize(("turns", "symmetries"), [(True, 8), (False, 4)])
 def test_all_symmetries_are_equally_often_drawn(turns: bool, symmetries: int) -> None:
-    """Without turns a horizontal and a vertical flip, each of probability 1/2, as torchvision's and timm's."""
+    """Without turns a horizontal and a vertical flip, each of probability 1/2, as torchvision's and
+    timm's."""
     counts = np.bincount(geometry.draw(1, 0, 8000, 32, AugmentSpec(turns=turns))[:, 4], minlength=symmetries)
     assert len(counts) == symmetries
     assert stats.chisquare(counts).pvalue > 0.001
@@ -87,9 +92,15 @@ def test_windows_lie_within_the_image(size: int, seed: int, epoch: int) -> None:
 
 @pytest.mark.parametrize("crop", [(3, 5, 50, 44), (0, 0, 64, 64), (10, 0, 20, 60)])
 def test_a_crop_is_resized_as_torchvision_does_on_tensors(crop: tuple[int, int, int, int]) -> None:
-    """Smooth images, since libraries round differently; bilinear without antialiasing, which enlarging does not need."""
+    """Smooth images, since libraries round differently; bilinear without antialiasing, which enlarging does
+    not need."""
     rough = torch.from_numpy(noise(8)).permute(2, 0, 1).float()
-    image = torch.nn.functional.interpolate(rough[None], size=(64, 64), mode="bicubic")[0].clamp(0, 255).round().to(torch.uint8)
+    image = (
+        torch.nn.functional.interpolate(rough[None], size=(64, 64), mode="bicubic")[0]
+        .clamp(0, 255)
+        .round()
+        .to(torch.uint8)
+    )
     ours = applied(image.permute(1, 2, 0).contiguous().numpy(), np.array([*crop, 0]))
     theirs = resized_crop(image.float(), *crop, size=[64, 64], antialias=False).permute(1, 2, 0).numpy()
     assert np.abs(ours - theirs).max() <= 1.5

@@ -61,8 +61,12 @@ def test_the_folds_keep_a_patient_together_where_there_is_one_and_else_the_image
 
 
 def test_a_group_can_be_named(folder):
-    """With `slide` the column patient holds the slide's id; with `image` nothing is kept together on purpose."""
-    frame = read(folder, "image,leaf,patient,source,group\na.png,AML,s1,x,slide\nb.png,AML,s1,x,slide\np1/c.png,AML,p1,x,image\n")
+    """With `slide` the column patient holds the slide's id; with `image` nothing is kept together on
+    purpose."""
+    frame = read(
+        folder,
+        "image,leaf,patient,source,group\na.png,AML,s1,x,slide\nb.png,AML,s1,x,slide\np1/c.png,AML,p1,x,image\n",
+    )
     assert frame["group_id"].tolist() == ["x/s1", "x/s1", "x/p1/c.png"]
 
 
@@ -72,7 +76,10 @@ def test_no_two_pairs_of_source_and_patient_share_a_group(folder):
 
 
 def test_masks_and_further_columns(folder):
-    frame = read(folder, "mask,note,image,leaf,patient,source\np1/c_mask.png,good,p1/c.png,AML,p1,x\n,,a.png,AML,p1,x\n")
+    frame = read(
+        folder,
+        "mask,note,image,leaf,patient,source\np1/c_mask.png,good,p1/c.png,AML,p1,x\n,,a.png,AML,p1,x\n",
+    )
     assert frame["mask"].tolist() == [str(folder / "p1/c_mask.png"), ""]
     assert "note" not in frame
 
@@ -81,19 +88,40 @@ def test_masks_and_further_columns(folder):
     ("rows", "says"),
     [
         ("", ": no rows"),
-        ("a.png,AMK,p,x\n", " row 2: unknown leaf 'AMK'; the taxonomy has normal, reactive, ALL, AML, APML, CLL, CML"),
+        (
+            "a.png,AMK,p,x\n",
+            " row 2: unknown leaf 'AMK'; the taxonomy has normal, reactive, ALL, AML, APML, CLL, CML",
+        ),
         ("a.png,AMK,p,x\np1/c.png,acute,p,x\n", "(and 1 more)"),
         ("a.png,AML,p,x\nno.png,AML,p,x\n", " row 3: image 'no.png' is not a file"),
         ("p1,AML,p,x\n", " row 2: image 'p1' is not a file"),
         ("n\0l.png,AML,p,x\n", r" row 2: image 'n\x00l.png' has a line break or control character"),
         ('a.png,AML,"p\nq",x\n', r" row 2: patient 'p\nq' has a line break"),
-        ("../out.png,AML,p,x\n", " row 2: image '../out.png' lies outside the manifest's folder; name the folder"),
+        (
+            "../out.png,AML,p,x\n",
+            " row 2: image '../out.png' lies outside the manifest's folder; name the folder",
+        ),
         ("p1/../../out.png,AML,p,x\n", "lies outside"),
-        ("/etc/hostname,AML,p,x\n", " row 2: image '/etc/hostname' is absolute; write it relative to the manifest"),
-        ("a.png,AML,p,x\nb.png,AML,p,x\np1/../a.png,AML,p,x\n", " row 4: image 'p1/../a.png' is already in row 2"),
-        ("a.png,AML,p,x\nlink.png,ALL,q,x\n", " row 3: image 'link.png' is already in row 2 as 'a.png', by a link"),
-        ("a.png,AML,p,x\nlink.png,ALL,q,x\n", "by a link; leaf 'ALL' here, 'AML' there; patient 'q' here, 'p' there"),
-        ("link.png,AML,p,x\na.png,ALL,p,x\n", " row 3: image 'a.png' is already in row 2 as 'link.png', by a link; leaf 'ALL'"),
+        (
+            "/etc/hostname,AML,p,x\n",
+            " row 2: image '/etc/hostname' is absolute; write it relative to the manifest",
+        ),
+        (
+            "a.png,AML,p,x\nb.png,AML,p,x\np1/../a.png,AML,p,x\n",
+            " row 4: image 'p1/../a.png' is already in row 2",
+        ),
+        (
+            "a.png,AML,p,x\nlink.png,ALL,q,x\n",
+            " row 3: image 'link.png' is already in row 2 as 'a.png', by a link",
+        ),
+        (
+            "a.png,AML,p,x\nlink.png,ALL,q,x\n",
+            "by a link; leaf 'ALL' here, 'AML' there; patient 'q' here, 'p' there",
+        ),
+        (
+            "link.png,AML,p,x\na.png,ALL,p,x\n",
+            " row 3: image 'a.png' is already in row 2 as 'link.png', by a link; leaf 'ALL'",
+        ),
         ("a.png,,p,x\n", " row 2: leaf is empty"),
         ("a.png,AML,p,\n", " row 2: source is empty"),
         (",AML,p,x\n", " row 2: image is empty"),
@@ -110,8 +138,14 @@ def test_a_bad_row_is_named_with_its_value(folder, rows, says):
     ("text", "says"),
     [
         ("image,leaf,patient\na.png,AML,p\n", ": missing column 'source'; it has 'image', 'leaf', 'patient'"),
-        ("image,leaf,patient,source,group\na.png,AML,p,x,site\n", " row 2: unknown group 'site'; it is one of patient, "),
-        ("image,leaf,patient,source,group\na.png,AML,,x,patient\n", " row 2: group is 'patient' but patient is empty"),
+        (
+            "image,leaf,patient,source,group\na.png,AML,p,x,site\n",
+            " row 2: unknown group 'site'; it is one of patient, ",
+        ),
+        (
+            "image,leaf,patient,source,group\na.png,AML,,x,patient\n",
+            " row 2: group is 'patient' but patient is empty",
+        ),
         ("image,leaf,patient,source,mask\na.png,AML,p,x,no.png\n", " row 2: mask 'no.png' is not a file"),
         ("image,leaf,patient,source,mask\na.png,AML,p,x,/m.png\n", " row 2: mask '/m.png' is absolute"),
     ],
@@ -123,7 +157,9 @@ def test_a_bad_column_is_named(folder, text, says):
 def test_a_manifest_may_lie_away_from_its_images_if_it_declares_their_root(folder, tmp_path):
     """`image` stays relative to the manifest; `root` says which folder the paths must stay inside."""
     away = tmp_path / "lists" / "m.csv"
-    frame = pd.DataFrame({"image": ["a.png", "p1/c.png"], "leaf": "AML", "patient": ["", "p1"], "source": "x"})
+    frame = pd.DataFrame(
+        {"image": ["a.png", "p1/c.png"], "leaf": "AML", "patient": ["", "p1"], "source": "x"}
+    )
     manifest.write(frame, away, root=folder)
     written = pd.read_csv(away)
     assert written.columns.tolist() == ["image", "leaf", "patient", "source", "root"]
@@ -133,13 +169,20 @@ def test_a_manifest_may_lie_away_from_its_images_if_it_declares_their_root(folde
 
     (tmp_path / "out.png").write_bytes(b"pixels")
     away.write_text("image,leaf,patient,source,root\n../data/../out.png,AML,p,x,../data\n")
-    with pytest.raises(InputError, match=r"row 2: image '../data/../out.png' lies outside its root '../data'"):
+    with pytest.raises(
+        InputError, match=r"row 2: image '../data/../out.png' lies outside its root '../data'"
+    ):
         manifest.read(away, TAXONOMY)
 
 
 def test_where_the_manifest_lies_changes_neither_names_nor_groups(folder, tmp_path):
     frame = pd.DataFrame({"image": ["p1/c.png", "a.png"], "leaf": "AML", "patient": "", "source": "x"})
-    places = [folder / "m.csv", folder.parent / "m.csv", tmp_path / "far" / "away" / "m.csv", folder / "p1" / "m.csv"]
+    places = [
+        folder / "m.csv",
+        folder.parent / "m.csv",
+        tmp_path / "far" / "away" / "m.csv",
+        folder / "p1" / "m.csv",
+    ]
     found = []
     for place in places:
         manifest.write(frame, place, root=folder)
@@ -168,7 +211,9 @@ def test_a_manifest_reached_through_a_link_means_the_same(folder, tmp_path):
 
 
 def test_parquet_holds_the_same_and_numbers_its_rows_from_one(folder):
-    frame = pd.DataFrame({"image": ["a.png", "b.png"], "leaf": ["AML", "CLL"], "patient": ["p", ""], "source": ["x", "x"]})
+    frame = pd.DataFrame(
+        {"image": ["a.png", "b.png"], "leaf": ["AML", "CLL"], "patient": ["p", ""], "source": ["x", "x"]}
+    )
     manifest.write(frame, folder / "m.csv")
     manifest.write(frame, folder / "m.parquet")
     from_csv = manifest.read(folder / "m.csv", TAXONOMY)
@@ -178,7 +223,9 @@ def test_parquet_holds_the_same_and_numbers_its_rows_from_one(folder):
 
 
 def test_parquet_ids_may_be_numbers_or_null(folder):
-    frame = pd.DataFrame({"image": ["a.png", "b.png"], "leaf": ["AML", "CLL"], "source": pd.Categorical(["x", "x"])})
+    frame = pd.DataFrame(
+        {"image": ["a.png", "b.png"], "leaf": ["AML", "CLL"], "source": pd.Categorical(["x", "x"])}
+    )
     frame["patient"] = pd.array([7, None], dtype="Int64")
     frame.to_parquet(folder / "m.parquet")
     assert manifest.read(folder / "m.parquet", TAXONOMY)["group_id"].tolist() == ["x/7", "x/b.png"]
@@ -193,13 +240,18 @@ def test_parquet_that_is_none_or_lacks_a_column_is_refused(folder):
     pd.DataFrame({"image": ["a.png"]}).to_parquet(folder / "m.parquet")
     with pytest.raises(InputError, match="missing column 'leaf', 'patient', 'source'"):
         manifest.read(folder / "m.parquet", TAXONOMY)
-    pd.DataFrame({"image": ["a.png"], "leaf": [["AML"]], "patient": ["p"], "source": ["x"]}).to_parquet(folder / "m.parquet")
+    pd.DataFrame({"image": ["a.png"], "leaf": [["AML"]], "patient": ["p"], "source": ["x"]}).to_parquet(
+        folder / "m.parquet"
+    )
     with pytest.raises(InputError, match="column 'leaf' is of type"):
         manifest.read(folder / "m.parquet", TAXONOMY)
 
 
 def test_what_is_read_can_be_written_again(folder, tmp_path):
-    frame = read(folder, "image,leaf,patient,source,mask,group\np1/c.png,AML,p1,x,p1/c_mask.png,slide\na.png,CLL,,x,,\n")
+    frame = read(
+        folder,
+        "image,leaf,patient,source,mask,group\np1/c.png,AML,p1,x,p1/c_mask.png,slide\na.png,CLL,,x,,\n",
+    )
     manifest.write(frame, tmp_path / "again.csv", root=folder)
     pd.testing.assert_frame_equal(manifest.read(tmp_path / "again.csv", TAXONOMY), frame)
 
@@ -223,7 +275,9 @@ VALID = (
 PIECES = st.one_of(
     st.binary(max_size=3),
     st.text(max_size=4).map(lambda text: text.encode("utf-8", "surrogatepass")),
-    st.sampled_from([b",", b'"', b"\n", b"\r", b"\0", b"/", b"../", b"\xef\xbb\xbf", b"image", b"AML", b"slide", b"a.png"]),
+    st.sampled_from(
+        [b",", b'"', b"\n", b"\r", b"\0", b"/", b"../", b"\xef\xbb\xbf", b"image", b"AML", b"slide", b"a.png"]
+    ),
 )
 EDITS = st.lists(st.tuples(st.integers(0, len(VALID)), st.integers(0, 12), PIECES), min_size=1, max_size=4)
 

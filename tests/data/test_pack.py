@@ -1,4 +1,5 @@
-"""Pack: the same manifest gives the same bytes whatever happens, broken input is named, nothing half done is left."""
+"""Pack: the same manifest gives the same bytes whatever happens, broken input is named, nothing half done is
+left."""
 
 import errno
 import hashlib
@@ -15,8 +16,9 @@ from PIL import Image
 from smears import LEAVES, change_manifest, files, write_manifest
 
 from leukotree import signals
-from leukotree.data import digests, encoding, images, shards
+from leukotree.data import shards
 from leukotree.data.dataset import Dataset
+from leukotree.data.images import codec, digests, parallel
 from leukotree.data.pack import pack
 from leukotree.errors import InputError, Preempted
 from leukotree.taxonomy import Taxonomy
@@ -38,7 +40,8 @@ def hidden(out):
     return out.with_name(f".{out.name}.partial")
 
 
-# --- what is written ------------------------------------------------------------------------------------------------------
+# --- what is written
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_folder_says_what_it_holds(manifest, out):
@@ -47,13 +50,20 @@ def test_folder_says_what_it_holds(manifest, out):
     described = json.loads((out / "dataset.json").read_text())
     assert described["format"] == 1
     assert {name: described[name] for name in ("size", "folds", "seed", "group", "patients", "dropped")} == {
-        "size": 32, "folds": 3, "seed": 4, "group": "patient", "patients": 18, "dropped": [],
-    }  # fmt: skip
+        "size": 32,
+        "folds": 3,
+        "seed": 4,
+        "group": "patient",
+        "patients": 18,
+        "dropped": [],
+    }
     assert described["counts"] == dict.fromkeys(LEAVES, 12)
     assert Taxonomy.from_nested(described["taxonomy"]) == Taxonomy.paper().prune(LEAVES)
     assert len(data) == 36
     assert (data.index.groupby("group")["fold"].nunique() == 1).all()
-    assert sorted(path.name for path in out.iterdir()) == sorted({"dataset.json", "index.parquet", *data.index["shard"]})
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        {"dataset.json", "index.parquet", *data.index["shard"]}
+    )
     assert list(data.index["shard"]) == sorted(data.index["shard"]), "in order of fold and shard"
     assert data.index.groupby("shard").size().max() <= 5
     assert summary.written
@@ -71,7 +81,7 @@ def test_index_points_at_the_bytes_in_the_shards(manifest, out):
             assert sample.jpeg == data.read(row)
             assert set(sample.fields) == {"leaf", "patient", "source", "group", "image"}
             assert all(sample.fields[name] == known[name] for name in ("leaf", "patient", "source", "group"))
-            assert images.decode(sample.jpeg).shape == (32, 32, 3)
+            assert codec.decode(sample.jpeg).shape == (32, 32, 3)
             row += 1
     assert row == len(data)
 
@@ -92,7 +102,14 @@ def test_plain_webdataset_reads_the_shards(manifest, out):
 
 
 def test_a_shard_mixes_the_leaves(tmp_path, out):
-    pack(write_manifest(tmp_path / "many", patients=10, images=4), out, folds=2, size=16, samples_per_shard=20, workers=1)
+    pack(
+        write_manifest(tmp_path / "many", patients=10, images=4),
+        out,
+        folds=2,
+        size=16,
+        samples_per_shard=20,
+        workers=1,
+    )
     assert (Dataset.open(out).index.groupby("shard")["leaf"].nunique() == len(LEAVES)).all()
 
 
@@ -121,7 +138,8 @@ def test_group_is_the_weakest_kind(manifest, out):
     assert data.description.patients == 18
 
 
-# --- broken images among good ones ----------------------------------------------------------------------------------------
+# --- broken images among good ones
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -135,7 +153,9 @@ def damaged(manifest):
 def test_all_broken_images_are_named_and_nothing_is_left(damaged, tmp_path):
     out = tmp_path / "new" / "shards"
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(InputError, match=r"2 broken.*(AML/0_0|normal/2_1).*(AML/0_0|normal/2_1).*--drop-broken"):
+    with pytest.raises(
+        InputError, match=r"2 broken.*(AML/0_0|normal/2_1).*(AML/0_0|normal/2_1).*--drop-broken"
+    ):
         pack(damaged, out, **SMALL)
     assert sorted(tmp_path.iterdir()) == before
 
@@ -157,7 +177,9 @@ def test_dropped_images_are_recorded_and_folds_are_those_without_them(damaged, t
     assert "left out, broken: normal/2_1.png" in summary.lines()[-1]
     names = {"normal/2_1.png", "AML/0_0.png"}
     pack(change_manifest(damaged, lambda table: table[~table["image"].isin(names)]), clean, **SMALL)
-    fold_of = [Dataset.open(folder).index.set_index("sha256")["fold"].to_dict() for folder in (dropped, clean)]
+    fold_of = [
+        Dataset.open(folder).index.set_index("sha256")["fold"].to_dict() for folder in (dropped, clean)
+    ]
     assert fold_of[0] == fold_of[1]
     assert len(fold_of[0]) == 34
 
@@ -181,7 +203,8 @@ def test_the_two_truncated_deepapl_files_are_named(real_data, tmp_path, out):
     assert "BL_7744281.jpg" in str(refusal.value)
 
 
-# --- interrupted, again, otherwise ----------------------------------------------------------------------------------------
+# --- interrupted, again, otherwise
+# ----------------------------------------------------------------------------------------
 
 
 def test_packing_again_does_nothing(manifest, out):
@@ -219,7 +242,9 @@ def bitmaps(manifest):
     for path in sorted(manifest.parent.rglob("*.png")):
         Image.open(path).save(path.with_suffix(".bmp"))
         path.unlink()
-    return change_manifest(manifest, lambda table: table.assign(image=table["image"].str.replace("png", "bmp")))
+    return change_manifest(
+        manifest, lambda table: table.assign(image=table["image"].str.replace("png", "bmp"))
+    )
 
 
 def test_changed_bytes_of_the_same_size_are_refused(bitmaps, out):
@@ -227,7 +252,10 @@ def test_changed_bytes_of_the_same_size_are_refused(bitmaps, out):
     assert not pack(bitmaps, out, **SMALL).written
     before = files(out)
     invert(bitmaps, "AML/3_1.bmp")
-    with pytest.raises(InputError, match=r"packed from other input \(other bytes in the images\); remove it or choose another"):
+    with pytest.raises(
+        InputError,
+        match=r"packed from other input \(other bytes in the images\); remove it or choose another",
+    ):
         pack(bitmaps, out, **SMALL)
     assert files(out) == before
 
@@ -238,12 +266,14 @@ def test_a_killed_pack_notices_changed_bytes(bitmaps, out, monkeypatch):
         with pytest.raises(Killed):
             pack(bitmaps, out, **SMALL)
     invert(bitmaps, "AML/3_1.bmp")
-    with pytest.raises(InputError, match=r"\.shards\.partial: packed from other input \(other bytes in the images\)"):
+    with pytest.raises(
+        InputError, match=r"\.shards\.partial: packed from other input \(other bytes in the images\)"
+    ):
         pack(bitmaps, out, **SMALL)
 
 
 def test_bytes_that_change_while_they_are_packed_are_refused(bitmaps, out, monkeypatch):
-    whole, seen = images.square, []
+    whole, seen = codec.square, []
 
     def changing(*arguments):
         seen.append(None)
@@ -252,26 +282,35 @@ def test_bytes_that_change_while_they_are_packed_are_refused(bitmaps, out, monke
                 invert(bitmaps, path.relative_to(bitmaps.parent))
         return whole(*arguments)
 
-    monkeypatch.setattr(images, "square", changing)
-    with pytest.raises(InputError, match=r"\.bmp: was changed while it was packed; run the same command again"):
+    monkeypatch.setattr(codec, "square", changing)
+    with pytest.raises(
+        InputError, match=r"\.bmp: was changed while it was packed; run the same command again"
+    ):
         pack(bitmaps, out, **SMALL)
     assert not out.exists()
     assert not hidden(out).exists()
 
 
 def age(folder, manifest):
-    """Make a packed folder one of an older version: its identity knows the sizes of the files, its index no names."""
+    """Make a packed folder one of an older version: its identity knows the sizes of the files, its index no
+    names."""
     table = pd.read_csv(manifest)
     digest = hashlib.sha256()
     for row in table.to_dict("records"):
         size = (manifest.parent / row["image"]).stat().st_size
         group = f"{row['source']}/{row['patient']}"
-        digest.update(json.dumps([row["image"], row["leaf"], row["patient"], row["source"], "patient", group, size]).encode())
+        digest.update(
+            json.dumps(
+                [row["image"], row["leaf"], row["patient"], row["source"], "patient", group, size]
+            ).encode()
+        )
     description = json.loads((folder / "dataset.json").read_text())
     del description["bytes"]
     description["manifest"] = digest.hexdigest()
     (folder / "dataset.json").write_text(json.dumps(description, indent=2, ensure_ascii=False))
-    pd.read_parquet(folder / "index.parquet").drop(columns="image").to_parquet(folder / "index.parquet", index=False)
+    pd.read_parquet(folder / "index.parquet").drop(columns="image").to_parquet(
+        folder / "index.parquet", index=False
+    )
 
 
 def test_a_folder_of_an_older_version_is_compared_image_by_image(bitmaps, out):
@@ -281,7 +320,9 @@ def test_a_folder_of_an_older_version_is_compared_image_by_image(bitmaps, out):
     assert not pack(bitmaps, out, **SMALL).written
     assert files(out) == before, "its fingerprint stays"
     invert(bitmaps, "AML/3_1.bmp")
-    with pytest.raises(InputError, match=r"older version, which kept no digest.*'AML/3_1.bmp' gives other bytes now"):
+    with pytest.raises(
+        InputError, match=r"older version, which kept no digest.*'AML/3_1.bmp' gives other bytes now"
+    ):
         pack(bitmaps, out, **SMALL)
     with pytest.raises(InputError, match="size 32 there, 48 now"):
         pack(bitmaps, out, **{**SMALL, "size": 48})
@@ -327,8 +368,9 @@ class Killed(BaseException):
 
 
 def die_at_image(monkeypatch, number):
-    """Let the pack die when it comes to an image; returns how many images were encoded, as a list that grows."""
-    encoded, whole = [], images.square
+    """Let the pack die when it comes to an image; returns how many images were encoded, as a list that
+    grows."""
+    encoded, whole = [], codec.square
 
     def mortal(*arguments):
         if len(encoded) == number:
@@ -336,7 +378,7 @@ def die_at_image(monkeypatch, number):
         encoded.append(arguments[0])
         return whole(*arguments)
 
-    monkeypatch.setattr(images, "square", mortal)
+    monkeypatch.setattr(codec, "square", mortal)
     return encoded
 
 
@@ -385,7 +427,9 @@ def test_what_a_killed_pack_left_is_not_mixed_with_other_options(manifest, out, 
             pack(manifest, out, **SMALL)
     (hidden(out) / ".lock").unlink()  # it says who tried last, and when
     left = files(hidden(out))
-    with pytest.raises(InputError, match=r"\.shards\.partial: packed from other input \(seed 0 there, 1 now\)"):
+    with pytest.raises(
+        InputError, match=r"\.shards\.partial: packed from other input \(seed 0 there, 1 now\)"
+    ):
         pack(manifest, out, **SMALL, seed=1)
     (hidden(out) / ".lock").unlink()
     assert files(hidden(out)) == left
@@ -406,19 +450,21 @@ def test_kill_signal_leaves_no_process_and_a_folder_to_go_on_with(tmp_path, out)
 
 
 def test_few_images_are_under_way_however_many_there_are(tmp_path, monkeypatch):
-    begun, whole = [], images.square
-    monkeypatch.setattr(images, "square", lambda *arguments: (begun.append(arguments[0]), whole(*arguments))[1])
+    begun, whole = [], codec.square
+    monkeypatch.setattr(
+        codec, "square", lambda *arguments: (begun.append(arguments[0]), whole(*arguments))[1]
+    )
     manifest = write_manifest(tmp_path / "raw", patients=1, images=100)
     paths = [str(path) for path in manifest.parent.rglob("*.png")]
-    results = encoding.encode(paths, digests.of_files(paths, 2), size=8, quality=95, workers=2)
+    results = parallel.encode(paths, digests.of_files(paths, 2), size=8, quality=95, workers=2)
     for number in range(1, len(paths) + 1):
         assert isinstance(next(results), bytes)
-        assert len(begun) - number < 2 * (encoding._AHEAD + 1) * encoding._CHUNK
+        assert len(begun) - number < 2 * (parallel._AHEAD + 1) * parallel._CHUNK
     assert len(begun) == len(paths)
 
 
 def test_two_at_once_are_refused(manifest, out, monkeypatch):
-    whole, refusals = images.square, []
+    whole, refusals = codec.square, []
 
     def second(*arguments):
         if not refusals:
@@ -427,7 +473,7 @@ def test_two_at_once_are_refused(manifest, out, monkeypatch):
                 pack(manifest, out, **SMALL)
         return whole(*arguments)
 
-    monkeypatch.setattr(images, "square", second)
+    monkeypatch.setattr(codec, "square", second)
     pack(manifest, out, **SMALL)
     assert refusals
     assert len(Dataset.open(out)) == 36
@@ -441,7 +487,8 @@ def test_a_damaged_state_is_refused(manifest, out, text):
         pack(manifest, out, **SMALL)
 
 
-# --- refused before anything is written -----------------------------------------------------------------------------------
+# --- refused before anything is written
+# -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -456,7 +503,7 @@ def test_a_damaged_state_is_refused(manifest, out, text):
     ],
 )
 def test_bad_options(manifest, tmp_path, monkeypatch, change, message):
-    monkeypatch.setattr(images, "square", lambda *_: pytest.fail("decoded before the options were checked"))
+    monkeypatch.setattr(codec, "square", lambda *_: pytest.fail("decoded before the options were checked"))
     with pytest.raises(InputError, match=message) as refusal:
         pack(manifest, tmp_path / "shards", **{**SMALL, **change})
     assert "\n" not in str(refusal.value)
@@ -491,7 +538,9 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_finished(manifest, out, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(shards, "write", full)
-        with pytest.raises(InputError, match=r"shards: cannot be written: No space left on device.*run again to go on"):
+        with pytest.raises(
+            InputError, match=r"shards: cannot be written: No space left on device.*run again to go on"
+        ):
             pack(manifest, out, **SMALL)
     assert len(list(hidden(out).glob("*.tar"))) == 2
     pack(manifest, out, **SMALL)
@@ -505,11 +554,15 @@ def test_an_image_that_is_a_huge_name_gets_a_legal_key(manifest, out):
     pack(manifest, out, **SMALL)
     index = Dataset.open(out).index
     assert index["key"].str.fullmatch(r"[A-Za-z0-9_-]{1,60}").all()
-    fields = {sample.key: sample.fields for shard in sorted(out.glob("*.tar")) for sample in shards.samples(shard)}
+    fields = {
+        sample.key: sample.fields for shard in sorted(out.glob("*.tar")) for sample in shards.samples(shard)
+    }
     assert pd.Series([item["image"] for item in fields.values()]).eq(strange).sum() == 1
 
 
-def test_a_pack_that_is_asked_to_stop_leaves_between_two_images_and_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_a_pack_that_is_asked_to_stop_leaves_between_two_images_and_goes_on_where_it_was(
+    tmp_path, monkeypatch
+):
     """By a real signal, after the second shard; the whole is then what an undisturbed pack writes."""
     manifest = write_manifest(tmp_path / "raw")
     options = {"folds": 3, "size": 16, "samples_per_shard": 5, "workers": 1}

@@ -1,4 +1,5 @@
-"""Phantom smears: exact masks, the same bytes for any number of workers, and patients that leak unless they are grouped."""
+"""Phantom smears: exact masks, the same bytes for any number of workers, and patients that leak unless they
+are grouped."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def rows_of(manifest: Path) -> list[dict[str, str]]:
 
 def digests(folder: Path) -> dict[str, str]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
 
 
 # What lies on disk
@@ -53,7 +56,10 @@ def test_the_manifest_lists_every_image_with_its_mask_and_patients_are_dealt_eve
     patients = {row["patient"]: row["leaf"] for row in rows}
     assert sorted(patients.values()) == sorted(2 * LEAVES)
     for row in rows:
-        with Image.open(manifest.parent / row["image"]) as image, Image.open(manifest.parent / row["mask"]) as mask:
+        with (
+            Image.open(manifest.parent / row["image"]) as image,
+            Image.open(manifest.parent / row["mask"]) as mask,
+        ):
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (48, 48))
             assert (mask.format, mask.mode, mask.size) == ("PNG", "L", (48, 48))
             assert set(np.unique(np.asarray(mask))) == {0, 255}
@@ -72,7 +78,9 @@ def test_same_seed_same_bytes_for_any_number_of_workers_and_other_seed_other_byt
 def test_a_patient_looks_the_same_in_a_larger_set() -> None:
     """Pixels depend on seed, patient and image alone, so that a set can be extended in another folder."""
     row = Row(3, 1, LEAVES[3])
-    small, large = (render(Plan(patients, per_patient, 48, 0), row)[0] for patients, per_patient in ((7, 2), (70, 9)))
+    small, large = (
+        render(Plan(patients, per_patient, 48, 0), row)[0] for patients, per_patient in ((7, 2), (70, 9))
+    )
     assert np.array_equal(small, large)
 
 
@@ -86,7 +94,11 @@ def test_an_interrupted_set_is_continued_and_a_finished_one_is_kept(tmp_path: Pa
     before = {path: path.stat().st_mtime_ns for path in manifest.parent.rglob("*.jpg")}
     phantom.write(tmp_path / "cut", **arguments)
     assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
-    redrawn = {path.relative_to(manifest.parent).as_posix() for path, time in before.items() if path.stat().st_mtime_ns != time}
+    redrawn = {
+        path.relative_to(manifest.parent).as_posix()
+        for path, time in before.items()
+        if path.stat().st_mtime_ns != time
+    }
     assert redrawn == {"images/P005/000.jpg"}  # its mask was lost; P003/001 was not there to compare
     times = {path: path.stat().st_mtime_ns for path in manifest.parent.rglob("*")}
     phantom.write(tmp_path / "cut", **arguments)
@@ -98,10 +110,17 @@ def test_an_interrupted_set_is_continued_and_a_finished_one_is_kept(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [({"patients": 6}, "patients is 6"), ({"per_patient": 0}, "per_patient is 0"), ({"size": 8}, "size is 8"),
-     ({"seed": -1}, "seed is -1"), ({"workers": 0}, "workers is 0")],
-)  # fmt: skip
-def test_a_bad_value_is_named_and_nothing_is_written(tmp_path: Path, arguments: dict[str, int], named: str) -> None:
+    [
+        ({"patients": 6}, "patients is 6"),
+        ({"per_patient": 0}, "per_patient is 0"),
+        ({"size": 8}, "size is 8"),
+        ({"seed": -1}, "seed is -1"),
+        ({"workers": 0}, "workers is 0"),
+    ],
+)
+def test_a_bad_value_is_named_and_nothing_is_written(
+    tmp_path: Path, arguments: dict[str, int], named: str
+) -> None:
     with pytest.raises(InputError, match=named):
         phantom.write(tmp_path / "set", **arguments)
     assert not (tmp_path / "set").exists()
@@ -142,7 +161,10 @@ def test_the_mask_is_exactly_where_the_white_cell_has_ink(seed: int, leaf: str, 
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_a_cell_covers_the_same_share_of_the_field_at_any_size(leaf: str) -> None:
-    shares = [np.mean([render(Plan(7, 4, size, 1), Row(0, i, leaf))[1].mean() for i in range(4)]) for size in (64, 192)]
+    shares = [
+        np.mean([render(Plan(7, 4, size, 1), Row(0, i, leaf))[1].mean() for i in range(4)])
+        for size in (64, 192)
+    ]
     assert shares[0] == pytest.approx(shares[1], rel=0.25)
     assert 0.03 < shares[1] < 0.35
 
@@ -166,13 +188,20 @@ def images() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     plan = Plan(patients=28, per_patient=20, size=64, seed=0)
     rows = list(plan.rows())
     pixels, masks = zip(*(render(plan, row) for row in rows), strict=True)
-    return np.stack(pixels), np.stack(masks), np.array([row.leaf for row in rows]), np.array([row.patient for row in rows])
+    return (
+        np.stack(pixels),
+        np.stack(masks),
+        np.array([row.leaf for row in rows]),
+        np.array([row.patient for row in rows]),
+    )
 
 
 def colour_features(pixels: np.ndarray) -> np.ndarray:
     """A thumbnail of 8 x 8 and the percentiles of each channel: what any network sees first."""
     thumbnails = pixels.reshape(len(pixels), 8, 8, 8, 8, 3).mean(axis=(2, 4)).reshape(len(pixels), -1)
-    percentiles = np.percentile(pixels, [5, 25, 50, 75, 95], axis=(1, 2)).transpose(1, 0, 2).reshape(len(pixels), -1)
+    percentiles = (
+        np.percentile(pixels, [5, 25, 50, 75, 95], axis=(1, 2)).transpose(1, 0, 2).reshape(len(pixels), -1)
+    )
     return np.hstack([thumbnails, 3 * percentiles])
 
 
@@ -181,7 +210,8 @@ def median(values: np.ndarray) -> float:
 
 
 def morphology(pixels: np.ndarray, mask: np.ndarray) -> list[float]:
-    """Cell area, nuclear share, shape of the nucleus, and the texture of both parts, relative to the cell's own darkness."""
+    """Cell area, nuclear share, shape of the nucleus, and the texture of both parts, relative to the cell's
+    own darkness."""
     green = pixels[..., 1].astype(float)
     dark = np.median(green[~mask]) - green
     nucleus = mask & (dark > 0.6 * np.percentile(dark[mask], 90))

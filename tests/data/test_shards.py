@@ -25,7 +25,9 @@ def test_samples_are_read_back_as_they_were_written(tmp_path_factory, written):
     shard = tmp_path_factory.mktemp("shards") / "shard.tar"
     shards.write(shard, written)
     read = list(shards.samples(shard))
-    assert [(sample.key, sample.jpeg, sample.fields) for sample in read] == [(s.key, s.jpeg, s.fields) for s in written]
+    assert [(sample.key, sample.jpeg, sample.fields) for sample in read] == [
+        (s.key, s.jpeg, s.fields) for s in written
+    ]
 
 
 @settings(deadline=None, max_examples=30)

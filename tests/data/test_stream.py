@@ -1,4 +1,5 @@
-"""The training order and the evaluation pass: the same samples whatever the ranks, workers and micro batches."""
+"""The training order and the evaluation pass: the same samples whatever the ranks, workers and micro
+batches."""
 
 import itertools
 import resource
@@ -51,7 +52,9 @@ def test_epochs_and_seeds_differ() -> None:
     assert not np.array_equal(order.batch(0).rows, order_of(np.arange(50), 50, seed=1).batch(0).rows)
 
 
-@pytest.mark.parametrize(("world", "micro", "workers"), [(1, None, 0), (1, 4, 2), (2, None, 0), (2, 2, 1), (4, 3, 0)])
+@pytest.mark.parametrize(
+    ("world", "micro", "workers"), [(1, None, 0), (1, 4, 2), (2, None, 0), (2, 2, 1), (4, 3, 0)]
+)
 def test_ranks_workers_and_micro_batches_share_the_same_global_batches(
     shards, world: int, micro: int | None, workers: int
 ) -> None:
@@ -60,7 +63,9 @@ def test_ranks_workers_and_micro_batches_share_the_same_global_batches(
     steps = range(5, 8)
     plain = list(Loader(dataset, workers=0).train(order, steps))
     with Loader(dataset, workers=workers) as loader:
-        shares = [list(loader.train(order, steps, rank=rank, world=world, micro=micro)) for rank in range(world)]
+        shares = [
+            list(loader.train(order, steps, rank=rank, world=world, micro=micro)) for rank in range(world)
+        ]
     for step, (rows, [whole]) in enumerate(plain):
         parts = list(itertools.chain.from_iterable(share[step][1] for share in shares))
         assert all(np.array_equal(share[step][0], rows) for share in shares)
@@ -71,11 +76,15 @@ def test_ranks_workers_and_micro_batches_share_the_same_global_batches(
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 64), st.integers(0, 40))
-def test_evaluation_gives_each_row_once_also_with_fewer_rows_than_ranks(shards, world: int, batch: int, n: int) -> None:
+def test_evaluation_gives_each_row_once_also_with_fewer_rows_than_ranks(
+    shards, world: int, batch: int, n: int
+) -> None:
     dataset = Dataset.open(shards)
     rows = np.random.default_rng(0).permutation(len(dataset))[:n]
     loader = Loader(dataset, workers=0)
-    seen = [part.rows for rank in range(world) for part in loader.evaluate(rows, batch, rank=rank, world=world)]
+    seen = [
+        part.rows for rank in range(world) for part in loader.evaluate(rows, batch, rank=rank, world=world)
+    ]
     assert sorted(np.concatenate([np.zeros(0, int), *seen])) == sorted(rows)
 
 
@@ -114,14 +123,17 @@ def test_a_sample_that_is_no_image_of_the_set_is_named_in_one_line(
 
 
 def test_the_cache_and_the_workers_change_no_bit(shards, tmp_path) -> None:
-    """Two epochs: the first fills the cache, the second reads it; then a cache that holds only some of the images."""
+    """Two epochs: the first fills the cache, the second reads it; then a cache that holds only some of the
+    images."""
     dataset = Dataset.open(shards)
     order = order_of(np.arange(len(dataset)), 16, seed=4)
     steps = range(order.steps_before(2))
     expected = [batch for _, batches in Loader(dataset, workers=0).train(order, steps) for batch in batches]
     some = 50 * dataset.size**2 * 3 / 1e9
     for workers, gigabytes in [(0, 1.0), (1, None), (3, 1.0), (3, some)]:
-        cache = None if gigabytes is None else open_cache(tmp_path / f"{workers}-{gigabytes}", dataset, gigabytes)
+        cache = (
+            None if gigabytes is None else open_cache(tmp_path / f"{workers}-{gigabytes}", dataset, gigabytes)
+        )
         with Loader(dataset, workers=workers, cache=cache) as loader:
             found = [batch for _, batches in loader.train(order, steps) for batch in batches]
             assert len(found) == len(expected)
@@ -131,10 +143,13 @@ def test_the_cache_and_the_workers_change_no_bit(shards, tmp_path) -> None:
 
 
 def test_the_first_batches_are_decoded_before_anybody_asks(shards, monkeypatch) -> None:
-    """So that the next epoch's images are ready when the scoring of this one ends; and nobody decodes without end."""
+    """So that the next epoch's images are ready when the scoring of this one ends; and nobody decodes without
+    end."""
     dataset = Dataset.open(shards)
     read = []
-    monkeypatch.setattr(Dataset, "read", lambda self, row, original=Dataset.read: (read.append(row), original(self, row))[1])
+    monkeypatch.setattr(
+        Dataset, "read", lambda self, row, original=Dataset.read: (read.append(row), original(self, row))[1]
+    )
     with Loader(dataset, workers=2) as loader:
         batches = loader.train(order_of(np.arange(len(dataset)), 8, seed=0), range(1000))
         while len(read) < 16:  # two batches are under way

@@ -21,7 +21,9 @@ def test_tarfile_reads_what_is_written(files):
     data = members + tarheader.ending(len(members))
     assert len(data) % tarfile.RECORDSIZE == 0
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-        assert [(info.name, tar.extractfile(info).read(), info.mode) for info in tar] == [(*file, 0o444) for file in files]
+        assert [(info.name, tar.extractfile(info).read(), info.mode) for info in tar] == [
+            (*file, 0o444) for file in files
+        ]
 
 
 @given(names, st.binary(max_size=2000))
@@ -31,7 +33,10 @@ def test_a_header_names_its_file_and_no_other(name, content):
     assert not tarheader.names(header, name + "x")
     assert not tarheader.names(header, name[:-1])
     assert tarheader.fault(header, name, len(content)) == ""
-    assert tarheader.fault(header, name, len(content) + 1) == f"{name!r} of {len(content)} bytes stands in its place"
+    assert (
+        tarheader.fault(header, name, len(content) + 1)
+        == f"{name!r} of {len(content)} bytes stands in its place"
+    )
 
 
 def test_what_is_wrong_is_said():

@@ -1,4 +1,5 @@
-"""Tiny data sets for the tests of patients' ids: folders of patients, and manifests of (leaf, patient, source, images)."""
+"""Tiny data sets for the tests of patients' ids: folders of patients, and manifests of (leaf, patient,
+source, images)."""
 
 import numpy as np
 import pandas as pd

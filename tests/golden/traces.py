@@ -1,7 +1,9 @@
 """Loss traces: 20 steps of each variant on each kind of backbone, in fp32 on the CPU.
 
-`python tests/golden/traces.py OUT.json` writes them. Files of two commits on one machine must be equal (`cmp`): a change
-that only moves code changes no bit. `tests/golden/test_traces.py` compares the stored file on any machine, to 1e-4.
+`python tests/golden/traces.py OUT.json` writes them. Files of two commits on one machine must be equal
+(`cmp`): a change
+that only moves code changes no bit. `tests/golden/test_traces.py` compares the stored file on any machine, to
+1e-4.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def draw(folder: Path) -> Path:
 def trace(shards: Path, runs: Path, variant: str, backbone: str) -> Trace:
     """Train one run long enough that each of its stages has `STEPS` steps."""
     from leukotree.spec import RunSpec
-    from leukotree.train import Runtime, run
+    from leukotree.training.run import Runtime, run
 
     fields = {
         "variant": variant,
@@ -56,7 +58,10 @@ def traces(folder: Path) -> dict[str, Trace]:
     """All of them, by "variant/backbone"; the data and the runs go into `folder`."""
     shards = draw(folder)
     names = [(variant, backbone) for variant in VARIANTS for backbone in BACKBONES]
-    return {f"{variant}/{backbone}": trace(shards, folder / "runs", variant, backbone) for variant, backbone in names}
+    return {
+        f"{variant}/{backbone}": trace(shards, folder / "runs", variant, backbone)
+        for variant, backbone in names
+    }
 
 
 def main(out: str) -> None:

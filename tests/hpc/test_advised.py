@@ -1,4 +1,5 @@
-"""Commands that messages advise are commands: they parse as they stand and, where that is cheap, they are run."""
+"""Commands that messages advise are commands: they parse as they stand and, where that is cheap, they are
+run."""
 
 from __future__ import annotations
 
@@ -17,12 +18,12 @@ from hpc.cli import parser
 ROOT = Path(__file__).parents[2]
 ADVISED = re.compile(r"`(leukotree [^`]*)`")
 NAMED = {
-    ("src/leukotree/data/partial.py", "leukotree pack"),
+    ("src/leukotree/data/pack_folder.py", "leukotree pack"),
     ("src/leukotree/data/dataset.py", "leukotree pack"),
     ("src/leukotree/data/fingerprint.py", "leukotree pack"),
-    ("src/leukotree/data/pseudonyms.py", "leukotree pack"),
-    ("src/leukotree/data/audit.py", "leukotree pack"),
-    ("hpc/cancelled.py", "leukotree cancel"),
+    ("src/leukotree/data/patients/pseudonyms.py", "leukotree pack"),
+    ("src/leukotree/data/audit/audit.py", "leukotree pack"),
+    ("hpc/launching/cancelled.py", "leukotree cancel"),
     ("hpc/status.py", "leukotree sweep"),
     ("hpc/cli.py", "leukotree sweep"),
 }
@@ -30,15 +31,22 @@ NAMED = {
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """(file, text) of each text in the code that is no docstring; what a text fills in reads `x`, a number where one belongs."""
+    """(file, text) of each text in the code that is no docstring; what a text fills in reads `x`, a number
+    where one belongs."""
     for path in sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "hpc").rglob("*.py")]):
         tree = ast.parse(path.read_text())
-        inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        inside = {
+            id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values
+        }
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
             if isinstance(node, ast.JoinedStr):
                 yield str(path.relative_to(ROOT)), "".join(_filled(part) for part in node.values)
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside | docstrings:
+            elif (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and id(node) not in inside | docstrings
+            ):
                 yield str(path.relative_to(ROOT)), node.value
 
 
@@ -60,7 +68,9 @@ def test_every_advised_command_parses_as_it_stands() -> None:
     found = [(file, command) for file, text in texts() for command in ADVISED.findall(text)]
     assert len(found) > 10
     for file, command in found:
-        if (file, command) in NAMED or command.split()[1] == "x.yaml":  # of the latter the verb is filled in, too
+        if (file, command) in NAMED or command.split()[
+            1
+        ] == "x.yaml":  # of the latter the verb is filled in, too
             continue
         words = shlex.split(command)[1:]
         if "--help" not in words:
@@ -73,7 +83,10 @@ def work(shards: Path, tmp_path: Path) -> Path:
     search = {"trials": 1, "space": {"optim.lr": {"uniform": [0.1, 0.2]}}}
     study = {"base": base, "folds": {"outer": 4, "inner": 2}, "variants": ["flat"]}
     (tmp_path / "sweeps").mkdir()
-    for name, more in (("my", {"search": search}), ("cells", {"search": {"trials": 0}, "grid": {"loss.gamma": [0, 1]}})):
+    for name, more in (
+        ("my", {"search": search}),
+        ("cells", {"search": {"trials": 0}, "grid": {"loss.gamma": [0, 1]}}),
+    ):
         (tmp_path / "sweeps" / f"{name}.yaml").write_text(yaml.safe_dump({"study": name, **study, **more}))
     return tmp_path
 
@@ -100,4 +113,6 @@ def test_what_is_advised_works_as_it_is_typed(given: str, advised: str, work: Pa
 
 
 def test_a_study_whose_file_nobody_knows_has_a_placeholder(work: Path) -> None:
-    assert_refused(leukotree("status", "unknown", cwd=work), "no runs yet; start with `leukotree sweep STUDY.yaml`")
+    assert_refused(
+        leukotree("status", "unknown", cwd=work), "no runs yet; start with `leukotree sweep STUDY.yaml`"
+    )

@@ -17,7 +17,21 @@ from commandline import assert_refused, leukotree
 from PIL import Image
 
 LEUKOTREE = [sys.executable, "-m", "hpc.cli"]
-VERBS = ["phantom", "import", "pack", "audit", "train", "sweep", "folds", "grid", "status", "report", "submit", "doctor", "bench"]
+VERBS = [
+    "phantom",
+    "import",
+    "pack",
+    "audit",
+    "train",
+    "sweep",
+    "folds",
+    "grid",
+    "status",
+    "report",
+    "submit",
+    "doctor",
+    "bench",
+]
 
 
 def cpu_seconds(command: list[str], cwd: Path) -> float:
@@ -35,7 +49,9 @@ def test_help_answers_at_once(tmp_path: Path) -> None:
 
 
 def test_bad_input_ends_the_process_with_code_2(tmp_path: Path) -> None:
-    done = subprocess.run([*LEUKOTREE, "train", "none.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*LEUKOTREE, "train", "none.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert_refused(done, "leukotree train: none.yaml: cannot be read")
 
 
@@ -81,10 +97,14 @@ def test_pack_names_an_image_that_does_not_decode_and_leaves_nothing_behind(mani
     try:
         spoil(manifest, "image", "images/torn.jpg")
         assert_refused(
-            leukotree("pack", manifest, "out", "--size", 32, "--folds", 2, cwd=manifest.parent), "torn.jpg", "--drop-broken"
+            leukotree("pack", manifest, "out", "--size", 32, "--folds", 2, cwd=manifest.parent),
+            "torn.jpg",
+            "--drop-broken",
         )
         assert sorted(path.name for path in manifest.parent.iterdir()) == ["images", "manifest.csv"]
-        done = leukotree("pack", manifest, "out", "--size", 32, "--folds", 2, "--drop-broken", cwd=manifest.parent)
+        done = leukotree(
+            "pack", manifest, "out", "--size", 32, "--folds", 2, "--drop-broken", cwd=manifest.parent
+        )
         assert done.returncode == 0, done.stderr
         [dropped] = json.loads((manifest.parent / "out/dataset.json").read_text())["dropped"]
         assert "torn.jpg" in dropped["image"]
@@ -123,13 +143,17 @@ def spec(shards: Path, tmp_path: Path) -> Path:
         (["--study", "../elsewhere"], ["--study", "name"]),
     ],
 )
-def test_train_refuses_bad_input_before_anything_is_written(spec: Path, arguments: list[str], says: list[str]) -> None:
+def test_train_refuses_bad_input_before_anything_is_written(
+    spec: Path, arguments: list[str], says: list[str]
+) -> None:
     assert_refused(leukotree("train", spec, *arguments, cwd=spec.parent), *says)
     assert [path.name for path in spec.parent.iterdir()] == ["run.yaml"]
 
 
 @pytest.mark.parametrize("verb", ["sweep", "report"])
-def test_a_study_without_trials_has_nothing_to_search_or_report(verb: str, shards: Path, tmp_path: Path) -> None:
+def test_a_study_without_trials_has_nothing_to_search_or_report(
+    verb: str, shards: Path, tmp_path: Path
+) -> None:
     (tmp_path / "study.yaml").write_text(
         yaml.safe_dump({"study": "empty", "base": {"data": {"shards": str(shards)}}, "folds": {"outer": 4}})
     )
@@ -154,7 +178,10 @@ def test_sweep_refuses_slots_that_cannot_be(option: str, value: str, says: str, 
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        ([], "would search flat, base, multilabel for each of 4 outer folds: 2 trials each of 3 inner folds\n"),
+        (
+            [],
+            "would search flat, base, multilabel for each of 4 outer folds: 2 trials each of 3 inner folds\n",
+        ),
         (
             ["search.nested=false", "base.data.test_fold=1"],
             "for all outer folds, beside fold 1: 2 trials each of 3 inner folds\n",
@@ -162,10 +189,14 @@ def test_sweep_refuses_slots_that_cannot_be(option: str, value: str, says: str, 
         (["search.rerun_top=2"], "2 trials each of 3 inner folds, then the best 2 again on 3 seeds\n"),
     ],
 )
-def test_a_dry_run_of_a_sweep_says_what_it_would_search(overrides: list[str], says: str, shards: Path, tmp_path: Path) -> None:
+def test_a_dry_run_of_a_sweep_says_what_it_would_search(
+    overrides: list[str], says: str, shards: Path, tmp_path: Path
+) -> None:
     search = {"trials": 2, "space": {"loss.gamma": {"uniform": [0, 5]}}}
     base = {"data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}}
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"study": "dry", "base": base, "folds": {"outer": 4}, "search": search}))
+    (tmp_path / "study.yaml").write_text(
+        yaml.safe_dump({"study": "dry", "base": base, "folds": {"outer": 4}, "search": search})
+    )
     done = leukotree("sweep", "study.yaml", "--dry-run", *overrides, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(says)
@@ -190,16 +221,23 @@ def test_results_that_cannot_be_written_are_one_line(verb: str, shards: Path, tm
 
 def test_folds_wait_for_the_search(shards: Path, tmp_path: Path) -> None:
     search = {"trials": 2, "space": {"loss.gamma": {"uniform": [0, 5]}}}
-    content = {"study": "early", "base": {"data": {"shards": str(shards)}}, "folds": {"outer": 4}, "search": search}
+    content = {
+        "study": "early",
+        "base": {"data": {"shards": str(shards)}},
+        "folds": {"outer": 4},
+        "search": search,
+    }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
     assert_refused(leukotree("folds", "study.yaml", cwd=tmp_path), "best.yaml", "leukotree sweep")
 
 
 def test_folds_without_a_search_run_the_base_and_report_says_so(shards: Path, tmp_path: Path) -> None:
     base = {
-        "data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}, "engine": {"precision": "fp32"},
+        "data": {"shards": str(shards)},
+        "backbone": {"name": "test_vit"},
+        "engine": {"precision": "fp32"},
         "optim": {"batch_size": 32, "epochs": 1},
-    }  # fmt: skip
+    }
     content = {"study": "fixed", "base": base, "folds": {"outer": 4}, "variants": ["flat", "multilabel"]}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
     done = leukotree("folds", "study.yaml", "--on", "inline", cwd=tmp_path)
@@ -210,7 +248,9 @@ def test_folds_without_a_search_run_the_base_and_report_says_so(shards: Path, tm
     assert "| no search |" in report
     assert "not nested" not in report
     assert "Declared anew" not in report
-    assert leukotree("report", "study.yaml", "rope=0.2", cwd=tmp_path).returncode == 0  # chosen with the results at hand
+    assert (
+        leukotree("report", "study.yaml", "rope=0.2", cwd=tmp_path).returncode == 0
+    )  # chosen with the results at hand
     assert "`rope` was 0.01 and is 0.2" in (tmp_path / "results/fixed/report.md").read_text()
 
 
@@ -245,7 +285,9 @@ def test_audit_fails_where_a_patient_is_in_two_folds(shards: Path, tmp_path: Pat
     shutil.copytree(shards, leaky)
     index = pd.read_parquet(leaky / "index.parquet")
     for column in ("patient", "group"):
-        index.loc[index["fold"] == 1, column] = np.resize(index.loc[index["fold"] == 0, column], (index["fold"] == 1).sum())
+        index.loc[index["fold"] == 1, column] = np.resize(
+            index.loc[index["fold"] == 0, column], (index["fold"] == 1).sum()
+        )
     index.to_parquet(leaky / "index.parquet")
     done = leukotree("audit", leaky, cwd=tmp_path)
     assert done.returncode == 1
@@ -260,7 +302,9 @@ def test_import_folder_then_pack(tmp_path: Path) -> None:
             place = tmp_path / "own" / leaf / f"{leaf}-{patient}"
             place.mkdir(parents=True)
             for number in range(2):
-                Image.fromarray(generator.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(place / f"{number}.PNG")
+                Image.fromarray(generator.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(
+                    place / f"{number}.PNG"
+                )
     assert leukotree("import", "folder", "own", "own.csv", cwd=tmp_path).returncode == 0
     done = leukotree("pack", "own.csv", "shards", "--size", 32, "--folds", 3, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

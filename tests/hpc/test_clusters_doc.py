@@ -7,15 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from hpc import elastic, exported
-from hpc import site as sites
-from hpc.site import Site, Small
+from hpc.search import elastic
+from hpc.slurm import exported
+from hpc.slurm import site as sites
+from hpc.slurm.site import Site, Small
 from leukotree import yamlfile
 from leukotree.spec import parse
 
 TEXT = (Path(__file__).parents[2] / "docs/clusters.md").read_text()
-EXAMPLES = dict(re.findall(r"^### ([^\n]+)\n(?:(?!^###).)*?^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL))
-ROWS = {row[0].strip("`"): row[1:] for row in (re.split(r" *\| *", line)[1:-1] for line in TEXT.splitlines() if line[:2] == "| ")}
+EXAMPLES = dict(
+    re.findall(r"^### ([^\n]+)\n(?:(?!^###).)*?^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+)
+ROWS = {
+    row[0].strip("`"): row[1:]
+    for row in (re.split(r" *\| *", line)[1:-1] for line in TEXT.splitlines() if line[:2] == "| ")
+}
 
 
 @pytest.mark.parametrize("key", Site.model_fields)
@@ -44,8 +50,13 @@ def test_the_variables_that_are_honoured_are_named() -> None:
 
 def test_there_is_an_example_of_each_kind_of_site() -> None:
     assert set(EXAMPLES) == {
-        "A plain cluster", "GPUs of several types", "An elastic search", "A container", "Nothing is exported", "No accounting",
-    }  # fmt: skip
+        "A plain cluster",
+        "GPUs of several types",
+        "An elastic search",
+        "A container",
+        "Nothing is exported",
+        "No accounting",
+    }
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -71,8 +82,17 @@ def test_the_example_of_an_elastic_search_has_a_small_head_and_workers_of_one_gp
     site = parse(Site, yamlfile.parse(EXAMPLES["An elastic search"]), "example")
     assert site.elastic == 8
     head = sites.sbatch_options(site, small=True)
-    assert head == ["--partition=cpu", "--account=p12345", "--time=2880", "--nodes=1", "--ntasks=1", "--mem=4G"]
-    assert {"--partition=gpu", "--gpus-per-node=1", "--cpus-per-task=16", "--mem=120G"} < set(elastic.worker_options(site))
+    assert head == [
+        "--partition=cpu",
+        "--account=p12345",
+        "--time=2880",
+        "--nodes=1",
+        "--ntasks=1",
+        "--mem=4G",
+    ]
+    assert {"--partition=gpu", "--gpus-per-node=1", "--cpus-per-task=16", "--mem=120G"} < set(
+        elastic.worker_options(site)
+    )
 
 
 def test_the_shipped_default_shows_each_key_with_its_default_and_names_none() -> None:
@@ -80,4 +100,7 @@ def test_the_shipped_default_shows_each_key_with_its_default_and_names_none() ->
     assert yamlfile.parse(text) is None
     shown = yamlfile.parse("\n".join(re.findall(r"^# (\w+: .*)$", text, re.MULTILINE)))
     assert set(shown) == set(Site.model_fields)
-    assert parse(Site, {key: value for key, value in shown.items() if value is not None}, "default.yaml") == Site()
+    assert (
+        parse(Site, {key: value for key, value in shown.items() if value is not None}, "default.yaml")
+        == Site()
+    )

@@ -1,4 +1,5 @@
-"""`--dry-run` refuses what the command refuses, in the same words, writes nothing, and says how much there is to train."""
+"""`--dry-run` refuses what the command refuses, in the same words, writes nothing, and says how much there is
+to train."""
 
 from __future__ import annotations
 
@@ -12,15 +13,16 @@ import torch
 import yaml
 from commandline import leukotree
 
-from hpc import choice, failures
-from hpc import study as studies
-from hpc.record import Record
-from hpc.study import Unit
+from hpc.launching import failures
+from hpc.search import choice
+from hpc.search.record import Record
+from hpc.studies import study as studies
+from hpc.studies.study import Unit
 from leukotree import spec as specs
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
 from leukotree.files import locked
-from leukotree.runfolder import LOCK
+from leukotree.records.runfolder import LOCK
 
 FLAT = Unit("flat", 0)
 SPACE = {"optim.lr": {"loguniform": [1e-4, 1e-2]}}
@@ -30,9 +32,19 @@ Cause = Callable[[Path], Any]
 @pytest.fixture
 def work(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with run.yaml and study.yaml."""
-    base = {"data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}, "optim": {"batch_size": 21, "epochs": 3}}
+    base = {
+        "data": {"shards": str(shards)},
+        "backbone": {"name": "test_vit"},
+        "optim": {"batch_size": 21, "epochs": 3},
+    }
     search = {"nested": False, "trials": 2, "space": SPACE, "scheduler": "none"}
-    study = {"study": "s", "base": base, "variants": ["flat"], "folds": {"outer": 4, "inner": 2}, "search": search}
+    study = {
+        "study": "s",
+        "base": base,
+        "variants": ["flat"],
+        "folds": {"outer": 4, "inner": 2},
+        "search": search,
+    }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(base | {"variant": "flat"}))
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     monkeypatch.chdir(tmp_path)
@@ -107,8 +119,18 @@ REFUSED: list[tuple[str, Cause, str, str]] = [
     ("train run.yaml data.shards=nowhere", nothing, "nowhere: no such folder", "no shards"),
     ("train run.yaml --ranks 2", nothing, "do not divide over 2 ranks", "ranks"),
     ("train run.yaml backbone.name=twins_pcpvt_small", nothing, "at 48x48", "a model for other sizes"),
-    ("train run.yaml backbone.weights=w.pt", _strange_weights, "at 48x48 with weights w.pt", "weights of another model"),
-    ("grid study.yaml | grid={backbone.name: [twins_pcpvt_small]}", nothing, "at 48x48", "a model for other sizes"),
+    (
+        "train run.yaml backbone.weights=w.pt",
+        _strange_weights,
+        "at 48x48 with weights w.pt",
+        "weights of another model",
+    ),
+    (
+        "grid study.yaml | grid={backbone.name: [twins_pcpvt_small]}",
+        nothing,
+        "at 48x48",
+        "a model for other sizes",
+    ),
     ("train run.yaml --device cuda", nothing, "no CUDA device", "no GPU"),
     ("train run.yaml --deepspeed none.yaml", nothing, "none.yaml: cannot be read", "settings"),
     ("train run.yaml --on slurm --site none.yaml", nothing, "none.yaml", "site"),
@@ -116,7 +138,12 @@ REFUSED: list[tuple[str, Cause, str, str]] = [
     ("train run.yaml", _other_data, "made from other data than", "other data"),
     ("train run.yaml", _no_results, "Not a directory", "results is a file"),
     ("sweep study.yaml optim.epochs=2", nothing, "did you mean 'base.optim.epochs'", "an unknown key"),
-    ("sweep study.yaml base.optim.epochs=5", _searched, "base.optim.epochs was 3 and is 5", "epochs after the search"),
+    (
+        "sweep study.yaml base.optim.epochs=5",
+        _searched,
+        "base.optim.epochs was 3 and is 5",
+        "epochs after the search",
+    ),
     ("sweep study.yaml search.trials=0", nothing, "no trials", "no trials"),
     ("sweep study.yaml", _damaged, "optim.lr=5.0 is not in", "a damaged record"),
     ("sweep study.yaml", _no_choice, "has no `chosen` values", "a damaged choice"),
@@ -126,7 +153,12 @@ REFUSED: list[tuple[str, Cause, str, str]] = [
     ("sweep study.yaml --elastic 3", nothing, "use `leukotree submit study.yaml --elastic 3`", "elastic"),
     ("sweep study.yaml", _no_results, "Not a directory", "results is a file"),
     ("folds study.yaml", nothing, "best.yaml: missing; run `leukotree sweep study.yaml` first", "no search"),
-    ("folds study.yaml base.optim.epochs=5", _chosen, "base.optim.epochs was 3 and is 5", "epochs after the search"),
+    (
+        "folds study.yaml base.optim.epochs=5",
+        _chosen,
+        "base.optim.epochs was 3 and is 5",
+        "epochs after the search",
+    ),
     ("folds study.yaml base.data.shards=nowhere", nothing, "nowhere: no such folder", "no shards"),
     ("folds study.yaml folds.outer=3", nothing, "packed with 4 folds, but folds.outer is 3", "other folds"),
     ("folds study.yaml", _fold_of_other_data, "made from other data than", "other data"),
@@ -135,9 +167,19 @@ REFUSED: list[tuple[str, Cause, str, str]] = [
     ("folds study.yaml --nodes 2", _chosen, "several nodes need --on slurm", "nodes"),
     ("grid study.yaml", nothing, "no grid", "no grid"),
     (f"grid study.yaml | {GRID} | primary=[[a, b]]", nothing, "primary", "a comparison of nothing"),
-    (f"grid study.yaml | {GRID} | backbone.weights=none.pt", nothing, "base.backbone.weights", "an unknown key"),
+    (
+        f"grid study.yaml | {GRID} | backbone.weights=none.pt",
+        nothing,
+        "base.backbone.weights",
+        "an unknown key",
+    ),
     (f"grid study.yaml | {GRID}", _no_results, "Not a directory", "results is a file"),
-    ("submit study.yaml base.optim.epochs=5", _searched, "base.optim.epochs was 3 and is 5", "epochs after the search"),
+    (
+        "submit study.yaml base.optim.epochs=5",
+        _searched,
+        "base.optim.epochs was 3 and is 5",
+        "epochs after the search",
+    ),
 ]
 
 
@@ -189,19 +231,35 @@ def test_a_dry_run_says_trainings_and_epochs_and_how_many_are_done(work: Path) -
 
     assert first("train", "run.yaml") == "1 training of 3 epochs; 0 of 1 trainings and 0 of 3 epochs are done"
     rerun = ("search.rerun_top=1", "search.rerun_seeds=2")
-    assert first("sweep", "study.yaml", *rerun) == "8 trainings of 3 epochs; 0 of 8 trainings and 0 of 24 epochs are over"
-    assert first("sweep", "study.yaml", "search.scheduler=asha").startswith("at most 4 trainings of 3 epochs; 0 of 4 ")
+    assert (
+        first("sweep", "study.yaml", *rerun)
+        == "8 trainings of 3 epochs; 0 of 8 trainings and 0 of 24 epochs are over"
+    )
+    assert first("sweep", "study.yaml", "search.scheduler=asha").startswith(
+        "at most 4 trainings of 3 epochs; 0 of 4 "
+    )
     record = _searched(work)
     record.report(record.trials[0], 1, 0.5, 1.0)
     record.end(record.trials[0], "failed", "nan")
-    assert first("sweep", "study.yaml") == "4 trainings of 3 epochs; 2 of 4 trainings and 6 of 12 epochs are over"
+    assert (
+        first("sweep", "study.yaml")
+        == "4 trainings of 3 epochs; 2 of 4 trainings and 6 of 12 epochs are over"
+    )
     _chosen(work)
     plan = studies.load("study.yaml")
-    for fold, said in ((0, {"state": "done", "epoch": 3}), (1, {"state": "preempted", "kind": "preempted", "epoch": 2})):
+    for fold, said in (
+        (0, {"state": "done", "epoch": 3}),
+        (1, {"state": "preempted", "kind": "preempted", "epoch": 2}),
+    ):
         folder = _run_of(plan.spec("flat", {"optim.lr": 1e-3}, fold, 0), "s")
-        (folder / "env.json").write_text(json.dumps({"dataset": Dataset.open(plan.base.data.shards).fingerprint}))
+        (folder / "env.json").write_text(
+            json.dumps({"dataset": Dataset.open(plan.base.data.shards).fingerprint})
+        )
         (folder / "status.json").write_text(json.dumps({**said, "epochs": 3, "heartbeat": 1.0}))
-    assert first("folds", "study.yaml") == "4 trainings of 3 epochs; 1 of 4 trainings and 5 of 12 epochs are done"
+    assert (
+        first("folds", "study.yaml")
+        == "4 trainings of 3 epochs; 1 of 4 trainings and 5 of 12 epochs are done"
+    )
     grid = first("grid", "study.yaml", "grid={optim.epochs: [1, 3]}")
     assert grid == "8 trainings of 1 to 3 epochs; 0 of 8 trainings and 0 of 16 epochs are done"
     told = json.loads(leukotree("folds", "study.yaml", "--dry-run", "--json", cwd=work).stdout)
@@ -217,10 +275,22 @@ def test_a_dry_run_names_the_runs_that_will_fail(work: Path) -> None:
     """They stop no others, so the command goes on: exit code 1, and the same line."""
     _chosen(work)
     _run_of(studies.load("study.yaml").spec("flat", {"optim.lr": 1e-3}, 2, 0), "s", seed=5)
-    words = ("folds", "study.yaml", "--on", "inline", "--device", "cpu", "--threads", "1", "base.optim.epochs=3")
+    words = (
+        "folds",
+        "study.yaml",
+        "--on",
+        "inline",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "base.optim.epochs=3",
+    )
     tried = leukotree(*words, "--dry-run", cwd=work)
     done = leukotree(*words, cwd=work)
-    failed = [[line for line in one.stdout.splitlines() if line.startswith("failed: ")] for one in (tried, done)]
+    failed = [
+        [line for line in one.stdout.splitlines() if line.startswith("failed: ")] for one in (tried, done)
+    ]
     assert (tried.returncode, failed[0]) == (done.returncode, failed[1])
     assert done.returncode == 1
     assert "made by another version of the defaults" in failed[0][0]

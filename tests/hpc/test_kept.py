@@ -31,7 +31,11 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_what_is_done_stays_done_and_is_reported(kept: Path) -> None:
     before = files(kept / RUNS)
-    for command in (["sweep", "study.yaml"], ["folds", "study.yaml", "--on", "inline"], ["report", "study.yaml"]):
+    for command in (
+        ["sweep", "study.yaml"],
+        ["folds", "study.yaml", "--on", "inline"],
+        ["report", "study.yaml"],
+    ):
         done = leukotree(*command, cwd=kept)
         assert done.returncode == 0, done.stderr
     after = files(kept / RUNS)
@@ -64,7 +68,9 @@ def test_a_search_that_was_cut_short_goes_on_and_chooses_the_same(kept: Path) ->
     done = leukotree("sweep", "study.yaml", cwd=kept)
     assert done.returncode == 0, done.stderr
     without_times = [line for line in before.splitlines() if "seconds" not in line]
-    assert [line for line in (search / "best.yaml").read_text().splitlines() if "seconds" not in line] == without_times
+    assert [
+        line for line in (search / "best.yaml").read_text().splitlines() if "seconds" not in line
+    ] == without_times
 
 
 def test_packing_the_same_images_again_is_answered_and_changes_nothing(kept: Path) -> None:

@@ -13,17 +13,24 @@ import pytest
 
 SLURM = Path(__file__).parents[2] / "slurm"
 SLOW_RAY = 'echo $$ >"{folder}/ray.pid"; trap "" TERM; sleep 300 & while :; do sleep 1; done'
-"""One that never comes up, and does not leave when it is asked to. Its process ignores SIGTERM, and it has a child."""
+"""One that never comes up, and does not leave when it is asked to. Its process ignores SIGTERM, and it has a
+child."""
 
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with `bin`, and what the nodes of a search share, `shared`. The node is called gpu001 in SLURM."""
+    """A folder with `bin`, and what the nodes of a search share, `shared`. The node is called gpu001 in
+    SLURM."""
     for name in ("bin", "shared", "scratch"):
         (tmp_path / name).mkdir()
     program(tmp_path, "scancel", "exit 0")
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    known = {"SLURMD_NODENAME": "gpu001", "SLURM_JOB_ID": "7", "SLURM_CPUS_ON_NODE": "1", "LEUKOTREE_SCRATCH": "/tmp"}
+    known = {
+        "SLURMD_NODENAME": "gpu001",
+        "SLURM_JOB_ID": "7",
+        "SLURM_CPUS_ON_NODE": "1",
+        "LEUKOTREE_SCRATCH": "/tmp",
+    }
     for name, value in known.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
@@ -36,7 +43,16 @@ def program(node: Path, name: str, shell: str) -> None:
 
 
 def start(node: Path, role: str) -> subprocess.Popen[str]:
-    words = ["bash", str(SLURM / "node.sh"), role, "127.0.0.1", "9", str(node / "shared"), str(node / "bin" / "ray"), "true"]
+    words = [
+        "bash",
+        str(SLURM / "node.sh"),
+        role,
+        "127.0.0.1",
+        "9",
+        str(node / "shared"),
+        str(node / "bin" / "ray"),
+        "true",
+    ]
     return subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=SLURM.parent)
 
 
@@ -47,7 +63,9 @@ def bad_nodes(node: Path) -> str:
 
 def folders(job: str) -> list[Path]:
     """What a job has in /tmp."""
-    return [path.parent for path in Path("/tmp").glob("lt.*/.leukotree-job") if f"job={job}\n" in path.read_text()]
+    return [
+        path.parent for path in Path("/tmp").glob("lt.*/.leukotree-job") if f"job={job}\n" in path.read_text()
+    ]
 
 
 def test_a_node_is_called_as_slurm_calls_it(node: Path) -> None:
@@ -60,7 +78,9 @@ def test_a_node_is_called_as_slurm_calls_it(node: Path) -> None:
 
 
 @pytest.mark.parametrize("scratch", ["here", ".", "./here", "-rf"])
-def test_a_scratch_that_is_no_absolute_path_is_refused(node: Path, monkeypatch: pytest.MonkeyPatch, scratch: str) -> None:
+def test_a_scratch_that_is_no_absolute_path_is_refused(
+    node: Path, monkeypatch: pytest.MonkeyPatch, scratch: str
+) -> None:
     program(node, "ray", "exit 1")
     monkeypatch.setenv("LEUKOTREE_SCRATCH", scratch)
     with start(node, "head") as program_of_node:
@@ -79,7 +99,9 @@ def test_a_worker_whose_search_has_gone_is_on_no_bad_node(node: Path, head: str 
     assert bool(bad_nodes(node)) == bad == bool(said)
 
 
-@pytest.mark.parametrize("signals", [["TERM"], ["USR1"], ["USR2"], ["TERM", "TERM", "USR1", "USR2"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "signals", [["TERM"], ["USR1"], ["USR2"], ["TERM", "TERM", "USR1", "USR2"]], ids=" ".join
+)
 def test_told_to_leave_while_ray_starts_it_leaves_nothing(
     node: Path, monkeypatch: pytest.MonkeyPatch, signals: list[str]
 ) -> None:
@@ -117,8 +139,15 @@ def test_a_worker_leaves_where_its_search_has_ended_and_goes_on_where_slurm_does
 
     for ended in ("true", "echo PENDING", "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1"):
         done = run(ended)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "worker.sh: job 7, which searches, has ended\n", "")
-    for goes_on in ("echo RUNNING", "echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1"):
+        assert (done.returncode, done.stdout, done.stderr) == (
+            0,
+            "worker.sh: job 7, which searches, has ended\n",
+            "",
+        )
+    for goes_on in (
+        "echo RUNNING",
+        "echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1",
+    ):
         done = run(goes_on)
         assert done.returncode == 70
         assert done.stderr.startswith("worker.sh: gpu001: false does not run here")

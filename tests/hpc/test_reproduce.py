@@ -43,14 +43,22 @@ def draw(folder: Path) -> None:
             place = folder / leaf / f"{leaf}{patient}"
             place.mkdir(parents=True)
             for number in range(2):
-                Image.fromarray(rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)).save(place / f"{number}.png")
+                Image.fromarray(rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)).save(
+                    place / f"{number}.png"
+                )
 
 
 def run(line: str, cwd: Path) -> None:
     program, *words = shlex.split(line, comments=True)
     assert program == "leukotree"
     if words[0] in ("train", "sweep", "folds", "grid"):
-        words += ["--device", "cpu", "--threads", "1", *(["--concurrency", "1"] if words[0] == "sweep" else [])]
+        words += [
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+            *(["--concurrency", "1"] if words[0] == "sweep" else []),
+        ]
         words += ["--on", "inline"] if words[0] in ("folds", "grid") else []
     done = leukotree(*words, cwd=cwd)
     assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
@@ -85,15 +93,22 @@ def same(one: Path, two: Path, study: str) -> None:
 
 
 def test_a_grid_with_changes_in_two_commands(homes: tuple[Path, Path]) -> None:
-    """One cell's values and the number of epochs come by the command; the study's file is edited after the runs."""
+    """One cell's values and the number of epochs come by the command; the study's file is edited after the
+    runs."""
     one, two = homes
     (one / "my studies").mkdir()
     file = one / "my studies" / "a.yaml"
     file.write_text("# by hand\n" + yaml.safe_dump({"study": "grid", **STUDY, "search": {"trials": 0}}))
-    data = ["leukotree import folder images data/all.csv", "leukotree pack data/all.csv data/packed --folds 2 --size 32 --seed 3"]
+    data = [
+        "leukotree import folder images data/all.csv",
+        "leukotree pack data/all.csv data/packed --folds 2 --size 32 --seed 3",
+    ]
     (one / "data").mkdir()
     changes = "base.optim.epochs=2"
-    grids = [f"leukotree grid 'my studies/a.yaml' {changes} 'grid.optim.lr={values}'" for values in ("[0.001]", "[0.001, 0.01]")]
+    grids = [
+        f"leukotree grid 'my studies/a.yaml' {changes} 'grid.optim.lr={values}'"
+        for values in ("[0.001]", "[0.001, 0.01]")
+    ]
     for line in (*data, *grids):
         run(line, one)
     given = file.read_bytes()
@@ -104,7 +119,10 @@ def test_a_grid_with_changes_in_two_commands(homes: tuple[Path, Path]) -> None:
     printed = commands(out)
     copy = next(out.glob("a-*.yaml"))
     assert copy.read_bytes() == given
-    assert printed[:4] == [*data, *(grid.replace("'my studies/a.yaml'", f"results/grid/{copy.name}") for grid in grids)]
+    assert printed[:4] == [
+        *data,
+        *(grid.replace("'my studies/a.yaml'", f"results/grid/{copy.name}") for grid in grids),
+    ]
     assert printed[4] == f"leukotree report 'my studies/a.yaml' {changes} 'grid.optim.lr=[0.001, 0.01]'"
     assert (out / "study.yaml").read_bytes() == file.read_bytes()
     assert str(one) not in (out / "report.md").read_text()
@@ -143,7 +161,10 @@ def test_a_search_its_folds_and_the_report(homes: tuple[Path, Path]) -> None:
 def test_a_command_that_is_refused_is_not_kept_and_one_that_goes_on_once(homes: tuple[Path, Path]) -> None:
     one, _ = homes
     (one / "study.yaml").write_text(yaml.safe_dump({"study": "mine", **STUDY, "search": {"trials": 0}}))
-    for line in ("leukotree import folder images all.csv", "leukotree pack all.csv data/packed --folds 2 --size 32"):
+    for line in (
+        "leukotree import folder images all.csv",
+        "leukotree pack all.csv data/packed --folds 2 --size 32",
+    ):
         run(line, one)
     assert leukotree("folds", "study.yaml", "base.optim.lr=-1", cwd=one).returncode == 2
     assert leukotree("folds", "study.yaml", "--dry-run", cwd=one).returncode == 0
@@ -179,12 +200,15 @@ def test_packing_again_keeps_the_first_note_and_the_identity(homes: tuple[Path, 
 
 
 def test_a_home_folder_is_a_tilde(homes: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from leukotree.report.reproduce import shlex_line
+    from leukotree.report.sections.reproduce import shlex_line
 
     one, _ = homes
     monkeypatch.setenv("HOME", str(one))
     assert leukotree("import", "folder", one / "images", one / "my data.csv", cwd=one).returncode == 0
-    assert leukotree("pack", one / "my data.csv", "packed", "--folds", "2", "--size", "32", cwd=one).returncode == 0
+    assert (
+        leukotree("pack", one / "my data.csv", "packed", "--folds", "2", "--size", "32", cwd=one).returncode
+        == 0
+    )
     notes = json.loads((one / "packed" / "made.json").read_text())["commands"]
     lines = [shlex_line(["leukotree", *note["words"]]) for note in notes]
     assert lines[0] == "leukotree import folder ~/images ~/'my data.csv'"

@@ -1,4 +1,5 @@
-"""`leukotree submit` with a stand-in for sbatch: what is refused before it is asked, and what is said of its answer."""
+"""`leukotree submit` with a stand-in for sbatch: what is refused before it is asked, and what is said of its
+answer."""
 
 from __future__ import annotations
 
@@ -13,9 +14,15 @@ from commandline import assert_refused, leukotree
 @pytest.fixture
 def root(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with a study, and commands of SLURM that take everything."""
-    base = {"data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}, "optim": {"batch_size": 9, "epochs": 1}}
+    base = {
+        "data": {"shards": str(shards)},
+        "backbone": {"name": "test_vit"},
+        "optim": {"batch_size": 9, "epochs": 1},
+    }
     search = {"trials": 2, "space": {"optim.lr": {"loguniform": [0.0001, 0.01]}}}
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"study": "demo", "base": base, "folds": {"outer": 4}, "search": search}))
+    (tmp_path / "study.yaml").write_text(
+        yaml.safe_dump({"study": "demo", "base": base, "folds": {"outer": 4}, "search": search})
+    )
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm/sweep.sh").touch()
     (tmp_path / "bin").mkdir()
@@ -56,7 +63,9 @@ def test_the_job_gets_the_code_of_its_submission(root: Path) -> None:
         (["--ranks-per-trial", "2"], ["optim.batch_size", "9", "2 ranks"]),
     ],
 )
-def test_what_follows_the_dashes_is_checked_before_anything_is_queued(root: Path, options: list[str], says: list[str]) -> None:
+def test_what_follows_the_dashes_is_checked_before_anything_is_queued(
+    root: Path, options: list[str], says: list[str]
+) -> None:
     stand_in(root, "sbatch", "touch queued")
     assert_refused(leukotree("submit", "study.yaml", "--", *options, cwd=root), *says)
     assert not (root / "queued").exists()
@@ -67,7 +76,10 @@ def test_a_controller_that_did_not_answer_may_have_queued_the_job(root: Path) ->
     done = leukotree("submit", "study.yaml", cwd=root)
     assert done.returncode == 2
     said = done.stderr.splitlines()[-1]
-    assert "Socket timed out on send/recv operation; the job may be queued all the same; see `squeue --me`" in said
+    assert (
+        "Socket timed out on send/recv operation; the job may be queued all the same; see `squeue --me`"
+        in said
+    )
     assert "site file" not in said
 
 

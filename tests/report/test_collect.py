@@ -1,4 +1,5 @@
-"""What is read of a study's folder: arms of variants and of grid cells, searches by fold, and what is refused."""
+"""What is read of a study's folder: arms of variants and of grid cells, searches by fold, and what is
+refused."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leukotree import decide, yamlfile
+from leukotree import yamlfile
 from leukotree.errors import InputError
+from leukotree.evaluation import decide
 from leukotree.report.collect import StudySummary, collect
 from leukotree.report.summary import identity
 from leukotree.spec import RunSpec
@@ -39,7 +41,9 @@ def _frame(keys: Sequence[str], fold: int, seed: int) -> pd.DataFrame:
         logits[:, columns] -= np.logaddexp.reduce(logits[:, columns], axis=1, keepdims=True)
     logp = {f"logp:{edge}": logits[:, number].astype(np.float32) for number, edge in enumerate(TREE.edges)}
     patients = [f"p{fold}-{number // 3}" for number in range(len(keys))]
-    return pd.DataFrame({"key": keys, "patient": patients, "source": "lab", "fold": fold, "leaf": leaves, **logp})
+    return pd.DataFrame(
+        {"key": keys, "patient": patients, "source": "lab", "fold": fold, "leaf": leaves, **logp}
+    )
 
 
 def _write_run(folder: Path, spec: RunSpec, frame: pd.DataFrame) -> None:
@@ -66,16 +70,35 @@ def _outer(root: Path, rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any
 
 def _write_search(folder: Path, variant: str, fold: int, gamma: float, **best: Any) -> None:
     """Two trials, of which the second was chosen, each with two inner folds."""
-    trials = [{"trial": n, "state": "completed", "epochs": 2, "macro_f1": 0.4 + n / 10, "best_macro_f1": 0.5, "seconds": 3.0,
-               "loss.gamma": gamma} for n in (0, 1)]  # fmt: skip
+    trials = [
+        {
+            "trial": n,
+            "state": "completed",
+            "epochs": 2,
+            "macro_f1": 0.4 + n / 10,
+            "best_macro_f1": 0.5,
+            "seconds": 3.0,
+            "loss.gamma": gamma,
+        }
+        for n in (0, 1)
+    ]
     folder.mkdir(parents=True)
     pd.DataFrame(trials).to_csv(folder / "trials.csv", index=False)
     (folder / "history.csv").write_text("trial,epoch,macro_f1,seconds\n0,1,0.4,1.0\n1,1,0.5,2.0\n")
-    frozen = {"variant": variant, "test_fold": fold, "trial": 1, "value": 0.5, "chosen": {"loss.gamma": gamma}, **best}
+    frozen = {
+        "variant": variant,
+        "test_fold": fold,
+        "trial": 1,
+        "value": 0.5,
+        "chosen": {"loss.gamma": gamma},
+        **best,
+    }
     (folder / "best.yaml").write_text(yamlfile.dump(frozen))
     for trial in (0, 1):
         for inner in (0, 1):
-            spec = RunSpec().override({"variant": variant, "data": {"test_fold": fold, "inner": {"folds": 2, "fold": inner}}})
+            spec = RunSpec().override(
+                {"variant": variant, "data": {"test_fold": fold, "inner": {"folds": 2, "fold": inner}}}
+            )
             keys = [f"t{trial}-{n:02}" for n in range(inner, 20, 2)]  # each image in one inner fold
             _write_run(folder / f"runs/{trial:05d}" / spec.run_name, spec, _frame(keys, 9, inner))
 
@@ -109,16 +132,25 @@ class TestSearches:
             {"loss.gamma": fold + 0.5} for fold in range(3)
         ]
         search = nested.searches["flat"][2]
-        assert (search.variant, search.test_fold, len(search.trials), len(search.history)) == ("flat", 2, 2, 2)
+        assert (search.variant, search.test_fold, len(search.trials), len(search.history)) == (
+            "flat",
+            2,
+            2,
+            2,
+        )
         assert search.reruns is None
 
     def test_validation_holds_each_image_of_the_inner_folds_once(self, nested: StudySummary) -> None:
         found = nested.searches["flat"][0].validation
         assert found is not None
-        assert list(found.images["key"]) == [f"t1-{n:02}" for n in range(20)]  # of the chosen trial, the second
+        assert list(found.images["key"]) == [
+            f"t1-{n:02}" for n in range(20)
+        ]  # of the chosen trial, the second
         assert found.logp.shape == (20, len(TREE.edges))
         folder = nested.searches["flat"][0].folder / "runs/00001"
-        frame = pd.concat([pd.read_parquet(path) for path in folder.glob("*/predictions.parquet")]).sort_values("key")
+        frame = pd.concat(
+            [pd.read_parquet(path) for path in folder.glob("*/predictions.parquet")]
+        ).sort_values("key")
         assert list(frame["source"] + "/" + frame["patient"]) == list(found.images["patient"])
         assert [TREE.leaves[leaf] for leaf in found.true] == list(frame["leaf"])
         np.testing.assert_array_equal(found.logp, frame[[f"logp:{edge}" for edge in TREE.edges]])
@@ -135,7 +167,9 @@ class TestSearches:
         settings.write_text("dataset: one")
         assert len(collect(root, STUDY, rows).runs) == len(rows)
         settings.write_text("dataset: two")
-        with pytest.raises(InputError, match=r"search\.yaml: searched on other shards than flat-0+ was made from"):
+        with pytest.raises(
+            InputError, match=r"search\.yaml: searched on other shards than flat-0+ was made from"
+        ):
             collect(root, STUDY, rows)
 
     def test_without_its_run_folders_there_is_no_validation(self, nested: StudySummary) -> None:
@@ -145,7 +179,10 @@ class TestSearches:
         assert search.predictions("7") is None
 
     def test_reruns_are_a_table(self, tmp_path: Path) -> None:
-        again = {"rerun_seeds": [11, 12], "reruns": [{"trial": 1, "scores": [0.4, 0.5]}, {"trial": 0, "scores": [0.3, None]}]}
+        again = {
+            "rerun_seeds": [11, 12],
+            "reruns": [{"trial": 1, "scores": [0.4, 0.5]}, {"trial": 0, "scores": [0.3, None]}],
+        }
         root = tmp_path / "made-up"
         _write_search(root / "search/flat/fold0", "flat", 0, 1.0, **again)
         table = collect(root, STUDY, []).searches["flat"][0].reruns
@@ -172,8 +209,9 @@ class TestSearches:
 class TestArms:
     def test_variants_are_arms_with_their_runs(self, nested: StudySummary) -> None:
         assert [(arm.name, arm.variant, arm.cell, arm.values) for arm in nested.arms] == [
-            ("flat", "flat", None, {}), ("multilabel", "multilabel", None, {}),
-        ]  # fmt: skip
+            ("flat", "flat", None, {}),
+            ("multilabel", "multilabel", None, {}),
+        ]
         assert [[run.test_fold for run in arm.runs] for arm in nested.arms] == [[0, 1, 2], [0, 1, 2]]
         assert {run.arm for run in nested.arms[1].runs} == {"multilabel"}
         assert len(nested.runs) == 6
@@ -184,78 +222,121 @@ class TestArms:
         common = {"loss.tau": 0.5}
         cells = [_row("flat", fold, cell=0, **common) for fold in range(2)]
         cells += [_row("multilabel", 0, cell=0, **{"loss.isolation": "shared", **common})]
-        cells += [_row("multilabel", fold, cell=1, **{"loss.isolation": "detached", **common}) for fold in range(2)]
+        cells += [
+            _row("multilabel", fold, cell=1, **{"loss.isolation": "detached", **common}) for fold in range(2)
+        ]
         root = tmp_path / "made-up"
         _outer(root, cells)
-        cells.append({**_row("multilabel", 1, cell=0, **{"loss.isolation": "shared", **common}), "run_name": "multilabel-gone"})
+        cells.append(
+            {
+                **_row("multilabel", 1, cell=0, **{"loss.isolation": "shared", **common}),
+                "run_name": "multilabel-gone",
+            }
+        )
         found = collect(root, _study(search={}), [], cells)
         assert [(arm.name, arm.cell, len(arm.runs)) for arm in found.arms] == [
-            ("flat", 0, 2), ("multilabel isolation=shared", 0, 1), ("multilabel isolation=detached", 1, 2),
-        ]  # fmt: skip
+            ("flat", 0, 2),
+            ("multilabel isolation=shared", 0, 1),
+            ("multilabel isolation=detached", 1, 2),
+        ]
         assert found.arms[2].values == {"loss.isolation": "detached", "loss.tau": 0.5}
         assert [(one.arm, one.name, one.state) for one in found.missing] == [
             ("multilabel isolation=shared", "multilabel-gone", "not started")
         ]
-        assert found.primary == (("multilabel isolation=shared", "flat"), ("multilabel isolation=detached", "flat"))
+        assert found.primary == (
+            ("multilabel isolation=shared", "flat"),
+            ("multilabel isolation=detached", "flat"),
+        )
 
     def test_each_cell_is_compared_with_flat_of_the_same_values(self, tmp_path: Path) -> None:
-        cells = [_row(variant, 0, cell=n, **{"loss.gamma": n, "optim.lr": 0.1})
-                 for n in (0, 1) for variant in STUDY["variants"]]  # fmt: skip
+        cells = [
+            _row(variant, 0, cell=n, **{"loss.gamma": n, "optim.lr": 0.1})
+            for n in (0, 1)
+            for variant in STUDY["variants"]
+        ]
         root = tmp_path / "made-up"
         found = collect(root, _study(search={}), [], _outer(root, cells))
-        assert found.primary == (("multilabel gamma=0", "flat gamma=0"), ("multilabel gamma=1", "flat gamma=1"))
+        assert found.primary == (
+            ("multilabel gamma=0", "flat gamma=0"),
+            ("multilabel gamma=1", "flat gamma=1"),
+        )
 
     def test_keys_with_the_same_end_keep_their_whole_name(self, tmp_path: Path) -> None:
         values = [{"backbone.name": "a", "other.name": "x"}, {"backbone.name": "b", "other.name": "y"}]
         cells = [_row("flat", 0, cell=n, **one) for n, one in enumerate(values)]
         root = tmp_path / "made-up"
         found = collect(root, _study(search={}), [], _outer(root, cells))
-        assert [arm.name for arm in found.arms] == ["flat backbone.name=a other.name=x", "flat backbone.name=b other.name=y"]
+        assert [arm.name for arm in found.arms] == [
+            "flat backbone.name=a other.name=x",
+            "flat backbone.name=b other.name=y",
+        ]
 
     def test_a_search_and_a_grid_together(self, tmp_path: Path) -> None:
         root = tmp_path / "made-up"
         rows = [*_expected(), *(_row("flat", fold, cell=0, **{"loss.tau": 0.5}) for fold in range(FOLDS))]
         _outer(root, rows)
         found = collect(root, STUDY, rows[:6], rows[6:])
-        assert [(arm.name, arm.cell) for arm in found.arms] == [("flat", None), ("multilabel", None), ("flat cell=0", 0)]
+        assert [(arm.name, arm.cell) for arm in found.arms] == [
+            ("flat", None),
+            ("multilabel", None),
+            ("flat cell=0", 0),
+        ]
         assert found.primary == (("multilabel", "flat"),)
 
     def test_declared_comparisons_name_arms(self, nested: StudySummary, tmp_path: Path) -> None:
         root = tmp_path / "made-up"
         declared = _study(primary=[["flat", "multilabel"]])
         assert collect(root, declared, []).primary == (("flat", "multilabel"),)
-        ahead = _study(primary=[["multilabel isolation=detached", "flat"]], grid={"loss.isolation": ["shared", "detached"]})
-        assert collect(root, ahead, []).primary == (("multilabel isolation=detached", "flat"),)  # its cells are yet to begin
+        ahead = _study(
+            primary=[["multilabel isolation=detached", "flat"]],
+            grid={"loss.isolation": ["shared", "detached"]},
+        )
+        assert collect(root, ahead, []).primary == (
+            ("multilabel isolation=detached", "flat"),
+        )  # its cells are yet to begin
         with pytest.raises(InputError, match="primary: 'base' is none of its arms: flat, multilabel"):
             collect(root, _study(primary=[["base", "flat"]]), [])
 
 
 class TestDecisions:
     @pytest.mark.parametrize("rule", decide.RULES)
-    def test_the_declared_rule_decides_every_run(self, nested: StudySummary, tmp_path: Path, rule: str) -> None:
-        rows = [{"run_name": run.name, "variant": run.variant, "test_fold": run.test_fold, "seed": 0} for run in nested.runs]
+    def test_the_declared_rule_decides_every_run(
+        self, nested: StudySummary, tmp_path: Path, rule: str
+    ) -> None:
+        rows = [
+            {"run_name": run.name, "variant": run.variant, "test_fold": run.test_fold, "seed": 0}
+            for run in nested.runs
+        ]
         found = collect(tmp_path / "made-up", _study(decision=rule, rope=0.02), rows)
         assert (found.decision, found.rope) == (rule, 0.02)
         for run in found.runs:
             np.testing.assert_array_equal(run.predicted, decide.leaves(run.logp, TREE, rule))
 
-    def test_the_same_rule_for_each_variant_may_be_written_out(self, nested: StudySummary, tmp_path: Path) -> None:
+    def test_the_same_rule_for_each_variant_may_be_written_out(
+        self, nested: StudySummary, tmp_path: Path
+    ) -> None:
         named = _study(decision={"flat": "joint", "multilabel": "joint"})
         assert collect(tmp_path / "made-up", named, []).decision == "joint"
 
     def test_different_rules_are_refused(self, nested: StudySummary, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"under different rules \(flat by greedy, multilabel by joint\)") as caught:
+        with pytest.raises(
+            InputError, match=r"under different rules \(flat by greedy, multilabel by joint\)"
+        ) as caught:
             collect(tmp_path / "made-up", _study(decision={"multilabel": "joint"}), [])
         assert "\n" not in str(caught.value)
 
 
 def test_nothing_at_all_says_which_command_to_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"yet; run `leukotree sweep STUDY.yaml`, then `leukotree folds STUDY.yaml`"):
+    with pytest.raises(
+        InputError, match=r"yet; run `leukotree sweep STUDY.yaml`, then `leukotree folds STUDY.yaml`"
+    ):
         collect(tmp_path, STUDY, _expected())
     with pytest.raises(InputError, match=r"nothing to report yet; run `leukotree grid STUDY.yaml`"):
         collect(tmp_path, STUDY, [], [_row("flat", 0, cell=0)])
 
 
 def test_patients_of_two_sources_with_one_name_are_two() -> None:
-    frame = pd.DataFrame({"key": ["a", "b", "c", "d"], "patient": ["1", "1", None, "2"], "source": ["x", "y", "x", None]})
+    frame = pd.DataFrame(
+        {"key": ["a", "b", "c", "d"], "patient": ["1", "1", None, "2"], "source": ["x", "y", "x", None]}
+    )
     assert identity(frame)["patient"].tolist() == ["x/1", "y/1", "", "2"]

@@ -7,19 +7,22 @@ import pandas as pd
 import pytest
 from synthetic import STUDY, expected_runs, report
 
-from leukotree import runfolder
 from leukotree.errors import InputError
+from leukotree.records import runfolder
 from leukotree.report import collect
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda f: pd.concat([f, f.head(1)]), "stands there twice"),
-    (lambda f: f.assign(leaf="lymph"), "unknown leaf 'lymph'"),
-    (lambda f: f.assign(**{"logp:AML": np.nan}), "no number"),
-    (lambda f: f.assign(fold=2), "of fold 2, not of the test fold"),
-    (lambda f: f.head(0), "no rows"),
-    (lambda f: f.head(5), "other images or labels than in"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: pd.concat([f, f.head(1)]), "stands there twice"),
+        (lambda f: f.assign(leaf="lymph"), "unknown leaf 'lymph'"),
+        (lambda f: f.assign(**{"logp:AML": np.nan}), "no number"),
+        (lambda f: f.assign(fold=2), "of fold 2, not of the test fold"),
+        (lambda f: f.head(0), "no rows"),
+        (lambda f: f.head(5), "other images or labels than in"),
+    ],
+)
 def test_predictions(copy, change, message):
     path = copy / "base-000000000000" / "predictions.parquet"
     change(pd.read_parquet(path)).to_parquet(path)
@@ -27,14 +30,25 @@ def test_predictions(copy, change, message):
         collect(copy, STUDY, expected_runs())
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("base-000000000000/env.json", "{", r"base-000000000000/env\.json: cannot be read as JSON"),
-    ("base-000000000000/env.json", '{"dataset": "other"}', r"base-000000000000/env\.json: made from other shards than flat-"),
-    ("base-000000000000/predictions.parquet", "no parquet", "base-000000000000: its predictions cannot be read"),
-    ("search/flat/trials.csv", "trial,state\n", r"search/flat/trials\.csv: no column 'epochs'"),
-    ("search/flat/trials.csv", "", r"search/flat/trials\.csv: cannot be read"),
-    ("search/flat/best.yaml", "chosen: 3\n", r"search/flat/best\.yaml: no mapping `chosen`"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("base-000000000000/env.json", "{", r"base-000000000000/env\.json: cannot be read as JSON"),
+        (
+            "base-000000000000/env.json",
+            '{"dataset": "other"}',
+            r"base-000000000000/env\.json: made from other shards than flat-",
+        ),
+        (
+            "base-000000000000/predictions.parquet",
+            "no parquet",
+            "base-000000000000: its predictions cannot be read",
+        ),
+        ("search/flat/trials.csv", "trial,state\n", r"search/flat/trials\.csv: no column 'epochs'"),
+        ("search/flat/trials.csv", "", r"search/flat/trials\.csv: cannot be read"),
+        ("search/flat/best.yaml", "chosen: 3\n", r"search/flat/best\.yaml: no mapping `chosen`"),
+    ],
+)
 def test_files(copy, name, content, message):
     (copy / name).write_text(content)
     with pytest.raises(InputError, match=message) as caught:
@@ -58,9 +72,13 @@ def test_a_folder_that_holds_another_run(copy):
 
 
 def test_runs_on_another_tree(copy):
-    swapped = '{"root": {"reactive": null, "normal": null, "leukemia": {"acute": {"AML": null, "APML": null}}}}'
+    swapped = (
+        '{"root": {"reactive": null, "normal": null, "leukemia": {"acute": {"AML": null, "APML": null}}}}'
+    )
     (copy / "multilabel-000002000001" / "taxonomy.json").write_text(swapped)
-    with pytest.raises(InputError, match=r"multilabel-000002000001/taxonomy\.json: differs from that of flat"):
+    with pytest.raises(
+        InputError, match=r"multilabel-000002000001/taxonomy\.json: differs from that of flat"
+    ):
         collect(copy, STUDY, expected_runs())
 
 

@@ -5,21 +5,38 @@ import math
 import shutil
 
 import pytest
-from synthetic import STUDY, cells, expected_runs, make_study, random_trials, report, section, table_row, texts
+from synthetic import (
+    STUDY,
+    cells,
+    expected_runs,
+    make_study,
+    random_trials,
+    report,
+    section,
+    table_row,
+    texts,
+)
 
 from leukotree.errors import InputError
-from leukotree.report import answer, collect, comparison, patients, results, scores, searches
+from leukotree.report import collect, scores
 from leukotree.report.blocks import Figure, Text
+from leukotree.report.sections import answer, comparison, overview, patients, searches
 
 
 def test_runs_without_a_result_are_listed_and_left_out(copy, tmp_path):
     names = [row["run_name"] for row in expected_runs()]
     shutil.rmtree(copy / names[0])
-    (copy / names[1] / "status.json").write_text(json.dumps({"state": "failed", "message": "<b>out of | memory</b>"}))
+    (copy / names[1] / "status.json").write_text(
+        json.dumps({"state": "failed", "message": "<b>out of | memory</b>"})
+    )
     (copy / names[2] / "predictions.parquet").unlink()
     markdown, html = report(copy, tmp_path / "out")
     assert "3 of 18 expected runs have no result yet" in " ".join(html.split())
-    states = ("not started", "failed: &lt;b>out of \\| memory&lt;/b>", "done, but predictions.parquet is missing")
+    states = (
+        "not started",
+        "failed: &lt;b>out of \\| memory&lt;/b>",
+        "done, but predictions.parquet is missing",
+    )
     for name, state in zip(names, states, strict=False):
         assert f"| {name} | {state} |" in markdown
     assert "<b>" not in markdown + html
@@ -33,7 +50,9 @@ def test_a_broken_status_is_no_result(copy):
 
 def test_runs_that_the_study_does_not_expect_do_not_count(copy):
     shutil.copytree(copy / "flat-000000000000", copy / "flat-ffffffffffff")
-    assert [run.name for run in collect(copy, STUDY, expected_runs()).runs] == [row["run_name"] for row in expected_runs()]
+    assert [run.name for run in collect(copy, STUDY, expected_runs()).runs] == [
+        row["run_name"] for row in expected_runs()
+    ]
 
 
 def test_search_without_runs(copy, tmp_path):
@@ -80,11 +99,13 @@ def test_one_fold_gives_no_verdict_and_no_spread(copy):
 
 def lead(summary):
     by_fold = scores.per_fold(scores.per_run(summary, summary.arms))
-    return results.lead(summary, by_fold, Text(""))
+    return overview.lead(summary, by_fold, Text(""))
 
 
 def test_nothing_at_all_says_which_command_to_run(tmp_path):
-    with pytest.raises(InputError, match=r"yet; run `leukotree sweep STUDY.yaml`, then `leukotree folds STUDY.yaml`"):
+    with pytest.raises(
+        InputError, match=r"yet; run `leukotree sweep STUDY.yaml`, then `leukotree folds STUDY.yaml`"
+    ):
         collect(tmp_path, STUDY, expected_runs())
 
 

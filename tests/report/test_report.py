@@ -1,4 +1,5 @@
-"""A study's folder, made here from seeded random predictions, becomes a report whose numbers scikit-learn confirms."""
+"""A study's folder, made here from seeded random predictions, becomes a report whose numbers scikit-learn
+confirms."""
 
 import re
 from html.parser import HTMLParser
@@ -32,8 +33,13 @@ def mean_sd(values) -> str:
 class TestNumbers:
     @pytest.mark.parametrize("variant", SKILL)
     def test_main_table_is_the_mean_over_folds_of_the_mean_over_seeds(self, whole, pages, variant):
-        accuracy, f1 = ([np.mean([score(*stored(whole, variant, fold, seed)[:2]) for seed in (0, 1)]) for fold in range(3)]
-                        for score in (accuracy_score, macro))  # fmt: skip
+        accuracy, f1 = (
+            [
+                np.mean([score(*stored(whole, variant, fold, seed)[:2]) for seed in (0, 1)])
+                for fold in range(3)
+            ]
+            for score in (accuracy_score, macro)
+        )
         row = table_row(pages[0], "", variant)
         assert row[1] == mean_sd(accuracy)
         assert row[5] == mean_sd(f1)
@@ -42,8 +48,12 @@ class TestNumbers:
     def test_clean_fold_stands_by_itself(self, whole, pages):
         markdown, *_ = pages
         clean = markdown.split("The clean fold alone (fold 1")[1]
-        row = [cell.strip() for cell in re.search(r"^\| base \|.*$", clean, re.M).group().strip("|").split("|")]
-        assert row[5] == f"{100 * np.mean([macro(*stored(whole, 'base', 1, seed)[:2]) for seed in (0, 1)]):.1f}"
+        row = [
+            cell.strip() for cell in re.search(r"^\| base \|.*$", clean, re.M).group().strip("|").split("|")
+        ]
+        assert (
+            row[5] == f"{100 * np.mean([macro(*stored(whole, 'base', 1, seed)[:2]) for seed in (0, 1)]):.1f}"
+        )
         assert "images of the other folds (0, 2) took part in it" in markdown
         assert table_row(markdown, "Folds", "1", "base")[2] == "clean"
         assert table_row(markdown, "Folds", "2", "base")[2] == "seen by the search"
@@ -60,14 +70,23 @@ class TestNumbers:
                     if (found == found.max()).sum() == 1:
                         right += found.idxmax() == leaf
                     else:  # the tie goes by mean probability of the leaf
-                        tied = {name: [f"logp:{edge}" for edge in TREE.path(name)] for name in found.index[found == found.max()]}
-                        mass = {name: np.exp(frame.loc[group.index, c].sum(axis=1)).mean() for name, c in tied.items()}
+                        tied = {
+                            name: [f"logp:{edge}" for edge in TREE.path(name)]
+                            for name in found.index[found == found.max()]
+                        }
+                        mass = {
+                            name: np.exp(frame.loc[group.index, c].sum(axis=1)).mean()
+                            for name, c in tied.items()
+                        }
                         right += max(mass, key=mass.get) == leaf
                     n += 1
         shown = table_row(markdown, "Patients", "multilabel", "mode")[2]
         assert shown == f"{right / 2:g} / {n // 2}"
         assert "the pair of patient and true leaf" in markdown
-        assert table_row(markdown, "", "variant")[6:8] == ["patient x leaf accuracy", "patient x leaf macro F1"]
+        assert table_row(markdown, "", "variant")[6:8] == [
+            "patient x leaf accuracy",
+            "patient x leaf macro F1",
+        ]
 
     def test_leaves_are_the_mean_confusion_over_seeds(self, whole, pages):
         files = [stored(whole, "flat", fold, seed) for fold in range(3) for seed in (0, 1)]
@@ -135,9 +154,15 @@ class TestPages:
     def test_the_answers_come_first(self, pages):
         titles = re.findall(r"^## (.*)$", pages[0], re.M)
         assert titles[:2] == ["Is a hierarchy better?", "The answer: what the paper leaves out"]
-        assert section(pages[0], "").split("\n\n")[2].startswith("By the macro F1 of images, `base` against `flat` is")
+        assert (
+            section(pages[0], "")
+            .split("\n\n")[2]
+            .startswith("By the macro F1 of images, `base` against `flat` is")
+        )
 
-    def test_same_files_and_the_study_with_every_default_written_out_give_the_same_bytes(self, whole, pages, tmp_path):
+    def test_same_files_and_the_study_with_every_default_written_out_give_the_same_bytes(
+        self, whole, pages, tmp_path
+    ):
         forms = dict.fromkeys(("uniform", "loguniform", "choice"))
         space = {key: forms | domain for key, domain in SPACE.items()}
         base = RunSpec.model_validate(STUDY["base"]).model_dump(mode="json")

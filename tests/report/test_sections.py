@@ -1,4 +1,5 @@
-"""Decision rules, calibration, mixed cells, leaves of few patients, and interference, as the report shows them."""
+"""Decision rules, calibration, mixed cells, leaves of few patients, and interference, as the report shows
+them."""
 
 import json
 
@@ -20,10 +21,11 @@ from synthetic import (
     write_search,
 )
 
-from leukotree import calibration, decide, hierarchy, metrics
-from leukotree.report import collect, decisions, interference, patients, results, scores, searches, tree
+from leukotree.evaluation import calibration, decide, metrics, tree_scores
+from leukotree.report import collect, scores
 from leukotree.report.blocks import Figure, Text
-from leukotree.report.calibrated import LEAVES, calibrated
+from leukotree.report.sections import decisions, interference, overview, patients, searches, tree
+from leukotree.report.sections.calibration import LEAVES, calibrated
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ class TestDecisions:
                 predicted = decide.leaves(run.logp, TREE, rule)
                 folds[run.test_fold].append(metrics.macro_f1(run.true, predicted, 4))
                 counts = metrics.confusion(run.true, predicted, 4)
-                heights[run.test_fold].append(float(hierarchy.lca_height(counts, TREE, errors_only=True)))
+                heights[run.test_fold].append(float(tree_scores.lca_height(counts, TREE, errors_only=True)))
         own = " (this study's)" if rule == "greedy" else ""
         row = table_row(pages[0], "Decision rules", "base", rule.replace("_", " ") + own)
         means = [np.mean(seeds) for seeds in folds]
@@ -53,7 +55,7 @@ class TestDecisions:
         summary = collect(whole, {**STUDY, "decision": "joint"}, expected_runs())
         by_fold = scores.per_fold(scores.per_run(summary, scores.shown(summary)))
         joint = cells(decisions.section(summary), "flat", "joint (this study's)")
-        assert cells(results.lead(summary, by_fold, Text("")), "flat")[5] == joint[2]
+        assert cells(overview.lead(summary, by_fold, Text("")), "flat")[5] == joint[2]
 
     def test_who_stops_early_is_right_more_often(self, pages):
         rows = [table_row(pages[0], "Decision rules", "multilabel", at) for at in ("0.5", "0.9")]
@@ -74,7 +76,8 @@ def test_mixed_cells_have_two_likely_leaves(summary, pages):
 class TestCalibration:
     @pytest.fixture
     def sharp(self, tmp_path):
-        """A study of one fold whose probabilities are three times too sure in test and inner validation alike."""
+        """A study of one fold whose probabilities are three times too sure in test and inner validation
+        alike."""
         (row,) = expected_runs(folds=2, seeds=(0,), variants=("flat",))[1:]
         images = images_of_fold(1)
         folder = write_run(tmp_path, row, images)
@@ -122,7 +125,8 @@ class TestCalibration:
 
 class TestFewPatients:
     def test_a_leaf_of_three_patients_is_not_estimable(self, tmp_path):
-        """Reactive images of three patients in all, one in each fold; the other leaves have twelve or more."""
+        """Reactive images of three patients in all, one in each fold; the other leaves have twelve or
+        more."""
         expected = expected_runs(seeds=(0,), variants=("flat", "multilabel"))
         for row in expected:
             images = images_of_fold(row["test_fold"])
@@ -141,17 +145,27 @@ class TestFewPatients:
 class TestTree:
     def test_scores_that_know_the_tree(self, summary, pages):
         runs = [run for run in summary.runs if run.variant == "multilabel"]
-        values = [float(hierarchy.f1(metrics.confusion(run.true, run.predicted, 4), TREE)) for run in runs]
+        values = [float(tree_scores.f1(metrics.confusion(run.true, run.predicted, 4), TREE)) for run in runs]
         means = np.array(values).reshape(3, 2).mean(axis=1)
-        assert table_row(pages[0], "Tree", "multilabel")[3] == f"{100 * means.mean():.1f} ± {100 * means.std(ddof=1):.1f}"
+        assert (
+            table_row(pages[0], "Tree", "multilabel")[3]
+            == f"{100 * means.mean():.1f} ± {100 * means.std(ddof=1):.1f}"
+        )
 
     def test_every_decision_and_depth_is_scored(self, summary, pages):
-        accuracy = [metrics.decision_accuracy(run.true, run.logp, TREE)["acute"] for run in summary.runs if run.variant == "flat"]
+        accuracy = [
+            metrics.decision_accuracy(run.true, run.logp, TREE)["acute"]
+            for run in summary.runs
+            if run.variant == "flat"
+        ]
         row = table_row(pages[0], "Decisions and depths", "flat", "acute: AML / APML")
         assert row[2] == f"{100 * np.mean([share.value for share in accuracy]):.1f}"
         assert row[-1] == str(sum(share.n for share in accuracy))
-        depths = [line.split(" | ")[1].split(":")[0] for line in section(pages[0], "Decisions and depths").splitlines()
-                  if line.startswith("| base |")]  # fmt: skip
+        depths = [
+            line.split(" | ")[1].split(":")[0]
+            for line in section(pages[0], "Decisions and depths").splitlines()
+            if line.startswith("| base |")
+        ]
         assert depths == ["root", "acute", "depth 1", "depth 3"]  # depth 2 has no decision in this tree
 
 
@@ -167,8 +181,16 @@ class TestInterference:
         ]
         for seed, shift in ((0, 0.0), (1, 0.3)):
             lines = [json.dumps({**row, "cosine": row["cosine"] + shift}) for row in rows]
-            (copy / f"multilabel-000000{seed:06x}" / interference.FILE).write_text("\n".join([*lines, '{"epoch": 6']))
+            (copy / f"multilabel-000000{seed:06x}" / interference.FILE).write_text(
+                "\n".join([*lines, '{"epoch": 6'])
+            )
         found = interference.section(collect(copy, STUDY, expected_runs()))
-        assert cells(found, "multilabel", "1 and 2")[2:] == ["0.05", "0.05", "0.25", "2.00", "blocks.0 (-0.05)"]
+        assert cells(found, "multilabel", "1 and 2")[2:] == [
+            "0.05",
+            "0.05",
+            "0.25",
+            "2.00",
+            "blocks.0 (-0.05)",
+        ]
         drawn = [block for block in found.blocks if isinstance(block, Figure)]
         assert [figure.name for figure in drawn] == ["interference", "interference-blocks"]

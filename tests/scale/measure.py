@@ -2,8 +2,9 @@
 
     python tests/scale/measure.py [N ...]        (default: 100 1000 10000)
 
-In a temporary folder: a grid of N cells is planned, its run folders are written as runs leave them, and then compared and
-listed. System calls are counted by strace, where it is installed; SLURM's commands by scripts that count their calls.
+In a temporary folder: a grid of N cells is planned, its run folders are written as runs leave them, and then
+compared and listed. System calls are counted by strace, where it is installed; SLURM's commands by scripts
+that count their calls.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hpc import cells, jobs, launch, store
-from hpc.study import Study
-from leukotree.runfolder import RunFolder
+from hpc.launching import job, run_states
+from hpc.launching import runs as launch
+from hpc.studies import cells
+from hpc.studies.study import Study
+from leukotree.records.runfolder import RunFolder
 from leukotree.spec import parse
 from leukotree.taxonomy import Taxonomy
-from leukotree.train import Runtime
+from leukotree.training.run import Runtime
 
 SEEDS = 10
 METADATA = "open,openat,stat,lstat,newfstatat,statx,getdents64,rename,mkdir,unlink,readlink,access,faccessat2"
@@ -35,7 +38,13 @@ CHECKPOINT = ("state.pt", "marker.json")
 def plan(runs: int) -> Study:
     """A grid of `runs` runs: one variant, 5 folds, 2 seeds."""
     axis = [round(5 * index / runs, 9) for index in range(runs // SEEDS)]
-    fields = {"study": f"grid-{runs}", "variants": ["flat"], "folds": {"outer": 5}, "seeds": [0, 1], "grid": {"loss.gamma": axis}}
+    fields = {
+        "study": f"grid-{runs}",
+        "variants": ["flat"],
+        "folds": {"outer": 5},
+        "seeds": [0, 1],
+        "grid": {"loss.gamma": axis},
+    }
     return parse(Study, fields, "scale")
 
 
@@ -64,13 +73,21 @@ def calls(study: str, *words: str) -> str:
     if not shutil.which("strace"):
         return "?"
     command = [sys.executable, "-m", "hpc.cli", *words]
-    counts = [_strace([*command, study]), _strace([sys.executable, "-c", "import hpc.cli, hpc.verbs, hpc.store, hpc.study"])]
+    counts = [
+        _strace([*command, study]),
+        _strace(
+            [sys.executable, "-c", "import hpc.cli, hpc.verbs, hpc.launching.run_states, hpc.studies.study"]
+        ),
+    ]
     return f"{counts[0] - counts[1]:,}"
 
 
 def _strace(command: list[str]) -> int:
     done = subprocess.run(
-        ["strace", "-f", "-c", "-e", f"trace={METADATA}", *command], capture_output=True, text=True, check=False
+        ["strace", "-f", "-c", "-e", f"trace={METADATA}", *command],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     totals = re.findall(r"^100\.00\s+\S+\s+\S+\s+(\d+)", done.stderr, re.MULTILINE)
     return int(totals[-1]) if totals else 0
@@ -97,7 +114,9 @@ def submit(study: Study, found: list[cells.Cell], commands: Path) -> tuple[float
     os.environ["PATH"] = f"{commands}:{before}"
     try:
         seconds, _ = timed(
-            lambda: jobs.submit("slurm", Path("queued") / study.study, [[c.spec] for c in found], runtime=Runtime())
+            lambda: job.submit(
+                "slurm", Path("queued") / study.study, [[c.spec] for c in found], runtime=Runtime()
+            )
         )
     finally:
         os.environ["PATH"] = before
@@ -116,23 +135,40 @@ def measure(runs: int, commands: Path) -> list[str]:
     make(study, found)
     again, missing = timed(lambda: launch.missing(specs, study.root))
     assert not missing
-    listed, states = timed(lambda: store.scan(study.root))
+    listed, states = timed(lambda: run_states.scan(study.root))
     assert len(states) == runs
     inodes = [path for path in study.root.rglob("*")]
     files = sum(path.is_file() for path in inodes)
     queue_seconds, scheduler = submit(study, found, commands)
     logs = sum(1 for path in (Path("queued") / study.study).rglob("*"))
     return [
-        f"{runs:,}", f"{planned:.2f}", f"{planned + compared:.2f}", f"{planned + again:.2f}", f"{listed:.2f}", f"{files:,}",
-        f"{len(inodes):,}", calls(study.study, "status"), f"{scheduler}", f"{queue_seconds:.1f}", f"{logs:,}",
-    ]  # fmt: skip
+        f"{runs:,}",
+        f"{planned:.2f}",
+        f"{planned + compared:.2f}",
+        f"{planned + again:.2f}",
+        f"{listed:.2f}",
+        f"{files:,}",
+        f"{len(inodes):,}",
+        calls(study.study, "status"),
+        f"{scheduler}",
+        f"{queue_seconds:.1f}",
+        f"{logs:,}",
+    ]
 
 
 HEADS = [
-    "runs", "expand, s", "plan (none there), s", "plan (all done), s", "status, s", "files", "inodes",
+    "runs",
+    "expand, s",
+    "plan (none there), s",
+    "plan (all done), s",
+    "status, s",
+    "files",
+    "inodes",
     "metadata operations of status",
-    "scheduler calls to queue", "queue, s", "inodes of the queue",
-]  # fmt: skip
+    "scheduler calls to queue",
+    "queue, s",
+    "inodes of the queue",
+]
 
 
 def main() -> None:

@@ -10,13 +10,21 @@ from leukotree import seeds, stats
 L = 3
 
 
-def clusters(seed: int, patients: int = 12, arms: int = 2, skill: float = 0.6, known: bool = True) -> list[stats.Clusters]:
+def clusters(
+    seed: int, patients: int = 12, arms: int = 2, skill: float = 0.6, known: bool = True
+) -> list[stats.Clusters]:
     """Arms tested on the same patients of 1 to 5 images; every third has a second leaf."""
     rng = np.random.default_rng(seed)
-    rows = [(f"p{p:02}", (p + extra) % L) for p in range(patients) for extra in range(1 + (p % 3 == 0))
-            for _ in range(rng.integers(1, 6))]  # fmt: skip
+    rows = [
+        (f"p{p:02}", (p + extra) % L)
+        for p in range(patients)
+        for extra in range(1 + (p % 3 == 0))
+        for _ in range(rng.integers(1, 6))
+    ]
     names, true = [name if known else "" for name, _ in rows], np.array([leaf for _, leaf in rows])
-    guesses = [np.where(rng.random(len(true)) < skill, true, rng.integers(0, L, len(true))) for _ in range(arms)]
+    guesses = [
+        np.where(rng.random(len(true)) < skill, true, rng.integers(0, L, len(true))) for _ in range(arms)
+    ]
     return [stats.patient_counts(names, true, guess, L) for guess in guesses]
 
 
@@ -37,7 +45,8 @@ def test_a_draw_keeps_the_patients_of_each_stratum(seed):
 
 
 def test_the_variance_of_a_mean_is_the_unbiased_one():
-    """Of a stratified mean: sum over strata of n s^2, over the square of the whole; in strata of 2 as in large ones."""
+    """Of a stratified mean: sum over strata of n s^2, over the square of the whole; in strata of 2 as in
+    large ones."""
     rng = np.random.default_rng(0)
     strata, values = np.repeat([0, 1, 2], [2, 3, 20]), rng.normal(size=25)
     weights = stats.resample(strata, 40_000, rng)
@@ -57,7 +66,10 @@ def test_equals_a_loop_over_the_same_draws(statistic):
     weights = stats.resample(strata, 40, seeds.generator(7, "bootstrap"))
     for draw, row in enumerate(weights):
         for arm in range(2):
-            table = sum((weight * square for weight, square in zip(row, counts[arm], strict=True)), start=np.zeros((L, L)))
+            table = sum(
+                (weight * square for weight, square in zip(row, counts[arm], strict=True)),
+                start=np.zeros((L, L)),
+            )
             assert found[arm, draw] == pytest.approx(float(statistic(table)))
 
 
@@ -70,11 +82,15 @@ def test_chunks_do_not_change_the_draws(monkeypatch):
 
 def test_draws_are_paired():
     one, other = clusters(3)
-    both = stats.bootstrap(np.stack([one.counts, other.counts, one.counts]), one.strata, stats.macro_f1, draws=100)
+    both = stats.bootstrap(
+        np.stack([one.counts, other.counts, one.counts]), one.strata, stats.macro_f1, draws=100
+    )
     np.testing.assert_array_equal(both[0], both[2])
     alone = stats.bootstrap(other.counts[None], one.strata, stats.macro_f1, draws=100)
     np.testing.assert_allclose(alone[0], both[1])
-    assert stats.difference_interval(one, one, stats.macro_f1) is None  # no spread: the same draws, the same scores
+    assert (
+        stats.difference_interval(one, one, stats.macro_f1) is None
+    )  # no spread: the same draws, the same scores
 
 
 def test_jackknife_equals_a_loop():
@@ -85,7 +101,9 @@ def test_jackknife_equals_a_loop():
         weights = np.where(mine, mine.sum() / (mine.sum() - 1), 1.0)
         weights[patient] = 0
         for arm in range(2):
-            assert found[arm, patient] == pytest.approx(float(stats.macro_f1(np.tensordot(weights, counts[arm], axes=1))))
+            assert found[arm, patient] == pytest.approx(
+                float(stats.macro_f1(np.tensordot(weights, counts[arm], axes=1)))
+            )
 
 
 class TestInterval:
@@ -104,7 +122,9 @@ class TestInterval:
         mixed = one.counts.copy()
         mixed[:10] = other.counts[:10]
         low, high = stats.difference_interval(one, one._replace(counts=mixed), stats.accuracy)
-        alone = [high - low for low, high in stats.intervals([one, one._replace(counts=mixed)], stats.accuracy)]
+        alone = [
+            high - low for low, high in stats.intervals([one, one._replace(counts=mixed)], stats.accuracy)
+        ]
         assert high - low < min(alone)
 
     def test_swapping_the_arms_changes_the_sign(self):

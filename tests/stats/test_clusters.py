@@ -6,11 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from leukotree import metrics, stats
+from leukotree import stats
 from leukotree.errors import InputError
+from leukotree.evaluation import metrics
 
 L = 4
-image = st.tuples(st.sampled_from(["", "p", "q", "r"]), st.integers(0, L - 1), st.integers(0, L - 1), st.integers(0, L - 1))
+image = st.tuples(
+    st.sampled_from(["", "p", "q", "r"]), st.integers(0, L - 1), st.integers(0, L - 1), st.integers(0, L - 1)
+)
 images = st.lists(image, min_size=1, max_size=30)
 
 
@@ -49,7 +52,9 @@ def test_clusters_hold_every_image_once_and_average_over_seeds(rows):
             np.testing.assert_array_equal(counts, np.mean(expected, axis=0))
         else:
             assert counts.sum() == 1
-    np.testing.assert_array_equal(found.counts[found.names == ""].sum(axis=(0, 2)), np.bincount(true[patient == ""], minlength=L))
+    np.testing.assert_array_equal(
+        found.counts[found.names == ""].sum(axis=(0, 2)), np.bincount(true[patient == ""], minlength=L)
+    )
 
 
 def test_no_images_are_no_clusters():
@@ -70,15 +75,23 @@ class TestStrata:
     def test_a_lonely_set_joins_the_one_that_is_most_like_it(self):
         """{0, 1, 2} shares two of three leaves with {0, 1}, and one of four with {2, 3}."""
         sets = [(0, 1), (0, 1), (2, 3), (2, 3), (2, 3), (0, 1, 2)]
-        found = stats.pool([stats.Clusters(np.array(list("abcdef")), np.stack([square(*s) for s in sets]), np.zeros(6))]).strata
+        found = stats.pool(
+            [stats.Clusters(np.array(list("abcdef")), np.stack([square(*s) for s in sets]), np.zeros(6))]
+        ).strata
         assert found[5] == found[0] != found[2]
 
     def test_of_equally_like_ones_it_joins_the_larger(self):
         sets = [(0,), (0,), (1,), (1,), (1,), (3,)]
-        found = stats.pool([stats.Clusters(np.array(list("abcdef")), np.stack([square(*s) for s in sets]), np.zeros(6))]).strata
+        found = stats.pool(
+            [stats.Clusters(np.array(list("abcdef")), np.stack([square(*s) for s in sets]), np.zeros(6))]
+        ).strata
         assert found[5] == found[2] != found[0]
 
-    @given(images.filter(lambda rows: len({row[0] for row in rows} - {""}) + sum(row[0] == "" for row in rows) > 1))
+    @given(
+        images.filter(
+            lambda rows: len({row[0] for row in rows} - {""}) + sum(row[0] == "" for row in rows) > 1
+        )
+    )
     def test_no_stratum_has_one_cluster(self, rows):
         patient, true, predicted, _ = zip(*rows, strict=True)
         found = stats.patient_counts(patient, np.array(true), np.array(predicted), L).strata
@@ -103,9 +116,13 @@ class TestPool:
 
 class TestVote:
     def votes(self, true, predicted):
-        return stats.voted_right(stats.patient_counts(["p"] * len(true), np.array(true), np.array(predicted), L)).tolist()
+        return stats.voted_right(
+            stats.patient_counts(["p"] * len(true), np.array(true), np.array(predicted), L)
+        ).tolist()
 
-    @pytest.mark.parametrize(("predicted", "right"), [([0, 0, 1], True), ([0, 1, 1], False), ([0, 0, 1, 2, 3], True)])
+    @pytest.mark.parametrize(
+        ("predicted", "right"), [([0, 0, 1], True), ([0, 1, 1], False), ([0, 0, 1, 2, 3], True)]
+    )
     def test_most_images_decide(self, predicted, right):
         assert self.votes([0] * len(predicted), predicted) == [right]
 

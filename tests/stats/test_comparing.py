@@ -29,7 +29,8 @@ class TestNadeauBengio:
 
     @given(pairs)
     def test_one_sided_p_values_are_those_of_baycomp(self, rows):
-        """baycomp takes n_test / n_train = 1 / (K - 1) for K folds, and gives (P(x better), P(y better)) for rope 0."""
+        """baycomp takes n_test / n_train = 1 / (K - 1) for K folds, and gives (P(x better), P(y better)) for
+        rope 0."""
         x, y = np.array(rows).T
         found = stats.nadeau_bengio(y - x, 1 / (len(rows) - 1))
         assert found is not None
@@ -97,7 +98,10 @@ class TestSmallestDetectable:
 
     @pytest.mark.parametrize("power", [0.5, 0.8, 0.95])
     def test_is_the_noncentral_t_power_of_the_test(self, power):
-        found, test = stats.smallest_detectable(self.DIFFERENCES, 0.25, power), stats.nadeau_bengio(self.DIFFERENCES, 0.25)
+        found, test = (
+            stats.smallest_detectable(self.DIFFERENCES, 0.25, power),
+            stats.nadeau_bengio(self.DIFFERENCES, 0.25),
+        )
         assert nct.sf(student_t.ppf(0.975, 4), 4, found / test.se) == pytest.approx(power, abs=2e-3)
 
     def test_a_region_and_a_family_ask_for_more(self):

@@ -1,4 +1,5 @@
-"""How often does a 95 % interval hold the true value? Simulated studies whose patients differ from each other.
+"""How often does a 95 % interval hold the true value? Simulated studies whose patients differ from each
+other.
 
     python tests/stats/test_coverage.py [--simulations N] [--draws R]
 
@@ -19,7 +20,8 @@ SHARED, OWN = 1.0, 0.5
 """Spread of a patient's effect on each logit: one that both arms share, and one of each arm."""
 STATISTICS = {"accuracy": stats.accuracy, "macro F1": stats.macro_f1}
 Rates = dict[tuple[str, str], tuple[float, float]]
-"""(statistic, what is resampled) -> how often the intervals of one arm and of the difference hold the true values."""
+"""(statistic, what is resampled) -> how often the intervals of one arm and of the difference hold the true
+values."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Design:
         return np.stack([chance[:, leaf == one].sum(axis=1) for one in range(len(self.of_leaf))], axis=1)
 
     def study(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(N,) patient, (N,) true leaf, (2, N) predictions: an image is as hard for one arm as for the other."""
+        """(N,) patient, (N,) true leaf, (2, N) predictions: an image is as hard for one arm as for the
+        other."""
         leaf, images, logits = self.patients(rng)
         patient = np.repeat(np.arange(len(leaf)), images)
         noise = rng.gumbel(size=(len(patient), len(self.of_leaf)))
@@ -63,8 +66,11 @@ DESIGNS = {
 }
 
 
-def covered(arms: Sequence[stats.Clusters], truth: np.ndarray, draws: int, seed: int) -> list[tuple[bool, bool]]:
-    """Per statistic, whether the intervals of the first arm and of the difference of the two hold the true values."""
+def covered(
+    arms: Sequence[stats.Clusters], truth: np.ndarray, draws: int, seed: int
+) -> list[tuple[bool, bool]]:
+    """Per statistic, whether the intervals of the first arm and of the difference of the two hold the true
+    values."""
     found = []
     for statistic in STATISTICS.values():
         (one, other), (low, high) = statistic(truth), stats.intervals(arms[:1], statistic, draws, seed)[0]
@@ -74,7 +80,8 @@ def covered(arms: Sequence[stats.Clusters], truth: np.ndarray, draws: int, seed:
 
 
 def coverage(design: Design, simulations: int, draws: int, naive: int) -> Rates:
-    """The first `naive` of the simulated studies also resample images, as if no two had a patient in common."""
+    """The first `naive` of the simulated studies also resample images, as if no two had a patient in
+    common."""
     rng = np.random.default_rng(0)
     truth = design.truth(rng)
     hits: dict[str, list[list[tuple[bool, bool]]]] = {"patients": [], "images": []}
@@ -86,11 +93,17 @@ def coverage(design: Design, simulations: int, draws: int, naive: int) -> Rates:
                 arms = [stats.patient_counts(names, true, one, len(design.of_leaf)) for one in predicted]
                 rows.append(covered(arms, truth, draws, seed=number))
     means = {unit: np.mean(rows, axis=0) for unit, rows in hits.items()}
-    return {(name, unit): tuple(mean[place]) for place, name in enumerate(STATISTICS) for unit, mean in means.items()}
+    return {
+        (name, unit): tuple(mean[place])
+        for place, name in enumerate(STATISTICS)
+        for unit, mean in means.items()
+    }
 
 
 def show(title: str, found: Rates) -> None:
-    print(f"\n{title}\n{'95 % interval of':20} {'resampling':12} {'covers, of one arm':>20} {'of the difference':>20}")
+    print(
+        f"\n{title}\n{'95 % interval of':20} {'resampling':12} {'covers, of one arm':>20} {'of the difference':>20}"
+    )
     for (name, unit), (one, difference) in found.items():
         print(f"{name:20} {unit:12} {100 * one:18.1f} % {100 * difference:18.1f} %")
 

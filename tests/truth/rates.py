@@ -1,10 +1,11 @@
-"""Does a study find what is true? Studies on phantom images in which the truth is known, drawn again and again.
+"""Does a study find what is true? Studies on phantom images in which the truth is known, drawn again and
+again.
 
     python tests/truth/rates.py [--draws N] [--only NAME ...]        (continues what an earlier call has done)
 
-Each draw is a study of its own: new patients, folds and weights. It goes the way of a user's: phantom images, `pack`, the runs of
-all outer folds, and the comparison that the report prints. Its row stays in data/truth/; results/phantom/ gets rates.csv,
-verdicts.png and the README with the rates.
+Each draw is a study of its own: new patients, folds and weights. It goes the way of a user's: phantom images,
+`pack`, the runs of all outer folds, and the comparison that the report prints. Its row stays in data/truth/;
+results/phantom/ gets rates.csv, verdicts.png and the README with the rates.
 """
 
 from __future__ import annotations
@@ -34,19 +35,33 @@ FIRST = 100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--draws", type=int, default=20, help="studies of each scenario (default 20)")
-    parser.add_argument("--only", nargs="*", choices=list(SCENARIOS), default=list(SCENARIOS), help="scenarios to draw")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="studies at once (default: the cores)")
+    parser.add_argument(
+        "--only", nargs="*", choices=list(SCENARIOS), default=list(SCENARIOS), help="scenarios to draw"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="studies at once (default: the cores)"
+    )
     options = parser.parse_args()
     tasks = [
-        (name, draw) for draw in range(FIRST, FIRST + options.draws) for name in options.only if not _row(name, draw).exists()
+        (name, draw)
+        for draw in range(FIRST, FIRST + options.draws)
+        for name in options.only
+        if not _row(name, draw).exists()
     ]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, mp_context=context) as pool, tqdm(total=len(tasks), unit="study") as bar:
+    with (
+        ProcessPoolExecutor(options.workers, mp_context=context) as pool,
+        tqdm(total=len(tasks), unit="study") as bar,
+    ):
         for _ in pool.map(_study, tasks):
             bar.update()
-    rows = [json.loads(path.read_text()) for name in SCENARIOS for path in sorted(WORK.glob(f"{name}-*.json"))]
+    rows = [
+        json.loads(path.read_text()) for name in SCENARIOS for path in sorted(WORK.glob(f"{name}-*.json"))
+    ]
     write(RESULTS, pd.DataFrame(rows))
 
 
@@ -70,7 +85,8 @@ def _study(task: tuple[str, int]) -> None:
 
 
 def _pack(scenario: Scenario, draw: int) -> None:
-    """Patients of this draw in shards. The draw's number is the seed, so that scenarios share their patients' slides."""
+    """Patients of this draw in shards. The draw's number is the seed, so that scenarios share their patients'
+    slides."""
     from PIL import Image
 
     from leukotree.data.pack import pack
@@ -83,24 +99,40 @@ def _pack(scenario: Scenario, draw: int) -> None:
         image, _ = render(plan, row)
         Path(row.files[0]).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(row.files[0], "JPEG", quality=95, subsampling=0)
-    columns = {"image": [row.files[0] for row in rows], "leaf": [row.leaf for row in rows],
-               "patient": [row.patient_id for row in rows], "source": "phantom", "group": "patient"}  # fmt: skip
+    columns = {
+        "image": [row.files[0] for row in rows],
+        "leaf": [row.leaf for row in rows],
+        "patient": [row.patient_id for row in rows],
+        "source": "phantom",
+        "group": "patient",
+    }
     pd.DataFrame(columns).to_csv("manifest.csv", index=False)
     tree = Taxonomy.from_nested(scenario.tree)
-    pack(Path("manifest.csv"), Path("shards"), folds=scenario.folds, size=scenario.size, seed=draw, taxonomy=tree, workers=1)
+    pack(
+        Path("manifest.csv"),
+        Path("shards"),
+        folds=scenario.folds,
+        size=scenario.size,
+        seed=draw,
+        taxonomy=tree,
+        workers=1,
+    )
 
 
 def _compare(scenario: Scenario, draw: int) -> dict[str, Any]:
     """The row of the primary comparison."""
-    from hpc import launch, study, tune
-    from leukotree.report import collect, comparison
+    from hpc.launching import runs
+    from hpc.search import sweep
+    from hpc.studies import study
+    from leukotree.report import collect
+    from leukotree.report.sections import comparison
     from leukotree.spec import parse
-    from leukotree.train import Runtime
+    from leukotree.training.run import Runtime
 
     plan = parse(study.Study, scenario.study(draw), "truth")
-    chosen = tune.chosen(plan)  # a study without a search: the values of its base
+    chosen = sweep.chosen(plan)  # a study without a search: the values of its base
     runtime = Runtime(device="cpu", threads=1, workers=1, quiet=True)
-    launch.run_many(plan.fold_specs(chosen), plan.root, launch.Place(), runtime=runtime)
+    runs.run_many(plan.fold_specs(chosen), plan.root, runs.Place(), runtime=runtime)
     summary = collect(plan.root, plan.model_dump(mode="json"), plan.expected(chosen))
     (found,) = comparison.compare(summary)
     parts = dict(zip(("p_worse", "p_same", "p_better"), found.probabilities or (), strict=False))

@@ -7,9 +7,18 @@ from typing import Any, Literal
 
 LEAVES = ("normal", "reactive", "ALL", "AML", "APML", "CLL", "CML")
 STAR = {"root": list(LEAVES)}
-NESTED = {"root": {"normal": None, "abnormal": {"reactive": None, "leukemia": ["ALL", "AML", "APML", "CLL", "CML"]}}}
-CHAIN = {"root": {"CML": None, "a": {"ALL": None, "b": {"normal": None, "c": {"AML": None, "d": {"CLL": None,
-         "e": ["reactive", "APML"]}}}}}}  # fmt: skip
+NESTED = {
+    "root": {"normal": None, "abnormal": {"reactive": None, "leukemia": ["ALL", "AML", "APML", "CLL", "CML"]}}
+}
+CHAIN = {
+    "root": {
+        "CML": None,
+        "a": {
+            "ALL": None,
+            "b": {"normal": None, "c": {"AML": None, "d": {"CLL": None, "e": ["reactive", "APML"]}}},
+        },
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -61,12 +70,17 @@ SCENARIOS = {
         "Normal cells are common (30 images of a patient), reactive ones less so (8), each leukemia is rare (2), and classes are "
         "weighted fully (`tau: 1`), so that those of a softmax count alike. To `flat` abnormal cells are six classes of seven, "
         "to the tree's first decision one of two: `flat` takes far too many normal cells for leukemias.",
-        NESTED, {**dict.fromkeys(LEAVES, 2), "normal": 30, "reactive": 8}, loss={"tau": 1.0}, epochs=8, batch_size=64,
+        NESTED,
+        {**dict.fromkeys(LEAVES, 2), "normal": 30, "reactive": 8},
+        loss={"tau": 1.0},
+        epochs=8,
+        batch_size=64,
     ),
     "hurts": Scenario(
         "worse",
         "The decisions form a chain, and only the first one trains the backbone (`isolation: detached`): it learns nothing but "
         "CML against the rest.",
-        CHAIN, loss={"isolation": "detached", "leader": 1},
+        CHAIN,
+        loss={"isolation": "detached", "leader": 1},
     ),
-}  # fmt: skip
+}

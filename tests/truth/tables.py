@@ -8,12 +8,16 @@ from pathlib import Path
 import pandas as pd
 from scenarios import SCENARIOS
 
+from leukotree.evaluation.metrics import wilson
 from leukotree.files import write_atomic
-from leukotree.metrics import wilson
 
 COLOURS = {
-    "better": "#1b7837", "worse": "#b2182b", "equivalent": "#2166ac", "inconclusive": "#999999", "not estimable": "#dddddd",
-}  # fmt: skip
+    "better": "#1b7837",
+    "worse": "#b2182b",
+    "equivalent": "#2166ac",
+    "inconclusive": "#999999",
+    "not estimable": "#dddddd",
+}
 RIGHT = {"better": "better", "worse": "worse", "equal": "equivalent"}
 WRONG = {"better": ("worse", "equivalent"), "worse": ("better", "equivalent"), "equal": ("better", "worse")}
 HEAD = """# Does a study find what is true?
@@ -42,16 +46,37 @@ Made by `python tests/truth/rates.py --draws {draws}`; `rates.csv` has a row per
 
 def write(out: Path, rows: pd.DataFrame) -> None:
     """Replace the three files."""
-    rows = rows.sort_values("draw").sort_values("scenario", key=lambda names: names.map(_place), kind="stable")
+    rows = rows.sort_values("draw").sort_values(
+        "scenario", key=lambda names: names.map(_place), kind="stable"
+    )
     write_atomic(out / "rates.csv", rows.round(6).to_csv(index=False))
     write_atomic(out / "verdicts.png", _figure(rows))
-    heads = ["scenario", "truth", "draws", "difference", "smallest detectable", "right", "inconclusive", "wrong"]
+    heads = [
+        "scenario",
+        "truth",
+        "draws",
+        "difference",
+        "smallest detectable",
+        "right",
+        "inconclusive",
+        "wrong",
+    ]
     lines = [f"| {' | '.join(heads)} |", "| --- | --- " + "| ---: " * 6 + "|"]
     for name, group in rows.groupby("scenario", sort=False):
         lines.append(f"| {' | '.join(_cells(str(name), group))} |")
-    scenarios = [f"* `{name}`: `{found.challenger}` against `flat`. {found.why}" for name, found in SCENARIOS.items()]
+    scenarios = [
+        f"* `{name}`: `{found.challenger}` against `flat`. {found.why}" for name, found in SCENARIOS.items()
+    ]
     fewest = rows.groupby("scenario")["draw"].nunique().min()
-    text = HEAD + "\n".join(lines) + "\n" + RULE.format(**RIGHT) + "\n".join(scenarios) + "\n" + TAIL.format(draws=fewest)
+    text = (
+        HEAD
+        + "\n".join(lines)
+        + "\n"
+        + RULE.format(**RIGHT)
+        + "\n".join(scenarios)
+        + "\n"
+        + TAIL.format(draws=fewest)
+    )
     write_atomic(out / "README.md", text)
 
 

@@ -1,4 +1,5 @@
-"""A draw goes the whole way of a study, a second call keeps it, and the table counts verdicts by what is true."""
+"""A draw goes the whole way of a study, a second call keeps it, and the table counts verdicts by what is
+true."""
 
 from __future__ import annotations
 
@@ -27,11 +28,13 @@ def test_a_draw_is_a_study_of_its_own(name: str, tmp_path: Path, monkeypatch: py
     assert (row["scenario"], row["draw"]) == (name, 7)
     assert row["verdict"] in tables.COLOURS
     assert -1 <= row["mean"] <= 1
-    assert [path.name for path in tmp_path.iterdir()] == [f"{name}-0007.json"]  # images, shards and runs are gone
+    assert [path.name for path in tmp_path.iterdir()] == [
+        f"{name}-0007.json"
+    ]  # images, shards and runs are gone
 
 
 def test_scenarios_are_studies_that_name_a_pair() -> None:
-    from hpc.study import Study
+    from hpc.studies.study import Study
 
     for name, scenario in SCENARIOS.items():
         plan = parse(Study, scenario.study(3), name)
@@ -42,7 +45,12 @@ def test_scenarios_are_studies_that_name_a_pair() -> None:
 
 def test_verdicts_are_counted_by_what_is_true(tmp_path: Path) -> None:
     verdicts = {
-        "same": ["equivalent", "inconclusive", "inconclusive", "worse"],  # a verdict that no study gives is drawn by none
+        "same": [
+            "equivalent",
+            "inconclusive",
+            "inconclusive",
+            "worse",
+        ],  # a verdict that no study gives is drawn by none
         "helps": ["better", "better", "better", "equivalent"],
         "hurts": ["worse", "worse", "inconclusive", "better"],
     }
@@ -59,5 +67,7 @@ def test_verdicts_are_counted_by_what_is_true(tmp_path: Path) -> None:
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             shown[cells[0].strip("`")] = [cell.split(" %")[0] for cell in cells[-3:]]
     assert shown == {"same": ["25", "50", "25"], "helps": ["75", "0", "25"], "hurts": ["50", "25", "25"]}
-    assert pd.read_csv(tmp_path / "rates.csv")["scenario"].tolist() == [name for name in verdicts for _ in range(4)]
+    assert pd.read_csv(tmp_path / "rates.csv")["scenario"].tolist() == [
+        name for name in verdicts for _ in range(4)
+    ]
     assert (tmp_path / "verdicts.png").read_bytes().startswith(b"\x89PNG")

@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 
-from leukotree import checkpoint
 from leukotree.bench.clock import Work, in_turn
 from leukotree.bench.setting import Row, Setting
-from leukotree.engine import Engine
+from leukotree.distributed.engine import Engine
+from leukotree.training import checkpoint
 
 
 def measure(setting: Setting) -> list[Row]:
-    """The main rank's snapshot against one copy of as many bytes from the device; its file, with hash, fsync and rename,
-    against a plain file of as many bytes with fsync in the same folder. The other ranks have nothing to do."""
+    """The main rank's snapshot against one copy of as many bytes from the device; its file, with hash, fsync
+    and rename, against a plain file of as many bytes with fsync in the same folder. The other ranks have
+    nothing to do."""
     if not setting.engine.is_main:
         return []
     alone = dataclasses.replace(setting, engine=Engine(0, 1, setting.engine.device))
@@ -30,16 +31,26 @@ def measure(setting: Setting) -> list[Row]:
     snapshot = checkpoint.snapshot(state)
     size = sum(tensor.nbytes for tensor in _tensors(state))
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=setting.runs) as folder:
-        held, copied = in_turn(alone.engine, [_snapshots(state, snapshot), _copies(alone.engine, size)], setting.seconds)
-        written, plain = in_turn(alone.engine, [_saves(Path(folder), snapshot), _files(Path(folder), size)], setting.seconds)
+        held, copied = in_turn(
+            alone.engine, [_snapshots(state, snapshot), _copies(alone.engine, size)], setting.seconds
+        )
+        written, plain = in_turn(
+            alone.engine, [_saves(Path(folder), snapshot), _files(Path(folder), size)], setting.seconds
+        )
     megabytes = size / 1e6
     return [
-        Row("checkpoint, held up", "s", held, copied, f"one copy of {megabytes:.3g} MB from the device", held),
         Row(
-            "checkpoint, written", "MB/s", megabytes / written, megabytes / plain,
-            f"plain file and fsync in {setting.runs}", written,
+            "checkpoint, held up", "s", held, copied, f"one copy of {megabytes:.3g} MB from the device", held
         ),
-    ]  # fmt: skip
+        Row(
+            "checkpoint, written",
+            "MB/s",
+            megabytes / written,
+            megabytes / plain,
+            f"plain file and fsync in {setting.runs}",
+            written,
+        ),
+    ]
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

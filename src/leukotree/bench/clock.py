@@ -1,4 +1,5 @@
-"""Work measured in turn, A B A B ...: a machine's speed drifts, and a measurement shares its minute with its limit."""
+"""Work measured in turn, A B A B ...: a machine's speed drifts, and a measurement shares its minute with its
+limit."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from leukotree.engine import Engine
+from leukotree.distributed.engine import Engine
 
 ROUNDS = 5
 """Turns of each; the median counts."""
@@ -21,10 +22,13 @@ Work = Callable[[int], object]
 
 
 def in_turn(engine: Engine, works: Sequence[Work], seconds: float) -> list[float]:
-    """Seconds of one repetition of each work, `seconds` of measuring each. Every rank calls it with works of the same kind,
-    and gets the same: a turn lasts until the last rank has done its part."""
+    """Seconds of one repetition of each work, `seconds` of measuring each. Every rank calls it with works of
+    the same kind, and gets the same: a turn lasts until the last rank has done its part."""
     counts = [_repetitions(engine, work, seconds / ROUNDS) for work in works]
-    rounds = [[_timed(engine, work, count) / count for work, count in zip(works, counts, strict=True)] for _ in range(ROUNDS)]
+    rounds = [
+        [_timed(engine, work, count) / count for work, count in zip(works, counts, strict=True)]
+        for _ in range(ROUNDS)
+    ]
     return [statistics.median(turns) for turns in zip(*rounds, strict=True)]
 
 

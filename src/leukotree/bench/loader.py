@@ -9,8 +9,8 @@ import numpy as np
 
 from leukotree.bench.clock import Work, in_turn
 from leukotree.bench.setting import Row, Setting
-from leukotree.data import images
 from leukotree.data.cache import Cache
+from leukotree.data.images import codec
 from leukotree.data.stream import CHUNK, Loader, TrainOrder
 
 SAMPLE = 2048
@@ -18,8 +18,8 @@ SAMPLE = 2048
 
 
 def measure(setting: Setting) -> list[Row]:
-    """All training images decoded where they lie, as in a first epoch; some from the decoded cache; some of their JPEGs
-    decoded in memory by as many threads, which is the limit of both."""
+    """All training images decoded where they lie, as in a first epoch; some from the decoded cache; some of
+    their JPEGs decoded in memory by as many threads, which is the limit of both."""
     sample = np.random.default_rng(0).permutation(setting.rows)[:SAMPLE]
     threads = max(1, setting.workers)
     cache = setting.open_cache()
@@ -58,7 +58,9 @@ def _batches(setting: Setting, loader: Loader, rows: np.ndarray) -> Work:
     order = TrainOrder(rows, spec.optim.batch_size, spec.seed, spec.augment, setting.dataset.size)
 
     def work(count: int) -> None:
-        for _ in loader.train(order, range(count), rank=engine.rank, world=engine.world, micro=spec.engine.micro_batch):
+        for _ in loader.train(
+            order, range(count), rank=engine.rank, world=engine.world, micro=spec.engine.micro_batch
+        ):
             pass
 
     return work
@@ -72,7 +74,7 @@ def _decoding(setting: Setting, pool: ThreadPoolExecutor, threads: int, sample: 
     def decode(start: int, stop: int) -> None:
         buffer = np.empty(size * size * 3, np.uint8)
         for jpeg in itertools.islice(itertools.cycle(jpegs), start, stop):
-            images.decode(jpeg, buffer)
+            codec.decode(jpeg, buffer)
 
     def work(count: int) -> None:
         cuts = np.linspace(0, count * setting.share, threads + 1).astype(int).tolist()

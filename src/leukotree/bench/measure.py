@@ -10,17 +10,17 @@ from pathlib import Path
 
 import torch
 
-from leukotree import train
-from leukotree.bench import checkpoints, loader, reduce, step
+from leukotree.bench import all_reduce, checkpoints, loader, step
 from leukotree.bench.setting import Row, Setting
 from leukotree.data import folds
-from leukotree.engine import Runtime, start
+from leukotree.distributed.engine import Runtime, start
 from leukotree.spec import RunSpec
+from leukotree.training import run
 
 PARTS: dict[str, Callable[[Setting], list[Row]]] = {
     "loader": loader.measure,
     "step": step.measure,
-    "all-reduce": reduce.measure,
+    "all-reduce": all_reduce.measure,
     "checkpoint": checkpoints.measure,
 }
 CACHE_GB = 2.0
@@ -45,25 +45,38 @@ class Measured:
     """Width and height of the images in pixels."""
 
 
-def measure(spec: RunSpec, parts: Collection[str], seconds: float, runs: Path, scratch: Path, runtime: Runtime) -> Measured:
+def measure(
+    spec: RunSpec, parts: Collection[str], seconds: float, runs: Path, scratch: Path, runtime: Runtime
+) -> Measured:
     """The `parts` (keys of PARTS) in their order, about `seconds` for each of their measurements.
 
-    Every rank calls it. `runs` is a folder on the disk that holds the runs, `scratch` one for temporary files. Weights are
-    random, for speed does not depend on them. Raises InputError for what `train.check` and `engine.start` refuse.
+    Every rank calls it. `runs` is a folder on the disk that holds the runs, `scratch` one for temporary
+    files. Weights are random, for speed does not depend on them. Raises InputError for what `train.check` and
+    `engine.start` refuse.
     """
     spec = spec.override({"backbone.weights": None})
-    dataset = train.check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1)))
+    dataset = run.check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1)))
     with start(runtime) as engine:
         rows, _ = folds.split(dataset.index, spec.data)
         workers = engine.default_workers() if runtime.workers is None else runtime.workers
         setting = Setting(
-            spec, engine, dataset, rows, workers, seconds, runs, scratch,
-            runtime.cache, runtime.cache_gb if runtime.cache else CACHE_GB,
-        )  # fmt: skip
+            spec,
+            engine,
+            dataset,
+            rows,
+            workers,
+            seconds,
+            runs,
+            scratch,
+            runtime.cache,
+            runtime.cache_gb if runtime.cache else CACHE_GB,
+        )
         found: list[Row] = []
         for part in (part for part in PARTS if part in parts):
             if engine.is_main and sys.stderr.isatty():
                 print(f"leukotree bench: {part}", file=sys.stderr)
             found += PARTS[part](setting)
             engine.barrier()
-        return Measured(found, engine.device.type, engine.world, workers, torch.get_num_threads(), len(rows), dataset.size)
+        return Measured(
+            found, engine.device.type, engine.world, workers, torch.get_num_threads(), len(rows), dataset.size
+        )

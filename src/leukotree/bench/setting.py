@@ -10,8 +10,8 @@ import torch
 
 from leukotree.data.cache import Cache, open_cache
 from leukotree.data.dataset import Dataset
-from leukotree.engine import Engine
-from leukotree.model import Classifier, Stage, build, parameter_groups, stages
+from leukotree.distributed.engine import Engine
+from leukotree.models.classifier import Classifier, Stage, build, parameter_groups, stages
 from leukotree.spec import RunSpec
 
 RATES = ("images/s", "GB/s", "MB/s")

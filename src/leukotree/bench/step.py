@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from leukotree.bench.clock import Work, in_turn
 from leukotree.bench.setting import Row, Setting
 from leukotree.data.stream import Loader
-from leukotree.stage import StageTrainer
+from leukotree.training.stage_trainer import StageTrainer
 
 ENDLESS = 10**6
 """Epochs: more than are measured."""
 
 
 def measure(setting: Setting) -> list[Row]:
-    """Steps of a StageTrainer: loading, augmentation, loss, schedule, over the ranks its exchange of gradients."""
+    """Steps of a StageTrainer: loading, augmentation, loss, schedule, over the ranks its exchange of
+    gradients."""
     spec = setting.spec.override({"optim.epochs": ENDLESS})
     cache = setting.open_cache() if setting.cache else None
     with Loader(setting.dataset, workers=setting.workers, cache=cache, pin=setting.engine.pin) as loader:
@@ -34,14 +35,16 @@ def _train(trainer: StageTrainer, count: int) -> None:
 
 
 def _bare_loop(setting: Setting) -> Work:
-    """Forward pass, cross-entropy, backward pass and optimiser on normalised batches that lie on the device. Ranks exchange
-    nothing: what that costs, the step shows."""
+    """Forward pass, cross-entropy, backward pass and optimiser on normalised batches that lie on the device.
+    Ranks exchange nothing: what that costs, the step shows."""
     spec, engine, size = setting.spec, setting.engine, setting.dataset.size
     plain, optimizer = setting.network()
     model = torch.compile(plain.train()) if spec.engine.compile else plain.train()
     micro = spec.engine.micro_batch or setting.share
     images = torch.randn(micro, 3, size, size, device=engine.device).to(memory_format=torch.channels_last)
-    targets = torch.arange(micro, device=engine.device) % sum(len(classes) for classes in setting.stage.heads.values())
+    targets = torch.arange(micro, device=engine.device) % sum(
+        len(classes) for classes in setting.stage.heads.values()
+    )
 
     def work(count: int) -> None:
         for _ in range(count):

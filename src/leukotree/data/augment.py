@@ -1,7 +1,9 @@
-"""From uint8 images to the model's input, on the device of the model: stain and colour jitter, then normalisation.
+"""From uint8 images to the model's input, on the device of the model: stain and colour jitter, then
+normalisation.
 
-The random numbers of a sample are a function of (seed, epoch, its place in the epoch), drawn as one table per epoch:
-they do not depend on ranks, workers or micro batches. Crops, flips and turns come before, in `geometry`.
+The random numbers of a sample are a function of (seed, epoch, its place in the epoch), drawn as one table per
+epoch: they do not depend on ranks, workers or micro batches. Crops, flips and turns come before, in
+`geometry`.
 """
 
 from __future__ import annotations
@@ -19,19 +21,25 @@ _STAINS = ("haematoxylin", "eosin", "residual")
 COLUMNS = (*_CAMERA, *(f"{stain} gain" for stain in _STAINS), *(f"{stain} shift" for stain in _STAINS))
 LUMA = (0.299, 0.587, 0.114)
 STAIN_COLOURS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
-"""Optical density of haematoxylin, eosin and a third stain in red, green and blue (Ruifrok and Johnston 2001)."""
+"""Optical density of haematoxylin, eosin and a third stain in red, green and blue (Ruifrok and Johnston
+2001)."""
 WHITE = 255.0
 _CACHED = 2**18
 """Values that are worked on at once on a CPU: 1 MB of float32."""
 
 
 def draw(seed: int, epoch: int, samples: int) -> np.ndarray:
-    """(samples, 9) float32 uniform numbers in [0, 1): the table of one epoch, a column per name in COLUMNS."""
+    """(samples, 9) float32 uniform numbers in [0, 1): the table of one epoch, a column per name in
+    COLUMNS."""
     return seeds.generator(seed, "augment", epoch).random((samples, len(COLUMNS)), dtype=np.float32)
 
 
 def to_input(
-    images: torch.Tensor, numbers: torch.Tensor | None, spec: AugmentSpec, mean: torch.Tensor, std: torch.Tensor
+    images: torch.Tensor,
+    numbers: torch.Tensor | None,
+    spec: AugmentSpec,
+    mean: torch.Tensor,
+    std: torch.Tensor,
 ) -> torch.Tensor:
     """What the model is given of a batch; all arguments lie on the same device.
 
@@ -48,12 +56,15 @@ def to_input(
     step = len(images) if images.is_cuda else max(1, _CACHED // images[0].numel()) if len(images) else 1
     for start in range(0, len(images), step):
         part = slice(start, start + step)
-        _normalised(_augmented(images[part], None if numbers is None else numbers[part], spec), mean, std, out[part])
+        _normalised(
+            _augmented(images[part], None if numbers is None else numbers[part], spec), mean, std, out[part]
+        )
     return out
 
 
 def _augmented(images: torch.Tensor, numbers: torch.Tensor | None, spec: AugmentSpec) -> torch.Tensor:
-    """(B, 3, H, W) float32 in [0, 255], plane by plane where colours were mixed: a mixture is a sum of whole planes."""
+    """(B, 3, H, W) float32 in [0, 255], plane by plane where colours were mixed: a mixture is a sum of whole
+    planes."""
     if numbers is None or not (spec.stain or spec.jitter):
         return images.float()
     pixels = images.to(torch.float32, memory_format=torch.contiguous_format)
@@ -74,11 +85,12 @@ def _normalised(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, out
 
 
 def _stain(pixels: torch.Tensor, numbers: torch.Tensor, strength: float) -> torch.Tensor:
-    """Change how much of each stain an image took up: its concentrations c become gain * c + shift, with the gain in 1 +-
-    strength and the shift within +- strength of optical density, one each per image and stain (Tellez et al. 2018 and 2019).
+    """Change how much of each stain an image took up: its concentrations c become gain * c + shift, with the
+    gain in 1 +- strength and the shift within +- strength of optical density, one each per image and stain
+    (Tellez et al. 2018 and 2019).
 
-    Optical densities mix linearly, so c = od M^-1 with the colours M of the stains as rows, and all of it is one 3x3 map
-    of optical densities.
+    Optical densities mix linearly, so c = od M^-1 with the colours M of the stains as rows, and all of it is
+    one 3x3 map of optical densities.
     """
     # The columns of the two groups of three, in [-strength, strength).
     gain, shift = (strength * (2 * numbers[:, 3:9] - 1)).unflatten(1, (2, 3)).unbind(1)
@@ -96,13 +108,16 @@ def _jitter(pixels: torch.Tensor, numbers: torch.Tensor, strength: float) -> tor
     """
     b, c, s = (1 + strength * (2 * numbers[:, :3] - 1)).unbind(1)
     own, grey = s * c * b, (1 - s) * c * b
-    mixing = grey[:, None, None] * _constant(LUMA, pixels.device) + torch.diag_embed(own[:, None].expand(-1, 3))
+    mixing = grey[:, None, None] * _constant(LUMA, pixels.device) + torch.diag_embed(
+        own[:, None].expand(-1, 3)
+    )
     return _mix(pixels, mixing, ((1 - c) * b * pixels.mean(dim=(1, 2, 3)))[:, None]).clamp_(0, WHITE)
 
 
 def _mix(pixels: torch.Tensor, mixing: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     """(B, 3, H, W) mixing @ x + offset of each pixel x, with (B, 3, 3) and (B, 3) or (B, 1)."""
-    # Sums of planes and no batched product: a GPU would round its factors, and the batch's size would change the bits.
+    # Sums of planes and no batched product: a GPU would round its factors, and the batch's size would change
+    # the bits.
     red, green, blue = mixing[:, :, :, None, None].unbind(2)
     mixed = torch.addcmul(offset[:, :, None, None], pixels[:, 0:1], red)
     return mixed.addcmul_(pixels[:, 1:2], green).addcmul_(pixels[:, 2:3], blue)

@@ -1,8 +1,9 @@
 """Decoded images of a data set in one memory-mapped file, shared by all ranks and trials of a node.
 
-It fills as images are decoded, so the first epoch fills it and nobody waits for it to be built. Each image carries a
-checksum, written after its pixels: what a kill or a crash left half written is decoded again. The file's space is
-reserved when it is made, so that a full disk is met there and not by a page fault in training.
+It fills as images are decoded, so the first epoch fills it and nobody waits for it to be built. Each image
+carries a checksum, written after its pixels: what a kill or a crash left half written is decoded again. The
+file's space is reserved when it is made, so that a full disk is met there and not by a page fault in
+training.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _FREE_SHARE = 0.5
 
 
 class Cache:
-    """The file of one data set, open for reading and adding. Safe for several threads, after fork, and among processes."""
+    """The file of one data set, open for reading and adding. Safe for several threads, after fork, and among
+    processes."""
 
     def __init__(self, path: Path, dataset: Dataset) -> None:
         """Map a file that `open_cache` made. Raises OSError."""
@@ -46,7 +48,9 @@ class Cache:
         fcntl.flock(self._file, fcntl.LOCK_SH)  # an eviction passes over files in use
         self.capacity = _capacity(self._file.read(_HEADER))
         self._start = _pixels_start(self.capacity)
-        self._map = mmap.mmap(self._file.fileno(), self._start + self.capacity * self._bytes, prot=mmap.PROT_READ)
+        self._map = mmap.mmap(
+            self._file.fileno(), self._start + self.capacity * self._bytes, prot=mmap.PROT_READ
+        )
         shape = (self.capacity, self._side, self._side, 3)
         self._pixels: np.ndarray = np.ndarray(shape, np.uint8, self._map, self._start)
         self._checksums: np.ndarray = np.ndarray(self.capacity, np.uint64, self._map, _HEADER)
@@ -55,7 +59,8 @@ class Cache:
         self._full = False
 
     def get(self, row: int) -> np.ndarray | None:
-        """(size, size, 3) uint8, read-only, of a row of the data set's index; None if it is not there, or damaged."""
+        """(size, size, 3) uint8, read-only, of a row of the data set's index; None if it is not there, or
+        damaged."""
         slot = self._slots[row]
         if slot < 0 or not (checksum := self._checksums[slot]):
             return None
@@ -67,7 +72,8 @@ class Cache:
         return image
 
     def put(self, row: int, image: np.ndarray) -> None:
-        """Keep a decoded image (contiguous), if it has a place. Two processes that put the same row write the same bytes."""
+        """Keep a decoded image (contiguous), if it has a place. Two processes that put the same row write the
+        same bytes."""
         slot = int(self._slots[row])
         if slot < 0 or self._full:
             return
@@ -82,16 +88,18 @@ class Cache:
 def open_cache(folder: str | Path, dataset: Dataset, gigabytes: float) -> Cache | None:
     """The cache of a data set below `folder`, made if it is not there.
 
-    At most `gigabytes` (10^9 bytes) and half of the free space are taken: caches of other data that nobody uses make room, and
-    what then has no place is decoded each time. A disk that has no room at all, or is read-only, gives None and a line on
-    stderr. Raises InputError if somebody else owns the place.
+    At most `gigabytes` (10^9 bytes) and half of the free space are taken: caches of other data that nobody
+    uses make room, and what then has no place is decoded each time. A disk that has no room at all, or is
+    read-only, gives None and a line on stderr. Raises InputError if somebody else owns the place.
     """
     place = os.path.expandvars(folder)
     if "$" in place:
         _say(f"{place}: the variable is not set on this node; images are decoded each time")
         return None
     private = Path(place).expanduser() / f"leukotree-{os.getuid()}"
-    name = hashlib.sha256(f"{dataset.fingerprint} {dataset.size} {simplejpeg.__version__}".encode()).hexdigest()[:24]
+    name = hashlib.sha256(
+        f"{dataset.fingerprint} {dataset.size} {simplejpeg.__version__}".encode()
+    ).hexdigest()[:24]
     path = private / (name + _SUFFIX)
     try:
         private.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -110,7 +118,10 @@ def open_cache(folder: str | Path, dataset: Dataset, gigabytes: float) -> Cache 
 def _make(path: Path, dataset: Dataset, gigabytes: float) -> None:
     """Reserve the file and give it its name. Raises OSError if not even one image has room."""
     image = dataset.size * dataset.size * 3
-    for stale in (path, *path.parent.glob("*.tmp")):  # a kill leaves the latter; nobody else is here, behind the lock
+    for stale in (
+        path,
+        *path.parent.glob("*.tmp"),
+    ):  # a kill leaves the latter; nobody else is here, behind the lock
         stale.unlink(missing_ok=True)
     limit = gigabytes * GIGABYTE - _make_room(
         path.parent, gigabytes * GIGABYTE - _pixels_start(len(dataset)) - len(dataset) * image
@@ -130,13 +141,17 @@ def _make(path: Path, dataset: Dataset, gigabytes: float) -> None:
 
 
 def _make_room(folder: Path, wanted: float) -> int:
-    """Remove the caches longest not wanted until the rest takes at most `wanted` bytes, if nobody uses them. The rest's bytes."""
+    """Remove the caches longest not wanted until the rest takes at most `wanted` bytes, if nobody uses them.
+    The rest's bytes."""
     found = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
     total = sum(path.stat().st_size for path in found)
     for path in found:
         if total <= max(wanted, 0):
             break
-        with contextlib.suppress(OSError), open(path, "r+b") as file:  # NFS locks exclusively only what is open for writing
+        with (
+            contextlib.suppress(OSError),
+            open(path, "r+b") as file,
+        ):  # NFS locks exclusively only what is open for writing
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             total -= path.stat().st_size
             path.unlink()
@@ -165,7 +180,8 @@ def _pixels_start(capacity: int) -> int:
 
 
 def _slots(rows: int, capacity: int) -> np.ndarray:
-    """(rows,) the place of each row, -1 for those without one. Where not all have one, chance picks them from all folds."""
+    """(rows,) the place of each row, -1 for those without one. Where not all have one, chance picks them from
+    all folds."""
     slots = seeds.generator(0, "cache").permutation(rows) if capacity < rows else np.arange(rows)
     return np.where(slots < capacity, slots, -1)
 

@@ -1,4 +1,5 @@
-"""Copies of one picture: which rows they are, and whether they stand together in one group and with one leaf."""
+"""Copies of one picture: which rows they are, and whether they stand together in one group and with one
+leaf."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _NAMED = 3
 
 
 def copies(digests: pd.Series) -> list[np.ndarray]:
-    """Positions of the rows of each digest that stands more than once, ascending, in the order of their first rows."""
+    """Positions of the rows of each digest that stands more than once, ascending, in the order of their first
+    rows."""
     repeated = np.flatnonzero(digests.duplicated(keep=False).to_numpy())
     sets = same(pd.factorize(digests.iloc[repeated])[0])
     return [repeated[rows] for rows in sorted(sets, key=lambda rows: int(rows[0]))]
@@ -30,7 +32,8 @@ def divided(table: pd.DataFrame, sets: list[np.ndarray], *by: str) -> list[np.nd
 
 
 def joined(groups: pd.Series, sets: list[np.ndarray]) -> pd.Series:
-    """The groups after those that share a copy became one, over any number of steps; it has the name of the first of them."""
+    """The groups after those that share a copy became one, over any number of steps; it has the name of the
+    first of them."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -51,7 +54,8 @@ def resolve(table: pd.DataFrame, sets: list[np.ndarray], join: bool) -> list[np.
         sets: copies of one picture each.
         join: whether groups may be joined.
 
-    Raises InputError for copies with different leaves, and for those in different groups unless these may be joined.
+    Raises InputError for copies with different leaves, and for those in different groups unless these may be
+    joined.
     """
     if conflicts := divided(table, sets, "leaf"):
         raise InputError(
@@ -68,7 +72,8 @@ def resolve(table: pd.DataFrame, sets: list[np.ndarray], join: bool) -> list[np.
 
 
 def refuse(dataset: Dataset) -> None:
-    """Raises InputError where an exact copy of an image stands in two folds, or in two groups, which inner folds may divide."""
+    """Raises InputError where an exact copy of an image stands in two folds, or in two groups, which inner
+    folds may divide."""
     index = dataset.index
     apart = divided(index, copies(index["sha256"]), "fold", "group")
     if not apart:
@@ -91,7 +96,9 @@ def described(table: pd.DataFrame, sets: list[np.ndarray], *by: str) -> str:
 
     def one(rows: np.ndarray) -> str:
         column = table[by[0]].to_numpy()
-        first = [int(rows[column[rows] == value][0]) for value in dict.fromkeys(column[rows])]  # one image of each, first
+        first = [
+            int(rows[column[rows] == value][0]) for value in dict.fromkeys(column[rows])
+        ]  # one image of each, first
         order = list(dict.fromkeys([*first, *(int(row) for row in rows)]))
         more = f" and {len(order) - _NAMED} more" if len(order) > _NAMED else ""
         return " = ".join(image(row) for row in order[:_NAMED]) + more

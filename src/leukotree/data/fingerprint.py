@@ -1,4 +1,5 @@
-"""Which data set a packed folder holds: the fingerprint of its description and its index, without reading a single image."""
+"""Which data set a packed folder holds: the fingerprint of its description and its index, without reading a
+single image."""
 
 from __future__ import annotations
 
@@ -31,12 +32,14 @@ class Packed(NamedTuple):
 
 
 def of(described: bytes, indexed: bytes) -> str:
-    """sha256 hex over the contents of dataset.json and index.parquet: the same value, the same samples, wherever they lie."""
+    """sha256 hex over the contents of dataset.json and index.parquet: the same value, the same samples,
+    wherever they lie."""
     return hashlib.sha256(described + indexed).hexdigest()
 
 
 def packed(folder: str | Path) -> Packed | None:
-    """What a folder holds now; None where no packed folder is there. Raises InputError for one that cannot be read."""
+    """What a folder holds now; None where no packed folder is there. Raises InputError for one that cannot be
+    read."""
     paths = [Path(folder) / name for name in (DESCRIPTION, INDEX)]
     try:
         states = [path.stat() for path in paths]
@@ -56,9 +59,12 @@ def _packed(folder: Path, states: tuple[tuple[int, ...], ...]) -> Packed:
 
 
 def content(path: Path) -> bytes:
-    """The bytes of a plain file of a packed folder. Raises InputError for a link, a pipe, or a file that is too large."""
+    """The bytes of a plain file of a packed folder. Raises InputError for a link, a pipe, or a file that is
+    too large."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would make us wait
+        descriptor = os.open(
+            path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        )  # a pipe would make us wait
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise InputError(f"{path}: is no plain file; copy or pack the folder again")
@@ -72,5 +78,6 @@ def content(path: Path) -> bytes:
 
 
 def unreadable(error: OSError, message: str) -> InputError | RunFailed:
-    """What to raise where a file cannot be read: its file system may be away, for a while or on this node, and not the file."""
+    """What to raise where a file cannot be read: its file system may be away, for a while or on this node,
+    and not the file."""
     return RunFailed(message, "node") if error.errno in _AWAY else InputError(message)

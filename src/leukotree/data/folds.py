@@ -1,4 +1,5 @@
-"""Folds that keep a group (a patient, where one is known) together: the outer ones of `pack`, and inner ones within them."""
+"""Folds that keep a group (a patient, where one is known) together: the outer ones of `pack`, and inner ones
+within them."""
 
 from __future__ import annotations
 
@@ -15,10 +16,11 @@ _ATTEMPTS = 50
 
 
 def assign(frame: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
-    """(N,) int64 fold of each row: stratified by `leaf`, and no `group` in two folds. A pure function of its arguments.
+    """(N,) int64 fold of each row: stratified by `leaf`, and no `group` in two folds. A pure function of its
+    arguments.
 
-    Every fold holds every leaf. Raises InputError when that is impossible (a leaf with fewer groups than folds) or was
-    not found (few groups that hold several leaves each).
+    Every fold holds every leaf. Raises InputError when that is impossible (a leaf with fewer groups than
+    folds) or was not found (few groups that hold several leaves each).
     """
     if folds < 2:
         raise InputError(f"folds {folds}: cross-validation needs at least 2")
@@ -47,8 +49,8 @@ def assign(frame: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
 def split(index: pd.DataFrame, data: DataSpec, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(train, eval) int64 row positions in `index`, ascending.
 
-    Outer: eval is the test fold, train all others. Inner (`data.inner`): the rows of the test fold are in neither, the
-    others are divided by `assign` with `seed`. Raises InputError for a fold that does not exist.
+    Outer: eval is the test fold, train all others. Inner (`data.inner`): the rows of the test fold are in
+    neither, the others are divided by `assign` with `seed`. Raises InputError for a fold that does not exist.
     """
     fold_ids = index["fold"].to_numpy()
     folds = int(fold_ids.max()) + 1 if len(fold_ids) else 0
@@ -71,8 +73,8 @@ def _derived(seed: int, attempt: int) -> int:
 
 @functools.lru_cache(maxsize=32)
 def _stratified(leaves: bytes, group_ids: bytes, folds: int, random_state: int) -> np.ndarray:
-    """Read-only. Kept, as with thousands of groups it takes seconds, and each trial of a search asks for the same; from bytes,
-    which can be looked up."""
+    """Read-only. Kept, as with thousands of groups it takes seconds, and each trial of a search asks for the
+    same; from bytes, which can be looked up."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     leaf_ids, groups = np.frombuffer(leaves, np.int64), np.frombuffer(group_ids, np.int64)

@@ -1,7 +1,8 @@
 """Random resized crop, flips and right-angle turns of one uint8 image, in OpenCV's vector code.
 
-Everything that is drawn for a sample is a function of (seed, epoch, its place in the epoch), made as one table per epoch: it
-does not depend on ranks, workers or micro batches. The crops have the distribution of torchvision's RandomResizedCrop.
+Everything that is drawn for a sample is a function of (seed, epoch, its place in the epoch), made as one
+table per epoch: it does not depend on ranks, workers or micro batches. The crops have the distribution of
+torchvision's RandomResizedCrop.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ cv2.setNumThreads(0)
 
 
 def draw(seed: int, epoch: int, samples: int, size: int, spec: AugmentSpec) -> np.ndarray:
-    """The table of one epoch, a column per name in COLUMNS: (samples, 5) int32, windows in pixels of a size x size image."""
+    """The table of one epoch, a column per name in COLUMNS: (samples, 5) int32, windows in pixels of a size x
+    size image."""
     generator = seeds.generator(seed, "crop", epoch)
     place, symmetry = generator.random((samples, 2)), generator.integers(0, 8, samples)
     sides = np.full((samples, 2), size)

@@ -4,13 +4,17 @@
 | --------- | ------- |
 | `image`   | path relative to the manifest's folder |
 | `leaf`    | a leaf of the taxonomy |
-| `patient` | the patient's id within the source, or empty; with `group` = `slide` the slide's id; one spelling (`identities`) |
+| `patient` | the patient's id within the source, or empty; with `group` = `slide` the slide's id; one
+spelling (`identities`) |
 | `source`  | where the image comes from: a data set, a hospital, a scanner |
 | `mask`    | optional: path of a mask of the white cell, relative like `image` |
-| `group`   | optional: what the folds keep together, `patient`, `slide` or `image`; by default `patient` where there is an id |
-| `root`    | optional: the folder, relative to the manifest, that the row's paths stay inside; by default the manifest's own |
+| `group`   | optional: what the folds keep together, `patient`, `slide` or `image`; by default `patient`
+where there is an id |
+| `root`    | optional: the folder, relative to the manifest, that the row's paths stay inside; by default the
+manifest's own |
 
-Further columns are ignored. A CSV may be as a spreadsheet saves it (see `csvfile`); it is written with commas, in UTF-8.
+Further columns are ignored. A CSV may be as a spreadsheet saves it (see `csvfile`); it is written with
+commas, in UTF-8.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from leukotree.data import csvfile, identities
+from leukotree import csvfile
+from leukotree.data.patients import identities
 from leukotree.errors import InputError
 from leukotree.files import write_atomic
 from leukotree.taxonomy import Taxonomy
@@ -40,7 +45,8 @@ GROUPS = ("patient", "slide", "image")
 WRITTEN = (".csv", ".parquet")
 """Endings of manifests that are written; `csvfile.ENDINGS` are read too."""
 CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
-"""What breaks a line, steers a terminal, or is no character: it would not survive the index, the logs and the tables."""
+"""What breaks a line, steers a terminal, or is no character: it would not survive the index, the logs and the
+tables."""
 
 _EXACT_BITS = {16: 11, 32: 24, 64: 53}
 """Bits of a float -> of the whole numbers below which it has all."""
@@ -49,10 +55,11 @@ _EXACT_BITS = {16: 11, 32: 24, 64: 53}
 def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
     """The rows of a manifest in their order, checked; all columns text but `row`.
 
-    Columns: image, mask (absolute paths, links resolved; mask may be empty), name (the image's path below its root,
-    the same wherever the data lie), leaf, patient, source, group (`patient`, `slide` or `image`), group_id (what the
-    folds keep together, unique over sources), row (line of the CSV, or number of the Parquet row from 1).
-    Raises InputError naming the file, the first row at fault, the value, and how many more rows share the fault.
+    Columns: image, mask (absolute paths, links resolved; mask may be empty), name (the image's path below its
+    root, the same wherever the data lie), leaf, patient, source, group (`patient`, `slide` or `image`),
+    group_id (what the folds keep together, unique over sources), row (line of the CSV, or number of the
+    Parquet row from 1). Raises InputError naming the file, the first row at fault, the value, and how many
+    more rows share the fault.
     """
     path = Path(path)
     frame = _table(path)
@@ -65,9 +72,19 @@ def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
         frame[column] = identities.normal_column(frame[column])
     frame["leaf"] = frame["leaf"].replace({identities.normal(leaf): leaf for leaf in taxonomy.leaves})
     filled = ["image", "leaf", "source"]
-    _refuse(path, frame, (frame[filled] == "").any(axis=1), lambda row: f"{next(c for c in filled if not row[c])} is empty")
+    _refuse(
+        path,
+        frame,
+        (frame[filled] == "").any(axis=1),
+        lambda row: f"{next(c for c in filled if not row[c])} is empty",
+    )
     unknown = ~frame["leaf"].isin(taxonomy.leaves)
-    _refuse(path, frame, unknown, lambda row: f"unknown leaf {row['leaf']!r}; the taxonomy has {', '.join(taxonomy.leaves)}")
+    _refuse(
+        path,
+        frame,
+        unknown,
+        lambda row: f"unknown leaf {row['leaf']!r}; the taxonomy has {', '.join(taxonomy.leaves)}",
+    )
     _refuse_nobody(path, frame)
     _group(path, frame)
     _locate(path, frame)
@@ -78,8 +95,10 @@ def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
 def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None) -> None:
     """Write a manifest atomically, as CSV or Parquet by the path's ending; another ending is refused.
 
-    `image` and `mask` are absolute or relative to `root`, by default the manifest's folder; they are written relative
-    to the manifest, beside a column `root` if that is another folder. Raises InputError if it cannot be written.
+    `image` and `mask` are absolute or relative to `root`, by default the manifest's folder; they are written
+    relative
+    to the manifest, beside a column `root` if that is another folder. Raises InputError if it cannot be
+    written.
     """
     path = Path(path)
     csvfile.check_ending(path, WRITTEN)
@@ -87,7 +106,9 @@ def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None)
     home = os.path.realpath(root) if root is not None else base
     table = frame[[*REQUIRED, *(name for name in ("group", "mask") if name in frame)]].fillna("").astype(str)
     for column in table.columns.intersection(["image", "mask"]):
-        table[column] = [os.path.relpath(os.path.join(home, text), base) if text else "" for text in table[column]]
+        table[column] = [
+            os.path.relpath(os.path.join(home, text), base) if text else "" for text in table[column]
+        ]
     if home != base:
         table["root"] = os.path.relpath(home, base)
     if path.suffix.lower() == ".parquet":
@@ -172,7 +193,9 @@ def _refuse_control(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _refuse_nobody(path: Path, frame: pd.DataFrame) -> None:
-    nobody = frame["patient"].isin([text for text in frame["patient"].unique() if identities.names_nobody(text)])
+    nobody = frame["patient"].isin(
+        [text for text in frame["patient"].unique() if identities.names_nobody(text)]
+    )
 
     def message(row: pd.Series) -> str:
         return f"patient {row['patient']!r} names nobody, and all such images would be one patient's; leave the cell empty"
@@ -185,13 +208,21 @@ def _group(path: Path, frame: pd.DataFrame) -> None:
     default = frame["patient"].map(lambda patient: "patient" if patient else "image")
     frame["group"] = frame["group"].where(frame["group"] != "", default)
     unknown = ~frame["group"].isin(GROUPS)
-    _refuse(path, frame, unknown, lambda row: f"unknown group {row['group']!r}; it is one of {', '.join(GROUPS)}")
+    _refuse(
+        path, frame, unknown, lambda row: f"unknown group {row['group']!r}; it is one of {', '.join(GROUPS)}"
+    )
     nameless = (frame["group"] != "image") & (frame["patient"] == "")
-    _refuse(path, frame, nameless, lambda row: f"group is {row['group']!r} but patient is empty; give its id, or group by image")
+    _refuse(
+        path,
+        frame,
+        nameless,
+        lambda row: f"group is {row['group']!r} but patient is empty; give its id, or group by image",
+    )
 
 
 def _locate(path: Path, frame: pd.DataFrame) -> None:
-    """Make `image` and `mask` absolute and add `name`, in place; refuse what is absolute, outside, missing or repeated."""
+    """Make `image` and `mask` absolute and add `name`, in place; refuse what is absolute, outside, missing or
+    repeated."""
     base = os.path.realpath(path.parent)
     realpath = functools.cache(os.path.realpath)
 
@@ -212,7 +243,10 @@ def _locate(path: Path, frame: pd.DataFrame) -> None:
         return full, full.removeprefix(below), "" if os.path.isfile(full) else "missing"
 
     for column in ("image", "mask"):
-        found = [find(text, root) for text, root in zip(frame[column].tolist(), frame["root"].tolist(), strict=True)]
+        found = [
+            find(text, root)
+            for text, root in zip(frame[column].tolist(), frame["root"].tolist(), strict=True)
+        ]
         located = pd.DataFrame(found, columns=["full", "name", "fault"], dtype=str)
         _refuse_faults(path, frame, column, located["fault"], base)
         if column == "image":
@@ -222,12 +256,17 @@ def _locate(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _refuse_repeated(path: Path, frame: pd.DataFrame, full: pd.Series) -> None:
-    """Refuse two rows of one file, be it by its name twice or by a link to it; what the rows disagree on is named."""
+    """Refuse two rows of one file, be it by its name twice or by a link to it; what the rows disagree on is
+    named."""
     first = frame.index.to_series().groupby(full).transform("first").to_dict()
 
     def message(row: pd.Series) -> str:
         other = frame.loc[first[row.name]]
-        how = "" if os.path.normpath(row["image"]) == os.path.normpath(other["image"]) else f" as {other['image']!r}, by a link"
+        how = (
+            ""
+            if os.path.normpath(row["image"]) == os.path.normpath(other["image"])
+            else f" as {other['image']!r}, by a link"
+        )
         differ = [name for name in ("leaf", "patient", "source") if row[name] != other[name]]
         there = "".join(f"; {name} {row[name]!r} here, {other[name]!r} there" for name in differ)
         return f"image {row['image']!r} is already in row {other['row']}{how}{there}"
@@ -243,14 +282,24 @@ def _refuse_faults(path: Path, frame: pd.DataFrame, column: str, faults: pd.Seri
         home = f"its root {row['root']!r}" if row["root"] else "the manifest's folder"
         return f"{value(row)} lies outside {home}; name the folder that holds it in a column 'root'"
 
-    _refuse(path, frame, faults == "absolute", lambda row: f"{value(row)} is absolute; write it relative to the manifest")
+    _refuse(
+        path,
+        frame,
+        faults == "absolute",
+        lambda row: f"{value(row)} is absolute; write it relative to the manifest",
+    )
     _refuse(path, frame, faults == "outside", outside)
-    _refuse(path, frame, faults == "missing", lambda row: f"{value(row)} is not a file; paths start at {base}")
+    _refuse(
+        path, frame, faults == "missing", lambda row: f"{value(row)} is not a file; paths start at {base}"
+    )
 
 
 def _refuse(path: Path, frame: pd.DataFrame, bad: pd.Series, message: Callable[[pd.Series], str]) -> None:
-    """Raise InputError with the message for the first bad row and the count of the others, if there is one."""
+    """Raise InputError with the message for the first bad row and the count of the others, if there is
+    one."""
     if bad.any():
         first = frame[bad].iloc[0]
         rest = int(bad.sum()) - 1
-        raise InputError(f"{path} row {first['row']}: {message(first)}" + (f" (and {rest} more)" if rest else ""))
+        raise InputError(
+            f"{path} row {first['row']}: {message(first)}" + (f" (and {rest} more)" if rest else "")
+        )

@@ -1,4 +1,5 @@
-"""Manifest -> a folder of shards per fold, an index and a description: resized once, restartable, the same bytes each time."""
+"""Manifest -> a folder of shards per fold, an index and a description: resized once, restartable, the same
+bytes each time."""
 
 from __future__ import annotations
 
@@ -17,14 +18,15 @@ from typing import Any
 import pandas as pd
 
 from leukotree import progress, signals
-from leukotree.data import digests, duplicates, encoding
+from leukotree.data import duplicates
 from leukotree.data import folds as fold_module
 from leukotree.data import manifest as manifests
-from leukotree.data import partial as working
+from leukotree.data import pack_folder as working
 from leukotree.data.dataset import Dataset
-from leukotree.data.doubts import Doubt, settle
-from leukotree.data.partial import Options
-from leukotree.data.pseudonyms import Numbers
+from leukotree.data.images import digests, parallel
+from leukotree.data.pack_folder import Options
+from leukotree.data.patients.doubts import Doubt, settle
+from leukotree.data.patients.pseudonyms import Numbers
 from leukotree.errors import InputError, Preempted
 from leukotree.taxonomy import Taxonomy
 
@@ -53,7 +55,9 @@ class PackSummary:
         if copies := int(data.index["sha256"].duplicated().sum()):
             lines.append(f"{copies} image(s) are exact copies of another of their group, with the same leaf")
         if description.dropped:
-            lines.append(f"left out, broken: {working.named((item.image, item.reason) for item in description.dropped)}")
+            lines.append(
+                f"left out, broken: {working.named((item.image, item.reason) for item in description.dropped)}"
+            )
         return [*lines, *(doubt.line() for doubt in self.doubts)]
 
 
@@ -75,16 +79,22 @@ def pack(
     patients_across_sources: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> PackSummary:
-    """Pack a manifest into the folder `out`, `size` in pixels, with `workers` threads (None: one per available core).
+    """Pack a manifest into the folder `out`, `size` in pixels, with `workers` threads (None: one per
+    available core).
 
-    Every image is read once before the first is decoded: its bytes belong to what is compared when `out` is there already.
-    `group_duplicates` makes one group of those that share a picture, where they are refused without it. `pseudonyms` is the
-    table with the numbers that stand for patients, slides and images in all that is written to `out`; it is written if absent.
+    Every image is read once before the first is decoded: its bytes belong to what is compared when `out` is
+        there already.
+    `group_duplicates` makes one group of those that share a picture, where they are refused without it.
+    `pseudonyms` is the
+    table with the numbers that stand for patients, slides and images in all that is written to `out`; it is
+    written if absent.
 
-    Works in a hidden folder beside `out` that takes its name when all is written; a killed run continues from there. Raises
-    InputError for bad rows, broken images or copies (nothing is left behind), a folder packed otherwise, or a full disk.
+    Works in a hidden folder beside `out` that takes its name when all is written; a killed run continues from
+    there. Raises InputError for bad rows, broken images or copies (nothing is left behind), a folder packed
+    otherwise, or a full disk.
 
-    `similar_ids` says what ids that look alike are: "join", one patient; "keep", several. `patients_across_sources`: an id is the
+    `similar_ids` says what ids that look alike are: "join", one patient; "keep", several.
+    `patients_across_sources`: an id is the
     same patient in every source. `tell` is called with each warning before anything is written.
     """
     out, workers = Path(out), len(os.sched_getaffinity(0)) if workers is None else workers
@@ -92,9 +102,17 @@ def pack(
         raise InputError(f"workers {workers}: at least 1")
     taxonomy = taxonomy or Taxonomy.paper()
     options = Options(
-        folds, size, seed, drop_broken, samples_per_shard, quality,
-        similar_ids, patients_across_sources, group_duplicates, pseudonyms is not None,
-    )  # fmt: skip
+        folds,
+        size,
+        seed,
+        drop_broken,
+        samples_per_shard,
+        quality,
+        similar_ids,
+        patients_across_sources,
+        group_duplicates,
+        pseudonyms is not None,
+    )
     numbers = Numbers(pseudonyms, out, _working(out)) if pseudonyms is not None else None
     frame, doubts = settle(manifests.read(manifest, taxonomy), similar_ids, patients_across_sources)
     table = _table(frame)
@@ -120,8 +138,16 @@ def pack(
     return PackSummary(Dataset.open(out), written=True, doubts=doubts)
 
 
-def _write(out: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, identity: dict[str, Any], workers: int) -> None:
-    """Fill the working folder beside `out` and give it its name. Bad input leaves nothing, a full disk what is finished."""
+def _write(
+    out: Path,
+    table: pd.DataFrame,
+    options: Options,
+    taxonomy: Taxonomy,
+    identity: dict[str, Any],
+    workers: int,
+) -> None:
+    """Fill the working folder beside `out` and give it its name. Bad input leaves nothing, a full disk what
+    is finished."""
     partial = _working(out)
     created = [folder for folder in partial.parents if not folder.exists()]
     try:
@@ -136,7 +162,9 @@ def _write(out: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy,
             os.rename(partial, out)
             working.leave(out)
     except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}; mend that and run again to go on") from error
+        raise InputError(
+            f"{out}: cannot be written: {error.strerror}; mend that and run again to go on"
+        ) from error
 
 
 @contextmanager
@@ -153,19 +181,27 @@ def _working(out: Path) -> Path:
 
 
 def _table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The manifest with a `key` per image, the id of its group as `group`, the kind of group as `kind`, and what messages call an
-    image as `shown`."""
+    """The manifest with a `key` per image, the id of its group as `group`, the kind of group as `kind`, and
+    what messages call an image as `shown`."""
     stems = [re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem)[:40] for name in frame["name"]]
     table = frame[["image", "name", "leaf", "patient", "source"]].reset_index(drop=True)
     keys = [f"{row:07d}-{stem}" for row, stem in enumerate(stems)]
-    return table.assign(key=keys, group=frame["group_id"].array, kind=frame["group"].array, shown=table["name"])
+    return table.assign(
+        key=keys, group=frame["group_id"].array, kind=frame["group"].array, shown=table["name"]
+    )
 
 
 def _identity(table: pd.DataFrame, options: Options, taxonomy: Taxonomy) -> dict[str, Any]:
-    """Digests of all rows and of all bytes of the images, the options and the tree: equal identity, equal bytes."""
+    """Digests of all rows and of all bytes of the images, the options and the tree: equal identity, equal
+    bytes."""
     contents = hashlib.sha256("".join(f"{digest}\n" for digest in table["digest"]).encode()).hexdigest()
     rows = zip(*_columns(table), strict=True)
-    return {"manifest": _digest(rows), "bytes": contents, "options": options.identity(), "tree": taxonomy.nested()}
+    return {
+        "manifest": _digest(rows),
+        "bytes": contents,
+        "options": options.identity(),
+        "tree": taxonomy.nested(),
+    }
 
 
 def _columns(table: pd.DataFrame) -> list[list[str]]:
@@ -180,16 +216,23 @@ def _digest(rows: Iterable[tuple[object, ...]]) -> str:
 
 
 def _grouped(table: pd.DataFrame, options: Options, workers: int) -> pd.Series:
-    """The groups; those that share a file's bytes are one where that is asked for. Raises InputError for copies otherwise."""
+    """The groups; those that share a file's bytes are one where that is asked for. Raises InputError for
+    copies otherwise."""
     sets = duplicates.divided(table, duplicates.copies(table["digest"]), "leaf", "group")
     first = table.iloc[[int(rows[0]) for rows in sets]]
-    made = encoding.encode(first["image"].tolist(), first["digest"].tolist(), options.size, options.quality, workers)
-    pictures = [rows for rows, result in zip(sets, made, strict=True) if isinstance(result, bytes)]  # empty files are alike, too
+    made = parallel.encode(
+        first["image"].tolist(), first["digest"].tolist(), options.size, options.quality, workers
+    )
+    pictures = [
+        rows for rows, result in zip(sets, made, strict=True) if isinstance(result, bytes)
+    ]  # empty files are alike, too
     apart = duplicates.resolve(table, pictures, join=options.group_duplicates)
     return duplicates.joined(table["group"], apart) if apart else table["group"]
 
 
-def _existing(out: Path, table: pd.DataFrame, identity: dict[str, Any], options: Options, workers: int) -> PackSummary:
+def _existing(
+    out: Path, table: pd.DataFrame, identity: dict[str, Any], options: Options, workers: int
+) -> PackSummary:
     """What `out` holds, if packing would write the same again."""
     if not (out / "dataset.json").exists():
         raise InputError(f"{out}: is not empty and no packed data set; choose another folder")
@@ -207,9 +250,12 @@ def _existing(out: Path, table: pd.DataFrame, identity: dict[str, Any], options:
 
 
 def _compare_images(packed: Dataset, table: pd.DataFrame, options: Options, workers: int) -> None:
-    """Raises InputError unless the images give what stands in a folder that an older version packed, without digests of them."""
+    """Raises InputError unless the images give what stands in a folder that an older version packed, without
+    digests of them."""
     known = packed.index.set_index("key")["sha256"].to_dict()
-    made = encoding.encode(table["image"].tolist(), table["digest"].tolist(), options.size, options.quality, workers)
+    made = parallel.encode(
+        table["image"].tolist(), table["digest"].tolist(), options.size, options.quality, workers
+    )
     results = progress.over(made, "compare", len(table), "image")
     for key, name, result in zip(table["key"], table["shown"], results, strict=True):
         if signals.requested():

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import xxhash
 
-from leukotree.data import images, tarheader
+from leukotree.data import tarheader
+from leukotree.data.images import codec
 from leukotree.errors import InputError, one_line
 
 MAX_FIELDS = 2**20
 """Bytes of a `<key>.json`; a larger one is refused unread."""
 _WRITTEN = 2**20
-"""Bytes that go to the disk at once: with fewer, the thread that writes waits for those that decode at every piece."""
+"""Bytes that go to the disk at once: with fewer, the thread that writes waits for those that decode at every
+piece."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Place:
 
 
 def write(shard: Path, contents: Iterable[Sample]) -> list[Place]:
-    """Write samples in their order; the file takes its name only when it is whole. Equal samples give equal bytes."""
+    """Write samples in their order; the file takes its name only when it is whole. Equal samples give equal
+    bytes."""
     temporary = shard.with_name(f".{shard.name}.tmp")
     places, end = [], 0
     with open(temporary, "wb", buffering=_WRITTEN) as file:
@@ -76,17 +79,19 @@ def checksum(shard: Path) -> str:
 
 
 def samples(shard: Path) -> Iterator[Sample]:
-    """The samples of a shard in order, one in memory at a time. Raises InputError naming the shard if it is damaged, or holds
-    anything but plain files in pairs."""
+    """The samples of a shard in order, one in memory at a time. Raises InputError naming the shard if it is
+    damaged, or holds anything but plain files in pairs."""
     try:
         with tarfile.open(shard, mode="r:") as tar:
             members = iter(tar)
             for picture, described in zip_longest(members, members):
                 key = picture.name.removesuffix(".jpg")
                 if described is None or (picture.name, described.name) != (f"{key}.jpg", f"{key}.json"):
-                    raise InputError(f"{shard}: {picture.name!r} is not a pair of .jpg and .json; pack the folder again")
+                    raise InputError(
+                        f"{shard}: {picture.name!r} is not a pair of .jpg and .json; pack the folder again"
+                    )
                 fields = _fields(_bytes(tar, described, MAX_FIELDS), described.name)
-                yield Sample(key, _bytes(tar, picture, images.MAX_BYTES), fields, picture.offset_data)
+                yield Sample(key, _bytes(tar, picture, codec.MAX_BYTES), fields, picture.offset_data)
     except (tarfile.TarError, OSError, ValueError, EOFError, RecursionError) as error:
         if isinstance(error, InputError):
             raise

@@ -1,12 +1,14 @@
-"""Batches from shards: a deterministic infinite training order, an exact pass for evaluation, and the threads that decode.
+"""Batches from shards: a deterministic infinite training order, an exact pass for evaluation, and the threads
+that decode.
 
-Sample number p of a training stream is a function of (seed, p): epoch p // n, place p % n in that epoch's permutation.
-Global batch t holds samples t*B .. (t+1)*B-1, whatever the ranks and workers, so ranks never wait for uneven shards
-and a resume continues at the next sample. Epochs are counted in samples: after epoch e exactly e * n samples (rounded up to
-a batch) have been seen, also when a batch is larger than the training set.
+Sample number p of a training stream is a function of (seed, p): epoch p // n, place p % n in that epoch's
+permutation. Global batch t holds samples t*B .. (t+1)*B-1, whatever the ranks and workers, so ranks never
+wait for uneven shards and a resume continues at the next sample. Epochs are counted in samples: after epoch e
+exactly e * n samples (rounded up to a batch) have been seen, also when a batch is larger than the training
+set.
 
-Workers are threads: libjpeg-turbo and OpenCV release the interpreter lock, so they write straight into the batch that the
-device will read, and nothing travels through a pipe.
+Workers are threads: libjpeg-turbo and OpenCV release the interpreter lock, so they write straight into the
+batch that the device will read, and nothing travels through a pipe.
 """
 
 from __future__ import annotations
@@ -22,14 +24,16 @@ import numpy as np
 import torch
 
 from leukotree import seeds
-from leukotree.data import augment, geometry, images
+from leukotree.data import augment, geometry
 from leukotree.data.cache import Cache
 from leukotree.data.dataset import Dataset
+from leukotree.data.images import codec
 from leukotree.errors import InputError
 from leukotree.spec import AugmentSpec
 
 CHUNK = 8
-"""Images of one task: enough that handing it over costs nothing, few enough that all workers share a small batch."""
+"""Images of one task: enough that handing it over costs nothing, few enough that all workers share a small
+batch."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class Samples:
 
 
 class TrainOrder:
-    """The infinite order of a training set: which row stands at which position, and how it is augmented there.
+    """The infinite order of a training set: which row stands at which position, and how it is augmented
+    there.
 
     Args:
         rows: (n,) rows of the dataset's index to train on.
@@ -81,9 +86,13 @@ class TrainOrder:
 
     def batch(self, step: int) -> Samples:
         """The global batch of a step: B samples."""
-        epochs, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), len(self.rows))
+        epochs, places = np.divmod(
+            np.arange(step * self.batch_size, (step + 1) * self.batch_size), len(self.rows)
+        )
         # The tables of an epoch serve all its steps.
-        self._epochs = {epoch: self._epochs.get(epoch) or self._epoch(epoch) for epoch in range(epochs[0], epochs[-1] + 1)}
+        self._epochs = {
+            epoch: self._epochs.get(epoch) or self._epoch(epoch) for epoch in range(epochs[0], epochs[-1] + 1)
+        }
         parts = [samples[places[epochs == epoch]] for epoch, samples in self._epochs.items()]
         return parts[0] if len(parts) == 1 else _joined(parts)
 
@@ -100,7 +109,8 @@ def _joined(parts: list[Samples]) -> Samples:
 
 
 class Loader:
-    """Decodes, crops and turns images of a data set, ahead of those who ask. One per process, for all its models and folds.
+    """Decodes, crops and turns images of a data set, ahead of those who ask. One per process, for all its
+    models and folds.
 
     Args:
         workers: decoding threads; 0 decodes in the calling thread, when asked. The bits do not depend on it.
@@ -108,7 +118,9 @@ class Loader:
         pin: page-locked memory, for a copy that overlaps with the device's work.
     """
 
-    def __init__(self, dataset: Dataset, *, workers: int, cache: Cache | None = None, pin: bool = False) -> None:
+    def __init__(
+        self, dataset: Dataset, *, workers: int, cache: Cache | None = None, pin: bool = False
+    ) -> None:
         self.dataset, self.cache, self.pin = dataset, cache, pin
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, "decode") if workers else None
@@ -130,24 +142,38 @@ class Loader:
     ) -> Iterator[tuple[np.ndarray, list[Batch]]]:
         """For each step: the rows of the whole global batch, and this rank's micro batches of it.
 
-        `micro` is the images per micro batch, None for the rank's whole share. The first steps are decoded from now on.
+        `micro` is the images per micro batch, None for the rank's whole share. The first steps are decoded
+        from now on.
         """
         share = order.batch_size // world
-        cuts = [slice(start, start + (micro or share)) for start in range(rank * share, (rank + 1) * share, micro or share)]
+        cuts = [
+            slice(start, start + (micro or share))
+            for start in range(rank * share, (rank + 1) * share, micro or share)
+        ]
         plan = ((whole.rows, [whole[cut] for cut in cuts]) for whole in map(order.batch, steps))
         return self._ahead(plan)
 
-    def evaluate(self, rows: np.ndarray, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Every row exactly once over all ranks, without padding, as they are; a rank may have none. Decoded from now on."""
+    def evaluate(
+        self, rows: np.ndarray, batch_size: int, *, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """Every row exactly once over all ranks, without padding, as they are; a rank may have none. Decoded
+        from now on."""
         mine = rows[rank::world]
-        plan = ((part, [Samples(part)]) for part in (mine[at : at + batch_size] for at in range(0, len(mine), batch_size)))
+        plan = (
+            (part, [Samples(part)])
+            for part in (mine[at : at + batch_size] for at in range(0, len(mine), batch_size))
+        )
         return (batch for _, [batch] in self._ahead(plan))
 
-    def _ahead(self, plan: Iterable[tuple[np.ndarray, list[Samples]]]) -> Iterator[tuple[np.ndarray, list[Batch]]]:
+    def _ahead(
+        self, plan: Iterable[tuple[np.ndarray, list[Samples]]]
+    ) -> Iterator[tuple[np.ndarray, list[Batch]]]:
         """The plan's batches in its order, the next ones under way."""
         if self._pool is None:
             return ((rows, [self._start(part)() for part in parts]) for rows, parts in plan)
-        return _Ahead(((rows, [self._start(part) for part in parts]) for rows, parts in plan), self._workers * CHUNK)
+        return _Ahead(
+            ((rows, [self._start(part) for part in parts]) for rows, parts in plan), self._workers * CHUNK
+        )
 
     def _start(self, samples: Samples) -> _Pending:
         """Hand a micro batch to the workers."""
@@ -169,7 +195,9 @@ class Loader:
             buffers.decoded, buffers.scratch = np.empty_like(out[0]), np.empty_like(out[0])
         for place, row in enumerate(samples.rows.tolist()):
             if samples.crops is not None:
-                geometry.apply(self._image(row, buffers.decoded), samples.crops[place], out[place], buffers.scratch)
+                geometry.apply(
+                    self._image(row, buffers.decoded), samples.crops[place], out[place], buffers.scratch
+                )
             elif not np.may_share_memory(image := self._image(row, out[place]), out[place]):
                 np.copyto(out[place], image)
 
@@ -202,7 +230,8 @@ class _Pending:
 
 
 class _Ahead:
-    """Keeps at least two batches, and at least `images` images, under way; an exception of a worker is raised in its place."""
+    """Keeps at least two batches, and at least `images` images, under way; an exception of a worker is raised
+    in its place."""
 
     def __init__(self, started: Iterator[tuple[np.ndarray, list[_Pending]]], images: int) -> None:
         self._started, self._images = started, images
@@ -210,7 +239,10 @@ class _Ahead:
         self._fill_up()
 
     def _fill_up(self) -> None:
-        while len(self._waiting) < 2 or sum(len(p.samples.rows) for _, parts in self._waiting for p in parts) < self._images:
+        while (
+            len(self._waiting) < 2
+            or sum(len(p.samples.rows) for _, parts in self._waiting for p in parts) < self._images
+        ):
             following: Any = next(self._started, None)
             if following is None:
                 return
@@ -228,17 +260,20 @@ class _Ahead:
 
 
 def decode(dataset: Dataset, row: int, buffer: np.ndarray | None = None) -> np.ndarray:
-    """(size, size, 3) uint8 RGB of one sample, in `buffer` (an array of that shape) if one is given. Raises InputError naming
-    its key if the bytes are no JPEG of that size."""
+    """(size, size, 3) uint8 RGB of one sample, in `buffer` (an array of that shape) if one is given. Raises
+    InputError naming its key if the bytes are no JPEG of that size."""
     jpeg = dataset.read(row)
     try:
-        # Before anything is allocated: the header of a decompression bomb names more pixels than memory holds.
-        width, height = images.extent(jpeg)
+        # Before anything is allocated: the header of a decompression bomb names more pixels than memory
+        # holds.
+        width, height = codec.extent(jpeg)
         if (width, height) != (dataset.size, dataset.size):
             found = f"{width}x{height}"
-            raise InputError(f"{_named(dataset, row)} is {found}, not {dataset.size}x{dataset.size}; pack the folder again")
-        return images.decode(jpeg, None if buffer is None else buffer.reshape(-1))
-    except images.BrokenImage as error:
+            raise InputError(
+                f"{_named(dataset, row)} is {found}, not {dataset.size}x{dataset.size}; pack the folder again"
+            )
+        return codec.decode(jpeg, None if buffer is None else buffer.reshape(-1))
+    except codec.BrokenImage as error:
         raise InputError(f"{_named(dataset, row)} does not decode: {error}; pack the folder again") from error
 
 

@@ -7,7 +7,8 @@ import tarfile
 MAX_NAME = 99
 """Bytes of a name; what follows it in the header is a zero."""
 _SIZE, _CHECKSUM, _TYPE = slice(124, 135), slice(148, 154), slice(156, 157)
-"""Where a header holds the bytes of its file, and the sum of its own bytes, both in octal; and the kind of file."""
+"""Where a header holds the bytes of its file, and the sum of its own bytes, both in octal; and the kind of
+file."""
 
 
 def _empty() -> bytes:
@@ -23,10 +24,11 @@ _REST = int(_EMPTY[_CHECKSUM], 8) - sum(_EMPTY[_SIZE])
 
 
 def member(name: str, content: bytes) -> bytes:
-    """A file as it stands in a tar: header, content, and zeros up to the end of the block; the bytes of WebDataset's TarWriter.
+    """A file as it stands in a tar: header, content, and zeros up to the end of the block; the bytes of
+    WebDataset's TarWriter.
 
-    From a header made once: `tarfile` makes each anew, and while it does, threads that decode wait for the interpreter.
-    Raises ValueError for a name over MAX_NAME bytes.
+    From a header made once: `tarfile` makes each anew, and while it does, threads that decode wait for the
+    interpreter. Raises ValueError for a name over MAX_NAME bytes.
     """
     encoded, size = name.encode(), b"%011o" % len(content)
     if len(encoded) > MAX_NAME:
@@ -38,7 +40,8 @@ def member(name: str, content: bytes) -> bytes:
 
 
 def ending(length: int) -> bytes:
-    """What a tar ends with whose members take `length` bytes: two blocks of zeros, and more up to the end of a record."""
+    """What a tar ends with whose members take `length` bytes: two blocks of zeros, and more up to the end of
+    a record."""
     end = bytes(2 * tarfile.BLOCKSIZE)
     return end + bytes(-(length + len(end)) % tarfile.RECORDSIZE)
 
@@ -49,7 +52,8 @@ def names(header: bytes, name: str) -> bool:
 
 
 def fault(header: bytes, name: str, length: int) -> str:
-    """What is wrong with a header in front of the plain file `name` of `length` bytes, in one line; empty where nothing is."""
+    """What is wrong with a header in front of the plain file `name` of `length` bytes, in one line; empty
+    where nothing is."""
     try:
         found = tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "surrogateescape")
     except tarfile.HeaderError:

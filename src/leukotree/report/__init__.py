@@ -1,4 +1,5 @@
-"""The report of a study: `collect` reads its files, a module per section computes tables and figures, `write` renders them."""
+"""The report of a study: `collect` reads its files, a module per section computes tables and figures, `write`
+renders them."""
 
 from leukotree.report.collect import collect
 from leukotree.report.summary import StudySummary

@@ -1,4 +1,5 @@
-"""Do the runs of a study belong together, and to the data that are there today? Refused by name where they do not."""
+"""Do the runs of a study belong together, and to the data that are there today? Refused by name where they do
+not."""
 
 from __future__ import annotations
 
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leukotree import compared, predictions, runfolder, tested, yamlfile
-from leukotree.compared import Inputs
+from leukotree import yamlfile
 from leukotree.data import fingerprint
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
+from leukotree.records import compared, predictions, runfolder, tested
+from leukotree.records.compared import Inputs
 from leukotree.report.summary import Run, StudySummary, identity
 
 ROUNDING = 1e-9
@@ -27,18 +29,26 @@ def damaged(path: Path, problem: str) -> InputError:
 
 
 def of_today(root: Path, names: Sequence[str], shards: str) -> tuple[str, ...]:
-    """Compare the finished ones of these runs with today's data, tree and weights. Returns what is not here to be compared with.
-    Raises InputError for one that was made from others."""
+    """Compare the finished ones of these runs with today's data, tree and weights. Returns what is not here
+    to be compared with. Raises InputError for one that was made from others."""
     done = [root / name for name in names if runfolder.read_status(root / name).get("state") == "done"]
     found = {folder: inputs._replace(shards=shards) for folder in done if (inputs := Inputs.read(folder))}
-    compared.refuse([(folder, change) for folder, one in found.items() if (change := compared.changed(folder, one))], shards)
-    return tuple(dict.fromkeys(lacking for one in [Inputs(shards, None), *found.values()] for lacking in one.absent()))
+    compared.refuse(
+        [(folder, change) for folder, one in found.items() if (change := compared.changed(folder, one))],
+        shards,
+    )
+    return tuple(
+        dict.fromkeys(lacking for one in [Inputs(shards, None), *found.values()] for lacking in one.absent())
+    )
 
 
 def belong_together(runs: Sequence[Run], root: Path, shards: str) -> None:
-    """Comparisons are fair only on the same tree and, within a fold, the same images; folds must not share any."""
+    """Comparisons are fair only on the same tree and, within a fold, the same images; folds must not share
+    any."""
     for run in runs:
-        if list(run.taxonomy.parent_of.items()) != list(runs[0].taxonomy.parent_of.items()):  # the order of leaves counts
+        if list(run.taxonomy.parent_of.items()) != list(
+            runs[0].taxonomy.parent_of.items()
+        ):  # the order of leaves counts
             raise damaged(root / run.name / "taxonomy.json", f"differs from that of {runs[0].name}")
         fingerprints = {r.environment["dataset"] for r in (runs[0], run) if r.environment.get("dataset")}
         if len(fingerprints) > 1:
@@ -49,21 +59,27 @@ def belong_together(runs: Sequence[Run], root: Path, shards: str) -> None:
     dataset = Dataset.open(shards, ends=False) if runs and fingerprint.packed(shards) else None
     for fold, mine in by_fold.items():
         _same_images(mine, fold, dataset)
-    pooled = pd.concat([mine[0].images["key"] for mine in by_fold.values()]) if by_fold else pd.Series(dtype=str)
+    pooled = (
+        pd.concat([mine[0].images["key"] for mine in by_fold.values()]) if by_fold else pd.Series(dtype=str)
+    )
     if pooled.duplicated().any():
         twice = pooled[pooled.duplicated()].iloc[0]
-        raise InputError(f"{root}: image {twice!r} is in two test folds; pack into an empty folder and run folds again")
+        raise InputError(
+            f"{root}: image {twice!r} is in two test folds; pack into an empty folder and run folds again"
+        )
 
 
 def _same_images(runs: Sequence[Run], fold: int, dataset: Dataset | None) -> None:
-    """Raises InputError for a run whose images or labels are not those of the fold in the data set; without one, not as many as
-    it noted, or not those of most runs of the fold."""
+    """Raises InputError for a run whose images or labels are not those of the fold in the data set; without
+    one, not as many as it noted, or not those of most runs of the fold."""
     if dataset is not None:
         rows = tested.whole(dataset, fold)
         right = identity(rows).assign(leaf=rows["leaf"])
         for run in runs:
             if told := tested.difference(_images(run), right):
-                raise damaged(run.folder / _FILE, f"not the images of test fold {fold} in {dataset.folder}: {told}")
+                raise damaged(
+                    run.folder / _FILE, f"not the images of test fold {fold} in {dataset.folder}: {told}"
+                )
         return
     for run in runs:
         if lost := (run.tested or len(run.true)) - len(run.true):
@@ -79,8 +95,8 @@ def _same_images(runs: Sequence[Run], fold: int, dataset: Dataset | None) -> Non
 
 
 def _deviant(kinds: Sequence[list[Run]]) -> tuple[Run, Run]:
-    """Of groups of runs that disagree on the images of a fold one run that is wrong, and one that is right. Raises InputError
-    naming both where nothing tells which is which."""
+    """Of groups of runs that disagree on the images of a fold one run that is wrong, and one that is right.
+    Raises InputError naming both where nothing tells which is which."""
     by_size = sorted(kinds, key=len, reverse=True)
     if len(by_size[0]) > len(by_size[1]):
         return next(kind for kind in kinds if kind is not by_size[0])[0], by_size[0][0]
@@ -99,7 +115,10 @@ def _scores_as_recorded(run: Run) -> bool:
     """Whether a run's predictions have the scores that it noted when it ended; also where it noted none."""
     noted = runfolder.read_status(run.folder)
     scores = predictions.scores(run.true, run.logp, run.taxonomy)
-    return all(not isinstance(noted.get(name), float) or abs(noted[name] - score) < ROUNDING for name, score in scores.items())
+    return all(
+        not isinstance(noted.get(name), float) or abs(noted[name] - score) < ROUNDING
+        for name, score in scores.items()
+    )
 
 
 def _images(run: Run) -> pd.DataFrame:
@@ -119,4 +138,6 @@ def searched_on_the_same(summary: StudySummary) -> None:
         if search is None or mine is None or not (settings := search.folder / "search.yaml").exists():
             continue
         if yamlfile.load(settings).get("dataset", mine) != mine:
-            raise InputError(f"{settings}: searched on other shards than {run.name} was made from; rename the study")
+            raise InputError(
+                f"{settings}: searched on other shards than {run.name} was made from; rename the study"
+            )

@@ -1,4 +1,5 @@
-"""What a report is made of: sections of texts, notes, tables, figures and code, which both page templates render.
+"""What a report is made of: sections of texts, notes, tables, figures and code, which both page templates
+render.
 
 Texts are plain; `backticks` around a word set it as code. Numbers are formatted here, once, for both pages.
 """

@@ -12,10 +12,12 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from leukotree import decide, declared, origin, predictions, runfolder, yamlfile
 from leukotree import spec as specs
-from leukotree.decide import Rule
+from leukotree import yamlfile
 from leukotree.errors import InputError, one_line
+from leukotree.evaluation import decide
+from leukotree.evaluation.decide import Rule
+from leukotree.records import declared, origin, predictions, runfolder
 from leukotree.report.belonging import belong_together, damaged, of_today, searched_on_the_same
 from leukotree.report.summary import Arm, Missing, Run, Search, StudySummary, Validation, identity
 from leukotree.spec import RunSpec
@@ -38,15 +40,13 @@ def collect(
 ) -> StudySummary:
     """Read a study's folder (`results/runs/<study>`).
 
-    Args:
-        study: its fields, as in its file.
-        expected: one {variant, test_fold, seed, run_name} per outer-fold run with chosen values; no other run counts.
-        cells: one {run_name, cell, variant, test_fold, seed, and the grid's keys that say something to the variant} per run of
-            its grid.
-        typed: the study's file, and the changes to it, behind the verb of a command that is advised.
+    Args: study: its fields, as in its file. expected: one {variant, test_fold, seed, run_name} per outer-fold
+        run with chosen values; no other run counts. cells: one {run_name, cell, variant, test_fold, seed, and
+        the grid's keys that say something to the variant} per run of its grid. typed: the study's file, and
+        the changes to it, behind the verb of a command that is advised.
 
-    Raises InputError for a damaged file, runs that do not belong together, rules of decision that differ, or a folder with
-    nothing to report.
+    Raises InputError for a damaged file, runs that do not belong together, rules of decision that differ, or
+    a folder with nothing to report.
     """
     study_root = Path(study_root)
     name = str(study.get("study") or study_root.name)
@@ -64,17 +64,41 @@ def collect(
     for arm, rows in _arms(expected, cells):
         found = [_run(study_root / row["run_name"], arm.name, row, rule) for row in rows]
         missing += [one for one in found if isinstance(one, Missing)]
-        arms.append(Arm(arm.name, arm.variant, arm.cell, arm.values, tuple(one for one in found if isinstance(one, Run))))
+        arms.append(
+            Arm(
+                arm.name,
+                arm.variant,
+                arm.cell,
+                arm.values,
+                tuple(one for one in found if isinstance(one, Run)),
+            )
+        )
     belong_together([run for arm in arms for run in arm.runs], study_root, base.data.shards)
     arms, straddling = _without_straddling(arms, dataset)
     summary = StudySummary(
-        name, dict(study), base, variants, tuple(arms), missing, searches, nested or not searched, rule,
-        float(study.get("rope", 0.01)), _primary(study, variants, arms), tuple(declared.changes(study_root, study)),
-        dataset, straddling, unchecked,
-    )  # fmt: skip
+        name,
+        dict(study),
+        base,
+        variants,
+        tuple(arms),
+        missing,
+        searches,
+        nested or not searched,
+        rule,
+        float(study.get("rope", 0.01)),
+        _primary(study, variants, arms),
+        tuple(declared.changes(study_root, study)),
+        dataset,
+        straddling,
+        unchecked,
+    )
     if not summary.runs and not searches:
         file = typed or "STUDY.yaml"
-        first = f"`leukotree grid {file}`" if cells else f"`leukotree sweep {file}`, then `leukotree folds {file}`"
+        first = (
+            f"`leukotree grid {file}`"
+            if cells
+            else f"`leukotree sweep {file}`, then `leukotree folds {file}`"
+        )
         first = first if cells or searched else f"`leukotree folds {file}`"
         raise InputError(f"{study_root}: nothing to report yet; run {first}")
     searched_on_the_same(summary)
@@ -82,7 +106,8 @@ def collect(
 
 
 def check_primary(study: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> None:
-    """Raises InputError where `primary` names an arm that a study with these cells (see `collect`) cannot have."""
+    """Raises InputError where `primary` names an arm that a study with these cells (see `collect`) cannot
+    have."""
     searched = (study.get("search") or {}).get("trials") != 0
     variants = tuple(study.get("variants") or specs.VARIANTS)
     arms = [arm for arm, _ in _arms([{"variant": variant} for variant in variants if searched], cells)]
@@ -92,16 +117,24 @@ def check_primary(study: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) 
 def _rule(study: Mapping[str, Any], variants: Sequence[str]) -> Rule:
     """The rule that decides for all variants. Raises InputError where they have different ones."""
     declared = study.get("decision") or "greedy"
-    rules = {variant: declared.get(variant, "greedy") if isinstance(declared, Mapping) else declared for variant in variants}
+    rules = {
+        variant: declared.get(variant, "greedy") if isinstance(declared, Mapping) else declared
+        for variant in variants
+    }
     if len(set(rules.values())) > 1:
         listed = ", ".join(f"{variant} by {rule}" for variant, rule in rules.items())
-        raise InputError(f"study {study.get('study')}: decision: variants cannot be compared under different rules ({listed}); "
-                         "give one rule for all")  # fmt: skip
+        raise InputError(
+            f"study {study.get('study')}: decision: variants cannot be compared under different rules ({listed}); "
+            "give one rule for all"
+        )
     return cast(Rule, next(iter(rules.values())))
 
 
-def _arms(expected: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]]) -> list[tuple[Arm, list[Mapping[str, Any]]]]:
-    """The arms without their runs, and the rows of these: a variant each of `expected`, a cell and variant each of `cells`."""
+def _arms(
+    expected: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]]
+) -> list[tuple[Arm, list[Mapping[str, Any]]]]:
+    """The arms without their runs, and the rows of these: a variant each of `expected`, a cell and variant
+    each of `cells`."""
     chosen: dict[str, list[Mapping[str, Any]]] = {}
     for row in expected:
         chosen.setdefault(row["variant"], []).append(row)
@@ -109,10 +142,15 @@ def _arms(expected: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, An
     of_cells: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in cells:
         of_cells.setdefault((row["variant"], row["cell"]), []).append(row)
-    values = {place: {key: value for key, value in rows[0].items() if key not in OF_A_RUN} for place, rows in of_cells.items()}
+    values = {
+        place: {key: value for key, value in rows[0].items() if key not in OF_A_RUN}
+        for place, rows in of_cells.items()
+    }
     taken = set(chosen)
     for (variant, cell), rows in of_cells.items():
-        name = _name(variant, values[variant, cell], [values[place] for place in of_cells if place[0] == variant])
+        name = _name(
+            variant, values[variant, cell], [values[place] for place in of_cells if place[0] == variant]
+        )
         name = f"{variant} cell={cell}" if name in taken else name
         taken.add(name)
         found.append((Arm(name, variant, cell, values[variant, cell], ()), rows))
@@ -127,27 +165,39 @@ def _name(variant: str, values: Mapping[str, Any], of_all: Sequence[Mapping[str,
     return " ".join([variant, *(f"{name}={values[key]}" for key, name in zip(differ, named, strict=True))])
 
 
-def _primary(study: Mapping[str, Any], variants: Sequence[str], arms: Sequence[Arm]) -> tuple[tuple[str, str], ...]:
-    """The comparisons that the study declares; without that, each arm against the flat one that shares all its values.
-    Raises InputError for a name that is no arm's, unless it may be one of a grid that has not begun."""
+def _primary(
+    study: Mapping[str, Any], variants: Sequence[str], arms: Sequence[Arm]
+) -> tuple[tuple[str, str], ...]:
+    """The comparisons that the study declares; without that, each arm against the flat one that shares all
+    its values. Raises InputError for a name that is no arm's, unless it may be one of a grid that has not
+    begun."""
     declared = study.get("primary")
-    names = list(dict.fromkeys([*(arm.name for arm in arms), *variants]))  # a variant whose search goes on is no arm yet
+    names = list(
+        dict.fromkeys([*(arm.name for arm in arms), *variants])
+    )  # a variant whose search goes on is no arm yet
     for name in [name for pair in declared or () for name in pair]:
         if name not in names and (not study.get("grid") or any(arm.cell is not None for arm in arms)):
-            raise InputError(f"study {study.get('study')}: primary: {name!r} is none of its arms: {', '.join(names)}")
+            raise InputError(
+                f"study {study.get('study')}: primary: {name!r} is none of its arms: {', '.join(names)}"
+            )
     if declared is not None:
         return tuple((challenger, reference) for challenger, reference in declared)
     return tuple(
         (arm.name, flat.name)
         for arm in arms
         for flat in arms
-        if arm.variant != "flat" and flat.variant == "flat" and (arm.cell is None) == (flat.cell is None)
+        if arm.variant != "flat"
+        and flat.variant == "flat"
+        and (arm.cell is None) == (flat.cell is None)
         and all(arm.values.get(key) == value for key, value in flat.values.items())
-    )  # fmt: skip
+    )
 
 
 def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Missing:
-    wanted: dict[str, Any] = {key: row[key] for key in ("variant", "test_fold", "seed")} | {"arm": arm, "name": row["run_name"]}
+    wanted: dict[str, Any] = {key: row[key] for key in ("variant", "test_fold", "seed")} | {
+        "arm": arm,
+        "name": row["run_name"],
+    }
     status = runfolder.read_status(folder)
     if status.get("state") != "done":
         message = f": {status['message']}" if status.get("message") else ""
@@ -161,15 +211,25 @@ def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Mi
     images, true, logp, taxonomy = _predictions(folder, spec.data.test_fold)
     epochs = [entry for entry in runfolder.read_metrics(folder) if entry.get("kind") == "epoch"]
     return Run(
-        **wanted, folder=folder, taxonomy=taxonomy, images=images, true=true, predicted=decide.leaves(logp, taxonomy, rule),
-        logp=logp, epochs=len(epochs), seconds=float(sum(entry.get("seconds", 0.0) for entry in epochs)), ranks=_ranks(folder),
+        **wanted,
+        folder=folder,
+        taxonomy=taxonomy,
+        images=images,
+        true=true,
+        predicted=decide.leaves(logp, taxonomy, rule),
+        logp=logp,
+        epochs=len(epochs),
+        seconds=float(sum(entry.get("seconds", 0.0) for entry in epochs)),
+        ranks=_ranks(folder),
         environment=_json(folder / "env.json") if (folder / "env.json").exists() else {},
-        trained=_count(status, "trained"), tested=_count(status, "tested"),
-    )  # fmt: skip
+        trained=_count(status, "trained"),
+        tested=_count(status, "tested"),
+    )
 
 
 def _predictions(folder: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, Taxonomy]:
-    """Images, true leaf indices and (N, E) log-probabilities, sorted by key. Raises InputError naming file and row."""
+    """Images, true leaf indices and (N, E) log-probabilities, sorted by key. Raises InputError naming file
+    and row."""
     frame, logp, taxonomy = predictions.read(folder)
     path = folder / "predictions.parquet"
     if frame.empty:
@@ -194,7 +254,8 @@ def _predictions(folder: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, np.
 
 
 def _count(status: Mapping[str, Any], of: str) -> int | None:
-    """How many images a run says that it was `trained` or `tested` on; None where it says nothing, as older ones do."""
+    """How many images a run says that it was `trained` or `tested` on; None where it says nothing, as older
+    ones do."""
     images = status.get("images")
     found = images.get(of) if isinstance(images, Mapping) else None
     return found if isinstance(found, int) else None
@@ -208,16 +269,25 @@ def _ranks(folder: Path) -> int:
 
 
 def _without_straddling(arms: list[Arm], dataset: Mapping[str, Any] | None) -> tuple[list[Arm], int]:
-    """The arms without the names of patients who are tested in several folds, and how many those are, where the data set was
-    dealt image by image. In any other such a patient is a fault, which `stats.pool` refuses."""
+    """The arms without the names of patients who are tested in several folds, and how many those are, where
+    the data set was dealt image by image. In any other such a patient is a fault, which `stats.pool`
+    refuses."""
     if (dataset or {}).get("group") != "image":
         return arms, 0
-    tested = {(run.test_fold, name) for arm in arms for run in arm.runs for name in run.images["patient"].unique() if name}
+    tested = {
+        (run.test_fold, name)
+        for arm in arms
+        for run in arm.runs
+        for name in run.images["patient"].unique()
+        if name
+    }
     folds = Counter(name for _, name in tested)
     several = [name for name, n in folds.items() if n > 1]
     if not several:
         return arms, 0
-    return [replace(arm, runs=tuple(_nameless(run, several) for run in arm.runs)) for arm in arms], len(several)
+    return [replace(arm, runs=tuple(_nameless(run, several) for run in arm.runs)) for arm in arms], len(
+        several
+    )
 
 
 def _nameless(run: Run, patients: Sequence[str]) -> Run:
@@ -225,7 +295,9 @@ def _nameless(run: Run, patients: Sequence[str]) -> Run:
     return replace(run, images=images)
 
 
-def _searches(root: Path, variants: Sequence[str], nested: bool, left_out: int) -> dict[str, dict[int, Search]]:
+def _searches(
+    root: Path, variants: Sequence[str], nested: bool, left_out: int
+) -> dict[str, dict[int, Search]]:
     """Variant -> outer fold -> its search, of those whose trials have ended."""
     found: dict[str, dict[int, Search]] = {}
     for variant in variants:
@@ -244,7 +316,9 @@ def _search(variant: str, fold: int, folder: Path) -> Search:
     if best is not None and not (isinstance(best, dict) and isinstance(best.get("chosen"), dict)):
         raise InputError(f"{folder / 'best.yaml'}: no mapping `chosen`; run the sweep again")
     history = folder / "history.csv"
-    curves = _csv(history, HISTORY_COLUMNS) if history.exists() else pd.DataFrame(columns=list(HISTORY_COLUMNS))
+    curves = (
+        _csv(history, HISTORY_COLUMNS) if history.exists() else pd.DataFrame(columns=list(HISTORY_COLUMNS))
+    )
     return Search(variant, fold, folder, _csv(folder / "trials.csv", TRIAL_COLUMNS), curves.dropna(), best)
 
 
@@ -259,12 +333,15 @@ def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _dataset(base: RunSpec, study: Mapping[str, Any]) -> dict[str, Any] | None:
-    """dataset.json of the shards, where they are here. Raises InputError where the study counts on other folds than theirs."""
+    """dataset.json of the shards, where they are here. Raises InputError where the study counts on other
+    folds than theirs."""
     path = Path(base.data.shards) / "dataset.json"
     found = _json(path) if path.exists() else None
     packed, outer = (found or {}).get("folds"), (study.get("folds") or {}).get("outer")
     if packed and outer and packed != outer:
-        raise InputError(f"{path.parent}: packed with {packed} folds, but folds.outer is {outer}; make them equal")
+        raise InputError(
+            f"{path.parent}: packed with {packed} folds, but folds.outer is {outer}; make them equal"
+        )
     return found
 
 

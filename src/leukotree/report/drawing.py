@@ -1,4 +1,5 @@
-"""What all figures share: style, colours, panels, PNG bytes. Drawn without matplotlib's global state: same data, same bytes."""
+"""What all figures share: style, colours, panels, PNG bytes. Drawn without matplotlib's global state: same
+data, same bytes."""
 
 from __future__ import annotations
 
@@ -20,10 +21,22 @@ GREY = "#b8bec6"
 INK = "#2b2f36"
 
 _STYLE: Any = {
-    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.edgecolor": "#8a929c", "axes.linewidth": 0.8,
-    "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False,
-    "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 8.5, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
-}  # fmt: skip
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.edgecolor": "#8a929c",
+    "axes.linewidth": 0.8,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+}
 Parameters = ParamSpec("Parameters")
 
 
@@ -48,7 +61,9 @@ def marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
 
 
-def grid(panels: int, columns: int, width: float, height: float, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+def grid(
+    panels: int, columns: int, width: float, height: float, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
     """A figure with `panels` axes of about width x height inches each; unused places are removed."""
     from matplotlib.figure import Figure
 
@@ -80,5 +95,7 @@ def integers(axis: Axes) -> None:
 
 def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None})
+    figure.savefig(
+        buffer, format="png", dpi=120, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None}
+    )
     return buffer.getvalue()

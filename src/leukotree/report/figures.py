@@ -1,4 +1,5 @@
-"""Figures of results: confusion matrices, differences with their intervals, abstention, reliability, interference."""
+"""Figures of results: confusion matrices, differences with their intervals, abstention, reliability,
+interference."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def confusions(counts: Mapping[str, np.ndarray], leaves: Sequence[str]) -> bytes
             dark = share[row, col] > 0.65
             label = f"{100 * share[row, col]:.0f} %\n{table[row, col]}" if table[row, col] else "0"
             faint = GREY if not table[row, col] else INK
-            axis.text(col, row, label, ha="center", va="center", fontsize=6.5, color="white" if dark else faint)
+            axis.text(
+                col, row, label, ha="center", va="center", fontsize=6.5, color="white" if dark else faint
+            )
         axis.set_xticks(range(len(leaves)), leaves, rotation=40, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(leaves)), leaves if column % 3 == 0 else [""] * len(leaves))
         axis.tick_params(length=0)
@@ -48,8 +51,12 @@ def confusions(counts: Mapping[str, np.ndarray], leaves: Sequence[str]) -> bytes
 
 @styled
 def forest(bars: Sequence[Bar], rope: float, label: str) -> bytes:
-    """A row per comparison, its intervals side by side; the region of practical equivalence is the grey band. In points."""
-    names, kinds = list(dict.fromkeys(bar.name for bar in bars)), list(dict.fromkeys(bar.kind for bar in bars))
+    """A row per comparison, its intervals side by side; the region of practical equivalence is the grey band.
+    In points."""
+    names, kinds = (
+        list(dict.fromkeys(bar.name for bar in bars)),
+        list(dict.fromkeys(bar.kind for bar in bars)),
+    )
     figure, (axis,) = grid(1, 1, 6.2, 1.1 + 0.22 * len(names) * (len(kinds) + 1))
     axis.axvspan(-100 * rope, 100 * rope, color=GREY, alpha=0.35, lw=0, zorder=0)
     axis.axvline(0, color=INK, lw=0.8, zorder=1)
@@ -59,7 +66,14 @@ def forest(bars: Sequence[Bar], rope: float, label: str) -> bytes:
         index = kinds.index(bar.kind)
         y = names.index(bar.name) + 0.7 * ((index + 0.5) / len(kinds) - 0.5)
         if np.isfinite(bar.low):
-            axis.plot([100 * bar.low, 100 * bar.high], [y, y], color=colour(index), lw=2.2, alpha=0.7, solid_capstyle="butt")
+            axis.plot(
+                [100 * bar.low, 100 * bar.high],
+                [y, y],
+                color=colour(index),
+                lw=2.2,
+                alpha=0.7,
+                solid_capstyle="butt",
+            )
         axis.plot(100 * bar.mean, y, marker=marker(index), ms=5, color=colour(index), lw=0)
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
@@ -70,12 +84,15 @@ def forest(bars: Sequence[Bar], rope: float, label: str) -> bytes:
 
 @styled
 def abstention(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> bytes:
-    """Arm -> (coverage, accuracy of those that reach a leaf, hierarchical precision of all): against coverage, in per cent."""
+    """Arm -> (coverage, accuracy of those that reach a leaf, hierarchical precision of all): against
+    coverage, in per cent."""
     figure, axes = grid(2, 2, 3.2, 2.7, sharey=True)
     for index, (name, (coverage, *values)) in enumerate(curves.items()):
         for axis, value in zip(axes, values, strict=True):
             axis.plot(100 * coverage, 100 * value, color=colour(index), lw=1.8, label=name)
-    for axis, title in zip(axes, ("accuracy of those that reach a leaf", "hierarchical precision of all"), strict=True):
+    for axis, title in zip(
+        axes, ("accuracy of those that reach a leaf", "hierarchical precision of all"), strict=True
+    ):
         axis.set_title(title)
         axis.set_xlabel("reach a leaf, %")
         axis.set_xlim(0, 100)
@@ -86,7 +103,8 @@ def abstention(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) 
 
 @styled
 def reliability(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]]) -> bytes:
-    """One panel per arm: accuracy against confidence in each bin, before and after scaling; dots grow with the share of images.
+    """One panel per arm: accuracy against confidence in each bin, before and after scaling; dots grow with
+    the share of images.
 
     curves: arm -> "raw" and "scaled" -> (confidence, accuracy, images) of the bins that have images.
     """
@@ -95,7 +113,9 @@ def reliability(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, 
         axis.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
         for index, (state, (confidence, accuracy, images)) in enumerate(states.items()):
             axis.plot(confidence, accuracy, color=COLOURS[index], lw=1.2, label=state)
-            axis.scatter(confidence, accuracy, s=6 + 160 * images / images.sum(), color=COLOURS[index], alpha=0.7, lw=0)
+            axis.scatter(
+                confidence, accuracy, s=6 + 160 * images / images.sum(), color=COLOURS[index], alpha=0.7, lw=0
+            )
         drawing.name(axis, name)
         axis.set_xlabel("confidence")
         axis.set_xlim(0, 1)
@@ -119,10 +139,14 @@ def interference(probed: pd.DataFrame, along: str) -> bytes:
         for index, (levels, rows) in enumerate(probed[probed["arm"] == arm].groupby("levels")):
             x = rows[along] if along == "epoch" else rows[along].map(places.index)
             shape = "o" if len(rows) == 1 else None
-            axis.plot(x, rows["cosine"], marker=shape, ms=4, color=colour(index), lw=1.8, label=f"levels {levels}")
+            axis.plot(
+                x, rows["cosine"], marker=shape, ms=4, color=colour(index), lw=1.8, label=f"levels {levels}"
+            )
             axis.plot(x, rows["control"], marker=shape, ms=3, color=colour(index), lw=1, ls="--", alpha=0.7)
         if along != "epoch":
-            axis.set_xticks(range(len(places)), places, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+            axis.set_xticks(
+                range(len(places)), places, rotation=60, ha="right", rotation_mode="anchor", fontsize=7
+            )
         drawing.name(axis, arm)
         axis.set_xlabel(along)
     axes[0].set_ylabel("cosine")

@@ -1,4 +1,5 @@
-"""How much each searched key matters: the share of the score's variance that it explains by itself (fANOVA)."""
+"""How much each searched key matters: the share of the score's variance that it explains by itself
+(fANOVA)."""
 
 from __future__ import annotations
 
@@ -14,19 +15,25 @@ FLOOR = 10
 
 
 def importance(searches: Iterable[pd.DataFrame], space: Mapping[str, Domain]) -> dict[str, float] | None:
-    """Key -> importance in 0..1 (what is left of 1 is interactions); of the completed trials alone, since the score of one that
-    was stopped early is of another length. Keys that some of them lack, having said nothing beside the others, are left out.
+    """Key -> importance in 0..1 (what is left of 1 is interactions); of the completed trials alone, since the
+    score of one that was stopped early is of another length. Keys that some of them lack, having said nothing
+    beside the others, are left out.
 
-    The trials of all searches of a variant are taken together, each search's scores about their own mean: a scheduler leaves few
-    completed trials in one, and that one outer fold is harder than another is nobody's hyperparameter.
+    The trials of all searches of a variant are taken together, each search's scores about their own mean: a
+    scheduler leaves few completed trials in one, and that one outer fold is harder than another is nobody's
+    hyperparameter.
 
-    Main effects of a random forest's prediction (Hutter, Hoos and Leyton-Brown 2014), by Optuna, with a fixed seed. None for
-    fewer than FLOOR completed trials, or where all have the same score.
+    Main effects of a random forest's prediction (Hutter, Hoos and Leyton-Brown 2014), by Optuna, with a fixed
+    seed. None for fewer than FLOOR completed trials, or where all have the same score.
     """
     parts = [trials[(trials["state"] == "completed") & trials["macro_f1"].notna()] for trials in searches]
-    done = pd.concat([part.assign(macro_f1=part["macro_f1"] - part["macro_f1"].mean()) for part in parts], ignore_index=True)
+    done = pd.concat(
+        [part.assign(macro_f1=part["macro_f1"] - part["macro_f1"].mean()) for part in parts],
+        ignore_index=True,
+    )
     keys = [key for key in space if key in done]
-    # Optuna's evaluator averages over the values themselves; on the axis they were drawn from, a logarithmic key counts evenly.
+    # Optuna's evaluator averages over the values themselves; on the axis they were drawn from, a logarithmic
+    # key counts evenly.
     places = pd.DataFrame({key: place(space[key], done[key]) for key in keys}, index=done.index)
     places = places.dropna(axis="columns")
     scores = done["macro_f1"].to_numpy(float)

@@ -87,7 +87,9 @@ pooled; not estimable below {floor} patients. Smallest detectable: the true diff
 called with a chance of 80 %. McNemar: patients that only the first : only the second has right, exact.
 """
 
-FEW_FOLDS = "With {folds} the spread between folds is itself poorly known; take a verdict as a hint, not as proof."
+FEW_FOLDS = (
+    "With {folds} the spread between folds is itself poorly known; take a verdict as a hint, not as proof."
+)
 
 ANSWER = """
 Chosen by the mean macro F1 of {folds} inner folds inside the outer training folds. Interval over the top trials:

@@ -1,4 +1,5 @@
-"""Figures of the searches: learning curves, best so far against cost, marginals with support, maps of two keys."""
+"""Figures of the searches: learning curves, best so far against cost, marginals with support, maps of two
+keys."""
 
 from __future__ import annotations
 
@@ -23,9 +24,11 @@ Trials = Mapping[str, Sequence[pd.DataFrame]]
 
 @styled
 def learning_curves(histories: Mapping[str, Sequence[tuple[pd.DataFrame, str]]], reports: str) -> bytes:
-    """One panel per variant: macro-F1 over its reports, a grey line per trial, the chosen trial of each search in colour.
+    """One panel per variant: macro-F1 over its reports, a grey line per trial, the chosen trial of each
+    search in colour.
 
-    histories: variant -> (history, chosen trial) of each search. reports: what is counted, "epoch" or "inner folds".
+    histories: variant -> (history, chosen trial) of each search. reports: what is counted, "epoch" or "inner
+        folds".
     """
     figure, axes = grid(len(histories), min(3, len(histories)), 3.4, 2.6, sharey=True)
     for index, (axis, (variant, searches)) in enumerate(zip(axes, histories.items(), strict=True)):
@@ -34,7 +37,9 @@ def learning_curves(histories: Mapping[str, Sequence[tuple[pd.DataFrame, str]]],
                 picked = trial == chosen
                 stroke, width, order = (colour(index), 2, 3) if picked else (GREY, 0.7, 2)
                 dot = "o" if len(curve) == 1 else None  # one epoch alone is a point, not an invisible line
-                axis.plot(curve["epoch"], curve["macro_f1"], marker=dot, ms=3, color=stroke, lw=width, zorder=order)
+                axis.plot(
+                    curve["epoch"], curve["macro_f1"], marker=dot, ms=3, color=stroke, lw=width, zorder=order
+                )
         drawing.name(axis, variant)
         axis.set_xlabel(reports)
         integers(axis)
@@ -44,8 +49,8 @@ def learning_curves(histories: Mapping[str, Sequence[tuple[pd.DataFrame, str]]],
 
 @styled
 def best_so_far(trials: Trials, hours: str) -> bytes:
-    """All variants in one panel: the best score of the completed trials so far against the time that all took, a step line per
-    search. Trials in order of their start; `hours` names the unit."""
+    """All variants in one panel: the best score of the completed trials so far against the time that all
+    took, a step line per search. Trials in order of their start; `hours` names the unit."""
     figure, (axis,) = grid(1, 1, 5.6, 2.8)
     for index, (variant, searches) in enumerate(trials.items()):
         for number, table in enumerate(searches):
@@ -53,7 +58,13 @@ def best_so_far(trials: Trials, hours: str) -> bytes:
             best = table["macro_f1"].where(table["state"] == "completed").cummax().ffill()
             label = variant if number == 0 else None
             axis.step(
-                spent, best, where="post", color=colour(index), lw=1.8, alpha=0.9 if len(searches) == 1 else 0.6, label=label
+                spent,
+                best,
+                where="post",
+                color=colour(index),
+                lw=1.8,
+                alpha=0.9 if len(searches) == 1 else 0.6,
+                label=label,
             )
             axis.plot(spent, best, color=colour(index), marker=marker(index), ms=3.5, lw=0, alpha=0.6)
     axis.set_xlabel(hours)
@@ -65,8 +76,9 @@ def best_so_far(trials: Trials, hours: str) -> bytes:
 
 @styled
 def marginals(trials: Trials, domains: Mapping[str, Domain]) -> bytes:
-    """One panel per searched key: each trial a point (hollow: stopped early), the mean of the completed ones in each bin of the
-    range a line, and how many they are, all variants together, as grey bars with their number."""
+    """One panel per searched key: each trial a point (hollow: stopped early), the mean of the completed ones
+    in each bin of the range a line, and how many they are, all variants together, as grey bars with their
+    number."""
     figure, axes = grid(len(domains), min(3, len(domains)), 3.4, 2.7, sharey=True)
     pooled = {variant: pd.concat(searches, ignore_index=True) for variant, searches in trials.items()}
     lowest, highest = _limits(pooled.values())
@@ -97,7 +109,8 @@ def marginals(trials: Trials, domains: Mapping[str, Domain]) -> bytes:
 
 @styled
 def plane(trials: Trials, x: tuple[str, Domain], y: tuple[str, Domain]) -> bytes:
-    """One panel per variant: the trials at their values of two keys, coloured by score; hollow: stopped early."""
+    """One panel per variant: the trials at their values of two keys, coloured by score; hollow: stopped
+    early."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -108,7 +121,10 @@ def plane(trials: Trials, x: tuple[str, Domain], y: tuple[str, Domain]) -> bytes
     for axis, (variant, table) in zip(axes, pooled.items(), strict=True):
         table = table[table["macro_f1"].notna()].sort_values("macro_f1", kind="stable")  # the best on top
         across, up = _scale(axis, x[1])(table[x[0]]), _scale(axis, y[1], "y")(table[y[0]])
-        tone, whole = shades.to_rgba(table["macro_f1"].to_numpy(float)), (table["state"] == "completed").to_numpy()
+        tone, whole = (
+            shades.to_rgba(table["macro_f1"].to_numpy(float)),
+            (table["state"] == "completed").to_numpy(),
+        )
         axis.scatter(across[~whole], up[~whole], s=30, fc="none", ec=tone[~whole], lw=1.1)
         axis.scatter(across[whole], up[whole], s=34, color=tone[whole], lw=0)
         drawing.name(axis, variant)
@@ -120,8 +136,19 @@ def plane(trials: Trials, x: tuple[str, Domain], y: tuple[str, Domain]) -> bytes
 
 def _points(axis: Axes, x: np.ndarray, table: pd.DataFrame, index: int, variant: str) -> None:
     whole, score = (table["state"] == "completed").to_numpy(), table["macro_f1"].to_numpy(float)
-    axis.scatter(x[whole], score[whole], s=18, marker=marker(index), color=colour(index), alpha=0.7, lw=0, label=variant)
-    axis.scatter(x[~whole], score[~whole], s=16, marker=marker(index), fc="none", ec=colour(index), alpha=0.5, lw=0.8)
+    axis.scatter(
+        x[whole],
+        score[whole],
+        s=18,
+        marker=marker(index),
+        color=colour(index),
+        alpha=0.7,
+        lw=0,
+        label=variant,
+    )
+    axis.scatter(
+        x[~whole], score[~whole], s=16, marker=marker(index), fc="none", ec=colour(index), alpha=0.5, lw=0.8
+    )
 
 
 def _limits(tables: Any) -> tuple[float, float]:
@@ -151,7 +178,16 @@ def _support(axis: Axes, domain: Domain, counts: np.ndarray) -> None:
     where = axis.get_xaxis_transform()
     heights = 0.12 * counts / max(counts.max(), 1)
     axis.bar(
-        edges[:-1], heights, np.diff(edges), align="edge", transform=where, color=GREY, alpha=0.45, ec="white", lw=0.6, zorder=0
+        edges[:-1],
+        heights,
+        np.diff(edges),
+        align="edge",
+        transform=where,
+        color=GREY,
+        alpha=0.45,
+        ec="white",
+        lw=0.6,
+        zorder=0,
     )
     for x, height, n in zip(_centres(domain), heights, counts, strict=True):
         axis.text(x, height + 0.015, str(int(n)), transform=where, ha="center", fontsize=6.5, color=INK)

@@ -1,4 +1,5 @@
-"""The domain of a searched key, {uniform | loguniform: [lowest, highest]} or {choice: [...]}: its places, border and text."""
+"""The domain of a searched key, {uniform | loguniform: [lowest, highest]} or {choice: [...]}: its places,
+border and text."""
 
 from __future__ import annotations
 
@@ -17,11 +18,14 @@ BORDER_SHARE = 0.05
 
 
 def place(domain: Domain, values: Iterable[Any]) -> np.ndarray:
-    """(N,) places of values on the axis that the search draws from evenly: of a choice its number (NaN for none of them), of a
-    loguniform the decimal logarithm, else the value."""
+    """(N,) places of values on the axis that the search draws from evenly: of a choice its number (NaN for
+    none of them), of a loguniform the decimal logarithm, else the value."""
     if "choice" in domain:
         texts = [_plain(option) for option in domain["choice"]]
-        return np.array([texts.index(_plain(value)) if _plain(value) in texts else math.nan for value in values], dtype=float)
+        return np.array(
+            [texts.index(_plain(value)) if _plain(value) in texts else math.nan for value in values],
+            dtype=float,
+        )
     numbers = np.array([float(value) for value in values], dtype=float)
     return np.log10(numbers) if "loguniform" in domain else numbers
 
@@ -35,9 +39,12 @@ def bounds(domain: Domain) -> tuple[float, float]:
 
 
 def border(domain: Domain, value: Any) -> str:
-    """ "lower" or "upper" where a value lies on the border of its domain, else ""; choices count where 3 or more are numbers."""
+    """ "lower" or "upper" where a value lies on the border of its domain, else ""; choices count where 3 or
+    more are numbers."""
     if "choice" in domain:
-        options = sorted({float(o) for o in domain["choice"] if isinstance(o, int | float) and not isinstance(o, bool)})
+        options = sorted(
+            {float(o) for o in domain["choice"] if isinstance(o, int | float) and not isinstance(o, bool)}
+        )
         if len(options) < max(3, len(set(map(str, domain["choice"])))):
             return ""
         return "lower" if value == options[0] else "upper" if value == options[-1] else ""
@@ -62,13 +69,19 @@ def span(domain: Domain, values: Iterable[Any]) -> str:
         return "–"
     if "choice" in domain:
         counts = np.bincount(known.astype(int), minlength=len(domain["choice"]))
-        return ", ".join(f"{number(option)} ({n})" for option, n in zip(domain["choice"], counts, strict=True) if n)
-    low, high = number(float(values[int(np.nanargmin(places))])), number(float(values[int(np.nanargmax(places))]))
+        return ", ".join(
+            f"{number(option)} ({n})" for option, n in zip(domain["choice"], counts, strict=True) if n
+        )
+    low, high = (
+        number(float(values[int(np.nanargmin(places))])),
+        number(float(values[int(np.nanargmax(places))])),
+    )
     return low if low == high else f"{low} to {high}"
 
 
 def middle(domain: Domain, values: Iterable[Any]) -> str:
-    """The median of a value per search, with lowest and highest where they differ; of a choice of texts how often each."""
+    """The median of a value per search, with lowest and highest where they differ; of a choice of texts how
+    often each."""
     values = list(values)
     if len({_plain(value) for value in values}) == 1:
         return number(values[0])
@@ -79,7 +92,8 @@ def middle(domain: Domain, values: Iterable[Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    """One text for 16 and 16.0, since a table column of integers with a gap is read as floats; one for None and NaN."""
+    """One text for 16 and 16.0, since a table column of integers with a gap is read as floats; one for None
+    and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "None"
     try:

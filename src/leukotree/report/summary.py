@@ -1,4 +1,5 @@
-"""What `collect` finds in a study's folder: runs in arms that are compared, and the searches that chose their values."""
+"""What `collect` finds in a study's folder: runs in arms that are compared, and the searches that chose their
+values."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leukotree import predictions
-from leukotree.decide import Rule
+from leukotree.evaluation.decide import Rule
+from leukotree.records import predictions
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -66,19 +67,22 @@ class Arm:
     """What is compared with others on the same outer folds: a variant, or a variant in a cell of a grid."""
 
     name: str
-    """Unique: "flat", or "multilabel isolation=detached" with the values that its variant has more than one of."""
+    """Unique: "flat", or "multilabel isolation=detached" with the values that its variant has more than one
+    of."""
     variant: str
     cell: int | None
     """Number of the grid's cell; None for a variant with chosen values (`leukotree folds`)."""
     values: dict[str, Any]
-    """Of the cell: dotted key -> value, without the keys that say nothing to the variant. Empty without a grid."""
+    """Of the cell: dotted key -> value, without the keys that say nothing to the variant. Empty without a
+    grid."""
     runs: tuple[Run, ...]
     """The finished ones, by fold and seed."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """A trial's predictions, pooled over its inner folds: each of N images of the outer training folds once."""
+    """A trial's predictions, pooled over its inner folds: each of N images of the outer training folds
+    once."""
 
     images: pd.DataFrame
     """N rows: key, patient ("" where unknown), source."""
@@ -98,10 +102,11 @@ class Search:
     """The outer fold that no trial saw."""
     folder: Path
     trials: pd.DataFrame
-    """A row per trial: trial (text), state, epochs (with rungs on folds: inner folds), macro_f1, best_macro_f1, seconds, and a
-    column for each searched key."""
+    """A row per trial: trial (text), state, epochs (with rungs on folds: inner folds), macro_f1,
+    best_macro_f1, seconds, and a column for each searched key."""
     history: pd.DataFrame
-    """A row per trial and report: trial, epoch (with rungs on folds: how many inner folds), macro_f1, seconds."""
+    """A row per trial and report: trial, epoch (with rungs on folds: how many inner folds), macro_f1,
+    seconds."""
     best: dict[str, Any] | None
     """best.yaml: trial, value, search_value, optimism, chosen, reruns; None if no trial came to its end."""
 
@@ -112,12 +117,15 @@ class Search:
 
     @property
     def reruns(self) -> pd.DataFrame | None:
-        """The best trials again, a row per trial and fresh seed: trial (text), seed, macro_f1 (NaN where it failed). None if none
-        was run again."""
+        """The best trials again, a row per trial and fresh seed: trial (text), seed, macro_f1 (NaN where it
+        failed). None if none was run again."""
         if not self.best or not self.best.get("reruns"):
             return None
-        rows = [(str(one["trial"]), seed, score) for one in self.best["reruns"]
-                for seed, score in zip(self.best["rerun_seeds"], one["scores"], strict=True)]  # fmt: skip
+        rows = [
+            (str(one["trial"]), seed, score)
+            for one in self.best["reruns"]
+            for seed, score in zip(self.best["rerun_seeds"], one["scores"], strict=True)
+        ]
         return pd.DataFrame(rows, columns=["trial", "seed", "macro_f1"]).astype({"macro_f1": float})
 
     @cached_property
@@ -126,7 +134,8 @@ class Search:
         return self.predictions(str(self.best["trial"])) if self.best and "trial" in self.best else None
 
     def predictions(self, trial: str) -> Validation | None:
-        """Of one completed trial, sorted by key; None where a run folder of it has none. Raises InputError for a damaged file."""
+        """Of one completed trial, sorted by key; None where a run folder of it has none. Raises InputError
+        for a damaged file."""
         folders = sorted((self.folder / "runs" / trial.zfill(5)).glob("*/"))
         if not folders or not all((folder / "predictions.parquet").exists() for folder in folders):
             return None
@@ -140,8 +149,9 @@ class Search:
 
 
 def identity(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a run's predictions that say which image it is: key, patient and source. A patient's id is its own within
-    a source only, so the source is put before it, unless the data set says who is the same over sources; an unknown one is ""."""
+    """The columns of a run's predictions that say which image it is: key, patient and source. A patient's id
+    is its own within a source only, so the source is put before it, unless the data set says who is the same
+    over sources; an unknown one is ""."""
     found = frame[["key", "patient", "source"]].fillna("").astype(str)
     if predictions.PERSON in frame:
         return found.assign(patient=frame[predictions.PERSON].fillna("").astype(str))
@@ -163,22 +173,25 @@ class StudySummary:
     searches: dict[str, dict[int, Search]]
     """Variant -> outer fold -> its search. Without nesting there is one, under the fold that it left out."""
     nested: bool
-    """Whether no outer fold took part in a search for its own values: each has one of its own, or there is none at all. If not,
-    one search served all folds, and those but `clean_fold` are optimistic."""
+    """Whether no outer fold took part in a search for its own values: each has one of its own, or there is
+    none at all. If not, one search served all folds, and those but `clean_fold` are optimistic."""
     decision: Rule
     """The rule of `decide.RULES`, the same for all."""
     rope: float
     """Half the width of the region of practical equivalence, in macro-F1."""
     primary: tuple[tuple[str, str], ...]
-    """The declared comparisons: (challenger, reference), names of arms, of which some may not be there yet."""
+    """The declared comparisons: (challenger, reference), names of arms, of which some may not be there
+    yet."""
     redeclared: tuple[str, ...]
     """What of the three the study file says otherwise than before the first run, a text per key."""
     dataset: dict[str, Any] | None
     """dataset.json of the shards, where they are at hand."""
     straddling: int
-    """Patients with images in several test folds, of a data set that keeps no patients together; `images` names them no more."""
+    """Patients with images in several test folds, of a data set that keeps no patients together; `images`
+    names them no more."""
     unchecked: tuple[str, ...] = ()
-    """What the finished runs could not be compared with, since it is not here: "the data (data/my is not here)"."""
+    """What the finished runs could not be compared with, since it is not here: "the data (data/my is not
+    here)"."""
 
     @property
     def runs(self) -> list[Run]:
@@ -191,17 +204,20 @@ class StudySummary:
 
     @property
     def clean_fold(self) -> int | None:
-        """The test fold that the one search for all never saw. None where every fold is clean: with nested searches, or without
-        any."""
+        """The test fold that the one search for all never saw. None where every fold is clean: with nested
+        searches, or without any."""
         ended = any(search.best for folds in self.searches.values() for search in folds.values())
         return self.base.data.test_fold if ended and not self.nested else None
 
     @property
     def space(self) -> dict[str, dict[str, Any]]:
-        """The searched keys, each with its one form of domain: {uniform | loguniform: [lo, hi]} or {choice: [...]}. A key that
-        says nothing to a variant is no column of its trials."""
+        """The searched keys, each with its one form of domain: {uniform | loguniform: [lo, hi]} or {choice:
+        [...]}. A key that says nothing to a variant is no column of its trials."""
         space = (self.study.get("search") or {}).get("space") or {}
-        return {key: {form: values for form, values in domain.items() if values is not None} for key, domain in space.items()}
+        return {
+            key: {form: values for form, values in domain.items() if values is not None}
+            for key, domain in space.items()
+        }
 
     def search(self, variant: str, fold: int) -> Search | None:
         """The search that chose the values of a variant on an outer fold."""

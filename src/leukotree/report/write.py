@@ -9,42 +9,47 @@ from pathlib import Path
 from typing import Any
 
 from leukotree import files
-from leukotree.commands import Given
-from leukotree.report import (
+from leukotree.records.commands import Given
+from leukotree.report import prose, scores
+from leukotree.report.blocks import Figure, Section, text
+from leukotree.report.sections import (
     ablation,
     answer,
-    calibrated,
+    calibration,
     comparison,
     decisions,
     interference,
+    overview,
     patients,
-    prose,
     reproduce,
-    results,
-    scores,
     searches,
     settings,
     tree,
 )
-from leukotree.report.blocks import Figure, Section, text
 from leukotree.report.summary import StudySummary
 
 
 def write(summary: StudySummary, out: Path, command: Given | None = None) -> tuple[Path, Path]:
-    """Write `report.md`, `figures/*.png`, `report.html` and the study's file into a folder; returns the paths of the two pages.
+    """Write `report.md`, `figures/*.png`, `report.html` and the study's file into a folder; returns the paths
+    of the two pages.
 
     `command`: that which writes this report, where one does.
-    Everything is rendered before anything is written, and each file is replaced atomically. Same files in, same bytes out.
+    Everything is rendered before anything is written, and each file is replaced atomically. Same files in,
+    same bytes out.
     """
     out = Path(out)
     again = reproduce.reproduction(summary, out, command)
     sections = [*_sections(summary), again.section]
-    unchecked = [] if summary.runs else results.unchecked(summary)  # with runs the lead says it
-    about = text(" ".join([prose.ABOUT, *(note.text for note in unchecked)]), rule=prose.DECIDED[summary.decision])
+    unchecked = [] if summary.runs else overview.unchecked(summary)  # with runs the lead says it
+    about = text(
+        " ".join([prose.ABOUT, *(note.text for note in unchecked)]), rule=prose.DECIDED[summary.decision]
+    )
     values = {"title": f"Study {summary.name}", "about": about, "sections": sections}
     environment = _environment()
-    pages = {name: environment.get_template(f"page.{suffix}").render(values)
-             for name, suffix in (("report.md", "md"), ("report.html", "html"))}  # fmt: skip
+    pages = {
+        name: environment.get_template(f"page.{suffix}").render(values)
+        for name, suffix in (("report.md", "md"), ("report.html", "html"))
+    }
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Figure):
@@ -56,13 +61,18 @@ def write(summary: StudySummary, out: Path, command: Given | None = None) -> tup
 
 def _sections(summary: StudySummary) -> Sequence[Section]:
     """The answers first, the long tables last."""
-    tail = [settings.settings(summary), searches.section(summary), settings.runs(summary), settings.cost(summary)]
+    tail = [
+        settings.settings(summary),
+        searches.section(summary),
+        settings.runs(summary),
+        settings.cost(summary),
+    ]
     if not summary.runs:
         return [section for section in (answer.section(summary), *tail) if section and section.blocks]
     by_fold = scores.per_fold(scores.per_run(summary, scores.shown(summary)))
     found = comparison.compared(summary)
     everything = [
-        results.lead(summary, by_fold, comparison.headline(summary, found)),
+        overview.lead(summary, by_fold, comparison.headline(summary, found)),
         comparison.section(summary, found),
         answer.section(summary),
         ablation.section(summary),
@@ -70,13 +80,13 @@ def _sections(summary: StudySummary) -> Sequence[Section]:
         decisions.section(summary),
         patients.section(summary, by_fold),
         tree.section(by_fold),
-        calibrated.section(summary),
+        calibration.section(summary),
         decisions.mixed(summary),
         interference.section(summary),
         tree.leaves(summary),
-        results.folds(summary, by_fold),
+        overview.folds(summary, by_fold),
         tree.nodes_section(summary),
-        results.data(summary),
+        overview.data(summary),
         *tail,
     ]
     return [section for section in everything if section and section.blocks]
@@ -86,10 +96,18 @@ def _environment() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
-        loader=PackageLoader("leukotree", "report"), autoescape=select_autoescape(["html"]), undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters |= {"code": _code, "cell": _cell, "base64": lambda png: base64.b64encode(png).decode()}
+        loader=PackageLoader("leukotree", "report"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "code": _code,
+        "cell": _cell,
+        "base64": lambda png: base64.b64encode(png).decode(),
+    }
     return environment
 
 

@@ -1,6 +1,8 @@
-"""Statistics of a study: patient-clustered bootstrap, corrected tests over folds, and the verdict on two arms.
+"""Statistics of a study: patient-clustered bootstrap, corrected tests over folds, and the verdict on two
+arms.
 
-`clusters` and `resampling` speak of the trained models on other patients; `comparing` and `verdict` of the methods, trained again
+`clusters` and `resampling` speak of the trained models on other patients; `comparing` and `verdict` of the
+methods, trained again
 on other folds. Everything is a plain function of arrays; SciPy is imported where it is used.
 """
 

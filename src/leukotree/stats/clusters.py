@@ -1,4 +1,5 @@
-"""Test images gathered by patient: a confusion matrix each, the strata they are drawn in, and scores of confusion matrices."""
+"""Test images gathered by patient: a confusion matrix each, the strata they are drawn in, and scores of
+confusion matrices."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from leukotree.errors import InputError
 
 
 class Clusters(NamedTuple):
-    """P clusters of test images of one arm. A cluster is a patient; an image without a patient is a cluster of its own."""
+    """P clusters of test images of one arm. A cluster is a patient; an image without a patient is a cluster
+    of its own."""
 
     names: np.ndarray
     """(P,) patients; "" for each image without one. The same images give the same order in every arm."""
@@ -22,18 +24,19 @@ class Clusters(NamedTuple):
 
     @property
     def alone(self) -> int:
-        """How many images have no patient. If any, an interval is too narrow where such images share an unknown patient."""
+        """How many images have no patient. If any, an interval is too narrow where such images share an
+        unknown patient."""
         return int((self.names == "").sum())
 
 
-def patient_counts(patient: Sequence[str], true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> Clusters:
+def patient_counts(
+    patient: Sequence[str], true: np.ndarray, predicted: np.ndarray, n_leaves: int
+) -> Clusters:
     """Clusters of N test images, or of any other units that belong to patients, such as `metrics.Groups`.
 
-    Args:
-        patient: N names, "" where unknown.
-        true: (N,) leaf indices.
-        predicted: (N,) leaf indices, or (S, N) of S seeds. Counts are averaged over seeds: a statistic is then that of the mean
-            confusion matrix, and seeds add no patients.
+    Args: patient: N names, "" where unknown. true: (N,) leaf indices. predicted: (N,) leaf indices, or (S, N)
+        of S seeds. Counts are averaged over seeds: a statistic is then that of the mean confusion matrix, and
+        seeds add no patients.
     """
     names, true = np.asarray(patient, dtype=str), np.asarray(true, dtype=np.int64)
     predicted = np.atleast_2d(np.asarray(predicted, dtype=np.int64))
@@ -63,8 +66,8 @@ def pool(parts: Sequence[Clusters]) -> Clusters:
 def strata_of(counts: np.ndarray) -> np.ndarray:
     """(P, L, L) -> (P,) int64 from 0: a cluster's stratum is the set of leaves that its images truly are of.
 
-    A set that only one cluster has would have no spread. It joins the stratum of the set that is most like it (largest
-    intersection over union), of equally like ones that with most clusters, then the first.
+    A set that only one cluster has would have no spread. It joins the stratum of the set that is most like it
+    (largest intersection over union), of equally like ones that with most clusters, then the first.
     """
     sets, own, size = np.unique(counts.sum(axis=-1) > 0, axis=0, return_inverse=True, return_counts=True)
     common = sets.astype(np.int64) @ sets.T.astype(np.int64)
@@ -79,16 +82,16 @@ def strata_of(counts: np.ndarray) -> np.ndarray:
 
 
 def patients_per_leaf(clusters: Clusters) -> np.ndarray:
-    """(L,) int64: patients with images that truly are of a leaf; under `metrics.FLOOR` a score of that leaf is not estimable. An
-    image without a patient is none."""
+    """(L,) int64: patients with images that truly are of a leaf; under `metrics.FLOOR` a score of that leaf
+    is not estimable. An image without a patient is none."""
     return (clusters.counts[clusters.names != ""].sum(axis=-1) > 0).sum(axis=0)
 
 
 def voted_right(clusters: Clusters) -> np.ndarray:
     """(P,) bool: whether the mode of a patient's predictions, over images and seeds, is its leaf.
 
-    A tie goes to the first leaf in preorder. A patient with several leaves has a vote for each, and is right if these are for
-    more than half of its images.
+    A tie goes to the first leaf in preorder. A patient with several leaves has a vote for each, and is right
+    if these are for more than half of its images.
     """
     images = clusters.counts.sum(axis=-1)
     right = clusters.counts.argmax(axis=-1) == np.arange(images.shape[1])
@@ -102,12 +105,14 @@ def accuracy(confusion: np.ndarray) -> np.ndarray:
 
 
 def recall(confusion: np.ndarray) -> np.ndarray:
-    """(..., L, L) -> (..., L): share of a leaf's images that were given it; 0 without images, as in `metrics.per_leaf`."""
+    """(..., L, L) -> (..., L): share of a leaf's images that were given it; 0 without images, as in
+    `metrics.per_leaf`."""
     return _quotient(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
 
 
 def f1(confusion: np.ndarray) -> np.ndarray:
-    """(..., L, L) -> (..., L): F1 of each leaf; 0 for one that has neither images nor predictions, as in `metrics.per_leaf`."""
+    """(..., L, L) -> (..., L): F1 of each leaf; 0 for one that has neither images nor predictions, as in
+    `metrics.per_leaf`."""
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
     return _quotient(2 * right, confusion.sum(axis=-1) + confusion.sum(axis=-2))
 

@@ -13,7 +13,8 @@ ROUNDING = 1e-12
 
 
 class CorrectedT(NamedTuple):
-    """The corrected resampled t-test of a mean difference: standard error, degrees of freedom, two-sided interval, p values."""
+    """The corrected resampled t-test of a mean difference: standard error, degrees of freedom, two-sided
+    interval, p values."""
 
     mean: float
     se: float
@@ -44,14 +45,14 @@ class McNemar(NamedTuple):
 
 
 def nadeau_bengio(differences: Sequence[float], ratio: float, confidence: float = 0.95) -> CorrectedT | None:
-    """Corrected resampled t-test (Nadeau and Bengio 2003, section 4): SE = sqrt(s^2 (1 / J + ratio)), J - 1 degrees of freedom.
+    """Corrected resampled t-test (Nadeau and Bengio 2003, section 4): SE = sqrt(s^2 (1 / J + ratio)), J - 1
+    degrees of freedom.
 
-    Folds share training images, so their scores are correlated and the plain t-test finds too much; the second term stands for
-    a correlation of n_test / (n_test + n_train) between folds.
+    Folds share training images, so their scores are correlated and the plain t-test finds too much; the
+    second term stands for a correlation of n_test / (n_test + n_train) between folds.
 
-    Args:
-        differences: J fold-wise differences, challenger minus reference, seeds averaged within a fold (they are not more folds).
-        ratio: n_test / n_train of a fold.
+    Args: differences: J fold-wise differences, challenger minus reference, seeds averaged within a fold (they
+        are not more folds). ratio: n_test / n_train of a fold.
 
     None for fewer than two folds, or without any spread.
     """
@@ -69,9 +70,11 @@ def nadeau_bengio(differences: Sequence[float], ratio: float, confidence: float 
 
 
 def correlated_t(differences: Sequence[float], ratio: float, rope: float) -> Probabilities | None:
-    """Bayesian correlated t-test (Corani and Benavoli 2015) with a region of practical equivalence of half width `rope`.
+    """Bayesian correlated t-test (Corani and Benavoli 2015) with a region of practical equivalence of half
+    width `rope`.
 
-    The posterior of the mean difference is Student's t with the location, scale and degrees of freedom of `nadeau_bengio`. With
+    The posterior of the mean difference is Student's t with the location, scale and degrees of freedom of
+    `nadeau_bengio`. With
     `ratio` = 1 / (K - 1) it is what baycomp computes for K folds. None where `nadeau_bengio` is.
     """
     from scipy.stats import t as student_t
@@ -85,7 +88,8 @@ def correlated_t(differences: Sequence[float], ratio: float, rope: float) -> Pro
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """(M,) p values adjusted by Holm's step-down procedure (1979): the family-wise error stays below the level that they meet.
+    """(M,) p values adjusted by Holm's step-down procedure (1979): the family-wise error stays below the
+    level that they meet.
 
     NaN is a declared comparison that could not be made: it stays NaN, and counts in the size of the family.
     """
@@ -98,12 +102,19 @@ def holm(p: Sequence[float]) -> np.ndarray:
 
 
 def smallest_detectable(
-    differences: Sequence[float], ratio: float, power: float = 0.8, rope: float = 0.0, family: int = 1, alpha: float = 0.05
+    differences: Sequence[float],
+    ratio: float,
+    power: float = 0.8,
+    rope: float = 0.0,
+    family: int = 1,
+    alpha: float = 0.05,
 ) -> float | None:
-    """The smallest true difference that would be found with chance `power`, at the spread that these folds show.
+    """The smallest true difference that would be found with chance `power`, at the spread that these folds
+    show.
 
-    Found means that the two-sided test has p < alpha / family (Holm's first step), and that the posterior probability of more
-    than `rope` is at least 1 - alpha. With rope 0 and family 1 this is the noncentral t power of the test. None where
+    Found means that the two-sided test has p < alpha / family (Holm's first step), and that the posterior
+    probability of more than `rope` is at least 1 - alpha. With rope 0 and family 1 this is the noncentral t
+    power of the test. None where
     `nadeau_bengio` is.
     """
     from scipy.optimize import brentq
@@ -114,14 +125,21 @@ def smallest_detectable(
     if found is None:
         return None
     points = (np.arange(1000) + 0.5) / 1000
-    seen = found.se * np.sqrt(chi2.ppf(points, found.df) / found.df)  # standard errors that such a study may show
+    seen = found.se * np.sqrt(
+        chi2.ppf(points, found.df) / found.df
+    )  # standard errors that such a study may show
     tested = student_t.ppf(1 - alpha / (2 * family), found.df) * seen
     needed = np.maximum(tested, rope + student_t.ppf(1 - alpha, found.df) * seen)
-    return float(brentq(lambda true: norm.sf((needed - true) / found.se).mean() - power, 0, needed.max() + 10 * found.se))
+    return float(
+        brentq(
+            lambda true: norm.sf((needed - true) / found.se).mean() - power, 0, needed.max() + 10 * found.se
+        )
+    )
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
-    """Exact McNemar test of two arms on the same P patients; first, second: (P,) bool, whether a patient is right.
+    """Exact McNemar test of two arms on the same P patients; first, second: (P,) bool, whether a patient is
+    right.
 
     Never on images: those of a patient are not independent.
     """

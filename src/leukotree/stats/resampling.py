@@ -1,4 +1,5 @@
-"""Patient-clustered, stratified, paired bootstrap of scores of a confusion matrix: how far might they be off on other patients?
+"""Patient-clustered, stratified, paired bootstrap of scores of a confusion matrix: how far might they be off
+on other patients?
 
 It takes the trained models as they are. What training again would change is the business of `comparing`.
 """
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from leukotree import seeds
-from leukotree.metrics import FLOOR
+from leukotree.evaluation.metrics import FLOOR
 from leukotree.stats.clusters import Clusters
 from leukotree.stats.comparing import ROUNDING
 
@@ -24,9 +25,9 @@ CELLS = 2**22
 def resample(strata: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
     """(P,) strata from 0 -> (draws, P) weights of the clusters; within a stratum of n clusters they sum to n.
 
-    The rescaled bootstrap of Rao and Wu (1988): n - 1 clusters are drawn with replacement from a stratum of n and count
-    n / (n - 1) each. Drawing n gives a variance that is too small by (n - 1) / n, which matters in small strata. Raises
-    ValueError for a stratum of one.
+    The rescaled bootstrap of Rao and Wu (1988): n - 1 clusters are drawn with replacement from a stratum of n
+    and count n / (n - 1) each. Drawing n gives a variance that is too small by (n - 1) / n, which matters in
+    small strata. Raises ValueError for a stratum of one.
     """
     size = np.bincount(strata)
     if size.min() < 2:
@@ -40,8 +41,11 @@ def resample(strata: np.ndarray, draws: int, rng: np.random.Generator) -> np.nda
     return weights * (size / (size - 1))[strata]
 
 
-def bootstrap(counts: np.ndarray, strata: np.ndarray, statistic: Statistic, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """(A, P, L, L) confusions of A arms on the same P clusters -> (A, draws) scores. Paired: a draw is the same for all arms."""
+def bootstrap(
+    counts: np.ndarray, strata: np.ndarray, statistic: Statistic, draws: int = DRAWS, seed: int = 0
+) -> np.ndarray:
+    """(A, P, L, L) confusions of A arms on the same P clusters -> (A, draws) scores. Paired: a draw is the
+    same for all arms."""
     arms, clusters, *square = counts.shape
     flat = np.moveaxis(counts, 1, 0).reshape(clusters, -1)
     rng, rows = seeds.generator(seed, "bootstrap"), max(1, CELLS // clusters)
@@ -53,9 +57,12 @@ def bootstrap(counts: np.ndarray, strata: np.ndarray, statistic: Statistic, draw
 
 
 def jackknife(counts: np.ndarray, strata: np.ndarray, statistic: Statistic) -> np.ndarray:
-    """(A, P, L, L) -> (A, P) scores without each cluster; the others of its stratum of n count n / (n - 1) each."""
+    """(A, P, L, L) -> (A, P) scores without each cluster; the others of its stratum of n count n / (n - 1)
+    each."""
     size = np.bincount(strata)
-    total = np.stack([counts[:, strata == stratum].sum(axis=1) for stratum in range(len(size))], axis=1)  # (A, S, L, L)
+    total = np.stack(
+        [counts[:, strata == stratum].sum(axis=1) for stratum in range(len(size))], axis=1
+    )  # (A, S, L, L)
     of_stratum, scale = total[:, strata], (size / (size - 1))[strata, None, None]
     return statistic(total.sum(axis=1)[:, None] - of_stratum + (of_stratum - counts) * scale)
 
@@ -65,12 +72,13 @@ def interval(
 ) -> tuple[float, float] | None:
     """Two-sided percentile interval with the tails of Student's t (Hesterberg 2015, "expanded percentile").
 
-    Its degrees of freedom are Satterthwaite's: strata that carry the variance with few clusters widen it. It covered 94.0 to
-    95.2 % in 4000 simulated studies of each of four designs, 29 to 84 patients in 4 to 7 leaves, where resampling images covered
-    67 to 80 % (tests/stats/test_coverage.py). Plain percentiles and BCa covered up to 2 points less.
+    Its degrees of freedom are Satterthwaite's: strata that carry the variance with few clusters widen it. It
+    covered 94.0 to 95.2 % in 4000 simulated studies of each of four designs, 29 to 84 patients in 4 to 7
+    leaves, where resampling images covered 67 to 80 % (tests/stats/test_coverage.py). Plain percentiles and
+    BCa covered up to 2 points less.
 
-    samples: (R,) of `bootstrap`; left_out: (P,) of `jackknife`; of one arm, or the differences of two. None (`not estimable`)
-    below FLOOR clusters, or without spread.
+    samples: (R,) of `bootstrap`; left_out: (P,) of `jackknife`; of one arm, or the differences of two. None
+    (`not estimable`) below FLOOR clusters, or without spread.
     """
     from scipy.stats import norm
     from scipy.stats import t as student_t
@@ -97,7 +105,8 @@ def intervals(
 def difference_interval(
     challenger: Clusters, reference: Clusters, statistic: Statistic, draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, float] | None:
-    """The 95 % interval of challenger minus reference, both resampled alike; None where it is not estimable."""
+    """The 95 % interval of challenger minus reference, both resampled alike; None where it is not
+    estimable."""
     samples, left_out, strata = _resampled([challenger, reference], statistic, draws, seed)
     return interval(samples[0] - samples[1], left_out[0] - left_out[1], strata)
 
@@ -105,13 +114,19 @@ def difference_interval(
 def _resampled(
     arms: Sequence[Clusters], statistic: Statistic, draws: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(A, R) samples, (A, P) jackknife and (P,) strata of A arms; no samples below FLOOR clusters. Raises ValueError unless all
-    arms were tested on the same images."""
+    """(A, R) samples, (A, P) jackknife and (P,) strata of A arms; no samples below FLOOR clusters. Raises
+    ValueError unless all arms were tested on the same images."""
     one = arms[0]
     for other in arms[1:]:
-        if not np.array_equal(one.names, other.names) or not np.allclose(one.counts.sum(axis=-1), other.counts.sum(axis=-1)):
+        if not np.array_equal(one.names, other.names) or not np.allclose(
+            one.counts.sum(axis=-1), other.counts.sum(axis=-1)
+        ):
             raise ValueError("the arms were tested on different images")
     if len(one.strata) < FLOOR:
         return np.empty((len(arms), 0)), np.empty((len(arms), len(one.strata))), one.strata
     counts = np.stack([arm.counts for arm in arms])
-    return bootstrap(counts, one.strata, statistic, draws, seed), jackknife(counts, one.strata, statistic), one.strata
+    return (
+        bootstrap(counts, one.strata, statistic, draws, seed),
+        jackknife(counts, one.strata, statistic),
+        one.strata,
+    )

@@ -39,7 +39,8 @@ class Fold(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Challenger minus reference, over the folds that both have. NaN or None where a number is not estimable."""
+    """Challenger minus reference, over the folds that both have. NaN or None where a number is not
+    estimable."""
 
     challenger: str
     reference: str
@@ -78,7 +79,8 @@ def compare(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[Comparison]:
-    """One row per pair (challenger, reference), in their order. All pairs are one family, declared before; see `judge`.
+    """One row per pair (challenger, reference), in their order. All pairs are one family, declared before;
+    see `judge`.
 
     Args:
         arms: name -> outer fold -> its score and clusters. An arm may be missing, or lack folds.
@@ -94,27 +96,51 @@ def compare(
     tests = [nadeau_bengio(values, ratio) for values in differences]
     adjusted = holm([test.p if test else math.nan for test in tests]).tolist()
     rows = []
-    for (mine, other), folds, values, test, p_holm in zip(pairs, common, differences, tests, adjusted, strict=True):
+    for (mine, other), folds, values, test, p_holm in zip(
+        pairs, common, differences, tests, adjusted, strict=True
+    ):
         probabilities = correlated_t(values, ratio, rope)
         detectable = smallest_detectable(values, ratio, rope=rope, family=len(pairs), alpha=ALPHA)
         mean, p = float(np.mean(values)) if values else math.nan, test.p if test else math.nan
         bootstrap, paired, clusters, alone = None, None, 0, 0
         if folds:
             first, second = (pool([arms[name][fold].clusters for fold in folds]) for name in (mine, other))
-            bootstrap, clusters, alone = difference_interval(first, second, statistic, draws, seed), len(first.names), first.alone
+            bootstrap, clusters, alone = (
+                difference_interval(first, second, statistic, draws, seed),
+                len(first.names),
+                first.alone,
+            )
             paired = None if alone else mcnemar(voted_right(first), voted_right(second))
-        rows.append(Comparison(
-            mine, other, len(folds), mean, (test.low, test.high) if test else None, bootstrap, p, p_holm, probabilities,
-            math.nan if detectable is None else detectable, paired, clusters, alone, *judge(values, probabilities, p_holm),
-        ))  # fmt: skip
+        rows.append(
+            Comparison(
+                mine,
+                other,
+                len(folds),
+                mean,
+                (test.low, test.high) if test else None,
+                bootstrap,
+                p,
+                p_holm,
+                probabilities,
+                math.nan if detectable is None else detectable,
+                paired,
+                clusters,
+                alone,
+                *judge(values, probabilities, p_holm),
+            )
+        )
     return rows
 
 
-def judge(differences: Sequence[float], probabilities: Probabilities | None, p_holm: float) -> tuple[Verdict, str]:
+def judge(
+    differences: Sequence[float], probabilities: Probabilities | None, p_holm: float
+) -> tuple[Verdict, str]:
     """The verdict on J fold-wise differences, and why in one line.
 
-    `better`: P(better) >= 0.95 and the Holm-adjusted p < 0.05; `worse` likewise. `equivalent`: P(same) >= 0.95. Else
-    `inconclusive`, as are equal scores in all folds. `not estimable`: fewer than two folds, or one and the same difference in all
+    `better`: P(better) >= 0.95 and the Holm-adjusted p < 0.05; `worse` likewise. `equivalent`: P(same) >=
+    0.95. Else
+    `inconclusive`, as are equal scores in all folds. `not estimable`: fewer than two folds, or one and the
+    same difference in all
     of them, which has no spread to judge it by.
     """
     folds = len(differences)
@@ -131,7 +157,13 @@ def judge(differences: Sequence[float], probabilities: Probabilities | None, p_h
     side: Verdict = "better" if better > worse else "worse"
     certainty = max(better, worse)
     if certainty < CERTAIN:
-        return "inconclusive", f"P(worse) {worse:.3f}, P(same) {same:.3f}, P(better) {better:.3f}: none reaches {CERTAIN}"
+        return (
+            "inconclusive",
+            f"P(worse) {worse:.3f}, P(same) {same:.3f}, P(better) {better:.3f}: none reaches {CERTAIN}",
+        )
     if p_holm >= ALPHA:
-        return "inconclusive", f"P({side}) {certainty:.3f}, but the Holm-adjusted p {p_holm:.3f} is not below {ALPHA}"
+        return (
+            "inconclusive",
+            f"P({side}) {certainty:.3f}, but the Holm-adjusted p {p_holm:.3f} is not below {ALPHA}",
+        )
     return side, f"P({side}) {certainty:.3f}, Holm-adjusted p {p_holm:.3g}"

@@ -1,6 +1,7 @@
 """Phantom smears: synthetic blood-smear images with exact masks of the white cell and a patient-level stain.
 
-`cells` says what each kind of white cell looks like, `slide` what differs between patients, `shapes`, `field`,
+`cells` says what each kind of white cell looks like, `slide` what differs between patients, `shapes`,
+`field`,
 `white_cell` and `draw` draw, `dataset` writes the files.
 """
 

@@ -43,7 +43,10 @@ class Row:
     @property
     def files(self) -> tuple[str, str]:
         """Paths of the image and the mask, relative to the manifest, with forward slashes."""
-        return f"images/{self.patient_id}/{self.image:03d}.jpg", f"masks/{self.patient_id}/{self.image:03d}.png"
+        return (
+            f"images/{self.patient_id}/{self.image:03d}.jpg",
+            f"masks/{self.patient_id}/{self.image:03d}.png",
+        )
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,19 @@ class Plan:
 
 
 def write(
-    out: Path, patients: int = 42, per_patient: int = 24, size: int = 384, seed: int = 0, workers: int | None = None
+    out: Path,
+    patients: int = 42,
+    per_patient: int = 24,
+    size: int = 384,
+    seed: int = 0,
+    workers: int | None = None,
 ) -> Path:
     """Draw a phantom set into the folder `out` and return its manifest's path; `workers` counts processes.
 
-    Writes `images/<patient>/<nnn>.jpg` (size x size), `masks/<patient>/<nnn>.png` (255 where the white cell is, else 0)
-    and, last, `manifest.csv`. The same arguments give the same bytes for any number of workers, and continue or keep what
-    is there. Raises InputError for a bad value, or when the folder holds anything else.
+    Writes `images/<patient>/<nnn>.jpg` (size x size), `masks/<patient>/<nnn>.png` (255 where the white cell
+    is, else 0) and, last, `manifest.csv`. The same arguments give the same bytes for any number of workers,
+    and continue or keep what is there. Raises InputError for a bad value, or when the folder holds anything
+    else.
     """
     plan = Plan(patients, per_patient, size, seed)
     workers = (os.cpu_count() or 1) if workers is None else workers
@@ -105,9 +114,16 @@ def write(
 
 
 def render(plan: Plan, row: Row, with_cell: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels (size, size, 3) uint8 and the mask (size, size) bool of one image, a pure function of plan and row."""
+    """The pixels (size, size, 3) uint8 and the mask (size, size) bool of one image, a pure function of plan
+    and row."""
     slide = Slide.sample(np.random.default_rng(np.random.SeedSequence(plan.seed, spawn_key=(row.patient,))))
-    return draw(row.leaf, slide, np.random.SeedSequence(plan.seed, spawn_key=(row.patient, row.image)), plan.size, with_cell)
+    return draw(
+        row.leaf,
+        slide,
+        np.random.SeedSequence(plan.seed, spawn_key=(row.patient, row.image)),
+        plan.size,
+        with_cell,
+    )
 
 
 def _write_image(task: tuple[Path, Plan, Row]) -> None:
@@ -134,17 +150,26 @@ def _claim(out: Path, plan: Plan) -> None:
     try:
         found = json.loads(identity.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{out}: is not empty and holds no phantom set; give an empty or new folder") from error
+        raise InputError(
+            f"{out}: is not empty and holds no phantom set; give an empty or new folder"
+        ) from error
     wanted = asdict(plan)
     if found != wanted:
         had = found if isinstance(found, dict) else {}
-        other = ", ".join(f"{key} {had.get(key)} instead of {value}" for key, value in wanted.items() if had.get(key) != value)
-        raise InputError(f"{identity}: here is a set with {other or 'more keys'}; give another folder or the same arguments")
+        other = ", ".join(
+            f"{key} {had.get(key)} instead of {value}"
+            for key, value in wanted.items()
+            if had.get(key) != value
+        )
+        raise InputError(
+            f"{identity}: here is a set with {other or 'more keys'}; give another folder or the same arguments"
+        )
 
 
 @contextmanager
 def _processes(count: int) -> Iterator:
-    """A `map` over fresh processes (or this one, for a single worker) that drops what is queued when its block fails."""
+    """A `map` over fresh processes (or this one, for a single worker) that drops what is queued when its
+    block fails."""
     if count <= 1:
         yield map
         return

@@ -13,7 +13,8 @@ from leukotree.data.phantom.slide import DYES, Slide
 def draw(
     leaf: str, slide: Slide, seed: np.random.SeedSequence, size: int, with_cell: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a field: image (size, size, 3) uint8 and mask (size, size) bool, True where the white cell has ink.
+    """Draw a field: image (size, size, 3) uint8 and mask (size, size) bool, True where the white cell has
+    ink.
 
     Without the cell the rest of the image stays the same to the last bit, and the mask is still the cell's.
     """

@@ -1,4 +1,5 @@
-"""The field of view around the white cell: red cells, platelets and the plasma film, as ink per dye and pixel."""
+"""The field of view around the white cell: red cells, platelets and the plasma film, as ink per dye and
+pixel."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from leukotree.data.phantom.slide import DYE, Slide
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of pixels: rows and columns of the field, and micrometre coordinates (x, y) about the field's centre."""
+    """A rectangle of pixels: rows and columns of the field, and micrometre coordinates (x, y) about the
+    field's centre."""
 
     rows: slice
     columns: slice
@@ -28,7 +30,9 @@ class Window:
         pixel = field / size
 
         def span(at: float) -> slice:
-            low, high = (int(np.clip(round((at + side * reach) / pixel + size / 2), 0, size)) for side in (-1, 1))
+            low, high = (
+                int(np.clip(round((at + side * reach) / pixel + size / 2), 0, size)) for side in (-1, 1)
+            )
             return slice(low, high)
 
         rows, columns = span(y), span(x)
@@ -49,7 +53,8 @@ def cover(d: np.ndarray, width: float) -> np.ndarray:
 
 
 def place_reds(slide: Slide, cell: Cell, centre: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(n, 3) x, y, radius of the red cells: thrown at random, kept where they overlap little and do not sit on the white cell."""
+    """(n, 3) x, y, radius of the red cells: thrown at random, kept where they overlap little and do not sit
+    on the white cell."""
     half = slide.field / 2 + slide.red_radius
     wanted = rng.poisson(slide.red_count * (2 * half) ** 2 / 1000)
     depth = cell.traits["moulding"] * 0.4 * cell.traits["radius"]
@@ -86,7 +91,9 @@ def paint_background(ink: np.ndarray, slide: Slide, reds: np.ndarray, rng: np.ra
             ndimage.gaussian_filter(ink[DYE[dye]], slide.blur / pixel, output=ink[DYE[dye]], truncate=3)
 
 
-def _red_cell(window: Window, x: float, y: float, radius: float, slide: Slide, rng: np.random.Generator) -> np.ndarray:
+def _red_cell(
+    window: Window, x: float, y: float, radius: float, slide: Slide, rng: np.random.Generator
+) -> np.ndarray:
     """Haemoglobin of a biconcave disc: an oval plateau with a soft pale centre and a slightly darker rim."""
     stretch, turn = float(np.exp(rng.normal(0, 0.06))), rng.uniform(0, np.pi)
     pallor = min(max(slide.red_pallor + rng.normal(0, 0.1), 0), 0.9)
@@ -97,7 +104,9 @@ def _red_cell(window: Window, x: float, y: float, radius: float, slide: Slide, r
     r = np.hypot(u, v) / radius
     if slide.red_crenation:
         angle = np.arctan2(v, u)
-        r *= 1 + slide.red_crenation * (np.cos(waves * angle + phase) + 0.7 * np.cos((waves - 4) * angle - 2 * phase))
+        r *= 1 + slide.red_crenation * (
+            np.cos(waves * angle + phase) + 0.7 * np.cos((waves - 4) * angle - 2 * phase)
+        )
     pale = pallor * np.exp(-0.9 * np.square(np.square(r / 0.48)))
     rim = 0.18 * np.exp(-np.square((r - 0.86) / 0.1))
     return strength * (1 - pale + rim) * cover((r - 1) * radius, max(0.18, window.pixel))
@@ -110,6 +119,8 @@ def _paint_platelet(ink: np.ndarray, slide: Slide, rng: np.random.Generator) -> 
     window = Window.around(x, y, 1.6 * radius, slide.field, size)
     if window.x.size:
         grain = shapes.noise(rng, window.x.shape, 0.3 / window.pixel)
-        inside = cover(np.hypot(window.x - x, window.y - y) - radius * (1 + 0.12 * grain), max(0.25, window.pixel))
+        inside = cover(
+            np.hypot(window.x - x, window.y - y) - radius * (1 + 0.12 * grain), max(0.25, window.pixel)
+        )
         ink[DYE["azurophil"], *window.place] += 0.26 * inside * (1 + 0.6 * grain).clip(0.3, 2.2)
         ink[DYE["basophilic"], *window.place] += 0.12 * inside

@@ -1,6 +1,8 @@
-"""Outlines as signed distances: nuclei and cells are chains of round beads, joined smoothly and warped by noise.
+"""Outlines as signed distances: nuclei and cells are chains of round beads, joined smoothly and warped by
+noise.
 
-A chain is an array (n, 3) of beads (x, y, radius); neighbours are connected by a tapering bridge. Distances are negative inside.
+A chain is an array (n, 3) of beads (x, y, radius); neighbours are connected by a tapering bridge. Distances
+are negative inside.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> np.
     """(H, W) smooth Gaussian noise of unit variance with correlation length `sigma`, in pixels."""
     factor = max(sigma / 1.5, 1.0)  # blur a coarse grid and enlarge it: the cost does not grow with sigma
     coarse = tuple(int(np.ceil(side / factor)) + 4 for side in shape)
-    values = ndimage.gaussian_filter(rng.standard_normal(coarse, dtype=np.float32), sigma / factor, mode="wrap")
+    values = ndimage.gaussian_filter(
+        rng.standard_normal(coarse, dtype=np.float32), sigma / factor, mode="wrap"
+    )
     values /= values.std() + 1e-6
     if factor == 1.0:
         return values[: shape[0], : shape[1]]
@@ -84,17 +88,28 @@ def _indented(rng: np.random.Generator) -> Chain:
 
 
 def _kidney(rng: np.random.Generator) -> Chain:
-    return _arc(rng.uniform(1.9, 2.9), rng.uniform(0.5, 0.68) * np.array([1, 0.95, 0.9, 0.95, rng.uniform(0.85, 1)]))
+    return _arc(
+        rng.uniform(1.9, 2.9), rng.uniform(0.5, 0.68) * np.array([1, 0.95, 0.9, 0.95, rng.uniform(0.85, 1)])
+    )
 
 
 def _band(rng: np.random.Generator) -> Chain:
     waist = rng.uniform(0.75, 1.0)
-    return _arc(rng.uniform(3.2, 4.4), rng.uniform(0.3, 0.42) * np.array([1.1, 1, waist, waist, waist, 1, 1.1]))
+    return _arc(
+        rng.uniform(3.2, 4.4), rng.uniform(0.3, 0.42) * np.array([1.1, 1, waist, waist, waist, 1, 1.1])
+    )
 
 
 def _bilobed(rng: np.random.Generator) -> Chain:
     gap, bridge = rng.uniform(1.15, 1.7), rng.uniform(0.3, 0.65)
-    return np.array([[-gap / 2, 0, 1], [-gap / 8, 0.35, bridge], [gap / 8, 0.35, bridge], [gap / 2, 0, rng.uniform(0.75, 1)]])
+    return np.array(
+        [
+            [-gap / 2, 0, 1],
+            [-gap / 8, 0.35, bridge],
+            [gap / 8, 0.35, bridge],
+            [gap / 2, 0, rng.uniform(0.75, 1)],
+        ]
+    )
 
 
 def _lobed(rng: np.random.Generator) -> Chain:
@@ -113,6 +128,11 @@ def _lobed(rng: np.random.Generator) -> Chain:
 
 
 NUCLEI: dict[str, Callable[[np.random.Generator], Chain]] = {
-    "round": _round, "indented": _indented, "kidney": _kidney, "band": _band, "bilobed": _bilobed, "lobed": _lobed,
-}  # fmt: skip
+    "round": _round,
+    "indented": _indented,
+    "kidney": _kidney,
+    "band": _band,
+    "bilobed": _bilobed,
+    "lobed": _lobed,
+}
 """Nuclear shape -> a chain in arbitrary units; `scaled` gives it its size."""

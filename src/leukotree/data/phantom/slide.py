@@ -1,7 +1,8 @@
-"""What a patient's slide does to an image: stain, illumination, white balance, focus, noise and the red cells' look.
+"""What a patient's slide does to an image: stain, illumination, white balance, focus, noise and the red
+cells' look.
 
-Everything here is drawn once per patient and independently of the leaf: it says nothing about the diagnosis and identifies the
-patient, which is how leakage looks in real data.
+Everything here is drawn once per patient and independently of the leaf: it says nothing about the diagnosis
+and identifies the patient, which is how leakage looks in real data.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Slide:
         return cls(
             field=rng.uniform(30, 36),
             dyes=np.array(list(DYES.values())) * strength * hue,
-            white=rng.uniform(0.9, 1.0) * np.array([rng.uniform(0.91, 1.0), rng.uniform(0.88, 0.96), rng.uniform(0.74, 0.97)]),
+            white=rng.uniform(0.9, 1.0)
+            * np.array([rng.uniform(0.91, 1.0), rng.uniform(0.88, 0.96), rng.uniform(0.74, 0.97)]),
             gamma=rng.uniform(0.85, 1.2),
             shade=rng.uniform(0.0, 0.22),
             shade_angle=rng.uniform(0, 2 * np.pi),
@@ -74,18 +76,25 @@ class Slide:
         )
 
     def develop(self, ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Ink (number of DYES, H, W) -> the photograph, (H, W, 3) uint8. A pixel depends on its own ink alone."""
+        """Ink (number of DYES, H, W) -> the photograph, (H, W, 3) uint8. A pixel depends on its own ink
+        alone."""
         size = ink.shape[1]
         y, x = np.meshgrid(*[np.linspace(-1, 1, size, dtype=np.float32)] * 2, indexing="ij")
         along = (x * np.cos(self.shade_angle) + y * np.sin(self.shade_angle)) / np.sqrt(2)
-        log_light = np.log((1 - self.shade * (0.5 + 0.5 * along)) * (1 - self.vignette * (x * x + y * y) / 2)).astype(np.float32)
+        log_light = np.log(
+            (1 - self.shade * (0.5 + 0.5 * along)) * (1 - self.vignette * (x * x + y * y) / 2)
+        ).astype(np.float32)
         photo = np.empty((size, size, 3), np.uint8)
-        for channel in range(3):  # plain sums: a BLAS product may round differently with another number of threads
+        for channel in range(
+            3
+        ):  # plain sums: a BLAS product may round differently with another number of threads
             density = np.zeros_like(log_light)
             for layer, strength in zip(ink, self.dyes[:, channel], strict=True):
                 density += np.float32(strength) * layer
             # The film's curve, (white * light * exp(-density)) ** gamma, in one exponential.
-            plane = np.exp(np.float32(self.gamma) * (np.float32(np.log(self.white[channel])) + log_light - density))
+            plane = np.exp(
+                np.float32(self.gamma) * (np.float32(np.log(self.white[channel])) + log_light - density)
+            )
             plane += np.float32(self.noise) * rng.standard_normal(plane.shape, dtype=np.float32)
             photo[..., channel] = np.rint(plane.clip(0, 1) * 255)
         return photo

@@ -1,4 +1,5 @@
-"""The white cell: its outline and nucleus as signed distances, then the ink of cytoplasm, chromatin, granules and rods."""
+"""The white cell: its outline and nucleus as signed distances, then the ink of cytoplasm, chromatin, granules
+and rods."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ FAINTEST = 0.04
 
 @dataclass(frozen=True)
 class _Canvas:
-    """A cell being painted: arrays of the window's shape (h, w), the ink (number of DYES, h, w) among them."""
+    """A cell being painted: arrays of the window's shape (h, w), the ink (number of DYES, h, w) among
+    them."""
 
     cell: Cell
     window: Window
@@ -45,7 +47,8 @@ class _Canvas:
 def paint(
     cell: Cell, centre: np.ndarray, reds: np.ndarray, slide: Slide, size: int, rng: np.random.Generator
 ) -> tuple[Window, np.ndarray, np.ndarray]:
-    """The cell in a window of its own: coverage (h, w), and ink (number of DYES, h, w) that is zero where the coverage is."""
+    """The cell in a window of its own: coverage (h, w), and ink (number of DYES, h, w) that is zero where the
+    coverage is."""
     t = cell.traits
     reach = t["radius"] * (1.35 + 0.5 * t["elongation"]) + 2 * t["outline"] + t["fray"]
     window = Window.around(float(centre[0]), float(centre[1]), reach, slide.field, size)
@@ -59,14 +62,20 @@ def paint(
         layer(canvas)
     for plane in ink:
         if plane.any():
-            ndimage.gaussian_filter(plane, slide.blur / window.pixel, output=plane, truncate=3, mode="nearest")
+            ndimage.gaussian_filter(
+                plane, slide.blur / window.pixel, output=plane, truncate=3, mode="nearest"
+            )
     return window, body, ink.clip(0) * body
 
 
-def _outline(window: Window, cell: Cell, centre: np.ndarray, reds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _outline(
+    window: Window, cell: Cell, centre: np.ndarray, reds: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Signed distance to the cell's edge: a wavy oval out of which red cells press their share."""
     t = cell.traits
-    oval = shapes.turned(shapes.scaled(shapes.rod(2 * t["elongation"]), np.pi * t["radius"] ** 2), rng.uniform(0, 2 * np.pi))
+    oval = shapes.turned(
+        shapes.scaled(shapes.rod(2 * t["elongation"]), np.pi * t["radius"] ** 2), rng.uniform(0, 2 * np.pi)
+    )
     x, y = _warped(window, centre, t["outline"], 2.2, rng)
     d = shapes.distance(x, y, oval)
     if t["fray"]:
@@ -82,7 +91,8 @@ def _outline(window: Window, cell: Cell, centre: np.ndarray, reds: np.ndarray, r
 def _nucleus(
     window: Window, cell: Cell, centre: np.ndarray, outline: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Signed distance to the nucleus, kept inside the cell, and the strength of the clearing (Golgi zone) beside it."""
+    """Signed distance to the nucleus, kept inside the cell, and the strength of the clearing (Golgi zone)
+    beside it."""
     t = cell.traits
     area = t["nc"] * np.pi * t["radius"] ** 2
     chain = shapes.turned(shapes.scaled(shapes.NUCLEI[cell.nucleus](rng), area), rng.uniform(0, 2 * np.pi))
@@ -148,7 +158,8 @@ def _chromatin(canvas: _Canvas) -> None:
 
 
 def _granules(canvas: _Canvas) -> None:
-    """Points scattered over the cytoplasm (and their share of the nucleus), each a small Gaussian spot of ink."""
+    """Points scattered over the cytoplasm (and their share of the nucleus), each a small Gaussian spot of
+    ink."""
     t, pixel, rng = canvas.cell.traits, canvas.window.pixel, canvas.rng
     weight = np.where(canvas.nucleus < 0, t["over_nucleus"], 1.0) * (canvas.outline < -0.25)
     cumulative = np.cumsum(weight, dtype=np.float64)
@@ -160,7 +171,9 @@ def _granules(canvas: _Canvas) -> None:
     np.add.at(points, at, rng.lognormal(0, 0.35, count))
     sigma = max(t["granule_radius"] / pixel, 0.4)
     spots = ndimage.gaussian_filter(points.reshape(weight.shape), sigma, truncate=3) * (2 * np.pi * sigma**2)
-    share = min(1.0, (t["granule_radius"] / (0.4 * pixel)) ** 2)  # a granule smaller than a pixel covers a part of it
+    share = min(
+        1.0, (t["granule_radius"] / (0.4 * pixel)) ** 2
+    )  # a granule smaller than a pixel covers a part of it
     canvas.ink[DYE[canvas.cell.granule_dye]] += t["granule_ink"] * share * np.tanh(1.3 * spots)
 
 

@@ -1,4 +1,5 @@
-"""Importers: a public data set in its own layout -> a manifest. One module per layout, each with `scan` and `OPTIONS`."""
+"""Importers: a public data set in its own layout -> a manifest. One module per layout, each with `scan` and
+`OPTIONS`."""
 
 from __future__ import annotations
 
@@ -16,11 +17,12 @@ from leukotree.data.sources.layout import Options, Scan
 from leukotree.errors import InputError
 
 if TYPE_CHECKING:
-    from leukotree.data.doubts import Doubt
+    from leukotree.data.patients.doubts import Doubt
     from leukotree.taxonomy import Taxonomy
 
 SOURCES = {name: f"{__name__}.{name}" for name in ("cnmc", "deepapl", "folder", "krd", "pbc", "taleqani")}
-"""Name on the command line -> module with `scan(root, options) -> Scan` and `OPTIONS`, the names of the options it heeds."""
+"""Name on the command line -> module with `scan(root, options) -> Scan` and `OPTIONS`, the names of the
+options it heeds."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class ImportSummary:
     """About the ids of patients."""
 
     def lines(self) -> list[str]:
-        """For a person to read: rows and leaves, then a line per reason for leaving files out, then remarks."""
+        """For a person to read: rows and leaves, then a line per reason for leaving files out, then
+        remarks."""
         people = f"{self.patients} patients" if self.patients else "no patient ids"
         counts = ", ".join(f"{leaf} {count}" for leaf, count in self.leaves.items())
         skips = [f"skipped {count}: {reason}" for reason, count in self.skipped.items()]
@@ -58,16 +61,19 @@ def import_source(
     skip: Iterable[str] = (),
     follow_links: bool = False,
 ) -> ImportSummary:
-    """Write the manifest of a data set that lies below `root` in the layout of `source`; no image is decoded or copied.
+    """Write the manifest of a data set that lies below `root` in the layout of `source`; no image is decoded
+    or copied.
 
-    `cell_types` takes cell types as proxies for leaves; `benign` is the leaf for images labelled benign; `taxonomy` is the
-    tree (the paper's by default) whose leaves the labels must be, `new_names` maps labels to leaves, and `skip` names what
-    lies below `root` and is left out. Links out of the data set are refused without `follow_links`.
+    `cell_types` takes cell types as proxies for leaves; `benign` is the leaf for images labelled benign;
+    `taxonomy` is the
+    tree (the paper's by default) whose leaves the labels must be, `new_names` maps labels to leaves, and
+    `skip` names what lies below `root` and is left out. Links out of the data set are refused without
+    `follow_links`.
 
-    Raises InputError, with nothing written, for an unknown source, a folder of another layout, a label that is no leaf, one file
-    under two leaves, or when nothing is left to import.
+    Raises InputError, with nothing written, for an unknown source, a folder of another layout, a label that
+    is no leaf, one file under two leaves, or when nothing is left to import.
     """
-    from leukotree.data import csvfile
+    from leukotree import csvfile
     from leukotree.data.manifest import WRITTEN
     from leukotree.taxonomy import Taxonomy
 
@@ -95,7 +101,14 @@ def import_source(
     patients = {row["patient"] for row in found.rows} - {""}
     skipped = dict(sorted(found.skipped.items()))
     return ImportSummary(
-        source, manifest, len(found.rows), len(patients), dict(sorted(counts.items())), skipped, tuple(found.notes), doubts
+        source,
+        manifest,
+        len(found.rows),
+        len(patients),
+        dict(sorted(counts.items())),
+        skipped,
+        tuple(found.notes),
+        doubts,
     )
 
 
@@ -117,11 +130,14 @@ def _scan(source: str, root: Path, options: Options) -> Scan:
 def _refuse_nothing(source: str, root: Path, found: Scan) -> None:
     if not found.rows:
         reasons = "; ".join(f"{count} skipped: {reason}" for reason, count in found.skipped.most_common())
-        raise InputError(f"{root}: nothing to import as {source}{': ' + reasons if reasons else ', no images'}")
+        raise InputError(
+            f"{root}: nothing to import as {source}{': ' + reasons if reasons else ', no images'}"
+        )
 
 
 def _skipped(root: Path, names: Iterable[str]) -> dict[Path, str]:
-    """Path of each file or folder to leave out -> its name. Raises InputError for one that is not there, or not below `root`."""
+    """Path of each file or folder to leave out -> its name. Raises InputError for one that is not there, or
+    not below `root`."""
     skip = {}
     for name in names:
         path = os.path.normpath(name)
@@ -134,7 +150,7 @@ def _skipped(root: Path, names: Iterable[str]) -> dict[Path, str]:
 
 
 def _refuse_nobody(found: Scan) -> None:
-    from leukotree.data import identities
+    from leukotree.data.patients import identities
 
     nobody = {row["patient"] for row in found.rows}
     nobody = {patient for patient in nobody if identities.names_nobody(patient)}
@@ -151,7 +167,8 @@ def _write(found: Scan, path: Path) -> tuple[Doubt, ...]:
     # pandas takes longer to import than the names of the sources, which a command's help shows, are worth.
     import pandas as pd
 
-    from leukotree.data import doubts, manifest
+    from leukotree.data import manifest
+    from leukotree.data.patients import doubts
 
     frame = pd.DataFrame(found.rows)
     common = links.outside(found)
@@ -159,5 +176,7 @@ def _write(found: Scan, path: Path) -> tuple[Doubt, ...]:
         home = os.path.realpath(found.root)
         for column in ("image", "mask"):
             frame[column] = [os.path.join(home, name) if name else "" for name in frame[column]]
-    manifest.write(frame if (frame["mask"] != "").any() else frame.drop(columns="mask"), path, common or found.root)
+    manifest.write(
+        frame if (frame["mask"] != "").any() else frame.drop(columns="mask"), path, common or found.root
+    )
     return doubts.find(frame)

@@ -1,10 +1,10 @@
 """C-NMC 2019 (TCIA): segmented single cells on black; the file's name holds the subject and the class.
 
-    .../fold_{0,1,2}/{all,hem}/UID_<subject>_<image>_<cell>_{all,hem}.bmp
-    .../<folder>/1.bmp with <folder>.csv or <folder>_labels.csv beside it or in it: Patient_ID, new_names, labels (1 = ALL)
+    .../fold_{0,1,2}/{all,hem}/UID_<subject>_<image>_<cell>_{all,hem}.bmp .../<folder>/1.bmp with <folder>.csv
+    or <folder>_labels.csv beside it or in it: Patient_ID, new_names, labels (1 = ALL)
 
-The second form is the preliminary phase; `Patient_ID` is the name that the file would have in the first. The final
-phase has no labels and is left out.
+The second form is the preliminary phase; `Patient_ID` is the name that the file would have in the first. The
+final phase has no labels and is left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from leukotree.data import csvfile
+from leukotree import csvfile
 from leukotree.data.sources.layout import Options, Scan
 from leukotree.data.sources.walk import Walk
 from leukotree.errors import InputError
@@ -25,7 +25,8 @@ COLUMNS = ("Patient_ID", "new_names", "labels")
 
 
 def scan(root: Path, options: Options) -> Scan:
-    """Cells of all folds and of the preliminary phase, wherever they lie below `root`. Raises InputError if there are none."""
+    """Cells of all folds and of the preliminary phase, wherever they lie below `root`. Raises InputError if
+    there are none."""
     found = Scan("cnmc", _top(root), options.skip)
     files = sorted(file.path for file in Walk(options.skip).files(found.root))
     tables = [path for path in files if path.suffix.lower() == ".csv" and csvfile.has_columns(path, COLUMNS)]
@@ -35,7 +36,9 @@ def scan(root: Path, options: Options) -> Scan:
         if label := renamed.get(found.root / image):
             found.place(image, LEAVES[label[1]], label[0])
         elif name is None:
-            found.leave_out(image, "no label: the name is not UID_<subject>_..._{all,hem} and no CSV lists it")
+            found.leave_out(
+                image, "no label: the name is not UID_<subject>_..._{all,hem} and no CSV lists it"
+            )
         elif (folder := image.parent.name.casefold()) in LEAVES and folder != name[2].casefold():
             found.leave_out(image, f"class {name[2]!r} in the file's name but folder {image.parent.name!r}")
         else:
@@ -43,7 +46,9 @@ def scan(root: Path, options: Options) -> Scan:
     if missing := [image for image in renamed if not image.is_file()]:
         found.notes.append(f"{len(missing)} images of the preliminary phase's CSV are not there")
     if not found.rows:
-        raise InputError(f"{root}: not this data set's layout; looked there for fold_N/{{all,hem}}/UID_*_{{all,hem}}.bmp")
+        raise InputError(
+            f"{root}: not this data set's layout; looked there for fold_N/{{all,hem}}/UID_*_{{all,hem}}.bmp"
+        )
     return found
 
 
@@ -59,10 +64,14 @@ def _renamed(path: Path) -> dict[Path, tuple[str, str]]:
     folder = path.with_name(path.stem.removesuffix("_labels"))
     folder = folder if folder.is_dir() else path.parent
     labels = {}
-    for original, name, label, line in zip(*(table.columns[column] for column in COLUMNS), table.lines, strict=True):
+    for original, name, label, line in zip(
+        *(table.columns[column] for column in COLUMNS), table.lines, strict=True
+    ):
         parts = NAME.fullmatch(Path(original.strip()).stem)
         kind = CLASSES.get(label.strip(), "")
         if not kind or (parts and parts[2].casefold() != kind):
-            raise InputError(f"{path} row {line}: label {label!r} of {original!r} is not 1 for all or 0 for hem")
+            raise InputError(
+                f"{path} row {line}: label {label!r} of {original!r} is not 1 for all or 0 for hem"
+            )
         labels[folder / name.strip()] = (parts[1] if parts else original.strip(), kind)
     return labels

@@ -1,4 +1,5 @@
-"""DeepAPL (Sidhom et al.), Johns Hopkins: single cells of AML and APL patients, the cell type as the folder's name.
+"""DeepAPL (Sidhom et al.), Johns Hopkins: single cells of AML and APL patients, the cell type as the folder's
+name.
 
 Data/master.csv                                               Patient_ID, Diagnosis (AML or APL), ...
 Data/All/Patient_NN/[date/]Signed slides/<cell type>/*.jpg
@@ -9,21 +10,31 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from leukotree.data import csvfile
+from leukotree import csvfile
 from leukotree.data.sources.layout import Options, Scan, find_top, listed
 
 OPTIONS = frozenset({"cell_types"})
 DIAGNOSES = {"AML": "AML", "APL": "APML"}
 LEUKEMIC = frozenset(
-    {"blast, no lineage spec", "promyelocyte", "myelocyte", "metamyelocyte", "promonocyte", "young unidentified"}
+    {
+        "blast, no lineage spec",
+        "promyelocyte",
+        "myelocyte",
+        "metamyelocyte",
+        "promonocyte",
+        "young unidentified",
+    }
 )
 """Cells whose leaf is the patient's diagnosis."""
-PROXIES = dict.fromkeys(("lymphocyte", "segmented neutrophils", "monocyte", "band neutrophils", "eosinophils"), "normal")
+PROXIES = dict.fromkeys(
+    ("lymphocyte", "segmented neutrophils", "monocyte", "band neutrophils", "eosinophils"), "normal"
+)
 PROXIES["lymphocyte, variant"] = "reactive"
 
 
 def scan(root: Path, options: Options) -> Scan:
-    """Cells of patients whose diagnosis is in master.csv. Raises InputError for another layout or a broken master.csv."""
+    """Cells of patients whose diagnosis is in master.csv. Raises InputError for another layout or a broken
+    master.csv."""
     top = find_top(root, [root / "Data"], _matches, "Data/master.csv and Data/All/Patient_NN/")
     diagnoses = csvfile.lookup(top / "master.csv", "Patient_ID", "Diagnosis")
     found = Scan("deepapl", top, options.skip)
@@ -33,7 +44,11 @@ def scan(root: Path, options: Options) -> Scan:
             found.place(image, leaf, image.parts[1])
         else:
             found.leave_out(image, reason)
-    on_disk = {folder.name for folder in (top / "All").iterdir() if folder.is_dir() and not folder.name.startswith(".")}
+    on_disk = {
+        folder.name
+        for folder in (top / "All").iterdir()
+        if folder.is_dir() and not folder.name.startswith(".")
+    }
     if absent := set(diagnoses) - on_disk:
         found.notes.append(f"{len(absent)} patients of master.csv have no folder: {listed(absent)}")
     if unlisted := on_disk - set(diagnoses):

@@ -1,6 +1,7 @@
 """Any set sorted by hand: ROOT/<leaf>/<patient>/*, at any depth below the patient. The source is ROOT's name.
 
-Images directly in ROOT/<leaf>/ have no patient id. Those directly in ROOT have no leaf, unless a leaf's folder links to them.
+Images directly in ROOT/<leaf>/ have no patient id. Those directly in ROOT have no leaf, unless a leaf's
+folder links to them.
 """
 
 from __future__ import annotations

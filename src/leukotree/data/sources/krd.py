@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from leukotree.data import csvfile
+from leukotree import csvfile
 from leukotree.data.sources.layout import Options, Scan, find_top
 from leukotree.errors import InputError
 
@@ -21,7 +21,8 @@ PROXIES = dict.fromkeys(("basophil", "eosinophil", "lymphocyte", "monocyte", "ne
 
 
 def scan(root: Path, options: Options) -> Scan:
-    """Cells with a label, and their masks where there are any. Raises InputError for another layout or a broken label file."""
+    """Cells with a label, and their masks where there are any. Raises InputError for another layout or a
+    broken label file."""
     top = find_top(root, sorted(root.iterdir()), _matches, f"{LABELS!r} and image/")
     labels = _labels(top / LABELS)
     masks = _by_number(top, options) if (top / "mask").is_dir() else {}
@@ -31,7 +32,9 @@ def scan(root: Path, options: Options) -> Scan:
         number = _number(image.stem)
         cell_type = labels.get(number, "")
         if number in labels and (first := seen.setdefault(number, image)) != image:
-            raise InputError(f"{top / image}: its label is that of {top / first} too, number {number}; remove one of the two")
+            raise InputError(
+                f"{top / image}: its label is that of {top / first} too, number {number}; remove one of the two"
+            )
         if not cell_type:
             found.leave_out(image, f"no label in {LABELS!r}")
         elif cell_type.casefold() not in PROXIES:
@@ -57,7 +60,9 @@ def _by_number(top: Path, options: Options) -> dict[int, str]:
     for path in Scan("", top, options.skip).images("mask"):
         number = _number(path.stem)
         if number >= 0 and (first := masks.setdefault(number, str(path))) != str(path):
-            raise InputError(f"{top / path}: a mask of the same image as {top / first}; remove one of the two")
+            raise InputError(
+                f"{top / path}: a mask of the same image as {top / first}; remove one of the two"
+            )
     return masks
 
 
@@ -69,6 +74,8 @@ def _number(name: str) -> int:
 
 def _labels(path: Path) -> dict[int, str]:
     """Number of the image -> cell type."""
-    labels = {_number(name): cell_type for name, cell_type in csvfile.lookup(path, "Image ID", "Categoriy").items()}
+    labels = {
+        _number(name): cell_type for name, cell_type in csvfile.lookup(path, "Image ID", "Categoriy").items()
+    }
     labels.pop(-1, None)
     return labels

@@ -1,4 +1,5 @@
-"""What the importers share: the images of a folder, counting what is left out, and refusing a folder of another layout."""
+"""What the importers share: the images of a folder, counting what is left out, and refusing a folder of
+another layout."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from leukotree.data import identities
-from leukotree.data.image_kinds import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from leukotree.data.images.kinds import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from leukotree.data.patients import identities
 from leukotree.data.sources.walk import File, Walk
 from leukotree.errors import InputError
 
@@ -29,7 +30,8 @@ class Options:
 
 @dataclass
 class Scan:
-    """What an importer found below `root`: a row per image, counts of what it left out, and remarks for the user."""
+    """What an importer found below `root`: a row per image, counts of what it left out, and remarks for the
+    user."""
 
     source: str
     root: Path
@@ -44,15 +46,22 @@ class Scan:
     left_out: set[str] = field(default_factory=set)
     """Images that the importer has looked at and will not have, whatever a link to one may say."""
     folders: dict[str, int] = field(default_factory=dict)
-    """Folder that stands for a leaf -> files in it, images or not; empty where a source has no such folders."""
+    """Folder that stands for a leaf -> files in it, images or not; empty where a source has no such
+    folders."""
 
     def __post_init__(self) -> None:
         self.walk = Walk(self.skip, self.skipped)
 
     def place(self, image: PurePosixPath, leaf: str, patient: str = "", mask: str = "") -> None:
-        """Add an image, its path relative to `root`. Without a patient's id the folds can keep only the image together."""
-        ids = {name: identities.normal(text) for name, text in (("leaf", leaf), ("patient", patient), ("source", self.source))}
-        self.rows.append({"image": str(image), **ids, "mask": mask, "group": "patient" if ids["patient"] else "image"})
+        """Add an image, its path relative to `root`. Without a patient's id the folds can keep only the image
+        together."""
+        ids = {
+            name: identities.normal(text)
+            for name, text in (("leaf", leaf), ("patient", patient), ("source", self.source))
+        }
+        self.rows.append(
+            {"image": str(image), **ids, "mask": mask, "group": "patient" if ids["patient"] else "image"}
+        )
 
     def leave_out(self, image: PurePosixPath, reason: str) -> None:
         """Count an image that is none for this study."""
@@ -60,8 +69,9 @@ class Scan:
         self.left_out.add(str(image))
 
     def images(self, below: str = ".", apart_from: Collection[Path] = ()) -> Iterator[PurePosixPath]:
-        """Image files in sorted order, relative to `root`, links to them too; other files, but those in `apart_from`, are
-        counted as skipped. Raises InputError for a link that leads nowhere and has no name of an image, so may be a folder."""
+        """Image files in sorted order, relative to `root`, links to them too; other files, but those in
+        `apart_from`, are counted as skipped. Raises InputError for a link that leads nowhere and has no name
+        of an image, so may be a folder."""
         for file in self.walk.files(self.root / below):
             if file.path in apart_from:
                 continue
@@ -98,8 +108,11 @@ def _unusable(file: File, path: PurePosixPath) -> str:
     return "" if os.path.isfile(file.real) else "not a file"
 
 
-def find_top(root: Path, candidates: Iterable[Path], matches: Callable[[Path], bool], looked_for: str) -> Path:
-    """The first of `root` and the candidates that has the layout. Raises InputError that says what was looked for."""
+def find_top(
+    root: Path, candidates: Iterable[Path], matches: Callable[[Path], bool], looked_for: str
+) -> Path:
+    """The first of `root` and the candidates that has the layout. Raises InputError that says what was looked
+    for."""
     for folder in (root, *candidates):
         if folder.is_dir() and matches(folder):
             return folder

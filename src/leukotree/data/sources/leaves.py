@@ -1,4 +1,5 @@
-"""Labels of a data set against the leaves of the tree: renamed where the user says so, suggested, never guessed."""
+"""Labels of a data set against the leaves of the tree: renamed where the user says so, suggested, never
+guessed."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from leukotree.data.identities import normal
+from leukotree.data.patients.identities import normal
 from leukotree.data.sources.layout import Scan
 from leukotree.errors import InputError
 
@@ -23,7 +24,8 @@ MEANT = {
     "normal": "healthy health control controls hem donor donors healthydonor healthydonors benign nonleukemia negative",
     "reactive": "benign nonleukemia negative variant variantlymphocyte atypicallymphocyte reactivelymphocyte infection",
 }
-"""Leaf -> other names of it, as `_plain` leaves them. A name under two leaves is one that does not say which."""
+"""Leaf -> other names of it, as `_plain` leaves them. A name under two leaves is one that does not say
+which."""
 MOST = 5
 """Names that a message lists."""
 
@@ -35,21 +37,25 @@ def renames(texts: Iterable[str]) -> dict[str, str]:
         old, equals, new = text.rpartition("=")
         old, new = normal(old), normal(new)
         if not (equals and old and new):
-            raise InputError(f"--leaf {text!r}: write OLD=NEW, the folder's name and a leaf; --skip leaves a folder out")
+            raise InputError(
+                f"--leaf {text!r}: write OLD=NEW, the folder's name and a leaf; --skip leaves a folder out"
+            )
         if found.setdefault(old, new) != new:
             raise InputError(f"--leaf {text!r}: {old!r} is renamed to {found[old]!r} before")
     return found
 
 
 def check(found: Scan, leaves: tuple[str, ...], new_names: Mapping[str, str], top: Path) -> None:
-    """Rename the rows' leaves, in place. Raises InputError for one that is none of `leaves`, with what may be meant, and for
-    a folder of a leaf whose files are all left out."""
+    """Rename the rows' leaves, in place. Raises InputError for one that is none of `leaves`, with what may be
+    meant, and for a folder of a leaf whose files are all left out."""
     exact = {normal(leaf): leaf for leaf in leaves}
     if wrong := [new for new in new_names.values() if new not in exact]:
         raise InputError(f"--leaf ...={wrong[0]}: {wrong[0]!r} is no leaf; the tree has {', '.join(leaves)}")
     labels = {normal(label) for label in (*(row["leaf"] for row in found.rows), *found.folders)}
     if absent := [old for old in new_names if old not in labels]:
-        raise InputError(f"--leaf {absent[0]}=...: no such label in {top}; it has {', '.join(sorted(labels)) or 'none'}")
+        raise InputError(
+            f"--leaf {absent[0]}=...: no such label in {top}; it has {', '.join(sorted(labels)) or 'none'}"
+        )
     counts: Counter[str] = Counter()
     for row in found.rows:
         label = normal(row["leaf"])
@@ -67,12 +73,16 @@ def _unknown(unknown: list[str], counts: Counter[str], leaves: tuple[str, ...], 
     named = [f"{label!r} ({counts[label]} images{hints[label]})" for label in unknown]
     more = f" and {len(unknown) - MOST} more" if len(unknown) > MOST else ""
     # `all` is a word too: a folder of that name may hold everything.
-    clear = (f"{label}={near[0]}" for label, near in meant.items() if len(near) == 1 and label.casefold() != "all")
+    clear = (
+        f"{label}={near[0]}" for label, near in meant.items() if len(near) == 1 and label.casefold() != "all"
+    )
     example = next(clear, "OLD=NEW")
     out = next((label for label in reversed(unknown) if (root / label).is_dir()), None)
     skip = f", or leave it out with --skip {shlex.quote(out)}" if out else ""
-    return (f"{', '.join(named[:MOST])}{more}: no leaf of the tree, which has {', '.join(leaves)}; "
-            f"name the leaf with --leaf {shlex.quote(example)}{skip}")  # fmt: skip
+    return (
+        f"{', '.join(named[:MOST])}{more}: no leaf of the tree, which has {', '.join(leaves)}; "
+        f"name the leaf with --leaf {shlex.quote(example)}{skip}"
+    )
 
 
 def suggest(label: str, leaves: Iterable[str]) -> list[str]:
@@ -103,4 +113,6 @@ def _refuse_lost(found: Scan, new_names: Mapping[str, str], leaves: tuple[str, .
 
 def _plain(name: str) -> str:
     """Letters and digits only, in one case and one spelling."""
-    return re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", name).casefold()).replace("leukaemia", "leukemia")
+    return re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", name).casefold()).replace(
+        "leukaemia", "leukemia"
+    )

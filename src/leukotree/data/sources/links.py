@@ -1,4 +1,5 @@
-"""One row for each file, also where links give it several names: the file in its own place says its leaf and patient."""
+"""One row for each file, also where links give it several names: the file in its own place says its leaf and
+patient."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ Row = dict[str, str]
 def settle(found: Scan, top: Path) -> None:
     """Drop the rows that name a file again, in place, and note them; `top` is the folder that the user gave.
 
-    A link yields to the file that it leads to. Raises InputError, naming both paths, where two names of a file disagree on the
-    leaf, or where two links to a file that stands in no folder of the set disagree on the patient.
+    A link yields to the file that it leads to. Raises InputError, naming both paths, where two names of a
+    file disagree on the leaf, or where two links to a file that stands in no folder of the set disagree on
+    the patient.
     """
     home = os.path.realpath(found.root)
     own = {image for image, file in found.files.items() if file.real == os.path.join(home, image)}
@@ -48,7 +50,9 @@ def settle(found: Scan, top: Path) -> None:
         pairs = [f"{link} = {image}" for link, image in dropped.items()]
         found.notes.append(f"{len(dropped)} further names of images were left out: {listed(pairs)}")
     if copies:
-        found.notes.append(f"{len(copies)} images are one file under two patients (hard links), so copies: {listed(copies)}")
+        found.notes.append(
+            f"{len(copies)} images are one file under two patients (hard links), so copies: {listed(copies)}"
+        )
 
 
 def _hard_links(found: Scan, top: Path, rows: list[Row], dropped: dict[str, str], copies: list[str]) -> None:
@@ -75,7 +79,8 @@ def _agree(found: Scan, top: Path, first: Row, row: Row, patients: bool) -> None
 
 
 def _linked(found: Scan, top: Path, row: Row) -> str:
-    """The linked folder that an image was met in, below `top`: leaving out one image of it would not do. Empty without one."""
+    """The linked folder that an image was met in, below `top`: leaving out one image of it would not do.
+    Empty without one."""
     followed = {Path(link) for link in found.walk.followed}
     outermost_first = reversed((found.root / row["image"]).parents)
     return next((os.path.relpath(folder, top) for folder in outermost_first if folder in followed), "")
@@ -83,16 +88,22 @@ def _linked(found: Scan, top: Path, row: Row) -> str:
 
 def note_links(found: Scan) -> None:
     """Note which linked folders were followed, and which links were not."""
-    followed = [f"{os.path.relpath(link, found.root)} -> {real}" for link, real in found.walk.followed.items()]
+    followed = [
+        f"{os.path.relpath(link, found.root)} -> {real}" for link, real in found.walk.followed.items()
+    ]
     circles = [os.path.relpath(link, found.root) for link in found.walk.circles]
-    for named, what in ((followed, "linked folders were followed"), (circles, "linked folders lead in a circle, not followed"),
-                        (found.broken, "links lead to nothing")):  # fmt: skip
+    for named, what in (
+        (followed, "linked folders were followed"),
+        (circles, "linked folders lead in a circle, not followed"),
+        (found.broken, "links lead to nothing"),
+    ):
         if named:
             found.notes.append(f"{len(named)} {what}: {listed(named)}")
 
 
 def refuse_outside(found: Scan, top: Path) -> None:
-    """Raises InputError for a row whose file a link takes from outside the set: a download must not name files of its user."""
+    """Raises InputError for a row whose file a link takes from outside the set: a download must not name
+    files of its user."""
     homes = [Path(os.path.realpath(folder)) for folder in (top, found.root)]
     for row in found.rows:
         mask = os.path.realpath(found.root / row["mask"]) if row["mask"] else ""
@@ -114,13 +125,18 @@ def _outermost(root: Path, name: str, top: Path) -> str:
 
 
 def outside(found: Scan) -> Path | None:
-    """The folder that holds the set and all that its links lead to; None where no link leads out of the set."""
+    """The folder that holds the set and all that its links lead to; None where no link leads out of the
+    set."""
     home = os.path.realpath(found.root)
     masks = {os.path.realpath(os.path.join(home, row["mask"])) for row in found.rows if row["mask"]}
-    folders = {os.path.dirname(real) for real in masks | {found.files[row["image"]].real for row in found.rows}}
+    folders = {
+        os.path.dirname(real) for real in masks | {found.files[row["image"]].real for row in found.rows}
+    }
     away = [folder for folder in folders if not Path(folder).is_relative_to(home)]
     if not away:
         return None
     common = Path(os.path.commonpath([home, *away]))
-    found.notes.append(f"links lead out of {found.root}: the manifest's root is {common}; keep what lies there in its place")
+    found.notes.append(
+        f"links lead out of {found.root}: the manifest's root is {common}; keep what lies there in its place"
+    )
     return common

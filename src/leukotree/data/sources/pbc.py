@@ -1,10 +1,13 @@
-"""PBC, Hospital Clinic Barcelona (Acevedo et al.): single cells of healthy donors, so `normal`; no patient ids.
+"""PBC, Hospital Clinic Barcelona (Acevedo et al.): single cells of healthy donors, so `normal`; no patient
+ids.
 
-[PBC_dataset_normal_DIB/]{basophil,...,platelet}/<PREFIX>_<number>.jpg   the original: eight folders, one for each cell type
-<32 hexadecimal digits in five groups>.jpg                               a flat folder of cells of the set's size, as in TXL-PBC
+[PBC_dataset_normal_DIB/]{basophil,...,platelet}/<PREFIX>_<number>.jpg   the original: eight folders, one for
+each cell type <32 hexadecimal digits in five groups>.jpg                               a flat folder of cells
+of the set's size, as in TXL-PBC
 
-Here any cell of anybody would become a healthy one, so what looks otherwise is refused. Other sets have folders and files
-with the names of cell types too. A part of the original is taken if it lies in a folder of the original's name.
+Here any cell of anybody would become a healthy one, so what looks otherwise is refused. Other sets have
+folders and files with the names of cell types too. A part of the original is taken if it lies in a folder of
+the original's name.
 """
 
 from __future__ import annotations
@@ -12,16 +15,22 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from leukotree.data.image_kinds import IMAGE_SUFFIXES
+from leukotree.data.images.kinds import IMAGE_SUFFIXES
 from leukotree.data.sources.layout import Options, Scan, find_top
 from leukotree.errors import InputError
 
 OPTIONS: frozenset[str] = frozenset()
 NAME = "PBC_dataset_normal_DIB"
 PREFIXES = {
-    "basophil": {"BA"}, "eosinophil": {"EO"}, "erythroblast": {"ERB"}, "ig": {"IG", "MMY", "MY", "PMY"}, "lymphocyte": {"LY"},
-    "monocyte": {"MO"}, "neutrophil": {"BNE", "NEUTROPHIL", "SNE"}, "platelet": {"PLATELET"},
-}  # fmt: skip
+    "basophil": {"BA"},
+    "eosinophil": {"EO"},
+    "erythroblast": {"ERB"},
+    "ig": {"IG", "MMY", "MY", "PMY"},
+    "lymphocyte": {"LY"},
+    "monocyte": {"MO"},
+    "neutrophil": {"BNE", "NEUTROPHIL", "SNE"},
+    "platelet": {"PLATELET"},
+}
 """Class folder -> what its files' names begin with."""
 NO_WHITE_CELLS = frozenset({"erythroblast", "platelet"})
 FILE = re.compile("([a-z]+)_[0-9]{1,6}", re.IGNORECASE)
@@ -46,7 +55,9 @@ def scan(root: Path, options: Options) -> Scan:
         elif original or (_is_cell(top / image) if flat else folder == kind):
             _take(found, image, folder or kind)
         else:
-            raise InputError(f"{root}: not this data set's layout; looked there for {LOOKED_FOR}, not {str(image)!r}")
+            raise InputError(
+                f"{root}: not this data set's layout; looked there for {LOOKED_FOR}, not {str(image)!r}"
+            )
     return found
 
 
@@ -60,7 +71,9 @@ def _take(found: Scan, image: PurePosixPath, kind: str) -> None:
 def _matches(folder: Path) -> bool:
     classes = _classes(folder)
     if _is_original(folder) or not classes:
-        return bool(classes) or any(path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+        return bool(classes) or any(
+            path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()
+        )
     return classes == set(PREFIXES)
 
 

@@ -1,7 +1,7 @@
 """The ALL set of Taleqani hospital (Aria et al.): fields of view, no patient ids. Two releases:
 
-Original/{Benign,Early,Pre,Pro}/*.jpg                                     beside it Segmented/, the same fields again
-Blood cell Cancer [ALL]/{Benign,[Malignant] early Pre-B,...}/*.jpg
+Original/{Benign,Early,Pre,Pro}/*.jpg                                     beside it Segmented/, the same
+fields again Blood cell Cancer [ALL]/{Benign,[Malignant] early Pre-B,...}/*.jpg
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ MALIGNANT = frozenset().union(*RELEASES) - {BENIGN}
 
 
 def scan(root: Path, options: Options) -> Scan:
-    """Fields of view; `options.benign` is the leaf of the benign ones, None leaves them out. InputError for another layout."""
+    """Fields of view; `options.benign` is the leaf of the benign ones, None leaves them out. InputError for
+    another layout."""
     looked_for = "Original/{Benign,Early,Pre,Pro}/ or 'Blood cell Cancer [ALL]/[Malignant] .../'"
     top = find_top(root, [root / name for name in TOPS], _matches, looked_for)
     found = Scan("taleqani", top, options.skip)
@@ -30,7 +31,9 @@ def scan(root: Path, options: Options) -> Scan:
         if folder.casefold() in MALIGNANT:
             found.place(image, "ALL")
         elif folder.casefold() != BENIGN:
-            found.leave_out(image, f"folder {folder!r} is no class of the set" if folder else "not in a class folder")
+            found.leave_out(
+                image, f"folder {folder!r} is no class of the set" if folder else "not in a class folder"
+            )
         elif options.benign:
             found.place(image, options.benign.strip())
         else:

@@ -1,4 +1,5 @@
-"""The files below a folder, in sorted order, through links as well; a link that would lead in a circle is not followed."""
+"""The files below a folder, in sorted order, through links as well; a link that would lead in a circle is not
+followed."""
 
 from __future__ import annotations
 
@@ -9,7 +10,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SYSTEM = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini"})
+SYSTEM = frozenset(
+    {
+        "__macosx",
+        "@eadir",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "thumbs.db",
+        "desktop.ini",
+    }
+)
 """Names that operating systems and storage boxes add. Some such folders hold small copies of the images."""
 MOST_LINKS = 3
 """Links one inside another up to which a folder is entered again: links among n folders give n! ways."""
@@ -68,7 +79,9 @@ class Walk:
                     yield _file(entry, folder.real)
                 elif set_aside(entry.name):
                     hidden = entry.name.startswith(".")
-                    self.skipped["hidden folder" if hidden else f"folder of the operating system ({entry.name})"] += 1
+                    self.skipped[
+                        "hidden folder" if hidden else f"folder of the operating system ({entry.name})"
+                    ] += 1
                 elif below := self._enter(entry, folder, met):
                     inner.append(below)
             pending += reversed(inner)
@@ -79,7 +92,9 @@ class Walk:
         if not entry.is_symlink():
             return _Folder(entry.path, os.path.join(folder.real, entry.name), above, folder.links, first)
         real = os.path.realpath(entry.path)
-        if any(Path(one).is_relative_to(real) for one in above) or (folder.links >= MOST_LINKS and real in met):
+        if any(Path(one).is_relative_to(real) for one in above) or (
+            folder.links >= MOST_LINKS and real in met
+        ):
             self.circles.append(entry.path)
             self.skipped["linked folder that leads in a circle"] += 1
             return None

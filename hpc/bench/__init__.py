@@ -1,0 +1,1 @@
+"""`leukotree bench`: measurements of training, and advice."""

@@ -1,0 +1,1 @@
+"""Settings of DeepSpeed that decide speed only, one file per strategy."""

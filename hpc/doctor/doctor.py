@@ -1,0 +1,216 @@
+"""`leukotree doctor`: is this cluster ready for this study. It also stands before every queue, with what
+takes no time.
+
+Nothing is queued, trained or downloaded; what it writes it removes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpc.doctor import node, slurm, work
+from hpc.doctor.work import Work
+from hpc.finding import Finding
+from hpc.slurm.site import Site
+from hpc.studies import cells
+from hpc.studies.study import RUNS, Study
+from hpc.studies.study import load as load_study
+from leukotree import spec as specs
+from leukotree import yamlfile
+from leukotree.errors import InputError, one_line
+from leukotree.spec import RunSpec
+
+if TYPE_CHECKING:
+    from leukotree.distributed.engine import Runtime
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings, in the order in which they were made."""
+
+    findings: list[Finding]
+
+    @property
+    def ready(self) -> bool:
+        """False if anything is to be mended before jobs can do their work."""
+        return not any(finding.state == "FAIL" for finding in self.findings)
+
+    def lines(self) -> list[str]:
+        """A line for each finding, and a verdict."""
+        count = {
+            state: sum(finding.state == state for finding in self.findings) for state in ("FAIL", "warn")
+        }
+        verdict = "ready" if self.ready else "not ready"
+        return [
+            *(finding.line() for finding in self.findings),
+            f"{verdict}: {count['FAIL']} FAIL, {count['warn']} warn",
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return {"ready": self.ready, "findings": [asdict(finding) for finding in self.findings]}
+
+
+def examine(
+    path: str | None,
+    overrides: Iterable[str],
+    *,
+    site: Site,
+    on_slurm: bool,
+    ranks: int | None,
+    runtime: Runtime,
+) -> Diagnosis:
+    """Everything that can be known here about this machine and site and, with the file of a study or spec,
+    about its runs.
+
+    `on_slurm`: jobs are to go there, so that its absence is a failure; `ranks` join in an all-reduce (None:
+    the GPUs, at least
+    two). Raises InputError for a file that is no study or spec.
+    """
+    from hpc.launching.job import gpu_count
+
+    planned = planned_by(_read(path, list(overrides)), site, on_slurm) if path else None
+    checks: list[Callable[[], Iterable[Finding]]] = [
+        lambda: [node.versions()],
+        lambda: slurm.check(site, needed=on_slurm, sweep=True),
+        lambda: [node.gpus(site)],
+        lambda: node.limits(site),
+        lambda: work.results(RUNS),
+        lambda: work.room(planned, RUNS),
+    ]
+    if planned:
+        checks += [lambda: work.data(planned, read=True), lambda: work.weights(planned, on_slurm)]
+    # One GPU has no other to add with: two ranks on the CPU show at least that processes find each other.
+    reducing = (
+        dataclasses.replace(runtime, device="cpu") if not ranks and gpu_count(runtime) == 1 else runtime
+    )
+    checks.append(lambda: [node.all_reduce(ranks or max(2, gpu_count(runtime)), reducing)])
+    return Diagnosis([finding for check in checks for finding in _guarded(check)])
+
+
+def examine_node(ranks: int | None, runtime: Runtime) -> Diagnosis:
+    """What a job looks at on its node before a run begins, each finding under the node's name; `ranks` as for
+    `examine`."""
+    from hpc.launching import health
+    from hpc.launching.job import gpu_count
+
+    links = (
+        [lambda: [node.all_reduce(ranks or max(2, gpu_count(runtime)), runtime)]]
+        if gpu_count(runtime) != 1 or ranks
+        else []
+    )
+    host = socket.gethostname()
+    found = [finding for check in (lambda: health.examine(RUNS), *links) for finding in _guarded(check)]
+    return Diagnosis([dataclasses.replace(finding, what=f"{host}: {finding.what}") for finding in found])
+
+
+def require(
+    subject: Study | RunSpec | Sequence[RunSpec] | None,
+    site: Site,
+    root: Path = RUNS,
+    *,
+    ranks: int = 1,
+    nodes: int | None = None,
+    sweep: bool = False,
+) -> None:
+    """Stand before a queue of SLURM: what is sure to fail is refused before anything is submitted, in about a
+    second.
+
+    Args:
+        subject: what is to be queued, without what is done; None where that is not known yet.
+        root: the folder that takes the run folders.
+        ranks, nodes: of each run's job.
+        sweep: whether the job of the search is to be queued, too.
+
+    Raises InputError with the first failure that does not depend on what only a compute node knows. Doubts
+    are said on stderr.
+    """
+    planned = None if subject is None else planned_by(subject, site, on_slurm=True)
+    checks = (
+        lambda: slurm.check(site, needed=True, ranks=ranks, nodes=nodes, sweep=sweep),
+        lambda: work.results(root),
+        lambda: work.room(planned, root),
+    )
+    doubts = []
+    for check in checks:
+        for finding in check():
+            if finding.state == "FAIL" and finding.certain:
+                mend = f"; {finding.mend}" if finding.mend else ""
+                raise InputError(f"{finding.what}: {finding.measured}{mend}; `leukotree doctor` says more")
+            if finding.state != "ok":
+                doubts.append(finding)
+    for finding in doubts:
+        print(f"leukotree: {finding.line()}", file=sys.stderr)
+
+
+def before_queue(path: str | None, overrides: Iterable[str], *, site: Site, ranks: int) -> None:
+    """What `require` says of the file of a study or spec, or of a site alone. Raises InputError."""
+    require(_read(path, list(overrides)) if path else None, site, ranks=ranks)
+
+
+def planned_by(subject: Study | RunSpec | Sequence[RunSpec], site: Site, on_slurm: bool) -> Work:
+    """What a study, a spec or several specs will run, where each model and data set stands once."""
+    found = (
+        list(_corners(subject))
+        if isinstance(subject, Study)
+        else [subject]
+        if isinstance(subject, RunSpec)
+        else list(subject)
+    )
+    unlike = {
+        (spec.variant == "base", spec.data.shards, spec.backbone, spec.data.inner is None): spec
+        for spec in found
+    }
+    runs = _runs(subject) if isinstance(subject, Study) else len(found)
+    at_once = site.array_parallelism if on_slurm else len(os.sched_getaffinity(0))
+    return Work(list(unlike.values()), runs, at_once)
+
+
+def _corners(study: Study) -> Iterator[RunSpec]:
+    """The base of each variant, each value that a search may choose, and each cell of the grid."""
+    place = (study.base.data.test_fold, study.seeds[0])
+    for variant in study.variants:
+        yield study.spec(variant, {}, *place)
+    for key, axis in study.search.space.items():
+        for value in axis.choice or ():
+            yield study.spec(study.variants[0], {key: value}, *place)
+    if study.grid:
+        yield from (row.spec for row in cells.expand(study))
+
+
+def _runs(study: Study) -> int:
+    """Run folders of a study: outer folds, the grid, and the inner folds of all trials and re-runs."""
+    outer = len(study.variants) * study.folds.outer * len(study.seeds)
+    in_grid = len(cells.expand(study)) if study.grid else 0
+    search = study.search
+    trials = search.trials + min(search.rerun_top, search.trials) * search.rerun_seeds
+    return outer + in_grid + len(study.units) * trials * study.folds.inner
+
+
+def _read(path: str, overrides: list[str]) -> Study | RunSpec:
+    """The study or spec in a file; only a study has a key `study`."""
+    tree = yamlfile.load(path)
+    return (
+        load_study(path, overrides)
+        if isinstance(tree, dict) and "study" in tree
+        else specs.load(path, overrides)
+    )
+
+
+def _guarded(check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """The findings of a check; one more if it breaks, so that the others still answer."""
+    found: list[Finding] = []
+    try:
+        found.extend(check())
+    except Exception as error:
+        found.append(
+            Finding("warn", "doctor", f"a check broke: {type(error).__name__}: {one_line(error)[:200]}")
+        )
+    return found

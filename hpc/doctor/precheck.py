@@ -1,0 +1,88 @@
+"""Does a study fit its data? Everything that can be known before a run starts, with the data set at hand."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from hpc.search import leakage
+from hpc.studies.study import Study
+from leukotree.errors import InputError
+from leukotree.spec import RunSpec
+
+LOOKED_AT = (
+    *("variant", "data", "backbone.name", "backbone.weights", "optim.batch_size"),
+    *(
+        f"loss.{key}"
+        for key in ("kind", "weighting", "level_weights", "isolation", "leader", "branch_blocks")
+    ),
+    *(f"engine.{key}" for key in ("strategy", "offload", "compile", "micro_batch")),
+)
+"""What of a spec decides whether it can be run on its data."""
+
+
+def check_data(study: Study) -> None:
+    """The data set, its folds, and that they share no patient and no copy of an image. Raises InputError."""
+    from leukotree.data import duplicates
+    from leukotree.data.dataset import Dataset
+
+    dataset = Dataset.open(study.base.data.shards)
+    if dataset.folds != study.folds.outer:
+        raise InputError(
+            f"{dataset.folder}: packed with {dataset.folds} folds, but folds.outer is {study.folds.outer}; make them equal"
+        )
+    leakage.check_index(dataset)
+    duplicates.refuse(dataset)
+
+
+def check_search(study: Study, ranks: int = 1) -> None:
+    """The data, and every trial that the search may draw, on `ranks` processes. Raises InputError."""
+    from leukotree.training import run
+
+    check_data(study)
+    left_out = study.units[0].test_fold
+    trials = [
+        _trial(study, variant, corner, left_out)
+        for variant in study.variants
+        for corner in _corners(study, variant)
+    ]
+    for spec in _kinds(trials):
+        run.check(spec, ranks)
+    for fold in sorted(
+        {unit.test_fold for unit in study.units} - {left_out}
+    ):  # the inner folds beside each are others
+        run.check(trials[0].override({"data.test_fold": fold}), ranks)
+
+
+def check_runs(specs: Iterable[RunSpec], ranks: int = 1) -> None:
+    """Outer folds or cells of a grid, on `ranks` processes. Raises InputError."""
+    from leukotree.training import run
+
+    for spec in _kinds(specs):
+        run.check(spec, ranks)
+
+
+def _trial(study: Study, variant: str, corner: dict[str, Any], fold: int) -> RunSpec:
+    try:
+        return study.trial_specs(variant, corner, fold)[0]
+    except InputError as error:
+        if not corner:
+            raise
+        values = ", ".join(f"{key}={value}" for key, value in corner.items())
+        raise InputError(f"search.space: {values} do not go together: {error}") from None
+
+
+def _corners(study: Study, variant: str) -> Iterator[dict[str, Any]]:
+    """The values of the searched choices that are looked at, in all combinations."""
+    choices = {
+        key: axis.choice for key, axis in study.space(variant).items() if axis.choice and key in LOOKED_AT
+    }
+    for values in itertools.product(*choices.values()):
+        yield dict(zip(choices, values, strict=True))
+
+
+def _kinds(specs: Iterable[RunSpec]) -> Iterable[RunSpec]:
+    """One spec for each combination of what is looked at."""
+    return {operator.attrgetter(*LOOKED_AT)(spec): spec for spec in specs}.values()

@@ -1,0 +1,112 @@
+"""What sbatch says to the jobs of a site before they are queued. It alone refuses; what is guessed otherwise
+only explains."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc.doctor.ask import Silent, answer
+from hpc.finding import Finding
+from hpc.search import elastic
+from hpc.slurm import site as sites
+from hpc.slurm.site import Site
+
+PASSES = re.compile(
+    r"node configuration is not available|not available \(|nodes are busy|policy", re.IGNORECASE
+)
+"""Refusals that may pass: nodes that are down count as missing when sbatch only tests, and limits may be used
+up for now."""
+EMPTY = "#!/bin/sh\n"
+EXPLAIN = ("partition", "time limit", "nodes", "account", "qos")
+"""Guesses about what sbatch may refuse."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Jobs that are alike."""
+
+    name: str
+    options: Sequence[str]
+    script: str
+    need: Site
+    """A site whose nodes have just what one of these jobs asks for."""
+
+
+def judge(
+    site: Site,
+    guesses: Sequence[Finding],
+    lacking: Callable[[Site], bool],
+    ranks: int = 1,
+    nodes: int | None = None,
+    sweep: bool = False,
+) -> Iterator[Finding]:
+    """A finding about the job of a run with so many ranks, one about small jobs, and with `sweep` one about
+    that of the search.
+
+    Args: guesses: explain a refusal. lacking: whether too few nodes, up or not, have what a site asks for.
+        Then a refusal that could pass does not.
+
+    Raises InputError where the ranks do not fit the site.
+    """
+    why = "; ".join(
+        f"{one.what}: {one.measured}; {one.mend}" for one in guesses if one.mend and one.what in EXPLAIN
+    )
+    for kind in _kinds(site, ranks, nodes, sweep):
+        try:
+            refused = refusal(kind.options, kind.script)
+        except Silent as error:
+            yield Finding("warn", kind.name, f"not tested: {error}", "they are queued all the same")
+            continue
+        if not refused:
+            yield Finding("ok", kind.name, "sbatch takes them")
+            continue
+        lasting = not PASSES.search(refused) or lacking(kind.need)
+        yield Finding(
+            "FAIL" if lasting else "warn",
+            kind.name,
+            f"sbatch refuses: {refused}",
+            why or "mend the site file",
+        )
+
+
+def _kinds(site: Site, ranks: int, nodes: int | None, sweep: bool) -> Iterator[Kind]:
+    from hpc.launching import job, submission
+
+    nodes, each = job.layout(ranks, nodes, site)
+    parameters = job.run_parameters(site, nodes, each)
+    script = submission.executor(Path("jobs"), parameters)._make_submission_file_text("true", "")
+    gpus = each if site.gpus_per_node else 0
+    cores = site.cpus_per_task if gpus else site.cpus_per_task * each
+    share = {
+        "nodes": nodes,
+        "gpus_per_node": gpus,
+        "cpus_per_task": cores,
+        "mem_gb": parameters.get("mem_gb"),
+    }
+    yield Kind("jobs of runs", [], script, site.model_copy(update=share))
+    yield Kind("small jobs", sites.sbatch_options(site, small=True), EMPTY, sites.small_site(site))
+    if site.elastic:
+        yield Kind("jobs of workers", elastic.worker_options(site), EMPTY, sites.worker_site(site))
+    if sweep:
+        yield Kind("jobs of sweeps", sites.sbatch_options(site), EMPTY, site)
+
+
+def refusal(options: Sequence[str], script: str) -> str | None:
+    """Why sbatch would refuse a job, in its own words; None if it takes it. Raises Silent where it does not
+    answer."""
+    from hpc.launching.job import outside_a_job
+
+    with outside_a_job():
+        done = answer("sbatch", "--test-only", *options, script=script)
+    if not done.returncode:
+        return None
+    lines = [re.sub(r"^(sbatch|allocation): ?|^allocation ", "", line) for line in done.stderr.splitlines()]
+    words = [
+        line.removeprefix("error: ").removeprefix("failure: ")
+        for line in lines
+        if not line.startswith("Try ")
+    ]
+    return "; ".join(words)[:300] or f"exit code {done.returncode}"

@@ -1,0 +1,191 @@
+"""A study or spec on this cluster: its data set, its weights, and the room that its runs need."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpc.doctor.slurm import clock
+from hpc.finding import Finding, State
+from leukotree.errors import InputError
+from leukotree.spec import RunSpec
+
+if TYPE_CHECKING:
+    from leukotree.data.dataset import Dataset
+
+READ_S = 1.5
+"""Seconds of reading shards."""
+SLOW = 200.0
+"""Images/s below which one process waits for its shards, whatever decodes them."""
+TEMPORARY = 2**30
+"""Bytes that a sweep puts into its temporary folder, at least."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be run, as far as the checks depend on it."""
+
+    specs: Sequence[RunSpec]
+    """One for each choice of model, data and weights; the first stands for the size of all."""
+    runs: int
+    """Run folders that will be there in the end."""
+    at_once: int
+    """Runs that train at the same time, at most."""
+
+
+def data(work: Work, read: bool) -> Iterator[Finding]:
+    """Each data set, opened, and with `read` read for a moment as training does: at random, by several
+    threads."""
+    from leukotree.data.dataset import Dataset
+
+    for folder in dict.fromkeys(spec.data.shards for spec in work.specs):
+        try:
+            dataset = Dataset.open(folder)
+            described = f"{folder}: {len(dataset)} images of {dataset.size} px in {dataset.folds} folds"
+            yield Finding("ok", "data", f"{described}, fingerprint {dataset.fingerprint[:12]}")
+            if read:
+                yield _rate(dataset)
+        except InputError as error:
+            yield Finding("FAIL", "data", str(error))
+
+
+def _rate(dataset: Dataset) -> Finding:
+    rows = np.random.default_rng(0).permutation(len(dataset)).tolist()
+    began = time.perf_counter()
+    sizes: list[int] = []
+    with ThreadPoolExecutor(4, "read") as pool:
+        for start in range(0, len(rows), 64):
+            sizes += [len(jpeg) for jpeg in pool.map(dataset.read, rows[start : start + 64])]
+            if time.perf_counter() - began > READ_S:
+                break
+    took = time.perf_counter() - began
+    measured = f"{len(sizes) / took:.0f} images/s, {sum(sizes) / took / 1e6:.0f} MB/s in {len(sizes)} reads; each is what was packed"
+    if len(sizes) / took < SLOW:
+        return Finding(
+            "warn",
+            "shards",
+            measured,
+            "copy them to a faster disk, or keep them decoded: --cache DIR on the node",
+        )
+    return Finding("ok", "shards", measured)
+
+
+def weights(work: Work, on_slurm: bool) -> Iterator[Finding]:
+    """Pretrained weights that compute nodes, which mostly have no internet, would look for in vain."""
+    from leukotree.models.classifier import check_backbone
+    from leukotree.models.weights import cached
+
+    for backbone in dict.fromkeys(spec.backbone for spec in work.specs):
+        try:
+            check_backbone(backbone)
+        except InputError as error:
+            yield Finding("FAIL", "backbone", str(error))
+            continue
+        if backbone.weights is None:
+            yield Finding("ok", "weights", f"{backbone.name} starts at random")
+        elif backbone.weights != "hub":
+            yield Finding("ok", "weights", f"{backbone.weights}: tensors only")
+        elif found := cached(backbone.name):
+            yield Finding("ok", "weights", f"{backbone.name}: fetched, {found}")
+        else:
+            fetch = f"python -c 'import timm; timm.create_model(\"{backbone.name}\", pretrained=True)'"
+            state: State = "FAIL" if on_slurm else "warn"
+            yield Finding(
+                state,
+                "weights",
+                f"{backbone.name}: not on this machine",
+                f"fetch them here: {fetch}",
+                certain=False,
+            )
+
+
+def results(folder: Path) -> Iterator[Finding]:
+    """Whether the results' file system takes files, keeps locks, and has the time that this machine has."""
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+    try:
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".leukotree-doctor-") as file:
+            file.write(b"x")
+            file.flush()
+            os.fsync(file.fileno())
+            modified, now = os.stat(file.name).st_mtime, time.time()
+            yield _locks(file.name, place)
+    except OSError as error:
+        yield Finding(
+            "FAIL", "results", f"{place}: cannot be written: {error.strerror}", "run from a folder of yours"
+        )
+        return
+    yield clock(f"the file system of {place}", abs(now - modified))
+
+
+def _locks(name: str, place: Path) -> Finding:
+    mend = "put results/runs on a file system with flock (NFS 4; Lustre mounted with flock)"
+    with open(name, "a") as one, open(name, "a") as other:
+        try:
+            fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return Finding("FAIL", "locks", f"{place}: {error.strerror}", mend)
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return Finding("ok", "locks", f"{place} keeps them")
+        return Finding("FAIL", "locks", f"{place}: two processes get the same lock", mend)
+
+
+def room(work: Work | None, folder: Path) -> Iterator[Finding]:
+    """Free bytes and inodes of the results folder against what the runs leave there, and of the temporary
+    folder."""
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+    free = os.statvfs(place)
+    bytes_free, files_free = free.f_bavail * free.f_frsize, free.f_favail
+    try:
+        needed, files, what = _needed(work) if work else (2**30, 1000, "a start")
+    except InputError as error:
+        yield Finding("FAIL", "backbone", str(error))
+        return
+    measured = f"{_size(bytes_free)} free in {place}, {what} takes {_size(needed)} at most"
+    if bytes_free < needed:
+        yield Finding("FAIL", "room", measured, "make room, or run elsewhere")
+    else:
+        yield Finding("ok", "room", measured)
+    if free.f_files:  # some file systems do not count
+        measured = f"{files_free} inodes free in {place}, {what} takes {files}"
+        fits = files_free >= files
+        yield Finding(
+            "ok" if fits else "FAIL",
+            "inodes",
+            measured,
+            "" if fits else "remove files, or ask for a larger quota",
+        )
+    temporary = Path(tempfile.gettempdir())
+    left = os.statvfs(temporary)
+    if left.f_bavail * left.f_frsize < TEMPORARY:
+        measured = f"{_size(left.f_bavail * left.f_frsize)} free in {temporary}"
+        yield Finding("warn", "temporary folder", measured, f"make {_size(TEMPORARY)} of room, or set TMPDIR")
+    else:
+        yield Finding("ok", "temporary folder", f"{_size(left.f_bavail * left.f_frsize)} free in {temporary}")
+
+
+def _needed(work: Work) -> tuple[int, int, str]:
+    """Bytes and inodes of all runs, and a name for them."""
+    from leukotree.data.dataset import Dataset
+    from leukotree.training.footprint import FILES, footprint
+
+    found = [footprint(spec, Dataset.open(spec.data.shards)) for spec in work.specs]
+    working, final = max(one.working for one in found), max(one.final for one in found)
+    at_once = min(work.at_once, work.runs)
+    millions = max(one.parameters for one in found) / 1e6
+    name = f"{work.runs} run(s) of {millions:.1f} M parameters"
+    return at_once * working + work.runs * final, work.runs * FILES, name
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,1 @@
+"""Runs, and where they happen: this process, local ranks, or jobs."""

@@ -1,0 +1,73 @@
+"""Whether the job of a search may be queued again: as often as it makes progress, and some times without.
+
+`python -m hpc.launching.requeue STUDY [key=value ...]` counts one more end of the job. Used by
+slurm/sweep.sh. Exit code 0: again;
+1, after one line on stderr: no more.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpc.studies import study
+from leukotree import files
+from leukotree.errors import InputError, one_line
+
+MOST = 20
+"""Ends of the job in a row without progress."""
+FILE = "ends.json"
+"""In the search's folder: how far it had come, and how many ends it has had since."""
+
+
+def again(root: Path) -> bool:
+    """Count an end of the job that searches in a study's folder; whether it has made progress in its latest
+    `MOST` starts."""
+    path = root / "search" / FILE
+    try:
+        before = json.loads(path.read_text())
+        reached, ends = int(before["reached"]), int(before["ends"])
+    except (OSError, ValueError, OverflowError, KeyError, TypeError):
+        reached, ends = -1, 0
+    here = progress(root)
+    ends = 1 if here > reached else ends + 1
+    files.write_atomic(path, json.dumps({"reached": max(here, reached), "ends": ends}))
+    return ends <= MOST
+
+
+def progress(root: Path) -> int:
+    """How far the searches of a study have come: bytes that their trials have put on record, by steps and by
+    reports."""
+    logs = (
+        log
+        for name in ("metrics.jsonl", "history.csv", "reruns.jsonl")
+        for log in (root / "search").rglob(name)
+    )
+    return sum(_size(log) for log in logs)
+
+
+def _size(log: Path) -> int:
+    try:
+        return log.stat().st_size
+    except FileNotFoundError:  # a trial that is still leaving may replace it
+        return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """See above."""
+    path, *overrides = sys.argv[1:] if arguments is None else arguments
+    try:
+        root = study.load(path, overrides).root
+        if again(root):
+            return 0
+        said = f"the search of {path} was ended {MOST} times without progress: not requeued; submit again to continue"
+    except (InputError, OSError) as error:
+        said = f"{one_line(error)}: not requeued; submit again to continue"
+    print(f"sweep.sh: {said}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

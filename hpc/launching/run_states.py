@@ -1,0 +1,271 @@
+"""What stands in the run folders: the state of every run of a study, read from the files alone.
+
+One small read per folder, so that ten thousand folders are looked at in a second or two.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hpc.launching import job_notes, study_jobs
+from hpc.slurm import queue as slurm_queue
+from hpc.slurm import scheduler
+from hpc.slurm.queue import QueuedJob
+from leukotree.errors import InputError, one_line
+from leukotree.records.runfolder import read_status
+from leukotree.spec import VARIANTS
+
+N = TypeVar("N", int, float)
+STALE = 300.0
+"""Seconds without a heartbeat after which a run that says "running" counts as hung (a live one writes every
+15 s)."""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A job of SLURM, or a local one, that waits or is at work."""
+
+    id: str
+    """Of an array's element as 12_3; of a local job the number of its process."""
+    on: str
+    """slurm or local."""
+    state: str
+    """PENDING, RUNNING, ... as SLURM says it."""
+    reason: str
+    """Why it waits, as SLURM says it."""
+    nodes: str
+    left: str
+    """Time left of its limit, as [days-]hours:minutes:seconds; empty for a local job."""
+    log: str
+    """The main rank's errors, once it has begun."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """One run. `state` is that of status.json, but "hung" for a running one whose heartbeat is older than
+    STALE and "queued" where no status has been written yet. `scan` knows the jobs, too: "queued" then is a
+    run that a job is still to begin or to go on with, and "lost" one whose job has ended without a word; the
+    command that submitted it tries it again."""
+
+    study: str
+    run_name: str
+    state: str
+    kind: str
+    """What ended a run early: preempted, timeout, node, oom, nan, disk or error."""
+    epoch: int
+    epochs: int
+    macro_f1: float | None
+    """Of the evaluated fold, once the run is done."""
+    age: float | None
+    """Seconds since the last heartbeat; None if there was none."""
+    message: str
+    """Why a failed run failed."""
+    job: JobState | None = None
+    """The job that is to do it, or to go on with it; None where there is none, or nobody here knows."""
+    codes: tuple[str, ...] = ()
+    """The code that it was trained with, in its order, where it was continued on other code than it began
+    with; else none."""
+
+    @property
+    def variant(self) -> str:
+        return self.run_name.rpartition("-")[0]
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has ever said something."""
+        return self.age is not None
+
+
+def read(folder: Path, now: float | None = None) -> RunState:
+    """The state of one run folder at the time `now` (unix s). A missing or broken status.json reads as
+    "queued"."""
+    status = read_status(folder)
+    beat = status.get("heartbeat")
+    age = max(0.0, (time.time() if now is None else now) - beat) if isinstance(beat, int | float) else None
+    state = str(status.get("state", "queued"))
+    if state == "running" and (age is None or age > STALE):
+        state = "hung"
+    kind = status.get("kind", "") if state in ("preempted", "failed") else ""
+    epoch, epochs = (_number(status.get(name), int) or 0 for name in ("epoch", "epochs"))
+    score, message, codes = (
+        _number(status.get("macro_f1"), float),
+        one_line(status.get("message", "")),
+        status.get("codes"),
+    )
+    codes = tuple(map(str, codes)) if isinstance(codes, list) else ()
+    return RunState(
+        folder.parent.name, folder.name, state, str(kind), epoch, epochs, score, age, message, codes=codes
+    )
+
+
+def _number(value: Any, kind: type[N]) -> N | None:
+    """A number of status.json; None for what is none, as in a file that was damaged."""
+    return kind(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class StudyJob:
+    """A job of a study that does none of its runs as far as their notes say: its sweep, its report, ..."""
+
+    study: str
+    kind: str
+    job: JobState
+
+
+@dataclass(frozen=True)
+class Look:
+    """A study, or all studies, at one moment."""
+
+    runs: list[RunState]
+    jobs: list[StudyJob]
+    silent: str
+    """Why the jobs of SLURM are not known here; empty where they are."""
+
+
+def jobs(root: Path) -> list[StudyJob]:
+    """The jobs of SLURM of a study whose folder need not be there yet, as after `leukotree submit`."""
+    return _others(root, {}, _Asked())
+
+
+def scan(root: str | Path) -> list[RunState]:
+    """The runs of `look`."""
+    return look(root).runs
+
+
+def look(root: str | Path) -> Look:
+    """The runs and jobs of a study's folder, or of all studies if `root` holds the studies' folders; by study
+    and name. Runs that were submitted and have no folder yet are among them. SLURM is asked once at most.
+
+    Raises InputError if `root` cannot be read.
+    """
+    now, asked = time.time(), _Asked()
+    try:
+        folders = _folders(root)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and (waiting := jobs(Path(root))):
+            return Look([], waiting, "")
+        raise InputError(f"{root}: cannot be read: {error.strerror}; no run has been started there") from None
+    runs, others = [], []
+    for study in _studies(root, folders):
+        notes = job_notes.notes(study)
+        runs += _study(study, notes, folders if study == Path(root) else _folders(study), now, asked)
+        others += _others(study, notes, asked)
+    return Look(runs, others, asked.silent if asked.missed else "")
+
+
+def studies(root: str | Path) -> list[Path]:
+    """The folders in which the runs of studies may lie: `root`, and those in it."""
+    return _studies(root, _folders(root))
+
+
+def _studies(root: str | Path, folders: list[Path]) -> list[Path]:
+    return [Path(root), *(folder for folder in folders if not _is_run(folder.name))]
+
+
+class _Asked:
+    """SLURM's answer, asked for when it is first needed."""
+
+    silent = ""
+    """Why it does not answer, as beside a copy of the results."""
+    missed = False
+    """Whether a run's job would have to be known."""
+
+    @functools.cached_property
+    def queue(self) -> dict[str, QueuedJob] | None:
+        """None where SLURM does not answer."""
+        try:
+            found = slurm_queue.look()
+            scheduler.cluster()  # `abroad` needs an answer, too
+            return found
+        except InputError as error:
+            self.silent = str(error)
+            return None
+
+
+def _study(
+    root: Path, notes: dict[str, Any], folders: list[Path], now: float, asked: _Asked
+) -> list[RunState]:
+    runs = {folder.name: read(folder, now) for folder in folders if _is_run(folder.name)}
+    for name, note in notes.items():
+        if name in runs and runs[name].state == "done":
+            continue
+        if note["on"] == "slurm" and (asked.queue is None or job_notes.abroad(note)):
+            asked.missed |= asked.queue is None
+            continue  # its files speak alone
+        run = runs.get(name) or RunState(root.name, name, "queued", "", 0, 0, None, None, "")
+        job = _job(root, note, asked)
+        runs[name] = replace(run, state=_with_job(run.state, job is not None), job=job)
+    return [runs[name] for name in sorted(runs)]
+
+
+def _job(root: Path, note: dict[str, Any], asked: _Asked) -> JobState | None:
+    """The job that a note is about, if it is still waiting or at work."""
+    log = str(root / "jobs" / f"{note['job']}_0_log.err")
+    if note["on"] == "local":
+        return (
+            JobState(note["job"], "local", "RUNNING", "", note["host"], "", log)
+            if job_notes.lives(note)
+            else None
+        )
+    queued = (asked.queue or {}).get(note["job"])
+    return _of_slurm(queued, log) if queued else None
+
+
+def _of_slurm(job: QueuedJob, log: str) -> JobState:
+    return JobState(job.job, "slurm", job.state, job.reason, job.nodes, job.left, log)
+
+
+def _others(root: Path, notes: dict[str, Any], asked: _Asked) -> list[StudyJob]:
+    if not slurm_queue.here() or not asked.queue:
+        return []
+    known = {note["job"] for note in notes.values()}
+    kinds = study_jobs.of_study(root, asked.queue)
+    return [
+        StudyJob(root.name, kind, _of_slurm(asked.queue[job], _log(root, kind, asked.queue[job])))
+        for job, kind in kinds.items()
+        if job not in known
+    ]
+
+
+def _log(root: Path, kind: str, job: QueuedJob) -> str:
+    """Of a job that slurm/sweep.sh, its search or submitit began."""
+    if kind == "worker":  # its script's argument is the folder that all nodes of the search share
+        return str(Path(job.workdir, job.command.partition(" ")[2]) / f"worker-{job.job}.out")
+    in_jobs = study_jobs.in_folder(job.command, root)
+    return str(
+        root / "jobs" / f"{job.job}_0_log.err" if in_jobs else Path(job.workdir) / f"slurm-{job.job}.out"
+    )
+
+
+def _with_job(state: str, alive: bool) -> str:
+    """The state of a run that was submitted, where its files say `state` and its job is alive or not."""
+    if state == "running":
+        return state
+    if alive:
+        return state if state == "hung" else "queued"
+    return "lost" if state in ("hung", "queued") else state
+
+
+def _folders(root: str | Path) -> list[Path]:
+    with os.scandir(root) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+
+
+def _is_run(name: str) -> bool:
+    variant, _, digest = name.rpartition("-")
+    return variant in VARIANTS and len(digest) == 12
+
+
+def epochs_of(reached: Sequence[tuple[int, int]]) -> str:
+    """The epoch that each of some runs is in, from (epochs that are over, all of them): "3 of 8" or "3-5 of
+    8"."""
+    at = sorted(min(over + 1, epochs) for over, epochs in reached)
+    span = f"{at[0]}" if at[0] == at[-1] else f"{at[0]}-{at[-1]}"
+    return f"{span} of {max(epochs for _, epochs in reached)}"

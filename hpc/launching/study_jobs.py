@@ -1,0 +1,154 @@
+"""Which of this user's jobs are a study's.
+
+A job whose batch script lies in the study's folder is. So is one that works on its study file with
+slurm/sweep.sh, with the workers of that search, and one that was noted here. An id alone says nothing: SLURM
+uses them again, and another cluster has the same ones.
+
+`python -m hpc.launching.study_jobs KIND JOB STUDY [key=value ...]` notes the job of a study whose script lies
+elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import json
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hpc.slurm import scheduler
+from hpc.slurm.queue import QueuedJob
+from leukotree.errors import InputError
+from leukotree.files import append_lines
+
+NOTES = "jobs.jsonl"
+SWEEP = ("slurm", "sweep.sh")
+"""End of the path of the script that searches; another project may have a sweep.sh, too."""
+WORKER = ("slurm", "worker.sh")
+WORKERS = "leukotree-workers-"
+"""Begin of the name of a worker; the cluster and the job that searches follow."""
+SWEPT = "sweeps/phantom.yaml"
+"""What slurm/sweep.sh works on where no study is named."""
+
+
+def of_study(root: Path, queue: Mapping[str, QueuedJob]) -> dict[str, str]:
+    """Job id -> kind of each job of a study: "run", "reduce", "sweep", "worker", or what it was noted as."""
+    noted = _noted(root)
+    found = {}
+    for job in queue.values():
+        if in_folder(job.command, root):
+            found[job.job] = (
+                job.name.removeprefix(f"{root.name}-") if job.name.startswith(f"{root.name}-") else "run"
+            )
+        elif _sweeps(job.workdir, job.command) == root.resolve():
+            found[job.job] = "sweep"
+        elif (job.job, job.name, job.workdir) in noted:
+            found[job.job] = noted[job.job, job.name, job.workdir]
+    sweeps = {job for job, kind in found.items() if kind == "sweep"}
+    return found | {
+        job.job: "worker" for job in queue.values() if job.job not in found and _works_for(job) in sweeps
+    }
+
+
+def _works_for(job: QueuedJob) -> str | None:
+    """Id of the job whose search this one is a worker of: the end of its name."""
+    script = job.command.partition(" ")[0]
+    if job.name.startswith(WORKERS) and Path(job.workdir, script).parts[-2:] == WORKER:
+        return job.name.rpartition("-")[2]
+    return None
+
+
+@functools.cache
+def in_folder(command: str, root: Path) -> bool:
+    """Whether a batch script was submitted from the study's folder of jobs: submitit puts it there."""
+    script = Path(command)
+    with contextlib.suppress(OSError):
+        return script.suffix == ".sh" and script.parent.samefile(root / "jobs")
+    return False
+
+
+@functools.cache
+def _sweeps(workdir: str, command: str) -> Path | None:
+    """The folder of the study that a job of slurm/sweep.sh works on."""
+    from hpc.studies import study
+
+    script, *words = command.split() or [""]
+    if Path(workdir, script).parts[-2:] != SWEEP:
+        return None
+    path, overrides = _arguments(words)
+    try:
+        plan = study.load(Path(workdir) / path, overrides)
+    except InputError:
+        return None
+    return (Path(workdir) / plan.root).resolve()
+
+
+def _arguments(words: Sequence[str]) -> tuple[str, list[str]]:
+    """(study file, key=value ...) of slurm/sweep.sh, as it reads its arguments itself."""
+    path, overrides, left = "", [], iter(words)
+    for word in left:
+        if word == "--site":
+            next(left, None)
+        elif word.startswith("-") and not word.startswith("--site="):
+            path = path or SWEPT  # what follows is its value, or the search's
+        elif "=" in word:
+            overrides += [] if word.startswith("-") else [word]
+        else:
+            path = path or word
+    return path or SWEPT, overrides
+
+
+def _noted(root: Path) -> dict[tuple[str, str, str], str]:
+    """(job, name, working directory) -> kind."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for line in (root / NOTES).read_text().splitlines():
+            with contextlib.suppress(ValueError, KeyError):  # a line cut short by a kill
+                note = json.loads(line)
+                found[note["job"], note["name"], note["workdir"]] = note["kind"]
+    return found
+
+
+def note(root: Path, kind: str, job: str) -> None:
+    """Remember that a queued job is the study's. Raises InputError if SLURM does not know it, or does not
+    answer."""
+    try:
+        answer = scheduler.ask("scontrol", "show", "job", job)
+    except InputError as error:
+        raise InputError(f"job {job}: not noted: {error}") from None
+    name, workdir = (
+        re.search(pattern, answer, re.MULTILINE) for pattern in (r" JobName=(.*)$", r"^\s*WorkDir=(.*)$")
+    )
+    if not name or not workdir:
+        raise InputError(f"job {job}: not noted: unknown to SLURM")
+    root.mkdir(parents=True, exist_ok=True)
+    fields = {"kind": kind, "job": job, "name": name[1], "workdir": workdir[1], "time": time.time()}
+    append_lines(root / NOTES, [json.dumps(fields)])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Note a job; 2 after one line on stderr for bad input."""
+    from hpc.studies import study
+
+    parser = argparse.ArgumentParser(
+        prog="python -m hpc.launching.study_jobs", description="Note that a job is a study's."
+    )
+    parser.add_argument("kind", help="what it does, such as report")
+    parser.add_argument("job", help="its id")
+    parser.add_argument("study", help="the study's file")
+    parser.add_argument("overrides", metavar="key=value", nargs="*")
+    given = parser.parse_args(arguments)
+    try:
+        note(study.load(given.study, given.overrides).root, given.kind, given.job)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The search of hyperparameters with Ray Tune, its records, and what it chose."""

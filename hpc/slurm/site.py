@@ -1,0 +1,362 @@
+"""Site: everything that differs between clusters, so that no study or script has to.
+
+`python -m hpc.slurm.site NAME` prints shell lines for use inside a job; `--sbatch` prints the options of
+`sbatch` instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from hpc.slurm import container, exported
+from leukotree import yamlfile
+from leukotree.errors import InputError
+from leukotree.spec import Strict, parse
+
+SITES = Path(__file__).resolve().parents[2] / "slurm" / "site"
+DEFAULT = "default"
+REFUSED = "--the-site-is-bad"
+"""No option of sbatch."""
+
+# Printable ASCII without spaces, quotes, `$`, "`" and backslash: the values also travel as `$(python -m
+# hpc.slurm.site NAME --sbatch)`, which the shell splits at spaces.
+Word = Annotated[str, Field(pattern=r"^[!#%&(-\[\]-_a-~]+$")]
+# A path that a shell may read between double quotes: variables, but no commands.
+Folder = Annotated[str, Field(pattern=r"^([A-Za-z0-9._/+-]|\$[A-Za-z_]+|\$\{[A-Za-z_]+\})+$")]
+
+
+# An image of a container: such a path, or a name in a registry.
+Image = Annotated[str, Field(pattern=r"^([A-Za-z0-9._/+:#@-]|\$[A-Za-z_]+|\$\{[A-Za-z_]+\})+$")]
+GpuType = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+
+
+def _sbatch_alone(extra: dict[str, Any]) -> dict[str, Any]:
+    """Further options of sbatch. Raises ValueError for one that the launcher sets."""
+    for name in extra:
+        if name.replace("-", "_") in Site.model_fields or name in OURS:
+            raise ValueError(f"{name!r} has a key of its own in a site file, or is set by the launcher")
+        if extra[name] is False:
+            raise ValueError(f"{name!r}: leave an option out instead of setting it to false")
+    return extra
+
+
+GPUS = {"gpus", "gpus-per-task", "gpus-per-socket"}
+"""Options of sbatch that ask for GPUs otherwise than a site does."""
+OURS = {"mem", "array", "mail-user", "ntasks", "ntasks-per-node", "output", "error", "dependency"}
+"""Options of sbatch that the launcher sets, and that no key is named after."""
+Extra = Annotated[dict[Word, bool | int | Word], AfterValidator(_sbatch_alone)]
+
+
+class Small(Strict):
+    """What differs for small jobs, which ask for one core and no GPU: the report, the list of missing runs,
+    the head of an elastic search. None takes the site's value."""
+
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Word | None = None
+    """Not taken from the site, whose constraint is for large nodes."""
+    time: int | None = Field(None, ge=1)
+    """Time limit in minutes."""
+    mem_gb: int | None = Field(None, ge=1)
+    """Memory in GB. Not taken from the site, whose memory is that of a node. The head of an elastic search
+    needs about 4."""
+    extra: Extra = {}  # noqa: RUF012 - pydantic copies it
+    """Further options of sbatch. Not taken from the site, whose `extra` is for large nodes."""
+
+
+class Site(Strict):
+    """One cluster: how to ask its SLURM for a job, and what the job finds there. None leaves the cluster's
+    own default."""
+
+    partition: Word | None = None
+    """`--partition`; several with commas."""
+    account: Word | None = None
+    """`--account`, the project that pays."""
+    qos: Word | None = None
+    """`--qos`."""
+    wckey: Word | None = None
+    """`--wckey`, on clusters that account by it."""
+    constraint: Word | None = None
+    """`--constraint`, node features. Not for small jobs."""
+    time: int = Field(240, ge=1)
+    """Time limit of a job in minutes."""
+    nodes: int = Field(1, ge=1)
+    """Nodes of the sweep's Ray cluster. How many a run takes follows from its ranks, or from --nodes."""
+    gpus_per_node: int = Field(0, ge=0)
+    """GPUs that a job takes on each node; 0 trains on the CPU."""
+    gpu_type: GpuType | None = None
+    """Type of these GPUs as SLURM calls it (`sinfo -o %G`), such as `a100`. None takes any."""
+    gpu_option: Literal["gpus-per-node", "gres"] = "gpus-per-node"
+    """The option of sbatch that asks for GPUs. A few clusters (those with select/linear) know `gres`
+    alone."""
+    cpus_per_task: int = Field(4, ge=1)
+    """CPU cores of one rank. The sweep takes this many for each GPU of a node (once, without GPUs)."""
+    mem_gb: int | None = Field(None, ge=1)
+    """Memory of a job on each node, in GB."""
+    max_array_size: int | None = Field(None, ge=1)
+    """Most jobs in one array; 1 makes none. None asks SLURM for its MaxArraySize."""
+    array_parallelism: int = Field(256, ge=1)
+    """Most jobs of an array that run at the same time."""
+    elastic: int | None = Field(None, ge=1)
+    """Most worker jobs that an elastic search has at a time. None searches in one allocation of `nodes`
+    nodes."""
+    worker: Literal["gpu", "node"] = "gpu"
+    """What a worker of an elastic search takes: one GPU with its share of a node, or what a job takes of a
+    whole node."""
+    warn: int = Field(120, ge=10)
+    """Seconds before the time limit at which a run is told to save and leave; its job is then queued
+    again."""
+    interface: Word | None = None
+    """Network interface between the nodes, for Gloo, NCCL and Ray. None lets each choose."""
+    scratch: Folder | None = None
+    """Node-local folder for temporary files, where `$NAME` is looked up. Keep it short: a socket's path ends
+    at 107 bytes."""
+    setup: tuple[str, ...] = ()
+    """Shell lines run at the start of every job, for example `module load cuda`."""
+    srun_args: tuple[Word, ...] = ()
+    """Further arguments of each srun that starts the ranks of a run or the nodes of a search, such as
+    `--mpi=none`."""
+    container: Image | None = None
+    """Image that jobs run in: an Apptainer `.sif`, an enroot `.sqsh` or `registry#image` for pyxis, a folder
+    for Charliecloud."""
+    container_runtime: Literal["apptainer", "pyxis", "charliecloud"] | None = None
+    """What runs the image. None tells it by the image's ending."""
+    mail: Word | None = None
+    """Address that hears of the sweep's job and of small jobs. Never of the jobs of runs: the report names
+    what failed."""
+    mail_type: Word = "END,FAIL,REQUEUE"
+    """`--mail-type`: of what it hears."""
+    small: Small = Small()
+    """What differs for small jobs."""
+    extra: Extra = {}  # noqa: RUF012 - pydantic copies it
+    """Further options of sbatch, by their long names without dashes. `true` for an option without a value.
+    Not for small jobs."""
+
+    @field_validator("setup")
+    @classmethod
+    def _single_lines(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
+        if any("\n" in line or not line.strip() for line in lines):
+            raise ValueError("each entry is one line of shell, not empty")
+        return lines
+
+    @field_validator("extra")
+    @classmethod
+    def _no_gpus(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        for name, value in extra.items():
+            if name in GPUS or (name == "gres" and re.search(r"(^|,)gpu\b", str(value))):
+                raise ValueError(
+                    f"{name!r}: ask for GPUs by 'gpus_per_node', 'gpu_type' and 'gpu_option', so that each job gets its share"
+                )
+        return extra
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.gpu_type and not self.gpus_per_node:
+            raise ValueError("'gpu_type' needs 'gpus_per_node', the number of these GPUs in a node")
+        if self.container_runtime and not self.container:
+            raise ValueError("'container_runtime' needs 'container', the image")
+        return self
+
+
+def known() -> list[str]:
+    """Names of the site files in slurm/site/."""
+    return sorted(path.stem for path in SITES.glob("*.yaml"))
+
+
+def load(name_or_path: str | None = None) -> Site:
+    """The site slurm/site/<name>.yaml, or the one in a file (anything with a `/` or ending in .yaml); None is
+    `default`.
+
+    What the site leaves open is taken from the variables that the user exports for sbatch.
+    Raises InputError for an unknown name (listing the known ones), an unreadable file, or a bad key or value.
+    """
+    name = name_or_path or DEFAULT
+    is_path = "/" in name or name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_path else SITES / f"{name}.yaml"
+    if not is_path and name not in known():
+        raise InputError(
+            f"site {name!r}: unknown; known sites: {', '.join(known()) or 'none'}; or give the path of a YAML file"
+        )
+    tree = yamlfile.load(path)
+    site = exported.fill(parse(Site, {} if tree is None else tree, str(path)))
+    container.check(site)
+    return site
+
+
+def environment(site: Site) -> dict[str, str]:
+    """Environment variables that a job of this site needs, their values as a shell reads them."""
+    names: dict[str, str] = {}
+    if site.interface:
+        wanted = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "LEUKOTREE_INTERFACE")
+        names |= dict.fromkeys(wanted, shlex.quote(site.interface))
+    if site.scratch:
+        names["LEUKOTREE_SCRATCH"] = f'"{site.scratch}"'
+    if site.elastic:
+        names["LEUKOTREE_ELASTIC"] = f'"${{LEUKOTREE_ELASTIC:-{site.elastic}}}"'
+    return names
+
+
+def gpus(site: Site, count: int) -> dict[str, str]:
+    """The option of sbatch that asks for `count` GPUs of each node; empty for none."""
+    if not count:
+        return {}
+    wanted = f"{site.gpu_type}:{count}" if site.gpu_type else str(count)
+    if site.gpu_option == "gpus-per-node":
+        return {"gpus-per-node": wanted}
+    others = site.extra.get("gres")  # SLURM takes the last --gres alone
+    return {"gres": f"gpu:{wanted},{others}" if others else f"gpu:{wanted}"}
+
+
+def submitit_parameters(site: Site, gpus_per_node: int | None = None, small: bool = False) -> dict[str, Any]:
+    """Keyword arguments for `hpc.launching.job.slurm_executor`, for jobs of one node.
+
+    `tasks_per_node` and the job's name are the caller's. Keys that the site leaves to the cluster are absent.
+
+    Args:
+        gpus_per_node: GPUs of the job on each node (None: the site's).
+        small: for a job of one core without GPUs.
+    """
+    where = small_site(site) if small else site
+    count = where.gpus_per_node if gpus_per_node is None else gpus_per_node
+    requeue = {} if {"requeue", "no-requeue"} & set(where.extra) else {"requeue": True}
+    parameters = {
+        "timeout_min": where.time,
+        "nodes": 1,
+        "cpus_per_task": where.cpus_per_task,
+        "mem_gb": where.mem_gb,
+        "slurm_partition": where.partition,
+        "slurm_account": where.account,
+        "slurm_qos": where.qos,
+        "slurm_wckey": where.wckey,
+        "slurm_constraint": where.constraint,
+        "slurm_array_parallelism": where.array_parallelism,
+        "slurm_setup": setup_lines(where),
+        "slurm_python": container.PYTHON if where.container else None,
+        "slurm_signal_delay_s": where.warn,
+        "slurm_srun_args": ["--export=ALL", *(() if small else _of_ranks(where))],
+        "slurm_additional_parameters": {
+            **requeue,
+            **where.extra,
+            **gpus(where, count),
+            **(mail(where) if small else {}),
+        },
+    }
+    return {key: value for key, value in parameters.items() if value not in (None, [], {})}
+
+
+def _of_ranks(site: Site) -> list[str]:
+    """Arguments of the srun that starts the ranks of a run."""
+    # A rank that dies ends its peers. srun does not take the cores of a task over from sbatch.
+    return ["--kill-on-bad-exit=1", f"--cpus-per-task={site.cpus_per_task}", *site.srun_args]
+
+
+def small_site(site: Site) -> Site:
+    """The site as small jobs see it: one core, no GPU, and nothing that is meant for large nodes."""
+    small = site.small.model_dump(exclude_none=True)
+    none = {
+        "gpus_per_node": 0,
+        "gpu_type": None,
+        "cpus_per_task": 1,
+        "mem_gb": None,
+        "nodes": 1,
+        "constraint": None,
+    }
+    return site.model_copy(update=none | small)
+
+
+def worker_site(site: Site) -> Site:
+    """The site as a worker of an elastic search sees it: one node, or one GPU of it with its share of the
+    rest."""
+    if site.worker == "node" or not site.gpus_per_node:
+        return site.model_copy(update={"nodes": 1})
+    memory = max(1, site.mem_gb // site.gpus_per_node) if site.mem_gb else None
+    return site.model_copy(update={"nodes": 1, "gpus_per_node": 1, "mem_gb": memory})
+
+
+def mail(site: Site) -> dict[str, str]:
+    """Options of sbatch for the mail about a job; empty without an address."""
+    return {"mail-user": site.mail, "mail-type": site.mail_type} if site.mail else {}
+
+
+def setup_lines(site: Site) -> list[str]:
+    """Lines of bash for the start of a job: the site's own first (a module may set a variable that we then
+    replace)."""
+    exports = [f"export {name}={value}" for name, value in environment(site).items()]
+    return [*site.setup, *exports, *container.setup_lines(site)]
+
+
+def shell_exports(site: Site) -> str:
+    """`setup_lines` and the array `srun_args` as text for `eval`. Used inside a job by slurm/sweep.sh."""
+    of_srun = [f"srun_args=({shlex.join(site.srun_args)})"] if site.srun_args else []
+    return "".join(f"{line}\n" for line in [*setup_lines(site), *of_srun])
+
+
+def sbatch_options(site: Site, small: bool = False) -> list[str]:
+    """Options of `sbatch` for the sweep: one task on each of the site's nodes. `small`: one core, no GPU, for
+    the report."""
+    where = small_site(site) if small else site
+    size: dict[str, Any] = {
+        "nodes": site.nodes,
+        "ntasks-per-node": 1,
+        "cpus-per-task": site.cpus_per_task * max(1, site.gpus_per_node),
+    }
+    options = {
+        "partition": where.partition,
+        "account": where.account,
+        "qos": where.qos,
+        "wckey": where.wckey,
+        "constraint": where.constraint,
+        "time": where.time,
+        **({"nodes": 1, "ntasks": 1} if small else size),
+        "mem": f"{where.mem_gb}G" if where.mem_gb else None,
+        **where.extra,
+        **gpus(where, where.gpus_per_node),
+        **mail(where),
+    }
+    return [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in options.items()
+        if value is not None
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print shell lines (or, with --sbatch, options) of a site. Returns 2 after one line on stderr for bad
+    input."""
+    parser = argparse.ArgumentParser(prog="python -m hpc.slurm.site", description=__doc__)
+    parser.add_argument(
+        "site", nargs="?", help="name in slurm/site/, or path of a YAML file (default: default)"
+    )
+    parser.add_argument(
+        "--sbatch", action="store_true", help="print options of sbatch on one line, instead of shell lines"
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="with --sbatch: for a job of one core without GPUs"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        site = load(given.site)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if given.sbatch:  # `sbatch $(...)` runs whatever this exits with; such an option it refuses
+            print(REFUSED)
+        return 2
+    if given.sbatch:
+        small = given.small or site.elastic is not None  # the head of an elastic search computes nothing
+        print(*exported.through(sbatch_options(site, small), ["SITE", *exported.named()]))
+    else:
+        print(shell_exports(site), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

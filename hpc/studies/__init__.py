@@ -1,0 +1,1 @@
+"""Study files: what they say, and the runs that they stand for."""

@@ -1,0 +1,105 @@
+"""The grid of a study: which keys of the run spec take which values, together or each with each."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import model_validator
+
+from leukotree.spec import Strict
+
+PARTS = ("product", "zip", "exclude")
+VARIANT = "variant"
+MOST = 100_000
+"""Cells of a grid: more would not fit into a person's life, nor into a file system's folder."""
+
+
+class Grid(Strict):
+    """`{key: values, ...}`, each value with each; `zip` and `exclude` stand beside the keys.
+
+    Example: `{loss.gamma: [0, 2], zip: [{optim.lr: [1e-4, 1e-3], optim.epochs: [80, 20]}], exclude:
+        [{variant: flat,
+    loss.gamma: 2}]}`
+    """
+
+    product: dict[str, list[Any]] = {}  # noqa: RUF012 - pydantic copies it
+    """Dotted key -> its values. In a file the keys stand in the grid itself."""
+    zip: list[dict[str, list[Any]]] = []  # noqa: RUF012
+    """Groups of keys that advance together: their first values form one choice, their second values the
+    next."""
+    exclude: list[dict[str, Any]] = []  # noqa: RUF012
+    """Cells that have all these values are left out; `variant` may be one of the keys."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_the_product(cls, tree: Any) -> Any:
+        if not isinstance(tree, Mapping):
+            return tree
+        named = {key: value for key, value in tree.items() if key in PARTS}
+        keys = {key: value for key, value in tree.items() if key not in PARTS}
+        for key, values in keys.items():
+            if not isinstance(values, list):
+                raise ValueError(f"{key}: expected a list of values, such as [0, 1]")
+        product = named.get("product", {})
+        return named | {"product": {**product, **keys} if isinstance(product, Mapping) else product}
+
+    @model_validator(mode="after")
+    def _sound(self) -> Grid:
+        groups = [*({key: values} for key, values in self.product.items()), *self.zip]
+        keys = [key for group in groups for key in group]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"{key}: stands in the grid twice")
+        for group in groups:
+            if len({len(values) for values in group.values()}) != 1:
+                lengths = ", ".join(f"{key} has {len(values)}" for key, values in group.items())
+                raise ValueError(
+                    f"zip: keys that advance together need as many values each: {lengths or 'none is named'}"
+                )
+            rows = [repr(row) for row in zip(*group.values(), strict=True)]
+            if not rows or len(set(rows)) < len(rows):
+                raise ValueError(f"{', '.join(group)}: {'a value stands twice' if rows else 'has no values'}")
+        cells = math.prod(len(next(iter(group.values()))) for group in groups)
+        if cells > MOST:
+            raise ValueError(f"{cells:,} cells; a grid has at most {MOST:,}")
+        for number, excluded in enumerate(self.exclude):
+            self._check_excluded(f"exclude.{number}", excluded)
+        return self
+
+    def _check_excluded(self, where: str, excluded: dict[str, Any]) -> None:
+        values = self.values()
+        if not excluded:
+            raise ValueError(f"{where}: names no key, and would leave out everything")
+        for key, value in excluded.items():
+            if key == VARIANT:
+                continue
+            if key not in values:
+                raise ValueError(
+                    f"{where}.{key}: is no key of this grid; its keys: {', '.join(values)}, {VARIANT}"
+                )
+            if value not in values[key]:
+                raise ValueError(f"{where}.{key}: {value!r} is none of its values {values[key]}")
+
+    def values(self) -> dict[str, list[Any]]:
+        """Every varied key with its values."""
+        return {key: values for group in (self.product, *self.zip) for key, values in group.items()}
+
+    def combinations(self) -> list[dict[str, Any]]:
+        """Every choice of values, the last key varying fastest; nothing is excluded yet."""
+        axes = [[{key: value} for value in values] for key, values in self.product.items()]
+        axes += [
+            [dict(zip(group, row, strict=True)) for row in zip(*group.values(), strict=True)]
+            for group in self.zip
+        ]
+        return [
+            {key: value for part in parts for key, value in part.items()}
+            for parts in itertools.product(*axes)
+        ]
+
+    def excludes(self, variant: str, values: Mapping[str, Any]) -> bool:
+        """Whether a cell is left out."""
+        cell = {**values, VARIANT: variant}
+        return any(all(cell[key] == value for key, value in excluded.items()) for excluded in self.exclude)

@@ -1,0 +1,209 @@
+"""Tables of text as people have them: CSV in UTF-8, or as a spreadsheet saved it, with `;` or tabs, or in
+UTF-16.
+
+Every value stays text, every fault is named by its line, and nothing is guessed: the separator is the one
+that gives the columns that are asked for, and another encoding than Unicode is refused.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from leukotree.errors import InputError
+
+SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+ENDINGS = (".csv", ".tsv", ".txt")
+"""Names of files that are read as such a table; a spreadsheet saves `Unicode text` as .txt."""
+SAVE = "save the table as 'CSV UTF-8'"
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+OTHERS = {
+    b"PK\x03\x04": "a spreadsheet's workbook or a zip file",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"\x1f\x8b": "compressed",
+    b"PAR1": "a Parquet file",
+}
+"""First bytes of what people rename to .csv."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of text, equally long, and the line of the file (1 is the header) on which each record
+    starts."""
+
+    columns: dict[str, list[str]]
+    lines: list[int]
+
+
+def read(path: str | Path, required: Sequence[str] = (), optional: Sequence[str] = ()) -> Table:
+    """The named columns of a table, by the names in `required` and `optional` whatever their case, and the
+    others by theirs.
+
+    Separated by commas, semicolons or tabs. Rows and unnamed columns that are empty, and columns in another
+    order, do no harm. Raises InputError naming the file, and the line or column at fault.
+    """
+    records = _records(path, *_opened(path, required))
+    _, header = next(records, (1, []))
+    places = named(path, header, required, optional)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    for line, record in records:
+        if len(record) != len(header):
+            record = _cut(path, line, record, header)
+        rows.append(record)
+        lines.append(line)
+    return Table({name: [row[place] for row in rows] for name, place in places.items()}, lines)
+
+
+def lookup(path: str | Path, key: str, value: str) -> dict[str, str]:
+    """One column of a table by another, both stripped. Raises InputError as `read`, and for a key with two
+    values."""
+    table = read(path, (key, value))
+    found: dict[str, str] = {}
+    for name, text, line in zip(table.columns[key], table.columns[value], table.lines, strict=True):
+        name, text = name.strip(), text.strip()
+        if found.setdefault(name, text) != text:
+            raise InputError(f"{path} row {line}: {name!r} is {text!r} here but {found[name]!r} above")
+    return found
+
+
+def has_columns(path: str | Path, required: Sequence[str]) -> bool:
+    """Whether a file is a table with these columns; a file that is no table has none."""
+    try:
+        _, header = next(_records(path, *_opened(path, required, errors="replace")), (1, []))
+        named(path, header, required)
+    except InputError:
+        return False
+    return True
+
+
+def check_ending(path: str | Path, endings: Collection[str]) -> None:
+    """Raises InputError if a file's name does not end as a table's that is read or written here."""
+    ending = Path(path).suffix
+    if ending.lower() not in endings:
+        what = f"ends in {ending!r}" if ending else "has no ending"
+        raise InputError(f"{path}: the name {what}; a manifest ends in {' or '.join(endings)}")
+
+
+def named(
+    path: str | Path, names: Sequence[str], required: Sequence[str], optional: Sequence[str] = ()
+) -> dict[str, int]:
+    """Name of a column -> its place; one without a name is left out. Another case, and signs that nobody
+    sees, are no other name. Raises InputError if a required column is missing or one of those asked for
+    stands twice; of others the first counts."""
+    known = {_plain(name): name for name in (*required, *optional)}
+    places: dict[str, int] = {}
+    for place, text in enumerate(names):
+        name = known.get(_plain(text), text.strip())
+        if name in places and name in known.values():
+            first = names[places[name]]
+            how = "" if first == text else f", as {first!r} and as {text!r}"
+            raise InputError(f"{path}: column {name!r} stands in the header twice{how}")
+        if name:
+            places.setdefault(name, place)
+    if missing := [name for name in required if name not in places]:
+        present = ", ".join(map(repr, places)) or "none"
+        raise InputError(f"{path}: missing column {', '.join(map(repr, missing))}; it has {present}")
+    return places
+
+
+def _plain(name: str) -> str:
+    visible = (sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
+    return "".join(visible).strip().casefold()
+
+
+def _cut(path: str | Path, line: int, record: list[str], header: list[str]) -> list[str]:
+    """A record as wide as the header: only what has neither a name nor a value may be missing or too much."""
+    width = len(header)
+    if any(value.strip() for value in record[width:]) or any(name.strip() for name in header[len(record) :]):
+        named_columns = sum(bool(name.strip()) for name in header)
+        raise InputError(
+            f"{path} row {line}: {len(record)} values where the header has {named_columns} columns"
+        )
+    return (record + [""] * width)[:width]
+
+
+def _opened(path: str | Path, required: Sequence[str], errors: str = "strict") -> tuple[str, str]:
+    """(the text, the separator). A first line `sep=;`, as Excel heeds it, names the separator and is
+    blanked."""
+    text = _text(path, errors)
+    declared = re.match(r'"?sep=(.)"?[,;\t ]*(?=[\r\n]|$)', text, re.IGNORECASE)
+    if not declared:
+        return text, _separator(path, text, required)
+    if declared[1] not in SEPARATORS:
+        raise InputError(
+            f"{path} row 1: separator {declared[1]!r}; it is one of {', '.join(SEPARATORS.values())}"
+        )
+    return text[declared.end() :], declared[1]
+
+
+def _text(path: str | Path, errors: str) -> str:
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    for start, what in OTHERS.items():
+        if data.startswith(start):
+            raise InputError(f"{path}: {what}, no CSV; open it and {SAVE}")
+    encoding = next((encoding for mark, encoding in MARKS.items() if data.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in data[:4]:
+        raise InputError(f"{path}: not UTF-8 text, perhaps UTF-16 without its mark; {SAVE}")
+    try:
+        return data.decode(encoding, errors)
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            raise InputError(f"{path}: not {encoding.removesuffix('-sig').upper()} text; {SAVE}") from error
+        row = data.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path} row {row}: not UTF-8 text (byte 0x{data[error.start]:02x}); {SAVE}"
+        ) from error
+
+
+def _separator(path: str | Path, text: str, required: Sequence[str]) -> str:
+    """The one separator that gives the required columns; where none does, the likeliest, so that the fault
+    can be named."""
+    headers: dict[str, list[str]] = {}
+    for separator in SEPARATORS:
+        try:
+            _, headers[separator] = next(_records(path, text, separator), (1, []))
+        except InputError:  # quotes that are none with this separator
+            continue
+    wanted = {_plain(name) for name in required}
+    hits = {
+        separator: len(wanted & {_plain(name) for name in header}) for separator, header in headers.items()
+    }
+    fitting = [separator for separator in headers if wanted and hits[separator] == len(wanted)]
+    if len({tuple(headers[separator]) for separator in fitting}) > 1:
+        raise InputError(
+            f"{path}: the header can be read with {' or '.join(SEPARATORS[sign] for sign in fitting)}; {SAVE}"
+        )
+    if not headers:
+        return ","
+    return (fitting or sorted(headers, key=lambda sign: (-hits[sign], -len(headers[sign]) if wanted else 0)))[
+        0
+    ]
+
+
+def _records(path: str | Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """(line on which it starts, values) of each record that is not empty."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    start = 1
+    try:
+        for record in reader:
+            if any(value.strip() for value in record):
+                yield start, record
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{path} row {start}: not valid CSV: {error}") from error

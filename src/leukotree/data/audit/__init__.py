@@ -1,0 +1,1 @@
+"""What a packed data set gives away, and which of its images are copies."""

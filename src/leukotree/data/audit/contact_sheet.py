@@ -1,0 +1,113 @@
+"""Pairs of images that look the same, side by side on one HTML page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from leukotree.data.audit.audit import Audit
+from leukotree.data.audit.near_duplicates import Pair
+from leukotree.data.dataset import Dataset
+from leukotree.data.images import codec
+from leukotree.errors import InputError, RunFailed
+from leukotree.files import write_atomic
+
+PAIRS = 200
+"""That one page shows; it says how many there are."""
+_SIDE = 160
+"""Of a thumbnail, in pixels, at most."""
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>Pairs that look the same: {{ folder }}</title>
+<style>
+body { font-family: sans-serif; margin: 2em; }
+.pair { border-top: 1px solid #bbb; padding: 0.8em 0; display: flex; gap: 1.5em; flex-wrap: wrap; }
+.across h2 { color: #a00; }
+h2 { font-size: 1em; width: 9em; margin: 0; }
+figure { margin: 0; width: 20em; overflow-wrap: anywhere; }
+</style>
+</head>
+<body>
+<h1>Pairs that look the same</h1>
+<p>{{ folder }}: {{ total }} pair(s), {{ across }} of them across folds. {{ note }}</p>
+{% for pair in pairs %}
+<div class="pair{{ ' across' if pair.across }}">
+<h2>{{ pair.title }}</h2>
+{% for image in pair.images %}
+<figure>
+{% if image.data %}
+<img alt="{{ image.name }}" src="data:image/jpeg;base64,{{ image.data }}">
+{% else %}
+<p>cannot be read</p>
+{% endif %}
+<figcaption>{{ image.name }}<br>{{ image.leaf }}, fold {{ image.fold }}, group {{ image.group }}</figcaption>
+</figure>
+{% endfor %}
+</div>
+{% endfor %}
+</body>
+</html>
+"""
+
+
+def write(audited: Audit, path: Path) -> None:
+    """Write the page of an audit: copies across folds first, then near duplicates across folds, then those
+    within a fold.
+
+    Raises InputError if the file cannot be written.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    alike, data = audited.near_duplicates, audited.dataset
+    shown = alike.pairs[:PAIRS]
+    note = (
+        f"The first {PAIRS} are shown; `leukotree audit SHARDS --json` lists all."
+        if len(alike.pairs) > PAIRS
+        else "All are shown."
+    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    html = environment.from_string(_PAGE).render(
+        folder=str(data.folder),
+        total=len(alike.pairs),
+        across=sum(pair.across for pair in alike.pairs),
+        note=note,
+        pairs=[_described(audited, pair) for pair in shown],
+    )
+    try:
+        write_atomic(path, html)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror}; choose another file for --html"
+        ) from error
+
+
+def _described(audited: Audit, pair: Pair) -> dict[str, Any]:
+    kind = "exact copies" if pair.exact else "near duplicates"
+    pictures = []
+    for row in pair.rows:
+        known = audited.near_duplicates.index.iloc[row]
+        texts = {"name": known["shown"], **{name: known[name] for name in ("leaf", "fold", "group")}}
+        pictures.append({**texts, "data": _thumbnail(audited.dataset, row)})
+    return {
+        "title": f"{kind}, {'different folds' if pair.across else 'one fold'}",
+        "across": pair.across,
+        "images": pictures,
+    }
+
+
+def _thumbnail(data: Dataset, row: int) -> str:
+    """Base64 of a small JPEG; empty where the sample cannot be read, which the audit says."""
+    try:
+        pixels = Image.fromarray(codec.decode(data.read(row)))
+    except (InputError, RunFailed, codec.BrokenImage):
+        return ""
+    pixels.thumbnail((_SIDE, _SIDE))
+    return base64.b64encode(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), 85)).decode()

@@ -1,0 +1,1 @@
+"""Ids of patients: read, compared, questioned and replaced."""

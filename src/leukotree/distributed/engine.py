@@ -1,0 +1,184 @@
+"""The seam to torch.distributed: who am I, where do I compute, and how do ranks add their gradients."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from leukotree.distributed import peers
+from leukotree.distributed.agreement import Agreement
+from leukotree.errors import InputError, Preempted, RunFailed, one_line
+from leukotree.spec import EngineSpec
+
+MEET = timedelta(minutes=5)
+"""Within which all ranks have to come together; a collective may take longer."""
+MOST_WORKERS = 8
+"""Decoding threads of a rank; with a core each they keep ahead of any one GPU."""
+
+_NO_CUDA = "device cuda: this machine has no CUDA device; use --device cpu"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a run computes. None of it changes what a run is, so none of it is in the spec."""
+
+    device: str = "auto"
+    """`auto` (CUDA if there is one), `cpu` or `cuda`."""
+    workers: int | None = None
+    """Decoding threads per rank; 0 decodes in the loop itself, None chooses from the machine."""
+    cache: Path | None = None
+    """Folder that keeps decoded images for all ranks and runs of a node; None decodes each time."""
+    cache_gb: float = 8.0
+    """Most that the cache may take, in 10^9 bytes."""
+    threads: int | None = None
+    """Threads of torch per rank on the CPU; None leaves torch's choice."""
+    save_s: float = 600.0
+    """Seconds after which a run saves also in the middle of an epoch."""
+    quiet: bool = False
+    """No progress bars."""
+    deepspeed: Mapping[str, Mapping[str, Any]] | None = None
+    """Strategy -> DeepSpeed's settings that only decide speed (bucket sizes, overlap); None leaves its
+    own."""
+    probe: int = 0
+    """Epochs from one measurement of the levels' interference to the next (`probe`); 0 measures none."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One rank's view of the job. Made by `start`."""
+
+    rank: int
+    world: int
+    device: torch.device
+    deepspeed: Mapping[str, Mapping[str, Any]] | None = None
+    """As in `Runtime`."""
+    agreement: Agreement = field(init=False)
+    """What the ranks decide together between two steps."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "agreement", Agreement(self.world))
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def pin(self) -> bool:
+        return self.device.type == "cuda"
+
+    def autocast(self, spec: EngineSpec) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=spec.precision == "bf16")
+
+    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+        """On the device, without a wait for what the device does: that takes page-locked memory."""
+        return (tensor.pin_memory() if self.pin else tensor).to(self.device, non_blocking=True)
+
+    def default_workers(self) -> int:
+        """Decoding threads for each rank: its share of the cores, without those that compute. Every rank
+        calls it."""
+        cores = sorted(os.sched_getaffinity(0))
+        # A scheduler may bind each rank of a node to cores of its own, or let them share.
+        sharing = self.gather((socket.gethostname(), cores)).count((socket.gethostname(), cores))
+        computing = torch.get_num_threads() if self.device.type == "cpu" else 1
+        return min(MOST_WORKERS, max(1, len(cores) // sharing - computing))
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every rank, in rank order, on every rank."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+
+def require_device(wanted: str) -> None:
+    """Raises InputError if CUDA is asked for and absent; inside a SLURM job `start` says what that means."""
+    if wanted == "cuda" and not torch.cuda.is_available() and "SLURM_JOB_ID" not in os.environ:
+        raise InputError(_NO_CUDA)
+
+
+def _device(wanted: str) -> torch.device:
+    """Of this rank. Raises InputError if CUDA is asked for and absent, or has fewer devices than ranks;
+    inside a SLURM job an absent one is RunFailed of the kind "node": the job has a GPU, and it or its driver
+    is broken."""
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    here, rank = (
+        torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        int(os.environ.get("LOCAL_RANK", 0)),
+    )
+    if not here and "SLURM_JOB_ID" in os.environ:
+        raise RunFailed(
+            f"{socket.gethostname()}: the job asked for a GPU, but there is no CUDA device that works", "node"
+        )
+    if not here:
+        raise InputError(_NO_CUDA)
+    if here == 1 and "SLURM_PROCID" in os.environ:  # SLURM may show each task its own GPU only
+        rank = 0
+    if rank >= here:
+        raise InputError(
+            f"--ranks: this is rank {rank} of its machine, which has {here} GPUs, one per rank; use fewer ranks"
+        )
+    return torch.device("cuda", rank)
+
+
+@contextlib.contextmanager
+def start(runtime: Runtime) -> Iterator[Engine]:
+    """Join the process group that RANK and WORLD_SIZE describe (one process without them) and leave it at the
+    end.
+
+    Raises as `_device` and `_join`.
+    """
+    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    device = _device(runtime.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, in convolutions as in matrix products
+    engine = Engine(rank, world, device, runtime.deepspeed)
+    if world == 1 or (dist.is_initialized() and dist.get_world_size() == world):
+        yield engine
+        return
+    _join("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        with peers.watched(rank, world):
+            yield engine
+    except (Preempted, GeneratorExit):  # all ranks leave at the same step
+        _leave(engine)
+        raise
+    # After an error the others may wait for this rank in a collective: it leaves by ending its process.
+    _leave(engine)
+
+
+def _join(backend: str) -> None:
+    """Form the process group. Raises RunFailed of the kind "node" where not all ranks come within MEET: torch
+    would wait for as long as for a collective."""
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    try:
+        store, rank, world = next(dist.rendezvous("env://", timeout=MEET))
+    except (dist.DistNetworkError, dist.DistStoreError) as error:
+        here = socket.gethostname()
+        raise RunFailed(
+            f"{here}: the ranks did not meet at {where}: {one_line(error)[:200]}", "node"
+        ) from error
+    store.set_timeout(dist.constants.default_pg_timeout)
+    dist.init_process_group(backend, store=dist.PrefixStore("ranks", store), rank=rank, world_size=world)
+
+
+def _leave(engine: Engine) -> None:
+    engine.agreement.decided()  # no exchange may be under way
+    dist.destroy_process_group()

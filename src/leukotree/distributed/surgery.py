@@ -1,0 +1,132 @@
+"""Gradient surgery (`loss.isolation: projected`): the levels' gradients on the backbone are made to agree
+before they are added.
+
+Yu et al. 2020 (PCGrad), Liu et al. 2021 (CAGrad), Quinton and Rey 2024 (UPGrad), by torchjd. Imported only
+where asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torchjd.aggregation import CAGradWeighting, PCGradWeighting, UPGradWeighting
+
+from leukotree import seeds
+from leukotree.distributed.engine import Engine
+from leukotree.distributed.strategy import Strategy, synchronised
+from leukotree.models.classifier import Classifier
+from leukotree.spec import RunSpec
+
+RADIUS = 0.5
+"""CAGrad's c: how far its step may lie from the sum, as a share of the sum's length; the value of its
+authors."""
+FAINT = 1e-6
+"""Share of the levels' squared norms up to which CAGrad leaves a level out. torchjd stands still where a
+mixture of the gradients has less than 1e-4 of their norm, as if they opposed each other: one level that is
+learned would stop the others."""
+
+
+def weights(gramian: torch.Tensor, surgery: str, seed: int) -> torch.Tensor:
+    """(G,) weights with which the levels' gradients are added.
+
+    Where no two of them conflict, PCGrad and UPGrad give 1 to each, so their step is the plain sum. CAGrad's
+    is G times that of its paper, which begins at the mean: the sum, and up to RADIUS times its length more.
+
+    Args: gramian: (G, G) float64 on the CPU: dot products of the levels' gradients. It need not have a scale:
+        what torchjd takes for zero (a squared norm below 1e-4) would not be, near the end of a training. A
+        level without gradient, as in a batch without an image of it, takes no part and is added as it is;
+        under CAGrad also a `FAINT` one. surgery: pcgrad, cagrad or upgrad. seed: of the order in which PCGrad
+        projects.
+    """
+    found = torch.ones(len(gramian), dtype=gramian.dtype)
+    present = gramian.diagonal() > (FAINT * gramian.trace() if surgery == "cagrad" else 0)
+    if not present.any():
+        return found
+    part = gramian[present][:, present] / gramian.trace()
+    if surgery == "pcgrad":
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            found[present] = PCGradWeighting()(part)
+    elif surgery == "cagrad":
+        found[present] = CAGradWeighting(c=RADIUS)(part) * len(part)
+    else:
+        found[present] = UPGradWeighting(pref_vector=found[present])(part)
+    return found
+
+
+class Projected(Strategy):
+    """The model and its AdamW on every rank, without DDP: ranks exchange each level's gradient on the
+    backbone, once in a step, and mix them alike. The heads get the plain sum.
+
+    It costs a backward pass for each level, G gradients of the backbone in memory, and a wait for the device
+    in each step: the weights are found on the CPU.
+    """
+
+    def __init__(self, model: Classifier, spec: RunSpec, engine: Engine) -> None:
+        super().__init__(model, spec, engine)
+        self._shared, self._own = list(model.backbone.parameters()), list(model.heads.parameters())
+        shared, own = (sum(parameter.numel() for parameter in part) for part in (self._shared, self._own))
+        self._sums = torch.zeros(len(model.levels) * shared + own, device=engine.device)
+        """Gradients of this step so far, in one piece for their exchange: `_jacobian`, (G, P) on the
+        backbone, and `_plain`."""
+        self._jacobian, self._plain = self._sums[:-own].view(-1, shared), self._sums[-own:]
+        self._steps = 0
+
+    def _wrap(self, model: nn.Module) -> nn.Module:
+        """The model, from the main rank's weights on. Buffers are not sent before each forward pass, as DDP
+        does: in training none of them enters the result (BatchNorm takes the statistics of its batch), and
+        what is scored and saved are the main rank's."""
+        if self.engine.world == 1:
+            return model
+        model = synchronised(model, self.engine.device)
+        for tensor in (*model.parameters(), *model.buffers()):
+            dist.broadcast(tensor.detach(), src=0)
+        return model
+
+    def rehearse(self, inputs: torch.Tensor) -> None:
+        """Nothing: the gradients are exchanged in one piece, in the same order from the first step on."""
+
+    def backward(self, losses: torch.Tensor) -> None:
+        parameters = [*self._shared, *self._own]
+        for level, chosen in enumerate(torch.eye(len(losses), device=losses.device)):
+            found = torch.autograd.grad(losses, parameters, chosen, retain_graph=level + 1 < len(losses))
+            self._jacobian[level] += _flat(found[: len(self._shared)])
+            self._plain += _flat(found[len(self._shared) :])
+
+    def update(self, factor: float) -> bool:
+        if self.engine.world > 1:
+            dist.all_reduce(self._sums)
+        gramian = (self._jacobian @ self._jacobian.T).double().cpu()
+        finite = bool(gramian.isfinite().all())
+        if finite:
+            mixing = weights(
+                gramian, self.spec.loss.surgery, seeds.integer(self.spec.seed, "surgery", self._steps)
+            )
+            _set_gradients(self._shared, mixing.to(self._sums) @ self._jacobian)
+            _set_gradients(self._own, self._plain)
+            super().update(factor)
+        self._sums.zero_()
+        self._steps += 1
+        return finite
+
+    def load(self, state: dict[str, Any]) -> None:
+        super().load(state)
+        for moments in state.get("optimizer", {}).get("state", {}).values():
+            self._steps = int(moments["step"])
+
+
+def _flat(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def _set_gradients(parameters: Sequence[nn.Parameter], flat: torch.Tensor) -> None:
+    """Give parameters their parts of a flat gradient, each in its parameter's memory format: the fused step
+    goes by memory."""
+    for parameter, part in zip(
+        parameters, flat.split([parameter.numel() for parameter in parameters]), strict=True
+    ):
+        parameter.grad = torch.empty_like(parameter).copy_(part.view(parameter.shape))

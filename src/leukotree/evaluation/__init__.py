@@ -1,0 +1,1 @@
+"""From log p(child | parent) to leaves and scores: decision rules, metrics, calibration."""

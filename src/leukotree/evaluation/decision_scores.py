@@ -1,0 +1,102 @@
+"""Scores of one classification problem, for each decision of the tree and for each depth; the last depth is
+the leaves.
+
+A decision is scored over the samples whose true leaf lies below it, also where a decision above it went
+wrong. A depth is scored over all samples: a leaf above it stands for itself.
+
+Macro precision, recall and F1 run over all classes, as in `metrics`. Average precision and ROC AUC are means
+over the classes that have samples, and a rest to be told from. Undefined scores are NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from leukotree.evaluation import calibration, decide, metrics
+from leukotree.evaluation.decide import Rule
+from leukotree.taxonomy import Taxonomy
+
+
+class NodeScores(NamedTuple):
+    """Of a problem with K classes. The first five follow the predicted class, the others judge the
+    probabilities alone."""
+
+    accuracy: float
+    balanced_accuracy: float
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+    average_precision: float
+    """Macro, one-vs-rest."""
+    roc_auc: float
+    """Macro, one-vs-rest."""
+    brier: float
+    """Summed over the classes, 0..2."""
+    ece: float
+    """Of the most probable class, 15 bins."""
+    classes: tuple[str, ...]
+    support: np.ndarray
+    """(K,) samples of each class."""
+    confusion: np.ndarray
+    """(K, K) counts: rows true, columns predicted."""
+
+
+def node_scores(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> dict[str, NodeScores]:
+    """Decision -> scores of its argmax among siblings. true: (N,) leaf indices, logp: (N, E) log p(child |
+    parent)."""
+    problems = decide.at_decisions(true, logp, taxonomy)
+    return {
+        node: problem(taxonomy.decisions[node], target, np.exp(logs), logs.argmax(axis=1))
+        for node, target, logs in problems
+    }
+
+
+def depth_scores(
+    true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy, rule: Rule = "greedy"
+) -> list[NodeScores]:
+    """Scores at each depth of `taxonomy.cuts`, of the nodes that `rule` decides for; the last are those of
+    the leaves."""
+    probability = np.exp(decide.node_logp(logp, taxonomy))
+    picks = decide.per_depth(logp, taxonomy, rule)
+    targets = taxonomy.cut_of_leaf[:, np.asarray(true, dtype=np.int64)]
+    return [
+        problem(cut, targets[depth], probability[:, [taxonomy.place[name] for name in cut]], picks[:, depth])
+        for depth, cut in enumerate(taxonomy.cuts)
+    ]
+
+
+def problem(
+    classes: tuple[str, ...], target: np.ndarray, probability: np.ndarray, predicted: np.ndarray
+) -> NodeScores:
+    """Scores of any problem. target, predicted: (n,) class indices; probability: (n, K)."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    table = metrics.confusion(target, predicted, len(classes))
+    return NodeScores(
+        **metrics.summary(target, predicted, len(classes)),
+        average_precision=_macro(one_vs_rest(target, probability, average_precision_score)),
+        roc_auc=_macro(one_vs_rest(target, probability, roc_auc_score)),
+        brier=calibration.brier(target, probability),
+        ece=calibration.ece(target, probability),
+        classes=classes,
+        support=table.sum(axis=1),
+        confusion=table,
+    )
+
+
+def one_vs_rest(
+    target: np.ndarray, probability: np.ndarray, score: Callable[[np.ndarray, np.ndarray], float]
+) -> np.ndarray:
+    """(K,) `score(is class, probability)` of each class; NaN for one without samples, and for one without a
+    rest."""
+    belongs = np.asarray(target)[:, None] == np.arange(probability.shape[1])
+    pairs = zip(belongs.T, probability.T, strict=True)
+    return np.array([score(mine, p) if mine.any() and not mine.all() else np.nan for mine, p in pairs])
+
+
+def _macro(values: np.ndarray) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")

@@ -1,0 +1,1 @@
+"""Backbones with heads, what each stage minimises, and log p(child | parent)."""

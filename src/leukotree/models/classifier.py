@@ -1,0 +1,265 @@
+"""timm backbones with heads, and the one thing every variant gives: log p(child | parent) for each edge of
+the tree."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from timm.optim import param_groups_weight_decay
+from torch import nn
+
+from leukotree import seeds
+from leukotree.errors import InputError, one_line
+from leukotree.models import isolation, losses, weights
+from leukotree.spec import BackboneSpec, DataSpec, LossSpec, RunSpec, Variant
+from leukotree.taxonomy import Taxonomy
+
+LEAVES = "leaves"
+"""Name of the one head of `flat`."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A model of its own inside a run: `flat` and `multilabel` have one, `base` one per decision node."""
+
+    name: str
+    heads: dict[str, tuple[str, ...]]
+    """Head -> its classes, one softmax each; heads above come first."""
+    targets: np.ndarray
+    """(L, heads) int64: the class of a leaf at each head, or -1 where the head is not defined for the
+    leaf."""
+
+    @property
+    def trains_on(self) -> np.ndarray:
+        """(L,) bool: leaves that give this stage a loss."""
+        return np.any(self.targets >= 0, axis=1)
+
+    @cached_property
+    def above(self) -> dict[str, str | None]:
+        """Head -> the nearest head above it in the tree, or None: of those defined for all its leaves, and
+        more, the last."""
+        defined = (self.targets >= 0).T
+        found: dict[str, str | None] = {}
+        for head, leaves in zip(self.heads, defined, strict=True):
+            larger = [
+                name
+                for name, other in zip(found, defined, strict=False)
+                if other[leaves].all() and not leaves[other].all()
+            ]
+            found[head] = larger[-1] if larger else None
+        return found
+
+    @cached_property
+    def levels(self) -> dict[str, int]:
+        """Head -> its level, from 1: one more than the heads above it."""
+        found: dict[str, int] = {}
+        for head, above in self.above.items():
+            found[head] = 1 if above is None else 1 + found[above]
+        return found
+
+
+def stages(variant: Variant, taxonomy: Taxonomy) -> list[Stage]:
+    """The models that a variant trains on a (pruned) taxonomy."""
+    if variant == "flat":
+        return [Stage(LEAVES, {LEAVES: taxonomy.leaves}, np.arange(len(taxonomy.leaves))[:, None])]
+    if variant == "multilabel":
+        return [Stage("tree", dict(taxonomy.decisions), taxonomy.choices)]
+    return [
+        Stage(node, {node: children}, taxonomy.choices[:, [column]])
+        for column, (node, children) in enumerate(taxonomy.decisions.items())
+    ]
+
+
+class Classifier(nn.Module):
+    """A timm backbone and a linear head per decision: (B, 3, H, W) normalised images -> (B, K) logits, heads
+    side by side.
+
+    Args:
+        backbone: gives (B, F) features; `branched` takes its last blocks away from it.
+        stage: the heads.
+        loss: how the levels are isolated and weighted.
+        levels: of the losses that the model is trained with; None: those of the heads.
+    """
+
+    log_variance: nn.Parameter | None
+    """(G,) of `uncertainty`: what it learns for the loss of each level."""
+
+    def __init__(
+        self, backbone: nn.Module, stage: Stage, loss: LossSpec, levels: Sequence[int] | None = None
+    ) -> None:
+        super().__init__()
+        features, distinct = _features(backbone), sorted(set(stage.levels.values()))
+        self.levels = tuple(distinct if levels is None else levels)
+        self.wiring = isolation.Wiring.of(loss, stage.levels, stage.above)
+        self.backbone = backbone
+        branched = loss.isolation == "branched"
+        self.branches = nn.ModuleList(
+            isolation.branch_off(backbone, loss.branch_blocks, len(distinct)) if branched else ()
+        )
+        # ModuleDict keys become parameter names, which may not hold a dot; node names may.
+        widths = [len(classes) for classes in stage.heads.values()]
+        seen = [features + (0 if above is None else widths[above]) for above in self.wiring.above]
+        self.heads = nn.ModuleList(
+            nn.Linear(inputs, width) for inputs, width in zip(seen, widths, strict=True)
+        )
+        learned = nn.Parameter(torch.zeros(len(self.levels))) if loss.weighting == "uncertainty" else None
+        self.register_parameter("log_variance", learned)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.wiring.logits(self.backbone(images), self.branches, self.heads)
+
+
+def _features(backbone: nn.Module) -> int:
+    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
+
+
+def build(spec: RunSpec, stage: Stage, size: int, levels: Sequence[int] | None = None) -> Classifier:
+    """A stage's model, its weights drawn from (spec.seed, stage name, fold) or loaded as the spec says;
+    `levels` as `Classifier`.
+
+    Each fold begins with weights of its own. Tests over folds take these as independent but for the images
+    that they share: one start for all of them would add its luck to every fold, and look like a better
+    method.
+
+    Raises InputError for an unknown backbone, an image size it cannot take, or weights that are missing or do
+    not fit.
+    """
+    check_backbone(spec.backbone)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.integer(spec.seed, f"weights/{stage.name}", *_fold(spec.data)))
+        return Classifier(_backbone(spec.backbone, size), stage, spec.loss, levels)
+
+
+def _fold(data: DataSpec) -> tuple[int, int]:
+    """The outer fold, and from 1 the inner one; 0 without."""
+    return data.test_fold, 1 + data.inner.fold if data.inner else 0
+
+
+def check_backbone(backbone: BackboneSpec) -> None:
+    """Raises InputError if timm has no such model, or the weights' file is missing, damaged or more than
+    tensors."""
+    name = backbone.name.partition(".")[0]
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
+        raise InputError(
+            f"backbone.name: timm has no model {backbone.name!r}"
+            + (f"; near: {', '.join(close)}" if close else "")
+        )
+    if backbone.weights == "hub" and not timm.models.is_model_pretrained(backbone.name):
+        raise InputError(
+            f"backbone.weights: timm knows no pretrained weights {backbone.name!r}; use null or a file"
+        )
+    if backbone.weights not in (None, "hub"):
+        weights.check(str(backbone.weights))
+
+
+def _backbone(spec: BackboneSpec, size: int) -> nn.Module:
+    """From timm, whose attention is torch's scaled_dot_product_attention wherever a model allows it."""
+    options: dict[str, Any] = {
+        "num_classes": 0,
+        "drop_path_rate": spec.drop_path,
+        "pretrained": spec.weights is not None,
+    }
+    if spec.weights not in (None, "hub"):
+        options["pretrained_cfg_overlay"] = {"file": spec.weights, "custom_load": False}
+    # Only some models are built for a fixed size (ViT); the others refuse the argument and take any size.
+    try:
+        with _missing() as missing:
+            try:
+                built = timm.create_model(spec.name, img_size=size, **options)
+            except TypeError as error:
+                if "img_size" not in str(error):
+                    raise
+                built = timm.create_model(spec.name, **options)
+    except (
+        Exception
+    ) as error:  # timm raises whatever its parts raise: assertion, runtime, key, network errors
+        reason = one_line(error)[:300]
+        raise InputError(
+            f"backbone {spec.name} at {size}x{size} with weights {spec.weights}: {reason}"
+        ) from error
+    _refuse_random(built, spec, missing)
+    return built
+
+
+def _refuse_random(built: nn.Module, spec: BackboneSpec, missing: Collection[str]) -> None:
+    """Raises InputError where a file leaves weights as they were drawn: nobody would see that it was made for
+    another model."""
+    names = [name for name, _ in built.named_parameters()]
+    if left := [name for name in names if name in missing]:
+        raise InputError(
+            f"{spec.weights}: lacks {len(left)} of the {len(names)} weights of {spec.name}, such as {', '.join(left[:3])}; set "
+            "backbone.name to the model that the file was made for"
+        )
+
+
+@contextlib.contextmanager
+def _missing() -> Iterator[set[str]]:
+    """Names that a state lacks that is loaded within: timm says them in its log alone."""
+    missing: set[str] = set()
+    load = nn.Module.load_state_dict
+
+    def noted(module: nn.Module, *arguments: Any, **options: Any) -> Any:
+        result = load(module, *arguments, **options)
+        missing.update(result.missing_keys)
+        return result
+
+    nn.Module.load_state_dict = noted  # type: ignore[method-assign, assignment]
+    try:
+        yield missing
+    finally:
+        nn.Module.load_state_dict = load  # type: ignore[method-assign]
+
+
+def normalisation(model: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation (1, 3, 1, 1) that the backbone's weights expect, for images in [0, 1]."""
+    config = getattr(model.backbone, "pretrained_cfg", {})
+    mean, std = config.get("mean", (0.5, 0.5, 0.5)), config.get("std", (0.5, 0.5, 0.5))
+    return torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+
+
+def parameter_groups(model: Classifier, spec: RunSpec) -> list[dict[str, Any]]:
+    """AdamW groups: backbone, branches and heads, each with and without weight decay, and the weights of the
+    losses without;
+    `peak` is a group's highest learning rate."""
+    skip: set[str] = getattr(model.backbone, "no_weight_decay", set)()
+    low, high = spec.optim.lr, spec.optim.lr * spec.optim.head_lr_multiplier
+    groups: list[dict[str, Any]] = []
+    for part, lr in ((model.backbone, low), (model.branches, low), (model.heads, high)):
+        for group in param_groups_weight_decay(
+            part, spec.optim.weight_decay, no_weight_decay_list=tuple(skip)
+        ):
+            if group["params"]:
+                groups.append({**group, "lr": lr, "peak": lr})
+    if model.log_variance is not None:
+        groups.append({"params": [model.log_variance], "weight_decay": 0.0, "lr": high, "peak": high})
+    return groups
+
+
+def edge_log_probabilities(
+    variant: Variant, taxonomy: Taxonomy, logits: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """(B, E) log p(child | parent) from the logits (B, K) of a variant's stages, in the order of
+    `taxonomy.edges`.
+
+    `flat` marginalises: P(node) is the sum over its leaves, and the conditional is P(child) / P(parent). An
+    only child has
+    conditional probability 1.
+    """
+    if variant == "flat":
+        leaf = logits[0].float().log_softmax(dim=1)
+        tables = (taxonomy.leaves_below, losses.leaves_of_parents(taxonomy))
+        return losses.leaf_conditionals(leaf, *(torch.from_numpy(table).to(leaf.device) for table in tables))
+    place = [taxonomy.edges.index(child) for children in taxonomy.decisions.values() for child in children]
+    joined = torch.cat([part.float() for part in logits], dim=1)
+    edges = joined.new_zeros(len(joined), len(taxonomy.edges))
+    edges[:, place] = losses.conditionals(joined, [len(children) for children in taxonomy.decisions.values()])
+    return edges

@@ -1,0 +1,151 @@
+"""Losses on a tree: focal at its decisions, cross-entropies along its paths, and what weighs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from leukotree.errors import InputError
+from leukotree.spec import LossSpec
+from leukotree.taxonomy import Taxonomy
+
+
+def focal(
+    logits: torch.Tensor, target: torch.Tensor, gamma: float, alpha: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Focal loss -alpha_y (1 - p_y)^gamma log p_y of each sample (Lin et al. 2017, eq. 5, on the softmax).
+
+    Args: logits: (N, K). target: (N,) class indices. gamma: focusing exponent; 0 gives cross-entropy. alpha:
+        (K,) weight per class, or None for 1. A single number is refused: for more than two classes it would
+        make the loss depend on the order of the classes.
+
+    Returns: (N,) losses, not reduced.
+    """
+    if alpha is not None and alpha.shape != logits.shape[1:]:
+        raise InputError(
+            f"alpha needs one weight per class ({logits.shape[1]}), got shape {tuple(alpha.shape)}"
+        )
+    log_p = F.log_softmax(logits, dim=1).gather(1, target[:, None]).squeeze(1)
+    loss = -log_p
+    if gamma:
+        # The floor keeps the gradient of (1 - p)^gamma finite at p = 1 for gamma < 1.
+        loss = loss * (-torch.expm1(log_p)).clamp(min=1e-12) ** gamma
+    return loss if alpha is None else alpha[target] * loss
+
+
+def class_weights(counts: Sequence[int] | np.ndarray, tau: float) -> np.ndarray:
+    """(K,) alpha = (inverse frequency)^tau scaled to mean 1. Raises InputError for a class without training
+    images."""
+    numbers = np.asarray(counts, dtype=np.float64)
+    if (numbers <= 0).any():
+        raise InputError(
+            f"class weights: a class has no training images (counts {numbers.astype(int).tolist()})"
+        )
+    weights = numbers**-tau
+    return weights / weights.mean()
+
+
+def head_focal(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    widths: Sequence[int],
+    counts: torch.Tensor,
+    gamma: float,
+    alphas: Sequence[torch.Tensor],
+) -> list[torch.Tensor]:
+    """For each head the mean focal loss over the samples that are defined there.
+
+    Args: logits: (B, sum(widths)), the heads side by side. targets: (B, heads) class at each head, -1 where
+        the head is not defined for the sample; those add exactly nothing. widths: classes of each head.
+        counts: (heads,) how many samples of the *global* batch are defined at each head: with them the ranks'
+        and micro batches' losses add up to the loss of the whole batch. gamma, alphas: focal parameters; one
+        (K,) alpha per head.
+
+    Returns: scalars. All logits stay in the graph of their head's, also when no sample is defined there.
+    """
+    means = []
+    for column, (part, alpha) in enumerate(zip(logits.split(list(widths), dim=1), alphas, strict=True)):
+        target = targets[:, column]
+        # A mask instead of a selection: no size that the host would have to wait for.
+        losses = focal(part, target.clamp(min=0), gamma, alpha)
+        means.append(torch.where(target >= 0, losses, 0.0).sum() / counts[column].clamp(min=1))
+    return means
+
+
+def conditionals(logits: torch.Tensor, widths: Sequence[int]) -> torch.Tensor:
+    """(B, K) log p(child | parent) from logits (B, K) of the decisions side by side: a log-softmax over
+    each's `widths`."""
+    return torch.cat([part.log_softmax(dim=1) for part in logits.split(list(widths), dim=1)], dim=1)
+
+
+def marginals(leaf: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
+    """(B, N) log P(node) from (B, L) log p(leaf): the sum over the leaves that `below` (N, L) has of each
+    node."""
+    return leaf[:, None, :].masked_fill(~below, -torch.inf).logsumexp(dim=2)
+
+
+def leaf_conditionals(leaf: torch.Tensor, below: torch.Tensor, above: torch.Tensor) -> torch.Tensor:
+    """(B, E) log p(child | parent) = log P(child) / P(parent) from (B, L) log p(leaf); 0 for an only child.
+
+    below, above: (E, L) bool, the leaves below each edge's child and its parent (`Taxonomy.leaves_below`,
+    `leaves_of_parents`).
+    """
+    return (marginals(leaf, below) - marginals(leaf, above)).clamp(max=0)
+
+
+def leaves_of_parents(taxonomy: Taxonomy) -> np.ndarray:
+    """(E, L) bool: whether a leaf lies below the parent of an edge's child."""
+    below = {
+        **dict(zip(taxonomy.edges, taxonomy.leaves_below, strict=True)),
+        taxonomy.root: np.ones(len(taxonomy.leaves), bool),
+    }
+    return np.stack([below[taxonomy.parent_of[edge]] for edge in taxonomy.edges])
+
+
+def path_loss(
+    log_p: torch.Tensor, terms: torch.Tensor, leaves: torch.Tensor, count: torch.Tensor
+) -> torch.Tensor:
+    """The weighted sums -sum_c terms[g, leaf, c] log p_c of each sample, as a part of the global batch's
+    mean.
+
+    Args:
+        log_p: (B, C).
+        terms: (G, L, C), not negative; where they are 0 a log p adds exactly nothing, even where it is -inf.
+        leaves: (B,) true leaves.
+        count: scalar or (1,), samples in the global batch.
+
+    Returns: (G,).
+    """
+    weights = terms[:, leaves]
+    # First the mask: 0 x -inf would be NaN.
+    return -(torch.where(weights > 0, log_p, 0.0) * weights).sum(dim=(1, 2)) / count.clamp(min=1)
+
+
+def soft_targets(distances: np.ndarray, beta: float) -> np.ndarray:
+    """(L, L) target of each leaf (column) for a sample of a leaf (row), from the heights of their lowest
+    common ancestors.
+
+    Proportional to exp(-beta d / d_max), rows sum to 1 (Bertinetto et al. 2020, soft labels); one-hot for a
+    large beta.
+    """
+    likeness = np.exp(-beta * distances / distances.max())
+    return likeness / likeness.sum(axis=1, keepdims=True)
+
+
+def edge_weights(taxonomy: Taxonomy, loss: LossSpec) -> dict[str, float]:
+    """Node -> weight of the edge above it: with weighting `hxe` exp(-alpha height) (Bertinetto et al. 2020,
+    hierarchical cross-entropy, not normalised), else 1."""
+    alpha = loss.hxe_alpha if loss.weighting == "hxe" else 0.0
+    return {edge: float(np.exp(-alpha * taxonomy.heights[edge])) for edge in taxonomy.edges}
+
+
+def uncertainty(losses: torch.Tensor, log_variance: torch.Tensor, share: float) -> torch.Tensor:
+    """(G,) losses weighed by learned s = log sigma^2: loss / sigma^2 + log sigma (Kendall et al. 2018,
+    classification).
+
+    share: the part of the global batch that the losses are of, so that parts add up.
+    """
+    return torch.exp(-log_variance) * losses + log_variance * (0.5 * share)

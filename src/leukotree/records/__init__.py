@@ -1,0 +1,1 @@
+"""Folders on disk and their files: runs, predictions, declarations, and where they came from."""

@@ -1,0 +1,81 @@
+"""Predictions of a run: log p(child | parent) of every edge for every image of a fold, each exactly once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from leukotree import files
+from leukotree.data.dataset import Dataset
+from leukotree.errors import InputError, RunFailed, one_line
+from leukotree.evaluation import decide, metrics
+from leukotree.taxonomy import Taxonomy
+
+IDENTITY = ["key", "patient", "source", "fold", "leaf"]
+PERSON = "person"
+"""Column of the patient's name over all sources, where the data set was packed so that an id is the same
+patient in each."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Edge log-probabilities of N samples."""
+
+    rows: np.ndarray
+    """(N,) rows of the dataset's index, ascending."""
+    logp: np.ndarray
+    """(N, E) float32 log p(child | parent), in the order of `taxonomy.edges`."""
+
+    @classmethod
+    def join(cls, parts: list[tuple[np.ndarray, np.ndarray]], expected: np.ndarray) -> Predictions:
+        """Put the ranks' parts together. Raises RuntimeError unless every expected row is there exactly once,
+        and RunFailed for NaN."""
+        rows = np.concatenate([part[0] for part in parts])
+        logp = np.concatenate([part[1] for part in parts])
+        order = np.argsort(rows, kind="stable")
+        if not np.array_equal(rows[order], np.sort(expected)):
+            raise RuntimeError(
+                f"evaluation saw {len(rows)} samples ({len(np.unique(rows))} different), expected {len(expected)}"
+            )
+        if np.isnan(logp).any():
+            raise RunFailed(
+                "the model's outputs are not numbers: it diverged; use a lower learning rate or clip gradients",
+                "nan",
+            )
+        return cls(rows[order], logp[order])
+
+
+def write(path: Path, predictions: Predictions, dataset: Dataset) -> None:
+    """predictions.parquet: `key, patient, source, fold, leaf`, `person` where sources share patients, and a
+    column `logp:<child>` per edge."""
+    frame = dataset.index.iloc[predictions.rows][IDENTITY].reset_index(drop=True)
+    if dataset.patients_across_sources:
+        frame[PERSON] = dataset.persons.iloc[predictions.rows].array
+    columns = pd.DataFrame(predictions.logp, columns=[f"logp:{edge}" for edge in dataset.taxonomy.edges])
+    files.write_atomic(path, pd.concat([frame, columns], axis=1).to_parquet(index=False))
+
+
+def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray, Taxonomy]:
+    """The identity columns, (N, E) float32 log-probabilities and the taxonomy of a run folder. Raises
+    InputError."""
+    try:
+        frame = pd.read_parquet(folder / "predictions.parquet")
+        taxonomy = Taxonomy.from_nested(json.loads((folder / "taxonomy.json").read_text()))
+        logp = frame[[f"logp:{edge}" for edge in taxonomy.edges]].to_numpy(np.float32)
+        return frame[[*IDENTITY, *frame.columns.intersection([PERSON])]], logp, taxonomy
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder}: its predictions cannot be read: {one_line(error)[:200]}") from error
+
+
+def scores(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> dict[str, float]:
+    """Accuracy and macro-F1 of the greedy decision, from (N,) true leaf positions and (N, E)
+    log-probabilities."""
+    predicted = decide.greedy(logp, taxonomy)
+    return {
+        "accuracy": float((true == predicted).mean()),
+        "macro_f1": metrics.macro_f1(true, predicted, len(taxonomy.leaves)),
+    }

@@ -1,0 +1,285 @@
+"""A run's folder: spec, environment, status, attempts and metrics. Files are the truth; the main rank writes
+them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from leukotree import files, yamlfile
+from leukotree import spec as specs
+from leukotree.errors import RETRIED, Busy, InputError, RunFailed, kind, one_line
+from leukotree.records import origin
+from leukotree.spec import RunSpec
+from leukotree.taxonomy import Taxonomy
+
+PACKAGES = ("torch", "timm", "numpy", "ray", "optuna", "submitit")
+LOCK = ".lock"
+ATTEMPTS = "attempts.jsonl"
+"""A line for each start: when and where, by which job, how far the run had come, and with which code."""
+FAILED = ".failed-"
+HEARTBEAT = 15.0
+"""Seconds between two writes of status.json while training."""
+
+
+class RunFolder:
+    """`<root>/<variant>-<hash>`. Open it with `opened`; only the main rank calls what writes."""
+
+    def __init__(self, root: Path, spec: RunSpec) -> None:
+        self.spec = spec
+        self.path = Path(root) / spec.run_name
+        self.checkpoints = self.path / "checkpoints"
+        self.predictions = self.path / "predictions.parquet"
+        self._metrics = self.path / "metrics.jsonl"
+        self._status: dict[str, Any] = {}
+        self._beat = 0.0
+
+    @contextlib.contextmanager
+    def opened(self, taxonomy: Taxonomy, fingerprints: dict[str, str], ranks: int) -> Iterator[RunFolder]:
+        """Hold the folder for this process, and record how it ends; nothing is written to a run that is done.
+
+        Raises InputError if another process holds it, or if it was made by other fields, other data or other
+        weights, RunFailed if it cannot be written.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(files.locked(self.path / LOCK, self._busy))
+                self._compare(fingerprints)
+                if not self.done:
+                    self._claim(taxonomy, fingerprints, ranks)
+            except OSError as error:
+                raise self._unwritable(error) from error
+            with self._ending():
+                yield self
+
+    def _unwritable(self, error: OSError) -> RunFailed:
+        if files.is_full(error):
+            return RunFailed(f"{self.path}: no room left on its disk; make room and run it again", "disk")
+        return RunFailed(f"{self.path}: cannot be written: {one_line(error)}")
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Record what ends the work on a run that is not done."""
+        fields: dict[str, Any] = {"state": "stopped"}
+        try:
+            yield
+        except GeneratorExit:  # whoever drives the run stopped it between two epochs
+            raise
+        except BaseException as error:
+            said = {"kind": kind(error), "message": one_line(error)[:500]}
+            if (
+                said["kind"] == "node"
+            ):  # a connection closed: a rank that failed by itself has left its reason
+                said = self._said_by_others() or said
+            fields = {"state": "preempted" if said["kind"] in RETRIED else "failed", **said}
+            if isinstance(error, OSError) and files.is_full(error):
+                fields["kind"] = "disk"
+                raise self._unwritable(error) from error
+            if isinstance(error, RunFailed) and error.details:
+                self._write_quietly("failure.json", error.details)
+            raise
+        finally:
+            if not self.done:
+                with contextlib.suppress(OSError):  # on a full disk the error itself says what is wrong
+                    self.status(**fields)
+
+    def fail(self, rank: int, error: BaseException) -> None:
+        """Leave the reason why a rank other than the main one fails, where the main rank looks for it."""
+        if (what := kind(error)) not in RETRIED:
+            self._write_quietly(f"{FAILED}{rank}.json", {"kind": what, "message": one_line(error)[:500]})
+
+    def _said_by_others(self) -> dict[str, str] | None:
+        for file in sorted(self.path.glob(f"{FAILED}*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                said: dict[str, str] = json.loads(file.read_text())
+                return said
+        return None
+
+    def _write_quietly(self, name: str, value: Any) -> None:
+        with contextlib.suppress(OSError):
+            files.write_atomic(self.path / name, json.dumps(value, indent=1))
+
+    def check(self, fingerprints: dict[str, str]) -> None:
+        """Raises InputError as `opened` does where the folder was made by something else. Nothing is
+        written."""
+        self._compare(fingerprints)
+
+    def require_free(self) -> None:
+        """Raises Busy where another process works on this run now."""
+        if files.held(self.path / LOCK):
+            raise Busy(self._busy + files.holder(self.path / LOCK))
+
+    @property
+    def _busy(self) -> str:
+        return f"{self.path}: another process works on this run; wait for it, or end it"
+
+    def _compare(self, fingerprints: dict[str, str]) -> None:
+        """Raises InputError if the folder was begun with something else than this spec, these shards and
+        these weights."""
+        spec_file, environment = self.path / "spec.yaml", self.path / "env.json"
+        if spec_file.exists() and _stored(spec_file) != self.spec:
+            raise InputError(
+                f"{spec_file}: made by another version of the defaults; move the folder away to run anew"
+            )
+        if environment.exists():
+            before = json.loads(environment.read_text())
+            for what, fingerprint in fingerprints.items():
+                if before.get(what) != fingerprint:
+                    raise InputError(
+                        f"{self.path}: its {what} changed since it was begun; move the folder away to run anew"
+                    )
+
+    def _claim(self, taxonomy: Taxonomy, fingerprints: dict[str, str], ranks: int) -> None:
+        environment = self.path / "env.json"
+        files.write_atomic(self.path / "spec.yaml", self.spec.dump())
+        files.write_atomic(self.path / "taxonomy.json", json.dumps(taxonomy.nested()))
+        if not environment.exists():
+            files.write_atomic(environment, json.dumps(fingerprints | _environment() | _slurm(), indent=1))
+        attempt = {
+            "started": time.time(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "ranks": ranks,
+            **_slurm(),
+        }
+        attempt |= {"after": self._last_end(), "at": reached(self.path), **origin.here()}
+        files.append_lines(self.path / ATTEMPTS, [json.dumps(attempt)])
+        for stale in (self.path / "failure.json", *self.path.glob(f"{FAILED}*.json")):
+            stale.unlink(missing_ok=True)
+        codes = code_of(self.path)  # what an earlier attempt said of its end is over
+        self._status = {"codes": codes} if len(codes) > 1 else {}
+
+    def _last_end(self) -> str | None:
+        """The kind of what ended the attempt before: "node" for one that left no word, None where there was
+        none."""
+        last = read_status(self.path)
+        return last.get("kind") or {"running": "node", None: None}.get(last.get("state"), last.get("state"))
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended with its predictions written."""
+        return read_status(self.path).get("state") == "done" and self.predictions.exists()
+
+    def status(self, **fields: Any) -> None:
+        """Replace status.json: the fields given, over those known."""
+        self._beat = time.time()
+        self._status = {**self._status, **fields, "heartbeat": self._beat}
+        files.write_atomic(self.path / "status.json", json.dumps(self._status))
+
+    def beat_due(self) -> bool:
+        """Whether HEARTBEAT seconds have passed since the last `status`; if so they count anew, and the
+        caller writes one."""
+        now = time.time()
+        due = now - self._beat > HEARTBEAT
+        if due:
+            self._beat = now
+        return due
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl; a last line that a kill cut short is left out."""
+        return read_metrics(self.path)
+
+    def append_metrics(self, rows: list[dict[str, Any]]) -> None:
+        files.append_lines(self._metrics, (json.dumps(row) for row in rows))
+
+    def truncate_metrics(self, epochs: int) -> None:
+        """Keep the rows of the first `epochs` epochs: what a kill left after its last checkpoint is trained
+        again."""
+        if not self._metrics.exists():
+            return
+        rows = [row for row in self.metrics() if row["epoch"] < epochs]
+        files.write_atomic(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def drop_checkpoints(self) -> None:
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def _stored(spec_file: Path) -> RunSpec | None:
+    """The spec of a run as this version reads it: a key that came later has its default, which means what was
+    there before. None for a spec that has no meaning here."""
+    tree = yamlfile.load(spec_file)
+    try:
+        return specs.parse(RunSpec, tree, str(spec_file))
+    except InputError:
+        return None
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """The status of a run folder, {} where there is none."""
+    try:
+        status = json.loads((path / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def code_of(path: Path) -> list[str]:
+    """The code that a run was trained with: one name, or several where it was continued on other code, in
+    their order; none where an old run does not say."""
+    attempts = list(origin.read(path / ATTEMPTS))
+    if attempts and "commit" not in attempts[0]:  # of an older version, whose attempts did not say
+        with contextlib.suppress(OSError, ValueError):
+            attempts[0] = {"commit": json.loads((path / "env.json").read_text()).get("commit")} | attempts[0]
+    return origin.sequence(attempts)
+
+
+def code_of_search(root: Path) -> list[str]:
+    """The code of a study's searches: one name, or several where they were continued on other code, in their
+    order."""
+    return origin.sequence(origin.read(root / "search" / ATTEMPTS))
+
+
+def reached(path: Path) -> int:
+    """How far a run has come: the number of its newest checkpoint, which grows with every step and epoch; 0
+    without one."""
+    return max(
+        (int(one.name) for one in (path / "checkpoints").glob("[0-9]*") if one.name.isdecimal()), default=0
+    )
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, up to the first line that is not complete, or no row of an epoch."""
+    rows: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError, ValueError), open(path / "metrics.jsonl") as file:
+        for line in file:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+                break
+            rows.append(row)
+    return rows
+
+
+@functools.cache
+def _environment() -> dict[str, Any]:
+    """What env.json says of this process; asked once, since the trials of a slot share one."""
+    import torch
+
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "commit": origin.here()["commit"],
+        "python": platform.python_version(),
+        "packages": versions,
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+        "gpus": gpus,
+    }
+
+
+def _slurm() -> dict[str, str]:
+    names = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
+    return {name.lower(): os.environ[name] for name in names if name in os.environ}

@@ -1,0 +1,186 @@
+"""The sections about scores: the arms side by side with honesty notes, the folds, the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from leukotree.report import prose, scores
+from leukotree.report.blocks import Block, Section, Table, Text, count, mean_sd, percent, plural, text
+from leukotree.report.sections import searches
+from leukotree.report.summary import StudySummary
+
+COLUMNS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "mode:accuracy": "{unit} accuracy",
+    "mode:macro_f1": "{unit} macro F1",
+}
+
+
+def lead(summary: StudySummary, by_fold: pd.DataFrame, verdict: Block) -> Section:
+    """The verdict in a sentence, the score table, how to read it, and what speaks against it."""
+    blocks: list[Block] = [verdict, *unchecked(summary)]
+    if summary.redeclared:
+        blocks.append(text(prose.REDECLARED, "warning", changes="; ".join(summary.redeclared)))
+    if _clean_fold(summary) is not None:
+        blocks.append(text(prose.OPTIMISTIC, "warning"))
+    blocks.append(_score_table("Mean ± standard deviation over outer folds, in per cent.", summary, by_fold))
+    clean = _clean_fold(summary)
+    if clean is not None and clean in set(by_fold["fold"]) and by_fold["fold"].nunique() > 1:
+        only = by_fold[by_fold["fold"] == clean]
+        blocks.append(
+            _score_table(
+                f"The clean fold alone (fold {clean}, never seen by the search), in per cent.", summary, only
+            )
+        )
+    return Section("Variants", [*blocks, _reading(summary), *_honesty(summary, by_fold)], lead=True)
+
+
+def unchecked(summary: StudySummary) -> list[Text]:
+    """That the results were not compared with today's data or weights, where these are not here."""
+    return (
+        [text(prose.UNCHECKED, "warning", what=" and ".join(summary.unchecked))] if summary.unchecked else []
+    )
+
+
+def _columns(summary: StudySummary) -> list[str]:
+    return [name.format(unit=scores.unit(summary.runs) or "patient") for name in COLUMNS.values()]
+
+
+def _score_table(caption: str, summary: StudySummary, by_fold: pd.DataFrame) -> Table:
+    rows = []
+    for arm, mine in by_fold.groupby("arm", sort=False):
+        rows.append([str(arm), *(mean_sd(mine[column].tolist()) for column in COLUMNS), str(len(mine))])
+    return Table(caption, ["variant", *_columns(summary), "folds"], rows)
+
+
+def _reading(summary: StudySummary) -> Text:
+    folds = scores.one_per_fold(summary.runs)
+    names = folds[0].taxonomy.leaves
+    patients = prose.PATIENTS[scores.unit(summary.runs)]
+    common, guess = scores.most_common(summary.runs)
+    scale = {"common": common, **{key: percent(value) for key, value in guess.items()}}
+    return text(prose.READING.format(leaves=len(names), patients=patients, **scale))
+
+
+def _honesty(summary: StudySummary, by_fold: pd.DataFrame) -> list[Block]:
+    notes = _of_patients(summary)
+    clean = _clean_fold(summary)
+    others = sorted(set(by_fold["fold"]) - {clean})
+    if clean is not None and others:
+        tested = "" if clean in set(by_fold["fold"]) else " It has not been scored yet."
+        notes.append(
+            text(prose.NOT_NESTED, "warning", clean=clean, others=", ".join(map(str, others)), tested=tested)
+        )
+    if summary.missing:
+        total = len(summary.missing) + len(summary.runs)
+        notes.append(text(prose.INCOMPLETE, "warning", missing=len(summary.missing), total=total))
+    done = [arm for arm in summary.arms if arm.runs]
+    if len(shown := scores.shown(summary)) < len(done):
+        notes.append(text(prose.SOME_ARMS, "note", shown=len(shown), arms=len(done)))
+    return notes + searches.unequal_trials(summary)
+
+
+def _of_patients(summary: StudySummary) -> list[Block]:
+    """What makes a patient here less than a patient."""
+    notes: list[Block] = []
+    if summary.straddling:
+        notes.append(text(prose.STRADDLING, "warning", patients=plural(summary.straddling, "patient")))
+    if (summary.dataset or {}).get("group") == "slide":
+        notes.append(text(prose.SLIDES, "warning"))
+    folds = scores.one_per_fold(summary.runs)
+    unknown = sum(int((fold.images["patient"] == "").sum()) for fold in folds)
+    total = sum(len(fold.images) for fold in folds)
+    if 0 < unknown < total:
+        known = scores.leaves_of_patients(summary.runs)
+        others = [leaf for place, leaf in enumerate(folds[0].taxonomy.leaves) if place not in known]
+        named = ", ".join(others) or "none"
+        notes.append(text(prose.WITHOUT_PATIENT, "warning", images=unknown, total=total, leaves=named))
+    return notes
+
+
+def folds(summary: StudySummary, by_fold: pd.DataFrame) -> Section:
+    """Each outer fold, and whether its hyperparameters were chosen without it."""
+    rows = []
+    for fold in sorted(set(by_fold["fold"])):
+        for _, row in by_fold[by_fold["fold"] == fold].iterrows():
+            counts = [count(row[key]) for key in ("seeds", "images", "groups")]
+            rows.append(
+                [
+                    str(fold),
+                    row["arm"],
+                    _state(summary, fold),
+                    *counts,
+                    *(percent(row[column]) for column in COLUMNS),
+                ]
+            )
+    header = ["fold", "variant", "hyperparameters", "seeds", "images", "groups", *_columns(summary)]
+    return Section("Folds", [Table("Each outer fold, seeds averaged, in per cent.", header, rows, labels=3)])
+
+
+def _of_cells(summary: StudySummary) -> bool:
+    """Whether all arms that are shown are cells of a grid, whose values no search chose."""
+    return all(arm.cell is not None for arm in scores.shown(summary))
+
+
+def _clean_fold(summary: StudySummary) -> int | None:
+    """The one fold that the search of the shown arms did not see; None where every fold is clean."""
+    return None if _of_cells(summary) else summary.clean_fold
+
+
+def _state(summary: StudySummary, fold: int) -> str:
+    if not summary.searches or _of_cells(summary):
+        return "no search"
+    if summary.nested:
+        return "own search"
+    return "clean" if summary.clean_fold == fold else "seen by the search"
+
+
+def data(summary: StudySummary) -> Section:
+    """Images, patients and sources of each leaf, as scored."""
+    folds = scores.one_per_fold(summary.runs)
+    taxonomy = folds[0].taxonomy
+    frame = pd.concat([run.images.assign(leaf=run.true, fold=run.test_fold) for run in folds])
+    sources = sorted(frame["source"].unique())
+    rows = []
+    for index, leaf in enumerate(taxonomy.leaves):
+        mine = frame[frame["leaf"] == index]
+        rows.append(_data_row(leaf, mine, len(frame), sources))
+    rows.append(_data_row("all", frame, len(frame), sources))
+    header = ["leaf", "images", "share", "patients", *(source or "(no source)" for source in sources)]
+    blocks: list[Block] = [
+        Table(f"Images that were scored, in {plural(len(folds), 'test fold')}.", header, rows)
+    ]
+    fed_by_one = [
+        leaf
+        for i, leaf in enumerate(taxonomy.leaves)
+        if frame.loc[frame["leaf"] == i, "source"].nunique() == 1
+    ]
+    if len(sources) > 1 and fed_by_one:
+        blocks.append(text(prose.ONE_SOURCE, "warning", leaves=", ".join(fed_by_one)))
+    if dropped := (summary.dataset or {}).get("dropped"):
+        reasons = pd.Series([str(row.get("reason", "unknown")) for row in dropped]).value_counts(sort=False)
+        blocks.append(
+            Text(
+                f"Left out when packing: {', '.join(f'{n} ({reason})' for reason, n in reasons.items())}.",
+                "note",
+            )
+        )
+    return Section("Data", blocks)
+
+
+def _data_row(name: str, frame: pd.DataFrame, total: int, sources: Sequence[str]) -> list[str]:
+    patients = frame.loc[frame["patient"] != "", "patient"].nunique()
+    per_source = [str(int((frame["source"] == source).sum())) for source in sources]
+    return [
+        name,
+        str(len(frame)),
+        f"{percent(len(frame) / total)} %",
+        str(patients) if patients else "unknown",
+        *per_source,
+    ]

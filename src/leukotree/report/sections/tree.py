@@ -1,0 +1,168 @@
+"""The sections about the tree: scores that know it, and every decision, depth and leaf by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from leukotree import stats
+from leukotree.evaluation import decision_scores, metrics
+from leukotree.report import figures, prose, scores
+from leukotree.report.blocks import Figure, Section, Table, interval, mean_sd, percent, text
+from leukotree.report.summary import Arm, Run, StudySummary
+from leukotree.stats import Clusters
+
+SHARES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "average_precision": "AP",
+    "roc_auc": "ROC AUC",
+}
+ERRORS = {"brier": "Brier, raw", "ece": "ECE, raw"}
+OF_TREE = {
+    "tree:precision": "hP",
+    "tree:recall": "hR",
+    "tree:f1": "hF",
+    "tree:macro_f1": "macro hF",
+    "tree:lca_height": "LCA height",
+    "tree:lca_height_of_errors": "LCA height of errors",
+}
+
+
+def section(by_fold: pd.DataFrame) -> Section:
+    """Hierarchical scores, and how deep the paths are right."""
+    levels = [column for column in by_fold if str(column).startswith("level:")]
+    rows = []
+    for arm, mine in by_fold.groupby("arm", sort=False):
+        cells = [_height(mine[key]) if "lca" in key else mean_sd(mine[key].tolist()) for key in OF_TREE]
+        rows.append([str(arm), *cells, *(mean_sd(mine[level].tolist()) for level in levels)])
+    header = ["variant", *OF_TREE.values(), *(f"depth {i}" for i in range(1, len(levels) + 1))]
+    return Section(
+        "Tree",
+        [
+            Table("Mean ± standard deviation over folds, in per cent; heights in edges.", header, rows),
+            text(prose.TREE),
+        ],
+    )
+
+
+def _height(values: pd.Series) -> str:
+    mean = values.mean()
+    return "–" if np.isnan(mean) else f"{mean:.2f}"
+
+
+def nodes_section(summary: StudySummary) -> Section:
+    """Each decision among the images that belong below it, and each depth over all images."""
+    rows = []
+    for arm in scores.shown(summary):
+        parts = [_problems(run, summary) for run in arm.runs]
+        for name, one in parts[0].items():
+            found = pd.DataFrame([problems[name]._asdict() for problems in parts])[[*SHARES, *ERRORS]].astype(
+                float
+            )
+            support = sum(int(problems[name].support.sum()) for problems in parts)
+            means = found.mean()
+            rows.append(
+                [
+                    arm.name,
+                    f"{name}: {' / '.join(one.classes)}",
+                    *(percent(means[key]) for key in SHARES),
+                    *("–" if np.isnan(means[key]) else f"{means[key]:.3f}" for key in ERRORS),
+                    str(support),
+                ]
+            )
+    header = ["variant", "problem", *SHARES.values(), *ERRORS.values(), "images"]
+    caption = "Every decision, and every depth of the tree; mean over runs, shares in per cent. An image counts once per seed."
+    return Section("Decisions and depths", [Table(caption, header, rows, labels=2), text(prose.NODES)])
+
+
+def _problems(run: Run, summary: StudySummary) -> dict[str, decision_scores.NodeScores]:
+    """The decisions, then the depths, but for one that tells nothing apart that the depth above did not."""
+    depths = decision_scores.depth_scores(run.true, run.logp, run.taxonomy, summary.decision)
+    parts = run.taxonomy.cut_of_leaf
+    named = {
+        f"depth {depth + 1}": found
+        for depth, found in enumerate(depths)
+        if not depth or not np.array_equal(parts[depth], parts[depth - 1])
+    }
+    return decision_scores.node_scores(run.true, run.logp, run.taxonomy) | named
+
+
+def leaves(summary: StudySummary) -> Section:
+    """Confusion matrices, and each leaf with intervals by patient."""
+    arms = scores.shown(summary)
+    taxonomy = arms[0].runs[0].taxonomy
+    rows = []
+    for arm in arms:
+        clusters = stats.pool([scores.image_clusters(runs) for runs in scores.by_fold(arm.runs).values()])
+        rows += [[arm.name, *row] for row in _leaf_rows(clusters, taxonomy.leaves)]
+    caption = "Confusion, image level, all folds and seeds pooled: share of the true leaf's images, and their number."
+    header = [
+        "variant",
+        "leaf",
+        "precision",
+        "recall",
+        "recall, 95 % by patient",
+        "F1",
+        "F1, 95 % by patient",
+        "images",
+        "patients",
+    ]
+    return Section(
+        "Leaves",
+        [
+            Figure(
+                "confusion",
+                caption,
+                figures.confusions({arm.name: _confusion(arm) for arm in arms}, taxonomy.leaves),
+            ),
+            Table("Per leaf, all folds pooled and seeds averaged, in per cent.", header, rows, labels=2),
+            text(prose.LEAVES, floor=metrics.FLOOR),
+        ],
+    )
+
+
+def _confusion(arm: Arm) -> np.ndarray:
+    """(L, L) counts over all folds and seeds: an image counts once per seed."""
+    tables = [metrics.confusion(run.true, run.predicted, len(run.taxonomy.leaves)) for run in arm.runs]
+    return np.sum(tables, axis=0)
+
+
+def _leaf_rows(clusters: Clusters, names: tuple[str, ...]) -> list[list[str]]:
+    """leaf, precision, recall and its interval, F1 and its interval, images, patients."""
+    table = clusters.counts.sum(axis=0)
+    right, images, given = np.diagonal(table), table.sum(axis=1), table.sum(axis=0)
+    patients = stats.patients_per_leaf(clusters)
+    unknown = clusters.counts[clusters.names == ""].sum(axis=(0, 2)) > images / 2
+    rows = []
+    for leaf, name in enumerate(names):
+        estimable = patients[leaf] >= metrics.FLOOR and not unknown[leaf]
+        bounds = [
+            _interval(clusters, partial(_of_leaf, score, leaf)) if estimable else interval(None)
+            for score in (stats.recall, stats.f1)
+        ]
+        values = [
+            right[leaf] / given[leaf] if given[leaf] else 0.0,
+            stats.recall(table)[leaf],
+            stats.f1(table)[leaf],
+        ]
+        precision, recall, f1 = (percent(float(value)) for value in values)
+        shown = str(patients[leaf]) if patients[leaf] or not images[leaf] else "unknown"
+        rows.append([name, precision, recall, bounds[0], f1, bounds[1], str(round(images[leaf])), shown])
+    return rows
+
+
+def _interval(clusters: Clusters, score: Callable[[np.ndarray], np.ndarray]) -> str:
+    """Of one leaf's score; patients who are all alike, such as all right, have no spread to resample."""
+    found = stats.intervals([clusters], score)[0]
+    return "no spread" if found is None else interval(found)
+
+
+def _of_leaf(score: Callable[[np.ndarray], np.ndarray], leaf: int, confusion: np.ndarray) -> np.ndarray:
+    return score(confusion)[..., leaf]

@@ -1,0 +1,160 @@
+"""Interference: do the levels' gradients agree on what they share? Measured on fixed batches, beside shuffled
+labels.
+
+Rows of a run's interference.jsonl, for each block of the backbone and each two levels a < b whose losses both
+train it:
+`epoch`, `block`, `levels` [a, b], `cosine` of the two gradients, `norm_ratio` (that of a over that of b),
+`conflict` (share of
+the batches with a negative cosine), and `control`, the cosine with the labels shuffled within each batch:
+what the images and the network alone bring about. All but `conflict` are means over the batches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from leukotree import files, seeds
+from leukotree.training.stage_trainer import StageTrainer
+
+FILE = "interference.jsonl"
+BATCHES = 4
+_BLOCK = re.compile(r"(?:blocks|stages|layers)\.\d+|layer\d+")
+
+
+class Probe:
+    """Measures the model of `multilabel` after every so many epochs, on the main rank; with ZeRO no rank has
+    all of it.
+
+    It changes no bit of the training: it draws no random numbers, evaluates (no dropout, no statistics of
+    BatchNorm), and keeps its gradients to itself.
+
+    Args:
+        stage: in training.
+        every: epochs from one measurement to the next; 0 for none.
+    """
+
+    def __init__(self, stage: StageTrainer, every: int) -> None:
+        self.stage, self.every = stage, every
+        spec = stage.spec
+        measurable = (
+            spec.variant == "multilabel" and spec.engine.strategy == "ddp" and len(stage.objective.levels) > 1
+        )
+        self._wanted = bool(every) and measurable and stage.engine.is_main
+
+    def after(self, epoch: int) -> list[dict[str, Any]]:
+        """The rows of an epoch that has just been trained; none where nothing is to be measured."""
+        if not self._wanted or (epoch + 1) % self.every:
+            return []
+        with _evaluating(self.stage.model):
+            return self._rows(epoch)
+
+    def batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """BATCHES x ((B,) training rows, (B,) order that shuffles their labels), the same for each epoch."""
+        rows, spec = self.stage.order.rows, self.stage.spec
+        generator = seeds.generator(spec.seed, "probe")
+        size = min(spec.optim.batch_size, len(rows))
+        return [
+            (generator.choice(rows, size, replace=False), generator.permutation(size)) for _ in range(BATCHES)
+        ]
+
+    def _rows(self, epoch: int) -> list[dict[str, Any]]:
+        leaves = self.stage.leaves.numpy()
+        names = _blocks([name for name, _ in self.stage.model.backbone.named_parameters()])
+        # (BATCHES, 2, blocks, G, G): dot products with the true labels, and with shuffled ones.
+        products = np.array(
+            [
+                [self._products(rows, labels, names) for labels in (leaves[rows], leaves[rows][order])]
+                for rows, order in self.batches()
+            ]
+        )
+        norms = np.sqrt(np.diagonal(products, axis1=3, axis2=4))
+        found = []
+        for number, block in enumerate(dict.fromkeys(names)):
+            for a, b in combinations(range(len(self.stage.objective.levels)), 2):
+                first, second = norms[:, :, number, a], norms[:, :, number, b]
+                both = (first * second > 0).all(axis=1)  # a batch may have no image of a level
+                if both.any():
+                    cosine = products[both, :, number, a, b] / (first * second)[both]
+                    row = {
+                        "epoch": epoch,
+                        "block": block,
+                        "levels": [self.stage.objective.levels[level] for level in (a, b)],
+                    }
+                    measures = {
+                        "cosine": cosine[:, 0].mean(),
+                        "norm_ratio": (first / second)[both, 0].mean(),
+                        "conflict": (cosine[:, 0] < 0).mean(),
+                        "control": cosine[:, 1].mean(),
+                    }
+                    found.append({**row, **{name: float(value) for name, value in measures.items()}})
+        return found
+
+    def _products(self, rows: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """(blocks, G, G) float64 dot products of the levels' gradients, from the block's name of each
+        parameter."""
+        numbers = {block: number for number, block in enumerate(dict.fromkeys(names))}
+        levels = len(self.stage.objective.levels)
+        products = torch.zeros(
+            len(numbers), levels, levels, dtype=torch.float64, device=self.stage.engine.device
+        )
+        for name, gradients in zip(names, self._gradients(rows, torch.from_numpy(labels)), strict=True):
+            flat = gradients.double()
+            products[numbers[name]] += flat @ flat.T
+        return products.cpu().numpy()
+
+    def _gradients(self, rows: np.ndarray, labels: torch.Tensor) -> list[torch.Tensor]:
+        """For each parameter of the backbone the (G, p) gradients of the levels' losses of a batch."""
+        stage = self.stage
+        share = stage.spec.engine.micro_batch or max(1, stage.spec.optim.batch_size // stage.engine.world)
+        parameters = list(stage.model.backbone.parameters())
+        total = [
+            torch.zeros(len(stage.objective.levels), parameter.numel(), device=parameter.device)
+            for parameter in parameters
+        ]
+        counts = stage.objective.counts(stage.engine.put(labels))
+        micros = zip(stage.loader.evaluate(rows, share), labels.split(share), strict=True)
+        for batch, mine in micros:
+            losses = stage.losses(stage.logits(stage.inputs(batch)), mine, counts, len(mine) / len(rows))
+            for level, chosen in enumerate(torch.eye(len(losses), device=losses.device)):
+                found = torch.autograd.grad(losses, parameters, chosen, retain_graph=level + 1 < len(losses))
+                for sums, gradient in zip(total, found, strict=True):
+                    sums[level] += gradient.flatten()
+        return total
+
+
+@contextlib.contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
+def _blocks(parameters: Sequence[str]) -> list[str]:
+    """The top-level block of each of a backbone's parameters: its name (`blocks.3`, `stages.0`, `layer4`),
+    `stem` before the first one, `rest` behind."""
+    found: list[str] = []
+    for name in parameters:
+        block = _BLOCK.match(name)
+        found.append(block.group() if block else "rest" if set(found) - {"stem"} else "stem")
+    return found
+
+
+def write(folder: Path, epoch: int, rows: Sequence[dict[str, Any]]) -> None:
+    """Put the rows of an epoch into a run's file, in place of what an interrupted attempt left of that epoch
+    or later."""
+    path = folder / FILE
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if json.loads(line)["epoch"] < epoch]
+    files.write_atomic(path, "".join(f"{line}\n" for line in [*kept, *map(json.dumps, rows)]))

@@ -1,0 +1,200 @@
+"""One model of a run and its training: optimiser, schedule, the step."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from leukotree import seeds
+from leukotree.data import augment
+from leukotree.data.dataset import Dataset
+from leukotree.data.stream import Batch, Loader, TrainOrder
+from leukotree.distributed import strategy
+from leukotree.distributed.engine import Engine
+from leukotree.errors import RunFailed
+from leukotree.models.classifier import Stage, build, normalisation
+from leukotree.models.objective import Objective
+from leukotree.spec import RunSpec
+from leukotree.training import throughput
+
+
+def learning_rate_factor(step: int, total: int, warmup: float) -> float:
+    """Share of the peak learning rate at a step: a linear rise over `warmup * total` steps, then half a
+    cosine to 0."""
+    rise = round(warmup * total)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+
+
+class StageTrainer:
+    """Trains one `Stage` on the samples that give it a loss, all training rows for `flat` and
+    `multilabel`."""
+
+    def __init__(self, spec: RunSpec, stage: Stage, rows: np.ndarray, engine: Engine, loader: Loader) -> None:
+        self.spec, self.stage, self.engine, self.loader = spec, stage, engine, loader
+        dataset = loader.dataset
+        mine = rows[stage.trains_on[dataset.leaf_ids[rows]]]
+        seed = seeds.integer(spec.seed, f"stage/{stage.name}")
+        self.order = TrainOrder(mine, spec.optim.batch_size, seed, spec.augment, dataset.size)
+        self.widths = [len(classes) for classes in stage.heads.values()]
+        self.objective = Objective(stage, dataset.taxonomy, spec, leaf_counts(stage, dataset, rows)).to(
+            engine.device
+        )
+        self.leaves = torch.from_numpy(dataset.leaf_ids)
+        model = build(spec, stage, dataset.size, self.objective.levels)
+        self.model = model.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.mean, self.std = (engine.put(value) for value in normalisation(self.model))
+        self.strategy = strategy.choose(self.model, spec, engine)
+        if engine.world > 2:
+            micro = spec.engine.micro_batch or spec.optim.batch_size // engine.world
+            images = torch.zeros(micro, 3, dataset.size, dataset.size, device=engine.device)
+            self.strategy.rehearse(images.to(memory_format=torch.channels_last))
+        self.step = 0
+        """The next step to train; as many are done."""
+        self.stall_s = 0.0
+        """Seconds in which `train_until` has waited for data."""
+        self._losses: list[torch.Tensor] = []
+        self._batches: Iterator[tuple[np.ndarray, list[Batch]]] = iter(())
+
+    @property
+    def total_steps(self) -> int:
+        return self.order.steps_before(self.spec.optim.epochs)
+
+    @property
+    def forward_flops(self) -> int | None:
+        """FLOPs of one image's forward pass; None where they cannot be counted."""
+        name, branches = self.spec.backbone.name, len(self.model.branches)
+        counted = f"{name}, {branches} x {self.spec.loss.branch_blocks} blocks" if branches else name
+        return throughput.forward_flops(self.model, counted, self.loader.dataset.size)
+
+    def begin(self) -> None:
+        """Have the images of the next step and all after it decoded, ahead of `train_until`."""
+        self._batches = self.loader.train(
+            self.order,
+            range(self.step, self.total_steps),
+            rank=self.engine.rank,
+            world=self.engine.world,
+            micro=self.spec.engine.micro_batch,
+        )
+
+    def train_until(self, end: int, on_step: Callable[[], None] = lambda: None) -> None:
+        """Train the steps before `end` that are not done. Nothing here waits for the device."""
+        self.strategy.train()
+        while self.step < end:
+            # Seeding makes a step a function of the spec: a resume needs no saved generator state.
+            torch.manual_seed(
+                seeds.integer(self.spec.seed, f"torch/{self.stage.name}", self.step, self.engine.rank)
+            )
+            began = time.perf_counter()
+            rows, micros = next(self._batches)
+            self.stall_s += time.perf_counter() - began
+            self._losses.append(self._step(rows, micros))
+            self.step += 1
+            on_step()
+
+    def evaluating(self) -> contextlib.AbstractContextManager[None]:
+        """`model` whole and in evaluation, for `logits`; every rank enters it."""
+        return self.strategy.evaluating()
+
+    def collect(self) -> np.ndarray:
+        """(k, G) this rank's part of the losses of the k steps since the last call, by level. Waits for the
+        device."""
+        losses, self._losses = self._losses, []
+        return torch.stack(losses).double().cpu().numpy() if losses else self.no_losses
+
+    @property
+    def no_losses(self) -> np.ndarray:
+        """(0, G): those of no step."""
+        return np.zeros((0, len(self.objective.levels)))
+
+    def inputs(self, batch: Batch) -> torch.Tensor:
+        """(B, 3, H, W) of a batch on the device, as the model wants it; augmented in training."""
+        numbers = None if batch.numbers is None else self.engine.put(batch.numbers)
+        return augment.to_input(
+            self.engine.put(batch.images), numbers, self.spec.augment, self.mean, self.std
+        )
+
+    def logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) `inputs` -> (B, K) float32 logits."""
+        with self.engine.autocast(self.spec.engine):
+            return self.model(inputs).float()
+
+    def losses(
+        self, logits: torch.Tensor, leaves: torch.Tensor, counts: torch.Tensor, share: float
+    ) -> torch.Tensor:
+        """(G,) losses of a micro batch by its (B,) leaves; the rest as `Objective`."""
+        found: torch.Tensor = self.objective(
+            logits, self.engine.put(leaves), counts, self.model.log_variance, share
+        )
+        return found
+
+    def state(self, optimizer: bool = True) -> dict[str, Any]:
+        """Tensors and plain values that `load` takes back."""
+        return {"step": self.step, **self.strategy.state(optimizer)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.strategy.load(state)
+
+    def check(self, losses: np.ndarray) -> None:
+        """Raises RunFailed if one of the (k, G) losses of the last k steps, summed over the ranks, is not
+        finite."""
+        for step, loss in enumerate(losses.sum(axis=1).tolist(), self.step - len(losses)):
+            if not math.isfinite(loss):
+                keys = self.loader.dataset.index["key"].iloc[self.order.batch(step).rows].tolist()
+                where = f"the loss of {self.stage.name} is {loss} at step {step} with learning rate {self._rate(step):.3g}"
+                more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
+                details = {"stage": self.stage.name, "step": step, "lr": self._rate(step), "keys": keys}
+                raise RunFailed(f"{where}, on {', '.join(keys[:8])}{more}", "nan", details)
+
+    def metrics(self, epoch: int, losses: np.ndarray) -> list[dict[str, Any]]:
+        """A row for each step of an epoch, from their (k, G) losses summed over the ranks; of more than one
+        level, each."""
+        rows = []
+        for step, parts in enumerate(losses.tolist(), self.order.steps_before(epoch)):
+            row = {
+                "kind": "step",
+                "stage": self.stage.name,
+                "epoch": epoch,
+                "step": step,
+                "loss": sum(parts),
+                "lr": self._rate(step),
+            }
+            levels = {str(level): part for level, part in zip(self.objective.levels, parts, strict=True)}
+            rows.append({**row, "levels": levels} if len(parts) > 1 else row)
+        return rows
+
+    def _step(self, rows: np.ndarray, micros: list[Batch]) -> torch.Tensor:
+        """One optimiser step; (G,) this rank's part of the global batch's losses, left on the device."""
+        counts = self.objective.counts(self.engine.put(self.leaves[torch.from_numpy(rows)]))
+        total = torch.zeros(len(self.objective.levels), device=self.engine.device)
+        for number, batch in enumerate(micros):
+            with self.strategy.micro_batch(last=number == len(micros) - 1):
+                logits = self.strategy.forward(self.inputs(batch))
+                losses = self.losses(
+                    logits, self.leaves[torch.from_numpy(batch.rows)], counts, len(batch.rows) / len(rows)
+                )
+                self.strategy.backward(losses)
+            total += losses.detach()
+        if not self.strategy.update(
+            learning_rate_factor(self.step, self.total_steps, self.spec.optim.warmup)
+        ):
+            total += math.nan  # `check` names the step and its batch
+        return total
+
+    def _rate(self, step: int) -> float:
+        """Learning rate of the backbone at a step."""
+        return self.spec.optim.lr * learning_rate_factor(step, self.total_steps, self.spec.optim.warmup)
+
+
+def leaf_counts(stage: Stage, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """(L,) images of each leaf among these rows, of those that give the stage a loss."""
+    counts = np.bincount(dataset.leaf_ids[rows], minlength=len(dataset.taxonomy.leaves))
+    return np.where(stage.trains_on, counts, 0)

@@ -1,0 +1,302 @@
+"""One run in training: its models, its folder, and the exact evaluation of its fold."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from leukotree import progress, signals
+from leukotree.data import folds
+from leukotree.data.stream import Batch, Loader
+from leukotree.distributed.agreement import Wants
+from leukotree.distributed.engine import Engine, Runtime
+from leukotree.errors import PeerFailed, Preempted
+from leukotree.models.classifier import edge_log_probabilities, stages
+from leukotree.records import predictions
+from leukotree.records.predictions import Predictions
+from leukotree.records.runfolder import RunFolder
+from leukotree.spec import RunSpec
+from leukotree.training import checkpoint, crowding, throughput
+from leukotree.training import interference as probe
+from leukotree.training.stage_trainer import StageTrainer
+from leukotree.training.writer import Writer
+
+
+class Trainer:
+    """One run in training: its stages (one model each), its folder, and the exact evaluation.
+
+    A context: what an epoch leaves behind is written by a thread, which is waited for at the end.
+    """
+
+    def __init__(
+        self, spec: RunSpec, folder: RunFolder, loader: Loader, engine: Engine, runtime: Runtime
+    ) -> None:
+        self.spec, self.folder, self.loader, self.engine, self.runtime = spec, folder, loader, engine, runtime
+        self.dataset = loader.dataset
+        self._train_rows, self.eval_rows = folds.split(self.dataset.index, spec.data)
+        parts = stages(spec.variant, self.dataset.taxonomy)
+        self.stages = [StageTrainer(spec, part, self._train_rows, engine, loader) for part in parts]
+        self._scored: tuple[Predictions, dict[str, float]] | None = None
+        self._epoch = 0
+        self._losses = self._no_losses()
+        self._hours = {"gpu_hours": 0.0, "core_hours": 0.0}
+        self._counted = time.perf_counter()
+        self._snapshot: dict[str, Any] = {}
+        self._saved_at = time.monotonic()
+        self._bar: progress.Bar | None = None
+        self._crowding: crowding.Watch | None = None
+        self._writer = Writer()
+        self._probe = probe.Probe(self.stages[0], runtime.probe)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        try:
+            self._writer.__exit__(*exception)
+        finally:
+            for stage in self.stages:
+                stage.strategy.close()
+
+    def resume(self) -> int:
+        """Load the newest valid checkpoint, and have the images of what is left decoded; how many epochs are
+        over."""
+        found = checkpoint.load_latest(self.folder.checkpoints)
+        if len(set(self.engine.gather(found[0] if found else None))) > 1:
+            raise RuntimeError(
+                f"{self.folder.checkpoints}: ranks see different checkpoints; is the folder shared by all nodes?"
+            )
+        if found:
+            state = found[1]
+            self._epoch, self._hours = state["epoch"], state["hours"]
+            self._losses = {name: losses.numpy() for name, losses in state["losses"].items()}
+            for stage in self.stages:
+                stage.load(state["stages"][stage.stage.name])
+        for stage in self.stages:
+            stage.begin()
+        if self.engine.is_main:
+            self.folder.truncate_metrics(self._epoch)
+            self.folder.status(state="running", epoch=self._epoch, epochs=self.spec.optim.epochs)
+        return self._epoch
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[None]:
+        """A bar over the steps of all stages, on the main rank's terminal."""
+        total = sum(stage.total_steps for stage in self.stages)
+        done = sum(stage.step for stage in self.stages)
+        quiet = self.runtime.quiet or not self.engine.is_main
+        if not quiet and self.engine.device.type == "cpu":
+            self._crowding = crowding.Watch(torch.get_num_threads())
+        with progress.Bar(self.spec.run_name, total, "step", done=done, quiet=quiet) as self._bar:
+            yield
+
+    def epoch(self, evaluate: bool) -> float | None:
+        """Train every stage to the end of the epoch, score if asked, and save; the last one is saved by
+        `finish`. The macro-F1, or None. Raises Preempted with all saved, at any step."""
+        began = self._counted = time.perf_counter()
+        throughput.reset_peak_memory(self.engine.device)
+        to_score = (
+            self._to_score() if evaluate else None
+        )  # its first images are decoded while this epoch trains
+        before = [stage.step for stage in self.stages]
+        for stage in self.stages:
+            stage.stall_s = 0.0
+            stage.train_until(stage.order.steps_before(self._epoch + 1), partial(self._on_step, stage))
+        self._collect()
+        seconds, steps = (
+            time.perf_counter() - began,
+            [stage.step - done for stage, done in zip(self.stages, before, strict=True)],
+        )
+        row = {"kind": "epoch", "epoch": self._epoch, **self._speed(steps, seconds)}
+        if to_score is not None:
+            row["macro_f1"] = self.score(to_score)["macro_f1"]
+        if interference := self._probe.after(self._epoch):
+            self._writer.submit(partial(probe.write, self.folder.path, self._epoch, interference))
+        self._count_hours()
+        rows = [
+            row for stage in self.stages for row in stage.metrics(self._epoch, self._losses[stage.stage.name])
+        ]
+        self._epoch, self._losses = self._epoch + 1, self._no_losses()
+        self._save([*rows, {**row, **self._hours}])
+        return row.get("macro_f1")  # type: ignore[return-value]
+
+    def score(self, batches: Iterator[Batch] | None = None) -> dict[str, float]:
+        """Evaluate, keep the predictions for `finish`, and give their accuracy and macro-F1."""
+        found = self.evaluate(self._to_score() if batches is None else batches)
+        scores = predictions.scores(self.dataset.leaf_ids[found.rows], found.logp, self.dataset.taxonomy)
+        self._scored = found, scores
+        return scores
+
+    def evaluate(self, batches: Iterator[Batch]) -> Predictions:
+        """Predictions of the evaluation rows, joined over the ranks."""
+        rows = [np.zeros(0, dtype=np.int64)]
+        logits = [[torch.zeros(0, sum(stage.widths), device=self.engine.device)] for stage in self.stages]
+        with contextlib.ExitStack() as stack:
+            for stage in self.stages:
+                stack.enter_context(stage.evaluating())
+            self._score_all(batches, rows, logits)
+        whole = [torch.cat(parts) for parts in logits]
+        logp = (
+            edge_log_probabilities(self.spec.variant, self.dataset.taxonomy, whole).cpu().numpy()
+        )  # waits for the device
+        return Predictions.join(self.engine.gather((np.concatenate(rows), logp)), self.eval_rows)
+
+    def _score_all(
+        self, batches: Iterator[Batch], rows: list[np.ndarray], logits: list[list[torch.Tensor]]
+    ) -> None:
+        """Append the rows of this rank's batches, and the logits of each stage."""
+        for _ in range(
+            -(-len(self.eval_rows) // (self._share * self.engine.world))
+        ):  # as often on every rank
+            if (batch := next(batches, None)) is not None:
+                with torch.inference_mode():
+                    inputs = self.stages[0].inputs(batch)  # the same for all: they have the same backbone
+                    for stage, parts in zip(self.stages, logits, strict=True):
+                        parts.append(stage.logits(inputs))
+                rows.append(batch.rows)
+            self._look()
+
+    def finish(self) -> None:
+        """Write the predictions; keep the weights of an outer fold (for explaining and predicting) and drop
+        the rest."""
+        state = self._state(optimizer=False)
+        problem: Exception | None = None
+        if self.engine.is_main:
+            try:
+                self._write_result(state)
+            except Exception as error:
+                problem = error
+        if self.engine.gather(problem is not None)[0]:
+            raise problem or PeerFailed("the main rank could not write the result")
+
+    def _write_result(self, state: dict[str, Any]) -> None:
+        assert self._scored is not None
+        scored, scores = self._scored
+        self._writer.wait()
+        self._writer.check()
+        # "done" is said when nothing is left to lose: a kill before it trains or scores again what is not on
+        # the disk.
+        predictions.write(self.folder.predictions, scored, self.dataset)
+        if self.spec.data.inner is None:
+            checkpoint.save(self.folder.checkpoints, self._number, state, keep=1)
+        images = {
+            "trained": len(self._train_rows),
+            "tested": len(self.eval_rows),
+        }  # a report's train/test ratio is theirs
+        self.folder.status(state="done", epoch=self.spec.optim.epochs, images=images, **scores)
+        if self.spec.data.inner is not None:
+            self.folder.drop_checkpoints()
+
+    @property
+    def _number(self) -> int:
+        """Of the checkpoint that is due: what was trained since the one before, or an epoch's end, gives it a
+        higher one."""
+        return sum(stage.step for stage in self.stages) + self._epoch
+
+    def _state(self, optimizer: bool = True) -> dict[str, Any]:
+        """All that a resume needs. Every rank calls it; only the main rank's is whole."""
+        return {
+            "stages": {stage.stage.name: stage.state(optimizer) for stage in self.stages},
+            "epoch": self._epoch,
+            "losses": {name: torch.from_numpy(losses) for name, losses in self._losses.items()},
+            "hours": self._hours,
+        }
+
+    def _save(self, rows: Sequence[dict[str, Any]] = ()) -> None:
+        """Have the metrics of an epoch that has ended written, then a checkpoint, then the status that speaks
+        of it."""
+        self._saved_at = time.monotonic()
+        more = self._epoch < self.spec.optim.epochs
+        state = self._state() if more else None
+        if not self.engine.is_main:
+            return
+        self._writer.wait()  # for the snapshot before, whose memory is used again
+        if rows:
+            self._writer.submit(partial(self.folder.append_metrics, list(rows)))
+        if state is not None:
+            self._snapshot = checkpoint.snapshot(state, self._snapshot)
+            self._writer.submit(
+                partial(checkpoint.save, self.folder.checkpoints, self._number, self._snapshot)
+            )
+            self._writer.submit(partial(self.folder.status, epoch=self._epoch))
+
+    def _collect(self) -> None:
+        """Take in the losses of the steps since the last time, summed over the ranks: the one place where
+        they leave the device."""
+        shares = self.engine.gather([stage.collect() for stage in self.stages])
+        for stage, *parts in zip(self.stages, *shares, strict=True):
+            losses = np.sum(parts, axis=0)
+            stage.check(losses)
+            self._losses[stage.stage.name] = np.concatenate([self._losses[stage.stage.name], losses])
+
+    def _count_hours(self) -> None:
+        """Add what this run has cost since the last time."""
+        now = time.perf_counter()
+        spent = throughput.hours(now - self._counted, self.engine.world, self.engine.device)
+        self._hours = {kind: hours + spent[kind] for kind, hours in self._hours.items()}
+        self._counted = now
+
+    def _no_losses(self) -> dict[str, np.ndarray]:
+        """stage -> (k, G) losses of the steps of this epoch so far, summed over the ranks."""
+        return {stage.stage.name: stage.no_losses for stage in self.stages}
+
+    def _speed(self, steps: list[int], seconds: float) -> dict[str, float | None]:
+        """Fields of an epoch's row, from the steps of each stage that were trained here."""
+        used = throughput.Share(
+            sum(stage.stall_s for stage in self.stages), throughput.peak_memory_gb(self.engine.device)
+        )
+        ranks = self.engine.gather(used)
+        images = [count * self.spec.optim.batch_size for count in steps]
+        fields = throughput.epoch_fields(sum(steps), sum(images), seconds, ranks)
+        peak = throughput.peak_flops(self.engine.device, self.spec.engine.precision)
+        forward = [stage.forward_flops for stage in self.stages] if peak else [None]
+        if peak is None or None in forward or not sum(steps):
+            return {**fields, "mfu": None}
+        work = sum(throughput.STEP * n * (flops or 0) for n, flops in zip(images, forward, strict=True))
+        return {**fields, "mfu": work / (seconds * len(ranks) * peak)}
+
+    @property
+    def _share(self) -> int:
+        """Images of a rank's evaluation batch."""
+        return self.spec.engine.micro_batch or max(1, self.spec.optim.batch_size // self.engine.world)
+
+    def _to_score(self) -> Iterator[Batch]:
+        """This rank's evaluation batches, decoded from now on."""
+        return self.loader.evaluate(
+            self.eval_rows, self._share, rank=self.engine.rank, world=self.engine.world
+        )
+
+    def _on_step(self, stage: StageTrainer) -> None:
+        if self._bar is not None:
+            self._bar.at(self._bar.done + 1, f"epoch {self._epoch + 1} of {self.spec.optim.epochs}")
+        if self._crowding is not None and (line := self._crowding.look()):
+            progress.say(f"leukotree: {line}")
+        self._look(stage=stage.stage.name, step=stage.step)
+
+    def _look(self, **fields: Any) -> None:
+        """Between two steps: do what the ranks have agreed on, and say what this one wants next. Raises
+        Preempted with all saved, or what ended the writer."""
+        wants = self.engine.agreement.decided()
+        if wants.broken:
+            self._writer.check()
+            raise PeerFailed("the main rank cannot write")
+        if wants.stop or wants.save:
+            self._count_hours()
+            self._collect()
+            self._save()
+        if wants.stop:
+            self._writer.wait()
+            self._writer.check()
+            raise Preempted(
+                f"{self.folder.path}: asked to stop, all saved; run it again to continue", signals.reason()
+            )
+        if self.engine.is_main and self.folder.beat_due():
+            self._writer.submit(partial(self.folder.status, **fields))
+        due = self.engine.is_main and time.monotonic() - self._saved_at > self.runtime.save_s
+        self.engine.agreement.propose(Wants(signals.requested(), due, self._writer.failed))

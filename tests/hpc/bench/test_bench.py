@@ -1,0 +1,174 @@
+"""`leukotree bench` as a person meets it, and the seconds of a trial from what a search has written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc.bench import bench
+from hpc.cli import main
+from hpc.studies.study import Study
+from leukotree.errors import InputError
+from leukotree.spec import RunSpec, parse
+
+BRIEF = ["--seconds", "0.001", "--device", "cpu"]
+
+
+@pytest.fixture
+def spec(shards: Path, tmp_path: Path) -> Path:
+    fields = {
+        "data.shards": str(shards),
+        "backbone.name": "test_vit",
+        "optim.batch_size": 12,
+        "engine.precision": "fp32",
+    }
+    path = tmp_path / "run.yaml"
+    path.write_text(RunSpec().override(fields).dump())
+    return path
+
+
+def printed(*arguments: object, cwd: Path) -> str:
+    out = io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out):
+        assert main(["bench", *map(str, arguments), *BRIEF]) == 0
+    return out.getvalue()
+
+
+def test_the_table_has_each_measurement_beside_its_limit(spec: Path, tmp_path: Path) -> None:
+    lines = printed(spec, "--only", "step,loader,checkpoint", "--workers", 1, cwd=tmp_path).splitlines()
+    assert "cores" in lines[0]
+    assert "torch" in lines[0]
+    assert "backbone test_vit" in lines[1]
+    assert lines[3].split("  ")[0] == "what"
+    assert [line.split("  ")[0] for line in lines[4:9]] == [
+        "loader",
+        "loader, cached",
+        "step",
+        "checkpoint, held up",
+        "checkpoint, written",
+    ]
+    assert any(line.startswith("bottleneck: ") for line in lines)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.yaml"]
+
+
+def test_json_has_everything_and_its_bottleneck(spec: Path, tmp_path: Path) -> None:
+    found = json.loads(
+        printed(spec, "optim.batch_size=6", "--only", "step,all-reduce", "--json", cwd=tmp_path)
+    )
+    step, reduce = found["rows"]
+    assert step["share"] == pytest.approx(step["measured"] / step["limit"])
+    assert step["seconds"] == pytest.approx(6 / step["measured"])
+    assert (reduce["measured"], reduce["share"]) == (None, None)
+    assert set(found["machine"]) == {"cores", "processor", "gpus", "torch"}
+    assert (found["setup"]["batch"], found["setup"]["ranks"]) == (6, 1)
+    assert sum(found["shares"].values()) == pytest.approx(1)
+    assert found["bottleneck"] in {*found["shares"], "balanced"}
+    assert found["advice"]
+
+
+def test_ranks_measure_together_and_exchange_gradients(spec: Path, tmp_path: Path) -> None:
+    """In a process of its own: local ranks are forked from a server that this one would keep."""
+    command = [sys.executable, "-m", "hpc.cli", "bench", spec.name, "--ranks", "2", "--json", *BRIEF]
+    command += ["--only", "loader,step,all-reduce,checkpoint"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [row["what"] for row in found["rows"]] == [
+        "loader",
+        "loader, cached",
+        "step",
+        "all-reduce",
+        "checkpoint, held up",
+        "checkpoint, written",
+    ]
+    assert all(row["share"] > 0 for row in found["rows"])
+    assert found["rows"][3]["unit"] == "GB/s"
+    assert "gloo" in found["rows"][3]["limit_is"]
+    assert found["setup"]["ranks"] == 2
+
+
+def test_without_a_spec_phantoms_are_drawn_for_the_time_of_it(tmp_path: Path) -> None:
+    found = json.loads(
+        printed("backbone.name=test_resnet", "--size", 32, "--only", "step", "--json", cwd=tmp_path)
+    )
+    assert (found["setup"]["backbone"], found["setup"]["size"]) == ("test_resnet", 32)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_decoded_cache_of_the_user_is_used_and_kept(spec: Path, tmp_path: Path) -> None:
+    printed(spec, "--only", "loader", "--cache", tmp_path / "decoded", cwd=tmp_path)
+    assert list((tmp_path / "decoded").rglob("*.pixels"))
+
+
+def test_a_trial_is_measured_through_ray(tmp_path: Path) -> None:
+    [row] = json.loads(
+        printed("backbone.name=test_vit", "--size", 32, "--only", "trial", "--json", cwd=tmp_path)
+    )["rows"]
+    assert (row["what"], row["unit"], row["limit"]) == ("trial", "s", bench.BUDGET)
+    assert row["measured"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_trials_seconds_are_those_between_two_ends_without_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trial 1 ends 3 s after trial 0, trial 2 ends 4 s after trial 1; the two runs of each train 1 s and 0.5
+    s."""
+    monkeypatch.chdir(tmp_path)
+    study = parse(Study, {"study": "made-up"}, "test")
+    folder = study.search_folder(study.units[0])
+    folder.mkdir(parents=True)
+    rows = ["0,1,0.5,2.0", "0,2,0.5,5.0", "1,1,0.5,7.0", "1,2,0.5,8.0", "2,2,0.5,12.0"]
+    (folder / "history.csv").write_text("\n".join(["trial,epoch,macro_f1,seconds", *rows]) + "\n")
+    for trial in range(3):
+        for run, seconds in (("one", 0.5), ("other", 0.25)):
+            path = folder / "runs" / f"{trial:05d}" / run
+            path.mkdir(parents=True)
+            lines: list[dict[str, Any]] = [
+                {"kind": "epoch", "epoch": 0, "seconds": seconds},
+                {"kind": "step", "epoch": 0, "loss": 1.0},
+            ]
+            (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in 2 * lines))
+    assert bench.overheads(study, study.units[0]) == pytest.approx([3 - 1.5, 4 - 1.5])
+
+
+def test_parts_keep_their_order() -> None:
+    assert bench.parts(None) == list(bench.PARTS)
+    assert bench.parts("trial,step") == ["step", "trial"]
+    with pytest.raises(InputError, match="'steps'; known: loader, step, all-reduce, checkpoint, trial"):
+        bench.parts("step,steps")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--only", "steps"], "--only: no measurement 'steps'"),
+        (["gone.yaml"], "gone.yaml: cannot be read"),
+        (["optim.lr=0"], "optim.lr: Input should be greater than 0"),
+        (["data.shards=gone"], "gone: no such folder"),
+        (["backbone.name=vit_smal", "data.shards=gone"], "timm has no model 'vit_smal'"),
+        (["--size", "31"], "size is 31; give at least 32"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.chdir(tmp_path):
+        assert main(["bench", *arguments]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("leukotree bench: ")
+    assert says in said
+    assert len(said.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_is_read_without_torch() -> None:
+    code = "import sys, hpc.cli; hpc.cli.parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,285 @@
+"""What is tried next, and what is stopped: each variant by itself, and as the records say, whoever wrote
+them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from hpc.search import searcher
+from hpc.search.cluster import Slots
+from hpc.search.record import LOSSES, Progress, Record
+from hpc.search.slot import FAILED, KIND, LEFT
+from hpc.studies.search_settings import Axis
+from hpc.studies.study import Study, Unit
+
+UNITS = [Unit("flat", 0), Unit("base", 0)]
+FLAT = UNITS[0]
+TRIALS = 6
+EPOCHS = 4
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    monkeypatch.chdir(tmp_path)
+    search = {
+        "nested": False,
+        "trials": TRIALS,
+        "startup_trials": 3,
+        "grace": 1,
+        "reduction_factor": 2,
+        "scheduler": "asha",
+        "space": {"loss.gamma": {"uniform": [0, 5]}, "optim.lr": {"loguniform": [1e-4, 1e-2]}},
+    }
+    return Study.model_validate(
+        {"study": "s", "base": {"optim": {"epochs": EPOCHS}}, "variants": ["flat", "base"], "search": search}
+    )
+
+
+def _begun(study: Study, units: list[Unit] = UNITS) -> tuple[Progress, searcher.StudySearcher]:
+    """A sweep that starts now, with what is on the disk."""
+    progress = Progress(study, [Record(study, unit) for unit in units])
+    return progress, searcher.StudySearcher(progress, "macro_f1")
+
+
+def _score(chosen: dict[str, Any]) -> float:
+    return 1 / (1 + chosen["loss.gamma"])
+
+
+def _run(progress: Progress, of: searcher.StudySearcher, ids: list[str]) -> list[dict[str, Any]]:
+    """Suggestions, each trial ended with a score before the next one is asked for."""
+    asked = []
+    for trial_id in ids:
+        one = of.suggest(trial_id)
+        assert isinstance(one, dict)
+        asked.append(one)
+        record = progress.records[Unit(one["variant"], one["test_fold"])]
+        progress.report(record, record.trials[one["trial"]], EPOCHS, _score(one["chosen"]))
+        of.on_trial_complete(trial_id, {"epoch": EPOCHS, "macro_f1": _score(one["chosen"])})
+    return asked
+
+
+def _ids(first: int, last: int) -> list[str]:
+    return [f"t{number}" for number in range(first, last)]
+
+
+def test_variants_follow_each_other_and_none_knows_of_another(study: Study) -> None:
+    progress, found = _begun(study)
+    asked = _run(progress, found, _ids(0, 2 * TRIALS))
+    assert [(one["variant"], one["trial"]) for one in asked] == [
+        (v, n) for v in ("flat", "base") for n in range(TRIALS)
+    ]
+    # The same scores for the same values: also what the sampler learns from its own variant's trials is the
+    # same.
+    assert [one["chosen"] for one in asked[:TRIALS]] == [one["chosen"] for one in asked[TRIALS:]]
+    assert len({one["chosen"]["loss.gamma"] for one in asked}) == TRIALS
+    assert found.suggest("more") == Searcher.FINISHED
+
+
+@pytest.mark.parametrize("ended", [1, 4, 8])
+def test_a_sweep_that_starts_again_goes_on_as_if_it_had_not_stopped(
+    study: Study, tmp_path: Path, ended: int
+) -> None:
+    through = _run(*_begun(study), _ids(0, 2 * TRIALS))
+    other = study.model_copy(update={"study": "again"})
+    first, asked = _begun(other)
+    assert _run(first, asked, _ids(0, ended)) == through[:ended]
+    left = asked.suggest("left")  # drawn, and killed before it has ended
+    assert isinstance(left, dict)
+    assert _run(*_begun(other), _ids(ended, 2 * TRIALS)) == through[ended:]
+    assert left["chosen"] == through[ended]["chosen"]
+
+
+def test_a_trial_costs_its_time_times_its_devices(study: Study) -> None:
+    progress = Progress(study, [Record(study, FLAT)])
+    found = searcher.StudySearcher(progress, "macro_f1", Slots(cpus=1, gpus=0.25, count=4, ranks=2).devices)
+    for trial_id in "ab":
+        found.suggest(trial_id)
+    progress.report(progress.records[FLAT], progress.records[FLAT].trials[0], EPOCHS, 0.8)
+    found.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.8, "time_total_s": 60.0})
+    found.on_trial_complete("b", {FAILED: "the loss is nan", "time_total_s": 10.0})
+    assert [trial.seconds for trial in Record(study, FLAT).trials] == [30.0, 5.0]
+    assert Slots(cpus=4, gpus=0.0, count=1, ranks=2).devices == 2
+
+
+def test_the_sampler_learns_how_a_trial_ended(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    progress, found = _begun(study, [FLAT])
+    trials = progress.records[FLAT].trials
+    for trial_id in "abcde":
+        found.suggest(trial_id)
+    for number, epoch in ((0, EPOCHS), (1, 1), (1, 2)):
+        progress.report(progress.records[FLAT], trials[number], epoch, epoch / 5)
+    found.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.8})
+    found.on_trial_complete("b", {"epoch": 2, "macro_f1": 0.4})
+    found.on_trial_complete("c", {FAILED: "the loss is nan"})
+    found.on_trial_result("d", {FAILED: "ValueError: no such model"})
+    found.on_trial_complete("d", None, error=True)
+
+    told: list[Any] = []
+    add = optuna.Study.add_trials
+    monkeypatch.setattr(
+        optuna.Study, "add_trials", lambda self, trials: told.extend(trials) or add(self, trials)
+    )
+    searcher.propose(study, "flat", Record(study, FLAT).trials)
+    assert [trial.state for trial in told] == [
+        TrialState.COMPLETE,
+        TrialState.PRUNED,
+        TrialState.FAIL,
+        TrialState.FAIL,
+        TrialState.RUNNING,
+    ]
+    assert [trial.value for trial in told[:2]] == [0.8, 0.4]
+    assert told[1].intermediate_values == {1: 0.2, 2: 0.4}
+
+
+def test_a_trial_whose_process_died_is_tried_again_so_many_times(study: Study) -> None:
+    found = _begun(study, [FLAT])[1]
+    first = found.suggest("t0")
+    for number in range(1, LOSSES):
+        found.on_trial_complete(f"t{number - 1}", None, error=True)
+        assert found.suggest(f"t{number}") == first
+    found.on_trial_complete(f"t{LOSSES - 1}", None, error=True)
+    following = found.suggest("t9")
+    assert isinstance(following, dict)
+    assert following["trial"] == 1
+    assert Record(study, FLAT).trials[0].message == f"its process died {LOSSES} times"
+
+
+def test_nothing_is_drawn_that_nobody_needs(study: Study) -> None:
+    progress, found = _begun(study, [FLAT])
+    _run(progress, found, _ids(0, TRIALS - 1))
+    assert isinstance(found.suggest("last"), dict)
+    assert found.suggest("more") is None  # the last one runs: its process may yet die
+    found.on_trial_result("last", {LEFT: "asked to stop", KIND: "preempted"})
+    assert found.suggest("more") == Searcher.FINISHED
+    assert progress.open() == 1
+
+
+def _report(asha: TrialScheduler) -> Callable[..., str]:
+    def report(variant: str, number: int, score: float, epoch: int = 1, seed: int | None = None) -> str:
+        trial: Any = SimpleNamespace(
+            trial_id="Ray's own", config={"variant": variant, "test_fold": 0, "trial": number, "seed": seed}
+        )
+        controller: Any = None
+        asha.on_trial_add(controller, trial)
+        return asha.on_trial_result(controller, trial, {"epoch": epoch, "macro_f1": score})
+
+    return report
+
+
+def test_a_trial_competes_with_those_of_its_own_variant(study: Study) -> None:
+    report = _report(searcher.scheduler(study, _begun(study)[0].records.values()))
+    for number, score in ((0, 0.9), (1, 0.8)):
+        report("flat", number, score)
+    assert report("flat", 2, 0.1) == TrialScheduler.STOP
+    assert report("base", 0, 0.1) == TrialScheduler.CONTINUE
+    assert report("base", 1, 0.2) == TrialScheduler.CONTINUE
+
+
+def test_a_trial_competes_with_those_of_an_earlier_sweep(study: Study) -> None:
+    progress, found = _begun(study)
+    record = progress.records[FLAT]
+    for number, score in enumerate((0.8, 0.9, 0.1)):
+        found.suggest(f"t{number}")
+        progress.report(record, record.trials[number], 1, score)
+    # Killed now: the third was to be stopped, and nobody has noted it. The others go on, and replay what they
+    # did.
+    progress, found = _begun(study)
+    report = _report(searcher.scheduler(study, progress.records.values()))
+    assert [trial.state for trial in Record(study, FLAT).trials] == [None, None, "stopped"]
+    assert [report("flat", number, score) for number, score in ((0, 0.8), (1, 0.9))] == [
+        TrialScheduler.CONTINUE
+    ] * 2
+    assert report("flat", 3, 0.2) == TrialScheduler.STOP
+    assert report("flat", 4, 0.95) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize("change", [{"scheduler": "none"}, {"grace": 4}])
+def test_nothing_is_stopped_where_it_was_not_asked_for_or_no_epoch_is_left(
+    study: Study, change: dict[str, Any]
+) -> None:
+    changed = study.model_copy(update={"search": study.search.model_copy(update=change)})
+    assert type(searcher.scheduler(changed, [])) is FIFOScheduler
+
+
+def _changed(study: Study, name: str = "s", **search: Any) -> Study:
+    return study.model_copy(update={"study": name, "search": study.search.model_copy(update=search)})
+
+
+def test_nested_searches_know_nothing_of_each_other(study: Study) -> None:
+    """Trials of one variant on two outer folds: each fold's search draws and stops as if it were alone."""
+    nested = _changed(study, nested=True)
+    units = [Unit("flat", 0), Unit("flat", 1)]
+    progress, found = _begun(nested, units)
+    asked = _run(progress, found, _ids(0, 2 * TRIALS))
+    assert [(one["test_fold"], one["trial"]) for one in asked] == [
+        (fold, n) for fold in (0, 1) for n in range(TRIALS)
+    ]
+    alone = _run(*_begun(_changed(study, "alone", nested=True), units[1:]), _ids(0, TRIALS))
+    assert [one["chosen"] for one in alone] == [one["chosen"] for one in asked[TRIALS:]]
+
+
+def test_variants_draw_the_same_first_values_though_one_knows_more_keys(study: Study) -> None:
+    axis = {"loss.isolation": Axis(choice=["shared", "detached"])}
+    for algorithm in ("tpe", "random"):
+        wider = _changed(study, space={**axis, **study.search.space}, algorithm=algorithm)
+        first, more = (searcher.propose(wider, variant, []) for variant in ("flat", "multilabel"))
+        assert set(more) - set(first) == {"loss.isolation"}
+        assert {key: more[key] for key in first} == first
+
+
+def test_the_last_trials_of_a_search_hold_up_no_slot(study: Study) -> None:
+    """While they run the next search begins; then the re-runs come first, then the rest of it."""
+    again = _changed(study, rerun_top=1, rerun_seeds=2)
+    progress, found = _begun(again)
+    _run(progress, found, _ids(0, TRIALS - 1))
+    last, following = found.suggest("last"), found.suggest("following")
+    assert isinstance(last, dict)
+    assert isinstance(following, dict)
+    assert [(one["variant"], one["trial"], one["seed"]) for one in (last, following)] == [
+        ("flat", 5, None),
+        ("base", 0, None),
+    ]
+    record = progress.records[FLAT]
+    progress.report(record, record.trials[5], EPOCHS, 1.0)
+    found.on_trial_complete("last", {"epoch": EPOCHS, "macro_f1": 1.0})
+    reruns = [found.suggest(trial_id) for trial_id in ("a", "b")]
+    assert reruns == [{**last, "seed": seed} for seed in again.fresh_seeds]
+    after = found.suggest("c")
+    assert isinstance(after, dict)
+    assert (after["variant"], after["trial"], after["seed"]) == ("base", 1, None)
+
+    progress.report(record, record.reruns[0], EPOCHS, 0.5)
+    found.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.5})
+    # Killed now: one re-run has ended, the other is asked for again.
+    progress, found = _begun(again)
+    assert found.suggest("b") == reruns[1]
+    assert [rerun.score for rerun in progress.records[FLAT].reruns] == [0.5, None]
+
+
+def test_reruns_are_never_stopped(study: Study) -> None:
+    report = _report(searcher.scheduler(study, _begun(study)[0].records.values()))
+    for number, score in ((0, 0.9), (1, 0.8)):
+        report("flat", number, score)
+    assert report("flat", 0, 0.1, epoch=EPOCHS, seed=77) == TrialScheduler.CONTINUE
+    assert report("flat", 2, 0.1) == TrialScheduler.STOP
+
+
+def test_rungs_may_be_inner_folds(study: Study) -> None:
+    """Four inner folds: who is far behind after the first trains no second."""
+    folds = study.model_copy(update={"folds": study.folds.model_copy(update={"inner": 4})})
+    folds = _changed(folds, rungs="folds", grace=None)
+    report = _report(searcher.scheduler(folds, _begun(folds)[0].records.values()))
+    assert [report("flat", number, score, epoch=1) for number, score in ((0, 0.8), (1, 0.9))] == [
+        TrialScheduler.CONTINUE
+    ] * 2
+    assert report("flat", 2, 0.2, epoch=1) == TrialScheduler.STOP
+    assert report("flat", 0, 0.8, epoch=4) == TrialScheduler.CONTINUE

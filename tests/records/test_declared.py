@@ -1,0 +1,73 @@
+"""What was declared before the first run stays on record, and a report says what the study file says
+otherwise since."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import synthetic
+
+from leukotree import yamlfile
+from leukotree.errors import InputError
+from leukotree.records import declared
+
+STUDY = {**synthetic.STUDY, "decision": "greedy", "rope": 0.01, "primary": [["multilabel", "flat"]]}
+
+
+def test_the_first_declaration_stays(tmp_path: Path) -> None:
+    declared.keep(tmp_path / "study", STUDY)
+    declared.keep(tmp_path / "study", {**STUDY, "rope": 0.05})
+    kept = yamlfile.load(tmp_path / "study" / declared.FILE)
+    assert kept == {
+        "decision": "greedy",
+        "rope": 0.01,
+        "primary": [["multilabel", "flat"]],
+        "variants": ["flat", "base", "multilabel"],
+        "seeds": [0, 1],
+        "grid": None,
+    }
+    assert declared.changes(tmp_path / "study", STUDY) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "change"),
+    [
+        ("rope", 0.05, "`rope` was 0.01 and is 0.05"),
+        ("decision", "joint", "`decision` was greedy and is joint"),
+        ("primary", None, "`primary` was [['multilabel', 'flat']] and is not given"),
+        (
+            "variants",
+            ["flat", "base"],
+            "`variants` was ['flat', 'base', 'multilabel'] and is ['flat', 'base']",
+        ),
+        ("seeds", [7], "`seeds` was [0, 1] and is [7]"),
+        (
+            "grid",
+            {"loss.tau": [0.125] * 40},
+            f"`grid` was not given and is {str({'loss.tau': [0.125] * 40})[:77]}...",
+        ),
+    ],
+)
+def test_a_later_change_is_told(tmp_path: Path, key: str, value: object, change: str) -> None:
+    declared.keep(tmp_path, STUDY)
+    assert declared.changes(tmp_path, {**STUDY, key: value, "search": {}}) == [change]
+
+
+def test_without_a_record_there_is_nothing_to_tell(tmp_path: Path) -> None:
+    assert declared.changes(tmp_path, STUDY) == []
+
+
+@pytest.mark.parametrize("content", ["rope: 0.01\n", "[]\n", "decision: [\n"])
+def test_a_damaged_record_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / declared.FILE).write_text(content)
+    with pytest.raises(InputError, match=r"declared\.yaml"):
+        declared.changes(tmp_path, STUDY)
+
+
+def test_the_report_warns_at_its_top(copy: Path, tmp_path: Path) -> None:
+    declared.keep(copy, STUDY)
+    same, _ = synthetic.report(copy, tmp_path / "same", STUDY)
+    anew, _ = synthetic.report(copy, tmp_path / "anew", {**STUDY, "rope": 0.2})
+    assert "Declared anew" not in same
+    assert "Declared anew after the first run: `rope` was 0.01 and is 0.2." in synthetic.section(anew, "")
