@@ -78,7 +78,7 @@ time.sleep(600)
 """
 LOOK = """
 import time
-from leukotree import peers
+from leukotree.distributed import peers
 peers.BEAT, peers.SILENCE = 0.2, 2.0
 with peers.watched(1, 2):
     print("watched", flush=True)

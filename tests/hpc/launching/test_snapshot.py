@@ -17,7 +17,7 @@ from hpc import status
 from hpc.launching import code_changes, run_states, snapshot, submission
 from leukotree.records import origin
 
-TAKE = "from pathlib import Path; from hpc import snapshot; print(snapshot.take(Path('runs')))"
+TAKE = "from pathlib import Path; from hpc.launching import snapshot; print(snapshot.take(Path('runs')))"
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def test_a_copy_says_what_its_checkout_was(tmp_path: Path) -> None:
     copy = snapshot.take(tmp_path)
     assert json.loads((copy / "origin.json").read_text()) == origin.here()
     said = python(
-        "import json; from leukotree import origin; print(json.dumps(origin.here()))", tmp_path, copy
+        "import json; from leukotree.records import origin; print(json.dumps(origin.here()))", tmp_path, copy
     )
     assert json.loads(said) == origin.here()
 

@@ -75,7 +75,7 @@ def test_what_the_user_has_set_stays(node: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_ranks_of_a_node_share_them_and_the_last_one_removes_them(node: Path) -> None:
-    program = "from hpc import scratch\nwith scratch.caches(): print('in', flush=True); input()"
+    program = "from hpc.slurm import scratch\nwith scratch.caches(): print('in', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
