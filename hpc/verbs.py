@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from leukotree.errors import InputError, RunFailed
 from leukotree.progress import step
+from leukotree.runtime import Runtime
 
 if TYPE_CHECKING:
     from hpc.launching.sender import Place
     from hpc.search.sweep import Elastic
     from hpc.studies.cells import Cell
     from hpc.studies.study import Study
-    from leukotree.distributed.engine import Runtime
     from leukotree.spec import RunSpec
 
 RESULTS = Path("results")
@@ -444,7 +444,6 @@ def run_doctor(arguments: Namespace) -> int:
     step("looking at this machine and SLURM")
     from hpc.doctor import doctor
     from hpc.slurm.site import load as load_site
-    from leukotree.distributed.engine import Runtime
 
     if arguments.queue:
         doctor.before_queue(
@@ -500,7 +499,6 @@ def _place(arguments: Namespace) -> Place:
 
 def _runtime(arguments: Namespace) -> Runtime:
     from hpc.deepspeed import settings
-    from leukotree.distributed.engine import Runtime
 
     # By its name: a variable may have another value on the node that trains.
     cache = arguments.cache or ("$LEUKOTREE_CACHE" if os.environ.get("LEUKOTREE_CACHE") else None)

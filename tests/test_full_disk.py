@@ -15,11 +15,12 @@ from hpc import cli
 from hpc.search import cluster, sweep
 from hpc.search.record import Record
 from hpc.studies.study import Study, Unit
+from leukotree.config import parse
 from leukotree.errors import RunFailed
 from leukotree.records.runfolder import read_metrics, read_status
-from leukotree.spec import RunSpec, parse
+from leukotree.runtime import Runtime
+from leukotree.spec import RunSpec
 from leukotree.training import checkpoint, run
-from leukotree.training.run import Runtime
 
 LEFT = 300_000
 """Bytes that are left on a disk that is full for a checkpoint."""

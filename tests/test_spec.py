@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leukotree import spec, yamlfile
+from leukotree import config, spec, yamlfile
 from leukotree.errors import InputError
 from leukotree.spec import RunSpec
 
@@ -76,7 +76,7 @@ def test_dump_and_load_give_the_same_spec(lr: float, batch: int, fold: int, vari
     made = RunSpec().override(
         {"optim.lr": lr, "optim.batch_size": batch, "data.test_fold": fold, "variant": variant}
     )
-    again = spec.parse(RunSpec, yamlfile.parse(made.dump()), "text")
+    again = config.parse(RunSpec, yamlfile.parse(made.dump()), "text")
     assert again == made
     assert again.hash == made.hash
 
@@ -91,7 +91,7 @@ anything = st.recursive(
 @given(anything)
 def test_whatever_a_file_holds_the_answer_is_a_spec_or_one_line(value: object) -> None:
     try:
-        answer = spec.parse(RunSpec, value, "file").dump()
+        answer = config.parse(RunSpec, value, "file").dump()
     except InputError as refused:
         answer = f"refused: {refused}"
     assert answer.startswith("variant: ") or answer.count("\n") == 0

@@ -28,15 +28,16 @@ from hpc.launching.ranks import in_ranks
 from hpc.search import history
 from hpc.studies.study import RUNS, Study, Unit
 from hpc.tables import align
+from leukotree import config
 from leukotree import spec as specs
 from leukotree.errors import InputError
 from leukotree.records import runfolder
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 
 if TYPE_CHECKING:
     from leukotree.bench.measure import Measured
     from leukotree.bench.setting import Row
-    from leukotree.distributed.engine import Runtime
 
 PARTS = ("loader", "step", "all-reduce", "checkpoint", "trial")
 PHANTOMS = {"patients": 28, "per_patient": 8}
@@ -147,7 +148,7 @@ def _measured(
 
 def _default(overrides: list[str], scratch: Path, size: int, runtime: Runtime) -> RunSpec:
     """A spec for a laptop, on phantoms drawn now, as the overrides change it."""
-    changes = specs.parse_overrides(overrides)
+    changes = config.parse_overrides(overrides)
     small = {
         "backbone.name": "test_vit.r160_in1k",
         "optim.epochs": 16,
@@ -175,7 +176,7 @@ def trial(runtime: Runtime, scratch: Path) -> Row:
     from hpc.search import sweep
     from leukotree.bench.setting import Row
 
-    study = specs.parse(
+    study = config.parse(
         Study,
         {
             "study": "bench",

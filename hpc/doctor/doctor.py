@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpc.doctor import node, slurm, work
 from hpc.doctor.work import Work
@@ -25,10 +25,8 @@ from hpc.studies.study import load as load_study
 from leukotree import spec as specs
 from leukotree import yamlfile
 from leukotree.errors import InputError, one_line
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
-
-if TYPE_CHECKING:
-    from leukotree.distributed.engine import Runtime
 
 
 @dataclass(frozen=True)

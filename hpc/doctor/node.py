@@ -10,14 +10,11 @@ import subprocess
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hpc.finding import Finding
 from hpc.slurm.site import Site
 from leukotree.errors import InputError, RunFailed, one_line
-
-if TYPE_CHECKING:
-    from leukotree.distributed.engine import Runtime
+from leukotree.runtime import Runtime
 
 CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
 OPEN_FILES = 4096

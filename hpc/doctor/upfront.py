@@ -5,17 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hpc.launching import job, run_states
 from hpc.launching.sender import Place, missing
 from hpc.slurm import site as sites
 from leukotree import files
 from leukotree.errors import InputError, one_line
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
-
-if TYPE_CHECKING:
-    from leukotree.distributed.engine import Runtime
 
 
 def planned(

@@ -20,12 +20,12 @@ from hpc.slurm import container, scheduler, scratch
 from hpc.slurm import site as sites
 from leukotree import signals
 from leukotree.errors import Busy, InputError, Preempted, RunFailed, one_line
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 
 if TYPE_CHECKING:
     import submitit
 
-    from leukotree.training.run import Runtime
 
 JobKind = Literal["local", "slurm"]
 TELL = 15.0

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 from hpc.launching import failures
 from leukotree import signals
 from leukotree.errors import Busy, InputError, Kind, PeerFailed, Preempted, RunFailed, kind, one_line
+from leukotree.runtime import Runtime
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    from leukotree.training.run import Runtime
 
 IMPORTS = ("leukotree.training.run", "hpc.launching.ranks", "torch.distributed.launcher.api")
 """What a rank needs before its first step."""

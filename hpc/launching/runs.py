@@ -27,10 +27,11 @@ from leukotree import progress, signals
 from leukotree.errors import RETRIED, InputError, Preempted, RunFailed, kind, one_line
 from leukotree.records import commands, declared
 from leukotree.records.commands import Given
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 
 if TYPE_CHECKING:
-    from leukotree.training.run import RunResult, Runtime
+    from leukotree.training.run import RunResult
 
 T = TypeVar("T")
 POLL = {"local": 0.5, "slurm": 10.0}
@@ -108,7 +109,7 @@ def run_spec(
         prepare_ranks(place.ranks)
     from leukotree.training import run
 
-    runtime = runtime or run.Runtime()
+    runtime = runtime or Runtime()
     run.check(spec, place.ranks)  # here, so that bad input is one line and not the end of some rank
     todo = upfront.one(spec, root, place, runtime)
     if command is not None:
@@ -149,7 +150,6 @@ def run_many(
     declarations are kept before the first run; so is the `command`. `todo`: what `upfront.planned` gave of
     them; None to ask for it here.
     """
-    from leukotree.training.run import Runtime
 
     runtime = runtime or Runtime()
     if todo is None:

@@ -10,16 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from hpc.launching import cancelled, failures, job, job_notes, retries, run_states, submission
 from hpc.slurm import site as sites
 from leukotree import files
 from leukotree.errors import InputError
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
-
-if TYPE_CHECKING:
-    from leukotree.training.run import Runtime
 
 Where = Literal["inline", "local", "slurm"]
 ROOM = 30.0

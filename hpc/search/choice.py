@@ -12,11 +12,10 @@ from typing import Any
 from hpc.launching import stale
 from hpc.search.leakage import FOLD
 from hpc.search.record import Record, Trial
-from hpc.studies.cells import flat
 from hpc.studies.study import Study, Unit
 from leukotree import files, yamlfile
+from leukotree.config import flatten, parse
 from leukotree.errors import InputError, RunFailed
-from leukotree.spec import parse
 
 DATA = "dataset"
 """Key of search.yaml for the fingerprint of the data that were searched on."""
@@ -62,8 +61,8 @@ def finished(study: Study, unit: Unit, data: str | None) -> bool:
         if not isinstance(tree, dict):
             raise InputError(f"{path}: holds no settings of a search; move its folder away")
         searched, left_out = tree.pop(DATA, None), tree.pop(FOLD, unit.test_fold)
-        stored = flat(_settings(parse(Study, tree, str(path)), unit)) | {FOLD: left_out}
-        ours = flat(_settings(study, unit)) | {FOLD: unit.test_fold}
+        stored = flatten(_settings(parse(Study, tree, str(path)), unit)) | {FOLD: left_out}
+        ours = flatten(_settings(study, unit)) | {FOLD: unit.test_fold}
         if data is not None:
             stale.check_search(folder, study.base.data.shards)
             stored[DATA], ours[DATA] = searched, data

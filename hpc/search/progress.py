@@ -15,9 +15,9 @@ from hpc.search.pace import seconds_left
 from hpc.search.record import Record, Trial
 from hpc.studies.study import Study, Unit
 from leukotree import files, yamlfile
+from leukotree.config import parse
 from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.records import compared
-from leukotree.spec import parse
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from typing import Any
 from leukotree import signals
 from leukotree.distributed.engine import start
 from leukotree.errors import InputError, PeerFailed, Preempted, RunFailed, one_line
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import run
-from leukotree.training.run import Runtime
 
 PATIENCE = 10.0
 """Seconds that ranks have to say something after one of them has failed; then they wait for it in a

@@ -28,8 +28,8 @@ from hpc.studies.study import Study, Unit
 from leukotree import errors, signals
 from leukotree.errors import Busy, RunFailed, one_line
 from leukotree.progress import Bar, duration
+from leukotree.runtime import Runtime
 from leukotree.training import run
-from leukotree.training.run import Runtime
 
 FAILED = "failed"
 """Key of a result: why the trial cannot be trained, in one line."""

@@ -24,11 +24,11 @@ from leukotree.errors import NO_ROOM, Busy, InputError, Preempted, RunFailed, on
 from leukotree.progress import step
 from leukotree.records import commands
 from leukotree.records.commands import Given
+from leukotree.runtime import MOST_WORKERS, Runtime
 
 if TYPE_CHECKING:
     from ray.tune import Tuner
 
-    from leukotree.training.run import Runtime
 
 __all__ = ["Elastic", "chosen", "counts", "prepare", "require_free", "sweep"]
 
@@ -73,7 +73,6 @@ def sweep(
     that does not fit it, or trials that no node can carry, RunFailed if no trial came to its end or a disk is
     full (of the kind "disk"), Preempted if a signal ended it, Busy while another sweep works on the study.
     """
-    from leukotree.distributed.engine import MOST_WORKERS, Runtime
 
     runtime = runtime or Runtime()
     study.require_search()
@@ -120,7 +119,7 @@ def prepare(
 ) -> None:
     """Raise what `sweep` raises before it begins, as far as that is known without Ray; nothing is written."""
     from hpc.launching.job import gpu_count
-    from leukotree.distributed.engine import Runtime, require_device
+    from leukotree.distributed.engine import require_device
 
     study.require_search()
     runtime = runtime or Runtime()

@@ -46,7 +46,7 @@ def fill(site: Site, variables: Mapping[str, str] = os.environ) -> Site:
     """The site, with what it does not say taken from variables. Raises InputError for a value that no site
     may have."""
     from hpc.slurm.site import Site
-    from leukotree.spec import parse
+    from leukotree.config import parse
 
     given = _given(variables)
     if not given:

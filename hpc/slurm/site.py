@@ -18,8 +18,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from hpc.slurm import container, exported
 from leukotree import yamlfile
+from leukotree.config import Strict, parse
 from leukotree.errors import InputError
-from leukotree.spec import Strict, parse
 
 SITES = Path(__file__).resolve().parents[2] / "slurm" / "site"
 DEFAULT = "default"

@@ -12,8 +12,9 @@ from typing import Any
 from hpc.studies.study import Study
 from hpc.tables import align
 from leukotree import files, yamlfile
+from leukotree.config import flatten, parse
 from leukotree.errors import InputError
-from leukotree.spec import RunSpec, parse
+from leukotree.spec import RunSpec
 
 FILE = "cells.csv"
 MOST_LINES = 200
@@ -130,7 +131,7 @@ def difference(root: Path, cells: Sequence[Cell], one: str, other: str) -> list[
         (left, right) for left in lefts for right in rights if left.variant == right.variant
     )  # a cell has several
     left, right = next(pairs, (lefts[0], rights[0]))
-    first, second = flat(left.model_dump(mode="json")), flat(right.model_dump(mode="json"))
+    first, second = flatten(left.model_dump(mode="json")), flatten(right.model_dump(mode="json"))
     changed = [
         [key, str(first.get(key)), str(second.get(key))]
         for key in {**first, **second}
@@ -153,11 +154,3 @@ def _find(root: Path, cells: Sequence[Cell], name: str) -> list[RunSpec]:
     raise InputError(
         f"--diff {name}: no cell of this grid, and no run folder; --dry-run in place of --diff lists the cells"
     )
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted key -> value."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from leukotree.spec import Strict
+from leukotree.config import Strict
 
 PARTS = ("product", "zip", "exclude")
 VARIANT = "variant"

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from leukotree import seeds
-from leukotree.spec import Strict
+from leukotree.config import Strict
 
 Scalar = bool | int | float | str | None
 

@@ -17,12 +17,13 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from hpc.studies.grid import Grid
 from hpc.studies.search_settings import Axis, FoldCounts, Search
+from leukotree import config, yamlfile
 from leukotree import spec as specs
-from leukotree import yamlfile
+from leukotree.config import Strict
 from leukotree.errors import InputError
 from leukotree.evaluation.decide import RULES
 from leukotree.keys import elsewhere, leaves
-from leukotree.spec import VARIANTS, InnerFold, LossSpec, RunSpec, Strict, Variant
+from leukotree.spec import VARIANTS, InnerFold, LossSpec, RunSpec, Variant
 
 RUNS = Path("results/runs")
 """Where the run folders of all studies lie, relative to the current folder."""
@@ -333,12 +334,12 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Study:
     if "study" not in tree and tree.keys() & RunSpec.model_fields.keys():
         raise InputError(f"{path}: is the spec of one run, and no study; `leukotree train {path}` takes it")
     given = list(overrides)
-    changes = specs.parse_overrides(given)
+    changes = config.parse_overrides(given)
     yamlfile.require_plain({**tree, **changes}, str(path))
     dotted = {
         key: value for key, value in changes.items() if key.startswith((SPACE, GRID))
     }  # with dots of their own
-    tree = specs.merge(tree, {key: value for key, value in changes.items() if key not in dotted})
+    tree = config.merge(tree, {key: value for key, value in changes.items() if key not in dotted})
     for prefix in (SPACE, GRID):
         ours = {key.removeprefix(prefix): value for key, value in dotted.items() if key.startswith(prefix)}
         if ours:
@@ -346,7 +347,7 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Study:
             for step in prefix.split(".")[:-1]:
                 place = place.get(step) if isinstance(place, Mapping) else None
             known = dict(place) if isinstance(place, Mapping) else {}
-            tree = specs.merge(tree, {prefix[:-1]: known | ours})
-    found = specs.parse(Study, tree, str(path))
+            tree = config.merge(tree, {prefix[:-1]: known | ours})
+    found = config.parse(Study, tree, str(path))
     found._typed = shlex.join([str(path), *given])
     return found

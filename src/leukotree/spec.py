@@ -10,11 +10,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from leukotree import keys, yamlfile
+from leukotree import yamlfile
+from leukotree.config import Strict, merge, parse, parse_overrides
 from leukotree.errors import InputError
 
 Variant = Literal["flat", "base", "multilabel"]
@@ -26,12 +27,6 @@ NOT_IN: dict[Variant, tuple[str, ...]] = {
     "multilabel": (),
 }
 """Keys of `loss` that decide nothing in a variant, and must keep their defaults there."""
-
-
-class Strict(BaseModel):
-    """A frozen model that refuses unknown keys, infinities and NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class InnerFold(Strict):
@@ -246,46 +241,6 @@ class RunSpec(Strict):
         return parse(RunSpec, merge(self.model_dump(mode="json"), changes), "override")
 
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def merge(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A deep copy of nested mappings with dotted keys set. Raises InputError where a key passes through a
-    plain value."""
-    merged = json.loads(json.dumps(tree))
-    for dotted, value in changes.items():
-        *way, last = dotted.split(".")
-        place = merged
-        for step in way:
-            if not isinstance(place.get(step), dict):
-                if place.get(step) is not None:
-                    raise InputError(f"{dotted}: {step!r} holds a value, not a group of keys")
-                place[step] = {}
-            place = place[step]
-        place[last] = value
-    return merged
-
-
-def parse(model: type[Model], value: Any, where: str) -> Model:
-    """Validate, or raise InputError with one line: `where`, the key, what is wrong, and the nearest known
-    key."""
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where}: expected a mapping of keys, got {type(value).__name__}")
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(step) for step in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise InputError(
-                f"{where}: unknown key {key!r}{keys.hint(model, first['loc'], first['input'])}"
-            ) from None
-        message = " ".join(first["msg"].removeprefix("Value error, ").split())
-        given = first.get("input")
-        shown = "" if isinstance(given, Mapping) else f" (got {_short(given)})"
-        raise InputError(f"{where}: {key + ': ' if key else ''}{message}{shown}") from None
-
-
 def load(path: str | Path, overrides: Iterable[str] = ()) -> RunSpec:
     """A RunSpec from a YAML file and `key=value` overrides. Raises InputError naming file or override."""
     tree = yamlfile.load(path)
@@ -302,19 +257,3 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> RunSpec:
     except (TypeError, ValueError):
         raise InputError(f"{path}: only texts, numbers, lists and mappings may stand in a spec") from None
     return parse(RunSpec, merge(tree, changes), str(path))
-
-
-def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """["optim.lr=1e-3"] -> {"optim.lr": 0.001}; values are YAML. Raises InputError for one without `=`."""
-    changes = {}
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise InputError(f"override {override!r}: expected key=value, for example optim.lr=1e-3")
-        changes[key] = yamlfile.parse(text, f"override {override!r}")
-    return changes
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -22,8 +22,9 @@ from pairs import arguments, compare, save
 from hpc.bench.bench import phantoms
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
-from leukotree.distributed.engine import Engine, Runtime
+from leukotree.distributed.engine import Engine
 from leukotree.records.runfolder import RunFolder
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training.stage_trainer import StageTrainer
 from leukotree.training.trainer import Trainer

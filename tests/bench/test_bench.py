@@ -18,8 +18,9 @@ from leukotree.bench.setting import RATES, Row, Setting
 from leukotree.data.dataset import Dataset
 from leukotree.data.images import codec
 from leukotree.data.stream import Loader
-from leukotree.distributed.engine import Engine, Runtime
+from leukotree.distributed.engine import Engine
 from leukotree.errors import InputError
+from leukotree.runtime import Runtime
 from leukotree.spec import VARIANTS, RunSpec
 from leukotree.training.stage_trainer import StageTrainer
 

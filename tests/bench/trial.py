@@ -24,10 +24,10 @@ from hpc.bench import bench
 from hpc.search import cluster
 from hpc.search.sweep import sweep
 from hpc.studies.study import Study
+from leukotree.config import parse
 from leukotree.data import phantom
 from leukotree.data.pack import pack
-from leukotree.distributed.engine import Runtime
-from leukotree.spec import parse
+from leukotree.runtime import Runtime
 
 TRIALS = 4
 RUNTIME = Runtime(device="cpu", threads=1, quiet=True)

@@ -27,8 +27,9 @@ from hpc.deepspeed import settings
 from hpc.launching.ranks import in_ranks
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
-from leukotree.distributed.engine import Engine, Runtime, start
+from leukotree.distributed.engine import Engine, start
 from leukotree.models.classifier import stages
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training.stage_trainer import StageTrainer
 

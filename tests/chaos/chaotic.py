@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import checkpoint
 from leukotree.training import run as train
@@ -63,7 +64,7 @@ def _siblings() -> list[int]:
     return [int(pid) for pid in pids if int(pid) != os.getpid()]
 
 
-def run(spec: RunSpec, root: Path, blow: Blow | None, runtime: train.Runtime) -> None:
+def run(spec: RunSpec, root: Path, blow: Blow | None, runtime: Runtime) -> None:
     """Train a run, scored after each epoch, until it ends or the blow falls."""
     if blow is not None and blow.rank == int(os.environ["RANK"]):
         owner, name = PLACES[blow.where]

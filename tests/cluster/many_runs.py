@@ -11,8 +11,9 @@ import pytest
 from hpc.launching import runs
 from hpc.launching.runs import Outcome, Place
 from hpc.slurm.site import Site
-from leukotree.spec import RunSpec, parse
-from leukotree.training.run import Runtime
+from leukotree.config import parse
+from leukotree.runtime import Runtime
+from leukotree.spec import RunSpec
 from slurm import Slurm
 
 SITE = Site(partition="main", time=5, cpus_per_task=1, interface="eth0")

@@ -18,7 +18,7 @@ from processes import wait_for
 from hpc.launching import runs
 from hpc.launching.runs import Outcome, Place
 from leukotree.records.runfolder import read_status
-from leukotree.training.run import Runtime
+from leukotree.runtime import Runtime
 from slurm import HOSTS, ClusterError, Settings, Slurm
 
 

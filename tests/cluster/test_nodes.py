@@ -14,8 +14,9 @@ from cluster_jobs import wait_for_jobs
 from hpc.launching import job as jobs
 from hpc.slurm import scratch
 from hpc.slurm.site import Site
-from leukotree.spec import RunSpec, parse
-from leukotree.training.run import Runtime
+from leukotree.config import parse
+from leukotree.runtime import Runtime
+from leukotree.spec import RunSpec
 from slurm import Slurm
 
 ON_N1 = {"no-requeue": True, "nodelist": "n1"}

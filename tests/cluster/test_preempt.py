@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from processes import wait_for
 
-from leukotree.spec import RunSpec, parse
+from leukotree.config import parse
+from leukotree.spec import RunSpec
 from slurm import Slurm
 
 LEUKOTREE = [sys.executable, "-m", "hpc.cli"]

@@ -22,9 +22,10 @@ from hpc.launching import runs
 from hpc.launching.runs import Outcome, Place
 from hpc.slurm import site as sites
 from hpc.slurm.site import Site
+from leukotree.config import parse
 from leukotree.errors import InputError
-from leukotree.spec import RunSpec, parse
-from leukotree.training.run import Runtime
+from leukotree.runtime import Runtime
+from leukotree.spec import RunSpec
 from slurm import ClusterError, Settings, Slurm, usual_folder
 
 CODE = Path(__file__).parents[2]

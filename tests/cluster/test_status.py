@@ -16,8 +16,9 @@ from processes import wait_for
 from hpc.launching import job, job_notes, run_states, study_jobs
 from hpc.slurm import queue
 from hpc.slurm.site import Site
-from leukotree.spec import RunSpec, parse
-from leukotree.training.run import Runtime
+from leukotree.config import parse
+from leukotree.runtime import Runtime
+from leukotree.spec import RunSpec
 from slurm import ClusterError, Settings, Slurm
 
 PARTITION = {"partition": "main", "time": 5, "cpus_per_task": 1, "interface": "eth0"}

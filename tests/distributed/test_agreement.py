@@ -14,8 +14,9 @@ import pytest
 from hpc.launching.ranks import in_ranks
 from leukotree.distributed import peers
 from leukotree.distributed.agreement import Agreement, Wants
-from leukotree.distributed.engine import Engine, Runtime, start
+from leukotree.distributed.engine import Engine, start
 from leukotree.errors import RunFailed
+from leukotree.runtime import Runtime
 
 
 def test_one_process_does_at_the_next_step_what_it_asked_for() -> None:

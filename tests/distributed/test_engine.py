@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leukotree import seeds
-from leukotree.distributed.engine import Engine, Runtime, _device, start
+from leukotree.distributed.engine import Engine, _device, start
 from leukotree.errors import InputError, RunFailed
+from leukotree.runtime import Runtime
 from leukotree.spec import EngineSpec
 
 

@@ -21,9 +21,10 @@ from hpc.launching.ranks import in_ranks
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.distributed import strategy
-from leukotree.distributed.engine import Engine, Runtime, start
+from leukotree.distributed.engine import Engine, start
 from leukotree.errors import InputError
 from leukotree.models.classifier import stages
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import checkpoint, run
 from leukotree.training.stage_trainer import StageTrainer

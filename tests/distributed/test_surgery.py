@@ -18,11 +18,12 @@ from leukotree import seeds
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.distributed import strategy, surgery
-from leukotree.distributed.engine import Engine, Runtime, start
+from leukotree.distributed.engine import Engine, start
 from leukotree.errors import InputError
 from leukotree.models import classifier
 from leukotree.models.classifier import stages
 from leukotree.models.objective import Objective
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 from leukotree.training import checkpoint

@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from leukotree.runtime import Runtime
+
 STORED = Path(__file__).with_name("traces.json")
 STEPS = 20
 VARIANTS = ("flat", "base", "multilabel")
@@ -35,7 +37,7 @@ def draw(folder: Path) -> Path:
 def trace(shards: Path, runs: Path, variant: str, backbone: str) -> Trace:
     """Train one run long enough that each of its stages has `STEPS` steps."""
     from leukotree.spec import RunSpec
-    from leukotree.training.run import Runtime, run
+    from leukotree.training.run import run
 
     fields = {
         "variant": variant,

@@ -12,7 +12,7 @@ from hpc.slurm import exported
 from hpc.slurm import site as sites
 from hpc.slurm.site import Site, Small
 from leukotree import yamlfile
-from leukotree.spec import parse
+from leukotree.config import parse
 
 TEXT = (Path(__file__).parents[2] / "docs/clusters.md").read_text()
 EXAMPLES = dict(

@@ -13,13 +13,14 @@ from hpc.launching import runs
 from hpc.launching.ranks import in_ranks
 from leukotree import seeds
 from leukotree.distributed import strategy
-from leukotree.distributed.engine import Engine, Runtime, start
+from leukotree.distributed.engine import Engine, start
 from leukotree.errors import InputError
 from leukotree.models import classifier, isolation
 from leukotree.models.classifier import Classifier, stages
 from leukotree.models.objective import Objective
 from leukotree.records import predictions
 from leukotree.records.runfolder import read_metrics
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 from leukotree.training import checkpoint, run

@@ -25,10 +25,10 @@ from hpc.launching import job, run_states
 from hpc.launching import runs as launch
 from hpc.studies import cells
 from hpc.studies.study import Study
+from leukotree.config import parse
 from leukotree.records.runfolder import RunFolder
-from leukotree.spec import parse
+from leukotree.runtime import Runtime
 from leukotree.taxonomy import Taxonomy
-from leukotree.training.run import Runtime
 
 SEEDS = 10
 METADATA = "open,openat,stat,lstat,newfstatat,statx,getdents64,rename,mkdir,unlink,readlink,access,faccessat2"

@@ -15,9 +15,10 @@ from commandline import leukotree
 from hpc.launching.runs import run_spec
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
-from leukotree.distributed.engine import Engine, Runtime
+from leukotree.distributed.engine import Engine
 from leukotree.models.classifier import stages
 from leukotree.records.runfolder import read_metrics
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import interference, run
 from leukotree.training.stage_trainer import StageTrainer

@@ -22,6 +22,7 @@ from leukotree.errors import InputError, Preempted, RunFailed
 from leukotree.evaluation import decide
 from leukotree.records import predictions
 from leukotree.records.runfolder import read_metrics, read_status
+from leukotree.runtime import Runtime
 from leukotree.spec import VARIANTS, RunSpec
 from leukotree.training import checkpoint, run
 
@@ -85,7 +86,7 @@ def test_neither_the_number_of_workers_nor_the_cache_changes_a_bit(spec: RunSpec
     """The first run with the cache fills it in its first epoch, the next one finds all images there."""
     spec = spec.override({"variant": "base", "augment.stain": 0.1})
     cache = tmp_path / "cache"
-    runtimes = [run.Runtime(workers=workers, cache=kept) for kept in (None, cache) for workers in (0, 1, 3)]
+    runtimes = [Runtime(workers=workers, cache=kept) for kept in (None, cache) for workers in (0, 1, 3)]
     runs = [run.run(spec, tmp_path / str(n), runtime).folder for n, runtime in enumerate(runtimes)]
     assert all(losses(run) == losses(runs[0]) for run in runs)
     assert len({(run / "predictions.parquet").read_bytes() for run in runs}) == 1

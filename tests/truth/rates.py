@@ -26,6 +26,7 @@ from tables import write
 from tqdm import tqdm
 
 from leukotree.files import write_atomic
+from leukotree.runtime import Runtime
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "data" / "truth"
@@ -124,10 +125,9 @@ def _compare(scenario: Scenario, draw: int) -> dict[str, Any]:
     from hpc.launching import runs
     from hpc.search import sweep
     from hpc.studies import study
+    from leukotree.config import parse
     from leukotree.report import collect
     from leukotree.report.sections import comparison
-    from leukotree.spec import parse
-    from leukotree.training.run import Runtime
 
     plan = parse(study.Study, scenario.study(draw), "truth")
     chosen = sweep.chosen(plan)  # a study without a search: the values of its base

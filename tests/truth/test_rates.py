@@ -14,7 +14,7 @@ import rates
 import tables
 from scenarios import LEAVES, SCENARIOS
 
-from leukotree.spec import parse
+from leukotree.config import parse
 
 SMALL: dict[str, Any] = {"images": dict.fromkeys(LEAVES, 2), "epochs": 1, "patients": 2, "folds": 2}
 

@@ -9,8 +9,9 @@ import torch.distributed as dist
 
 from leukotree.bench.clock import in_turn
 from leukotree.bench.setting import Row, Setting
-from leukotree.distributed.engine import Runtime, start
+from leukotree.distributed.engine import start
 from leukotree.errors import RunFailed
+from leukotree.runtime import Runtime
 
 BUCKET = 25 * 2**20
 """Bytes that DDP exchanges at a time."""

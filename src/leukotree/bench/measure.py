@@ -13,7 +13,8 @@ import torch
 from leukotree.bench import all_reduce, checkpoints, loader, step
 from leukotree.bench.setting import Row, Setting
 from leukotree.data import folds
-from leukotree.distributed.engine import Runtime, start
+from leukotree.distributed.engine import start
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import run
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from leukotree import spec
+from leukotree import config
 from leukotree.data import index as indices
 from leukotree.data import shards, tarheader
 from leukotree.data.fingerprint import DESCRIPTION, INDEX, content, of, unreadable
@@ -238,7 +238,7 @@ def _description(path: Path, content: bytes) -> Description:
         raise InputError(
             f"{path}: format {value.get('format')!r}, this version reads format {FORMAT}; pack the folder again"
         )
-    return spec.parse(Description, value, str(path))
+    return config.parse(Description, value, str(path))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,39 +16,13 @@ import torch.distributed as dist
 from leukotree.distributed import peers
 from leukotree.distributed.agreement import Agreement
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
+from leukotree.runtime import MOST_WORKERS, Runtime
 from leukotree.spec import EngineSpec
 
 MEET = timedelta(minutes=5)
 """Within which all ranks have to come together; a collective may take longer."""
-MOST_WORKERS = 8
-"""Decoding threads of a rank; with a core each they keep ahead of any one GPU."""
 
 _NO_CUDA = "device cuda: this machine has no CUDA device; use --device cpu"
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """Where a run computes. None of it changes what a run is, so none of it is in the spec."""
-
-    device: str = "auto"
-    """`auto` (CUDA if there is one), `cpu` or `cuda`."""
-    workers: int | None = None
-    """Decoding threads per rank; 0 decodes in the loop itself, None chooses from the machine."""
-    cache: Path | None = None
-    """Folder that keeps decoded images for all ranks and runs of a node; None decodes each time."""
-    cache_gb: float = 8.0
-    """Most that the cache may take, in 10^9 bytes."""
-    threads: int | None = None
-    """Threads of torch per rank on the CPU; None leaves torch's choice."""
-    save_s: float = 600.0
-    """Seconds after which a run saves also in the middle of an epoch."""
-    quiet: bool = False
-    """No progress bars."""
-    deepspeed: Mapping[str, Mapping[str, Any]] | None = None
-    """Strategy -> DeepSpeed's settings that only decide speed (bucket sizes, overlap); None leaves its
-    own."""
-    probe: int = 0
-    """Epochs from one measurement of the levels' interference to the next (`probe`); 0 measures none."""
 
 
 @dataclass(frozen=True)

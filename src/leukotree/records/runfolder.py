@@ -16,8 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from leukotree import files, yamlfile
-from leukotree import spec as specs
+from leukotree import config, files, yamlfile
 from leukotree.errors import RETRIED, Busy, InputError, RunFailed, kind, one_line
 from leukotree.records import origin
 from leukotree.spec import RunSpec
@@ -210,7 +209,7 @@ def _stored(spec_file: Path) -> RunSpec | None:
     there before. None for a spec that has no meaning here."""
     tree = yamlfile.load(spec_file)
     try:
-        return specs.parse(RunSpec, tree, str(spec_file))
+        return config.parse(RunSpec, tree, str(spec_file))
     except InputError:
         return None
 

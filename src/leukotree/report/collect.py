@@ -12,8 +12,8 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from leukotree import config, yamlfile
 from leukotree import spec as specs
-from leukotree import yamlfile
 from leukotree.errors import InputError, one_line
 from leukotree.evaluation import decide
 from leukotree.evaluation.decide import Rule
@@ -50,7 +50,7 @@ def collect(
     """
     study_root = Path(study_root)
     name = str(study.get("study") or study_root.name)
-    base = specs.parse(RunSpec, study.get("base") or {}, f"study {name}: base")
+    base = config.parse(RunSpec, study.get("base") or {}, f"study {name}: base")
     variants = tuple(study.get("variants") or specs.VARIANTS)
     rule = _rule(study, variants)
     searching = study.get("search") or {}

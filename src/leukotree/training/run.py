@@ -18,7 +18,7 @@ from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.distributed import strategy
-from leukotree.distributed.engine import Engine, Runtime, start
+from leukotree.distributed.engine import Engine, start
 from leukotree.errors import InputError, RunFailed
 from leukotree.models import isolation
 from leukotree.models.classifier import build as build_model
@@ -26,12 +26,13 @@ from leukotree.models.classifier import check_backbone, stages
 from leukotree.models.objective import Objective
 from leukotree.records import predictions
 from leukotree.records.runfolder import RunFolder
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training.footprint import footprint
 from leukotree.training.stage_trainer import leaf_counts
 from leukotree.training.trainer import Trainer
 
-__all__ = ["RunResult", "Runtime", "check", "check_folder", "check_model", "lockstep", "run"]
+__all__ = ["RunResult", "check", "check_folder", "check_model", "lockstep", "run"]
 
 HERE = Runtime()
 """One process on whatever this machine has."""

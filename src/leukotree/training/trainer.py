@@ -15,12 +15,13 @@ from leukotree import progress, signals
 from leukotree.data import folds
 from leukotree.data.stream import Batch, Loader
 from leukotree.distributed.agreement import Wants
-from leukotree.distributed.engine import Engine, Runtime
+from leukotree.distributed.engine import Engine
 from leukotree.errors import PeerFailed, Preempted
 from leukotree.models.classifier import edge_log_probabilities, stages
 from leukotree.records import predictions
 from leukotree.records.predictions import Predictions
 from leukotree.records.runfolder import RunFolder
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import checkpoint, crowding, throughput
 from leukotree.training import interference as probe

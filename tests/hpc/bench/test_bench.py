@@ -15,8 +15,9 @@ import pytest
 from hpc.bench import bench
 from hpc.cli import main
 from hpc.studies.study import Study
+from leukotree.config import parse
 from leukotree.errors import InputError
-from leukotree.spec import RunSpec, parse
+from leukotree.spec import RunSpec
 
 BRIEF = ["--seconds", "0.001", "--device", "cpu"]
 

@@ -20,7 +20,7 @@ from hpc.cli import main
 from hpc.doctor import doctor, node, work
 from hpc.doctor import slurm as slurm_checks
 from hpc.slurm.site import Site
-from leukotree.distributed.engine import Runtime
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 
 ALL = {
@@ -174,7 +174,7 @@ def test_the_room_that_a_run_needs_is_what_it_writes(shards: Path, tmp_path: Pat
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "save", save)
-        folder = run.run(spec, tmp_path, run.Runtime(quiet=True)).folder
+        folder = run.run(spec, tmp_path, Runtime(quiet=True)).folder
     expected = footprint(spec, Dataset.open(shards))
     left = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     assert left <= 1.2 * expected.final

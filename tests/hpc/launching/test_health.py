@@ -22,9 +22,11 @@ from hpc.cli import main
 from hpc.finding import Finding
 from hpc.launching import health, retries
 from hpc.launching.ranks import in_ranks
-from leukotree.distributed.engine import Engine, Runtime, start
+from leukotree.config import parse
+from leukotree.distributed.engine import Engine, start
 from leukotree.errors import RunFailed
-from leukotree.spec import RunSpec, parse
+from leukotree.runtime import Runtime
+from leukotree.spec import RunSpec
 from leukotree.training import run
 
 QUIET = Runtime(device="cpu", threads=1, quiet=True)

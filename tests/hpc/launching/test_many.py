@@ -20,10 +20,11 @@ from hpc.launching.runs import Outcome, Place
 from hpc.search.sweep import chosen
 from hpc.studies.study import Study
 from leukotree import files
+from leukotree.config import parse
 from leukotree.errors import InputError, RunFailed
 from leukotree.records import predictions
-from leukotree.spec import RunSpec, parse
-from leukotree.training.run import Runtime
+from leukotree.runtime import Runtime
+from leukotree.spec import RunSpec
 
 QUIET = Runtime(device="cpu", threads=1, quiet=True)
 

@@ -9,7 +9,7 @@ import pytest
 from hpc.launching import meeting
 from leukotree.distributed import engine
 from leukotree.errors import RunFailed
-from leukotree.training.run import Runtime
+from leukotree.runtime import Runtime
 
 
 def test_the_first_rank_says_its_address_on_the_interface_and_the_others_take_it(

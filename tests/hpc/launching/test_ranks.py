@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 
 from hpc.launching import runs
+from leukotree.config import parse
 from leukotree.records.runfolder import read_status
-from leukotree.spec import RunSpec, parse
-from leukotree.training.run import Runtime
+from leukotree.runtime import Runtime
+from leukotree.spec import RunSpec
 
 QUIET = Runtime(device="cpu", threads=1, quiet=True)
 

@@ -22,9 +22,10 @@ from hpc.launching import job as jobs
 from hpc.launching.runs import Place
 from hpc.slurm import scheduler
 from hpc.slurm.site import Site
+from leukotree.config import parse
 from leukotree.errors import Busy, InputError
-from leukotree.spec import RunSpec, parse
-from leukotree.training.run import Runtime
+from leukotree.runtime import Runtime
+from leukotree.spec import RunSpec
 
 QUIET = Runtime(device="cpu", threads=1, quiet=True)
 

@@ -86,7 +86,11 @@ def test_python_takes_the_copy_and_not_what_lies_in_the_current_folder(tmp_path:
     done = subprocess.run(
         ["bash", "-euc", shell], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == [f"{copy}/hpc/launching/snapshot.py", f"{copy}/leukotree/__init__.py", str(copy)]
+    assert done.stdout.split() == [
+        f"{copy}/hpc/launching/snapshot.py",
+        f"{copy}/leukotree/__init__.py",
+        str(copy),
+    ]
 
 
 def test_what_a_job_submits_has_the_jobs_own_code(tmp_path: Path) -> None:

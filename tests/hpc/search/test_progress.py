@@ -16,8 +16,8 @@ from hpc.search import choice, pace, progress
 from hpc.search.record import Record
 from hpc.studies.study import Study, Unit
 from leukotree import yamlfile
+from leukotree.config import parse
 from leukotree.files import locked
-from leukotree.spec import parse
 
 VALUES = {"optim.lr": 1e-3}
 FLAT = Unit("flat", 0)

@@ -15,9 +15,9 @@ import pytest
 from hpc.search.rank_pool import Gang, RankDied
 from leukotree.errors import InputError, Preempted, RunFailed
 from leukotree.records import runfolder
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import run
-from leukotree.training.run import Runtime
 
 RUNTIME = Runtime(device="cpu", workers=0, threads=1, quiet=True)
 
@@ -99,7 +99,7 @@ import sys
 from pathlib import Path
 from hpc.search.rank_pool import Gang
 from leukotree.spec import load
-from leukotree.training.run import Runtime
+from leukotree.runtime import Runtime
 
 gang = Gang(2)
 for row in gang.lockstep([load(sys.argv[1])], Path(sys.argv[2]), Runtime(device="cpu", workers=0, threads=1, quiet=True)):

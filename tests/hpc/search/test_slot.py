@@ -23,8 +23,8 @@ from hpc.studies.study import Study
 from leukotree import signals
 from leukotree.errors import Busy
 from leukotree.records import runfolder
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec, load
-from leukotree.training.run import Runtime
 
 Make = Callable[..., Slot]
 SLOTS = Slots(cpus=1, gpus=0.0, count=1)

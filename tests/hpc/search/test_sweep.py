@@ -23,10 +23,11 @@ from hpc.launching import failures
 from hpc.search import choice, cluster, leakage, sweep
 from hpc.studies import study as studies
 from hpc.studies.study import Study, Unit
+from leukotree.config import parse
 from leukotree.errors import Busy, InputError, Preempted
 from leukotree.files import locked
-from leukotree.spec import load, parse
-from leukotree.training.run import Runtime
+from leukotree.runtime import Runtime
+from leukotree.spec import load
 
 QUIET = Runtime(device="cpu", quiet=True)
 FLAT = Unit("flat", 0)

@@ -18,8 +18,8 @@ from hpc.cli import main
 from hpc.studies import cells, study
 from hpc.studies.grid import Grid
 from hpc.studies.study import Study
+from leukotree.config import parse
 from leukotree.errors import InputError
-from leukotree.spec import parse
 
 
 def plan(**grid: Any) -> Study:

@@ -17,9 +17,9 @@ from leukotree.data import phantom
 from leukotree.data.pack import pack
 from leukotree.errors import InputError
 from leukotree.report.collect import _arms, _primary, check_primary
+from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import run
-from leukotree.training.run import Runtime
 
 FILES = sorted((Path(__file__).parents[3] / "sweeps").glob("*.yaml"))
 SHIPPED = {

@@ -1,0 +1,35 @@
+"""Runtime: where and how a run computes. None of it is in the spec, because none of it changes the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MOST_WORKERS = 8
+"""Decoding threads per rank that are chosen at most. With one core each they keep ahead of any one GPU."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Device, threads, cache and similar choices of one process. Importing it does not import torch."""
+
+    device: str = "auto"
+    """`auto` (CUDA if there is one), `cpu` or `cuda`."""
+    workers: int | None = None
+    """Decoding threads per rank. 0 decodes in the training loop. None chooses from the machine."""
+    cache: Path | None = None
+    """Folder for decoded images, shared by all ranks and runs of a machine. None decodes each time."""
+    cache_gb: float = 8.0
+    """Largest size of the cache, in 10^9 bytes."""
+    threads: int | None = None
+    """Threads of torch per rank on the CPU. None keeps torch's choice."""
+    save_s: float = 600.0
+    """Seconds after which a run also saves in the middle of an epoch."""
+    quiet: bool = False
+    """No progress bars."""
+    deepspeed: Mapping[str, Mapping[str, Any]] | None = None
+    """Strategy -> DeepSpeed settings that only change speed (bucket sizes, overlap). None keeps its own."""
+    probe: int = 0
+    """Epochs between two measurements of the interference of levels. 0 measures none."""
