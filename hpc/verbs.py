@@ -190,7 +190,7 @@ def run_sweep(arguments: Namespace) -> int:
         sweep.require_free(plan)
         most = "at most " if search.scheduler == "asha" else ""  # some trials are stopped early
         print(most + upfront.line(sweep.counts(plan), [plan.base.optim.epochs], ended="over"))
-        one = f"all outer folds, beside fold {plan.units[0].test_fold}"
+        one = f"all outer folds, beside fold {plan.search_ids[0].test_fold}"
         place = f"each of {plan.folds.outer} outer folds" if search.nested else one
         again = (
             f", then the best {search.rerun_top} again on {search.rerun_seeds} seeds"
@@ -204,12 +204,14 @@ def run_sweep(arguments: Namespace) -> int:
         return 0
     command = commands.given("sweep", arguments.study, arguments.overrides)
     found = sweep.sweep(plan, nodes=arguments.ray_nodes, command=command, **options)
-    for unit, best in found.items():
+    for search_id, best in found.items():
         chosen = "  ".join(
             f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
             for key, value in best["chosen"].items()
         )
-        print(f"{unit if search.nested else unit.variant}: {best['metric']} {best['value']:.4f}  {chosen}")
+        print(
+            f"{search_id if search.nested else search_id.variant}: {best['metric']} {best['value']:.4f}  {chosen}"
+        )
     return 0
 
 

@@ -14,7 +14,7 @@ import pytest
 from hpc import cli
 from hpc.search import cluster, sweep
 from hpc.search.record import Record
-from hpc.studies.study import Study, Unit
+from hpc.studies.study import SearchId, Study
 from leukotree.config import parse
 from leukotree.errors import RunFailed
 from leukotree.records.runfolder import read_metrics, read_status
@@ -150,8 +150,8 @@ def test_a_search_that_meets_a_full_disk_at_its_record_says_so_and_continues_whe
     monkeypatch.setattr(Record, moment, note)
 
     ballast.unlink()
-    best = sweep.sweep(plan, concurrency=1, runtime=quiet)[Unit("flat", 0)]
-    trials = Record(plan, Unit("flat", 0)).trials
+    best = sweep.sweep(plan, concurrency=1, runtime=quiet)[SearchId("flat", 0)]
+    trials = Record(plan, SearchId("flat", 0)).trials
     assert [trial.state for trial in trials] == ["completed", "completed"]
     assert best["value"] == max(trial.scores[1] for trial in trials)
 

@@ -26,7 +26,7 @@ from hpc.bench.advice import Setup, Speeds, advice, shares
 from hpc.launching.job import gpu_count
 from hpc.launching.ranks import in_ranks
 from hpc.search import history
-from hpc.studies.study import RUNS, Study, Unit
+from hpc.studies.study import RUNS, SearchId, Study
 from hpc.tables import align
 from leukotree import config
 from leukotree import spec as specs
@@ -203,7 +203,7 @@ def trial(runtime: Runtime, scratch: Path) -> Row:
     imports = time.perf_counter() - began
     with contextlib.chdir(scratch):
         sweep.sweep(study, concurrency=1, runtime=dataclasses.replace(runtime, cache=None, quiet=True))
-        seconds = statistics.median(overheads(study, study.units[0]))
+        seconds = statistics.median(overheads(study, study.search_ids[0]))
     return Row(
         "trial",
         "s",
@@ -214,9 +214,9 @@ def trial(runtime: Runtime, scratch: Path) -> Row:
     )
 
 
-def overheads(study: Study, unit: Unit) -> list[float]:
+def overheads(study: Study, search_id: SearchId) -> list[float]:
     """`beyond_training` of a search that had one slot."""
-    folder = study.search_folder(unit)
+    folder = study.search_folder(search_id)
     ends = {
         row["trial"]: row["seconds"] for row in history.read(folder / "history.csv")
     }  # the last row of a trial stays

@@ -189,7 +189,7 @@ def _runs(study: Study) -> int:
     in_grid = len(cells.expand(study)) if study.grid else 0
     search = study.search
     trials = search.trials + min(search.rerun_top, search.trials) * search.rerun_seeds
-    return outer + in_grid + len(study.units) * trials * study.folds.inner
+    return outer + in_grid + len(study.search_ids) * trials * study.folds.inner
 
 
 def _read(path: str, overrides: list[str]) -> Study | RunSpec:

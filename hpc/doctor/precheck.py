@@ -42,7 +42,7 @@ def check_search(study: Study, ranks: int = 1) -> None:
     from leukotree.training import run
 
     check_data(study)
-    left_out = study.units[0].test_fold
+    left_out = study.search_ids[0].test_fold
     trials = [
         _trial(study, variant, corner, left_out)
         for variant in study.variants
@@ -51,7 +51,7 @@ def check_search(study: Study, ranks: int = 1) -> None:
     for spec in _kinds(trials):
         run.check(spec, ranks)
     for fold in sorted(
-        {unit.test_fold for unit in study.units} - {left_out}
+        {search_id.test_fold for search_id in study.search_ids} - {left_out}
     ):  # the inner folds beside each are others
         run.check(trials[0].override({"data.test_fold": fold}), ranks)
 

@@ -12,7 +12,7 @@ from typing import Any
 from hpc.launching import stale
 from hpc.search.leakage import FOLD
 from hpc.search.record import Record, Trial
-from hpc.studies.study import Study, Unit
+from hpc.studies.study import SearchId, Study
 from leukotree import files, yamlfile
 from leukotree.config import flatten, parse
 from leukotree.errors import InputError, RunFailed
@@ -37,32 +37,34 @@ def chosen(study: Study, partial: bool = False) -> dict[str, dict[int, dict[str,
     if not study.search.trials:
         return {variant: {fold: {} for fold in folds} for variant in study.variants}
     data = None if partial and not Path(study.base.data.shards).is_dir() else fingerprint(study)
-    found: dict[Unit, dict[str, Any]] = {}
-    for unit in study.units:
-        path = study.search_folder(unit) / "best.yaml"
-        if not finished(study, unit, data):
+    found: dict[SearchId, dict[str, Any]] = {}
+    for search_id in study.search_ids:
+        path = study.search_folder(search_id) / "best.yaml"
+        if not finished(study, search_id, data):
             if partial:
                 continue
             raise InputError(f"{path}: missing; run `{study.command('sweep')}` first")
-        found[unit] = dict(frozen(study, unit)["chosen"])
+        found[search_id] = dict(frozen(study, search_id)["chosen"])
     return {
-        variant: {fold: found[unit] for fold in folds if (unit := study.unit(variant, fold)) in found}
+        variant: {
+            fold: found[search_id] for fold in folds if (search_id := study.search_id(variant, fold)) in found
+        }
         for variant in study.variants
     }
 
 
-def finished(study: Study, unit: Unit, data: str | None) -> bool:
+def finished(study: Study, search_id: SearchId, data: str | None) -> bool:
     """Whether a search has its best.yaml. Raises InputError if it was begun with other settings, or (unless
     None) on other data: the fold that it did not see would be another one."""
-    folder = study.search_folder(unit)
+    folder = study.search_folder(search_id)
     path = folder / "search.yaml"
     if path.exists():
         tree = yamlfile.load(path)
         if not isinstance(tree, dict):
             raise InputError(f"{path}: holds no settings of a search; move its folder away")
-        searched, left_out = tree.pop(DATA, None), tree.pop(FOLD, unit.test_fold)
-        stored = flatten(_settings(parse(Study, tree, str(path)), unit)) | {FOLD: left_out}
-        ours = flatten(_settings(study, unit)) | {FOLD: unit.test_fold}
+        searched, left_out = tree.pop(DATA, None), tree.pop(FOLD, search_id.test_fold)
+        stored = flatten(_settings(parse(Study, tree, str(path)), search_id)) | {FOLD: left_out}
+        ours = flatten(_settings(study, search_id)) | {FOLD: search_id.test_fold}
         if data is not None:
             stale.check_search(folder, study.base.data.shards)
             stored[DATA], ours[DATA] = searched, data
@@ -77,11 +79,11 @@ def finished(study: Study, unit: Unit, data: str | None) -> bool:
     return (folder / "best.yaml").exists()
 
 
-def begin(study: Study, units: Iterable[Unit], data: str) -> None:
+def begin(study: Study, search_ids: Iterable[SearchId], data: str) -> None:
     """Write search.yaml of searches that begin or go on: what `finished` compares."""
-    for unit in units:
-        settings = {**_settings(study, unit), FOLD: unit.test_fold, DATA: data}
-        files.write_atomic(study.search_folder(unit) / "search.yaml", yamlfile.dump(settings))
+    for search_id in search_ids:
+        settings = {**_settings(study, search_id), FOLD: search_id.test_fold, DATA: data}
+        files.write_atomic(study.search_folder(search_id) / "search.yaml", yamlfile.dump(settings))
 
 
 def fingerprint(study: Study) -> str:
@@ -90,7 +92,7 @@ def fingerprint(study: Study) -> str:
     return Dataset.open(study.base.data.shards).fingerprint
 
 
-def _settings(study: Study, unit: Unit) -> dict[str, Any]:
+def _settings(study: Study, search_id: SearchId) -> dict[str, Any]:
     """The part of a study that decides a search: not the outer seeds, the other variants, what is searched in
     those only, or whether others are nested."""
     fields = study.model_dump(
@@ -99,19 +101,21 @@ def _settings(study: Study, unit: Unit) -> dict[str, Any]:
     if search := fields.get("search"):
         search.pop("nested", None)
         search["space"] = {
-            key: axis for key, axis in search.get("space", {}).items() if key in study.space(unit.variant)
+            key: axis
+            for key, axis in search.get("space", {}).items()
+            if key in study.space(search_id.variant)
         }
-    return {**fields, "variants": [unit.variant], "seeds": [study.seeds[0]]}
+    return {**fields, "variants": [search_id.variant], "seeds": [study.seeds[0]]}
 
 
-def best(study: Study) -> dict[Unit, dict[str, Any]]:
+def best(study: Study) -> dict[SearchId, dict[str, Any]]:
     """Search -> the content of its best.yaml, once all have ended."""
-    return {unit: frozen(study, unit) for unit in study.units}
+    return {search_id: frozen(study, search_id) for search_id in study.search_ids}
 
 
-def frozen(study: Study, unit: Unit) -> dict[str, Any]:
+def frozen(study: Study, search_id: SearchId) -> dict[str, Any]:
     """The content of the best.yaml of a search. Raises InputError where it holds no choice."""
-    path = study.search_folder(unit) / "best.yaml"
+    path = study.search_folder(search_id) / "best.yaml"
     tree = yamlfile.load(path)
     if not isinstance(tree, dict) or not isinstance(tree.get("chosen"), Mapping):
         raise InputError(
@@ -130,11 +134,11 @@ def freeze_all(records: Iterable[Record]) -> None:
 def _freeze(record: Record) -> str | None:
     """Write trials.csv and best.yaml of a search that has ended; without the latter, why there is nothing to
     choose."""
-    study, unit = record.study, record.unit
-    folder = study.search_folder(unit)
-    columns = [*TRIALS, *study.space(unit.variant)]
+    study, search_id = record.study, record.search_id
+    folder = study.search_folder(search_id)
+    columns = [*TRIALS, *study.space(search_id.variant)]
     files.write_atomic(
-        folder / "trials.csv", _csv(columns, [_row(study, unit, trial) for trial in record.trials])
+        folder / "trials.csv", _csv(columns, [_row(study, search_id, trial) for trial in record.trials])
     )
     mend = "mend it and move this folder away to search anew"
     if not (completed := record.best()):
@@ -145,13 +149,13 @@ def _freeze(record: Record) -> str | None:
     again = _reruns(record, completed[0], _means(record)) if record.reruns else {}
     tree = {
         "study": study.study,
-        "variant": unit.variant,
-        FOLD: unit.test_fold,
+        "variant": search_id.variant,
+        FOLD: search_id.test_fold,
         "metric": study.search.metric,
         "value": value,
         "trial": choice.number,
         "trials": len(record.trials),
-        "chosen": study.telling(unit.variant, choice.chosen),
+        "chosen": study.with_effect(search_id.variant, choice.chosen),
         **again,
     }
     files.write_atomic(folder / "best.yaml", yamlfile.dump(tree))
@@ -206,11 +210,11 @@ def _first_error(trials: Sequence[Trial]) -> str:
     return next((trial.message for trial in trials if trial.message), "none")
 
 
-def _row(study: Study, unit: Unit, trial: Trial) -> dict[str, Any]:
+def _row(study: Study, search_id: SearchId, trial: Trial) -> dict[str, Any]:
     """A trial's row of trials.csv, without what says nothing beside its other values."""
     top = max(trial.scores.values(), default=None)
     values = (trial.number, trial.state, trial.last, trial.score, top, trial.seconds)
-    return {**dict(zip(TRIALS, values, strict=True)), **study.telling(unit.variant, trial.chosen)}
+    return {**dict(zip(TRIALS, values, strict=True)), **study.with_effect(search_id.variant, trial.chosen)}
 
 
 def _csv(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.launching import stale
-from hpc.studies.study import Study, Unit
+from hpc.studies.study import SearchId, Study
 from leukotree import yamlfile
 from leukotree.errors import InputError, one_line
 
@@ -52,15 +52,15 @@ def check(study: Study) -> None:
     dataset = Dataset.open(shards) if shards.is_dir() else None
     if dataset is not None:
         check_index(dataset)
-    for unit in study.units if study.search.trials else ():
-        folder = study.search_folder(unit)
+    for search_id in study.search_ids if study.search.trials else ():
+        folder = study.search_folder(search_id)
         if dataset is not None:
             stale.check_search(folder, str(shards))
-        held = HeldOut(unit.test_fold) if dataset is None else _held_out(dataset, unit.test_fold)
-        problem = _misnamed(folder, unit, study.search.nested) or _first_problem(folder, held)
+        held = HeldOut(search_id.test_fold) if dataset is None else _held_out(dataset, search_id.test_fold)
+        problem = _misnamed(folder, search_id, study.search.nested) or _first_problem(folder, held)
         if problem:
             raise InputError(
-                f"{problem}: the search of {unit} could see its test fold; move its folder away and run "
+                f"{problem}: the search of {search_id} could see its test fold; move its folder away and run "
                 f"`{study.command('sweep')}` again"
             )
 
@@ -96,13 +96,13 @@ def _held_out(dataset: Dataset, fold: int) -> HeldOut:
     return HeldOut(fold, frozenset(index["key"][inside]), patients, dataset.patients_across_sources)
 
 
-def _misnamed(folder: Path, unit: Unit, nested: bool) -> str | None:
+def _misnamed(folder: Path, search_id: SearchId, nested: bool) -> str | None:
     """Which file of a search names another fold than the one that it chooses values for."""
     for path in (folder / "search.yaml", folder / "best.yaml"):
-        tree = yamlfile.load(path) if path.exists() else {FOLD: unit.test_fold}
-        named = tree.get(FOLD, None if nested else unit.test_fold) if isinstance(tree, dict) else None
-        if named != unit.test_fold:
-            return f"{path}: left out fold {named}, not fold {unit.test_fold}"
+        tree = yamlfile.load(path) if path.exists() else {FOLD: search_id.test_fold}
+        named = tree.get(FOLD, None if nested else search_id.test_fold) if isinstance(tree, dict) else None
+        if named != search_id.test_fold:
+            return f"{path}: left out fold {named}, not fold {search_id.test_fold}"
     return None
 
 

@@ -13,7 +13,7 @@ from hpc.search import choice
 from hpc.search.leakage import FOLD
 from hpc.search.pace import seconds_left
 from hpc.search.record import Record, Trial
-from hpc.studies.study import Study, Unit
+from hpc.studies.study import SearchId, Study
 from leukotree import files, yamlfile
 from leukotree.config import parse
 from leukotree.errors import InputError, RunFailed, one_line
@@ -117,7 +117,7 @@ def _record(folder: Path) -> Record | str:
             return f"{path}: holds no settings of a search"
         tree.pop(choice.DATA, None)
         fold = tree.pop(FOLD, 0)
-        return Record(parse(Study, tree, str(path)), Unit(variant, fold), folder)
+        return Record(parse(Study, tree, str(path)), SearchId(variant, fold), folder)
     except InputError as error:
         return str(error)
 
@@ -172,7 +172,7 @@ def _runs(record: Record, folder: Path, trial: Trial) -> list[RunState]:
     place = folder / ("runs" if trial.seed is None else "reruns") / f"{trial.number:05d}"
     if not place.is_dir():
         return []
-    unit, now = record.unit, time.time()
-    specs = record.study.trial_specs(unit.variant, trial.chosen, unit.test_fold, trial.seed)
+    search_id, now = record.search_id, time.time()
+    specs = record.study.trial_specs(search_id.variant, trial.chosen, search_id.test_fold, trial.seed)
     found = [run_states.read(place / spec.run_name, now) for spec in specs]
     return [run for run in found if run.begun]

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 from hpc.search import history
 from hpc.studies.search_settings import Axis
-from hpc.studies.study import Study, Unit
+from hpc.studies.study import SearchId, Study
 from leukotree.errors import InputError, Kind
 from leukotree.files import append_lines, write_atomic
 
@@ -76,10 +76,10 @@ class Record:
     of its space, a trial left out.
     """
 
-    def __init__(self, study: Study, unit: Unit, folder: Path | None = None) -> None:
+    def __init__(self, study: Study, search_id: SearchId, folder: Path | None = None) -> None:
         """`folder`: where it lies; None for the search's own place in its study."""
-        self.study, self.unit, self.reports = study, unit, study.reports
-        folder = folder or study.search_folder(unit)
+        self.study, self.search_id, self.reports = study, search_id, study.reports
+        folder = folder or study.search_folder(search_id)
         self._drawn, self._history, self._again = (
             folder / name for name in ("trials.jsonl", "history.csv", "reruns.jsonl")
         )
@@ -132,7 +132,7 @@ class Record:
         if "chosen" in line:
             if number < len(self.trials):
                 raise self._damaged(self._drawn, f"trial {number} was drawn twice")
-            if problem := _problem(line["chosen"], self.study.space(self.unit.variant)):
+            if problem := _problem(line["chosen"], self.study.space(self.search_id.variant)):
                 raise self._damaged(self._drawn, f"trial {number}: {problem}")
             self.trials.append(Trial(number, dict(line["chosen"])))
             return
@@ -218,7 +218,7 @@ class Record:
 
     def drop_checkpoints(self) -> None:
         """Remove those of trials that were stopped or failed."""
-        runs = self.study.search_folder(self.unit) / "runs"
+        runs = self.study.search_folder(self.search_id) / "runs"
         for trial in self.trials:
             if trial.state in ("stopped", "failed"):
                 drop_checkpoints(runs / f"{trial.number:05d}")
@@ -283,10 +283,10 @@ class Progress:
 
     def __init__(self, study: Study, records: Iterable[Record]) -> None:
         """What a kill left unsaid is said: a trial that reached its last report is completed."""
-        self.study, self.records = study, {record.unit: record for record in records}
+        self.study, self.records = study, {record.search_id: record for record in records}
         self.left: tuple[Kind, str] | None = None
         """(kind, message) of what makes the whole sweep leave, such as a signal to a trial's process."""
-        self.running: set[tuple[Unit, int, int | None]] = set()
+        self.running: set[tuple[SearchId, int, int | None]] = set()
         """(search, trial, seed of a re-run) of those that have not said that they left."""
         self._began = time.time() - max((record.seconds for record in self.records.values()), default=0.0)
         for record in self.records.values():
@@ -307,14 +307,14 @@ class Progress:
         all if there is nothing to do until one that runs has ended."""
         for record in self.records.values():
             for trial in (*record.trials, *record.reruns):
-                if trial.state is None and (record.unit, trial.number, trial.seed) not in self.running:
+                if trial.state is None and (record.search_id, trial.number, trial.seed) not in self.running:
                     return record, trial
             if len(record.trials) < self.study.search.trials:
                 return record, None
         return None
 
     def started(self, record: Record, trial: Trial) -> None:
-        self.running.add((record.unit, trial.number, trial.seed))
+        self.running.add((record.search_id, trial.number, trial.seed))
 
     def report(self, record: Record, trial: Trial, epoch: int, score: float) -> None:
         """A trial has scored after an epoch, or an inner fold."""
@@ -323,7 +323,7 @@ class Progress:
     def gone(self, record: Record, trial: Trial, died: bool, most: int = LOSSES) -> None:
         """A trial runs no more. If it has not ended it will run again, but for one that has lost `most`
         processes."""
-        self.running.discard((record.unit, trial.number, trial.seed))
+        self.running.discard((record.search_id, trial.number, trial.seed))
         if died and trial.state is None:
             trial.lost += 1
             if trial.lost >= most:

@@ -18,8 +18,8 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from hpc.search.record import LOSSES, LOSSES_OF_WORKERS, Progress, Record, Trial
-from hpc.search.slot import FAILED, KIND, LEFT, unit_of
-from hpc.studies.study import Study, Unit
+from hpc.search.slot import FAILED, KIND, LEFT, search_id_of
+from hpc.studies.study import SearchId, Study
 from leukotree import seeds, signals
 from leukotree.spec import VARIANTS
 
@@ -104,10 +104,15 @@ class StudySearcher(Searcher):
         if (found := self._progress.next()) is None:
             return None
         record, trial = found
-        trial = trial or record.draw(propose(self._progress.study, record.unit.variant, record.trials))
+        trial = trial or record.draw(propose(self._progress.study, record.search_id.variant, record.trials))
         self._progress.started(record, trial)
         self._live[trial_id] = record, trial
-        return {**record.unit._asdict(), "trial": trial.number, "seed": trial.seed, "chosen": trial.chosen}
+        return {
+            **record.search_id._asdict(),
+            "trial": trial.number,
+            "seed": trial.seed,
+            "chosen": trial.chosen,
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         record, trial = self._live[trial_id]
@@ -158,19 +163,21 @@ class StudyScheduler(FIFOScheduler):
     """A scheduler for each search: a trial competes with those of its own search only, and with all of them,
     also those that an earlier sweep trained. Re-runs are never stopped."""
 
-    def __init__(self, schedulers: Mapping[Unit, TrialScheduler]) -> None:
+    def __init__(self, schedulers: Mapping[SearchId, TrialScheduler]) -> None:
         super().__init__()
         self._schedulers = dict(schedulers)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         if trial.config["seed"] is None:
-            self._schedulers[unit_of(trial)].on_trial_add(tune_controller, _numbered(trial.config["trial"]))
+            self._schedulers[search_id_of(trial)].on_trial_add(
+                tune_controller, _numbered(trial.config["trial"])
+            )
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if trial.config["seed"] is not None:
             return str(TrialScheduler.CONTINUE)
         return str(
-            self._schedulers[unit_of(trial)].on_trial_result(
+            self._schedulers[search_id_of(trial)].on_trial_result(
                 tune_controller, _numbered(trial.config["trial"]), result
             )
         )
@@ -192,9 +199,9 @@ def scheduler(study: Study, records: Iterable[Record]) -> TrialScheduler:
         return FIFOScheduler()
     # No rung at the last report: whoever gets there has nothing left to be stopped from.
     longest = max(study.reports - 1, 1)
-    schedulers: dict[Unit, TrialScheduler] = {}
+    schedulers: dict[SearchId, TrialScheduler] = {}
     for record in records:
-        schedulers[record.unit] = asha = ASHAScheduler(
+        schedulers[record.search_id] = asha = ASHAScheduler(
             time_attr="epoch",
             metric=search.metric,
             mode="max",

@@ -24,7 +24,7 @@ from hpc.search.choice import leader
 from hpc.search.cluster import Slots
 from hpc.search.rank_pool import Gang, RankDied, Rows
 from hpc.search.record import Progress, drop_checkpoints
-from hpc.studies.study import Study, Unit
+from hpc.studies.study import SearchId, Study
 from leukotree import errors, signals
 from leukotree.errors import Busy, RunFailed, one_line
 from leukotree.progress import Bar, duration
@@ -172,10 +172,12 @@ class Slot(tune.Trainable):
     def _train(self, config: dict[str, Any]) -> Rows:
         """A row for each report: the epoch or inner fold, and the mean macro-F1 over the inner folds so
         far."""
-        study, unit, seed = self._study, Unit(config["variant"], config["test_fold"]), config["seed"]
-        specs = study.trial_specs(unit.variant, config["chosen"], unit.test_fold, seed)
+        study, search_id, seed = self._study, SearchId(config["variant"], config["test_fold"]), config["seed"]
+        specs = study.trial_specs(search_id.variant, config["chosen"], search_id.test_fold, seed)
         # A folder for each trial: two that draw the same values would otherwise share, and lock, their runs.
-        runs = study.search_folder(unit) / ("runs" if seed is None else "reruns") / f"{config['trial']:05d}"
+        runs = (
+            study.search_folder(search_id) / ("runs" if seed is None else "reruns") / f"{config['trial']:05d}"
+        )
         self._folder = runs if seed is None else None  # re-runs of a trial share one, and none is stopped
         lockstep = self._gang.lockstep if self._gang else run.lockstep
         if seed is None and study.search.rungs == "epochs":
@@ -202,9 +204,9 @@ def trainable(study: Study, slots: Slots, runtime: Runtime, leave: Path) -> type
     return tune.with_resources(slot, {"cpu": slots.cpus * slots.ranks, "gpu": slots.gpus * slots.ranks})
 
 
-def unit_of(trial: Any) -> Unit:
+def search_id_of(trial: Any) -> SearchId:
     """The search that a trial of Ray belongs to."""
-    return Unit(trial.config["variant"], trial.config["test_fold"])
+    return SearchId(trial.config["variant"], trial.config["test_fold"])
 
 
 def folder_name(trial: Any) -> str:
@@ -243,7 +245,7 @@ class Watch(tune.Callback):
     ) -> None:
         if FAILED in result or LEFT in result:
             return
-        record, config = self._progress.records[unit_of(trial)], trial.config
+        record, config = self._progress.records[search_id_of(trial)], trial.config
         self._progress.report(
             record, record.find(config["trial"], config["seed"]), result["epoch"], result["macro_f1"]
         )
@@ -280,12 +282,16 @@ class Watch(tune.Callback):
             parts.append(f"about {duration(left)} left")
         at_work = [
             record
-            for unit, record in self._progress.records.items()
-            if any(unit == one[0] for one in running)
+            for search_id, record in self._progress.records.items()
+            if any(search_id == one[0] for one in running)
         ]
-        leaders = [(record.unit, leader(record)) for record in at_work]
+        leaders = [(record.search_id, leader(record)) for record in at_work]
         nested = self._progress.study.search.nested
-        best = [f"{unit if nested else unit.variant} {found[1]:.4f}" for unit, found in leaders if found]
+        best = [
+            f"{search_id if nested else search_id.variant} {found[1]:.4f}"
+            for search_id, found in leaders
+            if found
+        ]
         return ", ".join(parts) + (f"; best {', '.join(best[:3])}" if best else "")
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:

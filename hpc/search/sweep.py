@@ -18,7 +18,7 @@ from hpc.search import choice, cluster, elastic
 from hpc.search.choice import chosen
 from hpc.search.record import Progress, Record
 from hpc.slurm.site import Site
-from hpc.studies.study import Study, Unit
+from hpc.studies.study import SearchId, Study
 from leukotree import files, signals
 from leukotree.errors import NO_ROOM, Busy, InputError, Preempted, RunFailed, one_line
 from leukotree.progress import step
@@ -56,7 +56,7 @@ def sweep(
     elastically: Elastic | None = None,
     runtime: Runtime | None = None,
     command: Given | None = None,
-) -> dict[Unit, dict[str, Any]]:
+) -> dict[SearchId, dict[str, Any]]:
     """Search every variant on every outer fold and freeze the chosen values. Returns search -> the content of
     its best.yaml.
 
@@ -147,7 +147,9 @@ def counts(study: Study) -> dict[str, int]:
     """How many trainings and epochs the searches are at most, with their re-runs, and how many of them are
     over. Those of a trial that was stopped are: nobody trains them."""
     search, inner = study.search, study.folds.inner
-    trials = len(study.units) * (search.trials + min(search.rerun_top, search.trials) * search.rerun_seeds)
+    trials = len(study.search_ids) * (
+        search.trials + min(search.rerun_top, search.trials) * search.rerun_seeds
+    )
     open_trials = sum(record.open() for record in _records(study))
     trainings, over = trials * inner, (trials - open_trials) * inner
     epochs = study.base.optim.epochs
@@ -164,11 +166,11 @@ def _records(study: Study) -> list[Record]:
     is damaged."""
     data = choice.fingerprint(study)
     records = []
-    for unit in study.units:
-        if choice.finished(study, unit, data):
-            choice.frozen(study, unit)
+    for search_id in study.search_ids:
+        if choice.finished(study, search_id, data):
+            choice.frozen(study, search_id)
         else:
-            records.append(Record(study, unit))
+            records.append(Record(study, search_id))
     return records
 
 

@@ -1,1 +1,1 @@
-"""Study files: what they say, and the runs that they stand for."""
+"""Study files, and the runs that follow from them."""

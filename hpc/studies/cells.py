@@ -1,4 +1,4 @@
-"""The cells of a grid as runs: expanded, without doubles, listed, written down and compared."""
+"""The cells of a grid as runs: expand, list, write and compare them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from leukotree.spec import RunSpec
 
 FILE = "cells.csv"
 MOST_LINES = 200
-"""Cells that the table lists; cells.csv has them all."""
+"""The table lists this many cells at most. cells.csv has all of them."""
 
 
 @dataclass(frozen=True)
@@ -26,31 +26,31 @@ class Cell:
     """One run of a grid."""
 
     number: int
-    """Of the combination of values, from 0; the variants, folds and seeds share it."""
+    """Number of the combination of values, from 0. All variants, folds and seeds of it have this number."""
     values: dict[str, Any]
-    """Dotted key -> value, of those that say something to the variant."""
+    """Dotted key -> value, for the keys that have an effect in the variant."""
     spec: RunSpec
     run_name: str
 
 
 def expand(study: Study) -> list[Cell]:
-    """Combinations x variants x outer folds x seeds, without those that are excluded, and each run once:
-    values that say nothing to a variant make no more runs of it. Raises InputError for values that a RunSpec
-    refuses together."""
+    """The cells of combinations x variants x outer folds x seeds, without the excluded ones. Each run occurs
+    once: values without effect in a variant add no runs of it. Raises InputError for a combination that
+    RunSpec refuses."""
     grid = study.require_grid()
-    found: dict[str, Cell] = {}
+    cells: dict[str, Cell] = {}
     for number, values in enumerate(grid.combinations()):
         for variant in study.variants:
             if grid.excludes(variant, values):
                 continue
-            ours = study.telling(variant, values)
+            effective = study.with_effect(variant, values)
             for fold in range(study.folds.outer):
                 for seed in study.seeds:
-                    spec = _spec(study, variant, ours, fold, seed)
-                    found.setdefault(spec.run_name, Cell(number, ours, spec, spec.run_name))
-    if not found:
+                    spec = _spec(study, variant, effective, fold, seed)
+                    cells.setdefault(spec.run_name, Cell(number, effective, spec, spec.run_name))
+    if not cells:
         raise InputError(f"study {study.study!r}: grid.exclude leaves nothing of the grid")
-    return list(found.values())
+    return list(cells.values())
 
 
 def _spec(study: Study, variant: str, values: Mapping[str, Any], fold: int, seed: int) -> RunSpec:
@@ -64,7 +64,7 @@ def _spec(study: Study, variant: str, values: Mapping[str, Any], fold: int, seed
 
 
 def keys_of(cells: Sequence[Cell]) -> list[str]:
-    """The keys of the grid; a cell has those that say something to its variant."""
+    """The keys of the grid that have an effect in some cell."""
     return list(dict.fromkeys(key for cell in cells for key in cell.values))
 
 
@@ -78,7 +78,7 @@ def differing(cells: Sequence[Cell]) -> list[str]:
 
 
 def table(cells: Sequence[Cell]) -> list[str]:
-    """For people: how many runs, then the cells with the keys that differ."""
+    """A table for people: the number of runs, then the cells with the keys that differ."""
     by_number: dict[int, list[Cell]] = {}
     for cell in cells:
         by_number.setdefault(cell.number, []).append(cell)
@@ -94,8 +94,8 @@ def table(cells: Sequence[Cell]) -> list[str]:
 
 
 def write(root: Path, cells: Sequence[Cell]) -> Path:
-    """Write cells.csv into the study's folder: run_name, cell, variant, test_fold, seed and the grid's keys
-    (empty where one says nothing to the variant)."""
+    """Write cells.csv into the study's folder: run_name, cell, variant, test_fold, seed and the grid's keys.
+    A key without effect in the variant is empty."""
     text = io.StringIO()
     table = rows(cells)
     writer = csv.DictWriter(
@@ -109,7 +109,7 @@ def write(root: Path, cells: Sequence[Cell]) -> Path:
 
 
 def rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """The rows of cells.csv, one for each run."""
+    """The rows of cells.csv, one per run."""
     return [
         {
             "run_name": cell.run_name,
@@ -124,12 +124,11 @@ def rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def difference(root: Path, cells: Sequence[Cell], one: str, other: str) -> list[str]:
-    """What differs between two cells (by number) or runs (by name, the begin of one, or folder), a line for
-    each key."""
+    """The keys that differ between two cells or runs, one line per key. A cell is given by its number. A run
+    is given by its name, the start of its name, or its folder."""
     lefts, rights = _find(root, cells, one), _find(root, cells, other)
-    pairs = (
-        (left, right) for left in lefts for right in rights if left.variant == right.variant
-    )  # a cell has several
+    # A cell has runs of several variants.
+    pairs = ((left, right) for left in lefts for right in rights if left.variant == right.variant)
     left, right = next(pairs, (lefts[0], rights[0]))
     first, second = flatten(left.model_dump(mode="json")), flatten(right.model_dump(mode="json"))
     changed = [
@@ -142,15 +141,15 @@ def difference(root: Path, cells: Sequence[Cell], one: str, other: str) -> list[
 
 def _find(root: Path, cells: Sequence[Cell], name: str) -> list[RunSpec]:
     """The runs of a cell, or one run."""
-    found = [cell.spec for cell in cells if str(cell.number) == name or cell.run_name == name]
-    found = found or [cell.spec for cell in cells if cell.run_name.startswith(name)]
-    if found and (name.isdigit() or len(found) == 1):
-        return found
-    if found:
-        raise InputError(f"--diff {name}: the begin of {len(found)} runs; give more of it")
+    specs = [cell.spec for cell in cells if str(cell.number) == name or cell.run_name == name]
+    specs = specs or [cell.spec for cell in cells if cell.run_name.startswith(name)]
+    if specs and (name.isdigit() or len(specs) == 1):
+        return specs
+    if specs:
+        raise InputError(f"--diff {name}: the start of {len(specs)} run names; give more letters")
     for folder in (root / name, Path(name)):
         if (folder / "spec.yaml").is_file():
             return [parse(RunSpec, yamlfile.load(folder / "spec.yaml"), str(folder / "spec.yaml"))]
     raise InputError(
-        f"--diff {name}: no cell of this grid, and no run folder; --dry-run in place of --diff lists the cells"
+        f"--diff {name}: no cell of this grid and no run folder; use --dry-run instead to list the cells"
     )

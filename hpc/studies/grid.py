@@ -1,4 +1,4 @@
-"""The grid of a study: which keys of the run spec take which values, together or each with each."""
+"""The grid of a study: the keys of the run spec that vary, their values, and the combinations."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from leukotree.config import Strict
 PARTS = ("product", "zip", "exclude")
 VARIANT = "variant"
 MOST = 100_000
-"""Cells of a grid: more would not fit into a person's life, nor into a file system's folder."""
+"""Most cells of a grid. A file system handles about this many run folders in one folder."""
 
 
 class Grid(Strict):
-    """`{key: values, ...}`, each value with each; `zip` and `exclude` stand beside the keys.
+    """`{key: values, ...}`: all combinations of the values. `zip` and `exclude` are given beside the keys.
 
-    Example: `{loss.gamma: [0, 2], zip: [{optim.lr: [1e-4, 1e-3], optim.epochs: [80, 20]}], exclude:
-        [{variant: flat,
-    loss.gamma: 2}]}`
+    Example: `{loss.gamma: [0, 2], zip: [{optim.lr: [1e-4, 1e-3], optim.epochs: [80, 20]}],
+    exclude: [{variant: flat, loss.gamma: 2}]}`
     """
 
     product: dict[str, list[Any]] = {}  # noqa: RUF012 - pydantic copies it
-    """Dotted key -> its values. In a file the keys stand in the grid itself."""
+    """Dotted key -> its values. In a file the keys are given in the grid itself."""
     zip: list[dict[str, list[Any]]] = []  # noqa: RUF012
-    """Groups of keys that advance together: their first values form one choice, their second values the
+    """Groups of keys that advance together: their first values are one choice, their second values the
     next."""
     exclude: list[dict[str, Any]] = []  # noqa: RUF012
-    """Cells that have all these values are left out; `variant` may be one of the keys."""
+    """Cells that have all these values are left out. `variant` may be one of the keys."""
 
     @model_validator(mode="before")
     @classmethod
@@ -47,21 +46,21 @@ class Grid(Strict):
         return named | {"product": {**product, **keys} if isinstance(product, Mapping) else product}
 
     @model_validator(mode="after")
-    def _sound(self) -> Grid:
+    def _check(self) -> Grid:
         groups = [*({key: values} for key, values in self.product.items()), *self.zip]
         keys = [key for group in groups for key in group]
         for key in keys:
             if keys.count(key) > 1:
-                raise ValueError(f"{key}: stands in the grid twice")
+                raise ValueError(f"{key}: occurs twice in the grid")
         for group in groups:
             if len({len(values) for values in group.values()}) != 1:
                 lengths = ", ".join(f"{key} has {len(values)}" for key, values in group.items())
                 raise ValueError(
-                    f"zip: keys that advance together need as many values each: {lengths or 'none is named'}"
+                    f"zip: keys that advance together need equally many values: {lengths or 'no key is named'}"
                 )
             rows = [repr(row) for row in zip(*group.values(), strict=True)]
             if not rows or len(set(rows)) < len(rows):
-                raise ValueError(f"{', '.join(group)}: {'a value stands twice' if rows else 'has no values'}")
+                raise ValueError(f"{', '.join(group)}: {'a value occurs twice' if rows else 'has no values'}")
         cells = math.prod(len(next(iter(group.values()))) for group in groups)
         if cells > MOST:
             raise ValueError(f"{cells:,} cells; a grid has at most {MOST:,}")
@@ -72,23 +71,23 @@ class Grid(Strict):
     def _check_excluded(self, where: str, excluded: dict[str, Any]) -> None:
         values = self.values()
         if not excluded:
-            raise ValueError(f"{where}: names no key, and would leave out everything")
+            raise ValueError(f"{where}: names no key, so it would leave out everything")
         for key, value in excluded.items():
             if key == VARIANT:
                 continue
             if key not in values:
                 raise ValueError(
-                    f"{where}.{key}: is no key of this grid; its keys: {', '.join(values)}, {VARIANT}"
+                    f"{where}.{key}: not a key of this grid; its keys: {', '.join(values)}, {VARIANT}"
                 )
             if value not in values[key]:
-                raise ValueError(f"{where}.{key}: {value!r} is none of its values {values[key]}")
+                raise ValueError(f"{where}.{key}: {value!r} is not one of its values {values[key]}")
 
     def values(self) -> dict[str, list[Any]]:
         """Every varied key with its values."""
         return {key: values for group in (self.product, *self.zip) for key, values in group.items()}
 
     def combinations(self) -> list[dict[str, Any]]:
-        """Every choice of values, the last key varying fastest; nothing is excluded yet."""
+        """All combinations of values, before `exclude`. The last key varies fastest."""
         axes = [[{key: value} for value in values] for key, values in self.product.items()]
         axes += [
             [dict(zip(group, row, strict=True)) for row in zip(*group.values(), strict=True)]

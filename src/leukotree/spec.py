@@ -21,12 +21,22 @@ from leukotree.errors import InputError
 Variant = Literal["flat", "base", "multilabel"]
 VARIANTS: tuple[Variant, ...] = ("flat", "base", "multilabel")
 _LEVELS = ("isolation", "leader", "branch_blocks", "surgery")
-NOT_IN: dict[Variant, tuple[str, ...]] = {
+NO_EFFECT_IN: dict[Variant, tuple[str, ...]] = {
     "flat": _LEVELS,
     "base": (*_LEVELS, "level_weights"),
     "multilabel": (),
 }
-"""Keys of `loss` that decide nothing in a variant, and must keep their defaults there."""
+"""Keys of `loss` that have no effect in a variant. They keep their defaults there."""
+NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "loss.gamma": ("loss.kind", ("focal",)),
+    "loss.tau": ("loss.kind", ("focal",)),
+    "loss.beta": ("loss.kind", ("soft",)),
+    "loss.hxe_alpha": ("loss.weighting", ("hxe",)),
+    "loss.leader": ("loss.isolation", ("detached", "branched")),
+    "loss.branch_blocks": ("loss.isolation", ("branched",)),
+    "loss.surgery": ("loss.isolation", ("projected",)),
+}
+"""Keys that have an effect only with some values of another key: key -> (other key, values)."""
 
 
 class InnerFold(Strict):
@@ -133,11 +143,28 @@ class LossSpec(Strict):
             raise ValueError("weighting: soft has one loss for all levels; use fixed without level_weights")
         return self
 
+    def value(self, key: str) -> Any:
+        """The value of a dotted key of a run spec, such as `loss.kind`."""
+        return getattr(self, key.removeprefix("loss."))
 
-def silent(variant: str) -> dict[str, Any]:
-    """Dotted keys of a run spec that decide nothing in a variant, with the values that they must keep
-    there."""
-    return {f"loss.{key}": LossSpec.model_fields[key].default for key in NOT_IN[variant]}  # type: ignore[index]
+    @classmethod
+    def default(cls, key: str) -> Any:
+        """The default of a dotted key of a run spec, such as `loss.kind`."""
+        return cls.model_fields[key.removeprefix("loss.")].default
+
+
+def without_effect_in(variant: str) -> dict[str, Any]:
+    """Dotted keys of a run spec that have no effect in a variant, with the defaults that they keep there."""
+    return {f"loss.{key}": LossSpec.default(f"loss.{key}") for key in NO_EFFECT_IN[variant]}  # type: ignore[index]
+
+
+def without_effect(variant: str, loss: LossSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """As `without_effect_in`, and also the keys that have no effect beside the other settings of the loss.
+    `changes`: dotted values that replace those of `loss`."""
+    keys = [
+        key for key, (other, values) in NEEDS.items() if changes.get(other, loss.value(other)) not in values
+    ]
+    return {key: LossSpec.default(key) for key in keys} | without_effect_in(variant)
 
 
 class OptimSpec(Strict):
@@ -200,9 +227,9 @@ class RunSpec(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> RunSpec:
-        for key in NOT_IN[self.variant]:
+        for key in NO_EFFECT_IN[self.variant]:
             if getattr(self.loss, key) != LossSpec.model_fields[key].default:
-                raise ValueError(f"loss.{key}: says nothing to {self.variant}; leave it out")
+                raise ValueError(f"loss.{key}: has no effect in {self.variant}; leave it out")
         if self.variant == "base" and self.loss.kind in ("soft", "marginal"):
             raise ValueError(
                 f"loss.kind: {self.loss.kind} needs all leaves in one model; base has one per decision"

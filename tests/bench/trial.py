@@ -57,7 +57,7 @@ def study(shards: Path, name: str) -> Study:
 def ours(shards: Path, name: str) -> float:
     plan = study(shards, name)
     sweep(plan, concurrency=1, runtime=RUNTIME)
-    return median(bench.overheads(plan, plan.units[0]))
+    return median(bench.overheads(plan, plan.search_ids[0]))
 
 
 def default(shards: Path, name: str) -> float:

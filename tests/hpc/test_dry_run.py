@@ -17,14 +17,14 @@ from hpc.launching import failures
 from hpc.search import choice
 from hpc.search.record import Record
 from hpc.studies import study as studies
-from hpc.studies.study import Unit
+from hpc.studies.study import SearchId
 from leukotree import spec as specs
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
 from leukotree.files import locked
 from leukotree.records.runfolder import LOCK
 
-FLAT = Unit("flat", 0)
+FLAT = SearchId("flat", 0)
 SPACE = {"optim.lr": {"loguniform": [1e-4, 1e-2]}}
 Cause = Callable[[Path], Any]
 
@@ -59,7 +59,7 @@ def _files(folder: Path) -> dict[str, bytes | None]:
 def _searched(_: Path) -> Record:
     """A search of 3 epochs that has begun."""
     plan = studies.load("study.yaml")
-    choice.begin(plan, plan.units, choice.fingerprint(plan))
+    choice.begin(plan, plan.search_ids, choice.fingerprint(plan))
     record = Record(plan, FLAT)
     record.draw({"optim.lr": 1e-3})
     return record

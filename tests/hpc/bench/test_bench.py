@@ -124,7 +124,7 @@ def test_a_trials_seconds_are_those_between_two_ends_without_the_training(
     s."""
     monkeypatch.chdir(tmp_path)
     study = parse(Study, {"study": "made-up"}, "test")
-    folder = study.search_folder(study.units[0])
+    folder = study.search_folder(study.search_ids[0])
     folder.mkdir(parents=True)
     rows = ["0,1,0.5,2.0", "0,2,0.5,5.0", "1,1,0.5,7.0", "1,2,0.5,8.0", "2,2,0.5,12.0"]
     (folder / "history.csv").write_text("\n".join(["trial,epoch,macro_f1,seconds", *rows]) + "\n")
@@ -137,7 +137,7 @@ def test_a_trials_seconds_are_those_between_two_ends_without_the_training(
                 {"kind": "step", "epoch": 0, "loss": 1.0},
             ]
             (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in 2 * lines))
-    assert bench.overheads(study, study.units[0]) == pytest.approx([3 - 1.5, 4 - 1.5])
+    assert bench.overheads(study, study.search_ids[0]) == pytest.approx([3 - 1.5, 4 - 1.5])
 
 
 def test_parts_keep_their_order() -> None:

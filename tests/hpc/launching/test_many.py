@@ -45,7 +45,7 @@ def plan(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study
         "search": {"nested": False, "trials": 1, "space": {"loss.gamma": {"uniform": [0, 5]}}},
     }
     plan = parse(Study, fields, "test")
-    folder = plan.search_folder(plan.units[0])
+    folder = plan.search_folder(plan.search_ids[0])
     folder.mkdir(parents=True)
     (folder / "best.yaml").write_text(yaml.safe_dump({"test_fold": 0, "chosen": {"loss.gamma": 1.25}}))
     return plan
@@ -89,7 +89,7 @@ def ended(
 
 
 def test_without_a_search_there_is_nothing_to_launch(plan: Study) -> None:
-    (plan.search_folder(plan.units[0]) / "best.yaml").unlink()
+    (plan.search_folder(plan.search_ids[0]) / "best.yaml").unlink()
     with pytest.raises(InputError, match=r"best\.yaml: missing; run `leukotree sweep`"):
         folds(plan)
 

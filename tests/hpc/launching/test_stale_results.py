@@ -289,12 +289,12 @@ def searched(project: Path, monkeypatch: pytest.MonkeyPatch) -> studies.Study:
     monkeypatch.chdir(project)
     _study(project, search=SEARCH, grid=None)
     plan = studies.load("study.yaml")
-    choice.begin(plan, plan.units, choice.fingerprint(plan))
-    for unit in plan.units:
-        folder, chosen = plan.search_folder(unit), {"loss.gamma": 1.0}
+    choice.begin(plan, plan.search_ids, choice.fingerprint(plan))
+    for search_id in plan.search_ids:
+        folder, chosen = plan.search_folder(search_id), {"loss.gamma": 1.0}
         best = {
-            "variant": unit.variant,
-            "test_fold": unit.test_fold,
+            "variant": search_id.variant,
+            "test_fold": search_id.test_fold,
             "trial": 0,
             "value": 0.5,
             "metric": "macro_f1",
@@ -327,9 +327,11 @@ def test_a_search_of_other_data_is_named(project: Path, searched: studies.Study)
 
 def test_a_search_from_other_weights_is_named(project: Path, searched: studies.Study) -> None:
     _weights(project / "w.pt", 0)
-    for unit in searched.units:
-        for spec in searched.trial_specs(unit.variant, {"backbone.weights": "w.pt"}, unit.test_fold):
-            run = searched.search_folder(unit) / "runs/00000" / spec.run_name
+    for search_id in searched.search_ids:
+        for spec in searched.trial_specs(
+            search_id.variant, {"backbone.weights": "w.pt"}, search_id.test_fold
+        ):
+            run = searched.search_folder(search_id) / "runs/00000" / spec.run_name
             run.mkdir(parents=True)
             (run / "spec.yaml").write_text(spec.dump())
             (run / "env.json").write_text(
@@ -346,7 +348,7 @@ def test_a_search_that_ended_counts_where_the_same_shards_lie_elsewhere(
     (project / "data/my").rename(project / "data/elsewhere")
     moved = studies.load("study.yaml", ["base.data.shards=data/elsewhere"])
     assert choice.chosen(moved)["flat"] == {0: {"loss.gamma": 1.0}, 1: {"loss.gamma": 1.0}}
-    (project / searched.search_folder(searched.units[0]) / "best.yaml").unlink()
+    (project / searched.search_folder(searched.search_ids[0]) / "best.yaml").unlink()
     with pytest.raises(InputError, match=r"base\.data\.shards was 'data/my' and is 'data/elsewhere'"):
         choice.chosen(moved)
 

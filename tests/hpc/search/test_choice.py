@@ -10,10 +10,10 @@ import pytest
 
 from hpc.search import choice
 from hpc.search.record import Record
-from hpc.studies.study import Study, Unit
+from hpc.studies.study import SearchId, Study
 from leukotree.errors import InputError, RunFailed
 
-UNIT = Unit("flat", 2)
+SEARCH_ID = SearchId("flat", 2)
 SEARCHED = (0.5, 0.75, None, 0.625, 0.25)
 """Scores of five trials; the third failed."""
 
@@ -26,7 +26,7 @@ def _study(**search: Any) -> Study:
 
 
 def _searched(study: Study) -> Record:
-    record = Record(study, UNIT)
+    record = Record(study, SEARCH_ID)
     for number, score in enumerate(SEARCHED):
         trial = record.draw({"loss.gamma": float(number)})
         if score is not None:
@@ -52,18 +52,18 @@ def _again(record: Record, scores: dict[tuple[int, int], float | None]) -> dict[
     choice.freeze_all([record])
     return choice.best(
         record.study.model_copy(update={"variants": ("flat",), "folds": _one_fold(record.study)})
-    )[UNIT]
+    )[SEARCH_ID]
 
 
 def _one_fold(study: Study) -> Any:
-    return study.folds.model_copy(update={"outer": UNIT.test_fold + 1})
+    return study.folds.model_copy(update={"outer": SEARCH_ID.test_fold + 1})
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for fold in (0, 1):  # searches that nobody asks for
-        folder = _study().search_folder(Unit("flat", fold))
+        folder = _study().search_folder(SearchId("flat", fold))
         folder.mkdir(parents=True)
         (folder / "best.yaml").write_text("chosen: {}")
 
@@ -97,13 +97,13 @@ def test_the_mean_over_fresh_seeds_chooses_and_tells_the_optimism() -> None:
 def test_values_that_say_nothing_beside_the_others_are_not_said_to_be_chosen() -> None:
     """Gamma says nothing to a loss that is not focal."""
     space = {"loss.gamma": {"uniform": [0, 5]}, "loss.kind": {"choice": ["focal", "conditional"]}}
-    record = Record(_study(space=space), UNIT)
+    record = Record(_study(space=space), SEARCH_ID)
     for score, kind in ((0.5, "focal"), (0.75, "conditional")):
         trial = record.draw({"loss.gamma": 4.0, "loss.kind": kind})
         record.report(trial, 1, score, 1.0)
         record.end(trial, "completed", None, 2.0)
     assert _again(record, {})["chosen"] == {"loss.kind": "conditional"}
-    with open(record.study.search_folder(UNIT) / "trials.csv", newline="") as file:
+    with open(record.study.search_folder(SEARCH_ID) / "trials.csv", newline="") as file:
         assert [(row["loss.gamma"], row["loss.kind"]) for row in csv.DictReader(file)] == [
             ("4.0", "focal"),
             ("", "conditional"),
@@ -126,14 +126,14 @@ def test_where_every_rerun_failed_nothing_is_chosen() -> None:
     record = _searched(_study(rerun_top=1, rerun_seeds=1))
     with pytest.raises(RunFailed, match="no re-run came to its end; the first error: diverged"):
         _again(record, {(1, 0): None})
-    assert not (record.study.search_folder(UNIT) / "best.yaml").exists()
+    assert not (record.study.search_folder(SEARCH_ID) / "best.yaml").exists()
 
 
 def test_the_chosen_values_go_to_their_own_fold() -> None:
     study = _study().model_copy(update={"variants": ("flat",), "folds": _one_fold(_study())})
     _again(_searched(study), {})
     assert choice.chosen(study, partial=True) == {"flat": {0: {}, 1: {}, 2: {"loss.gamma": 1.0}}}
-    (study.search_folder(Unit("flat", 1)) / "best.yaml").unlink()
+    (study.search_folder(SearchId("flat", 1)) / "best.yaml").unlink()
     assert choice.chosen(study, partial=True) == {"flat": {0: {}, 2: {"loss.gamma": 1.0}}}
 
 
@@ -147,29 +147,29 @@ def test_the_chosen_values_go_to_their_own_fold() -> None:
 )
 def test_a_search_goes_on_with_its_own_settings_only(key: str, value: Any, says: str | None) -> None:
     study, other = _study(), _study(**{key: value})
-    choice.begin(study, [UNIT], "data")
-    other.search_folder(UNIT).mkdir(exist_ok=True)
+    choice.begin(study, [SEARCH_ID], "data")
+    other.search_folder(SEARCH_ID).mkdir(exist_ok=True)
     if says is None:
-        assert not choice.finished(other, UNIT, "data")
+        assert not choice.finished(other, SEARCH_ID, "data")
     else:
         with pytest.raises(InputError, match=f"{says}; rename the study, or move the folder away"):
-            choice.finished(other, UNIT, "data")
+            choice.finished(other, SEARCH_ID, "data")
 
 
 @pytest.mark.parametrize("text", ["", "- 1"])
 def test_damaged_settings_of_a_search_are_named(text: str) -> None:
-    file = _study().search_folder(UNIT) / "search.yaml"
+    file = _study().search_folder(SEARCH_ID) / "search.yaml"
     file.parent.mkdir()
     file.write_text(text)
     with pytest.raises(InputError, match=r"search\.yaml: holds no settings of a search"):
-        choice.finished(_study(), UNIT, None)
+        choice.finished(_study(), SEARCH_ID, None)
 
 
 def test_a_search_of_another_fold_is_told() -> None:
     study = _study()
-    choice.begin(study, [UNIT], "data")
-    other = Unit("flat", 3)
-    study.search_folder(UNIT).rename(study.search_folder(other))
+    choice.begin(study, [SEARCH_ID], "data")
+    other = SearchId("flat", 3)
+    study.search_folder(SEARCH_ID).rename(study.search_folder(other))
     with pytest.raises(InputError, match="test_fold was 2 and is 3"):
         choice.finished(study, other, "data")
 
@@ -178,8 +178,10 @@ def test_a_key_that_is_searched_for_another_variant_does_not_hold_a_search_up() 
     space = {"loss.gamma": {"uniform": [0, 5]}, "loss.isolation": {"choice": ["shared", "chained"]}}
     study = _study(space=space)
     narrower = _study()
-    choice.begin(study, study.units, "data")
-    assert not any(choice.finished(study, unit, "data") for unit in study.units if unit.test_fold > 1)
-    assert not choice.finished(narrower, UNIT, "data")
+    choice.begin(study, study.search_ids, "data")
+    assert not any(
+        choice.finished(study, search_id, "data") for search_id in study.search_ids if search_id.test_fold > 1
+    )
+    assert not choice.finished(narrower, SEARCH_ID, "data")
     with pytest.raises(InputError, match="isolation"):
-        choice.finished(narrower, Unit("multilabel", 2), "data")
+        choice.finished(narrower, SearchId("multilabel", 2), "data")

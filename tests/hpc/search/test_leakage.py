@@ -17,7 +17,7 @@ from commandline import assert_refused, leukotree
 
 from hpc.search import choice, leakage
 from hpc.studies import study as studies
-from hpc.studies.study import Study, Unit
+from hpc.studies.study import SearchId, Study
 from leukotree.data import folds
 from leukotree.data.dataset import Dataset
 from leukotree.data.pack import pack
@@ -25,7 +25,7 @@ from leukotree.errors import InputError
 from leukotree.spec import RunSpec
 
 VERBS = [("folds", "--on", "inline", "--device", "cpu"), ("report",)]
-FOLD = Unit("flat", 2)
+FOLD = SearchId("flat", 2)
 """The search that leaks."""
 
 
@@ -41,14 +41,14 @@ def _write_run(root: Path, spec: RunSpec, dataset: Dataset) -> Path:
 
 def _write_searches(plan: Study, dataset: Dataset) -> None:
     """Searches of one trial each, as a sweep leaves them when they have ended."""
-    choice.begin(plan, plan.units, dataset.fingerprint)
-    for unit in plan.units:
-        folder, chosen = plan.search_folder(unit), {"loss.gamma": 1.0}
-        for spec in plan.trial_specs(unit.variant, chosen, unit.test_fold):
+    choice.begin(plan, plan.search_ids, dataset.fingerprint)
+    for search_id in plan.search_ids:
+        folder, chosen = plan.search_folder(search_id), {"loss.gamma": 1.0}
+        for spec in plan.trial_specs(search_id.variant, chosen, search_id.test_fold):
             _write_run(folder / "runs/00000", spec, dataset)
         best = {
-            "variant": unit.variant,
-            "test_fold": unit.test_fold,
+            "variant": search_id.variant,
+            "test_fold": search_id.test_fold,
             "trial": 0,
             "value": 0.5,
             "chosen": chosen,

@@ -14,13 +14,13 @@ from hpc import status
 from hpc.launching import run_states
 from hpc.search import choice, pace, progress
 from hpc.search.record import Record
-from hpc.studies.study import Study, Unit
+from hpc.studies.study import SearchId, Study
 from leukotree import yamlfile
 from leukotree.config import parse
 from leukotree.files import locked
 
 VALUES = {"optim.lr": 1e-3}
-FLAT = Unit("flat", 0)
+FLAT = SearchId("flat", 0)
 
 
 def _study(**search: Any) -> Study:
@@ -39,7 +39,7 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, Recor
     fourth has begun."""
     monkeypatch.chdir(tmp_path)
     study = _study()
-    choice.begin(study, study.units, "0" * 64)
+    choice.begin(study, study.search_ids, "0" * 64)
     return study, _searched(study)
 
 
@@ -146,8 +146,8 @@ def test_nested_searches_are_named_by_their_fold_in_one_study_and_in_all(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     study = _study(nested=True)
-    choice.begin(study, study.units, "0" * 64)
-    (study.search_folder(Unit("flat", 1)) / "best.yaml").write_text("{}")
+    choice.begin(study, study.search_ids, "0" * 64)
+    (study.search_folder(SearchId("flat", 1)) / "best.yaml").write_text("{}")
     for place in (study.root, study.root.parent):
         found = [(one.study, one.search, one.state, one.ended, one.trials) for one in progress.read(place)]
         assert found[:2] == [("s", "flat/fold0", "interrupted", 0, 4), ("s", "flat/fold1", "ended", 0, 4)]

@@ -9,10 +9,10 @@ import pytest
 
 from hpc.search.record import Progress, Record
 from hpc.studies.search_settings import Axis
-from hpc.studies.study import Study, Unit
+from hpc.studies.study import SearchId, Study
 from leukotree.errors import InputError
 
-UNIT = Unit("flat", 1)
+SEARCH_ID = SearchId("flat", 1)
 VALUES = {"loss.gamma": 1.5, "optim.batch_size": 16}
 
 
@@ -27,18 +27,18 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 
 def _written(study: Study) -> Path:
     """A record of two trials, of which the first has ended."""
-    record = Record(study, UNIT)
+    record = Record(study, SEARCH_ID)
     first, second = record.draw(VALUES), record.draw({**VALUES, "optim.batch_size": 32})
     record.report(first, 1, 0.25, 3.0)
     record.report(second, 1, 0.5, 4.0)
     record.report(first, 2, 0.75, 5.0)
     record.end(first, "completed", None, 4.5)
-    return study.search_folder(UNIT)
+    return study.search_folder(SEARCH_ID)
 
 
 def test_what_was_written_is_read(study: Study) -> None:
     _written(study)
-    found = Record(study, UNIT)
+    found = Record(study, SEARCH_ID)
     assert [(trial.chosen["optim.batch_size"], trial.state, trial.scores) for trial in found.trials] == [
         (16, "completed", {1: 0.25, 2: 0.75}),
         (32, None, {1: 0.5}),
@@ -46,19 +46,19 @@ def test_what_was_written_is_read(study: Study) -> None:
     assert found.reported == [(0, 1, 0.25), (1, 1, 0.5), (0, 2, 0.75)]
     assert (found.seconds, found.trials[0].seconds) == (5.0, 4.5)
     found.report(found.trials[1], 1, 0.5, 9.0)  # replayed
-    assert Record(study, UNIT).reported == found.reported
+    assert Record(study, SEARCH_ID).reported == found.reported
 
 
 @pytest.mark.parametrize("cut", [2, 5, 20])
 def test_a_line_that_a_kill_cut_short_did_not_happen(study: Study, cut: int) -> None:
     drawn = _written(study) / "trials.jsonl"
     drawn.write_bytes(drawn.read_bytes()[:-cut])
-    found = Record(study, UNIT)
+    found = Record(study, SEARCH_ID)
     assert [trial.state for trial in found.trials] == [None, None]
     # Its two epochs are all: it has nothing left to do but to be noted.
     assert Progress(study, [found]).open() == 2
     third = found.draw(VALUES)
-    assert [trial.state for trial in Record(study, UNIT).trials] == ["completed", None, None]
+    assert [trial.state for trial in Record(study, SEARCH_ID).trials] == ["completed", None, None]
     assert third.number == 2
 
 
@@ -89,7 +89,7 @@ def test_a_record_that_does_not_fit_its_study_is_refused(study: Study, line: obj
     with open(drawn, "a") as file:
         file.write(json.dumps(line) + "\n")
     with pytest.raises(InputError, match=f"trials.jsonl: .*{says}") as caught:
-        Record(study, UNIT)
+        Record(study, SEARCH_ID)
     assert "\n" not in str(caught.value)
 
 
@@ -100,31 +100,31 @@ def test_a_score_of_no_known_trial_is_refused(study: Study, row: str) -> None:
     with pytest.raises(
         InputError, match=r"history\.csv: has epoch . of trial ., which trials\.jsonl does not know"
     ):
-        Record(study, UNIT)
+        Record(study, SEARCH_ID)
 
 
 def test_a_trial_that_completed_without_its_score_is_refused(study: Study) -> None:
     path = _written(study) / "history.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:1]) + "\n")
     with pytest.raises(InputError, match=r"history\.csv: has not the last score of trial ., which completed"):
-        Record(study, UNIT)
+        Record(study, SEARCH_ID)
 
 
 @pytest.mark.parametrize("left", ["", "trial,epo"])
 def test_a_first_score_that_met_a_full_disk_leaves_nothing_to_stumble_on(study: Study, left: str) -> None:
-    record = Record(study, UNIT)
+    record = Record(study, SEARCH_ID)
     trial = record.draw(VALUES)
-    history = study.search_folder(UNIT) / "history.csv"
+    history = study.search_folder(SEARCH_ID) / "history.csv"
     history.write_text(left)
-    assert Record(study, UNIT).reported == []
-    Record(study, UNIT).report(trial, 1, 0.5, 2.0)
+    assert Record(study, SEARCH_ID).reported == []
+    Record(study, SEARCH_ID).report(trial, 1, 0.5, 2.0)
     assert history.read_text() == "trial,epoch,macro_f1,seconds\n0,1,0.5,2.0\n"
-    assert Record(study, UNIT).reported == [(0, 1, 0.5)]
+    assert Record(study, SEARCH_ID).reported == [(0, 1, 0.5)]
 
 
 def test_only_trials_that_nobody_continues_lose_their_checkpoints(study: Study) -> None:
-    record = Record(study, UNIT)
-    runs = study.search_folder(UNIT) / "runs"
+    record = Record(study, SEARCH_ID)
+    runs = study.search_folder(SEARCH_ID) / "runs"
     for number, state in enumerate(("stopped", None, "failed")):
         trial = record.draw(VALUES)
         if state:
@@ -137,12 +137,12 @@ def test_only_trials_that_nobody_continues_lose_their_checkpoints(study: Study) 
 def test_scores_of_a_removed_record_do_not_count(study: Study) -> None:
     folder = _written(study)
     (folder / "trials.jsonl").unlink()
-    record = Record(study, UNIT)
+    record = Record(study, SEARCH_ID)
     assert (record.trials, record.reported) == ([], [])
     assert (folder / "history.csv").exists()  # a dry run only looks
     record.draw(VALUES)
     assert not (folder / "history.csv").exists()
-    assert Record(study, UNIT).reported == []
+    assert Record(study, SEARCH_ID).reported == []
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def again(study: Study) -> Study:
 
 def _searched(study: Study) -> Record:
     """Three trials of which the first scored 0.25, the second failed, the third scored 0.75."""
-    record = Record(study, UNIT)
+    record = Record(study, SEARCH_ID)
     for score in (0.25, None, 0.75):
         trial = record.draw(VALUES)
         assert record.reruns == []
@@ -190,9 +190,9 @@ def test_reruns_that_ended_are_not_run_again(again: Study, cut: int) -> None:
         record.report(rerun, 2, score, 9.0)
         record.end(rerun, "completed", None, 1.5)
     record.end(record.reruns[2], "failed", "the loss is nan")
-    file = again.search_folder(UNIT) / "reruns.jsonl"
+    file = again.search_folder(SEARCH_ID) / "reruns.jsonl"
     file.write_bytes(file.read_bytes()[: -cut or None])
-    found = Record(again, UNIT)
+    found = Record(again, SEARCH_ID)
     assert [rerun.state for rerun in found.reruns] == [
         "completed",
         "completed",
@@ -217,13 +217,13 @@ def test_reruns_that_ended_are_not_run_again(again: Study, cut: int) -> None:
 def test_a_rerun_of_no_best_trial_is_refused(again: Study, line: object) -> None:
     _searched(again)
     whole = {"seed": again.fresh_seeds[0], **line} if isinstance(line, dict) else line
-    (again.search_folder(UNIT) / "reruns.jsonl").write_text(json.dumps(whole) + "\n")
+    (again.search_folder(SEARCH_ID) / "reruns.jsonl").write_text(json.dumps(whole) + "\n")
     with pytest.raises(InputError, match=r"reruns\.jsonl: has .*, which is no re-run of the best trials"):
-        Record(again, UNIT)
+        Record(again, SEARCH_ID)
 
 
 def test_fewer_trials_than_are_to_be_run_again_make_fewer_reruns(again: Study) -> None:
-    record = Record(again, UNIT)
+    record = Record(again, SEARCH_ID)
     assert record.open() == 3 + 4
     for _ in range(3):
         record.end(record.draw(VALUES), "failed", "the loss is nan")
@@ -234,9 +234,9 @@ def test_a_key_that_says_nothing_to_the_variant_is_none_of_its_record(study: Stu
     space = {**study.search.space, "loss.isolation": Axis(choice=["shared", "detached"])}
     wider = study.model_copy(update={"search": study.search.model_copy(update={"space": space})})
     _written(wider)
-    assert len(Record(wider, UNIT).trials) == 2
-    other = Unit("multilabel", 1)
+    assert len(Record(wider, SEARCH_ID).trials) == 2
+    other = SearchId("multilabel", 1)
     wider.search_folder(other).parent.mkdir()
-    wider.search_folder(UNIT).rename(wider.search_folder(other))
+    wider.search_folder(SEARCH_ID).rename(wider.search_folder(other))
     with pytest.raises(InputError, match=r"has values of .*, but the study searches .*loss\.isolation"):
         Record(wider, other)

@@ -19,10 +19,10 @@ from hpc.search.cluster import Slots
 from hpc.search.record import LOSSES, Progress, Record
 from hpc.search.slot import FAILED, KIND, LEFT
 from hpc.studies.search_settings import Axis
-from hpc.studies.study import Study, Unit
+from hpc.studies.study import SearchId, Study
 
-UNITS = [Unit("flat", 0), Unit("base", 0)]
-FLAT = UNITS[0]
+SEARCH_IDS = [SearchId("flat", 0), SearchId("base", 0)]
+FLAT = SEARCH_IDS[0]
 TRIALS = 6
 EPOCHS = 4
 
@@ -44,9 +44,9 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     )
 
 
-def _begun(study: Study, units: list[Unit] = UNITS) -> tuple[Progress, searcher.StudySearcher]:
+def _begun(study: Study, search_ids: list[SearchId] = SEARCH_IDS) -> tuple[Progress, searcher.StudySearcher]:
     """A sweep that starts now, with what is on the disk."""
-    progress = Progress(study, [Record(study, unit) for unit in units])
+    progress = Progress(study, [Record(study, search_id) for search_id in search_ids])
     return progress, searcher.StudySearcher(progress, "macro_f1")
 
 
@@ -61,7 +61,7 @@ def _run(progress: Progress, of: searcher.StudySearcher, ids: list[str]) -> list
         one = of.suggest(trial_id)
         assert isinstance(one, dict)
         asked.append(one)
-        record = progress.records[Unit(one["variant"], one["test_fold"])]
+        record = progress.records[SearchId(one["variant"], one["test_fold"])]
         progress.report(record, record.trials[one["trial"]], EPOCHS, _score(one["chosen"]))
         of.on_trial_complete(trial_id, {"epoch": EPOCHS, "macro_f1": _score(one["chosen"])})
     return asked
@@ -217,13 +217,13 @@ def _changed(study: Study, name: str = "s", **search: Any) -> Study:
 def test_nested_searches_know_nothing_of_each_other(study: Study) -> None:
     """Trials of one variant on two outer folds: each fold's search draws and stops as if it were alone."""
     nested = _changed(study, nested=True)
-    units = [Unit("flat", 0), Unit("flat", 1)]
-    progress, found = _begun(nested, units)
+    search_ids = [SearchId("flat", 0), SearchId("flat", 1)]
+    progress, found = _begun(nested, search_ids)
     asked = _run(progress, found, _ids(0, 2 * TRIALS))
     assert [(one["test_fold"], one["trial"]) for one in asked] == [
         (fold, n) for fold in (0, 1) for n in range(TRIALS)
     ]
-    alone = _run(*_begun(_changed(study, "alone", nested=True), units[1:]), _ids(0, TRIALS))
+    alone = _run(*_begun(_changed(study, "alone", nested=True), search_ids[1:]), _ids(0, TRIALS))
     assert [one["chosen"] for one in alone] == [one["chosen"] for one in asked[TRIALS:]]
 
 

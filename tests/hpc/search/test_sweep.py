@@ -22,7 +22,7 @@ from hpc import cli
 from hpc.launching import failures
 from hpc.search import choice, cluster, leakage, sweep
 from hpc.studies import study as studies
-from hpc.studies.study import Study, Unit
+from hpc.studies.study import SearchId, Study
 from leukotree.config import parse
 from leukotree.errors import Busy, InputError, Preempted
 from leukotree.files import locked
@@ -30,7 +30,7 @@ from leukotree.runtime import Runtime
 from leukotree.spec import load
 
 QUIET = Runtime(device="cpu", quiet=True)
-FLAT = Unit("flat", 0)
+FLAT = SearchId("flat", 0)
 SPACE = {
     "loss.gamma": {"uniform": [0, 5]},
     "optim.lr": {"loguniform": [1e-4, 1e-2]},
@@ -148,13 +148,15 @@ def test_nested_searches_choose_for_their_own_fold_by_reruns(
     plan = _study(shards, nested=True, trials=2, scheduler="none", rerun_top=2, rerun_seeds=2)
     plan = plan.model_copy(update={"folds": plan.folds.model_copy(update={"outer": 2})})
     found = sweep.sweep(plan, concurrency=1, runtime=QUIET)
-    assert list(found) == [Unit("flat", 0), Unit("flat", 1)]
-    assert sweep.chosen(plan) == {"flat": {unit.test_fold: best["chosen"] for unit, best in found.items()}}
+    assert list(found) == [SearchId("flat", 0), SearchId("flat", 1)]
+    assert sweep.chosen(plan) == {
+        "flat": {search_id.test_fold: best["chosen"] for search_id, best in found.items()}
+    }
     leakage.check(plan)
-    for unit, best in found.items():
-        folder = plan.search_folder(unit)
-        assert folder.name == f"fold{unit.test_fold}"
-        assert best["test_fold"] == unit.test_fold
+    for search_id, best in found.items():
+        folder = plan.search_folder(search_id)
+        assert folder.name == f"fold{search_id.test_fold}"
+        assert best["test_fold"] == search_id.test_fold
         trials = _table(folder / "trials.csv")
         searched = {int(row["trial"]): float(row["macro_f1"]) for row in trials}
         means = {row["trial"]: sum(row["scores"]) / 2 for row in best["reruns"]}
@@ -167,7 +169,7 @@ def test_nested_searches_choose_for_their_own_fold_by_reruns(
         for kind, seeds in (("runs", {0}), ("reruns", set(plan.fresh_seeds))):
             specs = [load(path) for path in folder.glob(f"{kind}/*/*/spec.yaml")]
             assert {(spec.data.test_fold, spec.seed) for spec in specs} == {
-                (unit.test_fold, seed) for seed in seeds
+                (search_id.test_fold, seed) for seed in seeds
             }
             assert len(specs) == 2 * len(seeds) * plan.folds.inner
 
@@ -319,12 +321,12 @@ def test_an_interrupted_sweep_goes_on_from_its_record(
     # Two inner folds for each of five trials: the begun ones went on in their folders, no others took their
     # place.
     assert len(list((folder / "runs").glob("*/*"))) == 5 * plan.folds.inner
-    assert not (plan.search_folder(Unit("multilabel", 0)) / "best.yaml").exists()
+    assert not (plan.search_folder(SearchId("multilabel", 0)) / "best.yaml").exists()
 
 
-def _attempts(plan: Study, unit: Unit, trial: int, kind: str = "runs") -> list[dict[str, Any]]:
+def _attempts(plan: Study, search_id: SearchId, trial: int, kind: str = "runs") -> list[dict[str, Any]]:
     """The starts of a trial's runs: their process and time."""
-    found = (plan.search_folder(unit) / kind / f"{trial:05d}").glob("*/attempts.jsonl")
+    found = (plan.search_folder(search_id) / kind / f"{trial:05d}").glob("*/attempts.jsonl")
     return [json.loads(line) for file in found for line in file.read_text().splitlines()]
 
 
@@ -351,10 +353,12 @@ def test_a_slot_trains_all_its_trials_in_one_process(
     )
     sweep.sweep(plan, concurrency=1, runtime=QUIET)
 
-    order = [(unit, trial) for unit in plan.units for trial in range(5)]
+    order = [(search_id, trial) for search_id in plan.search_ids for trial in range(5)]
     attempts = [_attempts(plan, *one) for one in order]
     assert len({attempt["pid"] for trial in attempts for attempt in trial}) == 1
-    trials = {unit: _table(plan.search_folder(unit) / "trials.csv") for unit in plan.units}
+    trials = {
+        search_id: _table(plan.search_folder(search_id) / "trials.csv") for search_id in plan.search_ids
+    }
     states = {row["state"] for rows in trials.values() for row in rows}
     assert states == {"completed", "stopped", "failed"}
     for row in trials[FLAT]:
@@ -362,10 +366,12 @@ def test_a_slot_trains_all_its_trials_in_one_process(
     drawn = [[[row[key] for key in space] for row in rows] for rows in trials.values()]
     assert drawn[0] == drawn[1]  # every variant draws the same first trials
 
-    for (unit, trial), following in zip(order[:-1], attempts[1:], strict=True):
-        runs = (plan.search_folder(unit) / "runs" / f"{trial:05d}").glob("*/status.json")
+    for (search_id, trial), following in zip(order[:-1], attempts[1:], strict=True):
+        runs = (plan.search_folder(search_id) / "runs" / f"{trial:05d}").glob("*/status.json")
         statuses = [json.loads(file.read_text()) for file in runs]
-        said = {"completed": "done", "stopped": "stopped", "failed": "failed"}[trials[unit][trial]["state"]]
+        said = {"completed": "done", "stopped": "stopped", "failed": "failed"}[
+            trials[search_id][trial]["state"]
+        ]
         assert said in {status["state"] for status in statuses}
         # What a trial has to say is said before the next one takes its slot.
         assert max(status["heartbeat"] for status in statuses) < min(

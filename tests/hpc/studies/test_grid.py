@@ -91,18 +91,18 @@ def test_a_grid_has_as_many_cells_as_its_values_multiply_to(
         ({"loss.gamma": [-1]}, r"grid\.loss\.gamma: .*greater than or equal to 0"),
         ({"loss.gamma": 1}, r"loss\.gamma: expected a list of values"),
         ({"loss.gamma": []}, r"loss\.gamma: has no values"),
-        ({"loss.gamma": [1, 1]}, r"loss\.gamma: a value stands twice"),
+        ({"loss.gamma": [1, 1]}, r"loss\.gamma: a value occurs twice"),
         ({"seed": [1, 2]}, r"grid\.seed: cannot be varied, the study's `seeds` decides it"),
         ({"data.test_fold": [1]}, r"grid\.data\.test_fold: cannot be varied"),
-        ({"loss.gamma": [1], "zip": [{"loss.gamma": [2]}]}, r"loss\.gamma: stands in the grid twice"),
+        ({"loss.gamma": [1], "zip": [{"loss.gamma": [2]}]}, r"loss\.gamma: occurs twice in the grid"),
         (
             {"zip": [{"loss.gamma": [1, 2], "loss.tau": [1]}]},
-            r"as many values each: loss\.gamma has 2, loss\.tau has 1",
+            r"equally many values: loss\.gamma has 2, loss\.tau has 1",
         ),
-        ({"loss.gamma": [1], "exclude": [{"loss.tau": 1}]}, r"exclude\.0\.loss\.tau: is no key of this grid"),
+        ({"loss.gamma": [1], "exclude": [{"loss.tau": 1}]}, r"exclude\.0\.loss\.tau: not a key of this grid"),
         (
             {"loss.gamma": [1], "exclude": [{"loss.gamma": 2}]},
-            r"exclude\.0\.loss\.gamma: 2 is none of its values \[1\]",
+            r"exclude\.0\.loss\.gamma: 2 is not one of its values \[1\]",
         ),
         ({"loss.gamma": [1], "exclude": [{}]}, r"exclude\.0: names no key"),
         (
@@ -293,7 +293,7 @@ def test_a_report_expects_chosen_values_and_cells_once_they_are_begun(file: Path
         study.load(file, ["search={trials: 1, nested: false, space: {loss.gamma: {uniform: [0, 5]}}}"]),
     )
     assert [len(rows) for rows in verbs._reported(plain)] == [0, 16]
-    folder = searched.search_folder(searched.units[0])
+    folder = searched.search_folder(searched.search_ids[0])
     folder.mkdir(parents=True)
     (folder / "best.yaml").write_text("{test_fold: 0, chosen: {loss.gamma: 1.0}}")
     assert [len(rows) for rows in verbs._reported(searched)] == [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hpc.doctor import precheck
 from hpc.studies import study
-from hpc.studies.study import Study, Unit
+from hpc.studies.study import SearchId, Study
 from leukotree.errors import InputError
 from leukotree.evaluation import decide
 
@@ -110,7 +110,7 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
             "search.space.optim.clip={choice: []}",
             "search.space.optim.clip.choice: List should have at least 1 item",
         ),
-        ("search.space.optim.clip={choice: [1, 1]}", "search.space.optim.clip: a value stands twice"),
+        ("search.space.optim.clip={choice: [1, 1]}", "search.space.optim.clip: a value occurs twice"),
         ("search.space.optim.lr={uniform: [-1, 1]}", "search.space.optim.lr: Input should be greater than 0"),
         (
             "search.space.loss.tau={uniform: [0, 2]}",
@@ -133,7 +133,7 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
         ("base.variant=flat", "base.variant: the study's `variants` decides it"),
         ("base.data.inner={folds: 3}", "base.data.inner: the study's `folds` decides it"),
         ("base.data.test_fold=4", "base.data.test_fold: 4 does not exist, folds.outer is 4"),
-        ("seeds=[1, 1]", "seeds: a value stands twice in [1, 1]"),
+        ("seeds=[1, 1]", "seeds: a value occurs twice in [1, 1]"),
         ("variants=[]", "variants: Tuple should have at least 1 item"),
         ("study=../elsewhere", "study: String should match pattern"),
         (
@@ -142,14 +142,14 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
         ),
         (
             "search.space.loss.beta={uniform: [1, 9]}",
-            "search.space.loss.beta: says nothing with loss.kind focal; set it to soft",
+            "search.space.loss.beta: has no effect with loss.kind focal; set it to soft",
         ),
         ("decision=viterbi", "decision: no rule 'viterbi'; there are greedy, joint, marginal, expected_cost"),
         ("decision={flat: greedy, base: best}", "decision: no rule 'best'"),
         ("rope=-0.1", "rope: Input should be greater than or equal to 0"),
         ("primary=[[multilabel, base]]", "primary: 'base' is none of the variants flat, multilabel"),
         ("primary=[[flat, flat]]", "primary: 'flat' is compared with itself"),
-        ("grid={data.shards: [a, b]}", "grid.data.shards: cannot be varied, a study is on one data set"),
+        ("grid={data.shards: [a, b]}", "grid.data.shards: cannot be varied, a study has one data set"),
         ("search.rerun_seeds=0", "search.rerun_seeds: Input should be greater than or equal to 1"),
         ("search.rungs=trials", "search.rungs: Input should be 'epochs' or 'folds'"),
     ],
@@ -164,15 +164,20 @@ def test_bad_studies_are_refused_in_one_line(path: Path, override: str, message:
 
 def test_each_outer_fold_has_a_search_or_one_serves_all(path: Path) -> None:
     nested, single = study.load(path), study.load(path, ["search.nested=false", "base.data.test_fold=2"])
-    assert nested.units == [Unit(variant, fold) for fold in range(4) for variant in ("flat", "multilabel")]
-    assert single.units == [Unit("flat", 2), Unit("multilabel", 2)]
+    assert nested.search_ids == [
+        SearchId(variant, fold) for fold in range(4) for variant in ("flat", "multilabel")
+    ]
+    assert single.search_ids == [SearchId("flat", 2), SearchId("multilabel", 2)]
     root = Path("results/runs/focal/search")
-    assert [nested.search_folder(unit) for unit in nested.units[:2]] == [
+    assert [nested.search_folder(search_id) for search_id in nested.search_ids[:2]] == [
         root / "flat/fold0",
         root / "multilabel/fold0",
     ]
-    assert single.search_folder(single.units[0]) == root / "flat"
-    assert (nested.unit("flat", 3), single.unit("flat", 3)) == (Unit("flat", 3), Unit("flat", 2))
+    assert single.search_folder(single.search_ids[0]) == root / "flat"
+    assert (nested.search_id("flat", 3), single.search_id("flat", 3)) == (
+        SearchId("flat", 3),
+        SearchId("flat", 2),
+    )
 
 
 def test_each_outer_fold_runs_the_values_that_were_chosen_for_it(path: Path) -> None:
@@ -205,13 +210,15 @@ def test_a_key_is_searched_where_it_says_something(path: Path) -> None:
         "shared",
         "chained",
     ]
-    with pytest.raises(InputError, match=r"search\.space\.loss\.isolation: says nothing to flat, base"):
+    with pytest.raises(InputError, match=r"search\.space\.loss\.isolation: has no effect in flat, base"):
         study.load(path, [keys[0], "variants=[flat, base]"])
     weighting = "search.space.loss.weighting={choice: [fixed, uncertainty]}"
     with pytest.raises(InputError, match=r"search\.space\.loss\.weighting: .*base has a model per decision"):
         study.load(path, [weighting, "variants=[flat, base]"])
     only = study.load(path, ["search={trials: 2, space: {loss.isolation: {choice: [shared, detached]}}}"])
-    with pytest.raises(InputError, match=r"search\.space says nothing to flat; leave it out of `variants`"):
+    with pytest.raises(
+        InputError, match=r"search\.space: no key has an effect in flat; leave flat out of `variants`"
+    ):
         only.require_search()
 
 
@@ -224,8 +231,8 @@ def test_a_key_that_says_nothing_beside_another_makes_no_other_run(path: Path) -
     assert one == other
     assert plan.spec("multilabel", {"loss.kind": "conditional", "loss.gamma": 1.0}, 0, 0).loss.gamma == 2.0
     given = {"loss.isolation": "projected", "loss.surgery": "pcgrad", "loss.leader": 2}
-    assert plan.telling("multilabel", given) == {"loss.isolation": "projected", "loss.surgery": "pcgrad"}
-    assert plan.telling("flat", given) == {}
+    assert plan.with_effect("multilabel", given) == {"loss.isolation": "projected", "loss.surgery": "pcgrad"}
+    assert plan.with_effect("flat", given) == {}
 
 
 def test_fresh_seeds_are_others_than_that_of_the_trials(path: Path) -> None:
