@@ -47,11 +47,11 @@ bench: .venv/installed
 
 ## A real SLURM with two hosts on this machine, for trying the batch scripts (root only).
 slurm-up: .venv/installed
-	$(BIN)/python tests/cluster/slurm.py up
+	$(BIN)/python -m tests.helpers.cluster.slurm up
 
 slurm-down: .venv/installed
-	$(BIN)/python tests/cluster/slurm.py down
+	$(BIN)/python -m tests.helpers.cluster.slurm down
 
 clean:
-	-$(BIN)/python tests/cluster/image.py clean
+	-$(BIN)/python -m tests.helpers.cluster.image clean
 	rm -rf .venv data/phantom data/phantom-images .pytest_cache .mypy_cache .ruff_cache

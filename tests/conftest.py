@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,17 @@ def shards(phantom_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     out = tmp_path_factory.mktemp("packed") / "shards"
     pack(phantom_manifest, out, folds=4, size=48)
     return out
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a complete study. Tests only read it."""
+    from tests.helpers import study_results
+
+    return study_results.make_study(tmp_path_factory.mktemp("whole") / "synthetic")
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    """A copy of the complete study that the test may damage."""
+    return Path(shutil.copytree(whole, tmp_path / "synthetic"))

@@ -20,10 +20,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from commandline import assert_refused, leukotree
 from PIL import Image
 from safetensors.torch import save_file
-from smears import bomb, overwrite
+
+from tests.helpers.commandline import assert_refused, leukotree
+from tests.helpers.small_data import bomb, overwrite
 
 SHARD = "fold1-000000.tar"
 TWICE = b'{"format": 1, "format": 1}'

@@ -19,15 +19,15 @@ from unittest import mock
 import pandas as pd
 import pytest
 import yaml
-from commandline import leukotree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from smears import write_manifest
 
 from hpc.launching import runs
 from hpc.search import sweep
 from leukotree.data import pack_folder
 from leukotree.training import run
+from tests.helpers.commandline import leukotree
+from tests.helpers.small_data import write_manifest
 
 EDITS = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 MORE_EDITS = settings(EDITS, max_examples=300)

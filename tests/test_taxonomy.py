@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trees import trees
 
 from leukotree.errors import InputError
 from leukotree.taxonomy import PAPER, Taxonomy
+from tests.helpers.trees import trees
 
 
 def test_the_paper_has_four_decisions_ten_logits_and_seven_leaves() -> None:

@@ -6,7 +6,6 @@ import json
 import random
 from pathlib import Path
 
-import chaotic
 import pytest
 
 from hpc.launching.ranks import in_ranks
@@ -16,6 +15,7 @@ from leukotree.records.runfolder import read_metrics, read_status
 from leukotree.runtime import Runtime
 from leukotree.spec import VARIANTS, RunSpec
 from leukotree.training import checkpoint
+from tests.helpers import interruptions
 
 RANKS = 2
 
@@ -37,13 +37,13 @@ def test_interrupted_at_random_moments_a_run_ends_with_the_same_bits(
             "engine": {"precision": "fp32", "strategy": strategy},
         }
     )
-    in_ranks(chaotic.run, spec, tmp_path / "whole", None, runtime=Runtime(threads=1), ranks=RANKS)
+    in_ranks(interruptions.run, spec, tmp_path / "whole", None, runtime=Runtime(threads=1), ranks=RANKS)
     undisturbed, folder = tmp_path / "whole" / spec.run_name, tmp_path / "struck" / spec.run_name
 
     numbers = random.Random(f"{variant} {strategy}")
     for _ in range(blows):
         struck(spec, folder, numbers)
-    in_ranks(chaotic.run, spec, folder.parent, None, runtime=Runtime(threads=1), ranks=RANKS)
+    in_ranks(interruptions.run, spec, folder.parent, None, runtime=Runtime(threads=1), ranks=RANKS)
     assert read_status(folder)["state"] == "done"
     assert len((folder / "attempts.jsonl").read_text().splitlines()) == blows + 1
 
@@ -63,23 +63,23 @@ def test_three_ranks_stopped_in_an_epoch_go_on_with_the_same_bits(shards: Path, 
             "optim": {"lr": 1e-3, "batch_size": 12, "epochs": 2},
         }
     )
-    runtime, stop = Runtime(threads=1), chaotic.Blow("SIGUSR2", "training", 5, 0, False)
-    in_ranks(chaotic.run, spec, tmp_path / "whole", None, runtime=runtime, ranks=3)
+    runtime, stop = Runtime(threads=1), interruptions.Blow("SIGUSR2", "training", 5, 0, False)
+    in_ranks(interruptions.run, spec, tmp_path / "whole", None, runtime=runtime, ranks=3)
     with signals.watched(), pytest.raises(Preempted):
-        in_ranks(chaotic.run, spec, tmp_path / "stopped", stop, runtime=runtime, ranks=3)
+        in_ranks(interruptions.run, spec, tmp_path / "stopped", stop, runtime=runtime, ranks=3)
     assert checkpoint.load_latest(tmp_path / "stopped" / spec.run_name / "checkpoints")[1]["epoch"] == 0
-    in_ranks(chaotic.run, spec, tmp_path / "stopped", None, runtime=runtime, ranks=3)
+    in_ranks(interruptions.run, spec, tmp_path / "stopped", None, runtime=runtime, ranks=3)
     assert losses(tmp_path / "stopped" / spec.run_name) == losses(tmp_path / "whole" / spec.run_name)
 
 
 def struck(spec: RunSpec, folder: Path, numbers: random.Random) -> None:
     """One attempt, which a blow ends."""
-    blow = chaotic.Blow.draw(numbers, RANKS)
+    blow = interruptions.Blow.draw(numbers, RANKS)
     # Some attempts save at every step, others only when they are asked to, or at the end of an epoch.
     runtime = Runtime(threads=1, save_s=numbers.choice([0, 0, 600]))
     killed = blow.how.startswith("kill")
     with signals.watched(), pytest.raises(RunFailed if killed else Preempted) as ended:
-        in_ranks(chaotic.run, spec, folder.parent, blow, runtime=runtime, ranks=RANKS)
+        in_ranks(interruptions.run, spec, folder.parent, blow, runtime=runtime, ranks=RANKS)
     if killed:
         assert ended.value.kind == "node", (blow, ended.value)  # type: ignore[attr-defined]
     else:

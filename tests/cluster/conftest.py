@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm import ClusterError, Slurm, process_start
+from tests.helpers.cluster.slurm import ClusterError, Slurm, process_start
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

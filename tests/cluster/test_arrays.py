@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_jobs import wait_for_jobs
-from many_runs import run, specs
 
 from hpc.launching import follow_up, job_notes, runs
 from hpc.slurm.site import Site
-from slurm import Slurm
+from tests.helpers.cluster.jobs import wait_for_jobs
+from tests.helpers.cluster.many_runs import run, specs
+from tests.helpers.cluster.slurm import Slurm
 
 ARRAY = 101
 """MaxArraySize of the test SLURM."""

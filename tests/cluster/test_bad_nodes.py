@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from many_runs import SITE, run, specs, talk_to
-from processes import wait_for
 
 from hpc.launching import runs
 from hpc.launching.runs import Outcome, Place
 from leukotree.records.runfolder import read_status
 from leukotree.runtime import Runtime
-from slurm import HOSTS, ClusterError, Settings, Slurm
+from tests.helpers.cluster.many_runs import SITE, run, specs, talk_to
+from tests.helpers.cluster.processes import wait_for
+from tests.helpers.cluster.slurm import HOSTS, ClusterError, Settings, Slurm
 
 
 @pytest.fixture(scope="module")

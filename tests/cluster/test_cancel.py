@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from processes import wait_for
 
 from hpc.launching import job_notes, run_states, study_jobs
 from hpc.slurm import queue
-from slurm import Slurm
+from tests.helpers.cluster.processes import wait_for
+from tests.helpers.cluster.slurm import Slurm
 
 LEUKOTREE = [sys.executable, "-m", "hpc.cli"]
 LIMITS = ["--threads", "1", "--device", "cpu"]

@@ -10,20 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkouts import make_checkout, python_path
-from cluster_jobs import wait_for_jobs
-from many_runs import specs
-from processes import wait_for
-from sweep_jobs import calls, report_job, sbatch, stand_in
 
-from slurm import Slurm
+from tests.helpers.checkouts import make_checkout, python_path
+from tests.helpers.cluster.jobs import wait_for_jobs
+from tests.helpers.cluster.many_runs import specs
+from tests.helpers.cluster.processes import wait_for
+from tests.helpers.cluster.slurm import Slurm
+from tests.helpers.cluster.sweep_jobs import calls, report_job, sbatch, stand_in
 
-HERE = Path(__file__).parent
 BROKEN = "raise ImportError('the code of today')\n"
 QUEUE = """
 import sys
 from pathlib import Path
-from many_runs import SITE, run, specs
+from tests.helpers.cluster.many_runs import SITE, run, specs
 site = SITE.model_copy(update={"extra": {"hold": True}, "time": 30})
 [spec] = specs(1, Path(sys.argv[1]))
 outcome = run([spec.override({"optim.epochs": 20})], Path("results/runs/study"), site)
@@ -44,7 +43,7 @@ def test_a_run_whose_checkout_is_edited_while_its_job_waits(
     slurm: Slurm, checkout: Path, shards: Path
 ) -> None:
     """The job is queued again in the midst of it, too, and the job that looks after it runs."""
-    environment = slurm.environment | {"PYTHONPATH": python_path(checkout, HERE, *map(Path, sys.path[1:]))}
+    environment = slurm.environment | {"PYTHONPATH": python_path(checkout, *map(Path, sys.path))}
     words = [sys.executable, "-c", QUEUE, str(shards)]
     done = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -11,14 +11,14 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import image
 import pytest
-from cluster_jobs import wait_for_jobs
-from debian import SYSTEM_PATH
-from processes import wait_for
-from sweep_jobs import ray_processes, report_job
 
-from slurm import ClusterError, Slurm
+from tests.helpers.cluster import image
+from tests.helpers.cluster.debian import SYSTEM_PATH
+from tests.helpers.cluster.jobs import wait_for_jobs
+from tests.helpers.cluster.processes import wait_for
+from tests.helpers.cluster.slurm import ClusterError, Slurm
+from tests.helpers.cluster.sweep_jobs import ray_processes, report_job
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = REPOSITORY / "slurm" / "container" / "bin"

@@ -16,7 +16,7 @@ from hpc.finding import Finding
 from hpc.slurm.site import Site
 from leukotree.errors import InputError
 from leukotree.spec import RunSpec
-from slurm import Slurm
+from tests.helpers.cluster.slurm import Slurm
 
 
 def states(findings: list[Finding]) -> dict[str, str]:

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_jobs import wait_for_jobs
-from processes import wait_for
-from sweep_jobs import ray_processes
 
-from slurm import Slurm
+from tests.helpers.cluster.jobs import wait_for_jobs
+from tests.helpers.cluster.processes import wait_for
+from tests.helpers.cluster.slurm import Slurm
+from tests.helpers.cluster.sweep_jobs import ray_processes
 
 SITE = {"partition": "main", "time": 30, "cpus_per_task": 3, "interface": "eth0", "small": {"time": 30}}
 """A host has four cores: one worker and the head of the search fit beside each other."""

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from many_runs import SITE, ids_in_queue, run, specs, talk_to
-from processes import wait_for
 
 from hpc.launching import follow_up, runs, sender
-from slurm import ClusterError, Settings, Slurm
+from tests.helpers.cluster.many_runs import SITE, ids_in_queue, run, specs, talk_to
+from tests.helpers.cluster.processes import wait_for
+from tests.helpers.cluster.slurm import ClusterError, Settings, Slurm
 
 LIMIT = 3
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from many_runs import HELD, SITE, ids_in_queue, run, specs, stand_in, talk_to
-from processes import wait_for
 
 from hpc.launching import follow_up, job_notes, runs
 from hpc.slurm import scheduler
-from slurm import ClusterError, Settings, Slurm
+from tests.helpers.cluster.many_runs import HELD, SITE, ids_in_queue, run, specs, stand_in, talk_to
+from tests.helpers.cluster.processes import wait_for
+from tests.helpers.cluster.slurm import ClusterError, Settings, Slurm
 
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
 KILLS = '"$real" "$@"; [ $(wc -l <"$(dirname "$0")/../sbatch-calls") -lt 2 ] || kill -KILL "$PPID"'
@@ -24,7 +24,7 @@ KILLS = '"$real" "$@"; [ $(wc -l <"$(dirname "$0")/../sbatch-calls") -lt 2 ] || 
 QUEUE = """
 import sys
 from pathlib import Path
-from many_runs import HELD, run, specs
+from tests.helpers.cluster.many_runs import HELD, run, specs
 run(specs(3, Path(sys.argv[1])), Path("study"), HELD)
 """
 
@@ -46,8 +46,7 @@ def test_a_kill_before_the_jobs_are_noted(
     before = ids_in_queue(here)
     with monkeypatch.context() as patch:
         stand_in("sbatch", KILLS, tmp_path, patch)
-        path = [str(Path(__file__).parent), *sys.path]
-        patch.setenv("PYTHONPATH", ":".join(path))
+        patch.setenv("PYTHONPATH", ":".join(sys.path))
         killed = subprocess.run([sys.executable, "-c", QUEUE, str(shards)], check=False)
     assert killed.returncode == -signal.SIGKILL
     root = tmp_path / "study"
@@ -70,7 +69,7 @@ def test_a_job_that_was_found_does_its_run(
     monkeypatch.setitem(runs.POLL, "slurm", 1.0)
     with monkeypatch.context() as patch:
         stand_in("sbatch", KILLS, tmp_path, patch)
-        patch.setenv("PYTHONPATH", ":".join([str(Path(__file__).parent), *sys.path]))
+        patch.setenv("PYTHONPATH", ":".join(sys.path))
         subprocess.run(
             [sys.executable, "-c", QUEUE.replace("3", "1").replace(", HELD)", ")"), str(shards)], check=False
         )

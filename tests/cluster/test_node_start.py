@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cluster_jobs import wait_for_jobs
-from processes import process_start, wait_for
-from sweep_jobs import calls, processes, ray_processes, sbatch, stand_in
 
-from slurm import Slurm
+from tests.helpers.cluster.jobs import wait_for_jobs
+from tests.helpers.cluster.processes import process_start, wait_for
+from tests.helpers.cluster.slurm import Slurm
+from tests.helpers.cluster.sweep_jobs import calls, processes, ray_processes, sbatch, stand_in
 
 NEIGHBOUR = "exec 3</etc/hosts; exec -a {name} sleep 600"
 """Another job of the same user, with a file open by an absolute path, as any process has."""

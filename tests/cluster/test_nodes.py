@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_jobs import wait_for_jobs
 
 from hpc.launching import job as jobs
 from hpc.slurm import scratch
@@ -17,7 +16,8 @@ from hpc.slurm.site import Site
 from leukotree.config import parse
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
-from slurm import Slurm
+from tests.helpers.cluster.jobs import wait_for_jobs
+from tests.helpers.cluster.slurm import Slurm
 
 ON_N1 = {"no-requeue": True, "nodelist": "n1"}
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from processes import wait_for
 
 from leukotree.config import parse
 from leukotree.spec import RunSpec
-from slurm import Slurm
+from tests.helpers.cluster.processes import wait_for
+from tests.helpers.cluster.slurm import Slurm
 
 LEUKOTREE = [sys.executable, "-m", "hpc.cli"]
 LIMITS = ["--threads", "1", "--device", "cpu"]

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_jobs import wait_for_jobs
-from processes import process_start
-from sweep_jobs import processes, ray_processes, sbatch
 
-from slurm import Slurm
+from tests.helpers.cluster.jobs import wait_for_jobs
+from tests.helpers.cluster.processes import process_start
+from tests.helpers.cluster.slurm import Slurm
+from tests.helpers.cluster.sweep_jobs import processes, ray_processes, sbatch
 
 STAND_IN = """\
 #!{python}

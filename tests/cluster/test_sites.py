@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_jobs import wait_for_jobs
 
 from hpc.cli import main
 from hpc.doctor import ask, doctor
@@ -26,7 +25,8 @@ from leukotree.config import parse
 from leukotree.errors import InputError
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
-from slurm import ClusterError, Settings, Slurm, usual_folder
+from tests.helpers.cluster.jobs import wait_for_jobs
+from tests.helpers.cluster.slurm import ClusterError, Settings, Slurm, usual_folder
 
 CODE = Path(__file__).parents[2]
 LUA = """

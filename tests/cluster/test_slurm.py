@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from cluster_jobs import wait_for_jobs
 
-from slurm import ClusterError, Slurm
-
-SCRIPT = Path(__file__).with_name("slurm.py")
+from tests.helpers.checkouts import REPOSITORY
+from tests.helpers.cluster.jobs import wait_for_jobs
+from tests.helpers.cluster.slurm import ClusterError, Slurm
 
 
 def submit(slurm: Slurm, folder: Path, shell: str, *options: str) -> tuple[str, Path]:
@@ -75,7 +74,13 @@ def test_a_job_can_submit_a_job(slurm: Slurm, tmp_path: Path) -> None:
 
 def test_up_again_changes_nothing_and_prints_the_line_to_use(slurm: Slurm) -> None:
     before = (slurm.folder / "processes").read_text()
-    done = subprocess.run([sys.executable, SCRIPT, "up"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.helpers.cluster.slurm", "up"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout == f"export SLURM_CONF={slurm.conf}\n"
     assert (slurm.folder / "processes").read_text() == before
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import wait_for
 
 from hpc.launching import job, job_notes, run_states, study_jobs
 from hpc.slurm import queue
@@ -19,7 +18,8 @@ from hpc.slurm.site import Site
 from leukotree.config import parse
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
-from slurm import ClusterError, Settings, Slurm
+from tests.helpers.cluster.processes import wait_for
+from tests.helpers.cluster.slurm import ClusterError, Settings, Slurm
 
 PARTITION = {"partition": "main", "time": 5, "cpus_per_task": 1, "interface": "eth0"}
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster_jobs import wait_for_jobs
 
 from hpc.cli import main
 from hpc.slurm import exported
 from hpc.slurm.site import Site
-from slurm import Slurm
+from tests.helpers.cluster.jobs import wait_for_jobs
+from tests.helpers.cluster.slurm import Slurm
 
 NOTE = """#!/bin/bash
 #SBATCH --output=slurm-%j.out

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster_jobs import states, wait_for_jobs
-from sweep_jobs import calls, processes, ray_processes, report_job, sbatch, stand_in
 
-from slurm import Slurm
+from tests.helpers.cluster.jobs import states, wait_for_jobs
+from tests.helpers.cluster.slurm import Slurm
+from tests.helpers.cluster.sweep_jobs import calls, processes, ray_processes, report_job, sbatch, stand_in
 
 
 class TestOnOneMachine:

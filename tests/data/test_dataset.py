@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
-from smears import write_manifest
 
 from leukotree.data.dataset import Dataset
 from leukotree.data.index import COLUMNS
 from leukotree.data.pack import pack
 from leukotree.errors import InputError, RunFailed, kind
+from tests.helpers.small_data import write_manifest
 
 
 @pytest.fixture

@@ -11,11 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from commandline import assert_refused, leukotree
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from smears import change_manifest, files, noise, write_manifest
 
 from leukotree.data import duplicates
 from leukotree.data.audit import contact_sheet
@@ -24,6 +22,8 @@ from leukotree.data.dataset import Dataset
 from leukotree.data.images import codec
 from leukotree.data.pack import pack
 from leukotree.errors import InputError
+from tests.helpers.commandline import assert_refused, leukotree
+from tests.helpers.small_data import change_manifest, files, noise, write_manifest
 
 SMALL = {"folds": 3, "size": 32, "samples_per_shard": 5, "workers": 1}
 

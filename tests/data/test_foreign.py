@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_sources import lay_out
 
 from leukotree.data.sources import SOURCES, import_source, pbc
 from leukotree.errors import InputError
+from tests.helpers.small_data import lay_out
 
 UUID = "51a9fe3d-cea1-5b9f-87ab-8454a0d746f{}.jpg"
 LAYOUTS = {

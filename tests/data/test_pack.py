@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from smears import LEAVES, change_manifest, files, write_manifest
 
 from leukotree import signals
 from leukotree.data import shards
@@ -22,6 +21,7 @@ from leukotree.data.images import codec, digests, parallel
 from leukotree.data.pack import pack
 from leukotree.errors import InputError, Preempted
 from leukotree.taxonomy import Taxonomy
+from tests.helpers.small_data import LEAVES, change_manifest, files, write_manifest
 
 SMALL = {"folds": 3, "size": 32, "samples_per_shard": 5, "workers": 1}
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smears import bomb, overwrite
 
 from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader, TrainOrder, decode
 from leukotree.errors import InputError
 from leukotree.spec import AugmentSpec
+from tests.helpers.small_data import bomb, overwrite
 
 
 def order_of(rows: np.ndarray, batch: int, seed: int, size: int = 48) -> TrainOrder:

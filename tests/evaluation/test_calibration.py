@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from logprobs import cases, drawn
 from scipy.special import softmax
 from sklearn.metrics import brier_score_loss
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from leukotree.evaluation import calibration, decide
 from leukotree.taxonomy import Taxonomy
+from tests.helpers.logprobs import cases, drawn
 
 PAPER = Taxonomy.paper()
 PLANTED = {"root": 2.5, "leukemia": 0.4, "acute": 1.0, "chronic": 6.0}

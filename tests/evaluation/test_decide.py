@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from logprobs import cases, drawn, tied_cases
-from trees import trees
 
 from leukotree.errors import InputError
 from leukotree.evaluation import decide
 from leukotree.taxonomy import Taxonomy
+from tests.helpers.logprobs import cases, drawn, tied_cases
+from tests.helpers.trees import trees
 
 PAPER = Taxonomy.paper()
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from logprobs import cases, drawn
 from scipy.special import softmax
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_auroc, multiclass_average_precision
 
 from leukotree.evaluation import calibration, decide, decision_scores, metrics
 from leukotree.taxonomy import Taxonomy
+from tests.helpers.logprobs import cases, drawn
 
 PAPER = Taxonomy.paper()
 ABC = ("a", "b", "c")

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logprobs import drawn, normalised
 from scipy.special import logsumexp
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from leukotree.evaluation import decide, metrics
 from leukotree.taxonomy import Taxonomy
+from tests.helpers.logprobs import drawn, normalised
 
 PAPER = Taxonomy.paper()
 L, E = len(PAPER.leaves), len(PAPER.edges)

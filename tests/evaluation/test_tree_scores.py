@@ -8,11 +8,11 @@ import pytest
 from hiclass import metrics as hiclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logprobs import drawn
-from trees import trees
 
 from leukotree.evaluation import metrics, tree_scores
 from leukotree.taxonomy import Taxonomy
+from tests.helpers.logprobs import drawn
+from tests.helpers.trees import trees
 
 PAPER = Taxonomy.paper()
 SCORES = {"precision": tree_scores.precision, "recall": tree_scores.recall, "f1": tree_scores.f1}

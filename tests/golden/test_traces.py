@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import traces
+
+from tests.golden import traces
 
 STORED: dict[str, traces.Trace] = json.loads(traces.STORED.read_text())
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commandline import assert_refused, leukotree
 
 from hpc.cli import parser
+from tests.helpers.commandline import assert_refused, leukotree
 
 ROOT = Path(__file__).parents[2]
 ADVISED = re.compile(r"`(leukotree [^`]*)`")

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from commandline import assert_refused, leukotree
 from PIL import Image
+
+from tests.helpers.commandline import assert_refused, leukotree
 
 LEUKOTREE = [sys.executable, "-m", "hpc.cli"]
 VERBS = [

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from commandline import leukotree
 
 from hpc.launching import failures
 from hpc.search import choice
@@ -23,6 +22,7 @@ from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
 from leukotree.files import locked
 from leukotree.records.runfolder import LOCK
+from tests.helpers.commandline import leukotree
 
 FLAT = SearchId("flat", 0)
 SPACE = {"optim.lr": {"loguniform": [1e-4, 1e-2]}}

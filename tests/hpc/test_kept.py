@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from commandline import leukotree
+
+from tests.helpers.commandline import leukotree
 
 KEPT = sorted((Path(__file__).parents[1] / "kept").glob("*.tar.xz"))
 RUNS = Path("results/runs/kept")

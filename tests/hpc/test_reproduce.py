@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from commandline import leukotree
 from PIL import Image
+
+from tests.helpers.commandline import leukotree
 
 LEAVES = ("normal", "reactive", "AML", "APML")
 STUDY = {

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commandline import assert_refused, leukotree
+
+from tests.helpers.commandline import assert_refused, leukotree
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from trees import trees
 
 from leukotree.errors import InputError
 from leukotree.models import losses
 from leukotree.spec import LossSpec
 from leukotree.taxonomy import Taxonomy
+from tests.helpers.trees import trees
 
 TREE = Taxonomy.paper()
 WIDTHS = [len(children) for children in TREE.decisions.values()]

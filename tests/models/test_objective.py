@@ -11,8 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from objectives import close, draw, objective, whole
-from trees import trees
 
 from leukotree.errors import InputError
 from leukotree.models import losses
@@ -20,6 +18,8 @@ from leukotree.models.classifier import Stage, stages
 from leukotree.models.objective import Objective
 from leukotree.spec import RunSpec, Variant
 from leukotree.taxonomy import Taxonomy
+from tests.helpers.objectives import close, draw, objective, whole
+from tests.helpers.trees import trees
 
 PAPER = Taxonomy.paper()
 SETTINGS: list[tuple[Variant, dict[str, Any]]] = [

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from objectives import close, draw, objective, whole
-from trees import trees
 
 from leukotree.models import losses
 from leukotree.models.classifier import stages
 from leukotree.spec import Variant
 from leukotree.taxonomy import Taxonomy
+from tests.helpers.objectives import close, draw, objective, whole
+from tests.helpers.trees import trees
 
 small_trees = trees(edges=12)
 seeds = st.integers(0, 2**31)

@@ -6,13 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import synthetic
 
 from leukotree import yamlfile
 from leukotree.errors import InputError
 from leukotree.records import declared
+from tests.helpers import study_results
 
-STUDY = {**synthetic.STUDY, "decision": "greedy", "rope": 0.01, "primary": [["multilabel", "flat"]]}
+STUDY = {**study_results.STUDY, "decision": "greedy", "rope": 0.01, "primary": [["multilabel", "flat"]]}
 
 
 def test_the_first_declaration_stays(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_damaged_record_is_named(tmp_path: Path, content: str) -> None:
 
 def test_the_report_warns_at_its_top(copy: Path, tmp_path: Path) -> None:
     declared.keep(copy, STUDY)
-    same, _ = synthetic.report(copy, tmp_path / "same", STUDY)
-    anew, _ = synthetic.report(copy, tmp_path / "anew", {**STUDY, "rope": 0.2})
+    same, _ = study_results.report(copy, tmp_path / "same", STUDY)
+    anew, _ = study_results.report(copy, tmp_path / "anew", {**STUDY, "rope": 0.2})
     assert "Declared anew" not in same
-    assert "Declared anew after the first run: `rope` was 0.01 and is 0.2." in synthetic.section(anew, "")
+    assert "Declared anew after the first run: `rope` was 0.01 and is 0.2." in study_results.section(anew, "")

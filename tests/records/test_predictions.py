@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import wards
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from leukotree.errors import InputError
 from leukotree.records import predictions, tested
 from leukotree.records.predictions import Predictions
 from leukotree.report.summary import identity
+from tests.helpers import patients
 
 
 def part(rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +63,7 @@ def test_a_patient_of_several_sources_is_one_where_the_data_set_says_so(tmp_path
         for number in range(4)
         for source in ("old", "new")
     ]
-    table = wards.manifest(tmp_path, rows)
+    table = patients.manifest(tmp_path, rows)
     for across, persons in ((False, 16), (True, 8)):
         folder = tmp_path / f"run-{across}"
         folder.mkdir()

@@ -5,11 +5,11 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import STUDY, expected_runs, report
 
 from leukotree.errors import InputError
 from leukotree.records import runfolder
 from leukotree.report import collect
+from tests.helpers.study_results import STUDY, expected_runs, report
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,12 @@ import math
 import shutil
 
 import pytest
-from synthetic import (
+
+from leukotree.errors import InputError
+from leukotree.report import collect, scores
+from leukotree.report.blocks import Figure, Text
+from leukotree.report.sections import answer, comparison, overview, patients, searches
+from tests.helpers.study_results import (
     STUDY,
     cells,
     expected_runs,
@@ -16,11 +21,6 @@ from synthetic import (
     table_row,
     texts,
 )
-
-from leukotree.errors import InputError
-from leukotree.report import collect, scores
-from leukotree.report.blocks import Figure, Text
-from leukotree.report.sections import answer, comparison, overview, patients, searches
 
 
 def test_runs_without_a_result_are_listed_and_left_out(copy, tmp_path):

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
-from synthetic import SKILL, SPACE, STUDY, TREE, report, section, table_row
 
 from leukotree.spec import RunSpec
+from tests.helpers.study_results import SKILL, SPACE, STUDY, TREE, report, section, table_row
 
 
 def stored(root, variant: str, fold: int, seed: int) -> tuple[list[str], list[str], pd.DataFrame]:

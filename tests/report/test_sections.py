@@ -6,7 +6,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import (
+
+from leukotree.evaluation import calibration, decide, metrics, tree_scores
+from leukotree.report import collect, scores
+from leukotree.report.blocks import Figure, Text
+from leukotree.report.sections import decisions, interference, overview, patients, searches, tree
+from leukotree.report.sections.calibration import LEAVES, calibrated
+from tests.helpers.study_results import (
     CHOSEN,
     STUDY,
     TREE,
@@ -20,12 +26,6 @@ from synthetic import (
     write_run,
     write_search,
 )
-
-from leukotree.evaluation import calibration, decide, metrics, tree_scores
-from leukotree.report import collect, scores
-from leukotree.report.blocks import Figure, Text
-from leukotree.report.sections import decisions, interference, overview, patients, searches, tree
-from leukotree.report.sections.calibration import LEAVES, calibrated
 
 
 @pytest.fixture(scope="module")

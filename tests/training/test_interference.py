@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commandline import leukotree
 
 from hpc.launching.runs import run_spec
 from leukotree.data.dataset import Dataset
@@ -22,6 +21,7 @@ from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import interference, run
 from leukotree.training.stage_trainer import StageTrainer
+from tests.helpers.commandline import leukotree
 
 HERE = Engine(0, 1, torch.device("cpu"))
 RUNTIME = Runtime(device="cpu", threads=1, workers=0, quiet=True)

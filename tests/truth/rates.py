@@ -1,7 +1,7 @@
 """Does a study find what is true? Studies on phantom images in which the truth is known, drawn again and
 again.
 
-    python tests/truth/rates.py [--draws N] [--only NAME ...]        (continues what an earlier call has done)
+    python -m tests.truth.rates [--draws N] [--only NAME ...]        (continues what an earlier call has done)
 
 Each draw is a study of its own: new patients, folds and weights. It goes the way of a user's: phantom images,
 `pack`, the runs of all outer folds, and the comparison that the report prints. Its row stays in data/truth/;
@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scenarios import LEAVES, SCENARIOS, Scenario
-from tables import write
 from tqdm import tqdm
 
 from leukotree.files import write_atomic
 from leukotree.runtime import Runtime
+from tests.truth.scenarios import LEAVES, SCENARIOS, Scenario
+from tests.truth.tables import write
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "data" / "truth"

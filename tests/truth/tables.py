@@ -6,10 +6,10 @@ import io
 from pathlib import Path
 
 import pandas as pd
-from scenarios import SCENARIOS
 
 from leukotree.evaluation.metrics import wilson
 from leukotree.files import write_atomic
+from tests.truth.scenarios import SCENARIOS
 
 COLOURS = {
     "better": "#1b7837",
@@ -40,7 +40,7 @@ and so cannot be sure of {equal}: of two equal methods they say inconclusive, an
 
 """
 TAIL = """
-Made by `python tests/truth/rates.py --draws {draws}`; `rates.csv` has a row per study.
+Made by `python -m tests.truth.rates --draws {draws}`; `rates.csv` has a row per study.
 """
 
 

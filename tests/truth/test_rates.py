@@ -10,11 +10,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import rates
-import tables
-from scenarios import LEAVES, SCENARIOS
 
 from leukotree.config import parse
+from tests.truth import rates, tables
+from tests.truth.scenarios import LEAVES, SCENARIOS
 
 SMALL: dict[str, Any] = {"images": dict.fromkeys(LEAVES, 2), "epochs": 1, "patients": 2, "folds": 2}
 

@@ -5,10 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
-from smears import write_manifest
 
 from leukotree.data.audit.audit import audit
 from leukotree.data.pack import pack
+from tests.helpers.small_data import write_manifest
 
 WIDTH, HEIGHT = 50, 40
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from smears import LEAVES, change_manifest, noise, write_manifest
 
 from leukotree.data import shards
 from leukotree.data.audit import near_duplicates
@@ -16,6 +15,7 @@ from leukotree.data.audit.audit import audit
 from leukotree.data.dataset import Dataset
 from leukotree.data.pack import PackSummary, pack
 from leukotree.errors import InputError
+from tests.helpers.small_data import LEAVES, change_manifest, noise, write_manifest
 
 SMALL = {"folds": 3, "size": 32, "samples_per_shard": 5, "workers": 1}
 

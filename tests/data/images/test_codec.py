@@ -9,9 +9,9 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from smears import noise
 
 from leukotree.data.images import codec
+from tests.helpers.small_data import noise
 
 BICUBIC = Image.Resampling.BICUBIC
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
-from commandline import leukotree
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
-from smears import change_manifest, noise, write_manifest
 
 from leukotree.data.dataset import Dataset
 from leukotree.data.images import codec, jpegfile
 from leukotree.data.pack import pack
+from tests.helpers.commandline import leukotree
+from tests.helpers.small_data import change_manifest, noise, write_manifest
 
 MARK = b"RECORD12345"
 SIZE = 32

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, TiffImagePlugin
-from tiffs import BITS, COLOURS, COMPRESSION, DESCRIPTION, FORMAT, KIND, MOST, page, tiff
 
 from leukotree.data.images import codec, kinds
+from tests.helpers.tiffs import BITS, COLOURS, COMPRESSION, DESCRIPTION, FORMAT, KIND, MOST, page, tiff
 
 SIZE = 32
 Image.init()

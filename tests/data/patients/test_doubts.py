@@ -4,7 +4,6 @@ them."""
 import numpy as np
 import pandas as pd
 import pytest
-from wards import cohort, manifest, named, picture
 
 from leukotree.data import manifest as manifests
 from leukotree.data.audit.audit import audit
@@ -13,6 +12,7 @@ from leukotree.data.patients import doubts, identities
 from leukotree.data.sources import import_source
 from leukotree.errors import InputError
 from leukotree.taxonomy import Taxonomy
+from tests.helpers.patients import cohort, manifest, named, picture
 
 SMALL = {"folds": 2, "size": 8, "workers": 1}
 SCANNERS = [

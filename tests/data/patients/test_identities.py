@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wards import cohort, named, picture
 
 from leukotree.data.audit.audit import audit
 from leukotree.data.pack import pack
 from leukotree.data.patients import doubts, identities
 from leukotree.data.sources import import_source
+from tests.helpers.patients import cohort, named, picture
 
 LETTERS = [
     one

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commandline import assert_refused, leukotree
 from PIL import Image
-from smears import change_manifest, files, noise, write_manifest
 
 from leukotree.data import shards
 from leukotree.data.audit.audit import audit
 from leukotree.data.dataset import Dataset
 from leukotree.data.pack import pack
 from leukotree.errors import InputError
+from tests.helpers.commandline import assert_refused, leukotree
+from tests.helpers.small_data import change_manifest, files, noise, write_manifest
 
 SMALL = {"folds": 3, "size": 32, "samples_per_shard": 5, "workers": 1}
 NAMES = ("Nguyen", "Okafor", "Weber", "Silva", "Rossi", "Kowalski")

@@ -2,9 +2,9 @@
 so."""
 
 import pytest
-from commandline import assert_refused, leukotree
 
 from leukotree.data.sources import leaves
+from tests.helpers.commandline import assert_refused, leukotree
 
 TREE = ("normal", "reactive", "ALL", "AML", "APML", "CLL", "CML")
 

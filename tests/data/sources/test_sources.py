@@ -10,15 +10,7 @@ from leukotree.data import manifest
 from leukotree.data.sources import SOURCES, import_source
 from leukotree.errors import InputError
 from leukotree.taxonomy import Taxonomy
-
-
-def lay_out(root: Path, *names: str) -> Path:
-    """Make files below root; images hold no pixels, since importing decodes nothing."""
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"no pixels")
-    return root
+from tests.helpers.small_data import lay_out
 
 
 def imported(source, root, tmp_path, **options):

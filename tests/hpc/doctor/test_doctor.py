@@ -211,7 +211,7 @@ def test_a_clock_that_is_off_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_shards_that_changed_are_found_before_they_are_trained_on(shards: Path, tmp_path: Path) -> None:
     import shutil
 
-    from smears import overwrite
+    from tests.helpers.small_data import overwrite
 
     shutil.copytree(shards, tmp_path / "shards")
     key = overwrite(tmp_path / "shards", 5, b"something else", indexed=False)

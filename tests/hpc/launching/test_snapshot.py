@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from checkouts import REPOSITORY, make_checkout, python_path
 
 from hpc import status
 from hpc.launching import code_changes, run_states, snapshot, submission
 from leukotree.records import origin
+from tests.helpers.checkouts import REPOSITORY, make_checkout, python_path
 
 TAKE = "from pathlib import Path; from hpc.launching import snapshot; print(snapshot.take(Path('runs')))"
 

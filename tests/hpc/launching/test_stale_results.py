@@ -15,7 +15,6 @@ import pytest
 import timm
 import torch
 import yaml
-from commandline import assert_refused, leukotree
 
 from hpc.launching import follow_up, stale
 from hpc.search import choice
@@ -24,6 +23,7 @@ from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
 from leukotree.records import predictions
 from leukotree.spec import RunSpec
+from tests.helpers.commandline import assert_refused, leukotree
 
 HERE = ("--on", "inline", "--device", "cpu", "--threads", "1")
 RUNS = 4

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkouts import make_checkout
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from hpc.launching import snapshot
 from hpc.search import cluster
 from hpc.search.cluster import Slots, connect, nodes, slots
 from leukotree.errors import InputError, Preempted
+from tests.helpers.checkouts import make_checkout
 
 LAPTOP = {"CPU": 2.0}
 NODE = {"CPU": 64.0, "GPU": 8.0}

@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import wards
 import yaml
-from commandline import assert_refused, leukotree
 
 from hpc.search import choice, leakage
 from hpc.studies import study as studies
@@ -23,6 +21,8 @@ from leukotree.data.dataset import Dataset
 from leukotree.data.pack import pack
 from leukotree.errors import InputError
 from leukotree.spec import RunSpec
+from tests.helpers import patients
+from tests.helpers.commandline import assert_refused, leukotree
 
 VERBS = [("folds", "--on", "inline", "--device", "cpu"), ("report",)]
 FOLD = SearchId("flat", 2)
@@ -221,7 +221,7 @@ def test_a_patient_is_the_same_in_every_source_where_the_data_set_says_so(tmp_pa
         for source in ("old", "new")
     ]
     dataset = pack(
-        wards.manifest(tmp_path, rows),
+        patients.manifest(tmp_path, rows),
         tmp_path / "shards",
         folds=2,
         size=8,

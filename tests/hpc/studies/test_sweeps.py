@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from commandline import leukotree
 
 from hpc.doctor import precheck
 from hpc.studies import cells
@@ -20,6 +19,7 @@ from leukotree.report.collect import _arms, _primary, check_primary
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import run
+from tests.helpers.commandline import leukotree
 
 FILES = sorted((Path(__file__).parents[3] / "sweeps").glob("*.yaml"))
 SHIPPED = {

@@ -3,11 +3,19 @@
 import re
 
 import pytest
-from synthetic import STUDY, expected_runs, images_of_fold, report, section, table_row, write_run
 
 from leukotree import stats
 from leukotree.report import collect, scores
 from leukotree.report.sections import ablation, comparison
+from tests.helpers.study_results import (
+    STUDY,
+    expected_runs,
+    images_of_fold,
+    report,
+    section,
+    table_row,
+    write_run,
+)
 
 RATES = (1e-6, 1e-4, 1e-3)
 SKILLS = (0.0, 1.0, 5.0)

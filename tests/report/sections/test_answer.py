@@ -6,7 +6,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import (
+
+from leukotree.report import collect, space
+from leukotree.report.importance import importance
+from leukotree.report.sections import answer, searches
+from tests.helpers.study_results import (
     SPACE,
     STUDY,
     completed,
@@ -17,10 +21,6 @@ from synthetic import (
     write_run,
     write_search,
 )
-
-from leukotree.report import collect, space
-from leukotree.report.importance import importance
-from leukotree.report.sections import answer, searches
 
 ANSWER = "The answer: what the paper leaves out"
 DOMAINS = {**SPACE, "optim.weight_decay": {"uniform": [0.0, 0.3]}}

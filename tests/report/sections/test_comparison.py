@@ -5,12 +5,21 @@ import math
 
 import numpy as np
 import pytest
-from synthetic import STUDY, TREE, cells, expected_runs, images_of_fold, table_row, texts, write_run
 
 from leukotree import stats
 from leukotree.evaluation import metrics
 from leukotree.report import collect, scores
 from leukotree.report.sections import comparison
+from tests.helpers.study_results import (
+    STUDY,
+    TREE,
+    cells,
+    expected_runs,
+    images_of_fold,
+    table_row,
+    texts,
+    write_run,
+)
 
 TITLE = "Is a hierarchy better?"
 

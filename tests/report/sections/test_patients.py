@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import STUDY, TREE, cells, expected_runs, images_of_fold, texts, write_run
 
 from leukotree import stats
 from leukotree.errors import InputError
@@ -18,6 +17,7 @@ from leukotree.report import collect, scores, write
 from leukotree.report.blocks import Text
 from leukotree.report.sections import comparison, overview, patients, tree
 from leukotree.report.summary import StudySummary
+from tests.helpers.study_results import STUDY, TREE, cells, expected_runs, images_of_fold, texts, write_run
 
 TWO = {**STUDY, "variants": ["flat", "multilabel"], "search": {"trials": 0}}
 RUNS = expected_runs(seeds=(0,), variants=("flat", "multilabel"))

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import expected_runs, report, section
 
 from leukotree.records import commands, made, origin
 from leukotree.records.commands import Given
 from leukotree.report.sections.reproduce import shlex_line
+from tests.helpers.study_results import expected_runs, report, section
 
 RUN = expected_runs()[0]["run_name"]
 

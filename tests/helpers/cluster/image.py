@@ -13,10 +13,10 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from debian import SYSTEM_PATH, install
-from processes import ClusterError, command
+from tests.helpers.cluster.debian import SYSTEM_PATH, install
+from tests.helpers.cluster.processes import ClusterError, command
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 RECIPE = REPOSITORY / "slurm" / "container" / "image"
 PACKAGES = {"ch-image": "charliecloud", "ch-run": "charliecloud", "mmdebstrap": "mmdebstrap"}
 BASE = "debian:12"
@@ -130,5 +130,5 @@ def _run(*words: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["clean"]:
-        sys.exit("usage: image.py clean")
+        sys.exit("usage: python -m tests.helpers.cluster.image clean")
     clean()

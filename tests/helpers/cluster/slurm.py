@@ -1,8 +1,8 @@
 """A real SLURM on one machine: two hosts, n1 and n2, with accounting. Needs root. Only the standard library.
 
-    python3 tests/cluster/slurm.py up       boots it if it is not up, prints the `export SLURM_CONF=...` line
-    to use python3 tests/cluster/slurm.py down     stops what `up` started python3 tests/cluster/slurm.py
-    status   exit code 0 if it is up
+    python3 -m tests.helpers.cluster.slurm up       boots it if it is not up; prints `export SLURM_CONF=...`
+    python3 -m tests.helpers.cluster.slurm down     stops what `up` started
+    python3 -m tests.helpers.cluster.slurm status   exit code 0 if it is up
 
 Each host is a slurmd in a network, UTS, PID and mount namespace of its own, at a bridge: the jobs on n1 see
 neither n2's processes nor its ports, as on two machines. Everything else is shared, so any folder is a shared
@@ -28,8 +28,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from debian import SYSTEM_PATH, install
-from processes import ClusterError, command, end, process_start, wait_for
+from tests.helpers.cluster.debian import SYSTEM_PATH, install
+from tests.helpers.cluster.processes import ClusterError, command, end, process_start, wait_for
 
 NUMBER = int(os.environ.get("LEUKOTREE_TEST_SLURM", 0)) + int(
     os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from slurm import Slurm
+from tests.helpers.cluster.slurm import Slurm
 
 STAND_IN = """\
 #!{python}

@@ -1,4 +1,4 @@
-"""A run that is struck: what the ranks of tests/chaos do to themselves."""
+"""A run that one of its ranks interrupts, by a signal at a drawn moment."""
 
 from __future__ import annotations
 

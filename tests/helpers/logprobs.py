@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import strategies as st
-from trees import trees
 
 from leukotree.taxonomy import Taxonomy
+from tests.helpers.trees import trees
 
 
 def normalised(logits: np.ndarray, tree: Taxonomy) -> np.ndarray:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from slurm import Slurm
+from tests.helpers.cluster.slurm import Slurm
 
 OPEN = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED"}
 

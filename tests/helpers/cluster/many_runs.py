@@ -14,7 +14,7 @@ from hpc.slurm.site import Site
 from leukotree.config import parse
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
-from slurm import Slurm
+from tests.helpers.cluster.slurm import Slurm
 
 SITE = Site(partition="main", time=5, cpus_per_task=1, interface="eth0")
 HELD = SITE.model_copy(update={"extra": {"hold": True}})

@@ -1,0 +1,1 @@
+"""The test SLURM, and jobs on it."""
