@@ -1,9 +1,39 @@
-"""Options that several verbs of `leukotree` share, and the kinds of values that argparse checks for them."""
+"""What the verbs of `leukotree` share: the parser, common options, and the kinds of values that argparse
+checks."""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+from leukotree.errors import one_line
+
+BAD_INPUT = 2
+"""Exit code."""
+SITE = "slurm/site/NAME.yaml, or the path of such a file"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like those of every other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
+
+
+if TYPE_CHECKING:
+    Verbs: TypeAlias = argparse._SubParsersAction[Parser]
+
+
+def verb(
+    verbs: Verbs, name: str, what: str, example: str, run: Callable[[argparse.Namespace], int]
+) -> Parser:
+    """Add a subcommand. `run` does it and returns the exit code."""
+    sentence = what[0].upper() + what[1:] + "."
+    added = verbs.add_parser(name, help=what, description=sentence, epilog=f"Example: {example}")
+    added.set_defaults(run=run)
+    return added
 
 
 def count(text: str) -> int:
@@ -48,49 +78,48 @@ def name(text: str) -> str:
 
 
 def study(verb: argparse.ArgumentParser) -> None:
-    """A study and changes to it."""
+    """Add the study and the changes to it."""
     verb.add_argument("study", metavar="STUDY", help="a study's YAML file")
     overrides(verb)
 
 
 def overrides(verb: argparse.ArgumentParser) -> None:
-    """Changes to a study's file."""
-    verb.add_argument(
-        "overrides",
-        metavar="key=value",
-        nargs="*",
-        help="e.g. search.trials=4; the same for sweep, folds and report",
+    """Add the changes to a study's file."""
+    help = (
+        "change a field of the file, as in search.trials=4; give the same changes to sweep, folds and report"
     )
+    verb.add_argument("overrides", metavar="key=value", nargs="*", help=help)
 
 
 def many(verb: argparse.ArgumentParser) -> None:
-    """Many runs: what to do of them, and where."""
+    """Add the options of the verbs that do many runs."""
     verb.add_argument("--no-wait", action="store_true", help="return when the jobs are submitted")
     verb.add_argument(
         "--parallel",
         type=positive,
         metavar="N",
-        help="jobs at once (default: what the machine or the site allows)",
+        help="jobs at the same time (default: what the machine or the site allows)",
     )
     verb.add_argument(
         "--retry-failed",
         action="store_true",
-        help="also those that failed by themselves (out of memory, NaN, an error); without it they are only reported",
+        help="also try runs again that failed (out of memory, NaN, an error); without it they are only "
+        "reported",
     )
     verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
-    verb.add_argument("--json", action="store_true", help="the answer as JSON on the standard output")
+    verb.add_argument("--json", action="store_true", help="print the answer as JSON")
     where(verb, default="local")
     runtime(verb)
     probe(verb)
 
 
 def where(verb: argparse.ArgumentParser, default: str) -> None:
-    """Where a run happens, and on how many processes."""
+    """Add where a run happens, and on how many processes."""
     verb.add_argument(
         "--on",
         choices=["inline", "local", "slurm"],
         default=default,
-        help="in this process, in processes of this machine, or as SLURM jobs (default %(default)s)",
+        help="in this process, in other processes of this machine, or as SLURM jobs (default %(default)s)",
     )
     verb.add_argument(
         "--ranks", type=positive, default=1, help="processes of a run, one per GPU (default %(default)s)"
@@ -99,41 +128,43 @@ def where(verb: argparse.ArgumentParser, default: str) -> None:
         "--nodes",
         type=positive,
         metavar="N",
-        help="nodes of a run on SLURM (default: as few as the site's GPUs allow)",
+        help="machines of a run on SLURM (default: as few as the site's GPUs allow)",
     )
-    verb.add_argument("--site", metavar="NAME", help="slurm/site/NAME.yaml, or the path of such a file")
+    verb.add_argument("--site", metavar="NAME", help=SITE)
 
 
 def runtime(verb: argparse.ArgumentParser) -> None:
-    """How a run computes; none of it is in its spec."""
+    """Add how a run computes. None of it is in its spec."""
     verb.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default %(default)s)"
     )
     verb.add_argument(
         "--workers",
         type=count,
-        help="decoding threads per rank; never changes the bits (default: the cores that do not train, at most 8)",
+        help="decoding threads per rank; does not change the result (default: the cores that do not "
+        "train, at most 8)",
     )
     verb.add_argument(
         "--cache",
         metavar="DIR",
-        help="keep decoded images in DIR, a node's own disk or memory, for all epochs, ranks and "
-        "trials; '$NAME' is looked up on the node; never changes the bits (default: $LEUKOTREE_CACHE; else a sweep makes one for "
-        "itself, the others decode each time)",
+        help="keep decoded images in DIR, on the node's own disk or in its memory, for all epochs, ranks "
+        "and trials; "
+        "'$NAME' is a variable of the node; does not change the result "
+        "(default: $LEUKOTREE_CACHE; else a sweep makes a cache and the other commands have none)",
     )
     verb.add_argument(
         "--cache-gb",
         type=amount,
         default=8.0,
         metavar="GB",
-        help="most that a new one takes (default %(default)g)",
+        help="largest size of a new cache (default %(default)g)",
     )
     verb.add_argument(
         "--save-minutes",
         type=amount,
         default=10.0,
         metavar="MIN",
-        help="save at least so often, also within an epoch (default %(default)g)",
+        help="minutes between two checkpoints within an epoch, at most (default %(default)g)",
     )
     verb.add_argument(
         "--threads", type=positive, help="torch threads per rank on the CPU (default: its share of the cores)"
@@ -141,17 +172,17 @@ def runtime(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--deepspeed",
         metavar="YAML",
-        help="settings that only decide the speed of ZeRO (default: hpc/deepspeed/STRATEGY.yaml)",
+        help="settings that change only the speed of ZeRO (default: hpc/deepspeed/STRATEGY.yaml)",
     )
 
 
 def probe(verb: argparse.ArgumentParser) -> None:
-    """What is measured while a run trains."""
+    """Add what is measured while a run trains."""
     verb.add_argument(
         "--probe",
         type=count,
         default=0,
         metavar="N",
-        help="every N epochs measure how the gradients of the levels agree, in `multilabel` with ddp, for interference.jsonl; "
-        "never changes the bits (default: never)",
+        help="every N epochs measure how the gradients of the levels agree, for interference.jsonl; only for "
+        "`multilabel` with ddp; does not change the result (default: never)",
     )

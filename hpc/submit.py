@@ -1,5 +1,4 @@
-"""`leukotree submit`: one command that queues slurm/sweep.sh with the options of a site, or refuses in one
-line."""
+"""`leukotree submit`: queues slurm/sweep.sh with the options of a site, or refuses in one line."""
 
 from __future__ import annotations
 
@@ -28,14 +27,15 @@ class Command:
     """A call of sbatch."""
 
     study: str
-    """Its name."""
+    """The study's name."""
     root: Path
-    """The repository, where the job works."""
+    """The repository. The job works there."""
     variables: Mapping[str, str]
-    """What slurm/sweep.sh reads of its environment."""
+    """Environment variables that slurm/sweep.sh reads."""
     options: Sequence[str]
+    """Options of sbatch."""
     arguments: Sequence[str]
-    """Of slurm/sweep.sh."""
+    """Arguments of slurm/sweep.sh."""
 
     def shell(self) -> str:
         """The line to paste into a shell."""
@@ -48,62 +48,66 @@ class Command:
         return ["sbatch", *self.options, SCRIPT, *self.arguments]
 
     def run(self) -> str:
-        """Queue it, with a copy of the code as it is now. Returns the job's id. Raises InputError with what
-        sbatch says; Silent where it may be queued."""
+        """Queue the job, with a copy of the code as it is now. Returns the job's id. Raises InputError with
+        the message of sbatch, and Silent where the job may be queued all the same."""
         code = snapshot.take(self.root / study.RUNS)
         with job.outside_a_job():
             variables = os.environ | self.variables | {snapshot.VARIABLE: str(code)}
             done = subprocess.run(
                 self._words, cwd=self.root, env=variables, capture_output=True, text=True, check=False
             )
-        found = re.search(r"job (\d+)", done.stdout)
-        if done.returncode or not found:
-            said = one_line(done.stderr or done.stdout)[-300:]
-            if scheduler.SILENT.search(said):
+        number = re.search(r"job (\d+)", done.stdout)
+        if done.returncode or not number:
+            message = one_line(done.stderr or done.stdout)[-300:]
+            if scheduler.SILENT.search(message):
                 raise scheduler.Silent(
-                    f"{said}; the job may be queued all the same; see `squeue --me` before you try again"
+                    f"{message}; the job may be queued all the same; see `squeue --me` before you try again"
                 )
-            raise InputError(f"sbatch refused the sweep's job: {said}; mend the site file")
-        return found[1]
+            raise InputError(f"sbatch refused the sweep's job: {message}; fix the site file")
+        return number[1]
 
 
 def command(
-    path: str, overrides: Sequence[str], options: Sequence[str], site_name: str | None, elastic: int | None
+    path: str,
+    words: Sequence[str],
+    *,
+    overrides: Sequence[str],
+    ranks: int,
+    site_name: str | None,
+    elastic: int | None,
 ) -> Command:
-    """The call that queues the search, the folds and the report of a study, once all that is known here
-    speaks for it.
+    """The call that queues the search, the folds and the report of a study. Everything that can be known here
+    is checked first.
 
     Args:
-        options: of `leukotree sweep`.
+        words: what follows the study's file: changes to it, and options of `leukotree sweep`.
+        overrides: the changes among them.
+        ranks: processes of a trial.
         site_name: as for `hpc.slurm.site.load` (None: the variable SITE).
-        elastic: most worker jobs at a time (None: what the site says).
+        elastic: worker jobs at the same time, at most (None: what the site says).
 
-    Raises InputError for a bad study or site, and for jobs that sbatch would refuse; SystemExit for a bad
-    option.
+    Raises InputError for a bad study or site, and for jobs that sbatch would refuse.
     """
-    from hpc import cli
-
-    given = cli.parser().parse_args(["sweep", path, *overrides, *options])
     root = Path(os.environ.get("LEUKOTREE_HOME") or Path(__file__).resolve().parents[1]).absolute()
     if not (root / SCRIPT).is_file():
         raise InputError(f"{root}: has no {SCRIPT}; set LEUKOTREE_HOME to the repository's root")
-    here = Path(path).absolute() if Path(path).exists() else root / path
+    file = Path(path).absolute() if Path(path).exists() else root / path
     name = site_name or os.environ.get("SITE") or sites.DEFAULT
     site = sites.load(name)
     elastic = elastic or site.elastic
     if "/" in name or name.endswith((".yaml", ".yml")):
         name = str(Path(name).absolute())
     with contextlib.chdir(root):  # where the job will look for data and results
-        plan = study.load(here, given.overrides)
+        plan = study.load(file, overrides)
         plan.require_search()
-        precheck.check_search(plan, given.ranks_per_trial)
-        sweep.prepare(plan, address="auto", ranks=given.ranks_per_trial)
+        precheck.check_search(plan, ranks)
+        sweep.prepare(plan, address="auto", ranks=ranks)
         doctor.require(plan, site, sweep=elastic is None)
     variables = (
         {"SITE": name} | ({"LEUKOTREE_ELASTIC": str(elastic)} if elastic else {}) | exported.handed_on()
     )
-    asked = exported.through(
+    options = exported.through(
         sites.sbatch_options(site, small=elastic is not None), [*variables, snapshot.VARIABLE]
     )
-    shown = here.relative_to(root) if here.is_relative_to(root) else here
-    return Command(plan.study, root, variables, asked, [str(shown), *overrides, *options])
+    shown = file.relative_to(root) if file.is_relative_to(root) else file
+    return Command(plan.study, root, variables, options, [str(shown), *words])

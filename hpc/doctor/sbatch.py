@@ -68,7 +68,7 @@ def judge(
             "FAIL" if lasting else "warn",
             kind.name,
             f"sbatch refuses: {refused}",
-            why or "mend the site file",
+            why or "fix the site file",
         )
 
 

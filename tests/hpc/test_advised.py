@@ -25,7 +25,7 @@ NAMED = {
     ("src/leukotree/data/audit/audit.py", "leukotree pack"),
     ("hpc/launching/cancelled.py", "leukotree cancel"),
     ("hpc/status.py", "leukotree sweep"),
-    ("hpc/cli.py", "leukotree sweep"),
+    ("hpc/verbs/search.py", "leukotree sweep"),
 }
 """(file, command) that is spoken of, not advised: somebody has given it, or a folder comes from it."""
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from leukotree import __version__
 from tests.helpers.commandline import assert_refused, leukotree
 
 LEUKOTREE = [sys.executable, "-m", "hpc.cli"]
@@ -217,7 +218,7 @@ def test_results_that_cannot_be_written_are_one_line(verb: str, shards: Path, tm
     (tmp_path / "study.yaml").write_text(json.dumps({**study, "search": search}))
     (tmp_path / "results").touch()
     done = leukotree(verb, "study.yaml", cwd=tmp_path)
-    assert_refused(done, f"leukotree {verb}: results/runs", "Not a directory; mend that and run it again")
+    assert_refused(done, f"leukotree {verb}: results/runs", "Not a directory; fix that and run it again")
 
 
 def test_folds_wait_for_the_search(shards: Path, tmp_path: Path) -> None:
@@ -310,3 +311,15 @@ def test_import_folder_then_pack(tmp_path: Path) -> None:
     done = leukotree("pack", "own.csv", "shards", "--size", 32, "--folds", 3, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "12 images" in done.stdout
+
+
+def test_the_version_has_the_commit_where_it_is_a_checkout(tmp_path: Path) -> None:
+    done = leukotree("--version", cwd=tmp_path)
+    assert done.returncode == 0
+    words = done.stdout.split()
+    assert words[:2] == ["leukotree", __version__]
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    if git.returncode == 0:
+        assert git.stdout[:12] in done.stdout

@@ -1,0 +1,247 @@
+"""From images to shards: `phantom`, `import`, `pack` and `audit`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from hpc import options
+from hpc.verbs.given import RESULTS
+from leukotree.errors import InputError
+from leukotree.progress import step
+
+
+def define_phantom(verbs: options.Verbs) -> None:
+    verb = options.verb(
+        verbs,
+        "phantom",
+        "draw a synthetic data set: images, masks, manifest.csv",
+        "leukotree phantom data/phantom-images",
+        run_phantom,
+    )
+    verb.add_argument("out", metavar="OUT", help="folder to write")
+    verb.add_argument(
+        "--patients",
+        type=int,
+        default=42,
+        help="patients, the same number for each of the seven leaves (default %(default)s)",
+    )
+    verb.add_argument(
+        "--per-patient", type=int, default=24, help="images of each patient (default %(default)s)"
+    )
+    verb.add_argument(
+        "--size", type=int, default=384, help="width and height in pixels (default %(default)s)"
+    )
+    verb.add_argument(
+        "--seed", type=int, default=0, help="the same seed draws the same images (default %(default)s)"
+    )
+
+
+def run_phantom(arguments: Namespace) -> int:
+    from leukotree.data import phantom
+    from leukotree.records import made
+
+    manifest = phantom.write(
+        Path(arguments.out),
+        patients=arguments.patients,
+        per_patient=arguments.per_patient,
+        size=arguments.size,
+        seed=arguments.seed,
+    )
+    made.note_manifest(manifest, arguments.words)
+    print(f"{manifest}: {arguments.patients} patients, {arguments.patients * arguments.per_patient} images")
+    return 0
+
+
+def define_import(verbs: options.Verbs) -> None:
+    verb = options.verb(
+        verbs,
+        "import",
+        "write the manifest of a public data set in its own layout",
+        "leukotree import deepapl downloads/deepapl deepapl.csv --cell-types",
+        run_import,
+    )
+    verb.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="deepapl, cnmc, taleqani, pbc, krd, or folder (ROOT/<leaf>/<patient>/*)",
+    )
+    verb.add_argument("root", metavar="ROOT", help="the folder of the data set")
+    verb.add_argument("manifest", metavar="MANIFEST", help="the .csv or .parquet file to write")
+    verb.add_argument(
+        "--cell-types",
+        action="store_true",
+        help="also use cell types as leaves, where a source has them",
+    )
+    verb.add_argument(
+        "--benign",
+        metavar="LEAF",
+        help="the leaf of taleqani's Benign images (default: they are left out)",
+    )
+    verb.add_argument(
+        "--leaf",
+        metavar="OLD=NEW",
+        action="append",
+        default=[],
+        help="read a label, or a folder's name, as a leaf, such as APL=APML; may be repeated",
+    )
+    verb.add_argument(
+        "--skip",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="leave out a folder or file, named by its path below ROOT; may be repeated",
+    )
+    verb.add_argument(
+        "--follow-links", action="store_true", help="also follow links that lead out of the data set"
+    )
+    verb.add_argument("--taxonomy", metavar="YAML", help="a label tree other than the paper's, as for pack")
+
+
+def run_import(arguments: Namespace) -> int:
+    step(f"reading {arguments.root}")
+    from leukotree.data.sources import import_source
+    from leukotree.data.sources.leaves import renames
+    from leukotree.records import made
+    from leukotree.taxonomy import Taxonomy
+
+    summary = import_source(
+        arguments.source,
+        Path(arguments.root),
+        Path(arguments.manifest),
+        cell_types=arguments.cell_types,
+        benign=arguments.benign,
+        taxonomy=Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None,
+        new_names=renames(arguments.leaf),
+        skip=arguments.skip,
+        follow_links=arguments.follow_links,
+    )
+    made.note_manifest(Path(arguments.manifest), arguments.words)
+    print(*summary.lines(), sep="\n")
+    return 0
+
+
+def define_pack(verbs: options.Verbs) -> None:
+    verb = options.verb(
+        verbs,
+        "pack",
+        "resize the images of a manifest once, and write shards for each fold, with an index",
+        "leukotree pack deepapl.csv data/deepapl --folds 5 --size 96 --drop-broken",
+        run_pack,
+    )
+    verb.add_argument("manifest", metavar="MANIFEST")
+    verb.add_argument("shards", metavar="SHARDS", help="folder to write")
+    verb.add_argument(
+        "--folds",
+        type=int,
+        default=5,
+        help="outer folds; each patient is in exactly one (default %(default)s)",
+    )
+    verb.add_argument(
+        "--size", type=int, default=384, help="width and height in pixels (default %(default)s)"
+    )
+    verb.add_argument(
+        "--seed", type=int, default=0, help="for the random order of patients in folds (default %(default)s)"
+    )
+    verb.add_argument("--taxonomy", metavar="YAML", help="a label tree other than the paper's")
+    verb.add_argument(
+        "--drop-broken",
+        action="store_true",
+        help="leave out images that cannot be decoded, and list them in dataset.json",
+    )
+    verb.add_argument(
+        "--similar-ids",
+        choices=("join", "keep"),
+        help="ids that look alike, such as 001 and 1, are one patient (join) or several (keep); default: "
+        "keep and warn",
+    )
+    verb.add_argument(
+        "--patients-across-sources",
+        action="store_true",
+        help="an id is the same patient in every source (default: another patient in each source)",
+    )
+    verb.add_argument(
+        "--group-duplicates",
+        action="store_true",
+        help="put patients who share an exact copy of an image into one fold; without it such copies are "
+        "refused",
+    )
+    verb.add_argument(
+        "--pseudonyms",
+        metavar="TABLE.csv",
+        help="write numbers instead of the names of patients, slides and images; TABLE.csv, which you "
+        "keep, translates them; "
+        "it is made if absent, and used again if present",
+    )
+    verb.add_argument("--workers", type=options.positive, help="threads (default: all cores)")
+
+
+def run_pack(arguments: Namespace) -> int:
+    step("reading the manifest")
+    from leukotree.data.pack import pack
+    from leukotree.records import made
+    from leukotree.taxonomy import Taxonomy
+
+    taxonomy = Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None
+    summary = pack(
+        Path(arguments.manifest),
+        Path(arguments.shards),
+        folds=arguments.folds,
+        size=arguments.size,
+        seed=arguments.seed,
+        drop_broken=arguments.drop_broken,
+        taxonomy=taxonomy,
+        workers=arguments.workers,
+        similar_ids=arguments.similar_ids,
+        patients_across_sources=arguments.patients_across_sources,
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
+        group_duplicates=arguments.group_duplicates,
+        pseudonyms=_outside_results(arguments.pseudonyms),
+    )
+    # The words of an import may name patients, as in --skip.
+    made.note_shards(
+        Path(arguments.shards), [] if arguments.pseudonyms else [Path(arguments.manifest)], arguments.words
+    )
+    print(*summary.lines(), sep="\n")
+    return 0
+
+
+def define_audit(verbs: options.Verbs) -> None:
+    verb = options.verb(
+        verbs,
+        "audit",
+        "look for leakage, duplicates, confounding and shortcuts in packed shards",
+        "leukotree audit data/phantom",
+        run_audit,
+    )
+    verb.add_argument("shards", metavar="SHARDS")
+    verb.add_argument(
+        "--json", action="store_true", help="print JSON, with every copy, near duplicate and leaking patient"
+    )
+    verb.add_argument(
+        "--html", metavar="FILE", help="also write a page that shows pairs of copies and near duplicates"
+    )
+
+
+def run_audit(arguments: Namespace) -> int:
+    step("reading the index")
+    from leukotree.data.audit import contact_sheet
+    from leukotree.data.audit.audit import audit
+
+    result = audit(Path(arguments.shards))
+    if arguments.html:
+        contact_sheet.write(result, Path(arguments.html))
+    print(json.dumps(result.as_dict()) if arguments.json else "\n".join(result.lines()))
+    return 0 if result.ok else 1
+
+
+def _outside_results(table: str | None) -> Path | None:
+    """The path of the table of pseudonyms. Raises InputError where it lies among runs and reports, which
+    others are given."""
+    if table and RESULTS.resolve() in Path(table).resolve().parents:
+        raise InputError(
+            f"{table}: lies in {RESULTS}, which others are given; keep the table of pseudonyms elsewhere"
+        )
+    return Path(table) if table else None

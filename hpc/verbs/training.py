@@ -1,0 +1,220 @@
+"""Runs: `train`, `folds` and `grid`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpc import options
+from hpc.verbs import given
+from leukotree.errors import RunFailed
+from leukotree.progress import step
+
+if TYPE_CHECKING:
+    from hpc.launching.sender import Place
+    from hpc.studies.cells import Cell
+    from hpc.studies.study import Study
+    from leukotree.spec import RunSpec
+
+FEW = 40
+"""Runs that a dry run lists by name."""
+
+
+def define_train(verbs: options.Verbs) -> None:
+    verb = options.verb(
+        verbs,
+        "train",
+        "train and score one run; the same command continues it",
+        "leukotree train run.yaml optim.lr=1e-3 variant=flat --ranks 2",
+        run_train,
+    )
+    verb.add_argument(
+        "spec", metavar="SPEC", help="the spec.yaml of a run, or a YAML file with some of its keys"
+    )
+    verb.add_argument("overrides", metavar="key=value", nargs="*", help="change a field, as in optim.lr=1e-3")
+    verb.add_argument(
+        "--study",
+        type=options.name,
+        default="single",
+        help="the run's folder is results/runs/STUDY/... (default %(default)s)",
+    )
+    verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
+    options.where(verb, default="inline")
+    options.runtime(verb)
+    options.probe(verb)
+
+
+def run_train(arguments: Namespace) -> int:
+    step("reading the spec")
+    from hpc.doctor import upfront
+    from hpc.launching import runs, stale
+    from hpc.studies.study import RUNS
+    from leukotree import spec
+
+    wanted = spec.load(arguments.spec, arguments.overrides)
+    place = given.place(arguments)
+    step("importing torch and timm, and looking at the data")
+    if arguments.on == "inline" and not arguments.dry_run:
+        runs.prepare_ranks(arguments.ranks)  # it imports while this process imports and checks
+    from leukotree.records import commands
+    from leukotree.training import run
+
+    run.check(wanted, arguments.ranks)
+    root = RUNS / arguments.study
+    runtime = given.runtime(arguments)
+    stale.check_runs(root, [wanted])
+    if arguments.dry_run:
+        upfront.one(wanted, root, place, runtime)
+        print(upfront.line(upfront.counts([wanted], root), [wanted.optim.epochs]))
+        if refused := upfront.refused([wanted], root):
+            raise RunFailed(refused[wanted.run_name])
+        print(f"would train {root / wanted.run_name} on {arguments.ranks} rank(s), {arguments.on}")
+        return 0
+    words = [*arguments.overrides, *_study_option(arguments)]
+    result = runs.run_spec(
+        wanted,
+        root,
+        on=place.on,
+        ranks=place.ranks,
+        nodes=place.nodes,
+        site=place.site,
+        runtime=runtime,
+        command=commands.given("train", arguments.spec, words, [wanted.run_name]),
+    )
+    print(f"{result.folder}: " + "  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
+    return 0
+
+
+def define_folds(verbs: options.Verbs) -> None:
+    verb = options.verb(
+        verbs,
+        "folds",
+        "train each variant on each outer fold and seed with the chosen values; does only what is missing",
+        "leukotree folds sweeps/phantom.yaml --on slurm --site a100",
+        run_folds,
+    )
+    options.study(verb)
+    options.many(verb)
+
+
+def run_folds(arguments: Namespace) -> int:
+    step("reading the study")
+    from hpc.doctor import precheck
+    from hpc.launching import stale
+    from hpc.search import leakage, sweep
+    from hpc.studies import study
+
+    plan = study.load(arguments.study, arguments.overrides)
+    step("importing torch and timm, and looking at the data and the search")
+    precheck.check_data(plan)
+    leakage.check(plan)
+    specs = plan.fold_specs(sweep.chosen(plan))
+    precheck.check_runs(specs, arguments.ranks)
+    stale.check_runs(plan.root, specs)
+    return _launch(plan, specs, given.place(arguments), arguments)
+
+
+def define_grid(verbs: options.Verbs) -> None:
+    verb = options.verb(
+        verbs,
+        "grid",
+        "train each cell of a study's grid on each outer fold and seed; does only what is missing",
+        "leukotree grid sweeps/ablation.yaml --dry-run",
+        run_grid,
+    )
+    options.study(verb)
+    verb.add_argument(
+        "--diff",
+        nargs=2,
+        metavar=("A", "B"),
+        help="show what differs between two cells (numbers) or runs (names), and stop",
+    )
+    options.many(verb)
+
+
+def run_grid(arguments: Namespace) -> int:
+    step("reading the study")
+    from hpc.doctor import precheck
+    from hpc.launching import stale
+    from hpc.studies import cells, study
+    from leukotree.report.collect import check_primary
+
+    plan = study.load(arguments.study, arguments.overrides)
+    grid = cells.expand(plan)
+    if arguments.diff:
+        print(*cells.difference(plan.root, grid, *arguments.diff), sep="\n")
+        return 0
+    check_primary(plan.model_dump(mode="json"), cells.rows(grid))
+    step("importing torch and timm, and looking at the data")
+    specs = [cell.spec for cell in grid]
+    precheck.check_data(plan)
+    precheck.check_runs(specs, arguments.ranks)
+    stale.check_runs(plan.root, specs)
+    return _launch(plan, specs, given.place(arguments), arguments, grid)
+
+
+def _study_option(arguments: Namespace) -> list[str]:
+    return [] if arguments.study == "single" else ["--study", arguments.study]
+
+
+def _launch(
+    plan: Study, specs: list[RunSpec], place: Place, arguments: Namespace, grid: Sequence[Cell] = ()
+) -> int:
+    """Do what is missing of a study's runs, and print the result; with --dry-run only count what is missing.
+    `grid`: the cells, where the runs are those of a grid."""
+    from hpc.doctor import upfront
+    from hpc.launching import runs, stale
+    from hpc.studies import cells
+    from leukotree.records import commands
+
+    root, runtime = plan.root, given.runtime(arguments)
+    if line := stale.at_another_path(root, specs):
+        print(f"leukotree {arguments.verb}: {line}", file=sys.stderr)
+    todo = upfront.planned(specs, root, place, runtime=runtime, retry_failed=arguments.retry_failed)
+    if arguments.dry_run:
+        return _dry_run(specs, todo, root, grid, arguments.json)
+    if grid:
+        cells.write(root, grid)
+    names = [spec.run_name for spec in specs]
+    result = runs.run_many(
+        specs,
+        root,
+        place,
+        wait=not arguments.no_wait,
+        parallel=arguments.parallel,
+        retry_failed=arguments.retry_failed,
+        runtime=runtime,
+        title=arguments.verb,
+        study=plan.model_dump(mode="json"),
+        todo=todo,
+        command=commands.given(arguments.verb, arguments.study, arguments.overrides, names),
+    )
+    print(json.dumps(result.as_dict()) if arguments.json else "\n".join(result.lines()))
+    return 1 if result.failed else 0
+
+
+def _dry_run(
+    specs: list[RunSpec], todo: list[RunSpec], root: Path, grid: Sequence[Cell], as_json: bool
+) -> int:
+    """Print which runs are missing, how much there is to train, and which runs will fail. Returns the exit
+    code."""
+    from hpc.doctor import upfront
+    from hpc.studies import cells
+
+    counts, refused = upfront.counts(specs, root), upfront.refused(todo, root)
+    missing = [spec.run_name for spec in todo]
+    if as_json:
+        more = {"cells": cells.rows(grid)} if grid else {}
+        print(json.dumps({"runs": len(specs), "missing": missing, "failed": refused, **counts, **more}))
+        return 1 if refused else 0
+    lines = cells.table(grid) if grid else []
+    lines += [f"would train {root / name}" for name in missing[:FEW]]
+    lines += [f"... and {len(missing) - FEW} more"] if len(missing) > FEW else []
+    lines += [upfront.line(counts, [spec.optim.epochs for spec in specs])]
+    lines += [f"failed: {name}: {reason}" for name, reason in refused.items()]
+    print(*lines, f"{len(missing)} of {len(specs)} runs are missing", sep="\n")
+    return 1 if refused else 0
