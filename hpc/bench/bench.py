@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc.bench.advice import Setup, Speeds, advice, shares
-from hpc.launching.job import gpu_count
+from hpc.launching.devices import gpu_count
 from hpc.launching.ranks import in_ranks
 from hpc.search import history
 from hpc.studies.study import RUNS, SearchId, Study

@@ -18,7 +18,8 @@ from typing import Any
 from hpc.doctor import node, slurm, work
 from hpc.doctor.work import Work
 from hpc.finding import Finding
-from hpc.slurm.site import Site
+from hpc.launching import results_folder
+from hpc.slurm.site_model import Site
 from hpc.studies import cells
 from hpc.studies.study import RUNS, Study
 from hpc.studies.study import load as load_study
@@ -72,7 +73,7 @@ def examine(
     the GPUs, at least
     two). Raises InputError for a file that is no study or spec.
     """
-    from hpc.launching.job import gpu_count
+    from hpc.launching.devices import gpu_count
 
     planned = planned_by(_read(path, list(overrides)), site, on_slurm) if path else None
     checks: list[Callable[[], Iterable[Finding]]] = [
@@ -80,7 +81,7 @@ def examine(
         lambda: slurm.check(site, needed=on_slurm, sweep=True),
         lambda: [node.gpus(site)],
         lambda: node.limits(site),
-        lambda: work.results(RUNS),
+        lambda: results_folder.check(RUNS),
         lambda: work.room(planned, RUNS),
     ]
     if planned:
@@ -97,7 +98,7 @@ def examine_node(ranks: int | None, runtime: Runtime) -> Diagnosis:
     """What a job looks at on its node before a run begins, each finding under the node's name; `ranks` as for
     `examine`."""
     from hpc.launching import health
-    from hpc.launching.job import gpu_count
+    from hpc.launching.devices import gpu_count
 
     links = (
         [lambda: [node.all_reduce(ranks or max(2, gpu_count(runtime)), runtime)]]
@@ -133,7 +134,7 @@ def require(
     planned = None if subject is None else planned_by(subject, site, on_slurm=True)
     checks = (
         lambda: slurm.check(site, needed=True, ranks=ranks, nodes=nodes, sweep=sweep),
-        lambda: work.results(root),
+        lambda: results_folder.check(root),
         lambda: work.room(planned, root),
     )
     doubts = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hpc.doctor.ask import Silent, ask
 from hpc.finding import Finding
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 
 GONE = re.compile(r"down|drain|fail|maint|inval|unk|power", re.IGNORECASE)
 """States of nodes that take no job now."""

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from hpc.finding import Finding
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.runtime import Runtime
 

@@ -12,7 +12,7 @@ from hpc.doctor.ask import Silent, answer
 from hpc.finding import Finding
 from hpc.search import elastic
 from hpc.slurm import site as sites
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 
 PASSES = re.compile(
     r"node configuration is not available|not available \(|nodes are busy|policy", re.IGNORECASE
@@ -73,10 +73,11 @@ def judge(
 
 
 def _kinds(site: Site, ranks: int, nodes: int | None, sweep: bool) -> Iterator[Kind]:
-    from hpc.launching import job, submission
+    from hpc.launching import submission
+    from hpc.launching.place import layout, run_parameters
 
-    nodes, each = job.layout(ranks, nodes, site)
-    parameters = job.run_parameters(site, nodes, each)
+    nodes, each = layout(ranks, nodes, site)
+    parameters = run_parameters(site, nodes, each)
     script = submission.executor(Path("jobs"), parameters)._make_submission_file_text("true", "")
     gpus = each if site.gpus_per_node else 0
     cores = site.cpus_per_task if gpus else site.cpus_per_task * each

@@ -14,14 +14,13 @@ from hpc.doctor import sbatch
 from hpc.doctor.ask import Silent, ask
 from hpc.doctor.hardware import nodes_for
 from hpc.finding import Finding, State
+from hpc.launching.results_folder import clock
 from hpc.slurm import exported
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 from leukotree.errors import one_line
 
 COMMANDS = ("squeue", "scontrol", "sinfo")
 """Beside sbatch, without which no job is queued."""
-SKEW = 2.0
-"""Seconds by which clocks may differ."""
 
 
 def check(
@@ -215,16 +214,3 @@ def _clock() -> Finding:
         return Finding("ok", "clock", "SLURM's controller does not tell its time")
     ahead = max(theirs - time.time(), began - 1 - theirs, 0.0)
     return clock("SLURM's controller", ahead)
-
-
-def clock(whose: str, difference: float) -> Finding:
-    """A finding about a clock that differs by so many seconds at least."""
-    measured = (
-        f"within {SKEW:g} s of {whose}" if difference <= SKEW else f"{difference:.0f} s away from {whose}"
-    )
-    mend = (
-        ""
-        if difference <= SKEW
-        else "ask for time synchronisation (chrony): heartbeats and time limits depend on it"
-    )
-    return Finding("ok" if difference <= SKEW else "warn", "clock", measured, mend)

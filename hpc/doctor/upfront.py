@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpc.launching import job, run_states
-from hpc.launching.sender import Place, missing
-from hpc.slurm import site as sites
+from hpc.launching import devices, run_states
+from hpc.launching.place import Place
+from hpc.launching.sender import missing
 from leukotree import files
 from leukotree.errors import InputError, one_line
 from leukotree.runtime import Runtime
@@ -25,7 +25,7 @@ def planned(
     if todo and place.on == "slurm":
         from hpc.doctor import doctor
 
-        doctor.require(todo, place.site or sites.load(), root, ranks=place.ranks, nodes=place.nodes)
+        doctor.require(todo, place.site, root, ranks=place.ranks, nodes=place.nodes)
     elif todo:
         _require_here(place.ranks, runtime)
     if todo:
@@ -38,7 +38,7 @@ def _require_here(ranks: int, runtime: Runtime) -> None:
     from leukotree.distributed.engine import require_device
 
     require_device(runtime.device)
-    job.check_gpus(ranks, runtime)
+    devices.check_gpus(ranks, runtime)
 
 
 def one(spec: RunSpec, root: Path, place: Place, runtime: Runtime) -> list[RunSpec]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 import time
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpc.doctor.slurm import clock
 from hpc.finding import Finding, State
+from hpc.launching.results_folder import TEMPORARY
 from leukotree.errors import InputError
 from leukotree.spec import RunSpec
 
@@ -26,8 +25,6 @@ READ_S = 1.5
 """Seconds of reading shards."""
 SLOW = 200.0
 """Images/s below which one process waits for its shards, whatever decodes them."""
-TEMPORARY = 2**30
-"""Bytes that a sweep puts into its temporary folder, at least."""
 
 
 @dataclass(frozen=True)
@@ -106,38 +103,6 @@ def weights(work: Work, on_slurm: bool) -> Iterator[Finding]:
                 f"fetch them here: {fetch}",
                 certain=False,
             )
-
-
-def results(folder: Path) -> Iterator[Finding]:
-    """Whether the results' file system takes files, keeps locks, and has the time that this machine has."""
-    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
-    try:
-        with tempfile.NamedTemporaryFile(dir=place, prefix=".leukotree-doctor-") as file:
-            file.write(b"x")
-            file.flush()
-            os.fsync(file.fileno())
-            modified, now = os.stat(file.name).st_mtime, time.time()
-            yield _locks(file.name, place)
-    except OSError as error:
-        yield Finding(
-            "FAIL", "results", f"{place}: cannot be written: {error.strerror}", "run from a folder of yours"
-        )
-        return
-    yield clock(f"the file system of {place}", abs(now - modified))
-
-
-def _locks(name: str, place: Path) -> Finding:
-    mend = "put results/runs on a file system with flock (NFS 4; Lustre mounted with flock)"
-    with open(name, "a") as one, open(name, "a") as other:
-        try:
-            fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return Finding("FAIL", "locks", f"{place}: {error.strerror}", mend)
-        try:
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return Finding("ok", "locks", f"{place} keeps them")
-        return Finding("FAIL", "locks", f"{place}: two processes get the same lock", mend)
 
 
 def room(work: Work | None, folder: Path) -> Iterator[Finding]:

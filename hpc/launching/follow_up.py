@@ -120,7 +120,7 @@ def submit(runs: Runs) -> str:
     InputError where SLURM refuses it."""
     from hpc.launching.job import outside_a_job
 
-    parameters = sites.submitit_parameters(runs.place.site or sites.load(), small=True)
+    parameters = sites.submitit_parameters(runs.place.site, small=True)
     parameters |= {"timeout_min": MINUTES, "tasks_per_node": 1, "name": f"{runs.root.name}-reduce"}
     parameters["slurm_additional_parameters"] |= {"begin": f"now+{LATER}minutes"}
     with outside_a_job():

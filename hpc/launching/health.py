@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from hpc.doctor import work
 from hpc.finding import Finding
+from hpc.launching import results_folder
 from leukotree.distributed.engine import Engine
 from leukotree.errors import RunFailed, one_line
 
@@ -160,7 +160,7 @@ def node(root: Path) -> Iterator[Finding]:
     """The room for temporary files, and the results folder: that it takes files, keeps locks, and has this
     node's time."""
     yield _room(Path(tempfile.gettempdir()))
-    yield from work.results(root)
+    yield from results_folder.check(root)
 
 
 def _room(folder: Path) -> Finding:
@@ -175,8 +175,10 @@ def _room(folder: Path) -> Finding:
             f"make {ROOM >> 20} MiB of room, or set TMPDIR",
             certain=False,
         )
-    if left < work.TEMPORARY:
-        return Finding("warn", "temporary folder", measured, f"a sweep needs {work.TEMPORARY >> 20} MiB")
+    if left < results_folder.TEMPORARY:
+        return Finding(
+            "warn", "temporary folder", measured, f"a sweep needs {results_folder.TEMPORARY >> 20} MiB"
+        )
     return Finding("ok", "temporary folder", measured)
 
 

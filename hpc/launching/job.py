@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from hpc.launching import failures, job_notes, meeting, retries, run_states, submission
+from hpc.launching import devices, failures, job_notes, meeting, retries, run_states, submission
+from hpc.launching.place import Place, layout, run_parameters
 from hpc.slurm import container, scheduler, scratch
-from hpc.slurm import site as sites
 from leukotree import signals
 from leukotree.errors import Busy, InputError, Preempted, RunFailed, one_line
 from leukotree.runtime import Runtime
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import submitit
 
 
-JobKind = Literal["local", "slurm"]
 TELL = 15.0
 """Seconds that a failed rank waits before it ends its job, for the main rank to write down why."""
 WEEK = 7 * 24 * 60
@@ -154,50 +153,24 @@ def _queue_again(job_id: str) -> None:
         print(f"leukotree: {error}", file=sys.stderr)
 
 
-def layout(ranks: int, nodes: int | None, site: sites.Site) -> tuple[int, int]:
-    """(nodes, ranks on each node) of a run; `nodes` None takes as few as the site's GPUs allow. Raises
-    InputError."""
-    nodes = nodes or (-(-ranks // site.gpus_per_node) if site.gpus_per_node else 1)
-    if ranks % nodes:
-        raise InputError(
-            f"--ranks {ranks}: do not divide over {nodes} nodes; use a multiple of {nodes}, or set --nodes"
-        )
-    each = ranks // nodes
-    if site.gpus_per_node and each > site.gpus_per_node:
-        raise InputError(
-            f"--nodes {nodes}: {each} ranks on each, but the site has {site.gpus_per_node} GPUs per node"
-        )
-    return nodes, each
-
-
-def executor(
-    on: JobKind,
-    root: Path,
-    ranks: int = 1,
-    site: sites.Site | None = None,
-    nodes: int | None = None,
-    exclude: Collection[str] = (),
-) -> submitit.Executor:
-    """submitit's executor for jobs of `ranks` tasks on `nodes` nodes, none of those to `exclude`; `root/jobs`
-    takes their logs.
+def executor(place: Place, root: Path, exclude: Collection[str] = ()) -> submitit.Executor:
+    """submitit's executor for jobs of one run each, on none of the nodes to `exclude`; `root/jobs` takes
+    their logs.
 
     Raises InputError where SLURM is missing, or where the ranks do not fit the nodes.
     """
     import submitit
 
-    folder = root / "jobs"
-    if on == "local":
-        if (nodes or 1) > 1:
-            raise InputError(f"--nodes {nodes}: several nodes need --on slurm")
+    place.check()
+    folder, site = root / "jobs", place.site
+    if place.on == "local":
         folder.mkdir(parents=True, exist_ok=True)
         local = submitit.LocalExecutor(folder=folder)
-        local.update_parameters(tasks_per_node=ranks, timeout_min=WEEK)
+        local.update_parameters(tasks_per_node=place.ranks, timeout_min=WEEK)
         return local
     if submitit.SlurmExecutor.affinity() < 0:
         raise InputError("--on slurm: no SLURM commands here; run this on a login node, or use --on local")
-    site = site or sites.load()
-    nodes, each = layout(ranks, nodes, site)
-    parameters = run_parameters(site, nodes, each) | {"name": root.name}
+    parameters = run_parameters(site, *layout(place.ranks, place.nodes, site)) | {"name": root.name}
     parameters["slurm_teardown"] = submission.at_the_end(container.PYTHON_HERE if site.container else "")
     if exclude:
         more = parameters["slurm_additional_parameters"]
@@ -206,23 +179,11 @@ def executor(
     return submission.executor(folder, parameters)
 
 
-def run_parameters(site: sites.Site, nodes: int, each: int) -> dict[str, Any]:
-    """Keyword arguments for `submission.executor`, for a run with `each` ranks on each of `nodes` nodes: a
-    GPU per rank."""
-    parameters = sites.submitit_parameters(site, each if site.gpus_per_node else 0)
-    if site.gpus_per_node and site.mem_gb:  # the site's memory is that of a whole node
-        parameters["mem_gb"] = max(1, site.mem_gb * each // site.gpus_per_node)
-    return parameters | {"nodes": nodes, "tasks_per_node": each}
-
-
 def submit(
-    on: JobKind,
+    place: Place,
     root: Path,
     batches: Sequence[Sequence[RunSpec]],
     *,
-    ranks: int = 1,
-    nodes: int | None = None,
-    site: sites.Site | None = None,
     parallel: int | None = None,
     runtime: Runtime,
     exclude: Collection[str] = (),
@@ -235,54 +196,26 @@ def submit(
     """
     import submitit
 
-    site = site or sites.load()
-    runner = executor(on, root, ranks, site, nodes, exclude)
-    if on == "slurm" and runtime.device == "auto" and site.gpus_per_node:
-        runtime = dataclasses.replace(
-            runtime, device="cuda"
-        )  # a node whose driver fails must not train on the CPU
+    site = place.site
+    runner = executor(place, root, exclude)
+    if place.on == "slurm" and runtime.device == "auto" and site.gpus_per_node:
+        # A node whose driver fails must not train on the CPU.
+        runtime = dataclasses.replace(runtime, device="cuda")
     jobs = [Job(batch, root, runtime) for batch in batches]
     with outside_a_job():
         if not isinstance(runner, submitit.SlurmExecutor):
-            return list(_submit_local(runner, root, jobs, ranks))
+            return list(_submit_local(runner, root, jobs, place.ranks))
         runner.update_parameters(array_parallelism=parallel or site.array_parallelism)
         return list(submission.fill(runner, root, jobs, site.max_array_size or submission.largest_array()))
 
 
-def check_gpus(ranks: int, runtime: Runtime) -> None:
-    """Raises InputError where a run on this machine has more ranks than there are GPUs for."""
-    if 0 < (count := gpu_count(runtime)) < ranks:
-        raise InputError(
-            f"--ranks {ranks}: there are {count} GPUs here, one per rank; use fewer ranks, or --device cpu"
-        )
-
-
 def _submit_local(runner: submitit.Executor, root: Path, jobs: Sequence[Job], ranks: int) -> Iterator[str]:
     for index, job in enumerate(jobs):
-        gpus = _gpus(index, ranks, job.runtime)
+        gpus = devices.gpus_of_local_job(index, ranks, job.runtime)
         runner.update_parameters(gpus_per_node=len(gpus), visible_gpus=gpus)
         job_id = str(runner.submit(job).job_id)
         job_notes.record(root, {job_id: job.run_names}, "local")
         yield job_id
-
-
-def gpu_count(runtime: Runtime) -> int:
-    """GPUs of this machine that a run may use."""
-    import torch
-
-    return 0 if runtime.device == "cpu" else torch.cuda.device_count()
-
-
-def _gpus(index: int, ranks: int, runtime: Runtime) -> tuple[int, ...]:
-    """The GPUs of the index-th local job: `ranks` of them, round and round."""
-    count = gpu_count(runtime)
-    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    if count and not all(name.isdecimal() for name in named):  # submitit takes numbers only
-        raise InputError(
-            f"CUDA_VISIBLE_DEVICES {','.join(named)}: name GPUs by their numbers, or use --on inline"
-        )
-    visible = [int(name) for name in named] if count and named else list(range(count))
-    return tuple(visible[(index * ranks + rank) % count] for rank in range(min(ranks, count)))
 
 
 @contextmanager

@@ -17,12 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hpc.doctor import upfront
 from hpc.launching import follow_up, job_notes, retries, run_states, stale
+from hpc.launching.place import Place, Where
 from hpc.launching.ranks import in_ranks, prepare_ranks
-from hpc.launching.sender import ROOM, Place, Runs, Sender, Where, is_done, missing
+from hpc.launching.sender import ROOM, Runs, Sender, is_done, missing
 from hpc.slurm import scheduler
-from hpc.slurm import site as sites
 from leukotree import progress, signals
 from leukotree.errors import RETRIED, InputError, Preempted, RunFailed, kind, one_line
 from leukotree.records import commands, declared
@@ -89,32 +88,30 @@ class Outcome:
 def run_spec(
     spec: RunSpec,
     root: Path,
+    place: Place | None = None,
     *,
-    on: Where = "inline",
-    ranks: int = 1,
-    nodes: int | None = None,
-    site: sites.Site | None = None,
     runtime: Runtime | None = None,
     command: Given | None = None,
+    todo: Sequence[RunSpec] | None = None,
 ) -> RunResult:
     """Do one run and wait for it. Raises InputError, Preempted, or RunFailed with the reason the run gave.
 
-    `inline` runs in this process, or with several ranks in so many processes of this machine; `local` and
-    `slurm` run it
-    in a job of submitit, with one task per rank. The `command` that asked for it is kept in the study's
-    folder.
+    `inline` (a `place` of None, too) runs in this process, or with several ranks in so many processes of this
+    machine; `local` and `slurm` run it in a job of submitit, with one task per rank. The `command` that asked
+    for it is kept in the study's folder. `todo`: as for `run_many`.
     """
-    place = Place(on, ranks, nodes, site)
+    place = place or Place()
+    place.check()
     if place.on == "inline":
         prepare_ranks(place.ranks)
     from leukotree.training import run
 
     runtime = runtime or Runtime()
     run.check(spec, place.ranks)  # here, so that bad input is one line and not the end of some rank
-    todo = upfront.one(spec, root, place, runtime)
     if command is not None:
         commands.keep(root, command)
     if place.on != "inline":
+        todo = missing([spec], root, retry_failed=True) if todo is None else todo
         outcome = run_many([spec], root, place, runtime=runtime, todo=todo)
         if spec.run_name in outcome.failed:
             raise RunFailed(outcome.failed[spec.run_name])
@@ -147,13 +144,14 @@ def run_many(
     GPUs carry); `slurm` submits arrays of one run per job. A run that ended with its job or its node is tried
     again, so often as `retries` allows; one that failed by itself is not, unless `retry_failed` (then once).
     Completion is read from each run's own status.json. `study`: the fields of the runs' study, whose
-    declarations are kept before the first run; so is the `command`. `todo`: what `upfront.planned` gave of
-    them; None to ask for it here.
+    declarations are kept before the first run; so is the `command`. `todo`: those of the runs that are to be
+    done, as a command that has checked them knows it; None takes those that are missing.
     """
 
     runtime = runtime or Runtime()
     if todo is None:
-        todo = upfront.planned(specs, root, place, runtime=runtime, retry_failed=retry_failed)
+        place.check()
+        todo = missing(specs, root, retry_failed)
     if study is not None:
         declared.keep(root, study)
     if command is not None:
@@ -245,7 +243,7 @@ def _inline(
         for left in reversed(range(retries.CAPS["node"] + 1)):
             failed.pop(spec.run_name, None)
             try:
-                run_spec(spec, root, ranks=place.ranks, runtime=runtime)
+                run_spec(spec, root, place, runtime=runtime)
             except Preempted:
                 raise
             except Exception as error:

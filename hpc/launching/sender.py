@@ -10,41 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from hpc.launching import cancelled, failures, job, job_notes, retries, run_states, submission
-from hpc.slurm import site as sites
+from hpc.launching import cancelled, devices, failures, job, job_notes, retries, run_states, submission
+from hpc.launching.place import Place
 from leukotree import files
 from leukotree.errors import InputError
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 
-Where = Literal["inline", "local", "slurm"]
 ROOM = 30.0
 """Seconds between two looks whether SLURM takes more jobs."""
 BUSY = 120
 """Seconds to wait for another command that submits runs of the same study."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where runs happen and on how many processes each. None of it decides a result, so none of it is in a
-    spec."""
-
-    on: Where = "inline"
-    ranks: int = 1
-    """Processes of one run, one per GPU."""
-    nodes: int | None = None
-    """Nodes of one run on SLURM; None takes as few as the site's GPUs allow."""
-    site: sites.Site | None = None
-    """None is the site `default`."""
-
-    def check(self) -> None:
-        """Raises InputError where the ranks do not fit the nodes."""
-        if self.on == "slurm":
-            job.layout(self.ranks, self.nodes, self.site or sites.load())
-        elif (self.nodes or 1) > 1:
-            raise InputError(f"--nodes {self.nodes}: several nodes need --on slurm")
 
 
 @dataclass(frozen=True)
@@ -180,22 +157,12 @@ def _submit(todo: Sequence[RunSpec], runs: Runs, exclude: Sequence[str]) -> list
     if place.on == "local":
         parallel, runtime = _share(len(todo), parallel, place.ranks, runtime)
         batches = [list(todo[first::parallel]) for first in range(parallel)]
-    return job.submit(
-        place.on,
-        runs.root,
-        batches,
-        ranks=place.ranks,
-        nodes=place.nodes,
-        site=place.site,
-        parallel=parallel,
-        runtime=runtime,
-        exclude=exclude,
-    )
+    return job.submit(place, runs.root, batches, parallel=parallel, runtime=runtime, exclude=exclude)
 
 
 def _share(runs: int, parallel: int | None, ranks: int, runtime: Runtime) -> tuple[int, Runtime]:
     """How many local jobs, and the runtime that divides this machine's cores among them."""
     cores = len(os.sched_getaffinity(0))
-    slots = job.gpu_count(runtime) or cores
+    slots = devices.gpu_count(runtime) or cores
     count = min(runs, parallel or max(1, slots // ranks))
     return count, dataclasses.replace(runtime, threads=runtime.threads or max(1, cores // (count * ranks)))

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from hpc.slurm import scheduler
 from hpc.slurm import site as sites
+from hpc.slurm.site_model import Site
 from leukotree.errors import one_line
 
 SCRIPT = Path(__file__).resolve().parents[2] / "slurm" / "worker.sh"
@@ -62,7 +63,7 @@ class Workers:
         self,
         most: int,
         folder: Path,
-        site: sites.Site,
+        site: Site,
         *,
         open_trials: Callable[[], int],
         places: int,
@@ -189,7 +190,7 @@ class Workers:
             _ask(["scancel", *(worker.job for worker in workers)])
 
 
-def worker_options(site: sites.Site) -> list[str]:
+def worker_options(site: Site) -> list[str]:
     """Options of `sbatch` for a worker: one node of the site, or one GPU of it and what belongs to that."""
     return [
         option
@@ -198,7 +199,7 @@ def worker_options(site: sites.Site) -> list[str]:
     ]
 
 
-def nodes(site: sites.Site, most: int) -> list[dict[str, float]]:
+def nodes(site: Site, most: int) -> list[dict[str, float]]:
     """What Ray will know of so many workers, as `cluster.nodes` tells it."""
     worker = sites.worker_site(site)
     return [

@@ -17,7 +17,7 @@ from hpc.launching import code_changes, failures, snapshot
 from hpc.search import choice, cluster, elastic
 from hpc.search.choice import chosen
 from hpc.search.record import Progress, Record
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 from hpc.studies.study import SearchId, Study
 from leukotree import files, signals
 from leukotree.errors import NO_ROOM, Busy, InputError, Preempted, RunFailed, one_line
@@ -118,7 +118,7 @@ def prepare(
     runtime: Runtime | None = None,
 ) -> None:
     """Raise what `sweep` raises before it begins, as far as that is known without Ray; nothing is written."""
-    from hpc.launching.job import gpu_count
+    from hpc.launching.devices import gpu_count
     from leukotree.distributed.engine import require_device
 
     study.require_search()

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from hpc.slurm.site_model import Site
 from leukotree.errors import InputError
-
-if TYPE_CHECKING:
-    from hpc.slurm.site import Site
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTER = "slurm/container/enter.sh"

@@ -10,12 +10,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from hpc.slurm.site_model import Site
+from leukotree.config import parse
 from leukotree.errors import InputError
-
-if TYPE_CHECKING:
-    from hpc.slurm.site import Site
 
 KEYS = {
     "SBATCH_PARTITION": "partition",
@@ -45,8 +43,7 @@ OF_THE_JOB = ("SBATCH_CPU_BIND", "SBATCH_MEM_BIND")
 def fill(site: Site, variables: Mapping[str, str] = os.environ) -> Site:
     """The site, with what it does not say taken from variables. Raises InputError for a value that no site
     may have."""
-    from hpc.slurm.site import Site
-    from leukotree.config import parse
+    from hpc.slurm.site_model import Site
 
     given = _given(variables)
     if not given:

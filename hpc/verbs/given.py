@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from leukotree.errors import InputError
 
 if TYPE_CHECKING:
-    from hpc.launching.sender import Place
+    from hpc.launching.place import Place
     from leukotree.runtime import Runtime
 
 RESULTS = Path("results")
@@ -19,7 +19,7 @@ RESULTS = Path("results")
 
 def place(arguments: Namespace) -> Place:
     """Where runs happen. Raises InputError where the options do not fit each other or the site."""
-    from hpc.launching.sender import Place
+    from hpc.launching.place import Place
     from hpc.slurm.site import load as load_site
 
     place = Place(arguments.on, arguments.ranks, arguments.nodes, load_site(arguments.site))

@@ -15,7 +15,7 @@ from leukotree.errors import RunFailed
 from leukotree.progress import step
 
 if TYPE_CHECKING:
-    from hpc.launching.sender import Place
+    from hpc.launching.place import Place
     from hpc.studies.cells import Cell
     from hpc.studies.study import Study
     from leukotree.spec import RunSpec
@@ -67,8 +67,8 @@ def run_train(arguments: Namespace) -> int:
     root = RUNS / arguments.study
     runtime = given.runtime(arguments)
     stale.check_runs(root, [wanted])
+    todo = upfront.one(wanted, root, place, runtime)
     if arguments.dry_run:
-        upfront.one(wanted, root, place, runtime)
         print(upfront.line(upfront.counts([wanted], root), [wanted.optim.epochs]))
         if refused := upfront.refused([wanted], root):
             raise RunFailed(refused[wanted.run_name])
@@ -78,11 +78,9 @@ def run_train(arguments: Namespace) -> int:
     result = runs.run_spec(
         wanted,
         root,
-        on=place.on,
-        ranks=place.ranks,
-        nodes=place.nodes,
-        site=place.site,
+        place,
         runtime=runtime,
+        todo=todo,
         command=commands.given("train", arguments.spec, words, [wanted.run_name]),
     )
     print(f"{result.folder}: " + "  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))

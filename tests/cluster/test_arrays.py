@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpc.launching import follow_up, job_notes, runs
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 from tests.helpers.cluster.jobs import wait_for_jobs
 from tests.helpers.cluster.many_runs import run, specs
 from tests.helpers.cluster.slurm import Slurm

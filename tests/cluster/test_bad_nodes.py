@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from hpc.launching import runs
-from hpc.launching.runs import Outcome, Place
+from hpc.launching.place import Place
+from hpc.launching.runs import Outcome
 from leukotree.records.runfolder import read_status
 from leukotree.runtime import Runtime
 from tests.helpers.cluster.many_runs import SITE, run, specs, talk_to

@@ -13,7 +13,7 @@ from hpc.cli import main
 from hpc.doctor import ask, doctor
 from hpc.doctor import slurm as slurm_checks
 from hpc.finding import Finding
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 from leukotree.errors import InputError
 from leukotree.spec import RunSpec
 from tests.helpers.cluster.slurm import Slurm

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from hpc.launching import job as jobs
+from hpc.launching.place import Place
 from hpc.slurm import scratch
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 from leukotree.config import parse
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
@@ -54,7 +55,7 @@ def ended(slurm: Slurm, root: Path, spec: RunSpec, **site: object) -> tuple[str,
     """(SLURM's state of the job, the run's status) of a run on n1."""
     where = Site.model_validate({"partition": "main", "time": 5, "cpus_per_task": 1, "extra": ON_N1, **site})
     [job] = jobs.submit(
-        "slurm", root, [[spec]], site=where, runtime=Runtime(device="cpu", threads=1, quiet=True)
+        Place("slurm", site=where), root, [[spec]], runtime=Runtime(device="cpu", threads=1, quiet=True)
     )
     [state] = wait_for_jobs(slurm, job).values()
     return state, json.loads((root / spec.run_name / "status.json").read_text())

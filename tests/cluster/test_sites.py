@@ -18,9 +18,10 @@ from hpc.doctor import ask, doctor
 from hpc.doctor import slurm as slurm_checks
 from hpc.finding import Finding
 from hpc.launching import runs
-from hpc.launching.runs import Outcome, Place
+from hpc.launching.place import Place
+from hpc.launching.runs import Outcome
 from hpc.slurm import site as sites
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 from leukotree.config import parse
 from leukotree.errors import InputError
 from leukotree.runtime import Runtime

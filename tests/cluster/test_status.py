@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from hpc.launching import job, job_notes, run_states, study_jobs
+from hpc.launching.place import Place
 from hpc.slurm import queue
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 from leukotree.config import parse
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
@@ -69,10 +70,9 @@ def specs(count: int, shards: Path) -> list[RunSpec]:
 def submit(root: Path, wanted: list[RunSpec], **extra: str | bool) -> list[str]:
     site = Site(**PARTITION, extra=extra)
     return job.submit(
-        "slurm",
+        Place("slurm", site=site),
         root,
         [[spec] for spec in wanted],
-        site=site,
         runtime=Runtime(device="cpu", threads=1, quiet=True),
     )
 

@@ -13,7 +13,7 @@ import yaml
 
 from hpc.cli import main
 from hpc.slurm import exported
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 from tests.helpers.cluster.jobs import wait_for_jobs
 from tests.helpers.cluster.slurm import Slurm
 

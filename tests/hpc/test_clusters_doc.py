@@ -10,7 +10,7 @@ import pytest
 from hpc.search import elastic
 from hpc.slurm import exported
 from hpc.slurm import site as sites
-from hpc.slurm.site import Site, Small
+from hpc.slurm.site_model import Site, Small
 from leukotree import yamlfile
 from leukotree.config import parse
 

@@ -10,6 +10,7 @@ import timm
 import torch
 
 from hpc.launching import runs
+from hpc.launching.place import Place
 from hpc.launching.ranks import in_ranks
 from leukotree import seeds
 from leukotree.distributed import strategy
@@ -296,7 +297,7 @@ def test_three_ranks_learn_the_weights_of_the_losses(run_spec: RunSpec, tmp_path
         {"loss.weighting": "uncertainty", "optim.head_lr_multiplier": 100, "optim.epochs": 1}
     )
     one, three = (
-        runs.run_spec(spec, tmp_path / str(ranks), ranks=ranks, runtime=RUNTIME) for ranks in (1, 3)
+        runs.run_spec(spec, tmp_path / str(ranks), Place(ranks=ranks), runtime=RUNTIME) for ranks in (1, 3)
     )
     steps = [
         [row["loss"] for row in read_metrics(run.folder) if row["kind"] == "step"] for run in (one, three)

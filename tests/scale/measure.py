@@ -23,6 +23,7 @@ from typing import Any
 
 from hpc.launching import job, run_states
 from hpc.launching import runs as launch
+from hpc.launching.place import Place
 from hpc.studies import cells
 from hpc.studies.study import Study
 from leukotree.config import parse
@@ -115,7 +116,7 @@ def submit(study: Study, found: list[cells.Cell], commands: Path) -> tuple[float
     try:
         seconds, _ = timed(
             lambda: job.submit(
-                "slurm", Path("queued") / study.study, [[c.spec] for c in found], runtime=Runtime()
+                Place("slurm"), Path("queued") / study.study, [[c.spec] for c in found], runtime=Runtime()
             )
         )
     finally:

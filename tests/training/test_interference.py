@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from hpc.launching.place import Place
 from hpc.launching.runs import run_spec
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
@@ -131,7 +132,7 @@ def test_it_changes_no_bit_of_the_training(
     """With BatchNorm and with stochastic depth, scored after the last epoch only."""
     changes = {"backbone.name": backbone, "backbone.drop_path": 0.3, "loss.isolation": isolated}
     plain, probed = (
-        run_spec(spec.override(changes), tmp_path / name, ranks=ranks, runtime=runtime).folder
+        run_spec(spec.override(changes), tmp_path / name, Place(ranks=ranks), runtime=runtime).folder
         for name, runtime in (("plain", RUNTIME), ("probed", PROBED))
     )
     steps = [[row for row in read_metrics(folder) if row["kind"] == "step"] for folder in (plain, probed)]

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hpc.launching.place import Place
 from hpc.launching.runs import run_spec
 from leukotree import signals
 from leukotree.data import folds
@@ -190,7 +191,7 @@ def test_an_epochs_row_says_how_fast_it_was_and_what_it_cost(
     spec: RunSpec, variant: str, ranks: int, tmp_path: Path
 ) -> None:
     spec = spec.override({"variant": variant})
-    rows = read_metrics(run_spec(spec, tmp_path, ranks=ranks).folder)
+    rows = read_metrics(run_spec(spec, tmp_path, Place(ranks=ranks)).folder)
     epochs = [row for row in rows if row["kind"] == "epoch"]
     assert len(epochs) == 2
     for epoch, row in enumerate(epochs):
@@ -212,7 +213,7 @@ def test_one_and_two_ranks_give_the_same_loss_curve(spec: RunSpec, variant: str,
     """Same seed, same global batch: within 1e-4 over at least 20 steps in fp32."""
     spec = spec.override({"variant": variant, "optim.epochs": 2, "optim.lr": 3e-4})
     one = run.run(spec, tmp_path / "one")
-    two = run_spec(spec, tmp_path / "two", ranks=2)
+    two = run_spec(spec, tmp_path / "two", Place(ranks=2))
     assert len(losses(one.folder)) >= 20
     for (stage, step, loss), other in zip(losses(one.folder), losses(two.folder), strict=True):
         assert other[:2] == (stage, step)
@@ -228,7 +229,7 @@ def test_predictions_are_exact_on_any_number_of_ranks_also_with_fewer_shards(
     dataset = Dataset.open(spec.data.shards)
     test = dataset.index[dataset.index["fold"] == 0]
     assert test["shard"].nunique() == 1
-    result = run_spec(spec.override({"optim.epochs": 1}), tmp_path, ranks=ranks)
+    result = run_spec(spec.override({"optim.epochs": 1}), tmp_path, Place(ranks=ranks))
     frame, _, _ = predictions.read(result.folder)
     assert frame["key"].is_unique
     assert set(frame["key"]) == set(test["key"])
@@ -308,7 +309,7 @@ def test_what_cannot_run_is_refused_before_anything_is_written(
     spec: RunSpec, changes, ranks: int, says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=says) as error:
-        run_spec(spec.override(changes), tmp_path / "runs", ranks=ranks)
+        run_spec(spec.override(changes), tmp_path / "runs", Place(ranks=ranks))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "runs").exists()
 
@@ -342,10 +343,10 @@ def test_batchnorm_statistics_are_those_of_one_model_in_evaluation(
 ) -> None:
     """A run killed after its last checkpoint scores that checkpoint, and ends with the same predictions."""
     spec = spec.override({"backbone.name": "test_resnet", "optim.epochs": 1})
-    whole = run_spec(spec, tmp_path, ranks=ranks)
+    whole = run_spec(spec, tmp_path, Place(ranks=ranks))
     before = predictions.read(whole.folder)[1]
     (whole.folder / "predictions.parquet").unlink()
-    again = run_spec(spec, tmp_path, ranks=1)
+    again = run_spec(spec, tmp_path, Place(ranks=1))
     np.testing.assert_allclose(predictions.read(again.folder)[1], before, atol=1e-6)
 
 

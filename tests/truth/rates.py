@@ -123,6 +123,7 @@ def _pack(scenario: Scenario, draw: int) -> None:
 def _compare(scenario: Scenario, draw: int) -> dict[str, Any]:
     """The row of the primary comparison."""
     from hpc.launching import runs
+    from hpc.launching.place import Place
     from hpc.search import sweep
     from hpc.studies import study
     from leukotree.config import parse
@@ -132,7 +133,7 @@ def _compare(scenario: Scenario, draw: int) -> dict[str, Any]:
     plan = parse(study.Study, scenario.study(draw), "truth")
     chosen = sweep.chosen(plan)  # a study without a search: the values of its base
     runtime = Runtime(device="cpu", threads=1, workers=1, quiet=True)
-    runs.run_many(plan.fold_specs(chosen), plan.root, runs.Place(), runtime=runtime)
+    runs.run_many(plan.fold_specs(chosen), plan.root, Place(), runtime=runtime)
     summary = collect(plan.root, plan.model_dump(mode="json"), plan.expected(chosen))
     (found,) = comparison.compare(summary)
     parts = dict(zip(("p_worse", "p_same", "p_better"), found.probabilities or (), strict=False))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from hpc.launching import runs
-from hpc.launching.runs import Outcome, Place
-from hpc.slurm.site import Site
+from hpc.launching.place import Place
+from hpc.launching.runs import Outcome
+from hpc.slurm.site_model import Site
 from leukotree.config import parse
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec

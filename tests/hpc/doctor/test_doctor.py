@@ -19,7 +19,8 @@ from hpc import finding
 from hpc.cli import main
 from hpc.doctor import doctor, node, work
 from hpc.doctor import slurm as slurm_checks
-from hpc.slurm.site import Site
+from hpc.launching import results_folder
+from hpc.slurm.site_model import Site
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 
@@ -102,7 +103,7 @@ def test_one_gpu_has_no_other_to_add_with(
         asked_for.append((ranks, runtime.device))
         return right
 
-    monkeypatch.setattr("hpc.launching.job.gpu_count", lambda runtime: gpus)
+    monkeypatch.setattr("hpc.launching.devices.gpu_count", lambda runtime: gpus)
     monkeypatch.setattr(node, "all_reduce", all_reduce)
     doctor.examine(None, [], site=Site(), on_slurm=False, ranks=given, runtime=Runtime())
     assert asked_for == [(ranks, device)]
@@ -197,15 +198,15 @@ def test_no_room_is_a_failure(shards: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_folder_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
-    assert states(list(work.results(Path("/proc/1/results")))) == {"results": "FAIL"}
-    assert states(list(work.results(tmp_path / "results/runs"))) == {"locks": "ok", "clock": "ok"}
+    assert states(list(results_folder.check(Path("/proc/1/results")))) == {"results": "FAIL"}
+    assert states(list(results_folder.check(tmp_path / "results/runs"))) == {"locks": "ok", "clock": "ok"}
     assert not list(tmp_path.iterdir())
 
 
 def test_a_clock_that_is_off_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 60)  # the file server's clock cannot be set here
-    assert states(list(work.results(tmp_path)))["clock"] == "warn"
+    assert states(list(results_folder.check(tmp_path)))["clock"] == "warn"
 
 
 def test_shards_that_changed_are_found_before_they_are_trained_on(shards: Path, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import yaml
 
 from hpc.launching import job as jobs
 from hpc.launching import job_notes, retries, runs, sender
-from hpc.launching.runs import Outcome, Place
+from hpc.launching.place import Place, Where
+from hpc.launching.runs import Outcome
 from hpc.search.sweep import chosen
 from hpc.studies.study import Study
 from leukotree import files
@@ -51,7 +52,7 @@ def plan(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study
     return plan
 
 
-def launched(plan: Study, on: runs.Where = "local", **options: Any) -> Outcome:
+def launched(plan: Study, on: Where = "local", **options: Any) -> Outcome:
     return runs.run_many(folds(plan), plan.root, Place(on), runtime=QUIET, **options)
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from hpc.launching import runs
+from hpc.launching.place import Place
 from leukotree.config import parse
 from leukotree.records.runfolder import read_status
 from leukotree.runtime import Runtime
@@ -96,8 +97,8 @@ def test_a_signal_to_the_command_or_to_all_its_processes_saves_and_the_next_comm
         assert (process.returncode, said.count("Traceback")) == (75, 0), said
         assert read_status(folder(spec, tmp_path))["state"] == "preempted"
         assert list(session(process)) == []
-    interrupted = runs.run_spec(spec, tmp_path / "results" / "runs" / "single", ranks=2, runtime=QUIET)
-    undisturbed = runs.run_spec(spec, tmp_path / "undisturbed", ranks=2, runtime=QUIET)
+    interrupted = runs.run_spec(spec, tmp_path / "results" / "runs" / "single", Place(ranks=2), runtime=QUIET)
+    undisturbed = runs.run_spec(spec, tmp_path / "undisturbed", Place(ranks=2), runtime=QUIET)
     one, other = (pd.read_parquet(run.folder / "predictions.parquet") for run in (interrupted, undisturbed))
     pd.testing.assert_frame_equal(one, other)
     attempts = [json.loads(line) for line in (interrupted.folder / "attempts.jsonl").read_text().splitlines()]

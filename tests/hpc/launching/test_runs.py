@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpc.launching import failures, job_notes, runs, submission
+from hpc.launching import devices, failures, job_notes, runs, submission
 from hpc.launching import job as jobs
-from hpc.launching.runs import Place
+from hpc.launching.place import Place, layout
 from hpc.slurm import scheduler
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 from leukotree.config import parse
 from leukotree.errors import Busy, InputError
 from leukotree.runtime import Runtime
@@ -49,8 +49,8 @@ def _scores(root: Path, spec: RunSpec) -> pd.DataFrame:
 
 def test_inline_ranks_and_jobs_give_the_same_predictions(spec: RunSpec, tmp_path: Path) -> None:
     inline = runs.run_spec(spec, tmp_path / "inline", runtime=QUIET)
-    ranks = runs.run_spec(spec, tmp_path / "ranks", ranks=2, runtime=QUIET)
-    job = runs.run_spec(spec, tmp_path / "job", on="local", ranks=2, runtime=QUIET)
+    ranks = runs.run_spec(spec, tmp_path / "ranks", Place(ranks=2), runtime=QUIET)
+    job = runs.run_spec(spec, tmp_path / "job", Place("local", ranks=2), runtime=QUIET)
     assert inline.state == ranks.state == job.state == "done"
     assert ranks.folder == tmp_path / "ranks" / spec.run_name
     for other in ("ranks", "job"):
@@ -63,7 +63,7 @@ def test_input_that_ranks_cannot_take_is_refused_before_a_process_starts(
     spec: RunSpec, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="batch_size: 14 images do not divide over 4 ranks"):
-        runs.run_spec(spec, tmp_path, ranks=4, runtime=QUIET)
+        runs.run_spec(spec, tmp_path, Place(ranks=4), runtime=QUIET)
     assert not list(tmp_path.iterdir())
 
 
@@ -75,7 +75,7 @@ def test_an_error_inside_a_rank_arrives_as_one_line(
     with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as another process that is at work on this run
         with pytest.raises(InputError, match="another process works on this run") as caught:
-            runs.run_spec(spec, tmp_path, ranks=2, runtime=QUIET)
+            runs.run_spec(spec, tmp_path, Place(ranks=2), runtime=QUIET)
     assert "\n" not in str(caught.value)
     assert "Traceback" not in capfd.readouterr().err
 
@@ -119,7 +119,7 @@ def test_a_job_that_fails_says_why(spec: RunSpec, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "spec.yaml").write_text("variant: flat\n")  # of another version of the defaults
     with pytest.raises(RuntimeError, match="made by another version of the defaults"):
-        runs.run_spec(spec, tmp_path, on="local", runtime=QUIET)
+        runs.run_spec(spec, tmp_path, Place("local"), runtime=QUIET)
 
 
 def test_a_job_pickles_and_asks_to_be_called_again_as_it_is(spec: RunSpec, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_job_pickles_and_asks_to_be_called_again_as_it_is(spec: RunSpec, tmp_p
 def test_slurm_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="--on slurm: no SLURM commands here"):
-        jobs.executor("slurm", tmp_path)
+        jobs.executor(Place("slurm"), tmp_path)
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_slurm_gets_arrays_and_a_clean_environment(
     )
     specs = [spec.override({"seed": seed}) for seed in range(5)]
     root = fake_slurm / "study"
-    ids = jobs.submit("slurm", root, [[one] for one in specs], ranks=2, site=site, runtime=QUIET)
+    ids = jobs.submit(Place("slurm", ranks=2, site=site), root, [[one] for one in specs], runtime=QUIET)
     assert ids == ["77_0", "77_1", "77_2", "77_0", "77_1"]
     first, second = ((fake_slurm / f"sbatch-{index}.sh").read_text() for index in range(2))
     wanted = (
@@ -190,7 +190,7 @@ def test_slurm_gets_arrays_and_a_clean_environment(
 
 def test_squeue_says_which_runs_are_taken(spec: RunSpec, fake_slurm: Path) -> None:
     root, specs = fake_slurm / "study", [spec.override({"seed": seed}) for seed in range(3)]
-    jobs.submit("slurm", root, [[one] for one in specs], site=Site(), runtime=QUIET)
+    jobs.submit(Place("slurm", site=Site()), root, [[one] for one in specs], runtime=QUIET)
     (fake_slurm / "alive").write_text("77_0\n77_2\n5\n")
     assert job_notes.alive(root) == {specs[0].run_name: "77_0", specs[2].run_name: "77_2"}
     (fake_slurm / "bin" / "squeue").write_text("#!/bin/sh\necho slurm_load_jobs error >&2; exit 1\n")
@@ -212,16 +212,16 @@ def test_squeue_says_which_runs_are_taken(spec: RunSpec, fake_slurm: Path) -> No
 def test_ranks_are_dealt_to_as_few_nodes_as_the_gpus_allow(
     ranks: int, nodes: int | None, gpus: int, expected: tuple[int, int]
 ) -> None:
-    assert jobs.layout(ranks, nodes, Site(gpus_per_node=gpus)) == expected
+    assert layout(ranks, nodes, Site(gpus_per_node=gpus)) == expected
 
 
 def test_ranks_that_fit_no_nodes_are_refused() -> None:
     with pytest.raises(InputError, match="--ranks 5: do not divide over 2 nodes"):
-        jobs.layout(5, None, Site(gpus_per_node=4))
+        layout(5, None, Site(gpus_per_node=4))
     with pytest.raises(InputError, match="--nodes 2: 8 ranks on each, but the site has 4 GPUs per node"):
-        jobs.layout(16, 2, Site(gpus_per_node=4))
+        layout(16, 2, Site(gpus_per_node=4))
     with pytest.raises(InputError, match="--nodes 2: several nodes need --on slurm"):
-        runs.Place("local", ranks=4, nodes=2).check()
+        Place("local", ranks=4, nodes=2).check()
 
 
 def test_what_sbatch_took_is_noted_before_it_refuses_the_rest(spec: RunSpec, fake_slurm: Path) -> None:
@@ -231,7 +231,9 @@ def test_what_sbatch_took_is_noted_before_it_refuses_the_rest(spec: RunSpec, fak
     with pytest.raises(
         InputError, match=r"sbatch refused the jobs: .*Invalid account.*see the site file"
     ) as refused:
-        jobs.submit("slurm", root, [[one] for one in specs], site=Site(max_array_size=2), runtime=QUIET)
+        jobs.submit(
+            Place("slurm", site=Site(max_array_size=2)), root, [[one] for one in specs], runtime=QUIET
+        )
     assert "\n" not in str(refused.value)
     (fake_slurm / "alive").write_text("77_0\n77_1\n")
     assert set(job_notes.alive(root)) == {specs[0].run_name, specs[1].run_name}
@@ -242,7 +244,7 @@ def test_a_finished_run_asks_for_no_job(
 ) -> None:
     done = runs.run_spec(spec, tmp_path, runtime=QUIET)
     monkeypatch.setattr(jobs, "submit", None)
-    assert runs.run_spec(spec, tmp_path, on="local", runtime=QUIET) == done
+    assert runs.run_spec(spec, tmp_path, Place("local"), runtime=QUIET) == done
 
 
 def test_on_gpu_nodes_a_job_insists_on_its_gpu(spec: RunSpec, fake_slurm: Path) -> None:
@@ -251,36 +253,36 @@ def test_on_gpu_nodes_a_job_insists_on_its_gpu(spec: RunSpec, fake_slurm: Path) 
         ((4, "auto", "cuda"), (0, "auto", "auto"), (4, "cpu", "cpu"))
     ):
         root = fake_slurm / f"study{number}"
-        jobs.submit("slurm", root, [[spec]], site=Site(gpus_per_node=gpus), runtime=Runtime(device=device))
+        jobs.submit(
+            Place("slurm", site=Site(gpus_per_node=gpus)), root, [[spec]], runtime=Runtime(device=device)
+        )
         [pickled] = (root / "jobs").glob("*_0.pkl")
         with open(pickled, "rb") as file:
             assert pickle.load(file).function.runtime.device == found
 
 
-def test_more_ranks_than_gpus_are_refused(
-    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jobs, "gpu_count", lambda runtime: 0 if runtime.device == "cpu" else 2)
+def test_more_ranks_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "gpu_count", lambda runtime: 0 if runtime.device == "cpu" else 2)
     with pytest.raises(InputError, match="--ranks 7: there are 2 GPUs here, one per rank"):
-        runs.run_spec(spec, tmp_path, ranks=7, runtime=Runtime(quiet=True))
-    jobs.check_gpus(2, Runtime())
-    jobs.check_gpus(7, QUIET)
+        devices.check_gpus(7, Runtime(quiet=True))
+    devices.check_gpus(2, Runtime())
+    devices.check_gpus(7, QUIET)
 
 
 @pytest.mark.parametrize(("named", "found"), [("", (0, 1)), ("2,3", (2, 3)), ("2, 3", (2, 3))])
 def test_local_jobs_take_the_gpus_that_are_named(
     monkeypatch: pytest.MonkeyPatch, named: str, found: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(jobs, "gpu_count", lambda runtime: 2)
+    monkeypatch.setattr(devices, "gpu_count", lambda runtime: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    assert jobs._gpus(0, 2, Runtime()) == found
+    assert devices.gpus_of_local_job(0, 2, Runtime()) == found
 
 
 def test_gpus_that_are_not_named_by_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "gpu_count", lambda runtime: 1)
+    monkeypatch.setattr(devices, "gpu_count", lambda runtime: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
     with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES MIG-1234: name GPUs by their numbers"):
-        jobs._gpus(0, 1, Runtime())
+        devices.gpus_of_local_job(0, 1, Runtime())
 
 
 def test_a_folder_that_is_still_held_and_a_data_set_that_is_not_here_are_the_nodes_fault(
@@ -337,7 +339,7 @@ class TestTheEndOfABatchScript:
 
 def test_a_fold_takes_its_share_of_a_node(spec: RunSpec, fake_slurm: Path) -> None:
     jobs.submit(
-        "slurm", fake_slurm / "study", [[spec]], site=Site(gpus_per_node=4, mem_gb=480), runtime=QUIET
+        Place("slurm", site=Site(gpus_per_node=4, mem_gb=480)), fake_slurm / "study", [[spec]], runtime=QUIET
     )
     text = (fake_slurm / "sbatch-0.sh").read_text()
     assert "#SBATCH --mem=120GB\n" in text

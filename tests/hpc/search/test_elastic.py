@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hpc.search import elastic
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 from leukotree import files
 
 COMMAND = """\

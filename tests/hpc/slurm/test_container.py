@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from hpc.launching import job, submission
+from hpc.launching.place import Place
 from hpc.slurm import site as sites
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 from leukotree.errors import InputError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -143,7 +144,7 @@ def test_a_run_of_two_ranks_runs_inside(
         scratch="/scratch",
         container=IMAGES[runtime],
     )
-    executor = job.executor("slurm", home / "results", ranks=2, site=site)
+    executor = job.executor(Place("slurm", ranks=2, site=site), home / "results")
     executor.update_parameters(
         setup=submission.at_the_start(executor.folder, "TOKEN") + executor.parameters["setup"]
     )

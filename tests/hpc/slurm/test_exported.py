@@ -7,7 +7,7 @@ import pytest
 
 from hpc.doctor.slurm import _environment
 from hpc.slurm import exported
-from hpc.slurm.site import Site, Small
+from hpc.slurm.site_model import Site, Small
 from leukotree.errors import InputError
 
 

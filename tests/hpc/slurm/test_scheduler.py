@@ -15,7 +15,7 @@ from hpc import status
 from hpc.doctor import ask, hardware
 from hpc.launching import job_notes, run_states, submission
 from hpc.slurm import scheduler
-from hpc.slurm.site import Site
+from hpc.slurm.site_model import Site
 from leukotree import signals
 
 Says = Callable[[str, str], None]

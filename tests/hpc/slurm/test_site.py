@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hpc.search import elastic
 from hpc.slurm import site as sites
-from hpc.slurm.site import Site, Small
+from hpc.slurm.site_model import Site, Small
 from leukotree.errors import InputError
 
 
