@@ -19,8 +19,8 @@ from leukotree.config import parse
 from leukotree.errors import RunFailed
 from leukotree.records.runfolder import read_metrics, read_status
 from leukotree.runtime import Runtime
-from leukotree.spec import RunSpec
 from leukotree.training import checkpoint, run
+from tests.helpers.specs import tiny_spec
 
 LEFT = 300_000
 """Bytes that are left on a disk that is full for a checkpoint."""
@@ -79,14 +79,7 @@ def test_a_run_that_meets_a_full_disk_says_what_it_needs_and_continues_when_ther
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    spec = RunSpec().override(
-        {
-            "data.shards": str(shards),
-            "backbone.name": "test_vit",
-            "engine.precision": "fp32",
-            "optim": {"lr": 1e-3, "batch_size": 12, "epochs": 4},
-        }
-    )
+    spec = tiny_spec(shards, {"optim.epochs": 4})
     whole = run.run(spec, tmp_path / "whole") if ranks == 1 else None
     (small_disk / "spec.yaml").write_text(spec.dump())
     monkeypatch.chdir(small_disk)
@@ -225,7 +218,7 @@ def fill(path: Path, leave: int) -> None:
 def test_a_disk_without_any_room_is_named_before_training(
     shards: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = RunSpec().override({"data.shards": str(shards), "backbone.name": "test_vit", "optim.epochs": 1})
+    spec = tiny_spec(shards)
     monkeypatch.chdir(small_disk)
     (small_disk / "spec.yaml").write_text(spec.dump())
     Path("results/runs/single").mkdir(parents=True)

@@ -16,6 +16,7 @@ from leukotree.runtime import Runtime
 from leukotree.spec import VARIANTS, RunSpec
 from leukotree.training import checkpoint
 from tests.helpers import interruptions
+from tests.helpers.specs import tiny_spec
 
 RANKS = 2
 
@@ -27,16 +28,8 @@ RANKS = 2
 def test_interrupted_at_random_moments_a_run_ends_with_the_same_bits(
     shards: Path, tmp_path: Path, variant: str, strategy: str, blows: int
 ) -> None:
-    spec = RunSpec().override(
-        {
-            "variant": variant,
-            "data.shards": str(shards),
-            "backbone.name": "test_vit",
-            "backbone.drop_path": 0.1,
-            "optim": {"lr": 1e-3, "batch_size": 12, "epochs": 10},
-            "engine": {"precision": "fp32", "strategy": strategy},
-        }
-    )
+    changes = {"variant": variant, "backbone.drop_path": 0.1, "engine.strategy": strategy}
+    spec = tiny_spec(shards, {**changes, "optim.epochs": 10})
     in_ranks(interruptions.run, spec, tmp_path / "whole", None, runtime=Runtime(threads=1), ranks=RANKS)
     undisturbed, folder = tmp_path / "whole" / spec.run_name, tmp_path / "struck" / spec.run_name
 
@@ -55,14 +48,7 @@ def test_interrupted_at_random_moments_a_run_ends_with_the_same_bits(
 def test_three_ranks_stopped_in_an_epoch_go_on_with_the_same_bits(shards: Path, tmp_path: Path) -> None:
     """With two the order of a sum does not matter. DDP sorts its buckets anew after its first backward pass,
     also in a run that goes on, and from the third rank on that could be seen."""
-    spec = RunSpec().override(
-        {
-            "data.shards": str(shards),
-            "backbone.name": "test_vit",
-            "engine.precision": "fp32",
-            "optim": {"lr": 1e-3, "batch_size": 12, "epochs": 2},
-        }
-    )
+    spec = tiny_spec(shards, {"optim.epochs": 2})
     runtime, stop = Runtime(threads=1), interruptions.Blow("SIGUSR2", "training", 5, 0, False)
     in_ranks(interruptions.run, spec, tmp_path / "whole", None, runtime=runtime, ranks=3)
     with signals.watched(), pytest.raises(Preempted):

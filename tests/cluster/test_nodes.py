@@ -14,11 +14,11 @@ from hpc.launching import job as jobs
 from hpc.launching.place import Place
 from hpc.slurm import scratch
 from hpc.slurm.site_model import Site
-from leukotree.config import parse
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from tests.helpers.cluster.jobs import wait_for_jobs
 from tests.helpers.cluster.slurm import Slurm
+from tests.helpers.specs import tiny_spec
 
 ON_N1 = {"no-requeue": True, "nodelist": "n1"}
 
@@ -42,13 +42,7 @@ def place(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @pytest.fixture
 def spec(shards: Path) -> RunSpec:
-    fields = {
-        "variant": "flat",
-        "data": {"shards": str(shards)},
-        "backbone": {"name": "test_vit"},
-        "optim": {"epochs": 1, "batch_size": 14},
-    }
-    return parse(RunSpec, fields, "test")
+    return tiny_spec(shards, {"variant": "flat", "optim.batch_size": 14})
 
 
 def ended(slurm: Slurm, root: Path, spec: RunSpec, **site: object) -> tuple[str, dict[str, object]]:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from leukotree.config import parse
 from leukotree.spec import RunSpec
 from tests.helpers.cluster.processes import wait_for
 from tests.helpers.cluster.slurm import Slurm
+from tests.helpers.specs import tiny_spec
 
 LEUKOTREE = [sys.executable, "-m", "hpc.cli"]
 LIMITS = ["--threads", "1", "--device", "cpu"]
@@ -24,14 +24,7 @@ SITE = "partition: main\ntime: 30\ncpus_per_task: 1\ninterface: eth0\nwarn: 60\n
 
 @pytest.fixture(scope="module")
 def spec(shards: Path) -> RunSpec:
-    fields = {
-        "variant": "flat",
-        "data": {"shards": str(shards)},
-        "backbone": {"name": "test_vit"},
-        "optim": {"epochs": 45, "batch_size": 16, "lr": 1e-3},
-        "engine": {"precision": "fp32"},
-    }
-    return parse(RunSpec, fields, "test")
+    return tiny_spec(shards, {"variant": "flat", "optim.batch_size": 16, "optim.epochs": 45})
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,12 @@ from hpc.launching.place import Place
 from hpc.launching.runs import Outcome
 from hpc.slurm import site as sites
 from hpc.slurm.site_model import Site
-from leukotree.config import parse
 from leukotree.errors import InputError
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from tests.helpers.cluster.jobs import wait_for_jobs
 from tests.helpers.cluster.slurm import ClusterError, Settings, Slurm, usual_folder
+from tests.helpers.specs import tiny_spec
 
 CODE = Path(__file__).parents[2]
 LUA = """
@@ -121,8 +121,7 @@ def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def spec(shards: Path) -> RunSpec:
-    fields = {"variant": "flat", "data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}}
-    return parse(RunSpec, {**fields, "optim": {"epochs": 1, "batch_size": 14}}, "test")
+    return tiny_spec(shards, {"variant": "flat", "optim.batch_size": 14})
 
 
 def queue(spec: RunSpec, root: Path, site: Site, ranks: int = 1) -> Outcome:

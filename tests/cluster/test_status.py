@@ -16,11 +16,11 @@ from hpc.launching import job, job_notes, run_states, study_jobs
 from hpc.launching.place import Place
 from hpc.slurm import queue
 from hpc.slurm.site_model import Site
-from leukotree.config import parse
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from tests.helpers.cluster.processes import wait_for
 from tests.helpers.cluster.slurm import ClusterError, Settings, Slurm
+from tests.helpers.specs import tiny_spec
 
 PARTITION = {"partition": "main", "time": 5, "cpus_per_task": 1, "interface": "eth0"}
 
@@ -58,13 +58,8 @@ def root(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def specs(count: int, shards: Path) -> list[RunSpec]:
-    fields = {
-        "variant": "flat",
-        "data": {"shards": str(shards)},
-        "backbone": {"name": "test_vit"},
-        "optim": {"epochs": 2000, "batch_size": 14},
-    }
-    return [parse(RunSpec, {**fields, "seed": seed}, "test") for seed in range(count)]
+    changes = {"variant": "flat", "optim.batch_size": 14, "optim.epochs": 2000}
+    return [tiny_spec(shards, {**changes, "seed": seed}) for seed in range(count)]
 
 
 def submit(root: Path, wanted: list[RunSpec], **extra: str | bool) -> list[str]:

@@ -28,6 +28,7 @@ from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import checkpoint, run
 from leukotree.training.stage_trainer import StageTrainer
+from tests.helpers.specs import tiny_spec
 
 STRATEGIES = ("ddp", "zero0", "zero1", "zero2", "zero3")
 SHARING = ("zero1", "zero2", "zero3")
@@ -54,9 +55,8 @@ TRANSFERS = {
 
 
 def spec_of(shards: Path, name: str, changes: dict[str, Any]) -> RunSpec:
-    small = {"batch_size": 8, "epochs": 4, "lr": 1e-3}
-    spec = RunSpec().override({"data.shards": str(shards), "backbone.name": "test_vit", "optim": small})
-    return spec.override({"engine.precision": "fp32", "engine.strategy": name, **changes})
+    small = {"optim.batch_size": 8, "optim.epochs": 4}
+    return tiny_spec(shards, {**small, "engine.strategy": name, **changes})
 
 
 class Gang(NamedTuple):

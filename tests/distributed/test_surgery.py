@@ -28,6 +28,7 @@ from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 from leukotree.training import checkpoint
 from leukotree.training.stage_trainer import StageTrainer
+from tests.helpers.specs import tiny_spec
 
 SURGERIES = ("pcgrad", "cagrad", "upgrad")
 STEPS, SAVED = 8, 3
@@ -136,11 +137,8 @@ def test_after_upgrad_no_level_is_worse_off(jacobian: torch.Tensor) -> None:
 
 
 def spec_of(name: str, **changes: Any) -> RunSpec:
-    small = {"batch_size": 8, "epochs": 4, "lr": 1e-3}
-    loss = {"isolation": "projected", "surgery": name}
-    return RunSpec().override(
-        {"backbone.name": "test_vit", "optim": small, "loss": loss, "engine.precision": "fp32", **changes}
-    )
+    small = {"optim.batch_size": 8, "optim.epochs": 4}
+    return tiny_spec(None, {**small, "loss": {"isolation": "projected", "surgery": name}, **changes})
 
 
 @pytest.mark.parametrize("name", SURGERIES)

@@ -23,6 +23,7 @@ from leukotree.spec import RunSpec
 from leukotree.training import interference, run
 from leukotree.training.stage_trainer import StageTrainer
 from tests.helpers.commandline import leukotree
+from tests.helpers.specs import tiny_spec
 
 HERE = Engine(0, 1, torch.device("cpu"))
 RUNTIME = Runtime(device="cpu", threads=1, workers=0, quiet=True)
@@ -31,10 +32,7 @@ PROBED = Runtime(device="cpu", threads=1, workers=0, quiet=True, probe=1)
 
 @pytest.fixture
 def spec(shards: Path) -> RunSpec:
-    small = {"batch_size": 12, "epochs": 2, "lr": 1e-3}
-    return RunSpec().override(
-        {"data.shards": str(shards), "backbone.name": "test_vit", "optim": small, "engine.precision": "fp32"}
-    )
+    return tiny_spec(shards, {"optim.epochs": 2})
 
 
 @pytest.fixture

@@ -26,18 +26,12 @@ from leukotree.records.runfolder import read_metrics, read_status
 from leukotree.runtime import Runtime
 from leukotree.spec import VARIANTS, RunSpec
 from leukotree.training import checkpoint, run
+from tests.helpers.specs import tiny_spec
 
 
 @pytest.fixture
 def spec(shards: Path) -> RunSpec:
-    return RunSpec().override(
-        {
-            "data.shards": str(shards),
-            "backbone.name": "test_vit",
-            "optim": {"lr": 1e-3, "batch_size": 12, "epochs": 2},
-            "engine.precision": "fp32",
-        }
-    )
+    return tiny_spec(shards, {"optim.epochs": 2})
 
 
 def losses(folder: Path) -> list[tuple[str, int, float]]:

@@ -20,6 +20,7 @@ from leukotree.models.losses import class_weights, focal
 from leukotree.spec import VARIANTS, RunSpec
 from leukotree.training import checkpoint
 from leukotree.training.stage_trainer import StageTrainer, learning_rate_factor
+from tests.helpers.specs import tiny_spec
 
 HERE = Engine(0, 1, torch.device("cpu"))
 
@@ -47,10 +48,7 @@ def test_after_the_warm_up_it_is_torchs_cosine() -> None:
 
 @pytest.fixture
 def spec(shards: Path) -> RunSpec:
-    small = {"batch_size": 8, "epochs": 2, "lr": 1e-3}
-    return RunSpec().override(
-        {"data.shards": str(shards), "backbone.name": "test_vit", "optim": small, "engine.precision": "fp32"}
-    )
+    return tiny_spec(shards, {"optim.epochs": 2, "optim.batch_size": 8})
 
 
 @pytest.fixture

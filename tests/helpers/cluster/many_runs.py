@@ -12,10 +12,10 @@ from hpc.launching import runs
 from hpc.launching.place import Place
 from hpc.launching.runs import Outcome
 from hpc.slurm.site_model import Site
-from leukotree.config import parse
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from tests.helpers.cluster.slurm import Slurm
+from tests.helpers.specs import tiny_spec
 
 SITE = Site(partition="main", time=5, cpus_per_task=1, interface="eth0")
 HELD = SITE.model_copy(update={"extra": {"hold": True}})
@@ -24,13 +24,8 @@ RUNTIME = Runtime(device="cpu", threads=1, quiet=True)
 
 def specs(count: int, shards: Path) -> list[RunSpec]:
     """Runs of one epoch."""
-    fields = {
-        "variant": "flat",
-        "data": {"shards": str(shards)},
-        "backbone": {"name": "test_vit"},
-        "optim": {"epochs": 1, "batch_size": 14},
-    }
-    return [parse(RunSpec, {**fields, "seed": seed}, "test") for seed in range(count)]
+    changes = {"variant": "flat", "optim.batch_size": 14}
+    return [tiny_spec(shards, {**changes, "seed": seed}) for seed in range(count)]
 
 
 def run(wanted: list[RunSpec], root: Path, site: Site = SITE, *, wait: bool = False) -> Outcome:

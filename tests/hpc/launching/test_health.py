@@ -22,12 +22,12 @@ from hpc.cli import main
 from hpc.finding import Finding
 from hpc.launching import health, retries
 from hpc.launching.ranks import in_ranks
-from leukotree.config import parse
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import RunFailed
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import run
+from tests.helpers.specs import tiny_spec
 
 QUIET = Runtime(device="cpu", threads=1, quiet=True)
 HOST = socket.gethostname()
@@ -36,13 +36,7 @@ ALONE = Engine(0, 1, torch.device("cpu"))
 
 @pytest.fixture
 def spec(shards: Path) -> RunSpec:
-    fields = {
-        "variant": "flat",
-        "data": {"shards": str(shards)},
-        "backbone": {"name": "test_vit"},
-        "optim": {"epochs": 1, "batch_size": 14},
-    }
-    return parse(RunSpec, fields, "test")
+    return tiny_spec(shards, {"variant": "flat", "optim.batch_size": 14})
 
 
 def wrong(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

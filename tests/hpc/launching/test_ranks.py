@@ -16,24 +16,17 @@ import pytest
 
 from hpc.launching import runs
 from hpc.launching.place import Place
-from leukotree.config import parse
 from leukotree.records.runfolder import read_status
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
+from tests.helpers.specs import tiny_spec
 
 QUIET = Runtime(device="cpu", threads=1, quiet=True)
 
 
 @pytest.fixture
 def spec(shards: Path) -> RunSpec:
-    fields = {
-        "variant": "flat",
-        "data": {"shards": str(shards)},
-        "backbone": {"name": "test_vit"},
-        "optim": {"epochs": 24, "batch_size": 14, "lr": 1e-3},
-        "engine": {"precision": "fp32"},
-    }
-    return parse(RunSpec, fields, "test")
+    return tiny_spec(shards, {"variant": "flat", "optim.batch_size": 14, "optim.epochs": 24})
 
 
 def begun(spec: RunSpec, home: Path, steps: int = 20) -> subprocess.Popen[str]:

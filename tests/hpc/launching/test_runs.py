@@ -22,24 +22,17 @@ from hpc.launching import job as jobs
 from hpc.launching.place import Place, layout
 from hpc.slurm import scheduler
 from hpc.slurm.site_model import Site
-from leukotree.config import parse
 from leukotree.errors import Busy, InputError
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
+from tests.helpers.specs import tiny_spec
 
 QUIET = Runtime(device="cpu", threads=1, quiet=True)
 
 
 @pytest.fixture
 def spec(shards: Path) -> RunSpec:
-    fields = {
-        "variant": "flat",
-        "data": {"shards": str(shards)},
-        "backbone": {"name": "test_vit"},
-        "optim": {"epochs": 1, "batch_size": 14, "lr": 1e-3},
-        "engine": {"precision": "fp32"},
-    }
-    return parse(RunSpec, fields, "test")
+    return tiny_spec(shards, {"variant": "flat", "optim.batch_size": 14})
 
 
 def _scores(root: Path, spec: RunSpec) -> pd.DataFrame:
