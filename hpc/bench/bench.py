@@ -25,13 +25,12 @@ from typing import TYPE_CHECKING, Any
 from hpc.bench.advice import Setup, Speeds, advice, shares
 from hpc.launching.devices import gpu_count
 from hpc.launching.ranks import in_ranks
-from hpc.search import history
 from hpc.studies.study import RUNS, SearchId, Study
 from hpc.tables import align
 from leukotree import config
 from leukotree import spec as specs
 from leukotree.errors import InputError
-from leukotree.records import runfolder
+from leukotree.records import runfolder, searchfolder
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 
@@ -218,9 +217,11 @@ def overheads(study: Study, search_id: SearchId) -> list[float]:
     """`beyond_training` of a search that had one slot."""
     folder = study.search_folder(search_id)
     ends = {
-        row["trial"]: row["seconds"] for row in history.read(folder / "history.csv")
+        row["trial"]: row["seconds"] for row in searchfolder.read_history(folder)
     }  # the last row of a trial stays
-    return beyond_training(sorted((end, folder / "runs" / f"{number:05d}") for number, end in ends.items()))
+    return beyond_training(
+        sorted((end, searchfolder.trial_folder(folder, number)) for number, end in ends.items())
+    )
 
 
 def beyond_training(trials: Iterable[tuple[float, Path]]) -> list[float]:

@@ -4,7 +4,6 @@ folders stay."""
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -21,6 +20,7 @@ from hpc.launching import cancelled, job_notes, run_states, sender, study_jobs
 from hpc.slurm import queue, scheduler
 from hpc.slurm.queue import QueuedJob
 from leukotree.errors import InputError, one_line
+from leukotree.records import attempts
 
 PATIENCE = 120.0
 """Seconds for jobs to save and leave; SLURM grants them half a minute by default."""
@@ -118,7 +118,7 @@ def _without_job(root: Path) -> list[str]:
     for run in run_states.scan(root):
         if run.state == "running" and run.job is None:
             with contextlib.suppress(OSError, ValueError, IndexError, KeyError):
-                last = json.loads((root / run.run_name / "attempts.jsonl").read_text().splitlines()[-1])
+                last = attempts.read(root / run.run_name)[-1]
                 here = last["host"] == socket.gethostname()
                 if "slurm_job_id" not in last and (not here or Path(f"/proc/{last['pid']}").exists()):
                     process = f"process {last['pid']} of {last['host']}"

@@ -3,32 +3,14 @@ searches."""
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from hpc.launching import requeue
 from hpc.launching.run_states import RunState
-from leukotree import files
-from leukotree.records import origin
-from leukotree.records.runfolder import ATTEMPTS, code_of_search
+from leukotree.records import searchfolder
 
 NAMED = 3
 """Runs that one line names."""
-
-
-def note_search(root: Path) -> None:
-    """Note that the searches of a study's folder begin, or go on, with the code of this process."""
-    attempt = {
-        "started": time.time(),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "at": requeue.progress(root),
-    }
-    files.append_lines(root / "search" / ATTEMPTS, [json.dumps(attempt | origin.here())])
 
 
 def lines(runs: Iterable[RunState], studies: Iterable[Path]) -> list[str]:
@@ -36,7 +18,7 @@ def lines(runs: Iterable[RunState], studies: Iterable[Path]) -> list[str]:
     on the same."""
     found = []
     for root in studies:
-        if len(codes := code_of_search(root)) > 1:
+        if len(codes := searchfolder.code_of(root)) > 1:
             found.append(f"warning: {root.name}: the search was continued on other code: {_then(codes)}")
     groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for run in runs:

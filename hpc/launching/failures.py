@@ -7,18 +7,15 @@ import argparse
 import contextlib
 import functools
 import itertools
-import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hpc.launching import job_notes
 from hpc.slurm import scheduler
-from leukotree import files
 from leukotree.errors import Busy, InputError, Kind, kind
-from leukotree.records.runfolder import read_status
+from leukotree.records import attempts, runfolder
 from leukotree.spec import RunSpec
 
 HELD = 60.0
@@ -73,14 +70,7 @@ def _blamed(root: Path, job: str, run_name: str) -> list[str]:
 
 def _began(folder: Path, job: str) -> bool:
     """Whether an attempt of a run was made in a job."""
-    with contextlib.suppress(OSError):
-        for line in (folder / "attempts.jsonl").read_text().splitlines():
-            with contextlib.suppress(ValueError):  # a line cut short by a kill
-                attempt = json.loads(line)
-                element = f"{attempt.get('slurm_array_job_id')}_{attempt.get('slurm_array_task_id')}"
-                if job in (element, attempt.get("slurm_job_id")):
-                    return True
-    return False
+    return any(attempts.is_of_job(attempt, job) for attempt in attempts.read(folder))
 
 
 def _hosts(path: Path) -> list[str]:
@@ -136,10 +126,7 @@ def mark(root: Path, job: str, what: Kind, message: str) -> None:
         if note["job"] != job:
             continue
         print(f"{name}: {what}: {message}", file=sys.stderr)  # `said` looks for it
-        status = read_status(root / name)
-        if status and status.get("state") not in ("done", "failed"):
-            status |= {"state": "failed", "kind": what, "message": message, "heartbeat": time.time()}
-            files.write_atomic(root / name / "status.json", json.dumps(status))
+        runfolder.mark_failed(root / name, what, message)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

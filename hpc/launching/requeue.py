@@ -15,44 +15,25 @@ from pathlib import Path
 from hpc.studies import study
 from leukotree import files
 from leukotree.errors import InputError, one_line
+from leukotree.records import searchfolder
 
 MOST = 20
 """Ends of the job in a row without progress."""
-FILE = "ends.json"
-"""In the search's folder: how far it had come, and how many ends it has had since."""
 
 
 def again(root: Path) -> bool:
     """Count an end of the job that searches in a study's folder; whether it has made progress in its latest
     `MOST` starts."""
-    path = root / "search" / FILE
+    path = searchfolder.sweep_folder(root) / searchfolder.ENDS
     try:
         before = json.loads(path.read_text())
         reached, ends = int(before["reached"]), int(before["ends"])
     except (OSError, ValueError, OverflowError, KeyError, TypeError):
         reached, ends = -1, 0
-    here = progress(root)
+    here = searchfolder.recorded_bytes(root)
     ends = 1 if here > reached else ends + 1
     files.write_atomic(path, json.dumps({"reached": max(here, reached), "ends": ends}))
     return ends <= MOST
-
-
-def progress(root: Path) -> int:
-    """How far the searches of a study have come: bytes that their trials have put on record, by steps and by
-    reports."""
-    logs = (
-        log
-        for name in ("metrics.jsonl", "history.csv", "reruns.jsonl")
-        for log in (root / "search").rglob(name)
-    )
-    return sum(_size(log) for log in logs)
-
-
-def _size(log: Path) -> int:
-    try:
-        return log.stat().st_size
-    except FileNotFoundError:  # a trial that is still leaving may replace it
-        return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

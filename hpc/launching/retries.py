@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,8 @@ from typing import Any
 from hpc.launching import failures, run_states
 from leukotree import progress
 from leukotree.errors import RETRIED
-from leukotree.records.runfolder import reached
+from leukotree.records import attempts
+from leukotree.records.runfolder import SPEC, reached
 
 CAPS = {"preempted": 20, "timeout": 20, "node": 3}
 """How often in a row a run is tried again after each kind of end, where it came no further in between. While
@@ -84,13 +83,8 @@ def fruitless(folder: Path, kind: str) -> int:
     """How many attempts of a run ended in this way since the last one that came further, the last one
     included. `after` and `at` of each attempt say how the one before it ended, and where it began itself;
     those of older versions lack `at`."""
-    attempts: list[dict[str, Any]] = []
-    with contextlib.suppress(OSError), open(folder / "attempts.jsonl") as file:
-        for line in file:
-            with contextlib.suppress(ValueError):
-                attempts.append(json.loads(line))
     count, after, place = 0, kind, reached(folder)
-    for attempt in reversed(attempts):
+    for attempt in reversed(attempts.read(folder)):
         began = attempt.get("at")
         if began is not None and place is not None and place > began:
             break
@@ -114,4 +108,4 @@ def _last_words(root: Path, note: dict[str, Any] | None) -> str:
 
 
 def _line(message: str, folder: Path) -> str:
-    return f"{message}; its spec: {folder / 'spec.yaml'}"
+    return f"{message}; its spec: {folder / SPEC}"

@@ -11,7 +11,7 @@ from hpc.launching import run_states
 from hpc.launching.run_states import Look, RunState
 from leukotree.data import fingerprint
 from leukotree.errors import InputError, RunFailed
-from leukotree.records import compared
+from leukotree.records import compared, runfolder
 from leukotree.records.compared import Inputs
 from leukotree.spec import RunSpec
 
@@ -26,7 +26,9 @@ def check_runs(root: Path, specs: Iterable[RunSpec]) -> None:
     for spec in specs:
         folder, inputs = root / spec.run_name, Inputs.of(spec)
         done = run_states.read(folder).state == "done"
-        if (done or (folder / "env.json").exists()) and (change := compared.changed(folder, inputs)):
+        if (done or (folder / runfolder.ENVIRONMENT).exists()) and (
+            change := compared.changed(folder, inputs)
+        ):
             shards = shards or inputs.shards
             found.append((folder, change))
     compared.refuse(found, shards)

@@ -10,20 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from hpc.launching import stale
-from hpc.search.leakage import FOLD
 from hpc.search.record import Record, Trial
 from hpc.studies.study import SearchId, Study
 from leukotree import files, yamlfile
 from leukotree.config import flatten, parse
 from leukotree.errors import InputError, RunFailed
+from leukotree.records import searchfolder
+from leukotree.records.searchfolder import BEST, DATASET, SETTINGS, TEST_FOLD, TRIAL_COLUMNS, TRIALS
 
-DATA = "dataset"
-"""Key of search.yaml for the fingerprint of the data that were searched on."""
 SHARDS = "base.data.shards"
-LOCK = ".lock"
-"""Name of the file in a study's `search` folder that its sweep holds."""
-TRIALS = ("trial", "state", "epochs", "macro_f1", "best_macro_f1", "seconds")
-"""Columns of trials.csv before the searched keys; with rungs on folds `epochs` counts the inner folds."""
 
 
 def chosen(study: Study, partial: bool = False) -> dict[str, dict[int, dict[str, Any]]]:
@@ -39,7 +34,7 @@ def chosen(study: Study, partial: bool = False) -> dict[str, dict[int, dict[str,
     data = None if partial and not Path(study.base.data.shards).is_dir() else fingerprint(study)
     found: dict[SearchId, dict[str, Any]] = {}
     for search_id in study.search_ids:
-        path = study.search_folder(search_id) / "best.yaml"
+        path = study.search_folder(search_id) / BEST
         if not finished(study, search_id, data):
             if partial:
                 continue
@@ -57,18 +52,18 @@ def finished(study: Study, search_id: SearchId, data: str | None) -> bool:
     """Whether a search has its best.yaml. Raises InputError if it was begun with other settings, or (unless
     None) on other data: the fold that it did not see would be another one."""
     folder = study.search_folder(search_id)
-    path = folder / "search.yaml"
+    path = folder / SETTINGS
     if path.exists():
         tree = yamlfile.load(path)
         if not isinstance(tree, dict):
             raise InputError(f"{path}: holds no settings of a search; move its folder away")
-        searched, left_out = tree.pop(DATA, None), tree.pop(FOLD, search_id.test_fold)
-        stored = flatten(_settings(parse(Study, tree, str(path)), search_id)) | {FOLD: left_out}
-        ours = flatten(_settings(study, search_id)) | {FOLD: search_id.test_fold}
+        searched, left_out = tree.pop(DATASET, None), tree.pop(TEST_FOLD, search_id.test_fold)
+        stored = flatten(_settings(parse(Study, tree, str(path)), search_id)) | {TEST_FOLD: left_out}
+        ours = flatten(_settings(study, search_id)) | {TEST_FOLD: search_id.test_fold}
         if data is not None:
             stale.check_search(folder, study.base.data.shards)
-            stored[DATA], ours[DATA] = searched, data
-            if searched == data and (folder / "best.yaml").exists():
+            stored[DATASET], ours[DATASET] = searched, data
+            if searched == data and (folder / BEST).exists():
                 stored[SHARDS] = ours.get(SHARDS)  # the same shards at another path are the same data
         changed = [key for key in {**stored, **ours} if stored.get(key) != ours.get(key)]
         if changed:
@@ -76,14 +71,14 @@ def finished(study: Study, search_id: SearchId, data: str | None) -> bool:
             raise InputError(
                 f"{folder}: searched with other settings: {listed}; rename the study, or move the folder away"
             )
-    return (folder / "best.yaml").exists()
+    return (folder / BEST).exists()
 
 
 def begin(study: Study, search_ids: Iterable[SearchId], data: str) -> None:
     """Write search.yaml of searches that begin or go on: what `finished` compares."""
     for search_id in search_ids:
-        settings = {**_settings(study, search_id), FOLD: search_id.test_fold, DATA: data}
-        files.write_atomic(study.search_folder(search_id) / "search.yaml", yamlfile.dump(settings))
+        settings = {**_settings(study, search_id), TEST_FOLD: search_id.test_fold, DATASET: data}
+        files.write_atomic(study.search_folder(search_id) / SETTINGS, yamlfile.dump(settings))
 
 
 def fingerprint(study: Study) -> str:
@@ -115,13 +110,8 @@ def best(study: Study) -> dict[SearchId, dict[str, Any]]:
 
 def frozen(study: Study, search_id: SearchId) -> dict[str, Any]:
     """The content of the best.yaml of a search. Raises InputError where it holds no choice."""
-    path = study.search_folder(search_id) / "best.yaml"
-    tree = yamlfile.load(path)
-    if not isinstance(tree, dict) or not isinstance(tree.get("chosen"), Mapping):
-        raise InputError(
-            f"{path}: has no `chosen` values; remove it and run `{study.command('sweep')}` again"
-        )
-    return tree
+    fix = f"remove it and run `{study.command('sweep')}` again"
+    return searchfolder.read_best(study.search_folder(search_id), fix)
 
 
 def freeze_all(records: Iterable[Record]) -> None:
@@ -136,9 +126,9 @@ def _freeze(record: Record) -> str | None:
     choose."""
     study, search_id = record.study, record.search_id
     folder = study.search_folder(search_id)
-    columns = [*TRIALS, *study.space(search_id.variant)]
+    columns = [*TRIAL_COLUMNS, *study.space(search_id.variant)]
     files.write_atomic(
-        folder / "trials.csv", _csv(columns, [_row(study, search_id, trial) for trial in record.trials])
+        folder / TRIALS, _csv(columns, [_row(study, search_id, trial) for trial in record.trials])
     )
     mend = "mend it and move this folder away to search anew"
     if not (completed := record.best()):
@@ -150,7 +140,7 @@ def _freeze(record: Record) -> str | None:
     tree = {
         "study": study.study,
         "variant": search_id.variant,
-        FOLD: search_id.test_fold,
+        TEST_FOLD: search_id.test_fold,
         "metric": study.search.metric,
         "value": value,
         "trial": choice.number,
@@ -158,7 +148,7 @@ def _freeze(record: Record) -> str | None:
         "chosen": study.with_effect(search_id.variant, choice.chosen),
         **again,
     }
-    files.write_atomic(folder / "best.yaml", yamlfile.dump(tree))
+    files.write_atomic(folder / BEST, yamlfile.dump(tree))
     return None
 
 
@@ -214,7 +204,10 @@ def _row(study: Study, search_id: SearchId, trial: Trial) -> dict[str, Any]:
     """A trial's row of trials.csv, without what says nothing beside its other values."""
     top = max(trial.scores.values(), default=None)
     values = (trial.number, trial.state, trial.last, trial.score, top, trial.seconds)
-    return {**dict(zip(TRIALS, values, strict=True)), **study.with_effect(search_id.variant, trial.chosen)}
+    return {
+        **dict(zip(TRIAL_COLUMNS, values, strict=True)),
+        **study.with_effect(search_id.variant, trial.chosen),
+    }
 
 
 def _csv(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:

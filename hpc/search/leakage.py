@@ -4,7 +4,6 @@ report trust them."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +14,14 @@ from hpc.launching import stale
 from hpc.studies.study import SearchId, Study
 from leukotree import yamlfile
 from leukotree.errors import InputError, one_line
+from leukotree.records.runfolder import PREDICTIONS, SPEC
+from leukotree.records.searchfolder import BEST, SETTINGS, TEST_FOLD, begun_runs
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from leukotree.data.dataset import Dataset
 
-FOLD = "test_fold"
-"""Key of search.yaml and best.yaml for the outer fold that the search left alone."""
 _TEST_FOLD = re.compile(r"^  test_fold: (\d+)$", re.MULTILINE)
 _INNER = re.compile(r"^  inner:$", re.MULTILINE)
 
@@ -98,9 +97,11 @@ def _held_out(dataset: Dataset, fold: int) -> HeldOut:
 
 def _misnamed(folder: Path, search_id: SearchId, nested: bool) -> str | None:
     """Which file of a search names another fold than the one that it chooses values for."""
-    for path in (folder / "search.yaml", folder / "best.yaml"):
-        tree = yamlfile.load(path) if path.exists() else {FOLD: search_id.test_fold}
-        named = tree.get(FOLD, None if nested else search_id.test_fold) if isinstance(tree, dict) else None
+    for path in (folder / SETTINGS, folder / BEST):
+        tree = yamlfile.load(path) if path.exists() else {TEST_FOLD: search_id.test_fold}
+        named = (
+            tree.get(TEST_FOLD, None if nested else search_id.test_fold) if isinstance(tree, dict) else None
+        )
         if named != search_id.test_fold:
             return f"{path}: left out fold {named}, not fold {search_id.test_fold}"
     return None
@@ -108,18 +109,12 @@ def _misnamed(folder: Path, search_id: SearchId, nested: bool) -> str | None:
 
 def _first_problem(folder: Path, held: HeldOut) -> str | None:
     with ThreadPoolExecutor() as pool:
-        return next(filter(None, pool.map(partial(_problem, held=held), _runs(folder))), None)
-
-
-def _runs(folder: Path) -> Iterator[Path]:
-    """The run folders of a search's trials and re-runs that have begun."""
-    for kind in ("runs", "reruns"):
-        yield from (spec.parent for spec in sorted(folder.glob(f"{kind}/*/*/spec.yaml")))
+        return next(filter(None, pool.map(partial(_problem, held=held), begun_runs(folder))), None)
 
 
 def _problem(run: Path, held: HeldOut) -> str | None:
     """What of a run shows that it could see the held-out fold; None if nothing does."""
-    spec = run / "spec.yaml"
+    spec = run / SPEC
     text = spec.read_text(
         encoding="utf-8"
     )  # a search has thousands of them: parsing each would take a minute
@@ -128,7 +123,7 @@ def _problem(run: Path, held: HeldOut) -> str | None:
         return f"{spec}: leaves out fold {named[1] if named else 'unknown'}, not fold {held.fold}"
     if not _INNER.search(text):
         return f"{spec}: scores fold {held.fold} itself"
-    path = run / "predictions.parquet"
+    path = run / PREDICTIONS
     return _seen(path, held) if path.exists() else None
 
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from hpc.launching import run_states
 from hpc.launching.run_states import RunState
 from hpc.search import choice
-from hpc.search.leakage import FOLD
 from hpc.search.pace import seconds_left
 from hpc.search.record import Record, Trial
 from hpc.studies.study import SearchId, Study
 from leukotree import files, yamlfile
 from leukotree.config import parse
 from leukotree.errors import InputError, RunFailed, one_line
-from leukotree.records import compared
+from leukotree.records import compared, searchfolder
 
 
 @dataclass(frozen=True)
@@ -62,25 +61,16 @@ class SearchState:
 def read(root: str | Path, queued: Collection[str] = ()) -> list[SearchState]:
     """The searches of a study's folder, or of all studies if `root` holds the studies' folders. `queued`:
     studies whose search has a job that waits in a queue."""
-    folders: dict[Path, list[Path]] = {}
-    patterns = [
-        f"{study}search/*/{fold}{file}" for study in ("", "*/") for fold in ("", "fold*/") for file in _FILES
-    ]
-    for path in sorted({path.parent for pattern in patterns for path in Path(root).glob(pattern)}):
-        folders.setdefault(path.parents[1] if path.name.startswith("fold") else path.parent, []).append(path)
     return [
         state
-        for search, found in folders.items()
-        for state in _of_study(search, found, search.parent.name in queued)
+        for search, folders in searchfolder.find(Path(root)).items()
+        for state in _of_study(search, folders, search.parent.name in queued)
     ]
-
-
-_FILES = ("search.yaml", "history.csv", "best.yaml")
 
 
 def _of_study(search: Path, folders: list[Path], queued: bool) -> list[SearchState]:
     records: dict[Path, Record | str] = {folder: _record(folder) for folder in folders}
-    held = files.held(search / choice.LOCK)
+    held = files.held(search / searchfolder.LOCK)
     states = [_state(search, folder, record, held) for folder, record in records.items()]
     if held is None:  # the locks of another host may not be seen here, its trials are
         held = any(state.running for state in states)
@@ -109,21 +99,20 @@ def _placed(state: SearchState, held: bool, queued: bool, left: float | None) ->
 
 def _record(folder: Path) -> Record | str:
     """The record of a search, or why it cannot be read."""
-    path = folder / "search.yaml"
-    variant = folder.parent.name if folder.name.startswith("fold") else folder.name
+    path = folder / searchfolder.SETTINGS
     try:
         tree = yamlfile.load(path)
         if not isinstance(tree, dict):
             return f"{path}: holds no settings of a search"
-        tree.pop(choice.DATA, None)
-        fold = tree.pop(FOLD, 0)
-        return Record(parse(Study, tree, str(path)), SearchId(variant, fold), folder)
+        tree.pop(searchfolder.DATASET, None)
+        fold = tree.pop(searchfolder.TEST_FOLD, 0)
+        return Record(parse(Study, tree, str(path)), SearchId(searchfolder.variant_of(folder), fold), folder)
     except InputError as error:
         return str(error)
 
 
 def _state(search: Path, folder: Path, record: Record | str, held: bool | None) -> SearchState:
-    done = (folder / "best.yaml").exists()
+    done = (folder / searchfolder.BEST).exists()
     name, study = folder.relative_to(search).as_posix(), search.parent.name
     if isinstance(record, str):
         return SearchState(study, name, "ended" if done else "", 0, None, folder=str(folder), problem=record)
@@ -169,7 +158,7 @@ def _state(search: Path, folder: Path, record: Record | str, held: bool | None) 
 
 def _runs(record: Record, folder: Path, trial: Trial) -> list[RunState]:
     """The runs of a trial or re-run that have begun."""
-    place = folder / ("runs" if trial.seed is None else "reruns") / f"{trial.number:05d}"
+    place = searchfolder.trial_folder(folder, trial.number, rerun=trial.seed is not None)
     if not place.is_dir():
         return []
     search_id, now = record.search_id, time.time()

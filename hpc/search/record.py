@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from hpc.search import history
 from hpc.studies.search_settings import Axis
 from hpc.studies.study import SearchId, Study
 from leukotree.errors import InputError, Kind
 from leukotree.files import append_lines, write_atomic
+from leukotree.records import searchfolder
 
 State = Literal["completed", "stopped", "failed"]
 """Trained to its end; stopped by the scheduler; cannot be trained."""
@@ -62,13 +61,6 @@ class Trial:
         return self.scores.get(self.last)
 
 
-def drop_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of the runs of a trial that nobody continues: gigabytes for each, over a
-    search."""
-    for checkpoints in folder.glob("*/checkpoints"):
-        shutil.rmtree(checkpoints, ignore_errors=True)
-
-
 class Record:
     """The trials of one search, read from its folder; what is added is on the disk before the call returns.
 
@@ -81,7 +73,7 @@ class Record:
         self.study, self.search_id, self.reports = study, search_id, study.reports
         folder = folder or study.search_folder(search_id)
         self._drawn, self._history, self._again = (
-            folder / name for name in ("trials.jsonl", "history.csv", "reruns.jsonl")
+            folder / name for name in (searchfolder.DRAWS, searchfolder.HISTORY, searchfolder.RERUNS)
         )
         self.trials: list[Trial] = []
         self.reruns: list[Trial] = []
@@ -96,7 +88,7 @@ class Record:
     def _read(self) -> None:
         for line in _lines(self._drawn):
             self._take(line)
-        for row in history.read(self._history):
+        for row in searchfolder.read_history(self._history.parent):
             number, epoch, score = row["trial"], row["epoch"], row["macro_f1"]
             if not 0 <= number < len(self.trials) or not 1 <= epoch <= self.reports:
                 raise self._damaged(
@@ -200,7 +192,7 @@ class Record:
             if self.reported:
                 append_lines(self._history, [line])
             else:  # with its header; a full disk may have left a part of one
-                write_atomic(self._history, f"{','.join(history.COLUMNS)}\n{line}\n")
+                write_atomic(self._history, f"{','.join(searchfolder.HISTORY_COLUMNS)}\n{line}\n")
             self._note(trial.number, epoch, score, seconds)
 
     def end(self, trial: Trial, state: State, message: str | None = None, seconds: float = 0.0) -> None:
@@ -218,10 +210,10 @@ class Record:
 
     def drop_checkpoints(self) -> None:
         """Remove those of trials that were stopped or failed."""
-        runs = self.study.search_folder(self.search_id) / "runs"
+        folder = self.study.search_folder(self.search_id)
         for trial in self.trials:
             if trial.state in ("stopped", "failed"):
-                drop_checkpoints(runs / f"{trial.number:05d}")
+                searchfolder.drop_checkpoints(searchfolder.trial_folder(folder, trial.number))
 
     def ended(self) -> int:
         """How many trials and re-runs have ended."""

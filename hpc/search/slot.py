@@ -23,11 +23,12 @@ from hpc.search import pace
 from hpc.search.choice import leader
 from hpc.search.cluster import Slots
 from hpc.search.rank_pool import Gang, RankDied, Rows
-from hpc.search.record import Progress, drop_checkpoints
+from hpc.search.record import Progress
 from hpc.studies.study import SearchId, Study
 from leukotree import errors, signals
 from leukotree.errors import Busy, RunFailed, one_line
 from leukotree.progress import Bar, duration
+from leukotree.records import searchfolder
 from leukotree.runtime import Runtime
 from leukotree.training import run
 
@@ -97,7 +98,7 @@ class Slot(tune.Trainable):
         steps do."""
         self._leave()
         if self._folder:
-            drop_checkpoints(self._folder)
+            searchfolder.drop_checkpoints(self._folder)
         self._rows = self._train(new_config)
         if self._at_work:
             with contextlib.suppress(OSError):  # then nobody waits for it
@@ -175,9 +176,8 @@ class Slot(tune.Trainable):
         study, search_id, seed = self._study, SearchId(config["variant"], config["test_fold"]), config["seed"]
         specs = study.trial_specs(search_id.variant, config["chosen"], search_id.test_fold, seed)
         # A folder for each trial: two that draw the same values would otherwise share, and lock, their runs.
-        runs = (
-            study.search_folder(search_id) / ("runs" if seed is None else "reruns") / f"{config['trial']:05d}"
-        )
+        folder = study.search_folder(search_id)
+        runs = searchfolder.trial_folder(folder, config["trial"], rerun=seed is not None)
         self._folder = runs if seed is None else None  # re-runs of a trial share one, and none is stopped
         lockstep = self._gang.lockstep if self._gang else run.lockstep
         if seed is None and study.search.rungs == "epochs":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.launching import code_changes, failures, snapshot
+from hpc.launching import failures, snapshot
 from hpc.search import choice, cluster, elastic
 from hpc.search.choice import chosen
 from hpc.search.record import Progress, Record
@@ -22,7 +22,7 @@ from hpc.studies.study import SearchId, Study
 from leukotree import files, signals
 from leukotree.errors import NO_ROOM, Busy, InputError, Preempted, RunFailed, one_line
 from leukotree.progress import step
-from leukotree.records import commands
+from leukotree.records import commands, searchfolder
 from leukotree.records.commands import Given
 from leukotree.runtime import MOST_WORKERS, Runtime
 
@@ -76,7 +76,7 @@ def sweep(
 
     runtime = runtime or Runtime()
     study.require_search()
-    folder = study.root / "search"
+    folder = searchfolder.sweep_folder(study.root)
     folder.mkdir(parents=True, exist_ok=True)
     with signals.watched(), _held(folder):
         records = _records(study)  # another sweep may have gone on meanwhile
@@ -123,7 +123,7 @@ def prepare(
 
     study.require_search()
     runtime = runtime or Runtime()
-    files.require_writable(study.root / "search")
+    files.require_writable(searchfolder.sweep_folder(study.root))
     records = _records(study)
     if not any(record.open() for record in records):
         return
@@ -138,7 +138,7 @@ def prepare(
 def require_free(study: Study) -> None:
     """Raises Busy where another sweep works on the study now; `sweep` itself waits for a while before
     that."""
-    lock = study.root / "search" / choice.LOCK
+    lock = searchfolder.sweep_folder(study.root) / searchfolder.LOCK
     if files.held(lock):
         raise Busy(_busy(lock.parent) + files.holder(lock))
 
@@ -189,7 +189,7 @@ def _held(folder: Path) -> Iterator[None]:
     anew, Preempted: it may be the job's own earlier start, on a node that is cut off."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(files.locked(folder / choice.LOCK, _busy(folder), failures.HELD))
+            stack.enter_context(files.locked(folder / searchfolder.LOCK, _busy(folder), failures.HELD))
         except Busy as error:
             if "SLURM_RESTART_COUNT" in os.environ:
                 raise Preempted(one_line(error)) from None
@@ -237,7 +237,7 @@ def _search(
     Ray's own notes on it are gone afterwards, and those that a kill left are not looked at."""
     study = progress.study
     _note(progress, command)
-    scratch = study.root.absolute() / "search" / "ray"
+    scratch = searchfolder.sweep_folder(study.root.absolute()) / searchfolder.SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
     logging.getLogger("ray.tune.tune").setLevel(
         logging.CRITICAL
@@ -250,7 +250,7 @@ def _search(
     except (InputError, RunFailed, Preempted):
         raise
     except Exception as error:  # Ray says of a full disk what it stumbles over: a file that it could write in part only, and so on
-        search, temporary = study.root / "search", Path(cluster.short_folder())
+        search, temporary = searchfolder.sweep_folder(study.root), Path(cluster.short_folder())
         if files.full_disk(temporary) and not files.full_disk(search):
             raise RunFailed(f"{temporary}: {cluster.NO_ROOM}", "disk") from error
         if files.full_disk(search) or _is_full(error):
@@ -259,7 +259,7 @@ def _search(
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    where = f"{study.root / 'search'}: {progress.open()} trials have not ended"
+    where = f"{searchfolder.sweep_folder(study.root)}: {progress.open()} trials have not ended"
     if progress.left and progress.left[0] == "node":
         raise Preempted(
             progress.left[1], "node"
@@ -276,7 +276,7 @@ def _note(progress: Progress, command: Given | None) -> None:
     """Write what is searched, with which code, and who asked for it."""
     study = progress.study
     choice.begin(study, progress.records, choice.fingerprint(study))
-    code_changes.note_search(study.root)
+    searchfolder.note_attempt(study.root)
     if command is not None:
         commands.keep(study.root, command)
 

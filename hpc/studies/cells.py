@@ -11,9 +11,10 @@ from typing import Any
 
 from hpc.studies.study import Study
 from hpc.tables import align
-from leukotree import files, yamlfile
-from leukotree.config import flatten, parse
+from leukotree import files
+from leukotree.config import flatten
 from leukotree.errors import InputError
+from leukotree.records import runfolder
 from leukotree.spec import RunSpec
 
 FILE = "cells.csv"
@@ -148,8 +149,8 @@ def _find(root: Path, cells: Sequence[Cell], name: str) -> list[RunSpec]:
     if specs:
         raise InputError(f"--diff {name}: the start of {len(specs)} run names; give more letters")
     for folder in (root / name, Path(name)):
-        if (folder / "spec.yaml").is_file():
-            return [parse(RunSpec, yamlfile.load(folder / "spec.yaml"), str(folder / "spec.yaml"))]
+        if (folder / runfolder.SPEC).is_file():
+            return [runfolder.read_spec(folder)]
     raise InputError(
         f"--diff {name}: no cell of this grid and no run folder; use --dry-run instead to list the cells"
     )

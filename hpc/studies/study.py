@@ -22,6 +22,7 @@ from leukotree import spec as specs
 from leukotree.config import Strict
 from leukotree.errors import InputError
 from leukotree.evaluation.decide import RULES
+from leukotree.records import searchfolder
 from leukotree.spec import VARIANTS, InnerFold, RunSpec, Variant
 
 RUNS = Path("results/runs")
@@ -136,8 +137,8 @@ class Study(Strict):
 
     def search_folder(self, search_id: SearchId) -> Path:
         """The folder of a search: its trials and its `best.yaml`."""
-        folder = self.root / "search" / search_id.variant
-        return folder / f"fold{search_id.test_fold}" if self.search.nested else folder
+        fold = search_id.test_fold if self.search.nested else None
+        return searchfolder.search_folder(self.root, search_id.variant, fold)
 
     def space(self, variant: str) -> dict[str, Axis]:
         """The searched keys that have an effect in a variant."""

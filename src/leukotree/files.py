@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from leukotree.errors import NO_ROOM, Busy, InputError
 
@@ -49,6 +50,17 @@ def append_lines(path: str | Path, lines: Iterable[str]) -> None:
         file.write((b"\n" if torn else b"") + "".join(f"{line}\n" for line in lines).encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a log, one per line; [] for a file that cannot be read. Other lines are left out,
+    such as one that a kill cut short."""
+    rows = []
+    with contextlib.suppress(OSError):
+        for line in path.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def sha256(path: str | Path) -> str:

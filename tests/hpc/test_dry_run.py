@@ -21,6 +21,7 @@ from leukotree import spec as specs
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
 from leukotree.files import locked
+from leukotree.records import searchfolder
 from leukotree.records.runfolder import LOCK
 from tests.helpers.commandline import leukotree
 
@@ -217,7 +218,7 @@ def test_a_dry_run_beside_another_command_at_work_refuses_as_the_command_does(wo
     assert (tried.returncode, tried.stderr) == (done.returncode, done.stderr)
     assert "another process works on this run; wait for it, or end it (held by process " in done.stderr
     _searched(work)
-    with locked(Path("results/runs/s/search") / choice.LOCK, "busy"):
+    with locked(Path("results/runs/s/search") / searchfolder.LOCK, "busy"):
         tried, done = (leukotree("sweep", "study.yaml", *more, cwd=work) for more in (["--dry-run"], []))
     assert (tried.returncode, tried.stderr) == (done.returncode, done.stderr)
     assert "another sweep works on this study (held by process " in done.stderr

@@ -46,7 +46,7 @@ def test_predictions(copy, change, message):
         ),
         ("search/flat/trials.csv", "trial,state\n", r"search/flat/trials\.csv: no column 'epochs'"),
         ("search/flat/trials.csv", "", r"search/flat/trials\.csv: cannot be read"),
-        ("search/flat/best.yaml", "chosen: 3\n", r"search/flat/best\.yaml: no mapping `chosen`"),
+        ("search/flat/best.yaml", "chosen: 3\n", r"search/flat/best\.yaml: has no `chosen` values"),
     ],
 )
 def test_files(copy, name, content, message):

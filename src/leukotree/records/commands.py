@@ -15,7 +15,7 @@ from pathlib import Path
 
 from leukotree import files
 from leukotree.errors import InputError, RunFailed, one_line
-from leukotree.records.origin import DIGITS, read
+from leukotree.records.origin import DIGITS
 
 FILE = "commands.jsonl"
 """In the study's folder: a line for each command that differs from those before."""
@@ -75,7 +75,7 @@ def keep(root: Path, command: Given) -> None:
 def kept(root: Path) -> list[Given]:
     """The commands, in the order of their first use. Lines of another form are left out."""
     found: dict[Given, None] = {}
-    for row in read(root / FILE):
+    for row in files.read_json_lines(root / FILE):
         words, runs = row.get("overrides"), row.get("runs")
         one = [row.get(key) for key in ("verb", "file", "digest")]
         if not (

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 from leukotree import files, yamlfile
 from leukotree.data import fingerprint
 from leukotree.errors import InputError, one_line
+from leukotree.records import runfolder, searchfolder
 from leukotree.spec import DataSpec, RunSpec
 
 DATA = "dataset"
-"""Key of env.json and of search.yaml for the fingerprint of the data set."""
+"""Key of env.json for the fingerprint of the data set."""
 WEIGHTS = "weights"
 """Key of env.json for the sha256 of the file of pretrained weights."""
 _AGAIN = "move the folder away to run it again"
@@ -44,7 +45,7 @@ class Inputs(NamedTuple):
         """From the spec.yaml of a run folder; None where there is none. Only two of its lines are parsed:
         `status` asks for thousands of runs."""
         try:
-            text = (folder / "spec.yaml").read_text(encoding="utf-8")
+            text = (folder / runfolder.SPEC).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             return None
         found = _SHARDS.search(text), _WEIGHTS.search(text)
@@ -76,7 +77,7 @@ def changed(folder: Path, inputs: Inputs, *, partly: bool = False) -> Change | N
     today, weights = fingerprint.packed(inputs.shards), _digest(inputs.weights)
     if today is None and weights is None:
         return None
-    environment = _environment(folder)
+    environment = runfolder.read_environment(folder)
     for what, now, where in ((DATA, today, inputs.shards), (WEIGHTS, weights, inputs.weights)):
         if now is not None and what not in environment and not partly:
             return Change(
@@ -100,17 +101,17 @@ def changed_search(folder: Path, shards: str | None = None) -> Change | None:
     """What of the data or weights of a search (its folder) is not what it is today, as `changed`: by its
     search.yaml, and by the runs of the trial that it chose (of its first one before) and of its re-runs.
     `shards`: None for where search.yaml says."""
-    settings = _mapping(folder / "search.yaml")
+    settings = _mapping(folder / searchfolder.SETTINGS)
     shards = shards or str(
         ((settings.get("base") or {}).get("data") or {}).get("shards") or DataSpec().shards
     )
     today = fingerprint.packed(shards)
-    if today is not None and settings.get(DATA, today.fingerprint) != today.fingerprint:
+    if today is not None and settings.get(searchfolder.DATASET, today.fingerprint) != today.fingerprint:
         return Change(
             f"searched on other data than {shards} holds now", f"{_AGAIN}, or pack the old data again"
         )
-    trial = str(_mapping(folder / "best.yaml").get("trial", 0)).zfill(5)
-    for run in [*sorted(folder.glob(f"runs/{trial}/*/")), *sorted(folder.glob("reruns/*/*/"))]:
+    trial = _mapping(folder / searchfolder.BEST).get("trial", 0)
+    for run in [*searchfolder.runs_of_trial(folder, trial), *searchfolder.rerun_runs(folder)]:
         inputs = Inputs.read(run)
         if inputs and (change := changed(run, inputs._replace(shards=shards), partly=True)):
             return Change(f"its run {run.relative_to(folder)} was {change.reason}", change.fix)
@@ -145,7 +146,7 @@ def _same_tree(folder: Path, today: str) -> bool:
     """Whether a run's tree is that of the data, in the same order; also where the folder lacks it, as its
     reader says."""
     try:
-        text = (folder / "taxonomy.json").read_text(encoding="utf-8")
+        text = (folder / runfolder.TAXONOMY).read_text(encoding="utf-8")
         return text == today or json.dumps(json.loads(text)) == today
     except FileNotFoundError:
         return True
@@ -153,19 +154,6 @@ def _same_tree(folder: Path, today: str) -> bool:
         raise InputError(
             f"{folder / 'taxonomy.json'}: cannot be read as JSON: {one_line(error)[:200]}; {_AGAIN}"
         ) from error
-
-
-def _environment(folder: Path) -> dict[str, Any]:
-    path = folder / "env.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {one_line(error)[:200]}; {_AGAIN}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: expected a JSON object; {_AGAIN}")
-    return found
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -176,7 +164,7 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)  # the runs of a study have the same lines
 def _value(line: str) -> Any:
-    (value,) = yamlfile.parse(line, "spec.yaml").values()
+    (value,) = yamlfile.parse(line, runfolder.SPEC).values()
     return value
 
 

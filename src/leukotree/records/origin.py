@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from typing import Any
 FILE = "origin.json"
 """In a snapshot: what `here` says there."""
 KEYS = ("commit", "dirty", "version", "code")
-_NAMES = ("commit", "version", "code")
 DIGITS = 12
 """Hex digits of a digest that are kept."""
 TIMEOUT = 10.0
@@ -178,22 +177,3 @@ def sequence(attempts: Iterable[Mapping[str, Any]]) -> list[str]:
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     key = "code" if one.get("code") and other.get("code") else "commit"
     return one.get(key) is None or other.get(key) is None or one[key] == other[key]
-
-
-def read(path: Path) -> Sequence[dict[str, Any]]:
-    """The attempts that a file lists, a JSON object per line; without lines that a kill cut short, and
-    without names of code that are no text."""
-    found = []
-    with contextlib.suppress(OSError):
-        for line in path.read_text(errors="replace").splitlines():
-            with contextlib.suppress(ValueError):
-                attempt = json.loads(line)
-                if isinstance(attempt, dict):
-                    found.append(
-                        {
-                            key: one
-                            for key, one in attempt.items()
-                            if key not in _NAMES or isinstance(one, str | None)
-                        }
-                    )
-    return found

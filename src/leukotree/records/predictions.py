@@ -13,6 +13,7 @@ from leukotree import files
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.evaluation import decide, metrics
+from leukotree.records.runfolder import PREDICTIONS, TAXONOMY
 from leukotree.taxonomy import Taxonomy
 
 IDENTITY = ["key", "patient", "source", "fold", "leaf"]
@@ -63,8 +64,8 @@ def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray, Taxonomy]:
     """The identity columns, (N, E) float32 log-probabilities and the taxonomy of a run folder. Raises
     InputError."""
     try:
-        frame = pd.read_parquet(folder / "predictions.parquet")
-        taxonomy = Taxonomy.from_nested(json.loads((folder / "taxonomy.json").read_text()))
+        frame = pd.read_parquet(folder / PREDICTIONS)
+        taxonomy = Taxonomy.from_nested(json.loads((folder / TAXONOMY).read_text()))
         logp = frame[[f"logp:{edge}" for edge in taxonomy.edges]].to_numpy(np.float32)
         return frame[[*IDENTITY, *frame.columns.intersection([PERSON])]], logp, taxonomy
     except (OSError, ValueError, KeyError) as error:

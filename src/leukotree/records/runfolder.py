@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from importlib import metadata
@@ -17,16 +16,25 @@ from pathlib import Path
 from typing import Any
 
 from leukotree import config, files, yamlfile
-from leukotree.errors import RETRIED, Busy, InputError, RunFailed, kind, one_line
-from leukotree.records import origin
+from leukotree.errors import RETRIED, Busy, InputError, Kind, RunFailed, kind, one_line
+from leukotree.records import attempts, origin
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
 PACKAGES = ("torch", "timm", "numpy", "ray", "optuna", "submitit")
+SPEC = "spec.yaml"
+TAXONOMY = "taxonomy.json"
+ENVIRONMENT = "env.json"
+"""Packages, hardware, and the fingerprints of the data and of the pretrained weights."""
+STATUS = "status.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+PREDICTIONS = "predictions.parquet"
+FAILURE = "failure.json"
+"""Details of an error."""
 LOCK = ".lock"
-ATTEMPTS = "attempts.jsonl"
-"""A line for each start: when and where, by which job, how far the run had come, and with which code."""
-FAILED = ".failed-"
+_FAILED = ".failed-"
+"""Begin of the files in which ranks other than the main one note their errors."""
 HEARTBEAT = 15.0
 """Seconds between two writes of status.json while training."""
 
@@ -37,9 +45,9 @@ class RunFolder:
     def __init__(self, root: Path, spec: RunSpec) -> None:
         self.spec = spec
         self.path = Path(root) / spec.run_name
-        self.checkpoints = self.path / "checkpoints"
-        self.predictions = self.path / "predictions.parquet"
-        self._metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / CHECKPOINTS
+        self.predictions = self.path / PREDICTIONS
+        self._metrics = self.path / METRICS
         self._status: dict[str, Any] = {}
         self._beat = 0.0
 
@@ -86,7 +94,7 @@ class RunFolder:
                 fields["kind"] = "disk"
                 raise self._unwritable(error) from error
             if isinstance(error, RunFailed) and error.details:
-                self._write_quietly("failure.json", error.details)
+                self._write_quietly(FAILURE, error.details)
             raise
         finally:
             if not self.done:
@@ -96,10 +104,10 @@ class RunFolder:
     def fail(self, rank: int, error: BaseException) -> None:
         """Leave the reason why a rank other than the main one fails, where the main rank looks for it."""
         if (what := kind(error)) not in RETRIED:
-            self._write_quietly(f"{FAILED}{rank}.json", {"kind": what, "message": one_line(error)[:500]})
+            self._write_quietly(f"{_FAILED}{rank}.json", {"kind": what, "message": one_line(error)[:500]})
 
     def _said_by_others(self) -> dict[str, str] | None:
-        for file in sorted(self.path.glob(f"{FAILED}*.json")):
+        for file in sorted(self.path.glob(f"{_FAILED}*.json")):
             with contextlib.suppress(OSError, ValueError):
                 said: dict[str, str] = json.loads(file.read_text())
                 return said
@@ -126,7 +134,7 @@ class RunFolder:
     def _compare(self, fingerprints: dict[str, str]) -> None:
         """Raises InputError if the folder was begun with something else than this spec, these shards and
         these weights."""
-        spec_file, environment = self.path / "spec.yaml", self.path / "env.json"
+        spec_file, environment = self.path / SPEC, self.path / ENVIRONMENT
         if spec_file.exists() and _stored(spec_file) != self.spec:
             raise InputError(
                 f"{spec_file}: made by another version of the defaults; move the folder away to run anew"
@@ -140,21 +148,16 @@ class RunFolder:
                     )
 
     def _claim(self, taxonomy: Taxonomy, fingerprints: dict[str, str], ranks: int) -> None:
-        environment = self.path / "env.json"
-        files.write_atomic(self.path / "spec.yaml", self.spec.dump())
-        files.write_atomic(self.path / "taxonomy.json", json.dumps(taxonomy.nested()))
+        environment = self.path / ENVIRONMENT
+        files.write_atomic(self.path / SPEC, self.spec.dump())
+        files.write_atomic(self.path / TAXONOMY, json.dumps(taxonomy.nested()))
         if not environment.exists():
-            files.write_atomic(environment, json.dumps(fingerprints | _environment() | _slurm(), indent=1))
-        attempt = {
-            "started": time.time(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "ranks": ranks,
-            **_slurm(),
-        }
-        attempt |= {"after": self._last_end(), "at": reached(self.path), **origin.here()}
-        files.append_lines(self.path / ATTEMPTS, [json.dumps(attempt)])
-        for stale in (self.path / "failure.json", *self.path.glob(f"{FAILED}*.json")):
+            made_from = fingerprints | _environment() | attempts.slurm_job()
+            files.write_atomic(environment, json.dumps(made_from, indent=1))
+        attempts.note(
+            self.path, reached(self.path), ranks=ranks, **attempts.slurm_job(), after=self._last_end()
+        )
+        for stale in (self.path / FAILURE, *self.path.glob(f"{_FAILED}*.json")):
             stale.unlink(missing_ok=True)
         codes = code_of(self.path)  # what an earlier attempt said of its end is over
         self._status = {"codes": codes} if len(codes) > 1 else {}
@@ -174,7 +177,7 @@ class RunFolder:
         """Replace status.json: the fields given, over those known."""
         self._beat = time.time()
         self._status = {**self._status, **fields, "heartbeat": self._beat}
-        files.write_atomic(self.path / "status.json", json.dumps(self._status))
+        files.write_atomic(self.path / STATUS, json.dumps(self._status))
 
     def beat_due(self) -> bool:
         """Whether HEARTBEAT seconds have passed since the last `status`; if so they count anew, and the
@@ -214,10 +217,38 @@ def _stored(spec_file: Path) -> RunSpec | None:
         return None
 
 
+def read_spec(path: Path) -> RunSpec:
+    """The spec of a run folder. A key that it lacks has its default. Raises InputError naming the file."""
+    return config.parse(RunSpec, yamlfile.load(path / SPEC), str(path / SPEC))
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """The content of a run's env.json, {} where there is none. Raises InputError for a damaged one."""
+    file, fix = path / ENVIRONMENT, "move the folder away to run it again"
+    try:
+        environment = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read as JSON: {one_line(error)[:200]}; {fix}") from error
+    if not isinstance(environment, dict):
+        raise InputError(f"{file}: expected a JSON object; {fix}")
+    return environment
+
+
+def mark_failed(path: Path, kind: Kind, message: str) -> None:
+    """Note in the status of a run, which could not do so itself, that it failed. A run that has ended, or has
+    no status, is left as it is."""
+    status = read_status(path)
+    if status and status.get("state") not in ("done", "failed"):
+        end = {"state": "failed", "kind": kind, "message": message, "heartbeat": time.time()}
+        files.write_atomic(path / STATUS, json.dumps(status | end))
+
+
 def read_status(path: Path) -> dict[str, Any]:
     """The status of a run folder, {} where there is none."""
     try:
-        status = json.loads((path / "status.json").read_text())
+        status = json.loads((path / STATUS).read_text())
     except (OSError, ValueError):
         return {}
     return status if isinstance(status, dict) else {}
@@ -226,31 +257,25 @@ def read_status(path: Path) -> dict[str, Any]:
 def code_of(path: Path) -> list[str]:
     """The code that a run was trained with: one name, or several where it was continued on other code, in
     their order; none where an old run does not say."""
-    attempts = list(origin.read(path / ATTEMPTS))
-    if attempts and "commit" not in attempts[0]:  # of an older version, whose attempts did not say
+    starts = attempts.read(path)
+    if starts and "commit" not in starts[0]:  # an older version noted it in env.json only
         with contextlib.suppress(OSError, ValueError):
-            attempts[0] = {"commit": json.loads((path / "env.json").read_text()).get("commit")} | attempts[0]
-    return origin.sequence(attempts)
-
-
-def code_of_search(root: Path) -> list[str]:
-    """The code of a study's searches: one name, or several where they were continued on other code, in their
-    order."""
-    return origin.sequence(origin.read(root / "search" / ATTEMPTS))
+            starts[0] = {"commit": json.loads((path / ENVIRONMENT).read_text()).get("commit")} | starts[0]
+    return origin.sequence(starts)
 
 
 def reached(path: Path) -> int:
     """How far a run has come: the number of its newest checkpoint, which grows with every step and epoch; 0
     without one."""
     return max(
-        (int(one.name) for one in (path / "checkpoints").glob("[0-9]*") if one.name.isdecimal()), default=0
+        (int(one.name) for one in (path / CHECKPOINTS).glob("[0-9]*") if one.name.isdecimal()), default=0
     )
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl, up to the first line that is not complete, or no row of an epoch."""
     rows: list[dict[str, Any]] = []
-    with contextlib.suppress(OSError, ValueError), open(path / "metrics.jsonl") as file:
+    with contextlib.suppress(OSError, ValueError), open(path / METRICS) as file:
         for line in file:
             row = json.loads(line)
             if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
@@ -277,8 +302,3 @@ def _environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "gpus": gpus,
     }
-
-
-def _slurm() -> dict[str, str]:
-    names = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
-    return {name.lower(): os.environ[name] for name in names if name in os.environ}

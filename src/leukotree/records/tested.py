@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from leukotree import spec as specs
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError, RunFailed
-from leukotree.records import predictions
+from leukotree.records import predictions, runfolder
 
 COLUMNS = ["key", "patient", "source", "leaf"]
 SAME = "its test images are the same; packed from other training images, with other options or by another version"
@@ -44,7 +43,7 @@ def since(folder: Path, shards: str) -> str:
     """How the test images of a run differ from those that its outer fold has today, for people; "" where it
     cannot be known."""
     try:
-        spec = specs.load(folder / "spec.yaml")
+        spec = runfolder.read_spec(folder)
         if spec.data.inner is not None:
             return ""
         frame, _, _ = predictions.read(folder)

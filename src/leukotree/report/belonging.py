@@ -15,13 +15,12 @@ from leukotree import yamlfile
 from leukotree.data import fingerprint
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
-from leukotree.records import compared, predictions, runfolder, tested
+from leukotree.records import compared, predictions, runfolder, searchfolder, tested
 from leukotree.records.compared import Inputs
 from leukotree.report.summary import Run, StudySummary, identity
 
 ROUNDING = 1e-9
 """Scores that differ by less are the same."""
-_FILE = "predictions.parquet"
 
 
 def damaged(path: Path, problem: str) -> InputError:
@@ -49,10 +48,12 @@ def belong_together(runs: Sequence[Run], root: Path, shards: str) -> None:
         if list(run.taxonomy.parent_of.items()) != list(
             runs[0].taxonomy.parent_of.items()
         ):  # the order of leaves counts
-            raise damaged(root / run.name / "taxonomy.json", f"differs from that of {runs[0].name}")
+            raise damaged(root / run.name / runfolder.TAXONOMY, f"differs from that of {runs[0].name}")
         fingerprints = {r.environment["dataset"] for r in (runs[0], run) if r.environment.get("dataset")}
         if len(fingerprints) > 1:
-            raise damaged(root / run.name / "env.json", f"made from other shards than {runs[0].name}")
+            raise damaged(
+                root / run.name / runfolder.ENVIRONMENT, f"made from other shards than {runs[0].name}"
+            )
     by_fold: dict[int, list[Run]] = {}
     for run in runs:
         by_fold.setdefault(run.test_fold, []).append(run)
@@ -78,20 +79,25 @@ def _same_images(runs: Sequence[Run], fold: int, dataset: Dataset | None) -> Non
         for run in runs:
             if told := tested.difference(_images(run), right):
                 raise damaged(
-                    run.folder / _FILE, f"not the images of test fold {fold} in {dataset.folder}: {told}"
+                    run.folder / runfolder.PREDICTIONS,
+                    f"not the images of test fold {fold} in {dataset.folder}: {told}",
                 )
         return
     for run in runs:
         if lost := (run.tested or len(run.true)) - len(run.true):
             told = f"{abs(lost)} {'missing' if lost > 0 else 'too many'}"
-            raise damaged(run.folder / _FILE, f"of the {run.tested} images that it was tested on {told}")
+            raise damaged(
+                run.folder / runfolder.PREDICTIONS, f"of the {run.tested} images that it was tested on {told}"
+            )
     kinds: dict[bytes, list[Run]] = {}
     for run in runs:
         kinds.setdefault(_digest(run), []).append(run)
     if len(kinds) > 1:
         wrong, other = _deviant(list(kinds.values()))
         told = tested.difference(_images(wrong), _images(other))
-        raise damaged(wrong.folder / _FILE, f"other images or labels than in {other.name}: {told}")
+        raise damaged(
+            wrong.folder / runfolder.PREDICTIONS, f"other images or labels than in {other.name}: {told}"
+        )
 
 
 def _deviant(kinds: Sequence[list[Run]]) -> tuple[Run, Run]:
@@ -106,7 +112,7 @@ def _deviant(kinds: Sequence[list[Run]]) -> tuple[Run, Run]:
     first, second = kinds[0][0], kinds[1][0]
     told = tested.difference(_images(second), _images(first))
     raise InputError(
-        f"{second.folder / _FILE}: other images or labels than in {first.folder / _FILE} ({told}), and nothing here tells which "
+        f"{second.folder / runfolder.PREDICTIONS}: other images or labels than in {first.folder / runfolder.PREDICTIONS} ({told}), and nothing here tells which "
         "of the two is damaged; put the packed data set in its place, or remove both folders and run folds again"
     )
 
@@ -135,9 +141,9 @@ def searched_on_the_same(summary: StudySummary) -> None:
     for run in (run for arm in summary.arms if arm.cell is None for run in arm.runs):
         search = summary.search(run.variant, run.test_fold)
         mine = run.environment.get("dataset")
-        if search is None or mine is None or not (settings := search.folder / "search.yaml").exists():
+        if search is None or mine is None or not (settings := search.folder / searchfolder.SETTINGS).exists():
             continue
-        if yamlfile.load(settings).get("dataset", mine) != mine:
+        if yamlfile.load(settings).get(searchfolder.DATASET, mine) != mine:
             raise InputError(
                 f"{settings}: searched on other shards than {run.name} was made from; rename the study"
             )

@@ -12,12 +12,12 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from leukotree import config, yamlfile
+from leukotree import config
 from leukotree import spec as specs
 from leukotree.errors import InputError, one_line
 from leukotree.evaluation import decide
 from leukotree.evaluation.decide import Rule
-from leukotree.records import declared, origin, predictions, runfolder
+from leukotree.records import attempts, declared, predictions, runfolder, searchfolder
 from leukotree.report.belonging import belong_together, damaged, of_today, searched_on_the_same
 from leukotree.report.summary import Arm, Missing, Run, Search, StudySummary, Validation, identity
 from leukotree.spec import RunSpec
@@ -25,8 +25,6 @@ from leukotree.taxonomy import Taxonomy
 
 __all__ = ["Arm", "Missing", "Run", "Search", "StudySummary", "Validation", "collect"]
 
-TRIAL_COLUMNS = ("trial", "state", "epochs", "macro_f1", "best_macro_f1", "seconds")
-HISTORY_COLUMNS = ("trial", "epoch", "macro_f1", "seconds")
 OF_A_RUN = ("run_name", "cell", "variant", "test_fold", "seed")
 """Columns of a grid's rows beside its keys."""
 
@@ -56,7 +54,7 @@ def collect(
     searching = study.get("search") or {}
     nested = bool(searching.get("nested", True))
     searched = searching.get("trials") != 0  # without trials, what an earlier search left does not count
-    searches = _searches(study_root / "search", variants, nested, base.data.test_fold) if searched else {}
+    searches = _searches(study_root, variants, nested, base.data.test_fold) if searched else {}
     dataset = _dataset(base, study)
     unchecked = of_today(study_root, [row["run_name"] for row in (*expected, *cells)], base.data.shards)
     arms: list[Arm] = []
@@ -202,12 +200,12 @@ def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Mi
     if status.get("state") != "done":
         message = f": {status['message']}" if status.get("message") else ""
         return Missing(**wanted, state=f"{status.get('state', 'not started')}{message}")
-    if not (folder / "predictions.parquet").exists():
-        return Missing(**wanted, state="done, but predictions.parquet is missing")
-    spec = specs.load(folder / "spec.yaml")
+    if not (folder / runfolder.PREDICTIONS).exists():
+        return Missing(**wanted, state=f"done, but {runfolder.PREDICTIONS} is missing")
+    spec = runfolder.read_spec(folder)
     for key, given in (("variant", spec.variant), ("test_fold", spec.data.test_fold), ("seed", spec.seed)):
         if given != row[key]:
-            raise damaged(folder / "spec.yaml", f"{key} is {given}, the study expects {row[key]}")
+            raise damaged(folder / runfolder.SPEC, f"{key} is {given}, the study expects {row[key]}")
     images, true, logp, taxonomy = _predictions(folder, spec.data.test_fold)
     epochs = [entry for entry in runfolder.read_metrics(folder) if entry.get("kind") == "epoch"]
     return Run(
@@ -221,7 +219,7 @@ def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Mi
         epochs=len(epochs),
         seconds=float(sum(entry.get("seconds", 0.0) for entry in epochs)),
         ranks=_ranks(folder),
-        environment=_json(folder / "env.json") if (folder / "env.json").exists() else {},
+        environment=runfolder.read_environment(folder),
         trained=_count(status, "trained"),
         tested=_count(status, "tested"),
     )
@@ -231,7 +229,7 @@ def _predictions(folder: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, np.
     """Images, true leaf indices and (N, E) log-probabilities, sorted by key. Raises InputError naming file
     and row."""
     frame, logp, taxonomy = predictions.read(folder)
-    path = folder / "predictions.parquet"
+    path = folder / runfolder.PREDICTIONS
     if frame.empty:
         raise damaged(path, "no rows")
     if unnamed := int(frame["key"].isna().sum()):
@@ -263,8 +261,8 @@ def _count(status: Mapping[str, Any], of: str) -> int | None:
 
 def _ranks(folder: Path) -> int:
     """How many processes the last attempt used."""
-    attempts = origin.read(folder / runfolder.ATTEMPTS)
-    ranks = attempts[-1].get("ranks") if attempts else None
+    starts = attempts.read(folder)
+    ranks = starts[-1].get("ranks") if starts else None
     return ranks if isinstance(ranks, int) else 1
 
 
@@ -301,25 +299,22 @@ def _searches(
     """Variant -> outer fold -> its search, of those whose trials have ended."""
     found: dict[str, dict[int, Search]] = {}
     for variant in variants:
-        folders = {left_out: root / variant}
+        folders = {left_out: searchfolder.search_folder(root, variant)}
         if nested:
-            numbered = [(path.name.removeprefix("fold"), path) for path in (root / variant).glob("fold*")]
-            folders = {int(number): path for number, path in numbered if number.isdecimal()}
-        for fold, folder in sorted(folders.items()):
-            if (folder / "trials.csv").exists():
+            folders = searchfolder.of_variant(root, variant)
+        for fold, folder in folders.items():
+            if (folder / searchfolder.TRIALS).exists():
                 found.setdefault(variant, {})[fold] = _search(variant, fold, folder)
     return found
 
 
 def _search(variant: str, fold: int, folder: Path) -> Search:
-    best = yamlfile.load(folder / "best.yaml") if (folder / "best.yaml").exists() else None
-    if best is not None and not (isinstance(best, dict) and isinstance(best.get("chosen"), dict)):
-        raise InputError(f"{folder / 'best.yaml'}: no mapping `chosen`; run the sweep again")
-    history = folder / "history.csv"
-    curves = (
-        _csv(history, HISTORY_COLUMNS) if history.exists() else pd.DataFrame(columns=list(HISTORY_COLUMNS))
-    )
-    return Search(variant, fold, folder, _csv(folder / "trials.csv", TRIAL_COLUMNS), curves.dropna(), best)
+    chosen = (folder / searchfolder.BEST).exists()
+    best = searchfolder.read_best(folder, "run the sweep again") if chosen else None
+    trials = _csv(folder / searchfolder.TRIALS, searchfolder.TRIAL_COLUMNS)
+    history, columns = folder / searchfolder.HISTORY, searchfolder.HISTORY_COLUMNS
+    curves = _csv(history, columns) if history.exists() else pd.DataFrame(columns=list(columns))
+    return Search(variant, fold, folder, trials, curves.dropna(), best)
 
 
 def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from leukotree.evaluation.decide import Rule
-from leukotree.records import predictions
+from leukotree.records import predictions, runfolder, searchfolder
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -136,8 +136,8 @@ class Search:
     def predictions(self, trial: str) -> Validation | None:
         """Of one completed trial, sorted by key; None where a run folder of it has none. Raises InputError
         for a damaged file."""
-        folders = sorted((self.folder / "runs" / trial.zfill(5)).glob("*/"))
-        if not folders or not all((folder / "predictions.parquet").exists() for folder in folders):
+        folders = searchfolder.runs_of_trial(self.folder, trial)
+        if not folders or not all((folder / runfolder.PREDICTIONS).exists() for folder in folders):
             return None
         frames, parts, taxonomies = zip(*map(predictions.read, folders), strict=True)
         frame: pd.DataFrame = pd.concat(frames, ignore_index=True)

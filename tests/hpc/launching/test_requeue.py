@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpc.launching import requeue
+from leukotree.records import searchfolder
 
 
 @pytest.fixture
@@ -41,21 +42,21 @@ def test_a_log_that_was_cut_is_no_progress(root: Path) -> None:
     for length in (3, 30, 3, 30):
         log.write_text("x" * length)
         requeue.again(root)
-    assert json.loads((root / "search" / requeue.FILE).read_text())["ends"] == 5
+    assert json.loads((root / "search" / searchfolder.ENDS).read_text())["ends"] == 5
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"reached": null, "ends": 1}', '{"reached": 1e999, "ends": 1}', "\xff"]
 )
 def test_a_damaged_count_starts_anew(root: Path, text: str) -> None:
-    (root / "search" / requeue.FILE).write_bytes(text.encode("latin-1"))
+    (root / "search" / searchfolder.ENDS).write_bytes(text.encode("latin-1"))
     assert requeue.again(root)
 
 
 def test_logs_that_lead_nowhere_count_nothing(root: Path) -> None:
     steps(root, "12345")
     (root / "search" / "flat" / "history.csv").symlink_to(root / "gone")
-    assert requeue.progress(root) == 5
+    assert searchfolder.recorded_bytes(root) == 5
 
 
 def test_the_command_says_in_one_line_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from hpc import status
-from hpc.launching import code_changes, run_states, snapshot, submission
-from leukotree.records import origin
+from hpc.launching import run_states, snapshot, submission
+from leukotree.records import attempts, origin
 from tests.helpers.checkouts import REPOSITORY, make_checkout, python_path
 
 TAKE = "from pathlib import Path; from hpc.launching import snapshot; print(snapshot.take(Path('runs')))"
@@ -212,7 +212,7 @@ def test_status_names_what_went_on_with_other_code(tmp_path: Path) -> None:
     search = tmp_path / "study" / "search"
     search.mkdir()
     rows = [{"commit": letter * 40, "code": letter, "at": at} for letter, at in (("c", 0), ("d", 7))]
-    (search / code_changes.ATTEMPTS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (search / attempts.FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
     look = run_states.look(tmp_path / "study")
     text = status.table(tmp_path / "study", look)
     assert "warning: study: flat-0123456789ab: continued on other code: commit a, then commit b" in text

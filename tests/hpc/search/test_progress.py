@@ -18,6 +18,7 @@ from hpc.studies.study import SearchId, Study
 from leukotree import yamlfile
 from leukotree.config import parse
 from leukotree.files import locked
+from leukotree.records import searchfolder
 
 VALUES = {"optim.lr": 1e-3}
 FLAT = SearchId("flat", 0)
@@ -100,7 +101,7 @@ def test_reruns_choose_once_all_have_ended(tmp_path: Path, monkeypatch: pytest.M
 def test_a_search_at_work_tells_trials_epoch_and_time_left(begun: tuple[Study, Record]) -> None:
     study, record = begun
     _at_work(study, record, epoch=1)
-    with locked(study.root / "search" / choice.LOCK, "busy"):
+    with locked(study.root / "search" / searchfolder.LOCK, "busy"):
         look = run_states.look(study.root)
         table = status.table(study.root, look).splitlines()
         [said] = [one for one in json.loads(status.as_json(study.root, look)) if "search" in one]
@@ -119,7 +120,7 @@ def test_a_search_that_nobody_works_on_is_interrupted_whatever_its_last_heartbea
 ) -> None:
     study, record = begun
     _at_work(study, record, epoch=1)
-    with locked(study.root / "search" / choice.LOCK, "busy"):
+    with locked(study.root / "search" / searchfolder.LOCK, "busy"):
         pass
     [search] = progress.read(study.root)
     assert (search.state, search.running, search.interrupted, search.seconds_left) == (
@@ -136,7 +137,7 @@ def test_a_search_that_nobody_works_on_is_interrupted_whatever_its_last_heartbea
 
 def test_trials_that_wait_for_a_place_do_not_run(begun: tuple[Study, Record]) -> None:
     study, _ = begun
-    with locked(study.root / "search" / choice.LOCK, "busy"):
+    with locked(study.root / "search" / searchfolder.LOCK, "busy"):
         [search] = progress.read(study.root)
     assert (search.state, search.running, search.waiting) == ("waiting", 0, 1)
 

@@ -26,6 +26,7 @@ from hpc.studies.study import SearchId, Study
 from leukotree.config import parse
 from leukotree.errors import Busy, InputError, Preempted
 from leukotree.files import locked
+from leukotree.records import searchfolder
 from leukotree.runtime import Runtime
 from leukotree.spec import load
 
@@ -97,7 +98,7 @@ def test_a_sweep_freezes_the_best_and_leaves_nothing_behind(
     assert [(row["trial"], row["state"], row["epochs"]) for row in trials] == [
         (str(n), "completed", "2") for n in range(3)
     ]
-    assert list(trials[0])[:6] == list(choice.TRIALS)
+    assert list(trials[0])[:6] == list(searchfolder.TRIAL_COLUMNS)
     assert list(trials[0])[6:] == list(SPACE)
     assert best == yaml.safe_load((folder / "best.yaml").read_text())
     assert best["value"] == max(float(row["macro_f1"]) for row in trials)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from leukotree.records import origin, runfolder
+from leukotree.records import origin, runfolder, searchfolder
 from leukotree.report.blocks import Text, plural
 from leukotree.report.summary import StudySummary
 
@@ -26,12 +26,12 @@ def texts(summary: StudySummary) -> list[Text]:
     changed = [(f"Run `{name}`", codes) for name, codes in of_runs.items() if len(codes) > 1]
     roots = {run.folder.parent for run in summary.runs}
     roots |= {
-        one.folder.parents[2 if summary.nested else 1]
+        searchfolder.study_of(search.folder)
         for folds in summary.searches.values()
-        for one in folds.values()
+        for search in folds.values()
     }
     for root in sorted(roots):
-        if len(codes := runfolder.code_of_search(root)) > 1:
+        if len(codes := searchfolder.code_of(root)) > 1:
             changed.append(("The search", codes))
     return found + [
         Text(f"{what} was continued on other code: {_then(codes)}.", "warning") for what, codes in changed
