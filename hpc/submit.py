@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.doctor import doctor, precheck
-from hpc.launching import job, snapshot
+from hpc.launching import snapshot
 from hpc.search import sweep
 from hpc.slurm import exported, scheduler
 from hpc.slurm import site as sites
+from hpc.slurm.outside import outside_a_job
 from hpc.studies import study
 from leukotree.errors import InputError, one_line
 
@@ -51,7 +52,7 @@ class Command:
         """Queue the job, with a copy of the code as it is now. Returns the job's id. Raises InputError with
         the message of sbatch, and Silent where the job may be queued all the same."""
         code = snapshot.take(self.root / study.RUNS)
-        with job.outside_a_job():
+        with outside_a_job():
             variables = os.environ | self.variables | {snapshot.VARIABLE: str(code)}
             done = subprocess.run(
                 self._words, cwd=self.root, env=variables, capture_output=True, text=True, check=False

@@ -73,12 +73,12 @@ def judge(
 
 
 def _kinds(site: Site, ranks: int, nodes: int | None, sweep: bool) -> Iterator[Kind]:
-    from hpc.launching import submission
+    from hpc.launching import arrays
     from hpc.launching.place import layout, run_parameters
 
     nodes, each = layout(ranks, nodes, site)
     parameters = run_parameters(site, nodes, each)
-    script = submission.executor(Path("jobs"), parameters)._make_submission_file_text("true", "")
+    script = arrays.slurm_executor(Path("jobs"), parameters)._make_submission_file_text("true", "")
     gpus = each if site.gpus_per_node else 0
     cores = site.cpus_per_task if gpus else site.cpus_per_task * each
     share = {
@@ -98,7 +98,7 @@ def _kinds(site: Site, ranks: int, nodes: int | None, sweep: bool) -> Iterator[K
 def refusal(options: Sequence[str], script: str) -> str | None:
     """Why sbatch would refuse a job, in its own words; None if it takes it. Raises Silent where it does not
     answer."""
-    from hpc.launching.job import outside_a_job
+    from hpc.slurm.outside import outside_a_job
 
     with outside_a_job():
         done = answer("sbatch", "--test-only", *options, script=script)

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # names that come before it, or are read after it, in the same script
-# End of the batch script of a job, which ended with the exit code `code`; the function `run_python`, and `losses`, how often a job
+# End of the batch script of a job, which ended with the exit code `code`; the function `run_python`, and `most_losses`, how often a job
 # that lost a rank is queued again, are known. It does so also where nobody waits for the job.
 ask() { # the controller may be busy, least of all now should that lose the job
     local pause said
@@ -22,7 +22,7 @@ queue_again() {
 }
 again() { # losses are counted in a file: SLURM's own count has the time limits and preemptions, too
     local lost=$(($(cat "${leukotree_job}_lost" 2>/dev/null || echo 0) + 1))
-    [[ $lost -le $losses ]] && echo "$lost" >"${leukotree_job}_lost" && queue_again
+    [[ $lost -le $most_losses ]] && echo "$lost" >"${leukotree_job}_lost" && queue_again
 }
 # A node on which Python, or a file that it needs, is missing: it would fail again, and at once.
 bad=$(sed -n 's/^srun: error: \([^:]*\): tasks\{0,1\} .*: Exited with exit code \(2\|126\|127\)$/\1/p' "${logs[@]}" 2>/dev/null | sort -u | paste -sd,)

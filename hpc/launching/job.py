@@ -1,5 +1,4 @@
-"""Runs as jobs of submitit, on SLURM or on this machine: what a job does, how it leaves, and what it asks
-for."""
+"""What a job of submitit does, on SLURM or on this machine: its runs, one after another, and how it ends."""
 
 from __future__ import annotations
 
@@ -10,14 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.launching import devices, failures, job_notes, meeting, retries, run_states, submission
-from hpc.launching.place import Place, layout, run_parameters
-from hpc.slurm import container, scheduler, scratch
+from hpc.launching import caps, failures, meeting, retries, run_states
+from hpc.slurm import scheduler, scratch
 from leukotree import signals
 from leukotree.errors import Busy, InputError, Preempted, RunFailed, one_line
 from leukotree.runtime import Runtime
@@ -29,8 +26,6 @@ if TYPE_CHECKING:
 
 TELL = 15.0
 """Seconds that a failed rank waits before it ends its job, for the main rank to write down why."""
-WEEK = 7 * 24 * 60
-"""Time limit of a local job in minutes; submitit needs one."""
 
 
 @dataclasses.dataclass
@@ -66,7 +61,7 @@ class Job:
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
         states = [run_states.read(self.root / name) for name in self.run_names]
         open_names = [state.run_name for state in states if state.begun and state.state != "done"]
-        if restarts > retries.CAPS["preempted"] and not any(
+        if restarts > caps.RUN_ENDS["preempted"] and not any(
             retries.judge(self.root, name, None, anew=False).again for name in open_names
         ):
             raise RunFailed(
@@ -151,83 +146,3 @@ def _queue_again(job_id: str) -> None:
         scheduler.requeue(job_id)
     except InputError as error:
         print(f"leukotree: {error}", file=sys.stderr)
-
-
-def executor(place: Place, root: Path, exclude: Collection[str] = ()) -> submitit.Executor:
-    """submitit's executor for jobs of one run each, on none of the nodes to `exclude`; `root/jobs` takes
-    their logs.
-
-    Raises InputError where SLURM is missing, or where the ranks do not fit the nodes.
-    """
-    import submitit
-
-    place.check()
-    folder, site = root / "jobs", place.site
-    if place.on == "local":
-        folder.mkdir(parents=True, exist_ok=True)
-        local = submitit.LocalExecutor(folder=folder)
-        local.update_parameters(tasks_per_node=place.ranks, timeout_min=WEEK)
-        return local
-    if submitit.SlurmExecutor.affinity() < 0:
-        raise InputError("--on slurm: no SLURM commands here; run this on a login node, or use --on local")
-    parameters = run_parameters(site, *layout(place.ranks, place.nodes, site)) | {"name": root.name}
-    parameters["slurm_teardown"] = submission.at_the_end(container.PYTHON_HERE if site.container else "")
-    if exclude:
-        more = parameters["slurm_additional_parameters"]
-        named = [str(more["exclude"])] if "exclude" in more else []
-        parameters["slurm_additional_parameters"] = more | {"exclude": ",".join([*named, *exclude])}
-    return submission.executor(folder, parameters)
-
-
-def submit(
-    place: Place,
-    root: Path,
-    batches: Sequence[Sequence[RunSpec]],
-    *,
-    parallel: int | None = None,
-    runtime: Runtime,
-    exclude: Collection[str] = (),
-) -> list[str]:
-    """Submit one job per batch of specs and note it in the study's folder. Returns the job ids: on SLURM,
-    where it takes no more jobs for now, fewer than there are batches, those of the first ones.
-
-    On SLURM the jobs are arrays, of which `parallel` (None: the site's number) run at once, on none of the
-    nodes to `exclude`.
-    """
-    import submitit
-
-    site = place.site
-    runner = executor(place, root, exclude)
-    if place.on == "slurm" and runtime.device == "auto" and site.gpus_per_node:
-        # A node whose driver fails must not train on the CPU.
-        runtime = dataclasses.replace(runtime, device="cuda")
-    jobs = [Job(batch, root, runtime) for batch in batches]
-    with outside_a_job():
-        if not isinstance(runner, submitit.SlurmExecutor):
-            return list(_submit_local(runner, root, jobs, place.ranks))
-        runner.update_parameters(array_parallelism=parallel or site.array_parallelism)
-        return list(submission.fill(runner, root, jobs, site.max_array_size or submission.largest_array()))
-
-
-def _submit_local(runner: submitit.Executor, root: Path, jobs: Sequence[Job], ranks: int) -> Iterator[str]:
-    for index, job in enumerate(jobs):
-        gpus = devices.gpus_of_local_job(index, ranks, job.runtime)
-        runner.update_parameters(gpus_per_node=len(gpus), visible_gpus=gpus)
-        job_id = str(runner.submit(job).job_id)
-        job_notes.record(root, {job_id: job.run_names}, "local")
-        yield job_id
-
-
-@contextmanager
-def outside_a_job() -> Iterator[None]:
-    """Hide the variables of the job we may be in from the jobs we submit: SLURM would take options from them.
-
-    Those that the user exports for sbatch are hidden, too: they are part of the site (see
-        `hpc.slurm.exported`).
-    """
-    import submitit
-
-    where = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
-    with submitit.helpers.clean_env():
-        os.environ.update(where)
-        yield

@@ -12,18 +12,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpc.launching import caps
 from hpc.studies import study
 from leukotree import files
 from leukotree.errors import InputError, one_line
 from leukotree.records import searchfolder
 
-MOST = 20
-"""Ends of the job in a row without progress."""
-
 
 def again(root: Path) -> bool:
     """Count an end of the job that searches in a study's folder; whether it has made progress in its latest
-    `MOST` starts."""
+    starts, of which SEARCH_ENDS may go by without any."""
     path = searchfolder.sweep_folder(root) / searchfolder.ENDS
     try:
         before = json.loads(path.read_text())
@@ -33,7 +31,7 @@ def again(root: Path) -> bool:
     here = searchfolder.recorded_bytes(root)
     ends = 1 if here > reached else ends + 1
     files.write_atomic(path, json.dumps({"reached": max(here, reached), "ends": ends}))
-    return ends <= MOST
+    return ends <= caps.SEARCH_ENDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root = study.load(path, overrides).root
         if again(root):
             return 0
-        said = f"the search of {path} was ended {MOST} times without progress: not requeued; submit again to continue"
+        said = f"the search of {path} was ended {caps.SEARCH_ENDS} times without progress: not requeued; submit again to continue"
     except (InputError, OSError) as error:
         said = f"{one_line(error)}: not requeued; submit again to continue"
     print(f"sweep.sh: {said}", file=sys.stderr)

@@ -6,21 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc.launching import failures, run_states
+from hpc.launching import caps, failures, run_states
 from leukotree import progress
 from leukotree.errors import RETRIED
 from leukotree.records import attempts
 from leukotree.records.runfolder import SPEC, reached
-
-CAPS = {"preempted": 20, "timeout": 20, "node": 3}
-"""How often in a row a run is tried again after each kind of end, where it came no further in between. While
-it does, its slots may end as often as they like. Whoever else counts (the jobs, the batch scripts) takes
-these numbers."""
-UNSTARTED = {"slurm": 3, "local": 20}
-"""How often it is submitted although its jobs ended before it began; a local job has other runs to do before
-it."""
-BAD_PLACES = 2
-"""Nodes, or sets of them, on which a run may have failed to begin; more are not tried."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ def judge(root: Path, run_name: str, note: dict[str, Any] | None, *, anew: bool)
         # on with the run, which somebody may have mended when the command is given anew.
         return Verdict(anew and words[0] == "error", words[0], _line(words[1], folder))
     count = fruitless(folder, kind)
-    if kind in RETRIED and count <= CAPS[kind]:
+    if kind in RETRIED and count <= caps.RUN_ENDS[kind]:
         return Verdict(True, kind, f"ended as {kind} in epoch {state.epoch} of {state.epochs}")
     last = state.message or _last_words(root, note)
     return Verdict(
@@ -68,12 +58,12 @@ def judge(root: Path, run_name: str, note: dict[str, Any] | None, *, anew: bool)
 
 def _unbegun(root: Path, run_name: str, note: dict[str, Any]) -> Verdict:
     times = len(note["jobs"])
-    if len(failures.bad_places(root, note, run_name)) >= BAD_PLACES:
+    if len(failures.bad_places(root, note, run_name)) >= caps.BAD_PLACES:
         bad = failures.bad_nodes(root, note, run_name)
         where = f"it could not begin on {' and '.join(bad)}; see {log_of(root, note)}, and whether Python is the same on each node"
         return Verdict(False, "node", where)
     return Verdict(
-        times <= UNSTARTED[note["on"]],
+        times <= caps.UNSTARTED_JOBS[note["on"]],
         "node",
         f"{times} jobs ended before it began; see {log_of(root, note)}",
     )

@@ -4,23 +4,20 @@ leukotree.training.run.run."""
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 import signal
 import socket
-import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hpc.launching import follow_up, job_notes, retries, run_states, stale
+from hpc.launching import caps, follow_up, job_notes, retries, run_states
+from hpc.launching.outcome import Outcome, outcome_of
 from hpc.launching.place import Place, Where
 from hpc.launching.ranks import in_ranks, prepare_ranks
-from hpc.launching.sender import ROOM, Runs, Sender, is_done, missing
+from hpc.launching.sender import ROOM, Runs, Sender, missing
 from hpc.slurm import scheduler
 from leukotree import progress, signals
 from leukotree.errors import RETRIED, InputError, Preempted, RunFailed, kind, one_line
@@ -37,52 +34,6 @@ POLL = {"local": 0.5, "slurm": 10.0}
 """Seconds between two looks at what the jobs do."""
 SILENT = 600.0
 """Seconds for which SLURM may not answer while a command waits for its jobs."""
-
-
-@dataclass
-class Outcome:
-    """What became of some runs; run names throughout."""
-
-    submitted: list[str] = field(default_factory=list)
-    """Ids of the jobs submitted by this call."""
-    done: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    """run name -> the kind of failure and the reason, one line."""
-    waiting: dict[str, str] = field(default_factory=dict)
-    """run name -> id of the job, queued or at work, that is to do it: of this call or of an earlier one."""
-    unsent: list[str] = field(default_factory=list)
-    """Runs that no job is to do yet, since SLURM took no more jobs."""
-    reducer: str | None = None
-    """Id of the job that will submit those, and say what is missing, when the others have ended."""
-
-    def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    def lines(self) -> list[str]:
-        """For people: the counts, then each failure."""
-        sent = f" ({len(self.submitted)} jobs submitted)" if self.submitted else ""
-        counts = f"{len(self.done)} runs done, {len(self.failed)} failed, {len(self.waiting)} queued or at work{sent}"
-        return [
-            counts,
-            *self._notes(),
-            *(f"failed: {name}: {reason}" for name, reason in self.failed.items()),
-        ]
-
-    def _notes(self) -> list[str]:
-        lines = [f"job {self.reducer} will write reduced.json after them"] if self.reducer else []
-        if self.unsent:
-            later = f"job {self.reducer} submits them" if self.reducer else "run the same command again"
-            lines.append(
-                f"{len(self.unsent)} runs are not queued yet, SLURM takes no more jobs: {later} when the first have ended"
-            )
-        abroad = Counter(
-            job.partition(job_notes.AT)[2] for job in self.waiting.values() if job_notes.AT in job
-        )
-        lines += [
-            f"{count} of them wait for jobs of the cluster {name}, which only answers there"
-            for name, count in abroad.items()
-        ]
-        return lines
 
 
 def run_spec(
@@ -157,13 +108,13 @@ def run_many(
     if command is not None:
         commands.keep(root, command)
     if place.on == "inline":
-        return _outcome(specs, root, Outcome(), _inline(todo, root, place, runtime, title))
+        return outcome_of(specs, root, Outcome(), _inline(todo, root, place, runtime, title))
     runs = Runs(specs, root, place, parallel, runtime)
     if not wait:
         return (
-            queue(runs, lambda: missing(specs, root, retry_failed), anew=True)
+            follow_up.queue(runs, lambda: missing(specs, root, retry_failed), anew=True)
             if todo
-            else _outcome(specs, root, Outcome(), {})
+            else outcome_of(specs, root, Outcome(), {})
         )
     sender = Sender(runs)
     if todo:
@@ -172,43 +123,9 @@ def run_many(
     while True:
         _wait_for(specs, root, place.on, runtime, title, sender.refill)
         if not _patiently(sender.open, pause):
-            return _patiently(lambda: _outcome(specs, root, Outcome(submitted=sender.submitted), {}), pause)
+            return _patiently(lambda: outcome_of(specs, root, Outcome(submitted=sender.submitted), {}), pause)
         if not _patiently(lambda: sender.send(sender.open), pause, scheduler.Silent):
             pause(ROOM)
-
-
-def queue(runs: Runs, choose: Callable[[], Sequence[RunSpec]], *, anew: bool = False) -> Outcome:
-    """Submit of some runs those to `choose`, and wait for none. On SLURM a small job follows, which calls
-    this again for what is left; it has its place in the queue before they have theirs, since SLURM may take
-    only some of them."""
-    sender, outcome = Sender(runs), Outcome()
-
-    def reserve() -> None:
-        try:
-            outcome.reducer = follow_up.submit(runs)
-        except InputError as error:  # the runs count
-            print(f"leukotree: {error}; leukotree status says what is missing", file=sys.stderr)
-
-    try:
-        sender.send(choose, anew=anew, before=reserve if runs.place.on == "slurm" else lambda: None)
-    except InputError:
-        _withdraw(outcome)
-        raise
-    if not sender.submitted and not job_notes.of_this_slurm(runs.root, job_notes.alive(runs.root)):
-        _withdraw(outcome)  # it has nothing to follow, or has taken the only place
-        sender.send(lambda: sender.unsent, anew=anew)
-    outcome.submitted, outcome.unsent = sender.submitted, [spec.run_name for spec in sender.unsent]
-    outcome = _outcome(runs.specs, runs.root, outcome, {})
-    if outcome.reducer:
-        follow_up.put_off(outcome.reducer, job_notes.of_this_slurm(runs.root, outcome.waiting))
-    return outcome
-
-
-def _withdraw(outcome: Outcome) -> None:
-    if outcome.reducer:
-        with contextlib.suppress(InputError):
-            follow_up.withdraw(outcome.reducer)
-    outcome.reducer = None
 
 
 def _pause(root: Path, run_names: Collection[str], on: Where, seconds: float | None = None) -> None:
@@ -240,7 +157,7 @@ def _inline(
     """Run one after another; a run that fails does not stop the others. Returns the reasons."""
     failed: dict[str, str] = {}
     for spec in progress.over(todo, title, len(todo), "run", quiet=runtime.quiet):
-        for left in reversed(range(retries.CAPS["node"] + 1)):
+        for left in reversed(range(caps.RUN_ENDS["node"] + 1)):
             failed.pop(spec.run_name, None)
             try:
                 run_spec(spec, root, place, runtime=runtime)
@@ -321,22 +238,3 @@ def _stop(root: Path, run_names: Collection[str], on: Where) -> None:
     while told & set(job_notes.alive(root).values()):
         time.sleep(0.5)
     raise Preempted("asked to stop; the local jobs have saved and left")
-
-
-def _outcome(specs: Sequence[RunSpec], root: Path, outcome: Outcome, failed: dict[str, str]) -> Outcome:
-    alive, notes = job_notes.alive(root), job_notes.notes(root)
-    for name in [spec.run_name for spec in specs]:
-        if is_done(root, name):
-            state = stale.read(root / name)
-            if state.state == stale.STATE:  # packed again while the others were at work
-                outcome.failed[name] = f"{stale.STATE}: {state.message}"
-            else:
-                outcome.done.append(name)
-        elif name in alive:
-            outcome.waiting[name] = alive[name]
-        elif name not in outcome.unsent:
-            verdict = retries.judge(root, name, notes.get(name), anew=False)
-            outcome.failed[name] = (
-                failed.get(name) or f"{verdict.kind or 'node'}: {verdict.reason or 'it never began'}"
-            )
-    return outcome

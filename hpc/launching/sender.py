@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpc.launching import cancelled, devices, failures, job, job_notes, retries, run_states, submission
+from hpc.launching import arrays, cancelled, devices, failures, job_notes, retries, run_states, submission
 from hpc.launching.place import Place
 from leukotree import files
 from leukotree.errors import InputError
@@ -71,7 +71,7 @@ class Sender:
         with submitting(root):
             cancelled.check(root, self._cancelled)
             if place.on == "slurm":
-                submission.adopt(root)
+                arrays.adopt(root)
             todo, notes = list(choose()), job_notes.notes(root)
             known = [] if anew else [spec.run_name for spec in todo if spec.run_name in notes]
             exclude = {node for name in known for node in failures.bad_nodes(root, notes[name], name)}
@@ -157,7 +157,7 @@ def _submit(todo: Sequence[RunSpec], runs: Runs, exclude: Sequence[str]) -> list
     if place.on == "local":
         parallel, runtime = _share(len(todo), parallel, place.ranks, runtime)
         batches = [list(todo[first::parallel]) for first in range(parallel)]
-    return job.submit(place, runs.root, batches, parallel=parallel, runtime=runtime, exclude=exclude)
+    return submission.submit(place, runs.root, batches, parallel=parallel, runtime=runtime, exclude=exclude)
 
 
 def _share(runs: int, parallel: int | None, ranks: int, runtime: Runtime) -> tuple[int, Runtime]:

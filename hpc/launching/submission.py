@@ -1,162 +1,88 @@
-"""How jobs come into SLURM's queue: noted before and after, as many as it takes, and found again where a kill
-came in between.
-
-submitit writes the batch script and runs what was pickled. Putting it into the queue is done here: an intent
-is on the disk before sbatch is asked, the jobs fetch their pickles by themselves, and so whoever submits may
-be killed at any moment.
-"""
+"""Jobs for runs: what SLURM, or this machine, is asked for, and their submission."""
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from hpc.launching import job_notes, retries, snapshot
-from hpc.slurm import scheduler
-from leukotree import files
+from hpc.launching import arrays, batch_script, devices, job_notes
+from hpc.launching.job import Job
+from hpc.launching.place import Place, layout, run_parameters
+from hpc.slurm import container
+from hpc.slurm.outside import outside_a_job
+from leukotree.errors import InputError
+from leukotree.runtime import Runtime
+from leukotree.spec import RunSpec
 
 if TYPE_CHECKING:
     import submitit
 
-HERE = Path(__file__).parent
-ARRAY = 1000
-"""Jobs in one array where neither the site nor SLURM says how many may be."""
-ALWAYS = 10**6
-"""How often submitit may queue a job again at its time limit: whether that is worth it, `retries` knows."""
-INTENT = ".intent"
+WEEK = 7 * 24 * 60
+"""Time limit of a local job in minutes; submitit needs one."""
 
 
-class Work(Protocol):
-    """What a job does when it is called; it does these runs."""
+def submit(
+    place: Place,
+    root: Path,
+    batches: Sequence[Sequence[RunSpec]],
+    *,
+    parallel: int | None = None,
+    runtime: Runtime,
+    exclude: Collection[str] = (),
+) -> list[str]:
+    """Submit one job per batch of specs and note it in the study's folder. Returns the job ids: on SLURM,
+    where it takes no more jobs for now, fewer than there are batches, those of the first ones.
 
-    def __call__(self) -> Any: ...
-
-    @property
-    def run_names(self) -> Sequence[str]: ...
-
-
-def executor(folder: Path, parameters: Mapping[str, Any]) -> submitit.SlurmExecutor:
-    """submitit's executor for SLURM; `parameters` as `site.submitit_parameters` gives them; `folder` takes
-    the logs."""
+    On SLURM the jobs are arrays, of which `parallel` (None: the site's number) run at once, on none of the
+    nodes to `exclude`.
+    """
     import submitit
 
-    # Without one of the site, submitit's own key, "submitit", would be refused where SLURM knows the keys.
-    given = {"wckey": None} | {name.removeprefix("slurm_"): value for name, value in parameters.items()}
-    found = submitit.SlurmExecutor(folder=folder, max_num_timeout=ALWAYS, python=given.pop("python", None))
-    found.update_parameters(**found._convert_parameters(given))
-    return found
+    site = place.site
+    runner = executor(place, root, exclude)
+    if place.on == "slurm" and runtime.device == "auto" and site.gpus_per_node:
+        # A node whose driver fails must not train on the CPU.
+        runtime = dataclasses.replace(runtime, device="cuda")
+    jobs = [Job(batch, root, runtime) for batch in batches]
+    with outside_a_job():
+        if not isinstance(runner, submitit.SlurmExecutor):
+            return list(_submit_local(runner, root, jobs, place.ranks))
+        runner.update_parameters(array_parallelism=parallel or site.array_parallelism)
+        return list(arrays.submit_arrays(runner, root, jobs, site.max_array_size or arrays.largest_array()))
 
 
-def at_the_end(python: str = "") -> list[str]:
-    """Lines for the end of the batch script of runs; they need those of its start. `python`: what starts
-    Python in a job, as a shell reads it; "" is the one that we run."""
-    known = {"losses": str(retries.CAPS["node"])}
-    run_python = f'run_python() {{ {python or shlex.quote(sys.executable)} "$@"; }}'
-    return ["code=$?", *_assigned(known), run_python, *(HERE / "batch_end.sh").read_text().splitlines()]
+def executor(place: Place, root: Path, exclude: Collection[str] = ()) -> submitit.Executor:
+    """submitit's executor for jobs of one run each, on none of the nodes to `exclude`; `root/jobs` takes
+    their logs.
+
+    Raises InputError where SLURM is missing, or where the ranks do not fit the nodes.
+    """
+    import submitit
+
+    place.check()
+    folder, site = root / "jobs", place.site
+    if place.on == "local":
+        folder.mkdir(parents=True, exist_ok=True)
+        local = submitit.LocalExecutor(folder=folder)
+        local.update_parameters(tasks_per_node=place.ranks, timeout_min=WEEK)
+        return local
+    if submitit.SlurmExecutor.affinity() < 0:
+        raise InputError("--on slurm: no SLURM commands here; run this on a login node, or use --on local")
+    parameters = run_parameters(site, *layout(place.ranks, place.nodes, site)) | {"name": root.name}
+    parameters["slurm_teardown"] = batch_script.at_the_end(container.PYTHON_HERE if site.container else "")
+    if exclude:
+        more = parameters["slurm_additional_parameters"]
+        named = [str(more["exclude"])] if "exclude" in more else []
+        parameters["slurm_additional_parameters"] = more | {"exclude": ",".join([*named, *exclude])}
+    return arrays.slurm_executor(folder, parameters)
 
 
-def at_the_start(folder: Path, token: str) -> list[str]:
-    """Lines for the start of every batch script."""
-    return [
-        *_assigned({"jobs": str(folder), "token": token}),
-        *(HERE / "batch_start.sh").read_text().splitlines(),
-    ]
-
-
-def _assigned(values: Mapping[str, str]) -> list[str]:
-    return [f"{name}={shlex.quote(value)}" for name, value in values.items()]
-
-
-def fill(runner: submitit.SlurmExecutor, root: Path, works: Sequence[Work], largest: int) -> Iterator[str]:
-    """Queue the works in arrays of at most `largest`, in their order, until SLURM takes no more; gives the id
-    of each once it is noted. Raises InputError where it refuses them for good."""
-    left, size = list(works), largest
-    while left:
-        size = min(size, len(left))
-        try:
-            ids = queue(runner, root, left[:size])
-        except scheduler.Full as error:
-            size //= 2
-            if not size:
-                if not scheduler.COUNTED.search(str(error)) and not scheduler.jobs():
-                    raise  # the limit is another one, and no job of ours will make room
-                return
-        else:
-            left = left[size:]
-            yield from ids
-
-
-def queue(runner: submitit.SlurmExecutor, root: Path, works: Sequence[Work]) -> list[str]:
-    """Submit the works as one array and note it. Returns the ids. Raises InputError where SLURM refuses
-    them."""
-    from submitit.core.utils import DelayedSubmission
-    from submitit.slurm.slurm import _make_sbatch_string
-
-    folder, token = runner.folder, uuid.uuid4().hex
-    folder.mkdir(parents=True, exist_ok=True)
-    parameters = dict(runner.parameters)
-    beginning, of_the_site = (
-        [*at_the_start(folder, token), *snapshot.at_the_start(root.parent)],
-        parameters.get("setup") or (),
-    )
-    parameters["setup"] = [*beginning, *of_the_site, snapshot.IMPORT]
-    if len(works) > 1:
-        parameters["map_count"] = len(works)
-    script, intent = folder / f"{token}.sh", folder / f"{token}{INTENT}"
-    for index, work in enumerate(works):
-        delayed = DelayedSubmission(work)
-        delayed.set_timeout(parameters.get("time", 5), runner.max_num_timeout)
-        delayed.dump(folder / f"{token}_{index}.pkl")
-    script.write_text(_make_sbatch_string(command=runner._submitit_command_str, folder=folder, **parameters))
-    runs = [list(work.run_names) for work in works]
-    if any(runs):
-        files.write_atomic(intent, json.dumps({"cluster": scheduler.cluster(), "runs": runs}))
-    try:
-        number = scheduler.sbatch(script)
-    except scheduler.Refused as error:
-        _forget(folder, token)
-        raise type(error)(f"sbatch refused the jobs: {str(error)[-300:]}; see the site file") from None
-    if any(runs):
-        _note(root, intent, number)
-    script.rename(folder / f"{number}_submission.sh")
-    return _ids(number, len(works))
-
-
-def adopt(root: Path) -> None:
-    """Note the jobs that were submitted by a command that was killed before it could. Raises as
-    `scheduler.ask`."""
-    folder = (root / "jobs").absolute()
-    for intent in sorted(folder.glob(f"*{INTENT}")):
-        if job_notes.abroad(json.loads(intent.read_text())):
-            continue
-        number = scheduler.find(intent.with_suffix(".sh"))
-        if number is not None:
-            _note(root, intent, number)
-        else:  # sbatch was never asked, or the jobs have ended long ago
-            _forget(folder, intent.stem)
-
-
-def _note(root: Path, intent: Path, number: str) -> None:
-    runs = json.loads(intent.read_text())["runs"]
-    ids = _ids(number, len(runs))
-    job_notes.record(root, dict(zip(ids, runs, strict=True)), "slurm")
-    intent.unlink()
-
-
-def _ids(number: str, count: int) -> list[str]:
-    return [number] if count == 1 else [f"{number}_{index}" for index in range(count)]
-
-
-def _forget(folder: Path, token: str) -> None:
-    for path in folder.glob(f"{token}*"):
-        path.unlink()
-
-
-def largest_array() -> int:
-    """Most jobs in one array, where the site does not say."""
-    return scheduler.largest_array() or ARRAY
+def _submit_local(runner: submitit.Executor, root: Path, jobs: Sequence[Job], ranks: int) -> Iterator[str]:
+    for index, job in enumerate(jobs):
+        gpus = devices.gpus_of_local_job(index, ranks, job.runtime)
+        runner.update_parameters(gpus_per_node=len(gpus), visible_gpus=gpus)
+        job_id = str(runner.submit(job).job_id)
+        job_notes.record(root, {job_id: job.run_names}, "local")
+        yield job_id

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from hpc.launching import caps
 from hpc.slurm import scheduler
 from hpc.slurm import site as sites
 from hpc.slurm.site_model import Site
@@ -29,12 +30,8 @@ TICK = 5.0
 """Seconds between two looks at the queue."""
 PATIENCE = 60.0
 """Seconds that a command of SLURM may take, and that ended workers have to go."""
-BAD = 2
-"""Nodes that cannot begin, after which a search stops that has no other workers."""
 MOST = 100
 """Workers in one array: fewer than any cluster's MaxArraySize."""
-FRUITLESS = 3
-"""How often all workers may end without having joined the search, before it stops."""
 
 
 class Worker(NamedTuple):
@@ -129,10 +126,10 @@ class Workers:
         if queued or self._joined():
             return None
         bad = {host: reason for host, reason in self.bad_nodes().items() if host not in self._bad_before}
-        if len(bad) >= BAD:
+        if len(bad) >= caps.BAD_NODES:
             host, reason = list(bad.items())[-1]
             return f"workers cannot begin on {', '.join(bad)} ({host}: {reason}); mend that"
-        if self._fruitless >= FRUITLESS:
+        if self._fruitless >= caps.UNJOINED_WORKERS:
             return f"workers end before they join the search; see {self._folder}/worker-*.out"
         return None
 
@@ -216,7 +213,7 @@ def _will_pass(said: str) -> bool:
 def _ask(command: list[str]) -> tuple[int | None, str]:
     """Exit code (None: no answer in time) and what a command of SLURM said, asked as if from outside of our
     job."""
-    # Not `jobs.outside_a_job`, which changes the environment of all threads.
+    # Not `outside_a_job`, which changes the environment of all threads.
     inside = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_")
     known = scheduler.environment()
     environment = {

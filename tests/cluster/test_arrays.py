@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.launching import follow_up, job_notes, runs
+from hpc.launching import job_notes, missing_list, runs
 from hpc.slurm.site_model import Site
 from tests.helpers.cluster.jobs import wait_for_jobs
 from tests.helpers.cluster.many_runs import run, specs
@@ -80,7 +80,7 @@ def test_the_last_job_says_what_is_missing(
     assert outcome.reducer is not None
     found = wait_for_jobs(slurm, outcome.reducer, seconds=240)
     assert found == {outcome.reducer: "FAILED"}, "exit code 1 where something is missing"
-    answer = json.loads((root / follow_up.FILE).read_text())
+    answer = json.loads((root / missing_list.FILE).read_text())
     assert (answer["asked"], answer["done"], list(answer["missing"])) == (2, 1, [bad.run_name])
     assert answer["missing"][bad.run_name]["kind"] == "error"
     assert "made by another version of the defaults" in answer["missing"][bad.run_name]["message"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.launching import follow_up, runs, sender
+from hpc.launching import missing_list, runs, sender
 from tests.helpers.cluster.many_runs import SITE, ids_in_queue, run, specs, talk_to
 from tests.helpers.cluster.processes import wait_for
 from tests.helpers.cluster.slurm import ClusterError, Settings, Slurm
@@ -54,7 +54,7 @@ def test_the_rest_is_queued_by_the_last_job_where_nobody_waits(
         f"2 runs are not queued yet, SLURM takes no more jobs: job {first.reducer} submits them"
         in " ".join(first.lines())
     )
-    answer = root / follow_up.FILE
+    answer = root / missing_list.FILE
     wait_for(
         "all runs", lambda: answer.exists() and json.loads(answer.read_text())["done"] == len(wanted), 400
     )

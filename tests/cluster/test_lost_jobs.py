@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.launching import follow_up, job_notes, runs
+from hpc.launching import job_notes, missing_list, runs
 from hpc.slurm import scheduler
 from tests.helpers.cluster.many_runs import HELD, SITE, ids_in_queue, run, specs, stand_in, talk_to
 from tests.helpers.cluster.processes import wait_for
@@ -153,7 +153,7 @@ def test_a_run_whose_requeue_is_refused_is_submitted_anew_by_the_last_job(
     [job], record = first.submitted, root / spec.run_name / "metrics.jsonl"
     wait_for("training", lambda: record.exists() and record.read_text().count("\n") > 9, 120)
     here.run("scancel", "--signal=USR2", job)
-    answer = root / follow_up.FILE
+    answer = root / missing_list.FILE
     wait_for(
         "the end of the run", lambda: answer.exists() and json.loads(answer.read_text())["done"] == 1, 300
     )
@@ -171,6 +171,6 @@ def test_what_somebody_cancelled_is_not_submitted_anew_by_the_last_job(
     first = run(wanted, root, HELD)
     here.run("scontrol", "release", str(first.reducer))
     here.run("scancel", first.submitted[0].partition("_")[0])
-    wait_for("the last job", lambda: (root / follow_up.FILE).exists(), 120)
-    answer = json.loads((root / follow_up.FILE).read_text())
+    wait_for("the last job", lambda: (root / missing_list.FILE).exists(), 120)
+    answer = json.loads((root / missing_list.FILE).read_text())
     assert (answer["done"], len(answer["missing"]), answer["submitted"]) == (0, 2, [])

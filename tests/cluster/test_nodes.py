@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.launching import job as jobs
+from hpc.launching import submission
 from hpc.launching.place import Place
 from hpc.slurm import scratch
 from hpc.slurm.site_model import Site
@@ -48,7 +48,7 @@ def spec(shards: Path) -> RunSpec:
 def ended(slurm: Slurm, root: Path, spec: RunSpec, **site: object) -> tuple[str, dict[str, object]]:
     """(SLURM's state of the job, the run's status) of a run on n1."""
     where = Site.model_validate({"partition": "main", "time": 5, "cpus_per_task": 1, "extra": ON_N1, **site})
-    [job] = jobs.submit(
+    [job] = submission.submit(
         Place("slurm", site=where), root, [[spec]], runtime=Runtime(device="cpu", threads=1, quiet=True)
     )
     [state] = wait_for_jobs(slurm, job).values()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.launching import job, job_notes, run_states, study_jobs
+from hpc.launching import job_notes, run_states, study_jobs, submission
 from hpc.launching.place import Place
 from hpc.slurm import queue
 from hpc.slurm.site_model import Site
@@ -64,7 +64,7 @@ def specs(count: int, shards: Path) -> list[RunSpec]:
 
 def submit(root: Path, wanted: list[RunSpec], **extra: str | bool) -> list[str]:
     site = Site(**PARTITION, extra=extra)
-    return job.submit(
+    return submission.submit(
         Place("slurm", site=site),
         root,
         [[spec] for spec in wanted],

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hpc.launching import job, run_states
+from hpc.launching import run_states, submission
 from hpc.launching import runs as launch
 from hpc.launching.place import Place
 from hpc.studies import cells
@@ -115,7 +115,7 @@ def submit(study: Study, found: list[cells.Cell], commands: Path) -> tuple[float
     os.environ["PATH"] = f"{commands}:{before}"
     try:
         seconds, _ = timed(
-            lambda: job.submit(
+            lambda: submission.submit(
                 Place("slurm"), Path("queued") / study.study, [[c.spec] for c in found], runtime=Runtime()
             )
         )

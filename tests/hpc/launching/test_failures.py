@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import pytest
 
-from hpc.launching import failures, job_notes, run_states, submission
+from hpc.launching import batch_script, failures, job_notes, run_states
 from leukotree.records.runfolder import read_status
 
 
@@ -53,7 +53,9 @@ def test_the_end_of_a_batch_script_tells_out_of_memory_from_a_lost_rank(tmp_path
     log.write_text(
         "slurmstepd: error: Detected 1 oom_kill event in StepId=9.0. Some of the step tasks have been OOM Killed.\n"
     )
-    script = "\n".join([*submission.at_the_start(root / "jobs", "t"), "(exit 137)", *submission.at_the_end()])
+    script = "\n".join(
+        [*batch_script.at_the_start(root / "jobs", "t"), "(exit 137)", *batch_script.at_the_end()]
+    )
     done = subprocess.run(
         ["bash", "-c", f"SLURM_JOB_ID=9\n{script}"], capture_output=True, text=True, check=False
     )
@@ -77,7 +79,7 @@ def test_the_end_of_a_batch_script_names_the_node_without_python(tmp_path: Path)
         "srun: error: n2: task 1: Exited with exit code 2\n"
         "srun: error: n1: task 0: Killed\n"
     )
-    script = "\n".join([*submission.at_the_start(logs, "t"), "(exit 137)", *submission.at_the_end()])
+    script = "\n".join([*batch_script.at_the_start(logs, "t"), "(exit 137)", *batch_script.at_the_end()])
     assert subprocess.run(["bash", "-c", f"SLURM_JOB_ID=9\n{script}"], check=False).returncode == 137
     assert (logs / "9_bad").read_text() == "n2\n"
     assert failures.bad_nodes(tmp_path, {"jobs": ["9"]}, "flat-1") == ["n2"]

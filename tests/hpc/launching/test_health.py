@@ -20,7 +20,7 @@ import torch
 
 from hpc.cli import main
 from hpc.finding import Finding
-from hpc.launching import health, retries
+from hpc.launching import caps, health, retries
 from hpc.launching.ranks import in_ranks
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import RunFailed
@@ -63,7 +63,7 @@ def test_a_device_that_computes_wrong_ends_each_attempt_as_node_until_there_were
     monkeypatch.setattr(health, "product", wrong)
     folder = tmp_path / spec.run_name
     again = []
-    for _ in range(retries.CAPS["node"] + 1):
+    for _ in range(caps.RUN_ENDS["node"] + 1):
         with pytest.raises(
             RunFailed, match=rf"^{HOST}: matmul: 1 of 589824 numbers are wrong on cpu$"
         ) as caught:

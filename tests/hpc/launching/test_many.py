@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from hpc.launching import caps, job_notes, retries, runs, sender, submission
 from hpc.launching import job as jobs
-from hpc.launching import job_notes, retries, runs, sender
 from hpc.launching.place import Place, Where
 from hpc.launching.runs import Outcome
 from hpc.search.sweep import chosen
@@ -168,7 +168,7 @@ def test_a_run_that_met_a_full_disk_is_tried_by_the_next_command_but_not_by_the_
 @pytest.mark.parametrize("kind", ["preempted", "timeout", "node"])
 def test_a_run_that_its_slot_ended_is_tried_again_so_many_times(plan: Study, kind: str) -> None:
     first, *_ = folds(plan)
-    cap = retries.CAPS[kind]
+    cap = caps.RUN_ENDS[kind]
     before = [None, *[kind] * (cap - 1), "oom"]  # of other kinds there may have been more
     ended(plan, first, after=before, state="preempted", kind=kind)
     assert first in runs.missing(folds(plan), plan.root)
@@ -200,7 +200,7 @@ def test_a_run_that_comes_further_each_time_is_tried_again_for_ever(plan: Study,
 def test_attempts_in_a_row_that_come_no_further_are_counted(plan: Study) -> None:
     first, *_ = folds(plan)
     (plan.root / first.run_name / "checkpoints" / "00000007").mkdir(parents=True)
-    cap = retries.CAPS["node"]
+    cap = caps.RUN_ENDS["node"]
     ended(plan, first, after=[None, *["node"] * cap], at=[0, *[7] * cap], state="preempted", kind="node")
     assert first in runs.missing(folds(plan), plan.root)
     ended(
@@ -217,7 +217,7 @@ def test_attempts_in_a_row_that_come_no_further_are_counted(plan: Study) -> None
 def test_a_job_that_was_queued_again_often_ends_unless_its_run_comes_further(
     plan: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cap, [first, *_] = retries.CAPS["timeout"], folds(plan)
+    cap, [first, *_] = caps.RUN_ENDS["timeout"], folds(plan)
     for name, value in {"RESTART_COUNT": str(cap + 1), "JOB_ID": "5"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
@@ -270,7 +270,7 @@ def test_inline_ranks_that_die_before_the_run_begins_are_not_started_for_ever(
     first, *_ = folds(plan)
     outcome = runs.run_many([first], plan.root, Place("inline"), runtime=QUIET)
     assert outcome.failed == {first.run_name: "node: rank 0 was killed"}
-    assert len(tries) == retries.CAPS["node"] + 1
+    assert len(tries) == caps.RUN_ENDS["node"] + 1
 
 
 def test_while_another_command_submits_this_one_waits_and_then_says_so(
@@ -289,7 +289,7 @@ def test_while_another_command_submits_this_one_waits_and_then_says_so(
 def test_a_job_that_is_killed_is_submitted_again_while_the_command_waits(
     plan: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit, jobs_begun = jobs.submit, []
+    submit, jobs_begun = submission.submit, []
 
     def submit_and_kill(*arguments: Any, **options: Any) -> list[str]:
         ids = submit(*arguments, **options)
@@ -299,7 +299,7 @@ def test_a_job_that_is_killed_is_submitted_again_while_the_command_waits(
         jobs_begun.extend(ids)
         return ids
 
-    monkeypatch.setattr(jobs, "submit", submit_and_kill)
+    monkeypatch.setattr(submission, "submit", submit_and_kill)
     first, *_ = folds(plan)
     outcome = runs.run_many([first], plan.root, Place("local"), runtime=QUIET)
     assert (outcome.done, outcome.failed, len(jobs_begun)) == ([first.run_name], {}, 2)

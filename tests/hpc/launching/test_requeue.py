@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.launching import requeue
+from hpc.launching import caps, requeue
 from leukotree.records import searchfolder
 
 
@@ -25,11 +25,13 @@ def steps(root: Path, text: str) -> None:
 
 
 def test_a_search_without_progress_is_queued_again_some_times(root: Path) -> None:
-    assert [requeue.again(root) for _ in range(requeue.MOST + 2)] == [True] * requeue.MOST + [False] * 2
+    assert [requeue.again(root) for _ in range(caps.SEARCH_ENDS + 2)] == [True] * caps.SEARCH_ENDS + [
+        False
+    ] * 2
 
 
 def test_progress_starts_the_count_anew(root: Path) -> None:
-    for _ in range(3 * requeue.MOST):
+    for _ in range(3 * caps.SEARCH_ENDS):
         steps(root, "{}\n")
         assert requeue.again(root)
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpc.launching import devices, failures, job_notes, runs, submission
+from hpc.launching import batch_script, devices, failures, job_notes, runs, submission
 from hpc.launching import job as jobs
 from hpc.launching.place import Place, layout
 from hpc.slurm import scheduler
@@ -126,7 +126,7 @@ def test_a_job_pickles_and_asks_to_be_called_again_as_it_is(spec: RunSpec, tmp_p
 def test_slurm_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="--on slurm: no SLURM commands here"):
-        jobs.executor(Place("slurm"), tmp_path)
+        submission.executor(Place("slurm"), tmp_path)
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_slurm_gets_arrays_and_a_clean_environment(
     )
     specs = [spec.override({"seed": seed}) for seed in range(5)]
     root = fake_slurm / "study"
-    ids = jobs.submit(Place("slurm", ranks=2, site=site), root, [[one] for one in specs], runtime=QUIET)
+    ids = submission.submit(Place("slurm", ranks=2, site=site), root, [[one] for one in specs], runtime=QUIET)
     assert ids == ["77_0", "77_1", "77_2", "77_0", "77_1"]
     first, second = ((fake_slurm / f"sbatch-{index}.sh").read_text() for index in range(2))
     wanted = (
@@ -183,7 +183,7 @@ def test_slurm_gets_arrays_and_a_clean_environment(
 
 def test_squeue_says_which_runs_are_taken(spec: RunSpec, fake_slurm: Path) -> None:
     root, specs = fake_slurm / "study", [spec.override({"seed": seed}) for seed in range(3)]
-    jobs.submit(Place("slurm", site=Site()), root, [[one] for one in specs], runtime=QUIET)
+    submission.submit(Place("slurm", site=Site()), root, [[one] for one in specs], runtime=QUIET)
     (fake_slurm / "alive").write_text("77_0\n77_2\n5\n")
     assert job_notes.alive(root) == {specs[0].run_name: "77_0", specs[2].run_name: "77_2"}
     (fake_slurm / "bin" / "squeue").write_text("#!/bin/sh\necho slurm_load_jobs error >&2; exit 1\n")
@@ -224,7 +224,7 @@ def test_what_sbatch_took_is_noted_before_it_refuses_the_rest(spec: RunSpec, fak
     with pytest.raises(
         InputError, match=r"sbatch refused the jobs: .*Invalid account.*see the site file"
     ) as refused:
-        jobs.submit(
+        submission.submit(
             Place("slurm", site=Site(max_array_size=2)), root, [[one] for one in specs], runtime=QUIET
         )
     assert "\n" not in str(refused.value)
@@ -236,7 +236,7 @@ def test_a_finished_run_asks_for_no_job(
     spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = runs.run_spec(spec, tmp_path, runtime=QUIET)
-    monkeypatch.setattr(jobs, "submit", None)
+    monkeypatch.setattr(submission, "submit", None)
     assert runs.run_spec(spec, tmp_path, Place("local"), runtime=QUIET) == done
 
 
@@ -246,7 +246,7 @@ def test_on_gpu_nodes_a_job_insists_on_its_gpu(spec: RunSpec, fake_slurm: Path) 
         ((4, "auto", "cuda"), (0, "auto", "auto"), (4, "cpu", "cpu"))
     ):
         root = fake_slurm / f"study{number}"
-        jobs.submit(
+        submission.submit(
             Place("slurm", site=Site(gpus_per_node=gpus)), root, [[spec]], runtime=Runtime(device=device)
         )
         [pickled] = (root / "jobs").glob("*_0.pkl")
@@ -302,7 +302,7 @@ class TestTheEndOfABatchScript:
         def run(code: int, **environment: str) -> tuple[int, bool]:
             (tmp_path / "requeued").unlink(missing_ok=True)
             script = "\n".join(
-                [*submission.at_the_start(tmp_path, "t"), f"(exit {code})", *submission.at_the_end()]
+                [*batch_script.at_the_start(tmp_path, "t"), f"(exit {code})", *batch_script.at_the_end()]
             )
             known = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9", **environment}
             done = subprocess.run(["bash", "-c", script], env=known, cwd=tmp_path, check=False, timeout=60)
@@ -331,7 +331,7 @@ class TestTheEndOfABatchScript:
 
 
 def test_a_fold_takes_its_share_of_a_node(spec: RunSpec, fake_slurm: Path) -> None:
-    jobs.submit(
+    submission.submit(
         Place("slurm", site=Site(gpus_per_node=4, mem_gb=480)), fake_slurm / "study", [[spec]], runtime=QUIET
     )
     text = (fake_slurm / "sbatch-0.sh").read_text()

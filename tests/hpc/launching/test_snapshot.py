@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpc import status
-from hpc.launching import run_states, snapshot, submission
+from hpc.launching import arrays, run_states, snapshot
 from leukotree.records import attempts, origin
 from tests.helpers.checkouts import REPOSITORY, make_checkout, python_path
 
@@ -184,10 +184,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 def test_a_batch_script_has_the_code_after_what_the_site_sets_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission.scheduler, "sbatch", lambda script: "12")
-    monkeypatch.setattr(submission.scheduler, "cluster", lambda: None)
+    monkeypatch.setattr(arrays.scheduler, "sbatch", lambda script: "12")
+    monkeypatch.setattr(arrays.scheduler, "cluster", lambda: None)
     root = tmp_path / "runs" / "study"
-    runner = submission.executor(
+    runner = arrays.slurm_executor(
         root / "jobs", {"slurm_setup": ["module load python"], "timeout_min": 5, "name": "study"}
     )
 
@@ -196,8 +196,8 @@ def test_a_batch_script_has_the_code_after_what_the_site_sets_up(
 
         def __call__(self) -> None: ...
 
-    submission.queue(runner, root, [Nothing()])
-    lines = (root / "jobs" / "12_submission.sh").read_text().splitlines()
+    arrays.submit_array(runner, root, [Nothing()])
+    lines = (root / "jobs" / "12_arrays.sh").read_text().splitlines()
     order = [f"export LEUKOTREE_CODE={snapshot.take(root.parent)}", "module load python", snapshot.IMPORT]
     assert [line for line in lines if line in order] == order
 

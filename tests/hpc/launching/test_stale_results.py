@@ -16,7 +16,7 @@ import timm
 import torch
 import yaml
 
-from hpc.launching import follow_up, stale
+from hpc.launching import missing_list, stale
 from hpc.search import choice
 from hpc.studies import study as studies
 from leukotree.data.dataset import Dataset
@@ -248,11 +248,11 @@ def test_the_job_that_looks_after_the_others_counts_no_stale_run(
 ) -> None:
     monkeypatch.chdir(project)
     names = [run.name for run in _runs(project)]
-    assert follow_up.reduced(Path("results/runs/mine"), names)["done"] == RUNS
+    assert missing_list.find(Path("results/runs/mine"), names)["done"] == RUNS
     _pack(project, _swapped)
-    found = follow_up.reduced(Path("results/runs/mine"), names)
+    found = missing_list.find(Path("results/runs/mine"), names)
     assert (found["done"], set(found["missing"])) == (0, set(names))
-    assert "stale made from other data" in follow_up.lines(found | {"submitted": []})[-1]
+    assert "stale made from other data" in missing_list.lines(found | {"submitted": []})[-1]
 
 
 def _weights(path: Path, seed: int) -> None:

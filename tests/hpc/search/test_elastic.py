@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hpc.launching import caps
 from hpc.search import elastic
 from hpc.slurm.site_model import Site
 from leukotree import files
@@ -183,17 +184,17 @@ def test_a_refusal_while_others_work_is_none(queue: Queue) -> None:
 def test_workers_that_end_at_once_are_queued_some_times_only(queue: Queue) -> None:
     workers = queue.workers(2)
     answers = []
-    for _ in range(elastic.FRUITLESS + 1):
+    for _ in range(caps.UNJOINED_WORKERS + 1):
         answers.append(workers._look())
         queue.set(queue={})
-    assert answers[:-1] == [None] * elastic.FRUITLESS
+    assert answers[:-1] == [None] * caps.UNJOINED_WORKERS
     assert "workers end before they join the search" in str(answers[-1])
 
 
 def test_all_workers_may_be_lost_at_once_again_and_again_if_they_had_joined(queue: Queue) -> None:
     """As on a partition whose jobs are preempted."""
     workers = queue.workers(2)
-    for _ in range(3 * elastic.FRUITLESS):
+    for _ in range(3 * caps.UNJOINED_WORKERS):
         queue.joined = 0
         assert workers._look() is None
         queue.joined = 2

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.launching import job, submission
+from hpc.launching import batch_script, submission
 from hpc.launching.place import Place
 from hpc.slurm import site as sites
 from hpc.slurm.site_model import Site
@@ -144,9 +144,9 @@ def test_a_run_of_two_ranks_runs_inside(
         scratch="/scratch",
         container=IMAGES[runtime],
     )
-    executor = job.executor(Place("slurm", ranks=2, site=site), home / "results")
+    executor = submission.executor(Place("slurm", ranks=2, site=site), home / "results")
     executor.update_parameters(
-        setup=submission.at_the_start(executor.folder, "TOKEN") + executor.parameters["setup"]
+        setup=batch_script.at_the_start(executor.folder, "TOKEN") + executor.parameters["setup"]
     )
     script = executor._make_submission_file_text(executor._submitit_command_str, "")
     calls = run(script, home, environment | {"SLURM_JOB_NODELIST": "n1"})

@@ -13,7 +13,7 @@ import pytest
 
 from hpc import status
 from hpc.doctor import ask, hardware
-from hpc.launching import job_notes, run_states, submission
+from hpc.launching import arrays, job_notes, run_states
 from hpc.slurm import scheduler
 from hpc.slurm.site_model import Site
 from leukotree import signals
@@ -52,7 +52,7 @@ def test_a_controller_that_was_silent_is_asked_for_its_settings_again(says: Says
 def test_a_slurm_without_arrays_takes_one_job_at_a_time(says: Says, size: str, largest: int | None) -> None:
     says("scontrol", f"echo MaxArraySize = {size}")
     assert scheduler.largest_array() == largest
-    assert submission.largest_array() == (largest or submission.ARRAY)
+    assert arrays.largest_array() == (largest or arrays.ARRAY)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,10 @@ def test_an_intent_of_a_cluster_without_a_name_is_ours(says: Says, tmp_path: Pat
     says("scontrol", "exit 0")
     says("squeue", f"echo '77|{tmp_path}/jobs/t.sh'")
     (tmp_path / "jobs").mkdir()
-    (tmp_path / f"jobs/t{submission.INTENT}").write_text(
+    (tmp_path / f"jobs/t{arrays.INTENT}").write_text(
         json.dumps({"cluster": "here", "runs": [["flat-00000000000a"]]})
     )
-    submission.adopt(tmp_path)
+    arrays.adopt(tmp_path)
     assert job_notes.notes(tmp_path)["flat-00000000000a"]["job"] == "77"
 
 
