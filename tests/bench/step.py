@@ -22,7 +22,8 @@ from hpc.bench.bench import phantoms
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.distributed.engine import Engine
-from leukotree.models.classifier import build, parameter_groups, stages
+from leukotree.models.classifier import build, parameter_groups
+from leukotree.models.stages import stages
 from leukotree.spec import RunSpec, Variant
 from leukotree.training.stage_trainer import StageTrainer
 

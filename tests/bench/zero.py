@@ -28,7 +28,7 @@ from hpc.launching.ranks import in_ranks
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.distributed.engine import Engine, start
-from leukotree.models.classifier import stages
+from leukotree.models.stages import stages
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training.stage_trainer import StageTrainer
@@ -97,7 +97,7 @@ def memory(shards: Path, model: str, strategy: str, runtime: Runtime) -> dict[st
         optimizer = trainer.strategy.optimizer
         moments = {id(value): value for state in optimizer.state.values() for value in state.values()}
         parameters = {
-            id(value): value for value in (*trainer.strategy.wrapped.parameters(), *optimizer.state)
+            id(value): value for value in (*trainer.strategy.trained.parameters(), *optimizer.state)
         }
         shares = [value.ds_tensor for value in parameters.values() if hasattr(value, "ds_tensor")]
         return {

@@ -20,10 +20,10 @@ from hpc.deepspeed import settings
 from hpc.launching.ranks import in_ranks
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
-from leukotree.distributed import strategy
+from leukotree.distributed import strategies
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import InputError
-from leukotree.models.classifier import stages
+from leukotree.models.stages import stages
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import checkpoint, run
@@ -377,11 +377,11 @@ def test_what_a_strategy_cannot_do_is_refused(name: str, changes: str) -> None:
 
 def test_zero_without_deepspeed_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    strategy.check(RunSpec())
+    strategies.check(RunSpec())
     with pytest.raises(
         InputError, match="zero2: deepspeed is not installed; pip install deepspeed, or use ddp"
     ):
-        strategy.check(RunSpec().override({"engine.strategy": "zero2"}))
+        strategies.check(RunSpec().override({"engine.strategy": "zero2"}))
 
 
 def test_deepspeed_is_imported_only_when_asked_for() -> None:

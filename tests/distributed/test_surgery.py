@@ -17,12 +17,12 @@ from hpc.launching.ranks import in_ranks
 from leukotree import seeds
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
-from leukotree.distributed import strategy, surgery
+from leukotree.distributed import strategies, surgery
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import InputError
 from leukotree.models import classifier
-from leukotree.models.classifier import stages
 from leukotree.models.objective import Objective
+from leukotree.models.stages import stages
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
@@ -155,7 +155,7 @@ def test_a_step_is_torchjds_on_the_jacobian_of_the_whole_batch(name: str) -> Non
     jacobian = torch.stack([torch.cat([gradient.flatten() for gradient in row]) for row in rows])
     plain = torch.autograd.grad(losses.sum(), heads)
 
-    trained = strategy.choose(built, spec, HERE)
+    trained = strategies.choose(built, spec, HERE)
     found: list[torch.Tensor] = []
     trained.optimizer.register_step_pre_hook(
         lambda *_: found.extend(p.grad.clone() for p in (*shared, *heads))
@@ -177,7 +177,7 @@ def test_a_step_is_torchjds_on_the_jacobian_of_the_whole_batch(name: str) -> Non
 
 def test_gradients_that_are_not_finite_move_nothing_and_are_told() -> None:
     spec = spec_of("upgrad")
-    trained = strategy.choose(classifier.build(spec, STAGE, 48), spec, HERE)
+    trained = strategies.choose(classifier.build(spec, STAGE, 48), spec, HERE)
     before = checkpoint.snapshot(trained.state())["model"]
     made = []
     for factor in (float("inf"), 1.0):
@@ -268,7 +268,7 @@ def test_ranks_score_with_the_same_model(found: dict[int, dict[Any, Any]]) -> No
 def test_its_checkpoints_are_those_of_ddp() -> None:
     spec = spec_of("pcgrad")
     specs = (spec, spec.override({"loss.isolation": "shared"}))
-    projected, plain = (strategy.choose(classifier.build(one, STAGE, 48), one, HERE) for one in specs)
+    projected, plain = (strategies.choose(classifier.build(one, STAGE, 48), one, HERE) for one in specs)
     projected.backward(torch.stack([*projected.forward(torch.ones(2, 3, 48, 48)).sum(dim=0)[:3]]))
     projected.update(1.0)
     plain.load(checkpoint.snapshot(projected.state()))
@@ -280,7 +280,7 @@ def test_its_checkpoints_are_those_of_ddp() -> None:
 
 def test_what_it_needs_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"engine.compile: not with loss.isolation projected"):
-        strategy.check(spec_of("pcgrad", **{"engine.compile": True}))
+        strategies.check(spec_of("pcgrad", **{"engine.compile": True}))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="projected: torchjd is not installed"):
-        strategy.check(spec_of("pcgrad"))
+        strategies.check(spec_of("pcgrad"))

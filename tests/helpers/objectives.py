@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from leukotree.models.classifier import Stage, stages
 from leukotree.models.objective import Objective
+from leukotree.models.stages import Stage, stages
 from leukotree.spec import RunSpec, Variant
 from leukotree.taxonomy import Taxonomy
 
@@ -19,6 +19,13 @@ def objective(tree: Taxonomy, variant: Variant, stage: Stage | None = None, **lo
     spec = RunSpec().override({"variant": variant, **{f"loss.{key}": value for key, value in loss.items()}})
     stage = stages(variant, tree)[0] if stage is None else stage
     return Objective(stage, tree, spec, np.arange(1, 1 + len(tree.leaves))).double()
+
+
+def draw_logits(seed: int, rows: int, columns: int, scale: float = 1.0) -> torch.Tensor:
+    """(rows, columns) float64, normally distributed with this standard deviation."""
+    return scale * torch.randn(
+        rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def draw(

@@ -13,12 +13,13 @@ from hpc.launching import runs
 from hpc.launching.place import Place
 from hpc.launching.ranks import in_ranks
 from leukotree import seeds
-from leukotree.distributed import strategy
+from leukotree.distributed import strategies
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import InputError
 from leukotree.models import classifier, isolation
-from leukotree.models.classifier import Classifier, stages
+from leukotree.models.classifier import Classifier
 from leukotree.models.objective import Objective
+from leukotree.models.stages import stages
 from leukotree.records import predictions
 from leukotree.records.runfolder import read_metrics
 from leukotree.runtime import Runtime
@@ -71,7 +72,7 @@ def reached(engine: Engine, isolated: str, backbone: str, kind: str = "focal") -
     spec = spec_of(isolated, backbone, leader=2, kind=kind)
     built = classifier.build(spec, STAGE, 48)
     objective = Objective(STAGE, TREE, spec, np.full(len(TREE.leaves), 5))
-    trained = strategy.choose(built, spec, engine)
+    trained = strategies.choose(built, spec, engine)
     images = torch.randn(14, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     leaves = torch.tensor([0] * 7 + list(range(7)))
     mine = slice(engine.rank * 14 // engine.world, (engine.rank + 1) * 14 // engine.world)

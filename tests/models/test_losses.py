@@ -1,5 +1,4 @@
-"""Losses against other libraries and against sums over the tree: focal, class weights, probabilities of
-nodes, soft labels."""
+"""Losses against other libraries and against sums over the tree: focal, class weights, soft labels."""
 
 import kornia
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from objectives import draw_logits
 
 from leukotree.errors import InputError
 from leukotree.models import losses
@@ -18,12 +18,6 @@ from tests.helpers.trees import trees
 TREE = Taxonomy.paper()
 WIDTHS = [len(children) for children in TREE.decisions.values()]
 ONES = [torch.ones(width) for width in WIDTHS]
-
-
-def draw_logits(seed: int, rows: int, columns: int, scale: float = 1.0) -> torch.Tensor:
-    return scale * torch.randn(
-        rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
 
 
 @st.composite
@@ -115,40 +109,6 @@ def test_each_heads_loss_is_the_mean_over_the_samples_that_reach_it(seed: int) -
             else torch.zeros((), dtype=torch.float64)
         )
         torch.testing.assert_close(loss, mean)
-
-
-@given(trees(), st.integers(0, 2**31), st.sampled_from([0.1, 1.0, 30.0]))
-def test_leaf_probabilities_of_a_conditional_softmax_sum_to_one(
-    tree: Taxonomy, seed: int, scale: float
-) -> None:
-    widths = [len(children) for children in tree.decisions.values()]
-    log_p = losses.conditionals(draw_logits(seed, 3, sum(widths), scale), widths).numpy()
-    columns = [child for children in tree.decisions.values() for child in children]
-    leaves = [log_p[:, [column in tree.path(leaf) for column in columns]].sum(axis=1) for leaf in tree.leaves]
-    np.testing.assert_allclose(np.exp(leaves).sum(axis=0), 1, atol=1e-12)
-
-
-@given(trees(), st.integers(0, 2**31), st.sampled_from([0.1, 1.0, 30.0]))
-def test_flat_marginals_are_the_sums_of_their_leaves(tree: Taxonomy, seed: int, scale: float) -> None:
-    leaf = draw_logits(seed, 3, len(tree.leaves), scale).log_softmax(dim=1)
-    nodes = losses.marginals(leaf, torch.from_numpy(tree.leaves_below)).exp().numpy()
-    for column, node in enumerate(tree.edges):
-        below = [place for place, name in enumerate(tree.leaves) if node in tree.path(name)]
-        np.testing.assert_allclose(nodes[:, column], leaf.exp().numpy()[:, below].sum(axis=1), rtol=1e-9)
-
-
-@given(trees(), st.integers(0, 2**31), st.sampled_from([0.1, 1.0, 10.0]))
-def test_conditionals_of_leaves_are_ratios_of_marginals(tree: Taxonomy, seed: int, scale: float) -> None:
-    leaf = draw_logits(seed, 4, len(tree.leaves), scale).log_softmax(dim=1)
-    tables = (torch.from_numpy(table) for table in (tree.leaves_below, losses.leaves_of_parents(tree)))
-    edges = losses.leaf_conditionals(leaf, *tables).exp()
-    assert (edges <= 1).all()
-    p = leaf.exp() @ torch.from_numpy(tree.leaves_below.T).double()
-    of = {tree.root: torch.ones(4, dtype=torch.float64), **dict(zip(tree.edges, p.T, strict=True))}
-    for column, node in enumerate(tree.edges):
-        parent = tree.parent_of[node]
-        torch.testing.assert_close(edges[:, column], of[node] / of[parent])
-        assert len(tree.children[parent]) > 1 or (edges[:, column] == 1).all()
 
 
 def test_a_term_that_does_not_count_adds_nothing_even_where_it_is_infinite() -> None:

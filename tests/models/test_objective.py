@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from leukotree.errors import InputError
 from leukotree.models import losses
-from leukotree.models.classifier import Stage, stages
 from leukotree.models.objective import Objective
+from leukotree.models.stages import Stage, stages
 from leukotree.spec import RunSpec, Variant
 from leukotree.taxonomy import Taxonomy
 from tests.helpers.objectives import close, draw, objective, whole

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leukotree.models import losses
-from leukotree.models.classifier import stages
+from leukotree.models.stages import stages
 from leukotree.spec import Variant
 from leukotree.taxonomy import Taxonomy
 from tests.helpers.objectives import close, draw, objective, whole

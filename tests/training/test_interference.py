@@ -16,7 +16,7 @@ from hpc.launching.runs import run_spec
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.distributed.engine import Engine
-from leukotree.models.classifier import stages
+from leukotree.models.stages import stages
 from leukotree.records.runfolder import read_metrics
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec

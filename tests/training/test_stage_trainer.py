@@ -15,8 +15,9 @@ from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.distributed.engine import Engine
 from leukotree.errors import RunFailed
-from leukotree.models.classifier import build, parameter_groups, stages
+from leukotree.models.classifier import build, parameter_groups
 from leukotree.models.losses import class_weights, focal
+from leukotree.models.stages import stages
 from leukotree.spec import VARIANTS, RunSpec
 from leukotree.training import checkpoint
 from leukotree.training.stage_trainer import StageTrainer, learning_rate_factor

@@ -11,7 +11,8 @@ import torch
 from leukotree.data.cache import Cache, open_cache
 from leukotree.data.dataset import Dataset
 from leukotree.distributed.engine import Engine
-from leukotree.models.classifier import Classifier, Stage, build, parameter_groups, stages
+from leukotree.models.classifier import Classifier, build, parameter_groups
+from leukotree.models.stages import Stage, stages
 from leukotree.spec import RunSpec
 
 RATES = ("images/s", "GB/s", "MB/s")

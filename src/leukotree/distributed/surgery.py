@@ -59,43 +59,36 @@ def weights(gramian: torch.Tensor, surgery: str, seed: int) -> torch.Tensor:
 
 
 class Projected(Strategy):
-    """The model and its AdamW on every rank, without DDP: ranks exchange each level's gradient on the
-    backbone, once in a step, and mix them alike. The heads get the plain sum.
+    """Each rank has the whole model and its AdamW, without DDP. The levels' gradients on the backbone are
+    exchanged once in a step and mixed the same way on every rank; the heads get the plain sum.
 
-    It costs a backward pass for each level, G gradients of the backbone in memory, and a wait for the device
-    in each step: the weights are found on the CPU.
+    It costs a backward pass for each level, G gradients of the backbone in memory, and one wait for the
+    device in each step, because the weights are computed on the CPU.
     """
 
     def __init__(self, model: Classifier, spec: RunSpec, engine: Engine) -> None:
         super().__init__(model, spec, engine)
+        self.trained = _same_weights(model, engine)
         self._shared, self._own = list(model.backbone.parameters()), list(model.heads.parameters())
         shared, own = (sum(parameter.numel() for parameter in part) for part in (self._shared, self._own))
         self._sums = torch.zeros(len(model.levels) * shared + own, device=engine.device)
-        """Gradients of this step so far, in one piece for their exchange: `_jacobian`, (G, P) on the
-        backbone, and `_plain`."""
+        """The gradients of this step so far, in one tensor for their exchange: `_jacobian`, (G, P) on the
+        backbone, and `_plain` on the heads."""
         self._jacobian, self._plain = self._sums[:-own].view(-1, shared), self._sums[-own:]
         self._steps = 0
 
-    def _wrap(self, model: nn.Module) -> nn.Module:
-        """The model, from the main rank's weights on. Buffers are not sent before each forward pass, as DDP
-        does: in training none of them enters the result (BatchNorm takes the statistics of its batch), and
-        what is scored and saved are the main rank's."""
-        if self.engine.world == 1:
-            return model
-        model = synchronised(model, self.engine.device)
-        for tensor in (*model.parameters(), *model.buffers()):
-            dist.broadcast(tensor.detach(), src=0)
-        return model
-
-    def rehearse(self, inputs: torch.Tensor) -> None:
-        """Nothing: the gradients are exchanged in one piece, in the same order from the first step on."""
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        with self.engine.autocast(self.spec.engine):
+            logits: torch.Tensor = self.trained(inputs)
+        return logits.float()
 
     def backward(self, losses: torch.Tensor) -> None:
         parameters = [*self._shared, *self._own]
         for level, chosen in enumerate(torch.eye(len(losses), device=losses.device)):
-            found = torch.autograd.grad(losses, parameters, chosen, retain_graph=level + 1 < len(losses))
-            self._jacobian[level] += _flat(found[: len(self._shared)])
-            self._plain += _flat(found[len(self._shared) :])
+            more = level + 1 < len(losses)
+            gradients = torch.autograd.grad(losses, parameters, chosen, retain_graph=more)
+            self._jacobian[level] += _flat(gradients[: len(self._shared)])
+            self._plain += _flat(gradients[len(self._shared) :])
 
     def update(self, factor: float) -> bool:
         if self.engine.world > 1:
@@ -103,12 +96,11 @@ class Projected(Strategy):
         gramian = (self._jacobian @ self._jacobian.T).double().cpu()
         finite = bool(gramian.isfinite().all())
         if finite:
-            mixing = weights(
-                gramian, self.spec.loss.surgery, seeds.integer(self.spec.seed, "surgery", self._steps)
-            )
+            seed = seeds.integer(self.spec.seed, "surgery", self._steps)
+            mixing = weights(gramian, self.spec.loss.surgery, seed)
             _set_gradients(self._shared, mixing.to(self._sums) @ self._jacobian)
             _set_gradients(self._own, self._plain)
-            super().update(factor)
+            self._step(factor)
         self._sums.zero_()
         self._steps += 1
         return finite
@@ -117,6 +109,20 @@ class Projected(Strategy):
         super().load(state)
         for moments in state.get("optimizer", {}).get("state", {}).values():
             self._steps = int(moments["step"])
+
+
+def _same_weights(model: Classifier, engine: Engine) -> nn.Module:
+    """The model with the main rank's weights and buffers.
+
+    DDP sends buffers before each forward pass; here they are sent once. In training no buffer enters the
+    result (BatchNorm takes the statistics of its batch), and what is scored and saved is the main rank's.
+    """
+    if engine.world == 1:
+        return model
+    trained = synchronised(model, engine.device)
+    for tensor in (*trained.parameters(), *trained.buffers()):
+        dist.broadcast(tensor.detach(), src=0)
+    return trained
 
 
 def _flat(gradients: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,5 +1,4 @@
-"""DeepSpeed behind the seam of `strategy`: ZeRO stages 0 to 3, with or without offload. Imported only when a
-spec asks for it."""
+"""DeepSpeed: ZeRO stages 0 to 3, with or without offload. Imported only when a spec asks for it."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ import copy
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,34 +21,22 @@ from leukotree.models.classifier import Classifier
 from leukotree.spec import RunSpec
 
 
-def choose(model: Classifier, spec: RunSpec, engine: Engine) -> Strategy:
-    """The ZeRO stage that a spec names."""
-    kinds: dict[str, type[Replicated]] = {
-        "zero0": Replicated,
-        "zero1": Sharded,
-        "zero2": Sharded,
-        "zero3": Partitioned,
-    }
-    return kinds[spec.engine.strategy](model, spec, engine)
-
-
 class Replicated(Strategy):
     """ZeRO 0: DeepSpeed's engine around a model and an optimiser that each rank has whole."""
 
-    def _wrap(self, model: nn.Module) -> nn.Module:
-        deepspeed = _imported(self.engine)
-        model = synchronised(model, self.engine.device).to(
-            memory_format=torch.contiguous_format
-        )  # it takes no other
-        inside = _Autocast(model, self.spec, self.engine)
-        self.trained, *_ = deepspeed.initialize(
-            model=inside, optimizer=self.optimizer, config=config(self.spec, self.engine)
-        )
-        module: nn.Module = self.trained
-        return module
+    trained: Any
+    """DeepSpeed's engine."""
 
-    def rehearse(self, inputs: torch.Tensor) -> None:
-        """Nothing: its gradients are exchanged in the same order from the first step on."""
+    def __init__(
+        self, model: Classifier, spec: RunSpec, engine: Engine, optimized: Classifier | None = None
+    ) -> None:
+        super().__init__(model, spec, engine, optimized)
+        # From stage 1 on DeepSpeed puts its flat shares in the place of these.
+        self._groups = self.optimizer.state_dict()["param_groups"]
+        self._parameters = [
+            parameter for group in self.optimizer.param_groups for parameter in group["params"]
+        ]
+        self.trained = _initialised(self.optimized, self.optimizer, spec, engine)
 
     @contextlib.contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
@@ -61,8 +48,8 @@ class Replicated(Strategy):
         return logits.float()
 
     def backward(self, losses: torch.Tensor) -> None:
-        # It divides the sum of gradients by the number of ranks; the losses are parts of their step's
-        # already.
+        # DeepSpeed divides the sum of gradients by the number of ranks. It must not divide by the number of
+        # micro batches too: the losses are parts of their step's.
         self.trained.backward(losses.sum() * self.engine.world, scale_wrt_gas=False)
 
     def update(self, factor: float) -> bool:
@@ -78,28 +65,17 @@ class Replicated(Strategy):
 class Sharded(Replicated):
     """ZeRO 1 and 2: each rank has the optimiser's state (and the gradients) of its share of the weights."""
 
-    def __init__(self, model: Classifier, spec: RunSpec, engine: Engine) -> None:
-        self._groups: list[dict[str, Any]] = []
-        self._parameters: list[nn.Parameter] = []
-        super().__init__(model, spec, engine)
-
-    def _wrap(self, model: nn.Module) -> nn.Module:
-        # DeepSpeed puts its flat shares in their place.
-        self._groups = self.optimizer.state_dict()["param_groups"]
-        self._parameters = [
-            parameter for group in self.optimizer.param_groups for parameter in group["params"]
-        ]
-        wrapped = super()._wrap(model)
-        # Before the first step: after the step of the first group DeepSpeed notes where the moments of all of
-        # them lie.
+    def __init__(
+        self, model: Classifier, spec: RunSpec, engine: Engine, optimized: Classifier | None = None
+    ) -> None:
+        super().__init__(model, spec, engine, optimized)
+        # Before the first step: in the step of the first group DeepSpeed notes where the moments of all groups
+        # lie.
         for share in self._shares():
             step = torch.zeros((), device=share.device)
-            self.optimizer.state[share] = {
-                "step": step,
-                **{name: torch.zeros_like(share) for name in MOMENTS},
-            }
+            moments = {name: torch.zeros_like(share) for name in MOMENTS}
+            self.optimizer.state[share] = {"step": step, **moments}
         self._link()
-        return wrapped
 
     def state(self, optimizer: bool = True) -> dict[str, Any]:
         state: dict[str, Any] = {"model": self._weights()}
@@ -111,10 +87,10 @@ class Sharded(Replicated):
             self._set_optimizer_state(moments)
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        return self.model.state_dict()
+        return self.optimized.state_dict()
 
     def _set_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        self.model.load_state_dict(weights)
+        self.optimized.load_state_dict(weights)
         self.trained.optimizer.refresh_fp32_params()
 
     def _optimizer_state(self) -> dict[str, Any]:
@@ -158,14 +134,15 @@ class Sharded(Replicated):
 
 
 class Partitioned(Sharded):
-    """ZeRO 3: each rank also has only its share of the weights. `model` is a copy that is filled for
-    evaluation: DeepSpeed's own gathers during a forward pass, where a rank that has no batch left would be
-    missed by the others."""
+    """ZeRO 3: each rank also has only its share of the weights.
+
+    A copy of the model is trained; `model` is filled for evaluation. DeepSpeed would gather weights during a
+    forward pass, where a rank that has no batch left would be missed by the others.
+    """
 
     def __init__(self, model: Classifier, spec: RunSpec, engine: Engine) -> None:
-        super().__init__(copy.deepcopy(model), spec, engine)
-        self._copy = self.model
-        self.model = model.cpu()
+        optimized = copy.deepcopy(model)
+        super().__init__(model.cpu(), spec, engine, optimized)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -179,8 +156,9 @@ class Partitioned(Sharded):
 
     def close(self) -> None:
         super().close()
-        # Its objects refer to each other where no collector sees it; what they hold can go.
-        weights: list[Any] = list(self._copy.parameters())
+        # DeepSpeed's objects refer to each other where the garbage collector cannot see it: the tensors are
+        # freed here.
+        weights: list[Any] = list(self.optimized.parameters())
         for share in (*self._shares(), *(parameter.ds_tensor for parameter in weights)):
             share.data = torch.empty(0)
         self.optimizer.state.clear()
@@ -188,8 +166,8 @@ class Partitioned(Sharded):
     def _weights(self, everywhere: bool = False) -> dict[str, torch.Tensor]:
         from deepspeed.utils import safe_get_full_fp32_param
 
-        weights = {name: buffer.detach().cpu() for name, buffer in self._copy.state_dict().items()}
-        for name, parameter in self._copy.named_parameters():
+        weights = {name: buffer.detach().cpu() for name, buffer in self.optimized.state_dict().items()}
+        for name, parameter in self.optimized.named_parameters():
             whole = safe_get_full_fp32_param(parameter)
             if everywhere or self.engine.is_main:
                 weights[name] = whole.cpu()
@@ -198,8 +176,8 @@ class Partitioned(Sharded):
     def _set_weights(self, weights: dict[str, torch.Tensor]) -> None:
         import deepspeed
 
-        with deepspeed.zero.GatheredParameters(list(self._copy.parameters()), modifier_rank=0):
-            self._copy.load_state_dict(weights)
+        with deepspeed.zero.GatheredParameters(list(self.optimized.parameters()), modifier_rank=0):
+            self.optimized.load_state_dict(weights)
         self.trained.optimizer.refresh_fp32_params()
 
     def _shares(self) -> list[torch.Tensor]:
@@ -216,8 +194,17 @@ class Partitioned(Sharded):
         safe_set_local_optimizer_state(parameter, flat.narrow(0, share * self.engine.rank, share), name)
 
 
+STAGES: dict[str, type[Replicated]] = {
+    "zero0": Replicated,
+    "zero1": Sharded,
+    "zero2": Sharded,
+    "zero3": Partitioned,
+}
+"""`engine.strategy` -> its class."""
+
+
 class _Autocast(nn.Module):
-    """Autocast inside the model: DeepSpeed turns off one that is around it, and its own would send bf16
+    """A model inside autocast. DeepSpeed turns off an autocast around its engine, and its own would send bf16
     gradients."""
 
     def __init__(self, model: nn.Module, spec: RunSpec, engine: Engine) -> None:
@@ -230,43 +217,55 @@ class _Autocast(nn.Module):
         return logits
 
 
+def _initialised(model: Classifier, optimizer: torch.optim.Optimizer, spec: RunSpec, engine: Engine) -> Any:
+    """DeepSpeed's engine around a model and its optimiser."""
+    deepspeed = _imported(engine)
+    # DeepSpeed takes no other memory format.
+    plain = synchronised(model, engine.device).to(memory_format=torch.contiguous_format)
+    inside = _Autocast(plain, spec, engine)
+    trained, *_ = deepspeed.initialize(model=inside, optimizer=optimizer, config=config(spec, engine))
+    return trained
+
+
 def config(spec: RunSpec, engine: Engine) -> dict[str, Any]:
-    """DeepSpeed's configuration: what the spec decides, over what only decides speed (`engine.deepspeed`)."""
-    stage = int(spec.engine.strategy.removeprefix("zero"))
+    """DeepSpeed's configuration: the spec's values, beside those that only decide speed (`engine.deepspeed`)."""
     share = spec.optim.batch_size // engine.world
     micro = spec.engine.micro_batch or share
     tuning = dict((engine.deepspeed or {}).get(spec.engine.strategy, {}))
-    zero = {
-        **tuning.pop("zero_optimization", {}),
-        "stage": stage,
-        "memory_efficient_linear": False,
-    }  # it patches torch
-    if stage in (1, 2):
-        # Without it gradients are not looked through for a norm that nobody asked for; offload cannot go
-        # without.
-        zero["compute_grad_norm"] = bool(spec.optim.clip) or spec.engine.offload
-    for part in ("offload_optimizer", "offload_param"):
-        options = zero.pop(part, {})
-        if spec.engine.offload and (part == "offload_optimizer" or stage == 3):
-            zero[part] = {"pin_memory": engine.pin, **options, "device": "cpu"}
+    zero = _zero_config(spec, engine, tuning.pop("zero_optimization", {}))
     return {
         **tuning,
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": share // micro,
         "gradient_clipping": spec.optim.clip or 0.0,
         "zero_optimization": zero,
-        "zero_force_ds_cpu_optimizer": False,  # theirs is compiled at the first start; torch's is vectorised too
+        # DeepSpeed's own is compiled at the first start; torch's is vectorised too.
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
         "timers": {"throughput": {"enabled": False}},
     }
 
 
+def _zero_config(spec: RunSpec, engine: Engine, tuning: Mapping[str, Any]) -> dict[str, Any]:
+    stage = int(spec.engine.strategy.removeprefix("zero"))
+    # `memory_efficient_linear` would patch torch.
+    zero = {**tuning, "stage": stage, "memory_efficient_linear": False}
+    if stage in (1, 2):
+        # Without clipping nobody needs the norm of the gradients; only offload cannot do without it.
+        zero["compute_grad_norm"] = bool(spec.optim.clip) or spec.engine.offload
+    for part in ("offload_optimizer", "offload_param"):
+        options = zero.pop(part, {})
+        if spec.engine.offload and (part == "offload_optimizer" or stage == 3):
+            zero[part] = {"pin_memory": engine.pin, **options, "device": "cpu"}
+    return zero
+
+
 _world: dist.ProcessGroup | None = None
-"""The process group that DeepSpeed has made its own of."""
+"""The process group that DeepSpeed's own groups were made from."""
 
 
 def _imported(engine: Engine) -> Any:
-    """DeepSpeed on the ranks of this process group; it says nothing unless something fails."""
+    """DeepSpeed, ready for the ranks of this process group. It logs errors only."""
     global _world
     os.environ["DS_ACCELERATOR"] = engine.device.type
     import deepspeed
@@ -275,18 +274,23 @@ def _imported(engine: Engine) -> Any:
     from deepspeed.utils import groups
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    warnings.filterwarnings(
-        "ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning
-    )  # it calls them in each step
-    deepspeed.ops.__compatible_ops__ = {}  # it would compile a collective of its own for the CPU, at the first start
-    if not dist.is_initialized():  # one process: a group of one, for as long as it lives
-        os.environ.setdefault("LOCAL_RANK", "0")
-        backend = "cpu:gloo,cuda:nccl" if engine.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-        atexit.register(dist.destroy_process_group)
+    # DeepSpeed calls deprecated functions in each step.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+    # Else it would compile its own collective for the CPU at the first start.
+    deepspeed.ops.__compatible_ops__ = {}
+    if not dist.is_initialized():
+        _make_group_of_one(engine)
     if dist.group.WORLD is not _world:
         groups._release_process_group_references()
         deepspeed.comm.comm.cdb = None
         _world = dist.group.WORLD
         deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
     return deepspeed
+
+
+def _make_group_of_one(engine: Engine) -> None:
+    """Make a process group of this process alone, for as long as the process lives."""
+    os.environ.setdefault("LOCAL_RANK", "0")
+    backend = "cpu:gloo,cuda:nccl" if engine.device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    atexit.register(dist.destroy_process_group)

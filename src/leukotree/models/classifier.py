@@ -1,16 +1,12 @@
-"""timm backbones with heads, and the one thing every variant gives: log p(child | parent) for each edge of
-the tree."""
+"""A timm backbone with a head per decision: built from a spec, and its groups of parameters for AdamW."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from timm.optim import param_groups_weight_decay
@@ -18,64 +14,9 @@ from torch import nn
 
 from leukotree import seeds
 from leukotree.errors import InputError, one_line
-from leukotree.models import isolation, losses, weights
-from leukotree.spec import BackboneSpec, DataSpec, LossSpec, RunSpec, Variant
-from leukotree.taxonomy import Taxonomy
-
-LEAVES = "leaves"
-"""Name of the one head of `flat`."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A model of its own inside a run: `flat` and `multilabel` have one, `base` one per decision node."""
-
-    name: str
-    heads: dict[str, tuple[str, ...]]
-    """Head -> its classes, one softmax each; heads above come first."""
-    targets: np.ndarray
-    """(L, heads) int64: the class of a leaf at each head, or -1 where the head is not defined for the
-    leaf."""
-
-    @property
-    def trains_on(self) -> np.ndarray:
-        """(L,) bool: leaves that give this stage a loss."""
-        return np.any(self.targets >= 0, axis=1)
-
-    @cached_property
-    def above(self) -> dict[str, str | None]:
-        """Head -> the nearest head above it in the tree, or None: of those defined for all its leaves, and
-        more, the last."""
-        defined = (self.targets >= 0).T
-        found: dict[str, str | None] = {}
-        for head, leaves in zip(self.heads, defined, strict=True):
-            larger = [
-                name
-                for name, other in zip(found, defined, strict=False)
-                if other[leaves].all() and not leaves[other].all()
-            ]
-            found[head] = larger[-1] if larger else None
-        return found
-
-    @cached_property
-    def levels(self) -> dict[str, int]:
-        """Head -> its level, from 1: one more than the heads above it."""
-        found: dict[str, int] = {}
-        for head, above in self.above.items():
-            found[head] = 1 if above is None else 1 + found[above]
-        return found
-
-
-def stages(variant: Variant, taxonomy: Taxonomy) -> list[Stage]:
-    """The models that a variant trains on a (pruned) taxonomy."""
-    if variant == "flat":
-        return [Stage(LEAVES, {LEAVES: taxonomy.leaves}, np.arange(len(taxonomy.leaves))[:, None])]
-    if variant == "multilabel":
-        return [Stage("tree", dict(taxonomy.decisions), taxonomy.choices)]
-    return [
-        Stage(node, {node: children}, taxonomy.choices[:, [column]])
-        for column, (node, children) in enumerate(taxonomy.decisions.items())
-    ]
+from leukotree.models import isolation, weights
+from leukotree.models.stages import Stage
+from leukotree.spec import BackboneSpec, DataSpec, LossSpec, RunSpec
 
 
 class Classifier(nn.Module):
@@ -242,24 +183,3 @@ def parameter_groups(model: Classifier, spec: RunSpec) -> list[dict[str, Any]]:
     if model.log_variance is not None:
         groups.append({"params": [model.log_variance], "weight_decay": 0.0, "lr": high, "peak": high})
     return groups
-
-
-def edge_log_probabilities(
-    variant: Variant, taxonomy: Taxonomy, logits: Sequence[torch.Tensor]
-) -> torch.Tensor:
-    """(B, E) log p(child | parent) from the logits (B, K) of a variant's stages, in the order of
-    `taxonomy.edges`.
-
-    `flat` marginalises: P(node) is the sum over its leaves, and the conditional is P(child) / P(parent). An
-    only child has
-    conditional probability 1.
-    """
-    if variant == "flat":
-        leaf = logits[0].float().log_softmax(dim=1)
-        tables = (taxonomy.leaves_below, losses.leaves_of_parents(taxonomy))
-        return losses.leaf_conditionals(leaf, *(torch.from_numpy(table).to(leaf.device) for table in tables))
-    place = [taxonomy.edges.index(child) for children in taxonomy.decisions.values() for child in children]
-    joined = torch.cat([part.float() for part in logits], dim=1)
-    edges = joined.new_zeros(len(joined), len(taxonomy.edges))
-    edges[:, place] = losses.conditionals(joined, [len(children) for children in taxonomy.decisions.values()])
-    return edges

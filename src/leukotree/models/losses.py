@@ -75,36 +75,6 @@ def head_focal(
     return means
 
 
-def conditionals(logits: torch.Tensor, widths: Sequence[int]) -> torch.Tensor:
-    """(B, K) log p(child | parent) from logits (B, K) of the decisions side by side: a log-softmax over
-    each's `widths`."""
-    return torch.cat([part.log_softmax(dim=1) for part in logits.split(list(widths), dim=1)], dim=1)
-
-
-def marginals(leaf: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
-    """(B, N) log P(node) from (B, L) log p(leaf): the sum over the leaves that `below` (N, L) has of each
-    node."""
-    return leaf[:, None, :].masked_fill(~below, -torch.inf).logsumexp(dim=2)
-
-
-def leaf_conditionals(leaf: torch.Tensor, below: torch.Tensor, above: torch.Tensor) -> torch.Tensor:
-    """(B, E) log p(child | parent) = log P(child) / P(parent) from (B, L) log p(leaf); 0 for an only child.
-
-    below, above: (E, L) bool, the leaves below each edge's child and its parent (`Taxonomy.leaves_below`,
-    `leaves_of_parents`).
-    """
-    return (marginals(leaf, below) - marginals(leaf, above)).clamp(max=0)
-
-
-def leaves_of_parents(taxonomy: Taxonomy) -> np.ndarray:
-    """(E, L) bool: whether a leaf lies below the parent of an edge's child."""
-    below = {
-        **dict(zip(taxonomy.edges, taxonomy.leaves_below, strict=True)),
-        taxonomy.root: np.ones(len(taxonomy.leaves), bool),
-    }
-    return np.stack([below[taxonomy.parent_of[edge]] for edge in taxonomy.edges])
-
-
 def path_loss(
     log_p: torch.Tensor, terms: torch.Tensor, leaves: torch.Tensor, count: torch.Tensor
 ) -> torch.Tensor:

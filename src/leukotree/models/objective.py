@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from leukotree.errors import InputError
-from leukotree.models import losses
-from leukotree.models.classifier import Stage
+from leukotree.models import losses, probabilities
+from leukotree.models.stages import Stage
 from leukotree.spec import LossSpec, RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -55,7 +55,7 @@ class Objective(nn.Module):
         self._keep("defined", defined)
         if self.flat:
             self._keep("below", taxonomy.leaves_below)
-            self._keep("above", losses.leaves_of_parents(taxonomy))
+            self._keep("above", probabilities.leaves_of_parents(taxonomy))
 
     def _keep(self, name: str, table: np.ndarray) -> None:
         """A tensor that `to` moves along."""
@@ -104,13 +104,13 @@ class Objective(nn.Module):
     def _log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """(B, C) what the columns of `terms` stand for (`_terms`)."""
         if not self.flat:
-            return losses.conditionals(logits, self.widths)
+            return probabilities.conditionals(logits, self.widths)
         leaf = logits.log_softmax(dim=1)
         if self.kind == "soft":
             return leaf
         if self.kind == "marginal":
-            return losses.marginals(leaf, self.below)
-        return losses.leaf_conditionals(leaf, self.below, self.above)
+            return probabilities.marginals(leaf, self.below)
+        return probabilities.leaf_conditionals(leaf, self.below, self.above)
 
 
 def levels(stage: Stage, taxonomy: Taxonomy, spec: RunSpec) -> tuple[int, ...]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from leukotree.data.dataset import Dataset
-from leukotree.models import classifier
+from leukotree.models.classifier import build
+from leukotree.models.stages import stages
 from leukotree.spec import RunSpec
 
 KEPT = 2
@@ -37,10 +38,7 @@ def footprint(spec: RunSpec, dataset: Dataset) -> Footprint:
     does."""
     bare = spec.override({"backbone.weights": None})
     with torch.device("meta"):
-        models = [
-            classifier.build(bare, stage, dataset.size)
-            for stage in classifier.stages(spec.variant, dataset.taxonomy)
-        ]
+        models = [build(bare, stage, dataset.size) for stage in stages(spec.variant, dataset.taxonomy)]
     parameters = sum(tensor.numel() for built in models for tensor in built.parameters())
     predictions = len(dataset) * (64 + 8 * len(dataset.taxonomy.edges))
     weights = parameters * WORD if spec.data.inner is None else 0

@@ -17,13 +17,14 @@ from leukotree.data import duplicates, folds
 from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
-from leukotree.distributed import strategy
+from leukotree.distributed import strategies
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import InputError, RunFailed
 from leukotree.models import isolation
 from leukotree.models.classifier import build as build_model
-from leukotree.models.classifier import check_backbone, stages
+from leukotree.models.classifier import check_backbone
 from leukotree.models.objective import Objective
+from leukotree.models.stages import stages
 from leukotree.records import predictions
 from leukotree.records.runfolder import RunFolder
 from leukotree.runtime import Runtime
@@ -59,7 +60,7 @@ def check(spec: RunSpec, ranks: int = 1) -> Dataset:
         )
     if micro and batch // ranks % micro:
         raise InputError(f"engine.micro_batch: {micro} does not divide the {batch // ranks} images of a rank")
-    strategy.check(spec)
+    strategies.check(spec)
     check_backbone(spec.backbone)
     dataset = Dataset.open(spec.data.shards)
     duplicates.refuse(dataset)

@@ -15,11 +15,12 @@ from leukotree import seeds
 from leukotree.data import augment
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Batch, Loader, TrainOrder
-from leukotree.distributed import strategy
+from leukotree.distributed import strategies
 from leukotree.distributed.engine import Engine
 from leukotree.errors import RunFailed
-from leukotree.models.classifier import Stage, build, normalisation
+from leukotree.models.classifier import build, normalisation
 from leukotree.models.objective import Objective
+from leukotree.models.stages import Stage
 from leukotree.spec import RunSpec
 from leukotree.training import throughput
 
@@ -51,7 +52,7 @@ class StageTrainer:
         model = build(spec, stage, dataset.size, self.objective.levels)
         self.model = model.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean, self.std = (engine.put(value) for value in normalisation(self.model))
-        self.strategy = strategy.choose(self.model, spec, engine)
+        self.strategy = strategies.choose(self.model, spec, engine)
         if engine.world > 2:
             micro = spec.engine.micro_batch or spec.optim.batch_size // engine.world
             images = torch.zeros(micro, 3, dataset.size, dataset.size, device=engine.device)

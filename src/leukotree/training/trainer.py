@@ -17,7 +17,8 @@ from leukotree.data.stream import Batch, Loader
 from leukotree.distributed.agreement import Wants
 from leukotree.distributed.engine import Engine
 from leukotree.errors import PeerFailed, Preempted
-from leukotree.models.classifier import edge_log_probabilities, stages
+from leukotree.models.probabilities import edge_log_probabilities
+from leukotree.models.stages import stages
 from leukotree.records import predictions
 from leukotree.records.predictions import Predictions
 from leukotree.records.runfolder import RunFolder
