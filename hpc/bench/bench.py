@@ -107,12 +107,12 @@ def bench(
     """
     import torch
 
-    from leukotree.training import run
+    from leukotree.training import plan
 
     with tempfile.TemporaryDirectory(prefix="leukotree-bench-") as name:
         scratch = Path(name)
         spec = specs.load(path, overrides) if path else _default(list(overrides), scratch, size, runtime)
-        run.check(spec, ranks)  # here, so that bad input is one line and not the end of some rank
+        plan.check(spec, ranks)  # here, so that bad input is one line and not the end of some rank
         measured = _measured(spec, only, ranks, runtime, seconds, scratch)
         rows = measured.rows
         if "trial" in only:

@@ -39,7 +39,7 @@ def check_data(study: Study) -> None:
 
 def check_search(study: Study, ranks: int = 1) -> None:
     """The data, and every trial that the search may draw, on `ranks` processes. Raises InputError."""
-    from leukotree.training import run
+    from leukotree.training import plan
 
     check_data(study)
     left_out = study.search_ids[0].test_fold
@@ -49,19 +49,19 @@ def check_search(study: Study, ranks: int = 1) -> None:
         for corner in _corners(study, variant)
     ]
     for spec in _kinds(trials):
-        run.check(spec, ranks)
+        plan.check(spec, ranks)
     for fold in sorted(
         {search_id.test_fold for search_id in study.search_ids} - {left_out}
     ):  # the inner folds beside each are others
-        run.check(trials[0].override({"data.test_fold": fold}), ranks)
+        plan.check(trials[0].override({"data.test_fold": fold}), ranks)
 
 
 def check_runs(specs: Iterable[RunSpec], ranks: int = 1) -> None:
     """Outer folds or cells of a grid, on `ranks` processes. Raises InputError."""
-    from leukotree.training import run
+    from leukotree.training import plan
 
     for spec in _kinds(specs):
-        run.check(spec, ranks)
+        plan.check(spec, ranks)
 
 
 def _trial(study: Study, variant: str, corner: dict[str, Any], fold: int) -> RunSpec:

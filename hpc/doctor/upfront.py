@@ -76,14 +76,14 @@ def _check_folder(spec: RunSpec, root: Path) -> None:
 def _check_models(specs: Sequence[RunSpec]) -> None:
     """Raises InputError where a model cannot be built."""
     from leukotree.data.dataset import Dataset
-    from leukotree.training import run
+    from leukotree.training import plan
 
     kinds = {
         (one.variant, one.data.shards, one.backbone, one.loss.isolation, one.loss.branch_blocks): one
         for one in specs
     }
     for spec in kinds.values():
-        run.check_model(spec, Dataset.open(spec.data.shards))
+        plan.check_model(spec, Dataset.open(spec.data.shards))
 
 
 def counts(specs: Sequence[RunSpec], root: Path) -> dict[str, int]:

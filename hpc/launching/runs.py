@@ -55,10 +55,10 @@ def run_spec(
     place.check()
     if place.on == "inline":
         prepare_ranks(place.ranks)
-    from leukotree.training import run
+    from leukotree.training import plan, run
 
     runtime = runtime or Runtime()
-    run.check(spec, place.ranks)  # here, so that bad input is one line and not the end of some rank
+    plan.check(spec, place.ranks)  # here, so that bad input is one line and not the end of some rank
     if command is not None:
         commands.keep(root, command)
     if place.on != "inline":

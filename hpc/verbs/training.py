@@ -61,9 +61,9 @@ def run_train(arguments: Namespace) -> int:
     if arguments.on == "inline" and not arguments.dry_run:
         runs.prepare_ranks(arguments.ranks)  # it imports while this process imports and checks
     from leukotree.records import commands
-    from leukotree.training import run
+    from leukotree.training import plan
 
-    run.check(wanted, arguments.ranks)
+    plan.check(wanted, arguments.ranks)
     root = RUNS / arguments.study
     runtime = given.runtime(arguments)
     stale.check_runs(root, [wanted])

@@ -25,6 +25,7 @@ from leukotree.distributed.engine import Engine
 from leukotree.models.classifier import build, parameter_groups
 from leukotree.models.stages import stages
 from leukotree.spec import RunSpec, Variant
+from leukotree.training.plan import plan_stage
 from leukotree.training.stage_trainer import StageTrainer
 
 SIZE, BATCH, STEPS = 224, 8, 7
@@ -36,7 +37,7 @@ def ours(spec: RunSpec, variant: Variant, loader: Loader) -> Measure:
     spec = spec.override({"variant": variant})
     dataset = loader.dataset
     [stage] = stages(variant, dataset.taxonomy)
-    trainer = StageTrainer(spec, stage, np.arange(len(dataset)), ENGINE, loader)
+    trainer = StageTrainer(spec, plan_stage(spec, stage, np.arange(len(dataset)), dataset), ENGINE, loader)
     trainer.begin()
 
     def measure() -> float:

@@ -20,8 +20,10 @@ from leukotree.data.images import codec
 from leukotree.data.stream import Loader
 from leukotree.distributed.engine import Engine
 from leukotree.errors import InputError
+from leukotree.models.stages import stages
 from leukotree.runtime import Runtime
 from leukotree.spec import VARIANTS, RunSpec
+from leukotree.training.plan import Plan, plan_stage
 from leukotree.training.stage_trainer import StageTrainer
 
 HERE = Engine(0, 1, torch.device("cpu"))
@@ -44,7 +46,10 @@ def spec(shards: Path) -> RunSpec:
 @pytest.fixture
 def setting(spec: RunSpec, tmp_path: Path) -> Setting:
     dataset = Dataset.open(spec.data.shards)
-    return Setting(spec, HERE, dataset, np.arange(len(dataset)), 1, BRIEF, tmp_path, tmp_path, None, 1.0)
+    rows = np.arange(len(dataset))
+    [stage] = stages(spec.variant, dataset.taxonomy)
+    plan = Plan(spec, dataset, rows, rows, (plan_stage(spec, stage, rows, dataset),))
+    return Setting(plan, HERE, 1, BRIEF, tmp_path, tmp_path, None, 1.0)
 
 
 def test_works_take_turns_of_as_many_repetitions() -> None:
@@ -125,7 +130,7 @@ def test_the_step_that_is_measured_is_the_trainers_and_is_counted_exactly(settin
     """168 images are 14 steps an epoch: 20 steps pass the end of one."""
     spec = setting.spec.override({"optim.epochs": step.ENDLESS})
     with Loader(setting.dataset, workers=1) as images_:
-        trainer = StageTrainer(spec, setting.stage, setting.rows, HERE, images_)
+        trainer = StageTrainer(spec, setting.stage, HERE, images_)
         trainer.begin()
         before = [parameter.clone() for parameter in trainer.model.parameters()]
         for count in (1, 20):

@@ -31,6 +31,7 @@ from leukotree.distributed.engine import Engine, start
 from leukotree.models.stages import stages
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
+from leukotree.training.plan import plan_stage
 from leukotree.training.stage_trainer import StageTrainer
 
 SIZE, BATCH, STEPS, RANKS = 96, 8, 2, 2
@@ -48,7 +49,8 @@ def build(backbone: str, strategy: str, loader: Loader, engine: Engine) -> Stage
         }
     )
     [stage] = stages("multilabel", loader.dataset.taxonomy)
-    trainer = StageTrainer(spec, stage, np.arange(len(loader.dataset)), engine, loader)
+    rows = np.arange(len(loader.dataset))
+    trainer = StageTrainer(spec, plan_stage(spec, stage, rows, loader.dataset), engine, loader)
     trainer.begin()
     return trainer
 

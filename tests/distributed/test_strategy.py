@@ -27,6 +27,7 @@ from leukotree.models.stages import stages
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import checkpoint, run
+from leukotree.training.plan import plan_stage
 from leukotree.training.stage_trainer import StageTrainer
 from tests.helpers.specs import tiny_spec
 
@@ -70,7 +71,9 @@ class Gang(NamedTuple):
         spec = spec_of(self.shards, name, changes)
         [stage] = stages("multilabel", self.loader.dataset.taxonomy)
         rows = np.flatnonzero(self.loader.dataset.index["fold"] != 0)
-        return StageTrainer(spec, stage, rows, self.engine, self.loader)
+        return StageTrainer(
+            spec, plan_stage(spec, stage, rows, self.loader.dataset), self.engine, self.loader
+        )
 
     def losses(self, trainer: StageTrainer, end: int) -> np.ndarray:
         """Of the steps before `end` that were not done, summed over the ranks."""

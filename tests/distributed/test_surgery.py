@@ -27,6 +27,7 @@ from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 from leukotree.training import checkpoint
+from leukotree.training.plan import plan_stage
 from leukotree.training.stage_trainer import StageTrainer
 from tests.helpers.specs import tiny_spec
 
@@ -194,7 +195,8 @@ def trainer(shards: Path, engine: Engine, loader: Loader, name: str, **changes: 
         name,
         **{"data.shards": str(shards), "backbone.name": "test_resnet" if changes else "test_vit", **changes},
     )
-    return StageTrainer(spec, STAGE, np.flatnonzero(loader.dataset.index["fold"] != 0), engine, loader)
+    rows = np.flatnonzero(loader.dataset.index["fold"] != 0)
+    return StageTrainer(spec, plan_stage(spec, STAGE, rows, loader.dataset), engine, loader)
 
 
 def losses(training: StageTrainer, end: int) -> np.ndarray:

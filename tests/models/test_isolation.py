@@ -25,7 +25,7 @@ from leukotree.records.runfolder import read_metrics
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
-from leukotree.training import checkpoint, run
+from leukotree.training import checkpoint, plan, run
 
 TREE = Taxonomy.paper()
 [STAGE] = stages("multilabel", TREE)
@@ -262,7 +262,7 @@ def test_what_the_tree_or_the_backbone_cannot_have_is_refused_before_a_run(
 ) -> None:
     spec = spec_of("shared").override({"data.shards": str(shards), **changes})
     with pytest.raises(InputError, match=says) as error:
-        run.check(spec)
+        plan.check(spec)
     assert "\n" not in str(error.value)
 
 

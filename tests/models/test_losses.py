@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from objectives import draw_logits
+from tests.helpers.objectives import draw_logits
 
 from leukotree.errors import InputError
 from leukotree.models import losses

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from objectives import draw_logits
-from trees import trees
+from tests.helpers.objectives import draw_logits
+from tests.helpers.trees import trees
 
 from leukotree.evaluation import decide
 from leukotree.models import probabilities

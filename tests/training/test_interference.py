@@ -21,6 +21,7 @@ from leukotree.records.runfolder import read_metrics
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import interference, run
+from leukotree.training.plan import plan_stage
 from leukotree.training.stage_trainer import StageTrainer
 from tests.helpers.commandline import leukotree
 from tests.helpers.specs import tiny_spec
@@ -43,7 +44,8 @@ def loader(shards: Path) -> Iterator[Loader]:
 
 def trainer(spec: RunSpec, loader: Loader) -> StageTrainer:
     [stage] = stages("multilabel", loader.dataset.taxonomy)
-    return StageTrainer(spec, stage, np.flatnonzero(loader.dataset.index["fold"] != 0), HERE, loader)
+    rows = np.flatnonzero(loader.dataset.index["fold"] != 0)
+    return StageTrainer(spec, plan_stage(spec, stage, rows, loader.dataset), HERE, loader)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -161,7 +163,8 @@ def test_what_has_no_levels_or_no_whole_model_is_not_measured(
 ) -> None:
     stage = stages(spec.override(changes).variant, loader.dataset.taxonomy)[0]
     rows = np.flatnonzero(loader.dataset.index["fold"] != 0)
-    whole = StageTrainer(spec.override({**changes, "engine.strategy": "ddp"}), stage, rows, HERE, loader)
+    trained = spec.override({**changes, "engine.strategy": "ddp"})
+    whole = StageTrainer(trained, plan_stage(trained, stage, rows, loader.dataset), HERE, loader)
     whole.spec = spec.override(changes)
     assert interference.Probe(whole, 1).after(0) == []
 

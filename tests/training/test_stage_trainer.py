@@ -17,9 +17,10 @@ from leukotree.distributed.engine import Engine
 from leukotree.errors import RunFailed
 from leukotree.models.classifier import build, parameter_groups
 from leukotree.models.losses import class_weights, focal
-from leukotree.models.stages import stages
+from leukotree.models.stages import Stage, stages
 from leukotree.spec import VARIANTS, RunSpec
 from leukotree.training import checkpoint
+from leukotree.training.plan import plan_stage
 from leukotree.training.stage_trainer import StageTrainer, learning_rate_factor
 from tests.helpers.specs import tiny_spec
 
@@ -58,6 +59,10 @@ def loader(shards: Path) -> Iterator[Loader]:
         yield loader
 
 
+def stage_trainer(spec: RunSpec, stage: Stage, rows: np.ndarray, loader: Loader) -> StageTrainer:
+    return StageTrainer(spec, plan_stage(spec, stage, rows, loader.dataset), HERE, loader)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_stage_learns_from_the_training_samples_that_reach_its_decisions(
     spec: RunSpec, loader: Loader, variant: str
@@ -68,7 +73,7 @@ def test_a_stage_learns_from_the_training_samples_that_reach_its_decisions(
     below = {"root": set(dataset.taxonomy.leaves), "leukemia": {"ALL", "AML", "APML", "CLL", "CML"}}
     below |= {"acute": {"ALL", "AML", "APML"}, "chronic": {"CLL", "CML"}}
     for stage in stages(spec.variant, dataset.taxonomy):
-        trainer = StageTrainer(spec, stage, rows, HERE, loader)
+        trainer = stage_trainer(spec, stage, rows, loader)
         leaves = set(dataset.index["leaf"].iloc[trainer.order.rows])
         assert leaves == set().union(*(below.get(head, below["root"]) for head in stage.heads))
         assert set(trainer.order.rows) <= set(rows)
@@ -80,7 +85,7 @@ def test_class_weights_come_from_the_training_samples_only(spec: RunSpec, loader
         (dataset.index["fold"] != 0) & ~((dataset.index["leaf"] == "CML") & (dataset.index["fold"] > 1))
     )
     [stage] = stages("multilabel", dataset.taxonomy)
-    trainer = StageTrainer(spec.override({"loss.tau": 1.0}), stage, rows, HERE, loader)
+    trainer = stage_trainer(spec.override({"loss.tau": 1.0}), stage, rows, loader)
     counts = [int((dataset.index["leaf"].iloc[rows] == leaf).sum()) for leaf in ("CLL", "CML")]
     assert counts[0] > counts[1]
     chronic = list(stage.heads).index("chronic")
@@ -95,7 +100,7 @@ def test_a_shared_step_is_that_of_heads_on_a_backbone_with_masked_losses(
     """Bit by bit, over some steps: the default has no part in how other levels are isolated or weighted."""
     dataset = loader.dataset
     [stage] = stages("multilabel", dataset.taxonomy)
-    trainer = StageTrainer(spec, stage, np.flatnonzero(dataset.index["fold"] != 0), HERE, loader)
+    trainer = stage_trainer(spec, stage, np.flatnonzero(dataset.index["fold"] != 0), loader)
     plain = build(spec, stage, dataset.size).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(parameter_groups(plain, spec), fused=True)
     batches = loader.train(trainer.order, range(4))
@@ -125,7 +130,7 @@ def test_an_epoch_without_a_step_is_an_epoch(spec: RunSpec, loader: Loader) -> N
     dataset = loader.dataset
     chronic = stages("base", dataset.taxonomy)[3]
     few = np.concatenate([np.flatnonzero(dataset.index["leaf"] == leaf)[:2] for leaf in ("CLL", "CML")])
-    trainer = StageTrainer(spec.override({"optim.epochs": 4}), chronic, few, HERE, loader)
+    trainer = stage_trainer(spec.override({"optim.epochs": 4}), chronic, few, loader)
     trainer.begin()
     steps = []
     for epoch in range(4):
@@ -144,7 +149,7 @@ def test_a_step_begun_late_has_the_loss_of_one_reached_in_training(
     [stage] = stages("multilabel", loader.dataset.taxonomy)
     rows = np.flatnonzero(loader.dataset.index["fold"] != 0)
     spec = spec.override({"augment.stain": 0.1, "backbone.drop_path": 0.3})
-    through, late = (StageTrainer(spec, stage, rows, HERE, loader) for _ in range(2))
+    through, late = (stage_trainer(spec, stage, rows, loader) for _ in range(2))
     through.begin()
     seen: list[int] = []
     through.train_until(done, lambda: seen.append(through.step))
@@ -163,8 +168,8 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step_and_its_batch(
     spec: RunSpec, loader: Loader
 ) -> None:
     [stage] = stages("flat", loader.dataset.taxonomy)
-    trainer = StageTrainer(
-        spec.override({"optim.batch_size": 12}), stage, np.arange(len(loader.dataset)), HERE, loader
+    trainer = stage_trainer(
+        spec.override({"optim.batch_size": 12}), stage, np.arange(len(loader.dataset)), loader
     )
     trainer.step = 6
     trainer.check(np.ones((3, 1)))
@@ -182,7 +187,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step_and_its_batch(
 
 def test_the_rows_of_an_epoch_name_its_steps(spec: RunSpec, loader: Loader) -> None:
     [stage] = stages("flat", loader.dataset.taxonomy)
-    trainer = StageTrainer(spec, stage, np.arange(len(loader.dataset)), HERE, loader)
+    trainer = stage_trainer(spec, stage, np.arange(len(loader.dataset)), loader)
     first = trainer.order.steps_before(1)
     rows = trainer.metrics(1, np.array([[0.5], [0.25]]))
     assert [(row["step"], row["loss"], row["epoch"]) for row in rows] == [
@@ -197,7 +202,7 @@ def test_the_rows_of_an_epoch_name_its_steps(spec: RunSpec, loader: Loader) -> N
 
 def test_the_rows_of_a_model_with_levels_say_what_each_adds(spec: RunSpec, loader: Loader) -> None:
     [stage] = stages("multilabel", loader.dataset.taxonomy)
-    trainer = StageTrainer(spec, stage, np.arange(len(loader.dataset)), HERE, loader)
+    trainer = stage_trainer(spec, stage, np.arange(len(loader.dataset)), loader)
     [row] = trainer.metrics(0, np.array([[0.5, 0.25, 1.0]]))
     assert row["loss"] == 1.75
     assert row["levels"] == {"1": 0.5, "2": 0.25, "3": 1.0}

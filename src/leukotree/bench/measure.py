@@ -12,11 +12,10 @@ import torch
 
 from leukotree.bench import all_reduce, checkpoints, loader, step
 from leukotree.bench.setting import Row, Setting
-from leukotree.data import folds
 from leukotree.distributed.engine import start
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
-from leukotree.training import run
+from leukotree.training.plan import check
 
 PARTS: dict[str, Callable[[Setting], list[Row]]] = {
     "loader": loader.measure,
@@ -52,19 +51,16 @@ def measure(
     """The `parts` (keys of PARTS) in their order, about `seconds` for each of their measurements.
 
     Every rank calls it. `runs` is a folder on the disk that holds the runs, `scratch` one for temporary
-    files. Weights are random, for speed does not depend on them. Raises InputError for what `train.check` and
+    files. Weights are random, for speed does not depend on them. Raises InputError for what `plan.check` and
     `engine.start` refuse.
     """
     spec = spec.override({"backbone.weights": None})
-    dataset = run.check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1)))
+    plan = check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1)))
     with start(runtime) as engine:
-        rows, _ = folds.split(dataset.index, spec.data)
         workers = engine.default_workers() if runtime.workers is None else runtime.workers
         setting = Setting(
-            spec,
+            plan,
             engine,
-            dataset,
-            rows,
             workers,
             seconds,
             runs,
@@ -79,5 +75,11 @@ def measure(
             found += PARTS[part](setting)
             engine.barrier()
         return Measured(
-            found, engine.device.type, engine.world, workers, torch.get_num_threads(), len(rows), dataset.size
+            found,
+            engine.device.type,
+            engine.world,
+            workers,
+            torch.get_num_threads(),
+            len(plan.train_rows),
+            plan.dataset.size,
         )

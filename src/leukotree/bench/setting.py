@@ -12,8 +12,8 @@ from leukotree.data.cache import Cache, open_cache
 from leukotree.data.dataset import Dataset
 from leukotree.distributed.engine import Engine
 from leukotree.models.classifier import Classifier, build, parameter_groups
-from leukotree.models.stages import Stage, stages
 from leukotree.spec import RunSpec
+from leukotree.training.plan import Plan, StagePlan
 
 RATES = ("images/s", "GB/s", "MB/s")
 """Units of which more is better; of seconds, less is."""
@@ -43,12 +43,10 @@ class Row:
 class Setting:
     """What is measured on one rank, and how long."""
 
-    spec: RunSpec
+    plan: Plan
     engine: Engine
-    dataset: Dataset
-    rows: np.ndarray
-    """Training rows of the data set's index."""
     workers: int
+    """Decoding threads per rank."""
     seconds: float
     """Of each measurement."""
     runs: Path
@@ -60,14 +58,27 @@ class Setting:
     cache_gb: float
 
     @property
+    def spec(self) -> RunSpec:
+        return self.plan.spec
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.plan.dataset
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Training rows of the data set's index."""
+        return self.plan.train_rows
+
+    @property
+    def stage(self) -> StagePlan:
+        """The model that is measured: of `base` the first one, which trains on all images."""
+        return self.plan.stages[0]
+
+    @property
     def share(self) -> int:
         """Images of a rank in a global batch."""
         return self.spec.optim.batch_size // self.engine.world
-
-    @property
-    def stage(self) -> Stage:
-        """The model that is measured: of `base` the first, which sees all images."""
-        return stages(self.spec.variant, self.dataset.taxonomy)[0]
 
     def open_cache(self) -> Cache | None:
         """The decoded cache of training, or a temporary one; None where it has no room."""
@@ -75,7 +86,7 @@ class Setting:
 
     def network(self) -> tuple[Classifier, torch.optim.AdamW]:
         """The model on its device, and the optimiser that training gives it."""
-        model = build(self.spec, self.stage, self.dataset.size)
+        model = build(self.spec, self.stage.stage, self.dataset.size)
         model = model.to(self.engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model, torch.optim.AdamW(parameter_groups(model, self.spec), fused=True)
 

@@ -22,7 +22,7 @@ def measure(setting: Setting) -> list[Row]:
     spec = setting.spec.override({"optim.epochs": ENDLESS})
     cache = setting.open_cache() if setting.cache else None
     with Loader(setting.dataset, workers=setting.workers, cache=cache, pin=setting.engine.pin) as loader:
-        trainer = StageTrainer(spec, setting.stage, setting.rows, setting.engine, loader)
+        trainer = StageTrainer(spec, setting.stage, setting.engine, loader)
         trainer.begin()
         step, bare = in_turn(setting.engine, [partial(_train, trainer), _bare_loop(setting)], setting.seconds)
     batch = spec.optim.batch_size
@@ -43,7 +43,7 @@ def _bare_loop(setting: Setting) -> Work:
     micro = spec.engine.micro_batch or setting.share
     images = torch.randn(micro, 3, size, size, device=engine.device).to(memory_format=torch.channels_last)
     targets = torch.arange(micro, device=engine.device) % sum(
-        len(classes) for classes in setting.stage.heads.values()
+        len(classes) for classes in setting.stage.stage.heads.values()
     )
 
     def work(count: int) -> None:

@@ -13,27 +13,17 @@ from typing import Any
 import numpy as np
 
 from leukotree import files
-from leukotree.data import duplicates, folds
 from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
-from leukotree.distributed import strategies
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import InputError, RunFailed
-from leukotree.models import isolation
-from leukotree.models.classifier import build as build_model
-from leukotree.models.classifier import check_backbone
-from leukotree.models.objective import Objective
-from leukotree.models.stages import stages
 from leukotree.records import predictions
 from leukotree.records.runfolder import RunFolder
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
-from leukotree.training.footprint import footprint
-from leukotree.training.stage_trainer import leaf_counts
+from leukotree.training.plan import Plan, check
 from leukotree.training.trainer import Trainer
-
-__all__ = ["RunResult", "check", "check_folder", "check_model", "lockstep", "run"]
 
 HERE = Runtime()
 """One process on whatever this machine has."""
@@ -49,46 +39,10 @@ class RunResult:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def check(spec: RunSpec, ranks: int = 1) -> Dataset:
-    """Everything that can be known before a run is queued. Raises InputError: unknown backbone, missing
-    shards, copies of an image in two folds, a fold that does not exist, a batch that the ranks do not divide,
-    a loss that does not fit the tree. Returns the data set."""
-    batch, micro = spec.optim.batch_size, spec.engine.micro_batch
-    if batch % ranks:
-        raise InputError(
-            f"optim.batch_size: {batch} images do not divide over {ranks} ranks; use a multiple of {ranks}"
-        )
-    if micro and batch // ranks % micro:
-        raise InputError(f"engine.micro_batch: {micro} does not divide the {batch // ranks} images of a rank")
-    strategies.check(spec)
-    check_backbone(spec.backbone)
-    dataset = Dataset.open(spec.data.shards)
-    duplicates.refuse(dataset)
-    train_rows, eval_rows = folds.split(dataset.index, spec.data)
-    for name, rows in (("train on", train_rows), ("score", eval_rows)):
-        if not len(rows):
-            raise InputError(f"data: test_fold {spec.data.test_fold} leaves no images to {name}")
-    for stage in stages(spec.variant, dataset.taxonomy):
-        isolation.check(spec, stage.levels)
-        try:
-            Objective(stage, dataset.taxonomy, spec, leaf_counts(stage, dataset, train_rows))
-        except InputError as error:
-            raise InputError(f"{dataset.folder}: {error}") from error
-    return dataset
-
-
 def check_folder(spec: RunSpec, root: Path, dataset: Dataset) -> None:
     """Raises InputError where the run's folder was made by other fields, other data or other weights. Nothing
     is written."""
     RunFolder(root, spec).check(_fingerprints(spec, dataset))
-
-
-def check_model(spec: RunSpec, dataset: Dataset) -> None:
-    """Raises InputError where its models cannot be built, or its weights do not fit. Takes longer than
-    `check`."""
-    footprint(spec, dataset)
-    if spec.backbone.weights not in (None, "hub"):
-        build_model(spec, stages(spec.variant, dataset.taxonomy)[0], dataset.size)
 
 
 def run(
@@ -124,16 +78,16 @@ def lockstep(
     earlier call finished are replayed from the run folders first. With each_epoch=False runs are scored only
     after their last epoch, and "macro_f1" is left out before it. `inspect` is as for `run`, for each of them.
     """
-    checked = [(spec, check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1)))) for spec in specs]
+    plans = [check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1))) for spec in specs]
     with start(runtime) as engine, contextlib.ExitStack() as stack:
         # One loader for all folds (and their stages): its threads are the machine's, not a model's.
         loaders = {
             folder: stack.enter_context(_loader(dataset, engine, runtime))
-            for folder, dataset in {dataset.folder: dataset for _, dataset in checked}.items()
+            for folder, dataset in {plan.dataset.folder: plan.dataset for plan in plans}.items()
         }
         runs = [
-            _epochs(spec, loaders[dataset.folder], root, engine, runtime, each_epoch, inspect)
-            for spec, dataset in checked
+            _epochs(plan, loaders[plan.dataset.folder], root, engine, runtime, each_epoch, inspect)
+            for plan in plans
         ]
         trainers = [stack.enter_context(contextlib.closing(run)) for run in runs]
         for epoch, scores in enumerate(zip(*trainers, strict=True)):
@@ -149,7 +103,7 @@ def _loader(dataset: Dataset, engine: Engine, runtime: Runtime) -> Loader:
 
 
 def _epochs(
-    spec: RunSpec,
+    plan: Plan,
     loader: Loader,
     root: Path,
     engine: Engine,
@@ -159,6 +113,7 @@ def _epochs(
 ) -> Generator[float | None, None, None]:
     """Macro-F1 (or None where it was not measured) of each epoch of one run: those on record, then those it
     trains."""
+    spec = plan.spec
     folder, epochs = RunFolder(root, spec), spec.optim.epochs
     with _held(folder, loader.dataset, engine):
         if engine.gather(folder.done)[
@@ -170,7 +125,7 @@ def _epochs(
             return
         if inspect:  # inside, so that the folder records how it ends
             inspect(engine)
-        with Trainer(spec, folder, loader, engine, runtime) as trainer:
+        with Trainer(plan, folder, loader, engine, runtime) as trainer:
             begin = trainer.resume()
             if begin == epochs:  # killed between the last checkpoint and "done"
                 trainer.score()

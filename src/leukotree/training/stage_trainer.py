@@ -13,16 +13,14 @@ import torch
 
 from leukotree import seeds
 from leukotree.data import augment
-from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Batch, Loader, TrainOrder
 from leukotree.distributed import strategies
 from leukotree.distributed.engine import Engine
 from leukotree.errors import RunFailed
 from leukotree.models.classifier import build, normalisation
-from leukotree.models.objective import Objective
-from leukotree.models.stages import Stage
 from leukotree.spec import RunSpec
 from leukotree.training import throughput
+from leukotree.training.plan import StagePlan
 
 
 def learning_rate_factor(step: int, total: int, warmup: float) -> float:
@@ -35,19 +33,16 @@ def learning_rate_factor(step: int, total: int, warmup: float) -> float:
 
 
 class StageTrainer:
-    """Trains one `Stage` on the samples that give it a loss, all training rows for `flat` and
+    """Trains one stage on the images that give it a loss: all training images for `flat` and
     `multilabel`."""
 
-    def __init__(self, spec: RunSpec, stage: Stage, rows: np.ndarray, engine: Engine, loader: Loader) -> None:
+    def __init__(self, spec: RunSpec, plan: StagePlan, engine: Engine, loader: Loader) -> None:
+        stage, dataset = plan.stage, loader.dataset
         self.spec, self.stage, self.engine, self.loader = spec, stage, engine, loader
-        dataset = loader.dataset
-        mine = rows[stage.trains_on[dataset.leaf_ids[rows]]]
         seed = seeds.integer(spec.seed, f"stage/{stage.name}")
-        self.order = TrainOrder(mine, spec.optim.batch_size, seed, spec.augment, dataset.size)
+        self.order = TrainOrder(plan.rows, spec.optim.batch_size, seed, spec.augment, dataset.size)
         self.widths = [len(classes) for classes in stage.heads.values()]
-        self.objective = Objective(stage, dataset.taxonomy, spec, leaf_counts(stage, dataset, rows)).to(
-            engine.device
-        )
+        self.objective = plan.objective.to(engine.device)
         self.leaves = torch.from_numpy(dataset.leaf_ids)
         model = build(spec, stage, dataset.size, self.objective.levels)
         self.model = model.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -193,9 +188,3 @@ class StageTrainer:
     def _rate(self, step: int) -> float:
         """Learning rate of the backbone at a step."""
         return self.spec.optim.lr * learning_rate_factor(step, self.total_steps, self.spec.optim.warmup)
-
-
-def leaf_counts(stage: Stage, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
-    """(L,) images of each leaf among these rows, of those that give the stage a loss."""
-    counts = np.bincount(dataset.leaf_ids[rows], minlength=len(dataset.taxonomy.leaves))
-    return np.where(stage.trains_on, counts, 0)

@@ -12,20 +12,18 @@ import numpy as np
 import torch
 
 from leukotree import progress, signals
-from leukotree.data import folds
 from leukotree.data.stream import Batch, Loader
 from leukotree.distributed.agreement import Wants
 from leukotree.distributed.engine import Engine
 from leukotree.errors import PeerFailed, Preempted
 from leukotree.models.probabilities import edge_log_probabilities
-from leukotree.models.stages import stages
 from leukotree.records import predictions
 from leukotree.records.predictions import Predictions
 from leukotree.records.runfolder import RunFolder
 from leukotree.runtime import Runtime
-from leukotree.spec import RunSpec
 from leukotree.training import checkpoint, crowding, throughput
 from leukotree.training import interference as probe
+from leukotree.training.plan import Plan
 from leukotree.training.stage_trainer import StageTrainer
 from leukotree.training.writer import Writer
 
@@ -37,13 +35,11 @@ class Trainer:
     """
 
     def __init__(
-        self, spec: RunSpec, folder: RunFolder, loader: Loader, engine: Engine, runtime: Runtime
+        self, plan: Plan, folder: RunFolder, loader: Loader, engine: Engine, runtime: Runtime
     ) -> None:
-        self.spec, self.folder, self.loader, self.engine, self.runtime = spec, folder, loader, engine, runtime
-        self.dataset = loader.dataset
-        self._train_rows, self.eval_rows = folds.split(self.dataset.index, spec.data)
-        parts = stages(spec.variant, self.dataset.taxonomy)
-        self.stages = [StageTrainer(spec, part, self._train_rows, engine, loader) for part in parts]
+        self.plan, self.spec, self.dataset = plan, plan.spec, loader.dataset
+        self.folder, self.loader, self.engine, self.runtime = folder, loader, engine, runtime
+        self.stages = [StageTrainer(plan.spec, part, engine, loader) for part in plan.stages]
         self._scored: tuple[Predictions, dict[str, float]] | None = None
         self._epoch = 0
         self._losses = self._no_losses()
@@ -147,14 +143,14 @@ class Trainer:
         logp = (
             edge_log_probabilities(self.spec.variant, self.dataset.taxonomy, whole).cpu().numpy()
         )  # waits for the device
-        return Predictions.join(self.engine.gather((np.concatenate(rows), logp)), self.eval_rows)
+        return Predictions.join(self.engine.gather((np.concatenate(rows), logp)), self.plan.eval_rows)
 
     def _score_all(
         self, batches: Iterator[Batch], rows: list[np.ndarray], logits: list[list[torch.Tensor]]
     ) -> None:
         """Append the rows of this rank's batches, and the logits of each stage."""
         for _ in range(
-            -(-len(self.eval_rows) // (self._share * self.engine.world))
+            -(-len(self.plan.eval_rows) // (self._share * self.engine.world))
         ):  # as often on every rank
             if (batch := next(batches, None)) is not None:
                 with torch.inference_mode():
@@ -188,8 +184,8 @@ class Trainer:
         if self.spec.data.inner is None:
             checkpoint.save(self.folder.checkpoints, self._number, state, keep=1)
         images = {
-            "trained": len(self._train_rows),
-            "tested": len(self.eval_rows),
+            "trained": len(self.plan.train_rows),
+            "tested": len(self.plan.eval_rows),
         }  # a report's train/test ratio is theirs
         self.folder.status(state="done", epoch=self.spec.optim.epochs, images=images, **scores)
         if self.spec.data.inner is not None:
@@ -271,7 +267,7 @@ class Trainer:
     def _to_score(self) -> Iterator[Batch]:
         """This rank's evaluation batches, decoded from now on."""
         return self.loader.evaluate(
-            self.eval_rows, self._share, rank=self.engine.rank, world=self.engine.world
+            self.plan.eval_rows, self._share, rank=self.engine.rank, world=self.engine.world
         )
 
     def _on_step(self, stage: StageTrainer) -> None:

@@ -1,0 +1,91 @@
+"""What a spec will train, known before a run starts: its data set, its split, its stages and their losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from leukotree.data import duplicates, folds
+from leukotree.data.dataset import Dataset
+from leukotree.distributed import strategies
+from leukotree.errors import InputError
+from leukotree.models import isolation
+from leukotree.models.classifier import build, check_backbone
+from leukotree.models.objective import Objective
+from leukotree.models.stages import Stage, stages
+from leukotree.spec import RunSpec
+from leukotree.training.footprint import footprint
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """A stage with its training images and its loss."""
+
+    stage: Stage
+    rows: np.ndarray
+    """Rows of the data set's index: the training images that give the stage a loss."""
+    objective: Objective
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked run. `check` makes it, training uses it."""
+
+    spec: RunSpec
+    dataset: Dataset
+    train_rows: np.ndarray
+    """Rows of the data set's index that the run trains on."""
+    eval_rows: np.ndarray
+    """Rows that it scores."""
+    stages: tuple[StagePlan, ...]
+
+
+def check(spec: RunSpec, ranks: int = 1) -> Plan:
+    """The plan of a run on `ranks` processes.
+
+    Raises InputError for everything that can be known before a run is queued: an unknown backbone, missing
+    shards, copies of an image in two folds, a fold that does not exist, a batch that the ranks do not divide,
+    a loss that does not fit the tree.
+    """
+    _check_batch(spec, ranks)
+    strategies.check(spec)
+    check_backbone(spec.backbone)
+    dataset = Dataset.open(spec.data.shards)
+    duplicates.refuse(dataset)
+    train_rows, eval_rows = folds.split(dataset.index, spec.data)
+    for purpose, rows in (("train on", train_rows), ("score", eval_rows)):
+        if not len(rows):
+            raise InputError(f"data: test_fold {spec.data.test_fold} leaves no images to {purpose}")
+    parts = []
+    for stage in stages(spec.variant, dataset.taxonomy):
+        isolation.check(spec, stage.levels)
+        try:
+            parts.append(plan_stage(spec, stage, train_rows, dataset))
+        except InputError as error:
+            raise InputError(f"{dataset.folder}: {error}") from error
+    return Plan(spec, dataset, train_rows, eval_rows, tuple(parts))
+
+
+def _check_batch(spec: RunSpec, ranks: int) -> None:
+    batch, micro = spec.optim.batch_size, spec.engine.micro_batch
+    if batch % ranks:
+        raise InputError(
+            f"optim.batch_size: {batch} images do not divide over {ranks} ranks; use a multiple of {ranks}"
+        )
+    if micro and batch // ranks % micro:
+        raise InputError(f"engine.micro_batch: {micro} does not divide the {batch // ranks} images of a rank")
+
+
+def plan_stage(spec: RunSpec, stage: Stage, rows: np.ndarray, dataset: Dataset) -> StagePlan:
+    """A stage's part of training images, and its loss. Raises InputError as `Objective`."""
+    rows = rows[stage.trains_on[dataset.leaf_ids[rows]]]
+    counts = np.bincount(dataset.leaf_ids[rows], minlength=len(dataset.taxonomy.leaves))
+    return StagePlan(stage, rows, Objective(stage, dataset.taxonomy, spec, counts))
+
+
+def check_model(spec: RunSpec, dataset: Dataset) -> None:
+    """Raises InputError where the models cannot be built, or the weights do not fit. Slower than `check`."""
+    footprint(spec, dataset)
+    if spec.backbone.weights not in (None, "hub"):
+        build(spec, stages(spec.variant, dataset.taxonomy)[0], dataset.size)
