@@ -13,7 +13,7 @@ import pytest
 
 from hpc.launching.ranks import in_ranks
 from leukotree.distributed import peers
-from leukotree.distributed.agreement import Agreement, Wants
+from leukotree.distributed.agreement import Agreement, Request
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import RunFailed
 from leukotree.runtime import Runtime
@@ -21,21 +21,24 @@ from leukotree.runtime import Runtime
 
 def test_one_process_does_at_the_next_step_what_it_asked_for() -> None:
     agreement = Agreement(1)
-    assert agreement.decided() == Wants()
-    agreement.propose(Wants(save=True))
-    assert agreement.decided() == Wants(save=True)
-    assert agreement.decided() == Wants()
+    assert agreement.decided() == Request()
+    agreement.propose(Request(save=True))
+    assert agreement.decided() == Request(save=True)
+    assert agreement.decided() == Request()
 
 
-def steps(runtime: Runtime) -> list[list[Wants]]:
+def steps(runtime: Runtime) -> list[list[Request]]:
     """What each rank saw at six steps. Rank 1 asks to save at step 1, rank 0 to stop at step 3, both at step
     4."""
-    asked = {1: {1: Wants(save=True), 4: Wants(save=True)}, 0: {3: Wants(stop=True), 4: Wants(broken=True)}}
+    asked = {
+        1: {1: Request(save=True), 4: Request(save=True)},
+        0: {3: Request(stop=True), 4: Request(broken=True)},
+    }
     with start(runtime) as engine:
         seen = []
         for step in range(6):
             seen.append(engine.agreement.decided())
-            engine.agreement.propose(asked[engine.rank].get(step, Wants()))
+            engine.agreement.propose(asked[engine.rank].get(step, Request()))
         return engine.gather(seen)
 
 
@@ -43,12 +46,12 @@ def test_every_rank_sees_at_the_same_step_what_any_of_them_asked_for() -> None:
     first, second = in_ranks(steps, runtime=Runtime(threads=1), ranks=2)
     assert first == second
     assert first == [
-        Wants(),
-        Wants(),
-        Wants(save=True),
-        Wants(),
-        Wants(stop=True),
-        Wants(save=True, broken=True),
+        Request(),
+        Request(),
+        Request(save=True),
+        Request(),
+        Request(stop=True),
+        Request(save=True, broken=True),
     ]
 
 

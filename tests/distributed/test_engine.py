@@ -31,7 +31,7 @@ def test_cuda_that_is_not_there_is_bad_input() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "environment", "wanted", "found"),
+    ("gpus", "environment", "wanted", "expected"),
     [
         (0, {}, "auto", "cpu"),
         (0, {"SLURM_JOB_ID": "7"}, "auto", "cpu"),
@@ -39,12 +39,12 @@ def test_cuda_that_is_not_there_is_bad_input() -> None:
         (2, {"LOCAL_RANK": "1"}, "auto", "cuda:1"),
         (4, {"LOCAL_RANK": "3", "SLURM_PROCID": "7"}, "cuda", "cuda:3"),
         (1, {"LOCAL_RANK": "3", "SLURM_PROCID": "3"}, "cuda", "cuda:0"),  # each task sees its own
-        (2, {"LOCAL_RANK": "2"}, "auto", "--ranks: this is rank 2 of its machine, which has 2 GPUs"),
-        (1, {"LOCAL_RANK": "1"}, "cuda", "--ranks: this is rank 1 of its machine, which has 1 GPUs"),
+        (2, {"LOCAL_RANK": "2"}, "auto", "--ranks: rank 2 of this machine has no GPU: there are 2"),
+        (1, {"LOCAL_RANK": "1"}, "cuda", "--ranks: rank 1 of this machine has no GPU: there are 1"),
     ],
 )
 def test_a_rank_takes_the_device_of_its_number(
-    gpus: int, environment: dict[str, str], wanted: str, found: str, monkeypatch: pytest.MonkeyPatch
+    gpus: int, environment: dict[str, str], wanted: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With stand-ins for CUDA, which is not there."""
     for name in ("LOCAL_RANK", "SLURM_JOB_ID", "SLURM_PROCID"):
@@ -53,11 +53,11 @@ def test_a_rank_takes_the_device_of_its_number(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    if found.startswith("--"):
-        with pytest.raises(InputError, match=found):
+    if expected.startswith("--"):
+        with pytest.raises(InputError, match=expected):
             _device(wanted)
     else:
-        assert _device(wanted) == torch.device(found)
+        assert _device(wanted) == torch.device(expected)
 
 
 def test_a_job_whose_gpu_is_broken_is_tried_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The seam to torch.distributed: who am I, where do I compute, and how do ranks add their gradients."""
+"""A rank: its device, its number, and the process group that it joins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from leukotree.runtime import MOST_WORKERS, Runtime
 from leukotree.spec import EngineSpec
 
 MEET = timedelta(minutes=5)
-"""Within which all ranks have to come together; a collective may take longer."""
+"""Time limit for all ranks to join the group. A collective may take longer."""
 
 _NO_CUDA = "device cuda: this machine has no CUDA device; use --device cpu"
 
@@ -33,9 +33,9 @@ class Engine:
     world: int
     device: torch.device
     deepspeed: Mapping[str, Mapping[str, Any]] | None = None
-    """As in `Runtime`."""
+    """As `Runtime.deepspeed`."""
     agreement: Agreement = field(init=False)
-    """What the ranks decide together between two steps."""
+    """The decisions of all ranks between two steps."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "agreement", Agreement(self.world))
@@ -46,20 +46,24 @@ class Engine:
 
     @property
     def pin(self) -> bool:
+        """Whether batches lie in page-locked memory, which a GPU copies without making the host wait."""
         return self.device.type == "cuda"
 
     def autocast(self, spec: EngineSpec) -> contextlib.AbstractContextManager[Any]:
+        """The context of a forward pass in the spec's precision."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=spec.precision == "bf16")
 
     def put(self, tensor: torch.Tensor) -> torch.Tensor:
-        """On the device, without a wait for what the device does: that takes page-locked memory."""
+        """A copy on the device. The host does not wait for it, as page-locked memory allows."""
         return (tensor.pin_memory() if self.pin else tensor).to(self.device, non_blocking=True)
 
     def default_workers(self) -> int:
-        """Decoding threads for each rank: its share of the cores, without those that compute. Every rank
-        calls it."""
+        """Decoding threads of this rank: its share of the cores, without those that compute.
+
+        Every rank calls it.
+        """
         cores = sorted(os.sched_getaffinity(0))
-        # A scheduler may bind each rank of a node to cores of its own, or let them share.
+        # A scheduler may bind each rank of a machine to different cores, or let ranks share them.
         sharing = self.gather((socket.gethostname(), cores)).count((socket.gethostname(), cores))
         computing = torch.get_num_threads() if self.device.type == "cpu" else 1
         return min(MOST_WORKERS, max(1, len(cores) // sharing - computing))
@@ -78,42 +82,42 @@ class Engine:
 
 
 def require_device(wanted: str) -> None:
-    """Raises InputError if CUDA is asked for and absent; inside a SLURM job `start` says what that means."""
+    """Raises InputError if CUDA is asked for and absent. Inside a SLURM job `start` raises the error."""
     if wanted == "cuda" and not torch.cuda.is_available() and "SLURM_JOB_ID" not in os.environ:
         raise InputError(_NO_CUDA)
 
 
 def _device(wanted: str) -> torch.device:
-    """Of this rank. Raises InputError if CUDA is asked for and absent, or has fewer devices than ranks;
-    inside a SLURM job an absent one is RunFailed of the kind "node": the job has a GPU, and it or its driver
-    is broken."""
+    """The device of this rank.
+
+    Raises InputError if CUDA is asked for and absent, or has fewer devices than ranks. Inside a SLURM job an
+    absent CUDA is RunFailed of the kind "node": the job has a GPU, and the GPU or its driver is broken.
+    """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
-    here, rank = (
-        torch.cuda.device_count() if torch.cuda.is_available() else 0,
-        int(os.environ.get("LOCAL_RANK", 0)),
-    )
-    if not here and "SLURM_JOB_ID" in os.environ:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    if not count and "SLURM_JOB_ID" in os.environ:
         raise RunFailed(
             f"{socket.gethostname()}: the job asked for a GPU, but there is no CUDA device that works", "node"
         )
-    if not here:
+    if not count:
         raise InputError(_NO_CUDA)
-    if here == 1 and "SLURM_PROCID" in os.environ:  # SLURM may show each task its own GPU only
+    if count == 1 and "SLURM_PROCID" in os.environ:  # SLURM may show each task only its own GPU
         rank = 0
-    if rank >= here:
+    if rank >= count:
         raise InputError(
-            f"--ranks: this is rank {rank} of its machine, which has {here} GPUs, one per rank; use fewer ranks"
+            f"--ranks: rank {rank} of this machine has no GPU: there are {count}, one per rank; "
+            "use fewer ranks"
         )
     return torch.device("cuda", rank)
 
 
 @contextlib.contextmanager
 def start(runtime: Runtime) -> Iterator[Engine]:
-    """Join the process group that RANK and WORLD_SIZE describe (one process without them) and leave it at the
-    end.
+    """The engine of this process, inside the process group of RANK and WORLD_SIZE.
 
-    Raises as `_device` and `_join`.
+    Without those variables there is one process. Raises as `_device` and `_join`.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if runtime.threads:
@@ -121,7 +125,7 @@ def start(runtime: Runtime) -> Iterator[Engine]:
     device = _device(runtime.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, in convolutions as in matrix products
+        torch.backends.cudnn.allow_tf32 = False  # it would round fp32 convolutions
     engine = Engine(rank, world, device, runtime.deepspeed)
     if world == 1 or (dist.is_initialized() and dist.get_world_size() == world):
         yield engine
@@ -130,16 +134,19 @@ def start(runtime: Runtime) -> Iterator[Engine]:
     try:
         with peers.watched(rank, world):
             yield engine
-    except (Preempted, GeneratorExit):  # all ranks leave at the same step
+    except (Preempted, GeneratorExit):  # all ranks end at the same step
         _leave(engine)
         raise
-    # After an error the others may wait for this rank in a collective: it leaves by ending its process.
+    # After another error no rank waits here: the others may be in a collective. Its process ends instead.
     _leave(engine)
 
 
 def _join(backend: str) -> None:
-    """Form the process group. Raises RunFailed of the kind "node" where not all ranks come within MEET: torch
-    would wait for as long as for a collective."""
+    """Form the process group.
+
+    Raises RunFailed of the kind "node" if not all ranks join within MEET. torch alone would wait for as long
+    as for a collective.
+    """
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
         store, rank, world = next(dist.rendezvous("env://", timeout=MEET))
@@ -153,5 +160,5 @@ def _join(backend: str) -> None:
 
 
 def _leave(engine: Engine) -> None:
-    engine.agreement.decided()  # no exchange may be under way
+    engine.agreement.decided()  # the group must have no exchange in progress
     dist.destroy_process_group()

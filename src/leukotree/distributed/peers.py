@@ -1,9 +1,8 @@
-"""Ranks watch each other: one that died, or whose node vanished, ends the others instead of letting them wait
-for it.
+"""Ranks watch each other: a rank that died, or whose machine failed, ends the others.
 
-A killed process is noticed by its launcher or by its connections. A node that loses power closes no
+A killed process is noticed by its launcher or through its connections. A machine that loses power closes no
 connection, and NCCL waits ten minutes for it. So each rank counts up a number in the store of the process
-group, and looks at those of the others.
+group, and reads the numbers of the others.
 """
 
 from __future__ import annotations
@@ -20,21 +19,23 @@ from datetime import timedelta
 import torch.distributed as dist
 
 BEAT = 5.0
-"""Seconds between two signs of life."""
+"""Seconds between two beats: each rank counts its number up, and reads the others'."""
 SILENCE = 30.0
-"""Seconds without one after which a rank counts as dead: so many of our own signs of life, for a job that was
-suspended and continued has been silent altogether."""
+"""Seconds without a beat after which a rank counts as dead. They are counted in this rank's own beats: a job
+that was suspended and continued missed beats on all ranks at once."""
 EXIT = 75
-"""Exit code of a rank that leaves because another is gone (EX_TEMPFAIL: run it again)."""
+"""Exit code of a rank that ends because another one is dead (EX_TEMPFAIL: run it again)."""
 LEFT = "left"
 
 
 @contextlib.contextmanager
 def watched(rank: int, world: int) -> Iterator[None]:
-    """Watch the other ranks, and be watched, in a thread. A dead one ends this process with the code
-    `EXIT`."""
+    """The context in which a thread beats for this rank, and watches the others.
+
+    A dead one ends this process with the code `EXIT`.
+    """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    # A connection of its own: the main thread may block in that of the process group.
+    # A separate connection: the main thread may block in that of the process group.
     server = dist.TCPStore(
         address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=SILENCE)
     )
@@ -51,12 +52,12 @@ def watched(rank: int, world: int) -> Iterator[None]:
         yield
     finally:
         left.set()
-        thread.join(SILENCE)  # it may be waiting for a host that has gone
+        thread.join(SILENCE)  # it may be waiting for a host that no longer answers
 
 
 @dataclass
 class Rounds:
-    """How often all ranks have been looked at."""
+    """How often this rank has read the beats of all others."""
 
     done: int = 0
 
@@ -66,48 +67,50 @@ def _key(rank: int) -> str:
 
 
 def _watch(store: dist.Store, rank: int, world: int, left: threading.Event, rounds: Rounds) -> None:
-    with contextlib.suppress(dist.DistError):  # the store may go with its host, which leaves a little sooner
-        _look(store, rank, world, left, rounds)
+    with contextlib.suppress(dist.DistError):  # the store's host may leave a little earlier
+        _beat(store, rank, world, left, rounds)
         store.set(_key(rank), LEFT)
 
 
 def _watch_the_store(left: threading.Event, rounds: Rounds) -> None:
-    """A host that loses its power, and held the store, lets every call to it wait for ever, whatever time
-    limit it was given."""
+    """End this process where the store does not answer.
+
+    When the store's host loses power, each call to the store waits forever, whatever its time limit.
+    """
     seen, since, beat = -1, 0, 0
     while not left.wait(BEAT):
         beat += 1
         if rounds.done != seen:
             seen, since = rounds.done, beat
         elif (beat - since) * BEAT > SILENCE:
-            _leave(f"the store of the ranks has not answered for {SILENCE:.0f} s")
+            _end(f"the store of the ranks has not answered for {SILENCE:.0f} s")
 
 
-def _look(store: dist.Store, rank: int, world: int, left: threading.Event, rounds: Rounds) -> None:
-    """Give signs of life, and look for those of the others, until it is time to leave."""
-    seen: dict[int, tuple[str, int]] = {}  # rank -> its last sign, and which of ours it was
+def _beat(store: dist.Store, rank: int, world: int, left: threading.Event, rounds: Rounds) -> None:
+    """Beat, and read the beats of the others, until `left` is set."""
+    seen: dict[int, tuple[str, int]] = {}  # rank -> its last beat, and this rank's beat when it came
     beat = 0
     while not left.wait(BEAT):
         beat += 1
         try:
             store.set(_key(rank), str(beat))
             for other in range(world):
-                # A rank that has not come so far does not count: joining has a time limit of its own.
+                # A rank that has not joined yet does not count: joining has another time limit.
                 if other != rank and store.check([_key(other)]):
                     now = store.get(_key(other)).decode()
                     if now != seen.get(other, ("", 0))[0]:
                         seen[other] = now, beat
         except dist.DistError as error:
-            if left.wait(BEAT):  # the store's host has left a little sooner
+            if left.wait(BEAT):  # the store's host has left a little earlier
                 return
-            _leave(f"the store of the ranks does not answer ({type(error).__name__})")
+            _end(f"the store of the ranks does not answer ({type(error).__name__})")
         for other, (now, since) in seen.items():
             if now != LEFT and (beat - since) * BEAT > SILENCE:
-                _leave(f"rank {other} has given no sign of life for {SILENCE:.0f} s")
+                _end(f"rank {other} has given no sign of life for {SILENCE:.0f} s")
         rounds.done += 1
 
 
-def _leave(why: str) -> None:
-    """The main thread waits in a collective, where no exception reaches it."""
-    print(f"leukotree: {why}; run it again to continue", file=sys.stderr, flush=True)
+def _end(reason: str) -> None:
+    """End this process: its main thread waits in a collective, where no exception can reach it."""
+    print(f"leukotree: {reason}; run it again to continue", file=sys.stderr, flush=True)
     os._exit(EXIT)

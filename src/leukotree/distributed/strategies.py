@@ -29,7 +29,8 @@ def check(spec: RunSpec) -> None:
     """Raises InputError where a spec needs a package that is not installed, or compiles a projected model."""
     if spec.engine.strategy != "ddp" and not _installed("deepspeed"):
         raise InputError(
-            f"engine.strategy {spec.engine.strategy}: deepspeed is not installed; pip install deepspeed, or use ddp"
+            f"engine.strategy {spec.engine.strategy}: deepspeed is not installed; "
+            "pip install deepspeed, or use ddp"
         )
     if spec.loss.isolation == "projected":
         if not _installed("torchjd"):

@@ -1,7 +1,7 @@
 """The base class of the strategies: how ranks train one model together.
 
-A strategy stands between a training step and DDP, DeepSpeed or gradient surgery. `strategies.choose` gives the
-one that a spec names.
+A strategy stands between a training step and DDP, DeepSpeed or gradient surgery. `strategies.choose` gives
+the one that a spec names.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Gradient surgery (`loss.isolation: projected`): the levels' gradients on the backbone are made to agree
-before they are added.
+"""Gradient surgery (`loss.isolation: projected`): the levels' gradients on the backbone are changed so that
+they do not conflict, and then added.
 
 Yu et al. 2020 (PCGrad), Liu et al. 2021 (CAGrad), Quinton and Rey 2024 (UPGrad), by torchjd. Imported only
-where asked for.
+when a spec asks for it.
 """
 
 from __future__ import annotations
@@ -22,40 +22,43 @@ from leukotree.models.classifier import Classifier
 from leukotree.spec import RunSpec
 
 RADIUS = 0.5
-"""CAGrad's c: how far its step may lie from the sum, as a share of the sum's length; the value of its
-authors."""
+"""CAGrad's c, with its authors' value: how far its step may lie from the sum, as a share of the sum's
+length."""
 FAINT = 1e-6
-"""Share of the levels' squared norms up to which CAGrad leaves a level out. torchjd stands still where a
-mixture of the gradients has less than 1e-4 of their norm, as if they opposed each other: one level that is
-learned would stop the others."""
+"""Share of the levels' squared norms up to which CAGrad leaves a level out.
+
+torchjd makes no step where a mixture of the gradients has less than 1e-4 of their norm, as if they opposed
+each other. One level that is learned already would stop the others.
+"""
 
 
 def weights(gramian: torch.Tensor, surgery: str, seed: int) -> torch.Tensor:
     """(G,) weights with which the levels' gradients are added.
 
-    Where no two of them conflict, PCGrad and UPGrad give 1 to each, so their step is the plain sum. CAGrad's
-    is G times that of its paper, which begins at the mean: the sum, and up to RADIUS times its length more.
+    Where no two of them conflict, PCGrad and UPGrad give 1 to each: their step is the plain sum. CAGrad's is
+    G times that of its paper, which begins at the mean: the sum, and up to RADIUS times its length more.
 
-    Args: gramian: (G, G) float64 on the CPU: dot products of the levels' gradients. It need not have a scale:
-        what torchjd takes for zero (a squared norm below 1e-4) would not be, near the end of a training. A
-        level without gradient, as in a batch without an image of it, takes no part and is added as it is;
-        under CAGrad also a `FAINT` one. surgery: pcgrad, cagrad or upgrad. seed: of the order in which PCGrad
-        projects.
+    Args:
+        gramian: (G, G) float64 on the CPU: dot products of the levels' gradients. It is scaled here, because
+            torchjd takes a squared norm below 1e-4 for zero. A level without gradient, as in a batch without
+            an image of it, is left out and gets the weight 1; under CAGrad a `FAINT` one too.
+        surgery: pcgrad, cagrad or upgrad.
+        seed: of the order in which PCGrad projects.
     """
-    found = torch.ones(len(gramian), dtype=gramian.dtype)
+    mixing = torch.ones(len(gramian), dtype=gramian.dtype)
     present = gramian.diagonal() > (FAINT * gramian.trace() if surgery == "cagrad" else 0)
     if not present.any():
-        return found
+        return mixing
     part = gramian[present][:, present] / gramian.trace()
     if surgery == "pcgrad":
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            found[present] = PCGradWeighting()(part)
+            mixing[present] = PCGradWeighting()(part)
     elif surgery == "cagrad":
-        found[present] = CAGradWeighting(c=RADIUS)(part) * len(part)
+        mixing[present] = CAGradWeighting(c=RADIUS)(part) * len(part)
     else:
-        found[present] = UPGradWeighting(pref_vector=found[present])(part)
-    return found
+        mixing[present] = UPGradWeighting(pref_vector=mixing[present])(part)
+    return mixing
 
 
 class Projected(Strategy):
@@ -130,8 +133,10 @@ def _flat(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _set_gradients(parameters: Sequence[nn.Parameter], flat: torch.Tensor) -> None:
-    """Give parameters their parts of a flat gradient, each in its parameter's memory format: the fused step
-    goes by memory."""
+    """Give parameters their parts of a flat gradient, each in its parameter's memory format.
+
+    The fused step needs that format.
+    """
     for parameter, part in zip(
         parameters, flat.split([parameter.numel() for parameter in parameters]), strict=True
     ):

@@ -69,8 +69,8 @@ class Sharded(Replicated):
         self, model: Classifier, spec: RunSpec, engine: Engine, optimized: Classifier | None = None
     ) -> None:
         super().__init__(model, spec, engine, optimized)
-        # Before the first step: in the step of the first group DeepSpeed notes where the moments of all groups
-        # lie.
+        # Before the first step: in the step of the first group DeepSpeed notes where the moments of all
+        # groups lie.
         for share in self._shares():
             step = torch.zeros((), device=share.device)
             moments = {name: torch.zeros_like(share) for name in MOMENTS}
@@ -94,8 +94,7 @@ class Sharded(Replicated):
         self.trained.optimizer.refresh_fp32_params()
 
     def _optimizer_state(self) -> dict[str, Any]:
-        """As torch's AdamW gives it for whole parameters; on other ranks than the main one without the
-        moments."""
+        """The state that torch's AdamW has for whole parameters; only on the main rank with the moments."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         step = self.optimizer.state[self._shares()[0]]["step"]
@@ -184,7 +183,7 @@ class Partitioned(Sharded):
         return list(self.trained.optimizer.fp32_partitioned_groups_flat)
 
     def _link(self) -> None:
-        pass  # moments are found by the parameter's place
+        pass  # DeepSpeed finds moments by the parameter's place
 
     def _set_moment(self, parameter: nn.Parameter, value: torch.Tensor, name: str) -> None:
         from deepspeed.utils import safe_set_local_optimizer_state
@@ -228,7 +227,7 @@ def _initialised(model: Classifier, optimizer: torch.optim.Optimizer, spec: RunS
 
 
 def config(spec: RunSpec, engine: Engine) -> dict[str, Any]:
-    """DeepSpeed's configuration: the spec's values, beside those that only decide speed (`engine.deepspeed`)."""
+    """DeepSpeed's configuration: the spec's values, and those that only change speed (`engine.deepspeed`)."""
     share = spec.optim.batch_size // engine.world
     micro = spec.engine.micro_batch or share
     tuning = dict((engine.deepspeed or {}).get(spec.engine.strategy, {}))

@@ -1,1 +1,1 @@
-"""Backbones with heads, what each stage minimises, and log p(child | parent)."""
+"""Backbones with heads, the loss of each stage, and log p(child | parent)."""

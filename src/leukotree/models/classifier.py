@@ -20,18 +20,19 @@ from leukotree.spec import BackboneSpec, DataSpec, LossSpec, RunSpec
 
 
 class Classifier(nn.Module):
-    """A timm backbone and a linear head per decision: (B, 3, H, W) normalised images -> (B, K) logits, heads
-    side by side.
+    """A timm backbone and a linear head per decision.
+
+    It maps (B, 3, H, W) normalised images to (B, K) logits, the heads side by side.
 
     Args:
-        backbone: gives (B, F) features; `branched` takes its last blocks away from it.
-        stage: the heads.
+        backbone: gives (B, F) features. With `branched` its last blocks move into the branches.
+        stage: its heads.
         loss: how the levels are isolated and weighted.
-        levels: of the losses that the model is trained with; None: those of the heads.
+        levels: the levels of the losses that train the model; None for those of the heads.
     """
 
     log_variance: nn.Parameter | None
-    """(G,) of `uncertainty`: what it learns for the loss of each level."""
+    """(G,) log sigma^2 of each level's loss, learned with weighting `uncertainty`; else None."""
 
     def __init__(
         self, backbone: nn.Module, stage: Stage, loss: LossSpec, levels: Sequence[int] | None = None
@@ -63,15 +64,16 @@ def _features(backbone: nn.Module) -> int:
 
 
 def build(spec: RunSpec, stage: Stage, size: int, levels: Sequence[int] | None = None) -> Classifier:
-    """A stage's model, its weights drawn from (spec.seed, stage name, fold) or loaded as the spec says;
-    `levels` as `Classifier`.
+    """A stage's model, with weights drawn from (spec.seed, stage name, fold), or loaded as the spec says.
 
-    Each fold begins with weights of its own. Tests over folds take these as independent but for the images
-    that they share: one start for all of them would add its luck to every fold, and look like a better
-    method.
+    Each fold begins with different weights. Statistical tests treat folds as independent but for the images
+    that they share. The same initial weights in all folds would add the same luck to each of them, and look
+    like a better method.
 
-    Raises InputError for an unknown backbone, an image size it cannot take, or weights that are missing or do
-    not fit.
+    Args: levels: as for `Classifier`.
+
+    Raises InputError for an unknown backbone, an image size that it cannot take, or weights that are missing
+    or do not fit.
     """
     check_backbone(spec.backbone)
     with torch.random.fork_rng(devices=[]):
@@ -80,7 +82,7 @@ def build(spec: RunSpec, stage: Stage, size: int, levels: Sequence[int] | None =
 
 
 def _fold(data: DataSpec) -> tuple[int, int]:
-    """The outer fold, and from 1 the inner one; 0 without."""
+    """The outer fold, and 1 + the inner fold or 0 for none."""
     return data.test_fold, 1 + data.inner.fold if data.inner else 0
 
 
@@ -103,7 +105,7 @@ def check_backbone(backbone: BackboneSpec) -> None:
 
 
 def _backbone(spec: BackboneSpec, size: int) -> nn.Module:
-    """From timm, whose attention is torch's scaled_dot_product_attention wherever a model allows it."""
+    """A timm model without classifier, for (3, size, size) images."""
     options: dict[str, Any] = {
         "num_classes": 0,
         "drop_path_rate": spec.drop_path,
@@ -111,7 +113,7 @@ def _backbone(spec: BackboneSpec, size: int) -> nn.Module:
     }
     if spec.weights not in (None, "hub"):
         options["pretrained_cfg_overlay"] = {"file": spec.weights, "custom_load": False}
-    # Only some models are built for a fixed size (ViT); the others refuse the argument and take any size.
+    # Only some models (ViT) have a fixed size; the others refuse the argument and take any size.
     try:
         with _missing() as missing:
             try:
@@ -120,9 +122,7 @@ def _backbone(spec: BackboneSpec, size: int) -> nn.Module:
                 if "img_size" not in str(error):
                     raise
                 built = timm.create_model(spec.name, **options)
-    except (
-        Exception
-    ) as error:  # timm raises whatever its parts raise: assertion, runtime, key, network errors
+    except Exception as error:  # timm raises what its parts raise: assertion, runtime, key, network errors
         reason = one_line(error)[:300]
         raise InputError(
             f"backbone {spec.name} at {size}x{size} with weights {spec.weights}: {reason}"
@@ -132,28 +132,30 @@ def _backbone(spec: BackboneSpec, size: int) -> nn.Module:
 
 
 def _refuse_random(built: nn.Module, spec: BackboneSpec, missing: Collection[str]) -> None:
-    """Raises InputError where a file leaves weights as they were drawn: nobody would see that it was made for
-    another model."""
+    """Raises InputError where a file lacks weights of the model, as that of another model does.
+
+    Otherwise those weights would stay random, and nobody would notice.
+    """
     names = [name for name, _ in built.named_parameters()]
-    if left := [name for name in names if name in missing]:
+    if lacking := [name for name in names if name in missing]:
         raise InputError(
-            f"{spec.weights}: lacks {len(left)} of the {len(names)} weights of {spec.name}, such as {', '.join(left[:3])}; set "
-            "backbone.name to the model that the file was made for"
+            f"{spec.weights}: lacks {len(lacking)} of the {len(names)} weights of {spec.name}, "
+            f"such as {', '.join(lacking[:3])}; set backbone.name to the model that the file was made for"
         )
 
 
 @contextlib.contextmanager
 def _missing() -> Iterator[set[str]]:
-    """Names that a state lacks that is loaded within: timm says them in its log alone."""
+    """The set of names that a state lacks which is loaded inside the context. timm only logs them."""
     missing: set[str] = set()
     load = nn.Module.load_state_dict
 
-    def noted(module: nn.Module, *arguments: Any, **options: Any) -> Any:
+    def recorded(module: nn.Module, *arguments: Any, **options: Any) -> Any:
         result = load(module, *arguments, **options)
         missing.update(result.missing_keys)
         return result
 
-    nn.Module.load_state_dict = noted  # type: ignore[method-assign, assignment]
+    nn.Module.load_state_dict = recorded  # type: ignore[method-assign, assignment]
     try:
         yield missing
     finally:
@@ -168,9 +170,8 @@ def normalisation(model: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def parameter_groups(model: Classifier, spec: RunSpec) -> list[dict[str, Any]]:
-    """AdamW groups: backbone, branches and heads, each with and without weight decay, and the weights of the
-    losses without;
-    `peak` is a group's highest learning rate."""
+    """AdamW's groups: backbone, branches and heads, each with and without weight decay, and the learned
+    weights of the losses without. `peak` is a group's highest learning rate."""
     skip: set[str] = getattr(model.backbone, "no_weight_decay", set)()
     low, high = spec.optim.lr, spec.optim.lr * spec.optim.head_lr_multiplier
     groups: list[dict[str, Any]] = []

@@ -1,5 +1,5 @@
-"""What the loss of each level may reach in `multilabel` (`loss.isolation`): how the heads are wired to the
-backbone."""
+"""Isolation of the levels (`loss.isolation`): which parameters each level's loss trains in `multilabel`, and
+how the heads are connected to the backbone."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from leukotree.errors import InputError
 from leukotree.spec import LossSpec, RunSpec
 
 LED = ("detached", "branched")
-"""Isolations in which one level, the leader, trains what the levels share."""
+"""Isolations in which one level, the leader, trains the trunk."""
 
 
 def reach(loss: LossSpec, levels: Mapping[str, int]) -> dict[tuple[int, str], bool]:
-    """(level, group of parameters) -> whether the loss of the level trains the group; where not, its gradient
-    is exactly zero.
+    """(level, group of parameters) -> whether the level's loss trains the group.
+
+    If not, its gradient there is exactly zero.
 
     | isolation | trunk | branch:<level> | head:<decision> |
     | --- | --- | --- | --- |
@@ -33,44 +34,44 @@ def reach(loss: LossSpec, levels: Mapping[str, int]) -> dict[tuple[int, str], bo
     | detached | the leader | | the decision's level |
     | branched | the leader | that level | the decision's level |
 
-    `trunk` is what the levels have in common: the backbone, in `branched` without its last blocks. A branch
-    has those blocks,
-    the final norm and the pooling. In `chained` the probabilities that a head sees carry no gradient to the
-    head above. In
-    `projected` every level has its say in the trunk, but `surgery` alters what it says.
+    `trunk` is what the levels share: the backbone, with `branched` without its last blocks. A branch has
+    those blocks, the final norm and the pooling. With `chained` a head sees the probabilities of the head
+    above without a gradient to it. With `projected` every level's gradient enters the trunk, changed by
+    `surgery`.
 
-    Three things are not a loss that reaches a weight: AdamW decays every weight in every step and moves it
-    along the gradients of steps before; the running statistics of BatchNorm follow the images, whatever the
-    losses; and `optim.clip` goes by the norm of all gradients together, so that with it a level's large
-    gradient shortens the others' too.
+    Three other things move a weight, whatever the losses. AdamW decays every weight in every step and moves
+    it along the gradients of earlier steps. The running statistics of BatchNorm follow the images.
+    `optim.clip` uses the norm of all gradients together, so a large gradient of one level shortens the
+    others.
 
-    Args: levels: decision -> level, as `Taxonomy.decision_levels`. The kinds of loss that are none per
-        decision (`soft`,
-            `marginal`) exist with `shared` only, and this table does not speak of them.
+    The kinds of loss without a loss per decision (`soft`, `marginal`) exist with `shared` only; this table
+    does not cover them.
+
+    Args: levels: decision -> level, as `Taxonomy.decision_levels`.
     """
     table = {}
     for level in sorted(set(levels.values())):
         table[level, "trunk"] = loss.isolation not in LED or level == loss.leader
         if loss.isolation == "branched":
             table |= {(level, f"branch:{other}"): level == other for other in levels.values()}
-        table |= {(level, f"head:{decision}"): level == of for decision, of in levels.items()}
+        table |= {(level, f"head:{decision}"): level == own for decision, own in levels.items()}
     return table
 
 
 @dataclass(frozen=True)
 class Wiring:
-    """What each head sees: plain values, which torch.compile can follow."""
+    """The inputs of each head, as plain values, which torch.compile can follow."""
 
     levels: tuple[int, ...]
     """Level of each head."""
     above: tuple[int | None, ...]
-    """Number of the head whose probabilities a head sees as well; None for features only."""
+    """Number of the head whose probabilities are inputs of a head too; None for features only."""
     leader: int | None
-    """The one level whose loss trains what the levels share; None where each does."""
+    """The one level whose loss trains the trunk; None where each level does."""
 
     @classmethod
     def of(cls, loss: LossSpec, levels: Mapping[str, int], above: Mapping[str, str | None]) -> Wiring:
-        """For heads with their levels, and the nearest head above each."""
+        """The wiring of heads: their levels, and the nearest head above each."""
         heads = list(levels)
         parents = [above[head] if loss.isolation == "chained" else None for head in heads]
         numbers = tuple(None if parent is None else heads.index(parent) for parent in parents)
@@ -80,34 +81,34 @@ class Wiring:
         """(B, K) logits of the heads side by side.
 
         Args:
-            shared: what the backbone gives: (B, F) features, or with branches what those take.
-            branches: one per level, from the lowest, or none.
+            shared: the output of the backbone: (B, F) features, or the input of the branches.
+            branches: one per level, from level 1 on, or none.
             heads: (B, inputs) -> (B, classes) each.
         """
         features: dict[int, torch.Tensor] = {}
         for number, level in enumerate(sorted(set(self.levels))):
             seen = shared if self.leader in (None, level) else shared.detach()
             features[level] = branches[number](seen) if len(branches) else seen
-        found: list[torch.Tensor] = []
+        logits: list[torch.Tensor] = []
         for head, level, above in zip(heads, self.levels, self.above, strict=True):
             seen = features[level]
             if above is not None:
-                seen = torch.cat([seen, found[above].detach().float().softmax(dim=1)], dim=1)
-            found.append(head(seen))
-        return torch.cat(found, dim=1)
+                seen = torch.cat([seen, logits[above].detach().float().softmax(dim=1)], dim=1)
+            logits.append(head(seen))
+        return torch.cat(logits, dim=1)
 
 
 @dataclass(frozen=True)
 class _Family:
-    """How models of a timm class are cut in two; attributes by their dotted names."""
+    """Where models of a timm class are cut in two, by dotted names of attributes."""
 
     blocks: str
-    """The sequence of blocks, the last of which a branch has."""
+    """The sequence of blocks. A branch has the last ones."""
     before: Mapping[str, Any]
-    """What stands before them -> what takes its place in a branch, so that timm's own `forward` begins with
-    the blocks."""
+    """A part before the blocks -> its replacement in a branch, so that timm's `forward` begins with the
+    blocks."""
     behind: Mapping[str, Any]
-    """What stands behind them -> what takes its place in the trunk."""
+    """A part after the blocks -> its replacement in the trunk."""
 
 
 FAMILIES: dict[type[nn.Module], _Family] = {
@@ -133,20 +134,21 @@ FAMILIES: dict[type[nn.Module], _Family] = {
         {"global_pool": nn.Identity},
     ),
 }
-"""Their subclasses are not among them: they override what `_Family` relies on."""
+"""timm class -> where it is cut. Subclasses are not cut: they override what `_Family` relies on."""
 
 
 def branch_off(backbone: nn.Module, count: int, levels: int) -> list[nn.Module]:
-    """For each level a copy of the backbone's last `count` blocks and all behind them, all alike; the
-    backbone keeps the rest.
+    """One branch for each level: a copy of the backbone's last `count` blocks and of all parts after them.
 
-    A branch of the backbone's output gives the (B, F) features that the whole backbone gave.
+    The backbone loses those parts. A branch maps its output to the (B, F) features of the whole backbone.
     """
     family = FAMILIES[type(backbone)]
     branches = [copy.deepcopy(backbone) for _ in range(levels)]
+    blocks: Any = backbone.get_submodule(family.blocks)
     for branch in branches:
-        _replace(branch, {**family.before, family.blocks: branch.get_submodule(family.blocks)[-count:]})  # type: ignore[index]
-    _replace(backbone, {**family.behind, family.blocks: backbone.get_submodule(family.blocks)[:-count]})  # type: ignore[index]
+        own: Any = branch.get_submodule(family.blocks)
+        _replace(branch, {**family.before, family.blocks: own[-count:]})
+    _replace(backbone, {**family.behind, family.blocks: blocks[:-count]})
     return branches
 
 
@@ -157,9 +159,11 @@ def _replace(model: nn.Module, parts: Mapping[str, Any]) -> None:
 
 
 def check(spec: RunSpec, levels: Mapping[str, int]) -> None:
-    """Raises InputError if a stage whose decisions have these levels cannot be isolated as the spec says: no
-    such level to lead, or a backbone that cannot be cut there. Values are looked at also where nothing uses
-    them."""
+    """Raises InputError if a stage whose decisions have these levels cannot be isolated as the spec says.
+
+    Then there is no level `leader`, or the backbone cannot be cut. Values that have no effect are checked
+    too.
+    """
     loss, name = spec.loss, spec.backbone.name
     most = max(levels.values())
     if loss.leader > most:
@@ -182,7 +186,7 @@ def check(spec: RunSpec, levels: Mapping[str, int]) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _blocks(name: str) -> int | None:
-    """Blocks that a branch may have at most; None for a model that cannot be cut. Nothing is allocated."""
+    """Most blocks that a branch can have; None for a model that cannot be cut. Nothing is allocated."""
     with torch.device("meta"):
         model = timm.create_model(name, num_classes=0)
     family = FAMILIES.get(type(model))

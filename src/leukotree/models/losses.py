@@ -1,4 +1,4 @@
-"""Losses on a tree: focal at its decisions, cross-entropies along its paths, and what weighs them."""
+"""Losses on a tree: focal at its decisions, cross-entropies along its paths, and their weights."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from leukotree.taxonomy import Taxonomy
 def focal(
     logits: torch.Tensor, target: torch.Tensor, gamma: float, alpha: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Focal loss -alpha_y (1 - p_y)^gamma log p_y of each sample (Lin et al. 2017, eq. 5, on the softmax).
+    """(N,) focal losses -alpha_y (1 - p_y)^gamma log p_y (Lin et al. 2017, eq. 5, on the softmax).
 
-    Args: logits: (N, K). target: (N,) class indices. gamma: focusing exponent; 0 gives cross-entropy. alpha:
-        (K,) weight per class, or None for 1. A single number is refused: for more than two classes it would
-        make the loss depend on the order of the classes.
+    Args:
+        logits: (N, K).
+        target: (N,) class indices.
+        gamma: focusing exponent; 0 gives cross-entropy.
+        alpha: (K,) weight per class, or None for 1.
 
-    Returns: (N,) losses, not reduced.
+    Raises InputError for an alpha of another shape. With more than two classes, a single number would make
+    the loss depend on the order of the classes.
     """
     if alpha is not None and alpha.shape != logits.shape[1:]:
         raise InputError(
@@ -37,8 +40,10 @@ def focal(
 
 
 def class_weights(counts: Sequence[int] | np.ndarray, tau: float) -> np.ndarray:
-    """(K,) alpha = (inverse frequency)^tau scaled to mean 1. Raises InputError for a class without training
-    images."""
+    """(K,) alpha = (inverse frequency)^tau, scaled to mean 1.
+
+    Raises InputError for a class without training images.
+    """
     numbers = np.asarray(counts, dtype=np.float64)
     if (numbers <= 0).any():
         raise InputError(
@@ -56,20 +61,23 @@ def head_focal(
     gamma: float,
     alphas: Sequence[torch.Tensor],
 ) -> list[torch.Tensor]:
-    """For each head the mean focal loss over the samples that are defined there.
+    """Each head's focal loss: the sum over the samples that are defined there, over its `counts`.
 
-    Args: logits: (B, sum(widths)), the heads side by side. targets: (B, heads) class at each head, -1 where
-        the head is not defined for the sample; those add exactly nothing. widths: classes of each head.
-        counts: (heads,) how many samples of the *global* batch are defined at each head: with them the ranks'
-        and micro batches' losses add up to the loss of the whole batch. gamma, alphas: focal parameters; one
-        (K,) alpha per head.
+    Args:
+        logits: (B, sum(widths)), the heads side by side.
+        targets: (B, heads) class at each head; -1 where the head is not defined for the sample, which then
+            adds exactly nothing.
+        widths: number of classes of each head.
+        counts: (heads,) samples of the *global* batch that are defined at each head. With them the losses of
+            ranks and micro batches add up to the loss of the whole batch.
+        gamma, alphas: focal parameters; one (K,) alpha per head.
 
-    Returns: scalars. All logits stay in the graph of their head's, also when no sample is defined there.
+    Returns: scalars. A head's logits are in the graph of its loss even where no sample is defined there.
     """
     means = []
     for column, (part, alpha) in enumerate(zip(logits.split(list(widths), dim=1), alphas, strict=True)):
         target = targets[:, column]
-        # A mask instead of a selection: no size that the host would have to wait for.
+        # A mask instead of a selection, whose size the host would have to wait for.
         losses = focal(part, target.clamp(min=0), gamma, alpha)
         means.append(torch.where(target >= 0, losses, 0.0).sum() / counts[column].clamp(min=1))
     return means
@@ -78,44 +86,45 @@ def head_focal(
 def path_loss(
     log_p: torch.Tensor, terms: torch.Tensor, leaves: torch.Tensor, count: torch.Tensor
 ) -> torch.Tensor:
-    """The weighted sums -sum_c terms[g, leaf, c] log p_c of each sample, as a part of the global batch's
-    mean.
+    """(G,) sums over the samples of -sum_c terms[g, leaf, c] log p_c, divided by `count`.
 
     Args:
         log_p: (B, C).
-        terms: (G, L, C), not negative; where they are 0 a log p adds exactly nothing, even where it is -inf.
+        terms: (G, L, C), not negative. Where they are 0 a log p adds exactly nothing, even if it is -inf.
         leaves: (B,) true leaves.
-        count: scalar or (1,), samples in the global batch.
-
-    Returns: (G,).
+        count: scalar or (1,), number of samples in the global batch.
     """
     weights = terms[:, leaves]
-    # First the mask: 0 x -inf would be NaN.
+    # The mask is needed: 0 x -inf is NaN.
     return -(torch.where(weights > 0, log_p, 0.0) * weights).sum(dim=(1, 2)) / count.clamp(min=1)
 
 
 def soft_targets(distances: np.ndarray, beta: float) -> np.ndarray:
-    """(L, L) target of each leaf (column) for a sample of a leaf (row), from the heights of their lowest
-    common ancestors.
+    """(L, L) target of each leaf (column) for a sample of a leaf (row).
 
-    Proportional to exp(-beta d / d_max), rows sum to 1 (Bertinetto et al. 2020, soft labels); one-hot for a
-    large beta.
+    Proportional to exp(-beta d / d_max), rows sum to 1 (Bertinetto et al. 2020, soft labels). A large beta
+    gives one-hot targets.
+
+    distances: (L, L) heights of the lowest common ancestors of the leaves.
     """
-    likeness = np.exp(-beta * distances / distances.max())
-    return likeness / likeness.sum(axis=1, keepdims=True)
+    similarity = np.exp(-beta * distances / distances.max())
+    return similarity / similarity.sum(axis=1, keepdims=True)
 
 
 def edge_weights(taxonomy: Taxonomy, loss: LossSpec) -> dict[str, float]:
-    """Node -> weight of the edge above it: with weighting `hxe` exp(-alpha height) (Bertinetto et al. 2020,
-    hierarchical cross-entropy, not normalised), else 1."""
+    """Child -> weight of its edge: with weighting `hxe` exp(-alpha height of the child), else 1.
+
+    Bertinetto et al. 2020, hierarchical cross-entropy, not normalised.
+    """
     alpha = loss.hxe_alpha if loss.weighting == "hxe" else 0.0
     return {edge: float(np.exp(-alpha * taxonomy.heights[edge])) for edge in taxonomy.edges}
 
 
 def uncertainty(losses: torch.Tensor, log_variance: torch.Tensor, share: float) -> torch.Tensor:
-    """(G,) losses weighed by learned s = log sigma^2: loss / sigma^2 + log sigma (Kendall et al. 2018,
-    classification).
+    """(G,) losses weighted by a learned s = log sigma^2: loss / sigma^2 + log sigma.
 
-    share: the part of the global batch that the losses are of, so that parts add up.
+    Kendall et al. 2018, classification.
+
+    share: the part of the global batch that the losses come from, so that parts add up.
     """
     return torch.exp(-log_variance) * losses + log_variance * (0.5 * share)

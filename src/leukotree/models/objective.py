@@ -1,4 +1,4 @@
-"""What a stage minimises: the loss of each of its levels, as a part of the global batch's."""
+"""The losses that a stage minimises, one per level."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from leukotree.taxonomy import Taxonomy
 
 
 class Objective(nn.Module):
-    """(B, K) logits of a micro batch -> (G,) weighted losses of the levels.
+    """The losses of a stage: (B, K) logits of a micro batch -> (G,) weighted losses of the levels.
 
-    Summed over levels, micro batches and ranks they are the loss of the global batch. A level's loss has a
-    gradient on the logits of its own heads only, with kinds `focal` and `conditional` of `multilabel`.
-    Nothing here waits for the device.
+    Their sum over levels, micro batches and ranks is the loss of the global batch. With the kinds `focal` and
+    `conditional` of `multilabel` a level's loss has a gradient only on the logits of its own heads. Nothing
+    here waits for the device.
     """
 
     targets: torch.Tensor
@@ -58,7 +58,7 @@ class Objective(nn.Module):
             self._keep("above", probabilities.leaves_of_parents(taxonomy))
 
     def _keep(self, name: str, table: np.ndarray) -> None:
-        """A tensor that `to` moves along."""
+        """Store a table as a buffer, which `to` moves to the device."""
         self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(table)), persistent=False)
 
     @property
@@ -67,7 +67,7 @@ class Objective(nn.Module):
         return self.alpha.split(self.widths)
 
     def counts(self, leaves: torch.Tensor) -> torch.Tensor:
-        """(n,) leaf of each image of the *global* batch -> the denominators of its losses, for `forward`."""
+        """The denominators of the losses, for `forward`, from the (n,) leaves of the *global* batch."""
         return self.defined[leaves].sum(dim=0)
 
     def forward(
@@ -83,15 +83,15 @@ class Objective(nn.Module):
         Args:
             logits: (B, K), the heads side by side.
             leaves: (B,) index of each image's leaf.
-            counts: what `counts` gave for the global batch.
+            counts: `counts` of the global batch.
             log_variance: (G,) learned, for weighting `uncertainty`; else None.
             share: the part of the global batch's images that this micro batch has.
         """
         if self.kind == "focal":
-            found = self._focal(logits, leaves, counts)
+            values = self._focal(logits, leaves, counts)
         else:
-            found = losses.path_loss(self._log_probabilities(logits), self.terms, leaves, counts)
-        return found if log_variance is None else losses.uncertainty(found, log_variance, share)
+            values = losses.path_loss(self._log_probabilities(logits), self.terms, leaves, counts)
+        return values if log_variance is None else losses.uncertainty(values, log_variance, share)
 
     def _focal(self, logits: torch.Tensor, leaves: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         heads = losses.head_focal(logits, self.targets[leaves], self.widths, counts, self.gamma, self.alphas)
@@ -102,7 +102,7 @@ class Objective(nn.Module):
         return torch.stack([sum(rest, first) for first, *rest in split])
 
     def _log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """(B, C) what the columns of `terms` stand for (`_terms`)."""
+        """(B, C) log-probabilities of the columns of `terms` (see `_terms`)."""
         if not self.flat:
             return probabilities.conditionals(logits, self.widths)
         leaf = logits.log_softmax(dim=1)
@@ -114,13 +114,15 @@ class Objective(nn.Module):
 
 
 def levels(stage: Stage, taxonomy: Taxonomy, spec: RunSpec) -> tuple[int, ...]:
-    """The levels that a stage has a loss for: of its decisions, or with kind `marginal` the depths at which
-    the tree divides."""
+    """The levels that a stage has a loss for.
+
+    They are the levels of its decisions; with kind `marginal` the depths at which the tree divides; with
+    `soft` one.
+    """
     if spec.loss.kind == "soft":
         return (1,)
-    if (
-        spec.loss.kind == "marginal"
-    ):  # below an only child nothing new is decided: such a depth would count twice
+    if spec.loss.kind == "marginal":
+        # A depth that divides nothing, below only children, would count the depth above twice.
         new = np.diff(taxonomy.cut_of_leaf, axis=0, prepend=0).any(axis=1)
         return tuple(1 + depth for depth in np.flatnonzero(new).tolist())
     by_decision = spec.variant == "flat" and spec.loss.kind == "conditional"
@@ -128,24 +130,27 @@ def levels(stage: Stage, taxonomy: Taxonomy, spec: RunSpec) -> tuple[int, ...]:
 
 
 def _class_counts(stage: Stage, leaf_counts: np.ndarray) -> list[np.ndarray]:
-    """Training images of each class of each head."""
-    found = []
+    """(classes,) training images of each class, for each head."""
+    head_counts = []
     for column, (head, classes) in enumerate(stage.heads.items()):
         target = stage.targets[:, column]
         counts = np.bincount(target[target >= 0], weights=leaf_counts[target >= 0], minlength=len(classes))
         if not counts.all():
             raise InputError(
-                f"no training image of {classes[int(np.argmin(counts))]!r} for the decision {head!r}; use fewer folds"
+                f"no training image of {classes[int(np.argmin(counts))]!r} for the decision {head!r}; "
+                "use fewer folds"
             )
-        found.append(counts)
-    return found
+        head_counts.append(counts)
+    return head_counts
 
 
 def _level_weights(spec: RunSpec, levels: tuple[int, ...]) -> np.ndarray:
+    """(G,) weight of each level."""
     weights = spec.loss.level_weights
     if weights is not None and len(weights) != len(levels):
         raise InputError(
-            f"loss.level_weights: {len(weights)} numbers, but {spec.loss.kind} of {spec.variant} has {len(levels)} levels here"
+            f"loss.level_weights: {len(weights)} numbers, but {spec.loss.kind} of {spec.variant} "
+            f"has {len(levels)} levels here"
         )
     return np.ones(len(levels)) if weights is None else np.array(weights)
 
@@ -153,7 +158,7 @@ def _level_weights(spec: RunSpec, levels: tuple[int, ...]) -> np.ndarray:
 def _alpha(
     stage: Stage, taxonomy: Taxonomy, loss: LossSpec, counts: list[np.ndarray], level_weights: np.ndarray
 ) -> np.ndarray:
-    """(K,) weight of each class of each head, that of the head's level included."""
+    """(K,) weight of each class of each head, times the weight of the head's level."""
     edges = losses.edge_weights(taxonomy, loss)
     return np.concatenate(
         [

@@ -12,22 +12,21 @@ import torch
 from leukotree.errors import InputError, one_line
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-"""What timm looks for in a repository of the hub."""
+"""The files that timm looks for in a repository of the hub."""
 
 
 def check(path: str | Path) -> None:
-    """Whether a .pt, .pth or .safetensors file holds tensors and nothing that runs; whether they fit, the
-    model says.
+    """Raises InputError if a .pt, .pth or .safetensors file is missing, damaged, or holds more than tensors.
 
-    Raises InputError naming the file.
+    Whether the tensors fit a model is checked when it is built.
     """
     file = Path(path)
     if not file.is_file():
         raise InputError(
             f"backbone.weights: no file {str(path)!r}; use null, hub, or the path of a weights file"
         )
-    found = file.stat()
-    _check(str(path), found.st_size, found.st_mtime_ns)
+    status = file.stat()
+    _check(str(path), status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=16)  # a study names the same file in all its specs
@@ -52,11 +51,11 @@ def _safetensors(path: str) -> list[str]:
 
 
 def _tensors(path: str) -> list[str]:
-    """Names of the tensors of a pickle that torch restricts to tensors and plain values; nothing is kept in
+    """Names of the tensors in a pickle file. torch reads only tensors and plain values; none stays in
     memory."""
     import argparse
 
-    # timm's own training checkpoints hold their arguments, and timm reads them.
+    # timm's training checkpoints hold their arguments, and timm reads them.
     with torch.serialization.safe_globals([argparse.Namespace]):
         pending: list[tuple[str, Any]] = [("", torch.load(path, map_location="meta", weights_only=True))]
     names = []
@@ -70,8 +69,7 @@ def _tensors(path: str) -> list[str]:
 
 
 def cached(name: str) -> Path | None:
-    """Where the pretrained weights of a timm model lie on this machine; None where they would have to be
-    fetched."""
+    """The file with the pretrained weights of a timm model; None if it is not on this machine."""
     import timm
     from huggingface_hub import constants, try_to_load_from_cache
     from timm.models._hub import check_cached_file, get_cache_dir, hf_split
@@ -82,11 +80,11 @@ def cached(name: str) -> Path | None:
     if config.hf_hub_id:
         repository, revision = hf_split(config.hf_hub_id)
         for file in (config.hf_hub_filename, *HUB_FILES):
-            found = (
+            path = (
                 try_to_load_from_cache(repository, file, constants.HF_HUB_CACHE, revision) if file else None
             )
-            if isinstance(found, str):
-                return Path(found)
+            if isinstance(path, str):
+                return Path(path)
     if config.url and check_cached_file(config.url):
         return Path(get_cache_dir(), Path(str(config.url)).name)
     return None

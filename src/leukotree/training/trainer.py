@@ -13,7 +13,7 @@ import torch
 
 from leukotree import progress, signals
 from leukotree.data.stream import Batch, Loader
-from leukotree.distributed.agreement import Wants
+from leukotree.distributed.agreement import Request
 from leukotree.distributed.engine import Engine
 from leukotree.errors import PeerFailed, Preempted
 from leukotree.models.probabilities import edge_log_probabilities
@@ -297,4 +297,4 @@ class Trainer:
         if self.engine.is_main and self.folder.beat_due():
             self._writer.submit(partial(self.folder.status, **fields))
         due = self.engine.is_main and time.monotonic() - self._saved_at > self.runtime.save_s
-        self.engine.agreement.propose(Wants(signals.requested(), due, self._writer.failed))
+        self.engine.agreement.propose(Request(signals.requested(), due, self._writer.failed))
