@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.helpers.objectives import draw_logits
 
 from leukotree.errors import InputError
 from leukotree.models import losses
 from leukotree.spec import LossSpec
 from leukotree.taxonomy import Taxonomy
+from tests.helpers.objectives import draw_logits
 from tests.helpers.trees import trees
 
 TREE = Taxonomy.paper()

@@ -7,14 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.helpers.objectives import draw_logits
-from tests.helpers.trees import trees
 
 from leukotree.evaluation import decide
 from leukotree.models import probabilities
 from leukotree.models.stages import stages
 from leukotree.spec import VARIANTS
 from leukotree.taxonomy import Taxonomy
+from tests.helpers.objectives import draw_logits
+from tests.helpers.trees import trees
 
 TREES = [
     Taxonomy.paper(),
