@@ -375,7 +375,7 @@ IMAGES: dict[str, tuple[bytes, str]] = {
     "cut": (patched("PNG", b"IEND", b"IEND")[:60], ""),
     "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "EPS or PostScript drawing"),
     "empty": (b"", "empty (0 bytes)"),
-    "unknown": (bytes(range(256)), "no image of a kind"),
+    "unknown": (bytes(range(256)), "no image of a format"),
 }
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from leukotree import signals
 from leukotree.data import shards
 from leukotree.data.dataset import Dataset
-from leukotree.data.images import codec, digests, parallel
+from leukotree.data.images import codec, digests, encoding
 from leukotree.data.pack import pack
 from leukotree.errors import InputError, Preempted
 from leukotree.taxonomy import Taxonomy
@@ -456,10 +456,10 @@ def test_few_images_are_under_way_however_many_there_are(tmp_path, monkeypatch):
     )
     manifest = write_manifest(tmp_path / "raw", patients=1, images=100)
     paths = [str(path) for path in manifest.parent.rglob("*.png")]
-    results = parallel.encode(paths, digests.of_files(paths, 2), size=8, quality=95, workers=2)
+    results = encoding.encode_files(paths, digests.of_files(paths, 2), size=8, quality=95, workers=2)
     for number in range(1, len(paths) + 1):
         assert isinstance(next(results), bytes)
-        assert len(begun) - number < 2 * (parallel._AHEAD + 1) * parallel._CHUNK
+        assert len(begun) - number < 2 * (encoding._AHEAD + 1) * encoding._CHUNK
     assert len(begun) == len(paths)
 
 

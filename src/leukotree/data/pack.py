@@ -23,7 +23,7 @@ from leukotree.data import folds as fold_module
 from leukotree.data import manifest as manifests
 from leukotree.data import pack_folder as working
 from leukotree.data.dataset import Dataset
-from leukotree.data.images import digests, parallel
+from leukotree.data.images import digests, encoding
 from leukotree.data.pack_folder import Options
 from leukotree.data.patients.doubts import Doubt, settle
 from leukotree.data.patients.pseudonyms import Numbers
@@ -220,7 +220,7 @@ def _grouped(table: pd.DataFrame, options: Options, workers: int) -> pd.Series:
     copies otherwise."""
     sets = duplicates.divided(table, duplicates.copies(table["digest"]), "leaf", "group")
     first = table.iloc[[int(rows[0]) for rows in sets]]
-    made = parallel.encode(
+    made = encoding.encode_files(
         first["image"].tolist(), first["digest"].tolist(), options.size, options.quality, workers
     )
     pictures = [
@@ -253,7 +253,7 @@ def _compare_images(packed: Dataset, table: pd.DataFrame, options: Options, work
     """Raises InputError unless the images give what stands in a folder that an older version packed, without
     digests of them."""
     known = packed.index.set_index("key")["sha256"].to_dict()
-    made = parallel.encode(
+    made = encoding.encode_files(
         table["image"].tolist(), table["digest"].tolist(), options.size, options.quality, workers
     )
     results = progress.over(made, "compare", len(table), "image")

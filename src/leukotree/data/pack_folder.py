@@ -16,7 +16,7 @@ import pandas as pd
 
 from leukotree import progress, signals
 from leukotree.data import dataset, duplicates, folds, shards
-from leukotree.data.images import codec, parallel
+from leukotree.data.images import codec, encoding
 from leukotree.data.index import COLUMNS, OPTIONAL
 from leukotree.data.patients import pseudonyms
 from leukotree.data.patients.identities import SIMILAR, persons
@@ -233,7 +233,7 @@ def _write_shards(
     pending = [shard for shard in plan if not _intact(partial / shard.name, state["shards"].get(shard.name))]
     rows = [row for shard in pending for row in shard.rows]
     paths, digests = (table[name].iloc[rows].tolist() for name in ("image", "digest"))
-    encoded = parallel.encode(paths, digests, options.size, options.quality, workers)
+    encoded = encoding.encode_files(paths, digests, options.size, options.quality, workers)
     results = progress.over(encoded, "pack", len(rows), "image")
     records = table.to_dict("records")
     broken: list[dict[str, str]] = []

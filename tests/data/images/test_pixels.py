@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from leukotree.data.images import codec, kinds
+from leukotree.data.images import codec, formats
 from tests.helpers.tiffs import BITS, COLOURS, COMPRESSION, DESCRIPTION, FORMAT, KIND, MOST, page, tiff
 
 SIZE = 32
@@ -550,9 +550,9 @@ STRANGERS = {
     "avif": (saved(Image.fromarray(PICTURE), "AVIF"), "AVIF"),
     "heic": (b"\0\0\0\x18ftypheic" + bytes(60), "HEIC"),
     "apple": (b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X", "AppleDouble"),
-    "png by text": (b"\x89PNG\n\x1a\n\0\0", "transfer as text"),
+    "png by text": (b"\x89PNG\n\x1a\n\0\0", "copy in text mode"),
     "half a png": (saved(Image.fromarray(PICTURE), "PNG")[:20], "cut short.*; copy the file again"),
-    "unknown": (bytes(range(256)), "no image of a kind that is read here.*; save it as PNG or TIFF"),
+    "unknown": (bytes(range(256)), "no image of a format that is read here.*; save it as PNG or TIFF"),
 }
 
 
@@ -575,7 +575,7 @@ def test_any_other_bytes_are_refused_in_one_line(tmp_path_factory, data):
 
 def test_the_endings_are_those_of_the_formats_that_are_read():
     known = {
-        ending for ending, form in Image.registered_extensions().items() if form in {*kinds.FORMATS, "MPO"}
+        ending for ending, form in Image.registered_extensions().items() if form in {*formats.FORMATS, "MPO"}
     }
-    assert known - {".pfm"} == kinds.IMAGE_SUFFIXES, "a .pfm has no range of brightness"
-    assert not kinds.IMAGE_SUFFIXES & kinds.UNREAD_SUFFIXES
+    assert known - {".pfm"} == formats.IMAGE_SUFFIXES, "a .pfm has no range of brightness"
+    assert not formats.IMAGE_SUFFIXES & formats.UNREAD_SUFFIXES

@@ -1,1 +1,1 @@
-"""One image file: what it is, what it shows, and the JPEG that a shard holds."""
+"""Image files: their formats, damage, pixels, and the JPEG that a shard holds."""

@@ -1,4 +1,4 @@
-"""Which bytes the images of a manifest have: read once, before anything is decoded."""
+"""Digests of image files. All files of a manifest are read once, before any image is decoded."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ from leukotree import progress, signals
 from leukotree.errors import InputError, Preempted
 
 UNREADABLE = ""
-"""Stands for a file that is there and cannot be read: decoding it says why."""
-_AT_ONCE = 64
-"""Files that a thread takes at once."""
+"""Digest of a file that exists and cannot be read. The error comes when it is decoded."""
+_CHUNK = 64
+"""Files in one task of a thread."""
 
 
-def of(data: bytes) -> str:
-    """xxh3 hex (128 bits) of bytes: at the speed of memory, and no two images of a collection share one by
-    chance."""
+def of_bytes(data: bytes) -> str:
+    """Return the xxh3 digest (128 bits, hex).
+
+    It is as fast as memory, and long enough that no two images of a collection share one by chance.
+    """
     return xxhash.xxh3_128_hexdigest(data)
 
 
 def of_files(paths: Sequence[str], workers: int) -> list[str]:
-    """`of` each file's content, in order, read by so many threads.
+    """Return `of_bytes` of each file, in order, read by `workers` threads.
 
-    Raises InputError for a file that is not there, and Preempted when the process is asked to stop.
+    Raises InputError for a file that does not exist, and Preempted after a signal to stop.
     """
 
-    def several(start: int) -> list[str]:
-        return [_of_file(path) for path in paths[start : start + _AT_ONCE]]
+    def of_chunk(start: int) -> list[str]:
+        return [_of_file(path) for path in paths[start : start + _CHUNK]]
 
-    known: list[str] = []
+    digests: list[str] = []
     pool = ThreadPoolExecutor(workers, "read")
     try:
         with progress.Bar("read", len(paths), "image") as bar:
-            for some in pool.map(several, range(0, len(paths), _AT_ONCE)):
+            for chunk in pool.map(of_chunk, range(0, len(paths), _CHUNK)):
                 if signals.requested():
-                    raise Preempted(f"{len(known)} of {len(paths)} images are read, nothing is packed yet")
-                known += some
-                bar.advance(len(some))
+                    raise Preempted(f"{len(digests)} of {len(paths)} images are read, nothing is packed yet")
+                digests += chunk
+                bar.advance(len(chunk))
     finally:
         pool.shutdown(cancel_futures=True)
-    return known
+    return digests
 
 
 def _of_file(path: str) -> str:

@@ -1,5 +1,4 @@
-"""The picture that a file of any kind means: which page, upright, in colours of 8 bits, on white where it is
-transparent."""
+"""The pixels of an open image file: the right page, upright, in 8-bit RGB, with white behind transparency."""
 
 from __future__ import annotations
 
@@ -8,26 +7,31 @@ from PIL import Image, ImageFile, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from leukotree.data.images import damage, tiff
-from leukotree.data.images.kinds import BrokenImage, bounded
+from leukotree.data.images.formats import BrokenImage, check_size
 
 _DIM = 64
-"""Deep values that all stay below this, scaled to 0..255, look like fewer bits than the file says: 14 or less
-in 16."""
+"""Values of more than 8 bits, scaled to 0..255, that all stay below this use fewer bits than the file says.
+
+An example is 14 bits or fewer stored in 16.
+"""
 _DARK, _SHARE = 16, 0.01
-"""So do those of which less than this share reaches a sixteenth of the range: 12 bits in 16, and a scale
-bar."""
+"""The same holds if less than this share (1 %) of the values reaches _DARK, a sixteenth of the range.
+
+An example is 12 bits stored in 16, with a bright scale bar.
+"""
 _OPAQUE = 128
-"""An image without a pixel of at least this alpha shows hardly more than the ground."""
+"""In an image without a pixel of at least this alpha hardly anything but the background is visible."""
 _STRAIGHT = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
-"""Modes that Pillow converts to RGBA in two steps, and the first of these."""
+"""Modes that Pillow converts to RGBA in two steps -> the mode after the first step."""
 
 
 def upright(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
-    """Upright RGB pixels of the one picture in an open file, whose bytes are `data`.
+    """Return the upright RGB pixels of the one picture in an open file, whose bytes are `data`.
 
-    Transparency shows a white ground. Values of more than 8 bits keep their highest 8. Raises BrokenImage
-    where the file is damaged, or does not say which picture or which brightness it means; for damage also
-    nearly anything else.
+    Transparent parts become white. Values of more than 8 bits keep their highest 8.
+
+    Raises BrokenImage if the file is damaged, holds several pictures, or does not define its brightness. For
+    a damaged file decoders also raise nearly any other exception.
     """
     if isinstance(image, TiffImageFile):
         return _from_tiff(image, data)
@@ -35,12 +39,10 @@ def upright(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
         damage.check_png(data)
     elif image.format in ("JPEG", "MPO"):
         damage.check_jpeg(data)
-    # The other pictures of an MPO are previews of the first, or what the camera's second lens saw.
+    # The other pictures of an MPO are previews of the first, or come from the camera's second lens.
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1:
-        raise BrokenImage(
-            f"{frames} frames (an animation); save the one that is the picture in a file of its own"
-        )
+        raise BrokenImage(f"{frames} frames (an animation); save the right one in a file of its own")
     bits = _bits(image, data)
     image.load()
     turned = ImageOps.exif_transpose(image)
@@ -48,28 +50,22 @@ def upright(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
         _place_transparency(turned, bits)
     if turned.mode.startswith("I;16"):
         turned = _eight_bits(turned, bits, bits)
-    elif turned.mode == "I":  # only of PPM, whose values Pillow stretches to 16 bits
+    elif turned.mode == "I":  # only PPM, whose values Pillow stretches to 16 bits
         turned = _eight_bits(turned, 16, bits)
     elif bits > 8:
         samples = np.asarray(turned)
-        # Pillow rounds where it stretches PPM, and cuts elsewhere: 4095 of 65535 is 16, not 15.
-        _refuse_dim(
-            np.maximum(samples, 1) - 1 if image.format == "PPM" else samples,
-            bits,
-            alpha=turned.mode in ("LA", "RGBA"),
-        )
+        if image.format == "PPM":  # Pillow rounds where it stretches PPM: 4095 of 65535 is 16, not 15
+            samples = np.maximum(samples, 1) - 1
+        _refuse_dim(samples, bits, alpha=turned.mode in ("LA", "RGBA"))
     return _on_white(turned)
 
 
 def _from_tiff(image: TiffImageFile, data: bytes) -> Image.Image:
     tiff.choose_page(image)
-    bounded(image.width, image.height)
+    check_size(image.width, image.height)
     tiff.check(image, data)
-    stored, used, inverted = (
-        tiff.stored_bits(image),
-        tiff.used_bits(image),
-        tiff.white_is_zero(image),
-    )  # before they are turned
+    # Read before the image is loaded and turned.
+    stored, used, inverted = tiff.stored_bits(image), tiff.used_bits(image), tiff.white_is_zero(image)
     image.load()
     turned = ImageOps.exif_transpose(image)
     if turned.mode.startswith("I;16"):
@@ -81,26 +77,30 @@ def _from_tiff(image: TiffImageFile, data: bytes) -> Image.Image:
 
 
 def _bits(image: ImageFile.ImageFile, data: bytes) -> int:
-    """Bits of a value by the file's own word, for what is no TIFF."""
+    """Return the bits of a value that the file states. Not for TIFF."""
     if image.format == "PNG":
-        return data[24]  # of IHDR, which is the first chunk
+        return data[24]  # in IHDR, the first chunk
     if image.mode == "F":
         raise BrokenImage("floating-point numbers have no fixed range of brightness; save it with 8 bits")
     if image.format == "PPM":
-        args = image.tile[
-            0
-        ].args  # a raw mode, or with it the highest value, which Pillow stretches to the full range
+        # A raw mode, or a raw mode and the highest value, which Pillow stretches to the full range.
+        args = image.tile[0].args
         highest = args[1] if isinstance(args, tuple) and len(args) > 1 else 65535 if args == "I;16B" else 255
         return int(highest).bit_length() if isinstance(highest, int) else 8
     return 8
 
 
 def _eight_bits(image: Image.Image, scale: int, bits: int) -> Image.Image:
-    """(H, W) numbers, white being 2^scale - 1 -> L, or LA where one value is transparent. `bits`: as many as
-    the file says."""
+    """Return an image of deep values as L, or as LA if one value is transparent.
+
+    Args:
+        image: (H, W) numbers, where 2^scale - 1 is white.
+        scale: see above.
+        bits: bits of a value that the file states.
+    """
     values = np.asarray(image).astype(np.uint16)
     if int(values.max()) >> scale:
-        scale = bits = 16  # the file's word is wrong
+        scale = bits = 16  # the file states too few bits
     shallow = (values >> (scale - 8)).astype(np.uint8)
     _refuse_dim(shallow, bits)
     grey = Image.fromarray(shallow)
@@ -110,29 +110,28 @@ def _eight_bits(image: Image.Image, scale: int, bits: int) -> Image.Image:
 
 
 def _refuse_dim(samples: np.ndarray, bits: int, alpha: bool = False) -> None:
-    """Raises BrokenImage for deep values, here scaled to uint8, that look like fewer bits than the file says.
+    """Raise BrokenImage for deep values, given as uint8, that use fewer bits than the file states.
 
-    They are near black as they stand. A picture that is truly so dark cannot be told from one that is not
-    scaled, and images of a set must not be scaled by their own brightness.
+    Such an image is nearly black. An image that is really so dark looks the same as one that is not scaled.
+    Images of a set must not be scaled by their own brightness.
     """
     if bits <= 8:
         return
     colours = samples[..., :-1] if alpha else samples
-    top, some = int(colours.max()), "no"
+    top, amount = int(colours.max()), "no"
     if top >= _DIM:
         if np.count_nonzero(colours >= _DARK) >= _SHARE * colours.size:
             return
-        top, some = _DARK - 1, "hardly any"
+        top, amount = _DARK - 1, "hardly any"
     spare = 8 - top.bit_length()
     raise BrokenImage(
-        f"{some} value reaches 1/{1 << spare} of the {bits}-bit range: looks like {max(8, bits - spare)} bits in {bits}; "
-        "save it with 8 bits, scaled to the full range"
+        f"{amount} value reaches 1/{1 << spare} of the {bits}-bit range: "
+        f"looks like {max(8, bits - spare)} bits in {bits}; save it with 8 bits, scaled to the full range"
     )
 
 
 def _place_transparency(image: Image.Image, bits: int) -> None:
-    """Say the transparent colour of a PNG in values of 8 bits, which Pillow leaves as it stands in the
-    file."""
+    """Scale the transparent colour of a PNG to 8 bits, in place. Pillow keeps the value of the file."""
     clear = image.info["transparency"]
     if image.mode == "L" and bits < 8:
         image.info["transparency"] = clear * 255 // ((1 << bits) - 1)
@@ -143,7 +142,7 @@ def _place_transparency(image: Image.Image, bits: int) -> None:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """RGB, with white behind what is transparent."""
+    """Return the image as RGB, with white behind transparent parts."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     colours = image.convert(_STRAIGHT.get(image.mode, "RGBA")).convert("RGBA")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from leukotree.data.images.kinds import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from leukotree.data.images.formats import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from leukotree.data.patients import identities
 from leukotree.data.sources.walk import File, Walk
 from leukotree.errors import InputError

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from leukotree.data.images.kinds import IMAGE_SUFFIXES
+from leukotree.data.images.formats import IMAGE_SUFFIXES
 from leukotree.data.sources.layout import Options, Scan, find_top
 from leukotree.errors import InputError
 

@@ -1,5 +1,4 @@
-"""Which files are images that `pack` reads, and what another file is: its reason, and what to do, in one
-line."""
+"""The image formats that `pack` reads, and one line on every other file: what it is and what to do."""
 
 from __future__ import annotations
 
@@ -12,76 +11,28 @@ FORMATS = {
     "WEBP": (".webp",),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
-"""Pillow's name of each format that is read -> the endings of its files. None runs another program, as EPS
-would."""
+"""Pillow's name of each format that is read -> the endings of its files.
+
+No format that starts another program is here, as EPS does.
+"""
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 """Endings of the files that `import` takes, in lower case. `pack` looks at the bytes, not at the ending."""
-UNREAD_SUFFIXES = frozenset(
-    {
-        ".avif",
-        ".bif",
-        ".bpg",
-        ".cr2",
-        ".cr3",
-        ".czi",
-        ".dcm",
-        ".dib",
-        ".dicom",
-        ".dng",
-        ".exr",
-        ".fits",
-        ".h5",
-        ".hdf5",
-        ".hdr",
-        ".heic",
-        ".heif",
-        ".ico",
-        ".ims",
-        ".j2c",
-        ".j2k",
-        ".jls",
-        ".jp2",
-        ".jpf",
-        ".jpx",
-        ".jxl",
-        ".jxr",
-        ".lif",
-        ".lsm",
-        ".mat",
-        ".mha",
-        ".mhd",
-        ".mrxs",
-        ".nd2",
-        ".ndpi",
-        ".nef",
-        ".nii",
-        ".npy",
-        ".npz",
-        ".nrrd",
-        ".oib",
-        ".oif",
-        ".orf",
-        ".pcx",
-        ".pfm",
-        ".psb",
-        ".psd",
-        ".qptiff",
-        ".raw",
-        ".rw2",
-        ".scn",
-        ".svs",
-        ".tga",
-        ".vms",
-        ".vsi",
-        ".wdp",
-        ".xcf",
-        ".zvi",
-    }
+_UNREAD = (
+    ".avif .bif .bpg .cr2 .cr3 .czi .dcm .dib .dicom .dng .exr .fits .h5 .hdf5 .hdr .heic .heif .ico "
+    ".ims .j2c .j2k .jls .jp2 .jpf .jpx .jxl .jxr .lif .lsm .mat .mha .mhd .mrxs .nd2 .ndpi .nef .nii "
+    ".npy .npz .nrrd .oib .oif .orf .pcx .pfm .psb .psd .qptiff .raw .rw2 .scn .svs .tga .vms .vsi "
+    ".wdp .xcf .zvi"
 )
-"""Endings of pictures, and of arrays that may be pictures, of kinds that are not read: an import names them
-apart."""
+UNREAD_SUFFIXES = frozenset(_UNREAD.split())
+"""Endings of images, and of arrays that may be images, in formats that are not read.
+
+An import reports each of these endings by its name.
+"""
 MAX_PIXELS = 90_000_000
-"""A larger image is refused unread: it would take over 350 MB per worker, or is a decompression bomb."""
+"""A larger image is refused before it is decoded.
+
+It needs over 350 MB per worker, or is a decompression bomb.
+"""
 _SAVE = "save it as PNG or TIFF"
 _UNPACK = "unpack it and name the images inside"
 _STARTS = {
@@ -119,13 +70,13 @@ _STARTS = {
     b"ZISRAWFILE": f"a CZI image of a microscope; {_SAVE}",
     b"\xda\xce\xbe\x0a": f"an ND2 image of a microscope; {_SAVE}",
     b"p\x00\x00\x00": f"a LIF image of a microscope; {_SAVE}",
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an OLE file, as of Office or of a microscope; export the image from it",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an OLE file (Office, microscopes); export the image from it",
     b"\x00\x05\x16\x07": "notes of macOS about a file (AppleDouble), not the file; leave it out",
     b"bplist": "a property list of macOS; leave it out",
     b"SQLite format": "a database; export the images from it",
     b"\x7fELF": "a program; leave it out",
-    b"\x1a\x45\xdf\xa3": "a film; save the picture that is meant as PNG",
-    b"\x89PNG\n": "a PNG that a transfer as text changed; copy it again, as binary data",
+    b"\x1a\x45\xdf\xa3": "a video; save the frame that is the image as PNG",
+    b"\x89PNG\n": "a PNG that was changed by a copy in text mode; copy it again, as binary data",
 }
 _MAGIC = (
     *((0, start, kind) for start, kind in _STARTS.items()),
@@ -134,9 +85,9 @@ _MAGIC = (
     (4, b"ftypavi", f"an AVIF image; {_SAVE}"),
     (4, b"ftyphe", f"an HEIC image; {_SAVE}"),
     (4, b"ftypmif", f"an HEIF image; {_SAVE}"),
-    (4, b"ftyp", "a film (MP4) or a camera's raw image; save the picture that is meant as PNG or TIFF"),
+    (4, b"ftyp", "a video (MP4) or a camera's raw image; save the image in it as PNG or TIFF"),
 )
-"""Where in a file, which bytes, and what it then is."""
+"""(position in the file, bytes there, what the file then is)."""
 _HEADERS = {
     b"\xff\xd8": "JPEG",
     b"\x89PNG": "PNG",
@@ -149,43 +100,46 @@ _HEADERS = {
     b"MM\x00+": "TIFF",
 }
 _PEEK = 4096
-"""Bytes in which the kinds of text are told apart."""
+"""Bytes at the start of a file that are examined to recognise a text."""
 
 
 class BrokenImage(Exception):
-    """A file that is no complete image; the message is the reason, in one line."""
+    """A file that is no complete image. The message is the reason, in one line."""
 
 
-def bounded(width: int, height: int) -> None:
-    """Raises BrokenImage for an image of more than MAX_PIXELS."""
+def check_size(width: int, height: int) -> None:
+    """Raise BrokenImage for an image of more than MAX_PIXELS."""
     if width * height > MAX_PIXELS:
         raise BrokenImage(f"{width} x {height} pixels, over the limit of {MAX_PIXELS}")
 
 
-def stranger(data: bytes) -> str:
-    """What a file is that Pillow does not take for an image of FORMATS, and what to do."""
+def describe_unread(data: bytes) -> str:
+    """Return what a file is that Pillow does not open as one of FORMATS, and what to do."""
     if not data:
         return "empty (0 bytes); copy it again"
     if not data.strip(b"\0"):
         return "only zero bytes: a copy that did not end; copy it again"
-    for at, magic, kind in _MAGIC:
-        if data[at : at + len(magic)] == magic:
-            return kind
-    if text := _text(data):
-        return text
+    for position, magic, description in _MAGIC:
+        if data[position : position + len(magic)] == magic:
+            return description
+    if description := _describe_text(data):
+        return description
     if name := next((name for prefix, name in _HEADERS.items() if data.startswith(prefix)), ""):
-        return f"a {name} image by its first bytes, but its header is damaged or of an unknown kind; copy it again, or {_SAVE}"
-    return f"no image of a kind that is read here ({', '.join(FORMATS)}); {_SAVE}"
+        return (
+            f"a {name} image by its first bytes, but its header is damaged or of an unknown kind; "
+            f"copy it again, or {_SAVE}"
+        )
+    return f"no image of a format that is read here ({', '.join(FORMATS)}); {_SAVE}"
 
 
-def _text(data: bytes) -> str:
-    """What a text is, or "" for other data."""
+def _describe_text(data: bytes) -> str:
+    """Return what a text is, or "" for other data."""
     head = data[:_PEEK]
     encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     text = head.decode(encoding, errors="ignore")
     if not text or any(ord(letter) < 32 and letter not in "\t\n\v\f\r\x1b" for letter in text):
         return ""
-    if len(text.encode(encoding)) < len(head) - 4:  # bytes that are no letters; the peek may cut one
+    if len(text.encode(encoding)) < len(head) - 4:  # other bytes than letters; the cut may divide one letter
         return ""
     start = text.lstrip().lower()
     if "annex/objects/" in start.partition("\n")[0].replace("\\", "/"):
