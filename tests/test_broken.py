@@ -217,7 +217,7 @@ WHILE_READING = {
         "does not decode",
     ),
     "decompression bomb": (lambda folder: overwrite(folder, 5, bomb(), indexed=True), "65000x65000"),
-    "index names another sample's place": (swapped, "stands in its place"),
+    "index names another sample's place": (swapped, "is in its place"),
 }
 
 

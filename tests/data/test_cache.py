@@ -138,12 +138,12 @@ def test_a_folder_that_cannot_be_made_is_a_line_and_no_cache(dataset: Dataset, t
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_somebody_else_is_refused(dataset: Dataset, tmp_path) -> None:
+def test_a_folder_of_another_user_is_refused(dataset: Dataset, tmp_path) -> None:
     """Whoever owns it could change what we train on."""
     private = tmp_path / f"leukotree-{os.getuid()}"
     private.mkdir()
     os.chown(private, 12345, 12345)
-    with pytest.raises(InputError, match="belongs to somebody else"):
+    with pytest.raises(InputError, match="belongs to another user"):
         open_cache(tmp_path, dataset, 1.0)
 
 

@@ -151,7 +151,7 @@ def test_index_that_is_wrong(folder, values, message):
 def test_index_that_is_malformed(folder):
     index = pd.read_parquet(folder / "index.parquet")
     edit(folder, 3, key=index["key"].iloc[4])
-    refused(folder, "row 4: key .* stands there twice")
+    refused(folder, "row 4: key .* is there twice")
     index.drop(columns="group").to_parquet(folder / "index.parquet")
     refused(folder, "column 'group' is missing")
     index.iloc[:0].to_parquet(folder / "index.parquet")

@@ -196,7 +196,7 @@ def test_joined_is_the_smallest_partition_that_keeps_groups_and_copies_together(
                     changed = True
             if changed:
                 break
-    assert duplicates.joined(pd.Series(groups), sets).tolist() == names
+    assert duplicates.join_groups(pd.Series(groups), sets).tolist() == names
 
 
 # --- before training

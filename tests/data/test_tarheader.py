@@ -35,14 +35,14 @@ def test_a_header_names_its_file_and_no_other(name, content):
     assert tarheader.fault(header, name, len(content)) == ""
     assert (
         tarheader.fault(header, name, len(content) + 1)
-        == f"{name!r} of {len(content)} bytes stands in its place"
+        == f"{name!r} of {len(content)} bytes is in its place"
     )
 
 
 def test_what_is_wrong_is_said():
     header = tarheader.member("a.jpg", b"123")[: tarfile.BLOCKSIZE]
-    assert tarheader.fault(header, "b.jpg", 3) == "'a.jpg' of 3 bytes stands in its place"
-    assert tarheader.fault(bytes(tarfile.BLOCKSIZE), "a.jpg", 3) == "no tar header stands in front of it"
+    assert tarheader.fault(header, "b.jpg", 3) == "'a.jpg' of 3 bytes is in its place"
+    assert tarheader.fault(bytes(tarfile.BLOCKSIZE), "a.jpg", 3) == "there is no tar header before it"
     link = tarfile.TarInfo("a.jpg")
     link.type = tarfile.SYMTYPE
     assert tarheader.fault(link.tobuf(), "a.jpg", 0) == "it is not a plain file"

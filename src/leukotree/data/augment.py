@@ -1,9 +1,8 @@
-"""From uint8 images to the model's input, on the device of the model: stain and colour jitter, then
-normalisation.
+"""From uint8 images to the model's input on its device: stain and colour jitter, then normalisation.
 
-The random numbers of a sample are a function of (seed, epoch, its place in the epoch), drawn as one table per
-epoch: they do not depend on ranks, workers or micro batches. Crops, flips and turns come before, in
-`geometry`.
+The random numbers of a sample are a function of (seed, epoch, its position in the epoch). They are drawn as
+one table per epoch, so they do not depend on ranks, workers or micro batches. Crops, flips and turns come
+before, in `geometry`.
 """
 
 from __future__ import annotations
@@ -21,16 +20,14 @@ _STAINS = ("haematoxylin", "eosin", "residual")
 COLUMNS = (*_CAMERA, *(f"{stain} gain" for stain in _STAINS), *(f"{stain} shift" for stain in _STAINS))
 LUMA = (0.299, 0.587, 0.114)
 STAIN_COLOURS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
-"""Optical density of haematoxylin, eosin and a third stain in red, green and blue (Ruifrok and Johnston
-2001)."""
+"""Optical density of haematoxylin, eosin and a third stain in R, G, B (Ruifrok and Johnston 2001)."""
 WHITE = 255.0
-_CACHED = 2**18
-"""Values that are worked on at once on a CPU: 1 MB of float32."""
+_CHUNK = 2**18
+"""Values that a CPU computes at once: 1 MB of float32, which fits into its cache."""
 
 
 def draw(seed: int, epoch: int, samples: int) -> np.ndarray:
-    """(samples, 9) float32 uniform numbers in [0, 1): the table of one epoch, a column per name in
-    COLUMNS."""
+    """Return the table of one epoch: (samples, 9) float32, uniform in [0, 1), with the columns COLUMNS."""
     return seeds.generator(seed, "augment", epoch).random((samples, len(COLUMNS)), dtype=np.float32)
 
 
@@ -41,30 +38,31 @@ def to_input(
     mean: torch.Tensor,
     std: torch.Tensor,
 ) -> torch.Tensor:
-    """What the model is given of a batch; all arguments lie on the same device.
+    """Return the model's input for a batch: (B, 3, H, W) float32, channels last in memory.
+
+    All arguments are on the same device.
 
     Args:
         images: (B, 3, H, W) uint8.
-        numbers: (B, 9) rows of `draw`, or None: no augmentation.
-        spec: strengths.
+        numbers: (B, 9) rows of `draw`; None for no augmentation.
+        spec: strengths of the augmentation.
         mean, std: (1, 3, 1, 1), for images in [0, 1].
-
-    Returns: (B, 3, H, W) float32, channels last in memory.
     """
     out = torch.empty(images.shape, device=images.device, memory_format=torch.channels_last)
-    # On a CPU a few images at a time, so that what lies between the passes stays in its cache.
-    step = len(images) if images.is_cuda else max(1, _CACHED // images[0].numel()) if len(images) else 1
+    # On a CPU a few images at a time, so that intermediate results stay in its cache.
+    step = len(images) if images.is_cuda else max(1, _CHUNK // images[0].numel()) if len(images) else 1
     for start in range(0, len(images), step):
         part = slice(start, start + step)
-        _normalised(
-            _augmented(images[part], None if numbers is None else numbers[part], spec), mean, std, out[part]
-        )
+        augmented = _augmented(images[part], None if numbers is None else numbers[part], spec)
+        _normalise(augmented, mean, std, out[part])
     return out
 
 
 def _augmented(images: torch.Tensor, numbers: torch.Tensor | None, spec: AugmentSpec) -> torch.Tensor:
-    """(B, 3, H, W) float32 in [0, 255], plane by plane where colours were mixed: a mixture is a sum of whole
-    planes."""
+    """Return the augmented images, (B, 3, H, W) float32 in [0, 255].
+
+    After a mixture of colours, which is a sum of whole planes, the result is stored plane by plane.
+    """
     if numbers is None or not (spec.stain or spec.jitter):
         return images.float()
     pixels = images.to(torch.float32, memory_format=torch.contiguous_format)
@@ -73,11 +71,11 @@ def _augmented(images: torch.Tensor, numbers: torch.Tensor | None, spec: Augment
     return _jitter(pixels, numbers, spec.jitter) if spec.jitter else pixels
 
 
-def _normalised(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, out: torch.Tensor) -> None:
-    """Fill `out`, channels last in memory."""
+def _normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, out: torch.Tensor) -> None:
+    """Write the normalised pixels into `out`, channels last in memory."""
     scale, shift = 1 / (WHITE * std), -mean / std
     if pixels.is_contiguous(memory_format=torch.channels_last):
-        # Whole rows of pixels, RGBRGB...: vector code runs along the last dimension, which is 3 otherwise.
+        # Vector code runs along the last dimension, so make that a whole row of pixels (RGBRGB...), not 3.
         width = pixels.shape[3]
         scale, shift = (value.flatten().repeat(width) for value in (scale, shift))
         pixels, out = (value.permute(0, 2, 3, 1).flatten(2) for value in (pixels, out))
@@ -85,26 +83,26 @@ def _normalised(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, out
 
 
 def _stain(pixels: torch.Tensor, numbers: torch.Tensor, strength: float) -> torch.Tensor:
-    """Change how much of each stain an image took up: its concentrations c become gain * c + shift, with the
-    gain in 1 +- strength and the shift within +- strength of optical density, one each per image and stain
-    (Tellez et al. 2018 and 2019).
+    """Return the images with changed amounts of each stain (Tellez et al. 2018 and 2019).
 
-    Optical densities mix linearly, so c = od M^-1 with the colours M of the stains as rows, and all of it is
-    one 3x3 map of optical densities.
+    The concentrations c become gain * c + shift, with one gain and one shift per image and stain. The gain
+    lies in 1 +- strength, the shift within +- strength of optical density. Optical densities mix linearly:
+    c = od M^-1, with the colours M of the stains as rows. So the change is one 3x3 map of optical densities.
     """
-    # The columns of the two groups of three, in [-strength, strength).
+    # Two groups of three columns, in [-strength, strength).
     gain, shift = (strength * (2 * numbers[:, 3:9] - 1)).unflatten(1, (2, 3)).unbind(1)
     colours, unmixing = _constant(STAIN_COLOURS, pixels.device), _unmixing(pixels.device)
     mixing = unmixing @ ((1 + gain)[:, :, None] * colours)
-    # The logarithm is -od; black is taken as half of the darkest grey, which has a logarithm.
+    # The logarithm is -od. Black, which has none, counts as half of the darkest grey.
     logs = pixels.clamp(min=0.5).div_(WHITE).log_()
     return _mix(logs, mixing.transpose(1, 2), -(shift @ colours)).exp_().mul_(WHITE).clamp_(max=WHITE)
 
 
 def _jitter(pixels: torch.Tensor, numbers: torch.Tensor, strength: float) -> torch.Tensor:
-    """Brightness b, contrast c and saturation s, each times 1 +- strength, in this order.
+    """Return the images with changed brightness b, contrast c and saturation s, in this order.
 
-    Applied one after another they are scb x + (1 - s)cb grey(x) + (1 - c)b mean(x): one map of the colours.
+    Each factor lies in 1 +- strength. Together they are scb x + (1 - s)cb grey(x) + (1 - c)b mean(x), which
+    is one map of the colours.
     """
     b, c, s = (1 + strength * (2 * numbers[:, :3] - 1)).unbind(1)
     own, grey = s * c * b, (1 - s) * c * b
@@ -115,9 +113,15 @@ def _jitter(pixels: torch.Tensor, numbers: torch.Tensor, strength: float) -> tor
 
 
 def _mix(pixels: torch.Tensor, mixing: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) mixing @ x + offset of each pixel x, with (B, 3, 3) and (B, 3) or (B, 1)."""
-    # Sums of planes and no batched product: a GPU would round its factors, and the batch's size would change
-    # the bits.
+    """Return mixing @ x + offset for each pixel x, (B, 3, H, W).
+
+    Args:
+        pixels: (B, 3, H, W).
+        mixing: (B, 3, 3).
+        offset: (B, 3) or (B, 1).
+    """
+    # Sums of planes instead of a batched product, in which a GPU would round the factors. The bits would then
+    # also depend on the size of the batch.
     red, green, blue = mixing[:, :, :, None, None].unbind(2)
     mixed = torch.addcmul(offset[:, :, None, None], pixels[:, 0:1], red)
     return mixed.addcmul_(pixels[:, 1:2], green).addcmul_(pixels[:, 2:3], blue)
@@ -125,7 +129,7 @@ def _mix(pixels: torch.Tensor, mixing: torch.Tensor, offset: torch.Tensor) -> to
 
 @lru_cache
 def _constant(values: tuple[object, ...], device: torch.device) -> torch.Tensor:
-    """Kept, since a copy from the host would make it wait for the device in each step."""
+    """Return the values on a device. Cached, since each copy from the host waits for the device."""
     return torch.tensor(values, device=device)
 
 

@@ -1,9 +1,8 @@
-"""Decoded images of a data set in one memory-mapped file, shared by all ranks and trials of a node.
+"""A cache of a data set's decoded images: one memory-mapped file, shared by all ranks and trials of a node.
 
-It fills as images are decoded, so the first epoch fills it and nobody waits for it to be built. Each image
-carries a checksum, written after its pixels: what a kill or a crash left half written is decoded again. The
-file's space is reserved when it is made, so that a full disk is met there and not by a page fault in
-training.
+The first epoch fills the cache while it decodes, so there is no separate step to build it. Each image has a
+checksum, written after its pixels. An image that a kill or a crash left half written is decoded again. The
+file's space is reserved when it is made, so a full disk is an error then, not a page fault in training.
 """
 
 from __future__ import annotations
@@ -28,24 +27,23 @@ from leukotree.errors import InputError
 
 GIGABYTE = 10**9
 _HEADER = 16
-"""Bytes before the checksums: MAGIC, and the number of images that have a place."""
+"""Bytes before the checksums: MAGIC, and the number of images that have a slot."""
 _MAGIC = b"LTCACHE1"
 _SUFFIX = ".pixels"
 _FREE_SHARE = 0.5
-"""Of the free space of the disk, at most this much is taken."""
+"""Largest share of the disk's free space that a cache takes."""
 
 
 class Cache:
-    """The file of one data set, open for reading and adding. Safe for several threads, after fork, and among
-    processes."""
+    """The open cache of one data set. Safe for several threads, after fork, and among processes."""
 
     def __init__(self, path: Path, dataset: Dataset) -> None:
         """Map a file that `open_cache` made. Raises OSError."""
         self.path, self._side = path, dataset.size
         self._bytes = dataset.size * dataset.size * 3
-        # A descriptor of its own per process is not needed: pread, pwrite and mappings carry no position.
+        # Processes may share a descriptor: pread, pwrite and mappings use no position.
         self._file = open(path, "r+b")  # noqa: SIM115 - held as long as the mapping
-        fcntl.flock(self._file, fcntl.LOCK_SH)  # an eviction passes over files in use
+        fcntl.flock(self._file, fcntl.LOCK_SH)  # `_make_room` removes no file that is in use
         self.capacity = _capacity(self._file.read(_HEADER))
         self._start = _pixels_start(self.capacity)
         self._map = mmap.mmap(
@@ -59,74 +57,72 @@ class Cache:
         self._full = False
 
     def get(self, row: int) -> np.ndarray | None:
-        """(size, size, 3) uint8, read-only, of a row of the data set's index; None if it is not there, or
-        damaged."""
+        """Return the image of an index row, (size, size, 3) uint8, read-only; None if absent or damaged."""
         slot = self._slots[row]
         if slot < 0 or not (checksum := self._checksums[slot]):
             return None
         image: np.ndarray = self._pixels[slot]
-        if not self._verified[slot]:  # once per process: the disk may have lied, memory does not
+        if not self._verified[slot]:  # once per process: the disk may be damaged, memory is not
             if _checksum(image) != checksum:
                 return None
             self._verified[slot] = True
         return image
 
     def put(self, row: int, image: np.ndarray) -> None:
-        """Keep a decoded image (contiguous), if it has a place. Two processes that put the same row write the
-        same bytes."""
+        """Store a decoded image (contiguous) if it has a slot.
+
+        Two processes that store the same row write the same bytes.
+        """
         slot = int(self._slots[row])
         if slot < 0 or self._full:
             return
         try:
             os.pwrite(self._file.fileno(), image.data, self._start + slot * self._bytes)
             os.pwrite(self._file.fileno(), _checksum(image).to_bytes(8, sys.byteorder), _HEADER + 8 * slot)
-        except OSError as error:  # some file systems reserve nothing
+        except OSError as error:  # some file systems reserve no space
             self._full = True
-            _say(f"{self.path}: {error.strerror}; further images are decoded each time")
+            _warn(f"{self.path}: {error.strerror}; further images are decoded each time")
 
 
 def open_cache(folder: str | Path, dataset: Dataset, gigabytes: float) -> Cache | None:
-    """The cache of a data set below `folder`, made if it is not there.
+    """Return the cache of a data set below `folder`; it is made if there is none.
 
-    At most `gigabytes` (10^9 bytes) and half of the free space are taken: caches of other data that nobody
-    uses make room, and what then has no place is decoded each time. A disk that has no room at all, or is
-    read-only, gives None and a line on stderr. Raises InputError if somebody else owns the place.
+    It takes at most `gigabytes` (10^9 bytes) and half of the free space. Caches of other data that are not in
+    use are removed to make room. Images that then have no slot are decoded each time. If the disk has no room
+    at all, or is read-only, the result is None, with a line on stderr.
+
+    Raises InputError if the folder belongs to another user.
     """
     place = os.path.expandvars(folder)
     if "$" in place:
-        _say(f"{place}: the variable is not set on this node; images are decoded each time")
+        _warn(f"{place}: the variable is not set on this node; images are decoded each time")
         return None
     private = Path(place).expanduser() / f"leukotree-{os.getuid()}"
-    name = hashlib.sha256(
-        f"{dataset.fingerprint} {dataset.size} {simplejpeg.__version__}".encode()
-    ).hexdigest()[:24]
-    path = private / (name + _SUFFIX)
+    identity = f"{dataset.fingerprint} {dataset.size} {simplejpeg.__version__}"
+    path = private / (hashlib.sha256(identity.encode()).hexdigest()[:24] + _SUFFIX)
     try:
         private.mkdir(mode=0o700, parents=True, exist_ok=True)
         if private.is_symlink() or private.stat().st_uid != os.getuid():
-            raise InputError(f"{private}: belongs to somebody else; name another folder for the cache")
+            raise InputError(f"{private}: belongs to another user; name another folder for the cache")
         with _locked(private / ".lock"):
             if not _valid(path, dataset):
                 _make(path, dataset, gigabytes)
-            os.utime(path)  # when it was last wanted
+            os.utime(path)  # the time of its last use, for `_make_room`
             return Cache(path, dataset)
     except OSError as error:
-        _say(f"{private}: {error.strerror or error}; images are decoded each time")
+        _warn(f"{private}: {error.strerror or error}; images are decoded each time")
         return None
 
 
 def _make(path: Path, dataset: Dataset, gigabytes: float) -> None:
-    """Reserve the file and give it its name. Raises OSError if not even one image has room."""
-    image = dataset.size * dataset.size * 3
-    for stale in (
-        path,
-        *path.parent.glob("*.tmp"),
-    ):  # a kill leaves the latter; nobody else is here, behind the lock
+    """Make the file and reserve its space. Raises OSError if there is no room for one image."""
+    image, header = dataset.size * dataset.size * 3, _pixels_start(len(dataset))
+    # A kill leaves temporary files. No other process makes one now, because of the lock.
+    for stale in (path, *path.parent.glob("*.tmp")):
         stale.unlink(missing_ok=True)
-    limit = gigabytes * GIGABYTE - _make_room(
-        path.parent, gigabytes * GIGABYTE - _pixels_start(len(dataset)) - len(dataset) * image
-    )
-    room = min(limit, _FREE_SHARE * shutil.disk_usage(path.parent).free) - _pixels_start(len(dataset))
+    allowed = gigabytes * GIGABYTE
+    others = _make_room(path.parent, allowed - header - len(dataset) * image)
+    room = min(allowed - others, _FREE_SHARE * shutil.disk_usage(path.parent).free) - header
     capacity = min(len(dataset), int(room // image))
     if capacity < 1:
         raise OSError(f"no room for one image within {gigabytes:g} GB and half of the free space")
@@ -141,17 +137,17 @@ def _make(path: Path, dataset: Dataset, gigabytes: float) -> None:
 
 
 def _make_room(folder: Path, wanted: float) -> int:
-    """Remove the caches longest not wanted until the rest takes at most `wanted` bytes, if nobody uses them.
-    The rest's bytes."""
-    found = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
-    total = sum(path.stat().st_size for path in found)
-    for path in found:
+    """Remove caches that are not in use until the others take at most `wanted` bytes; return their bytes.
+
+    The caches that were used longest ago are removed first.
+    """
+    caches = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
+    total = sum(path.stat().st_size for path in caches)
+    for path in caches:
         if total <= max(wanted, 0):
             break
-        with (
-            contextlib.suppress(OSError),
-            open(path, "r+b") as file,
-        ):  # NFS locks exclusively only what is open for writing
+        # Open for writing, since NFS refuses an exclusive lock otherwise.
+        with contextlib.suppress(OSError), open(path, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             total -= path.stat().st_size
             path.unlink()
@@ -159,7 +155,7 @@ def _make_room(folder: Path, wanted: float) -> int:
 
 
 def _valid(path: Path, dataset: Dataset) -> bool:
-    """Whether the file is there and as long as its header says."""
+    """Return whether the file exists and is as long as its header says."""
     try:
         with open(path, "rb") as file:
             capacity = _capacity(file.read(_HEADER))
@@ -175,29 +171,31 @@ def _capacity(header: bytes) -> int:
 
 
 def _pixels_start(capacity: int) -> int:
-    """Where the pixels begin: behind the checksums, at a page."""
+    """Return the position of the pixels: after the checksums, at the start of a memory page."""
     return -(-(_HEADER + 8 * capacity) // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def _slots(rows: int, capacity: int) -> np.ndarray:
-    """(rows,) the place of each row, -1 for those without one. Where not all have one, chance picks them from
-    all folds."""
+    """Return the slot of each row, (rows,), -1 for none.
+
+    If there are fewer slots than rows, the rows with a slot are random, so that they come from all folds.
+    """
     slots = seeds.generator(0, "cache").permutation(rows) if capacity < rows else np.arange(rows)
     return np.where(slots < capacity, slots, -1)
 
 
 def _checksum(image: np.ndarray) -> int:
-    """Never 0, which says that an image is not there."""
+    """Return the checksum of an image. It is never 0, which means that there is no image."""
     return int(xxhash.xxh3_64_intdigest(image.data)) or 1
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the others wait."""
+    """Hold the lock. Other processes wait."""
     with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _say(line: str) -> None:
-    print(f"leukotree: cache {line}", file=sys.stderr)
+def _warn(text: str) -> None:
+    print(f"leukotree: cache {text}", file=sys.stderr)

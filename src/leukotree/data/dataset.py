@@ -16,27 +16,27 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from leukotree import config
-from leukotree.data import index as indices
 from leukotree.data import shards, tarheader
-from leukotree.data.fingerprint import DESCRIPTION, INDEX, content, of, unreadable
+from leukotree.data.fingerprint import DESCRIPTION, INDEX, fingerprint_of, read_error, read_plain
+from leukotree.data.index import read_index
 from leukotree.data.patients import identities
 from leukotree.errors import InputError, one_line
 from leukotree.taxonomy import Taxonomy
 
 FORMAT = 1
 MAX_SIDE = 8192
-"""Pixels; `pack` writes no larger images."""
+"""Largest width and height in pixels that `pack` writes."""
 
 
 class Dropped(BaseModel):
-    """An image of the manifest that could not be decoded and was left out on request."""
+    """An image of the manifest that could not be decoded, and was left out because of an option."""
 
     image: str
     reason: str
 
 
 class Description(BaseModel):
-    """What `dataset.json` must say. Further keys are allowed and kept."""
+    """The required content of `dataset.json`. Further keys are allowed and kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -48,7 +48,7 @@ class Description(BaseModel):
     folds: int = Field(ge=2, le=10**6)
     seed: int
     group: Literal["patient", "slide", "image"]
-    """What the folds keep together: the weakest kind of any sample."""
+    """What the folds keep together: the weakest kind of group of all samples."""
     counts: dict[str, Annotated[int, Field(ge=0, le=10**12)]]
     """Leaf -> images."""
     patients: int = Field(ge=0)
@@ -57,8 +57,10 @@ class Description(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A folder that `pack` wrote, validated. Picklable; reading is safe after fork and spawn and from several
-    threads."""
+    """A folder that `pack` wrote, validated.
+
+    It can be pickled. Reading is safe after fork and spawn, and from several threads.
+    """
 
     folder: Path
     size: int
@@ -68,24 +70,25 @@ class Dataset:
     group: str
     """What the folds keep together: "patient", "slide" or "image"."""
     index: pd.DataFrame
-    """One row per sample (N rows), ordered by fold, shard and position in the shard; columns `index.COLUMNS`
-    and `OPTIONAL`."""
+    """One row per sample (N rows), ordered by fold, shard and position in the shard.
+
+    The columns are `index.COLUMNS` and `index.OPTIONAL`.
+    """
     fingerprint: str
-    """sha256 hex over dataset.json and index.parquet: the same value, the same samples, byte for byte, at any
-    path."""
+    """sha256 hex over dataset.json and index.parquet. Equal values mean equal samples, byte for byte."""
     description: Description
 
     @classmethod
     def open(cls, folder: str | Path, ends: bool = True) -> Dataset:
-        """Read and check the description and the index, and of every shard its size and (unless `ends` is
-        False) the headers of its first and last sample; not all its bytes: that is `audit`.
+        """Read and check the description and the index, and check every shard quickly.
 
-        Raises InputError naming the file and what is wrong with it.
+        The check of a shard compares its size and, if `ends`, the headers of its first and last sample.
+        `audit` reads all bytes. Raises InputError naming the file and what is wrong with it.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; write it with `leukotree pack MANIFEST {folder}`")
-        dataset = _parsed(folder, *(content(folder / name) for name in (DESCRIPTION, INDEX)))
+        dataset = _parsed(folder, read_plain(folder / DESCRIPTION), read_plain(folder / INDEX))
         _check_shards(folder, dataset.index, ends)
         return dataset
 
@@ -94,23 +97,22 @@ class Dataset:
 
     @property
     def group_word(self) -> str:
-        """What the groups are called: `group` is only the weakest kind of any, and a number of patients must
-        be one."""
+        """The word for a group: "patient" only if every group is a patient."""
         return "patient" if self.group == "patient" else "group"
 
     @property
     def groups(self) -> str:
-        """How many groups the folds keep together, and of what, for people."""
+        """The number of groups that the folds keep together, and what they are, as a text for people."""
         count = int(self.index["group"].nunique())
-        alone = (
-            "each image by itself"
-            if count == len(self)
-            else "patients or slides where known, else single images"
-        )
-        of = {"patient": "", "slide": " (slides, or patients where known)", "image": f" ({alone})"}[
-            self.group
-        ]
-        return f"{count} {self.group_word}s{of}"
+        if self.group == "patient":
+            return f"{count} patients"
+        if self.group == "slide":
+            what = "slides, or patients where known"
+        elif count == len(self):
+            what = "each image by itself"
+        else:
+            what = "patients or slides where known, else single images"
+        return f"{count} groups ({what})"
 
     @cached_property
     def leaf_ids(self) -> np.ndarray:
@@ -118,24 +120,26 @@ class Dataset:
         return pd.Index(self.taxonomy.leaves).get_indexer(pd.Index(self.index["leaf"])).astype(np.int64)
 
     def chosen(self, option: str) -> Any:
-        """An option that the folder was packed with; None where it was not given."""
+        """Return the value of an option that the folder was packed with; None if it was not given."""
         options = (self.description.model_extra or {}).get("options")
         return options.get(option) if isinstance(options, dict) else None
 
     @property
     def patients_across_sources(self) -> bool:
-        """Whether an id is the same patient in every source."""
+        """Whether an id means the same patient in every source."""
         return self.chosen("patients_across_sources") is True
 
     @cached_property
     def persons(self) -> pd.Series:
-        """(N,) str: who the patient of each sample is, "" where unknown."""
+        """(N,) str: the patient of each sample, unique over sources, "" where unknown."""
         return identities.persons(self.index, self.patients_across_sources)
 
     @cached_property
-    def _places(self) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, list[str], list[str]]:
-        """Shard paths, then per sample (N,): its shard's position among them, offset and length in bytes, key
-        and sha256."""
+    def _locations(self) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, list[str], list[str]]:
+        """The paths of the shards, and per sample: position of its shard, offset, length, key, sha256.
+
+        Offset and length are in bytes. Plain columns, since looking up single values of `index` is slow.
+        """
         positions, names = pd.factorize(self.index["shard"])
         paths = [str(self.folder / name) for name in names]
         offsets, lengths = self.index["offset"].to_numpy(), self.index["length"].to_numpy()
@@ -143,54 +147,50 @@ class Dataset:
 
     @cached_property
     def _verified(self) -> np.ndarray:
-        """(N,) bool: samples whose bytes this process has found to be those that were packed."""
+        """(N,) bool: samples whose sha256 this process has checked."""
         return np.zeros(len(self), dtype=bool)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_verified"}
 
     def read(self, row: int) -> bytes:
-        """The JPEG of one sample, by its position in `index`; its sha256 is checked the first time.
+        """Return the JPEG of one sample, by its position in `index`. Its sha256 is checked the first time.
 
-        Raises InputError naming shard and key if the shard is gone or cut short, or holds something else.
+        Raises InputError naming shard and key if the shard is missing or cut short, or holds something else.
         """
-        paths, positions, offsets, lengths, keys, digests = self._places
+        paths, positions, offsets, lengths, keys, digests = self._locations
         path, offset, length = paths[positions[row]], int(offsets[row]), int(lengths[row])
+        key = keys[row]
         try:
-            shard = _shard(
-                path, self.fingerprint, os.getpid()
-            )  # held while it is read: two threads may have opened it at once
+            # The variable keeps the file open, also if another thread drops it from the cache.
+            shard = _shard(path, self.fingerprint, os.getpid())
             data = os.pread(shard.number, length, offset)
         except OSError as error:
-            raise unreadable(error, f"{path}: sample {keys[row]} cannot be read: {error.strerror}") from error
+            raise read_error(error, f"{path}: sample {key} cannot be read: {error.strerror}") from error
         if len(data) != length:
             end = offset + length
             raise InputError(
-                f"{path}: ends before byte {end}, where sample {keys[row]} should; pack the folder again"
+                f"{path}: ends before byte {end}, the end of sample {key}; pack the folder again"
             )
         if not self._verified[row]:
             header = os.pread(shard.number, tarfile.BLOCKSIZE, offset - tarfile.BLOCKSIZE)
-            name = f"{keys[row]}.jpg"
+            name = f"{key}.jpg"
             if not tarheader.names(header, name) or hashlib.sha256(data).hexdigest() != digests[row]:
-                problem = (
-                    tarheader.fault(header, name, length)
-                    or "its bytes are not those that were packed (sha256)"
-                )
-                raise InputError(f"{path}: sample {keys[row]}: {problem}; copy or pack the folder again")
+                problem = tarheader.fault(header, name, length)
+                problem = problem or "its bytes are not those that were packed (sha256)"
+                raise InputError(f"{path}: sample {key}: {problem}; copy or pack the folder again")
             self._verified[row] = True
         return data
 
 
 def _place(index: pd.DataFrame, row: int) -> shards.Place:
     sample = index.iloc[row]
-    return shards.Place(
-        str(sample["key"]), int(sample["offset"]), int(sample["length"]), str(sample["sha256"])
-    )
+    key, digest = str(sample["key"]), str(sample["sha256"])
+    return shards.Place(key, int(sample["offset"]), int(sample["length"]), digest)
 
 
-class _Descriptor:
-    """An open file, closed when nobody holds it: dropped from the cache while another thread reads, it stays
-    open."""
+class _OpenFile:
+    """An open file that is closed when nothing refers to it any more."""
 
     def __init__(self, path: str) -> None:
         self.number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -201,92 +201,88 @@ class _Descriptor:
 
 
 @lru_cache(maxsize=256)  # below the usual limit of 1024 open files, however many shards there are
-def _shard(path: str, fingerprint: str, pid: int) -> _Descriptor:
-    """Opened once per process and data set: a forked child, or a folder packed anew, gets a file of its
-    own."""
-    return _Descriptor(path)
+def _shard(path: str, fingerprint: str, pid: int) -> _OpenFile:
+    """Open a shard once per process and data set: again in a forked child, and again after a new pack."""
+    return _OpenFile(path)
 
 
-@lru_cache(maxsize=4)  # a trial that follows another in its process meets the same bytes again
-def _parsed(folder: Path, described: bytes, indexed: bytes) -> Dataset:
-    """The data set that the contents of dataset.json and index.parquet describe."""
-    description = _description(folder / "dataset.json", described)
+@lru_cache(maxsize=4)  # the next trial in a process reads the same bytes again
+def _parsed(folder: Path, description_bytes: bytes, index_bytes: bytes) -> Dataset:
+    """Return the data set that the contents of dataset.json and index.parquet describe."""
+    path = folder / DESCRIPTION
+    description = _description(path, description_bytes)
     try:
         taxonomy = Taxonomy.from_nested(description.taxonomy)
     except InputError as error:
-        raise InputError(f"{folder / 'dataset.json'}: {error}") from error
-    table = indices.parse(folder / "index.parquet", indexed, description.folds, description.counts, taxonomy)
-    fingerprint = of(described, indexed)
+        raise InputError(f"{path}: {error}") from error
+    folds, counts = description.folds, description.counts
     return Dataset(
         folder,
         description.size,
         taxonomy,
-        description.folds,
+        folds,
         description.group,
-        table,
-        fingerprint,
+        read_index(folder / INDEX, index_bytes, folds, counts, taxonomy),
+        fingerprint_of(description_bytes, index_bytes),
         description,
     )
 
 
 def _description(path: Path, content: bytes) -> Description:
     try:
-        value = json.loads(content, object_pairs_hook=_once)
+        value = json.loads(content, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON: {one_line(error)}; pack the folder again") from error
     if isinstance(value, dict) and value.get("format") != FORMAT:
-        raise InputError(
-            f"{path}: format {value.get('format')!r}, this version reads format {FORMAT}; pack the folder again"
-        )
+        version = f"format {value.get('format')!r}, this version reads format {FORMAT}"
+        raise InputError(f"{path}: {version}; pack the folder again")
     return config.parse(Description, value, str(path))
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises ValueError for a key that stands there twice, of which JSON keeps the last one
-    silently."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object. Raises ValueError for a repeated key, whose last value Python would keep."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} is given twice")
-    return found
+    return values
 
 
 def _check_shards(folder: Path, index: pd.DataFrame, ends: bool) -> None:
-    """Whether every shard is a plain file that is long enough for its samples, and holds its first and last
-    one (`ends`)."""
+    """Raise InputError unless every shard is a plain file that is long enough for its samples.
+
+    With `ends`, the headers of its first and last sample must be there, too.
+    """
     offsets, lengths = index["offset"].to_numpy(), index["length"].to_numpy()
-    for name, found in index.groupby("shard").indices.items():
-        rows = np.asarray(found, dtype=np.int64)
+    for name, indices in index.groupby("shard").indices.items():
+        rows = np.asarray(indices, dtype=np.int64)
         first, last = int(rows[offsets[rows].argmin()]), int(rows[offsets[rows].argmax()])
         path, end = folder / str(name), int((offsets[rows] + lengths[rows]).max())
         if path.is_symlink() or not path.is_file():
-            raise InputError(
-                f"{path}: {'is a link' if path.is_symlink() else 'no such shard'}; pack the folder again"
-            )
+            problem = "is a link" if path.is_symlink() else "no such shard"
+            raise InputError(f"{path}: {problem}; pack the folder again")
         status = path.stat()
         if status.st_size < end:
-            raise InputError(
-                f"{path}: {status.st_size} bytes, but a sample ends at byte {end}; copy or pack the folder again"
-            )
+            problem = f"{status.st_size} bytes, but a sample ends at byte {end}"
+            raise InputError(f"{path}: {problem}; copy or pack the folder again")
         if ends:
-            _check_ends(
-                path,
-                (status.st_ino, status.st_size, status.st_mtime_ns),
-                (_place(index, first), _place(index, last)),
-            )
+            state = (status.st_ino, status.st_size, status.st_mtime_ns)
+            _check_headers(path, state, (_place(index, first), _place(index, last)))
 
 
 @lru_cache(maxsize=2**14)  # a study checks many specs on one data set
-def _check_ends(path: Path, found: tuple[int, ...], places: tuple[shards.Place, ...]) -> None:
-    """Whether these samples' headers stand in a shard: it may have been replaced, or copied as a file of
-    zeros."""
+def _check_headers(path: Path, state: tuple[int, ...], places: tuple[shards.Place, ...]) -> None:
+    """Raise InputError unless the headers of these samples are in the shard.
+
+    They are not if the shard was replaced, or copied as a file of zeros. `state` identifies the file, for the
+    cache.
+    """
     try:
-        shard = _Descriptor(str(path))
-        headers = [
-            os.pread(shard.number, tarfile.BLOCKSIZE, place.offset - tarfile.BLOCKSIZE) for place in places
-        ]
+        shard = _OpenFile(str(path))
+        starts = [place.offset - tarfile.BLOCKSIZE for place in places]
+        headers = [os.pread(shard.number, tarfile.BLOCKSIZE, start) for start in starts]
     except OSError as error:
-        raise unreadable(error, f"{path}: cannot be read: {error.strerror}") from error
+        raise read_error(error, f"{path}: cannot be read: {error.strerror}") from error
     for header, place in zip(headers, places, strict=True):
         if problem := tarheader.fault(header, f"{place.key}.jpg", place.length):
             raise InputError(f"{path}: sample {place.key}: {problem}; copy or pack the folder again")

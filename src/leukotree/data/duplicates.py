@@ -1,5 +1,4 @@
-"""Copies of one picture: which rows they are, and whether they stand together in one group and with one
-leaf."""
+"""Exact copies of a picture: find them, check their groups and leaves, join their groups."""
 
 from __future__ import annotations
 
@@ -14,101 +13,109 @@ if TYPE_CHECKING:
     from leukotree.data.dataset import Dataset
 
 _NAMED = 3
-"""Sets of copies that one message names, and images of each set."""
+"""Largest number of sets of copies in one message, and of images of each set."""
 
 
 def copies(digests: pd.Series) -> list[np.ndarray]:
-    """Positions of the rows of each digest that stands more than once, ascending, in the order of their first
-    rows."""
+    """Return the sets of equal digests with two or more rows, in the order of their first rows.
+
+    A set holds the positions of its rows, ascending.
+    """
     repeated = np.flatnonzero(digests.duplicated(keep=False).to_numpy())
-    sets = same(pd.factorize(digests.iloc[repeated])[0])
+    sets = repeated_labels(pd.factorize(digests.iloc[repeated])[0])
     return [repeated[rows] for rows in sorted(sets, key=lambda rows: int(rows[0]))]
 
 
-def divided(table: pd.DataFrame, sets: list[np.ndarray], *by: str) -> list[np.ndarray]:
-    """Those sets of copies whose rows differ in a column of `by`."""
+def differing(table: pd.DataFrame, sets: list[np.ndarray], *by: str) -> list[np.ndarray]:
+    """Return those sets of copies whose rows differ in a column of `by`."""
     columns = [table[name].to_numpy() for name in by]
     return [rows for rows in sets if any(len(set(column[rows])) > 1 for column in columns)]
 
 
-def joined(groups: pd.Series, sets: list[np.ndarray]) -> pd.Series:
-    """The groups after those that share a copy became one, over any number of steps; it has the name of the
-    first of them."""
+def join_groups(groups: pd.Series, sets: list[np.ndarray]) -> pd.Series:
+    """Return the group of each row after groups that share a copy, directly or through others, became one.
+
+    The joined group has the first name of its groups in sorted order.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     codes, names = pd.factorize(groups, sort=True)
-    one = np.concatenate([np.full(len(rows), codes[rows[0]]) for rows in sets])
-    other = np.concatenate([codes[rows] for rows in sets])
-    links = coo_array((np.ones(len(one)), (one, other)), shape=(len(names), len(names)))
+    first_groups = np.concatenate([np.full(len(rows), codes[rows[0]]) for rows in sets])
+    all_groups = np.concatenate([codes[rows] for rows in sets])
+    weights = np.ones(len(first_groups))
+    links = coo_array((weights, (first_groups, all_groups)), shape=(len(names), len(names)))
     component = connected_components(links, directed=False)[1]
     first = pd.Series(np.arange(len(names))).groupby(component).transform("min").to_numpy()
     return pd.Series(names[first[codes]], index=groups.index)
 
 
 def resolve(table: pd.DataFrame, sets: list[np.ndarray], join: bool) -> list[np.ndarray]:
-    """The sets of copies whose groups must become one.
+    """Return the sets of copies whose groups must be joined.
 
     Args:
-        table: columns shown (what a person calls the image), leaf and group.
+        table: columns shown (the image's name in messages), leaf and group.
         sets: copies of one picture each.
         join: whether groups may be joined.
 
-    Raises InputError for copies with different leaves, and for those in different groups unless these may be
-    joined.
+    Raises InputError for copies with different leaves. Without `join` it is raised for copies in different
+    groups, too.
     """
-    if conflicts := divided(table, sets, "leaf"):
+    if conflicts := differing(table, sets, "leaf"):
         raise InputError(
-            f"exact copies of one picture have different leaves: {described(table, conflicts, 'leaf')}; "
+            f"exact copies of one picture have different leaves: {describe(table, conflicts, 'leaf')}; "
             "keep the row whose leaf is right, and take the others out of the manifest"
         )
-    apart = divided(table, sets, "group")
+    apart = differing(table, sets, "group")
     if apart and not join:
         raise InputError(
-            f"exact copies of one picture stand in different groups, which the folds would divide: "
-            f"{described(table, apart, 'group')}; keep them together with --group-duplicates, or take rows out of the manifest"
+            "exact copies of one picture are in different groups, which the folds would divide: "
+            f"{describe(table, apart, 'group')}; keep them together with --group-duplicates, "
+            "or take rows out of the manifest"
         )
     return apart
 
 
 def refuse(dataset: Dataset) -> None:
-    """Raises InputError where an exact copy of an image stands in two folds, or in two groups, which inner
-    folds may divide."""
+    """Raise InputError if an exact copy of an image is in another fold, or in another group.
+
+    Inner folds may divide groups that hold copies of each other.
+    """
     index = dataset.index
-    apart = divided(index, copies(index["sha256"]), "fold", "group")
+    apart = differing(index, copies(index["sha256"]), "fold", "group")
     if not apart:
         return
-    conflicts = divided(index, apart, "leaf")
-    text = described(index.assign(shown=index["image"]), conflicts or apart, "leaf", "fold")
+    conflicts = differing(index, apart, "leaf")
+    text = describe(index.assign(shown=index["image"]), conflicts or apart, "leaf", "fold")
     fix = "take the copies with a wrong leaf out of the manifest, then " if conflicts else ""
     raise InputError(
-        f"{dataset.folder}: exact copies of one picture in different folds or groups, so that a model would be tested on what it "
-        f"was trained on: {text}; {fix}pack the manifest into an empty folder with --group-duplicates"
+        f"{dataset.folder}: exact copies of one picture in different folds or groups, "
+        f"so that a model would be tested on what it was trained on: {text}; "
+        f"{fix}pack the manifest into an empty folder with --group-duplicates"
     )
 
 
-def described(table: pd.DataFrame, sets: list[np.ndarray], *by: str) -> str:
-    """The images of the first sets, with what they differ in, and how many more sets there are."""
+def describe(table: pd.DataFrame, sets: list[np.ndarray], *by: str) -> str:
+    """Return a text of the first sets' images with the columns of `by`, and the number of further sets."""
 
-    def image(row: int) -> str:
-        known = table.iloc[row]
-        return f"{known['shown']!r} ({', '.join(f'{name} {known[name]}' for name in by)})"
+    def describe_image(row: int) -> str:
+        sample = table.iloc[row]
+        return f"{sample['shown']!r} ({', '.join(f'{name} {sample[name]}' for name in by)})"
 
-    def one(rows: np.ndarray) -> str:
+    def describe_set(rows: np.ndarray) -> str:
         column = table[by[0]].to_numpy()
-        first = [
-            int(rows[column[rows] == value][0]) for value in dict.fromkeys(column[rows])
-        ]  # one image of each, first
+        # First one image of each value of the first column, then the others.
+        first = [int(rows[column[rows] == value][0]) for value in dict.fromkeys(column[rows])]
         order = list(dict.fromkeys([*first, *(int(row) for row in rows)]))
         more = f" and {len(order) - _NAMED} more" if len(order) > _NAMED else ""
-        return " = ".join(image(row) for row in order[:_NAMED]) + more
+        return " = ".join(describe_image(row) for row in order[:_NAMED]) + more
 
     rest = f" (and {len(sets) - _NAMED} more pictures)" if len(sets) > _NAMED else ""
-    return "; ".join(one(rows) for rows in sets[:_NAMED]) + rest
+    return "; ".join(describe_set(rows) for rows in sets[:_NAMED]) + rest
 
 
-def same(labels: np.ndarray) -> list[np.ndarray]:
-    """Rows of each label that occurs more than once, ascending."""
+def repeated_labels(labels: np.ndarray) -> list[np.ndarray]:
+    """Return the rows of each label that occurs more than once, ascending."""
     order = np.argsort(labels, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
     return [part for part in parts if len(part) > 1]

@@ -1,5 +1,4 @@
-"""Which data set a packed folder holds: the fingerprint of its description and its index, without reading a
-single image."""
+"""The fingerprint of a packed folder: which data set it holds, found without reading any image."""
 
 from __future__ import annotations
 
@@ -17,67 +16,77 @@ from leukotree.taxonomy import Taxonomy
 
 DESCRIPTION, INDEX = "dataset.json", "index.parquet"
 MAX_BYTES = 2**30
-"""Of dataset.json and of index.parquet, each; a larger file is refused unread."""
-_AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EREMOTEIO)
-"""What a file system answers whose server or disk is not there."""
+"""Largest dataset.json and index.parquet; a larger file is refused before it is read."""
+_UNAVAILABLE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EREMOTEIO)
+"""Errors of a file system whose server or disk is not available."""
 
 
 class Packed(NamedTuple):
-    """What stands in a packed folder."""
+    """The contents of a packed folder, in short."""
 
     fingerprint: str
-    """See `of`."""
+    """See `fingerprint_of`."""
     tree: str
-    """The label tree as JSON, as `Taxonomy.nested` has it."""
+    """The label tree as JSON, as `Taxonomy.nested` gives it."""
 
 
-def of(described: bytes, indexed: bytes) -> str:
-    """sha256 hex over the contents of dataset.json and index.parquet: the same value, the same samples,
-    wherever they lie."""
-    return hashlib.sha256(described + indexed).hexdigest()
+def fingerprint_of(description: bytes, index: bytes) -> str:
+    """Return sha256 hex over the contents of dataset.json and index.parquet.
+
+    Equal fingerprints mean equal samples, wherever the folders lie.
+    """
+    return hashlib.sha256(description + index).hexdigest()
 
 
 def packed(folder: str | Path) -> Packed | None:
-    """What a folder holds now; None where no packed folder is there. Raises InputError for one that cannot be
-    read."""
+    """Return what a folder holds now; None if it is no packed folder.
+
+    Raises InputError for a packed folder that cannot be read.
+    """
     paths = [Path(folder) / name for name in (DESCRIPTION, INDEX)]
     try:
         states = [path.stat() for path in paths]
     except OSError:
         return None
-    return _packed(Path(folder), tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in states))
+    keys = tuple((state.st_ino, state.st_size, state.st_mtime_ns) for state in states)
+    return _packed(Path(folder), keys)
 
 
-@lru_cache(maxsize=64)  # a study asks once for each of its runs
+@lru_cache(maxsize=64)  # a study needs it once for each of its runs
 def _packed(folder: Path, states: tuple[tuple[int, ...], ...]) -> Packed:
-    described, indexed = content(folder / DESCRIPTION), content(folder / INDEX)
+    description, index = read_plain(folder / DESCRIPTION), read_plain(folder / INDEX)
     try:
-        tree = Taxonomy.from_nested(json.loads(described)["taxonomy"]).nested()
+        tree = Taxonomy.from_nested(json.loads(description)["taxonomy"]).nested()
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder / DESCRIPTION}: holds no taxonomy; pack the folder again") from error
-    return Packed(of(described, indexed), json.dumps(tree))
+    return Packed(fingerprint_of(description, index), json.dumps(tree))
 
 
-def content(path: Path) -> bytes:
-    """The bytes of a plain file of a packed folder. Raises InputError for a link, a pipe, or a file that is
-    too large."""
+def read_plain(path: Path) -> bytes:
+    """Return the bytes of a plain file of a packed folder.
+
+    Raises InputError for a link, a pipe, or a file that is too large.
+    """
+    # Non-blocking, since opening a pipe would wait for its other end.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(
-            path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        )  # a pipe would make us wait
+        descriptor = os.open(path, flags)
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise InputError(f"{path}: is no plain file; copy or pack the folder again")
-            found = file.read(MAX_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = "is a link" if path.is_symlink() else f"cannot be read: {error.strerror}"
-        raise unreadable(error, f"{path}: {reason}; `leukotree pack` writes such a folder") from error
-    if len(found) > MAX_BYTES:
+        raise read_error(error, f"{path}: {reason}; `leukotree pack` writes such a folder") from error
+    if len(content) > MAX_BYTES:
         raise InputError(f"{path}: over {MAX_BYTES} bytes; pack the folder again")
-    return found
+    return content
 
 
-def unreadable(error: OSError, message: str) -> InputError | RunFailed:
-    """What to raise where a file cannot be read: its file system may be away, for a while or on this node,
-    and not the file."""
-    return RunFailed(message, "node") if error.errno in _AWAY else InputError(message)
+def read_error(error: OSError, message: str) -> InputError | RunFailed:
+    """Return the exception for a file that cannot be read.
+
+    It is RunFailed of kind "node" if the file system is not available, perhaps only now or on this machine.
+    Otherwise it is InputError.
+    """
+    return RunFailed(message, "node") if error.errno in _UNAVAILABLE else InputError(message)

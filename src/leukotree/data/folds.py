@@ -1,5 +1,4 @@
-"""Folds that keep a group (a patient, where one is known) together: the outer ones of `pack`, and inner ones
-within them."""
+"""Assign images to folds, each group (a patient, where known) in one fold: outer folds, and inner ones."""
 
 from __future__ import annotations
 
@@ -13,14 +12,15 @@ from leukotree.errors import InputError
 from leukotree.spec import DataSpec
 
 _ATTEMPTS = 50
+"""Divisions that are tried until every fold holds every leaf."""
 
 
 def assign(frame: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
-    """(N,) int64 fold of each row: stratified by `leaf`, and no `group` in two folds. A pure function of its
-    arguments.
+    """Return the fold of each row, (N,) int64: stratified by `leaf`, and each `group` in one fold.
 
-    Every fold holds every leaf. Raises InputError when that is impossible (a leaf with fewer groups than
-    folds) or was not found (few groups that hold several leaves each).
+    The result depends on the arguments alone. Every fold holds every leaf. Raises InputError if that is
+    impossible (a leaf with fewer groups than folds), or if no attempt succeeds (few groups with several
+    leaves each).
     """
     if folds < 2:
         raise InputError(f"folds {folds}: cross-validation needs at least 2")
@@ -31,26 +31,31 @@ def assign(frame: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
     support = frame.groupby("leaf")["group"].nunique().sort_values(kind="stable")
     if support.iloc[0] < folds:
         raise InputError(
-            f"leaf {support.index[0]!r} has {support.iloc[0]} group(s) (patients, where known), fewer than {folds} folds; "
-            f"use fewer folds, add patients or leave the leaf out (groups per leaf: {support.to_dict()})"
+            f"leaf {support.index[0]!r} has {support.iloc[0]} group(s) (patients, where known), "
+            f"fewer than {folds} folds; use fewer folds, add patients or leave the leaf out "
+            f"(groups per leaf: {support.to_dict()})"
         )
     for attempt in range(_ATTEMPTS):
-        fold_ids = _stratified(leaf_ids.tobytes(), groups.tobytes(), folds, _derived(seed, attempt))
+        random_state = _random_state(seed, attempt)
+        fold_ids = _stratified(leaf_ids.tobytes(), groups.tobytes(), folds, random_state)
         present = np.zeros((folds, len(leaves)), dtype=bool)
         present[fold_ids, leaf_ids] = True
         if present.all():
             return fold_ids
+    absent = leaves[int(present.all(axis=0).argmin())]
     raise InputError(
-        f"leaf {leaves[int(present.all(axis=0).argmin())]!r}: no division into {folds} folds gives each fold some of its images "
+        f"leaf {absent!r}: no division into {folds} folds gives each fold some of its images "
         f"({_ATTEMPTS} tried); use fewer folds or another seed (groups per leaf: {support.to_dict()})"
     )
 
 
 def split(index: pd.DataFrame, data: DataSpec, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(train, eval) int64 row positions in `index`, ascending.
+    """Return (train, eval): row positions in `index`, int64, ascending.
 
-    Outer: eval is the test fold, train all others. Inner (`data.inner`): the rows of the test fold are in
-    neither, the others are divided by `assign` with `seed`. Raises InputError for a fold that does not exist.
+    Without `data.inner`, eval is the test fold and train are all others. With `data.inner`, the rows of the
+    test fold are in neither, and the others are divided by `assign` with `seed`.
+
+    Raises InputError for a fold that does not exist.
     """
     fold_ids = index["fold"].to_numpy()
     folds = int(fold_ids.max()) + 1 if len(fold_ids) else 0
@@ -66,23 +71,25 @@ def split(index: pd.DataFrame, data: DataSpec, seed: int = 0) -> tuple[np.ndarra
     return rest[inner_ids != data.inner.fold], rest[inner_ids == data.inner.fold]
 
 
-def _derived(seed: int, attempt: int) -> int:
-    """A random state of its own for each attempt; the first is the seed itself."""
+def _random_state(seed: int, attempt: int) -> int:
+    """Return a random state for an attempt. The first is the seed itself."""
     return seed if attempt == 0 else int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0])
 
 
 @functools.lru_cache(maxsize=32)
 def _stratified(leaves: bytes, group_ids: bytes, folds: int, random_state: int) -> np.ndarray:
-    """Read-only. Kept, as with thousands of groups it takes seconds, and each trial of a search asks for the
-    same; from bytes, which can be looked up."""
+    """Return the fold of each row, read-only. The ids are given as bytes, which a cache can look up.
+
+    Cached, since it takes seconds with thousands of groups, and each trial of a search needs the same folds.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
     leaf_ids, groups = np.frombuffer(leaves, np.int64), np.frombuffer(group_ids, np.int64)
     fold_ids = np.full(len(leaf_ids), -1, dtype=np.int64)
-    divider = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=random_state)
+    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=random_state)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # rare leaves are checked, and refused, by the caller
-        for fold, (_, rows) in enumerate(divider.split(np.zeros(len(leaf_ids)), leaf_ids, groups)):
+        warnings.simplefilter("ignore", UserWarning)  # about rare leaves, which the caller checks
+        for fold, (_, rows) in enumerate(splitter.split(np.zeros(len(leaf_ids)), leaf_ids, groups)):
             fold_ids[rows] = fold
     fold_ids.flags.writeable = False
     return fold_ids

@@ -1,8 +1,8 @@
 """Random resized crop, flips and right-angle turns of one uint8 image, in OpenCV's vector code.
 
-Everything that is drawn for a sample is a function of (seed, epoch, its place in the epoch), made as one
-table per epoch: it does not depend on ranks, workers or micro batches. The crops have the distribution of
-torchvision's RandomResizedCrop.
+The random numbers of a sample are a function of (seed, epoch, its position in the epoch). They are drawn as
+one table per epoch, so they do not depend on ranks, workers or micro batches. The crops have the distribution
+of torchvision's RandomResizedCrop.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ COLUMNS = ("top", "left", "height", "width", "symmetry")
 RATIO = 4 / 3
 """Aspect ratios of the crop lie in [3/4, 4/3], log-uniform."""
 ATTEMPTS = 10
-"""Draws of a window until one fits into the image; after that the whole image is taken."""
+"""Windows that are drawn until one fits into the image; after that the whole image is used."""
 HFLIP, VFLIP, TRANSPOSE = 1, 2, 4
-"""Bits of a symmetry: all eight of the square are a transposition or none, then flips."""
-_FLIP_CODES = {HFLIP: 1, VFLIP: 0, HFLIP | VFLIP: -1}  # cv2.flip's
+"""Bits of a symmetry. All eight symmetries of the square are an optional transposition, then flips."""
+_FLIP_CODES = {HFLIP: 1, VFLIP: 0, HFLIP | VFLIP: -1}  # codes of cv2.flip
 
-# The workers are threads already; OpenCV's own would fight them.
+# The workers are threads already; OpenCV's threads would compete with them.
 cv2.setNumThreads(0)
 
 
 def draw(seed: int, epoch: int, samples: int, size: int, spec: AugmentSpec) -> np.ndarray:
-    """The table of one epoch, a column per name in COLUMNS: (samples, 5) int32, windows in pixels of a size x
-    size image."""
+    """Return the table of one epoch, (samples, 5) int32, with a column per name in COLUMNS.
+
+    Windows are in pixels of a size x size image.
+    """
     generator = seeds.generator(seed, "crop", epoch)
     place, symmetry = generator.random((samples, 2)), generator.integers(0, 8, samples)
     sides = np.full((samples, 2), size)
@@ -48,7 +50,7 @@ def draw(seed: int, epoch: int, samples: int, size: int, spec: AugmentSpec) -> n
 
 
 def _windows(uniform: np.ndarray, size: int, scale: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 2) heights and widths from (n, 2) uniform numbers, and (n,) whether each lies within the image."""
+    """Return (n, 2) heights and widths from (n, 2) uniform numbers, and (n,) whether each fits the image."""
     area = size * size * (scale[0] + (scale[1] - scale[0]) * uniform[:, 0])
     ratio = np.exp((2 * uniform[:, 1] - 1) * math.log(RATIO))
     sides = np.column_stack([np.rint(np.sqrt(area / ratio)), np.rint(np.sqrt(area * ratio))])
@@ -61,8 +63,8 @@ def apply(image: np.ndarray, crop: np.ndarray, out: np.ndarray, scratch: np.ndar
     Args:
         image: (size, size, 3) uint8, may be read-only.
         crop: (5,) row of `draw`.
-        out: (size, size, 3) uint8, contiguous; filled.
-        scratch: like `out`; its content is lost. Neither may overlap with `image`.
+        out: (size, size, 3) uint8, contiguous; is filled.
+        scratch: like `out`; is overwritten. Neither may overlap with `image`.
     """
     top, left, height, width, symmetry = crop.tolist()
     resized = scratch if symmetry & TRANSPOSE else out

@@ -1,4 +1,4 @@
-"""The index of a packed data set: one row per sample, and what must be true of it."""
+"""The index of a packed data set, one row per sample: how it is read and checked."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from leukotree.taxonomy import Taxonomy
 
 COLUMNS = ("key", "shard", "fold", "leaf", "patient", "source", "sha256", "group", "offset", "length")
 OPTIONAL = {"image": "key"}
-"""Columns that older indexes lack -> the column that stands for each there. `image`: its name in the
-manifest, or a number."""
+"""Columns that older indexes lack -> the column that is used instead.
+
+`image` is the image's name in the manifest, or a number.
+"""
 _INTEGERS = ("fold", "offset", "length")
 _LARGEST = 2**53
-"""Of a number in the index: sums of two stay far from where int64 wraps."""
+"""Largest number in the index. The sum of two is far below the limit of int64."""
 _TEXTS = {  # column -> what a value must match in full
-    "key": r"[A-Za-z0-9_-]{1,90}",  # the name of a member, which one block of a tar file takes
-    "shard": r"fold[0-9]{1,6}-[0-9]{6,9}\.tar",  # a bare file name: nothing outside the folder is ever opened
+    "key": r"[A-Za-z0-9_-]{1,90}",  # with its ending it fits into the name field of a tar header
+    "shard": r"fold[0-9]{1,6}-[0-9]{6,9}\.tar",  # a bare file name: no file outside the folder is opened
     "leaf": r".+",
     "patient": r".*",
     "source": r".*",
@@ -31,100 +33,88 @@ _TEXTS = {  # column -> what a value must match in full
     "group": r".+",
     "image": r".+",
 }
+_AGAIN = "pack the folder again"
 
 
-def parse(
+def read_index(
     path: Path, content: bytes, folds: int, counts: Mapping[str, int], taxonomy: Taxonomy
 ) -> pd.DataFrame:
-    """The table with exactly `COLUMNS` and those of `OPTIONAL`, numbers as int64 and texts as str.
+    """Return the checked table: `COLUMNS`, then `OPTIONAL`; numbers are int64, texts are str.
 
     Args:
-        path: its file, for messages.
+        path: the index's file, for messages.
         content: the bytes of the Parquet file.
-        folds, counts, taxonomy: what dataset.json says of it; counts is leaf -> images.
+        folds, counts, taxonomy: what dataset.json states; counts is leaf -> images.
 
-    Raises InputError naming the file and the row or column at fault.
+    Raises InputError naming the file and the row or column that is wrong.
     """
     index = _typed(path, _table(path, content, sum(counts.values())))
     _check(path, index, folds, taxonomy)
-    if (found := index["leaf"].value_counts().to_dict()) != {leaf: n for leaf, n in counts.items() if n}:
-        raise InputError(
-            f"{path}: holds {found}, but dataset.json counts {dict(counts)}; pack the folder again"
-        )
+    images = index["leaf"].value_counts().to_dict()
+    if images != {leaf: count for leaf, count in counts.items() if count}:
+        raise InputError(f"{path}: holds {images}, but dataset.json counts {dict(counts)}; {_AGAIN}")
     return index
 
 
 def _table(path: Path, content: bytes, rows: int) -> pd.DataFrame:
+    """Return the table as it is stored. `rows`: how many dataset.json counts."""
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(io.BytesIO(content))
         names = file.schema_arrow.names
         present = [*COLUMNS, *(name for name in OPTIONAL if name in names)]
-        if missing := [name for name in present if names.count(name) != 1]:
-            raise InputError(
-                f"{path}: column {missing[0]!r} is missing, or there twice; pack the folder again"
-            )
-        if not file.metadata.num_rows:
-            raise InputError(f"{path}: no samples; pack the folder again")
-        if (
-            file.metadata.num_rows != rows
-        ):  # before they are read: a small file can stand for more rows than memory holds
-            raise InputError(
-                f"{path}: {file.metadata.num_rows} rows, but dataset.json counts {rows}; pack the folder again"
-            )
+        if wrong := [name for name in present if names.count(name) != 1]:
+            raise InputError(f"{path}: column {wrong[0]!r} is missing, or there twice; {_AGAIN}")
+        stored = file.metadata.num_rows
+        if not stored:
+            raise InputError(f"{path}: no samples; {_AGAIN}")
+        # Checked before the rows are read: a small file can stand for more rows than memory holds.
+        if stored != rows:
+            raise InputError(f"{path}: {stored} rows, but dataset.json counts {rows}; {_AGAIN}")
         index = file.read(columns=present).to_pandas(ignore_metadata=True)[present]
         return index.assign(**{name: index[other] for name, other in OPTIONAL.items() if name not in names})
     except InputError:
         raise
     except Exception as error:  # pyarrow raises many kinds
-        raise InputError(
-            f"{path}: not a readable Parquet file: {one_line(error)[:300]}; pack the folder again"
-        ) from error
+        reason = one_line(error)[:300]
+        raise InputError(f"{path}: not a readable Parquet file: {reason}; {_AGAIN}") from error
 
 
 def _typed(path: Path, index: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with checked values of the right types."""
     for name in (*COLUMNS, *OPTIONAL):
         column = index[name]
         if name in _INTEGERS:
-            if (
-                not pd.api.types.is_integer_dtype(column)
-                or column.isna().any()
-                or not column.between(0, _LARGEST).all()
-            ):
-                raise InputError(
-                    f"{path}: column {name!r} must hold whole numbers from 0; pack the folder again"
-                )
+            whole = pd.api.types.is_integer_dtype(column) and not column.isna().any()
+            if not whole or not column.between(0, _LARGEST).all():
+                raise InputError(f"{path}: column {name!r} must hold whole numbers from 0; {_AGAIN}")
             index[name] = column.astype(np.int64)
         elif not column.map(lambda value: isinstance(value, str)).all():
-            raise InputError(f"{path}: column {name!r} must hold texts; pack the folder again")
+            raise InputError(f"{path}: column {name!r} must hold texts; {_AGAIN}")
         elif not (matches := column.str.fullmatch(_TEXTS[name])).all():
             row = int(matches.argmin())
-            raise InputError(
-                f"{path} row {row}: {name} {column.iloc[row]!r} is not allowed; pack the folder again"
-            )
+            raise InputError(f"{path} row {row}: {name} {column.iloc[row]!r} is not allowed; {_AGAIN}")
     return index
 
 
 def _check(path: Path, index: pd.DataFrame, folds: int, taxonomy: Taxonomy) -> None:
-    """Whether the rows agree with each other and with the description."""
+    """Raise InputError if the rows contradict each other or the description."""
     offsets = index["offset"]
+    fold_of_shard = index["shard"].str.extract(r"([0-9]+)")[0].astype(np.int64)
     problems = {
         "leaf {leaf!r} is not a leaf of the taxonomy in dataset.json": ~index["leaf"].isin(taxonomy.leaves),
-        "key {key!r} stands there twice": index["key"].duplicated(),
+        "key {key!r} is there twice": index["key"].duplicated(),
         f"fold {{fold}} is beyond the {folds} folds of dataset.json": index["fold"] >= folds,
-        "shard {shard!r} is not of fold {fold}": index["shard"].str.extract(r"([0-9]+)")[0].astype(np.int64)
-        != index["fold"],
+        "shard {shard!r} is not of fold {fold}": fold_of_shard != index["fold"],
         "length {length} is no image": ~index["length"].between(1, codec.MAX_BYTES),
         "no sample begins at byte {offset} of a tar file": (offsets < tarfile.BLOCKSIZE)
         | (offsets % tarfile.BLOCKSIZE != 0),
-        "another sample stands at byte {offset} of {shard!r}": index.duplicated(["shard", "offset"]),
+        "another sample is at byte {offset} of {shard!r}": index.duplicated(["shard", "offset"]),
     }
     for text, wrong in problems.items():
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
-            raise InputError(f"{path} row {row}: {text.format_map(index.iloc[row])}; pack the folder again")
+            raise InputError(f"{path} row {row}: {text.format_map(index.iloc[row])}; {_AGAIN}")
     if (present := index["fold"].nunique()) < folds:
-        raise InputError(
-            f"{path}: holds images of {present} folds, but dataset.json says {folds}; pack the folder again"
-        )
+        raise InputError(f"{path}: holds images of {present} folds, but dataset.json says {folds}; {_AGAIN}")

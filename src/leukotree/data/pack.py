@@ -218,7 +218,7 @@ def _digest(rows: Iterable[tuple[object, ...]]) -> str:
 def _grouped(table: pd.DataFrame, options: Options, workers: int) -> pd.Series:
     """The groups; those that share a file's bytes are one where that is asked for. Raises InputError for
     copies otherwise."""
-    sets = duplicates.divided(table, duplicates.copies(table["digest"]), "leaf", "group")
+    sets = duplicates.differing(table, duplicates.copies(table["digest"]), "leaf", "group")
     first = table.iloc[[int(rows[0]) for rows in sets]]
     made = encoding.encode_files(
         first["image"].tolist(), first["digest"].tolist(), options.size, options.quality, workers
@@ -227,7 +227,7 @@ def _grouped(table: pd.DataFrame, options: Options, workers: int) -> pd.Series:
         rows for rows, result in zip(sets, made, strict=True) if isinstance(result, bytes)
     ]  # empty files are alike, too
     apart = duplicates.resolve(table, pictures, join=options.group_duplicates)
-    return duplicates.joined(table["group"], apart) if apart else table["group"]
+    return duplicates.join_groups(table["group"], apart) if apart else table["group"]
 
 
 def _existing(

@@ -170,7 +170,7 @@ def _remaining(table: pd.DataFrame, options: Options, state: dict[str, Any]) -> 
     remaining = table[~table["key"].isin([item["key"] for item in state["dropped"]])].reset_index(drop=True)
     if state.get("joined"):
         row = pd.Series(remaining.index, remaining["key"])
-        remaining["group"] = duplicates.joined(
+        remaining["group"] = duplicates.join_groups(
             remaining["group"], [row[keys].to_numpy() for keys in state["joined"]]
         )
     remaining["fold"] = folds.assign(remaining, options.folds, options.seed)

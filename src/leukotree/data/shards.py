@@ -1,4 +1,4 @@
-"""Shards: plain tar files of `<key>.jpg` + `<key>.json`, written reproducibly, read back sample by sample."""
+"""Shards, plain tar files of `<key>.jpg` + `<key>.json`: write them reproducibly, read them by sample."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from leukotree.data.images import codec
 from leukotree.errors import InputError, one_line
 
 MAX_FIELDS = 2**20
-"""Bytes of a `<key>.json`; a larger one is refused unread."""
-_WRITTEN = 2**20
-"""Bytes that go to the disk at once: with fewer, the thread that writes waits for those that decode at every
-piece."""
+"""Largest `<key>.json` in bytes; a larger one is refused before it is read."""
+_BUFFER = 2**20
+"""Bytes of one write. With fewer, the writing thread waits for the decoding threads too often."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,12 @@ class Sample:
     jpeg: bytes
     fields: dict[str, str]
     offset: int = -1
-    """Where the JPEG begins in the shard, in bytes; -1 before it is written."""
+    """Position of the JPEG in the shard, in bytes; -1 before it is written."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a shard holds the JPEG of a sample: at bytes [offset, offset + length)."""
+    """The position of a sample's JPEG in a shard: bytes [offset, offset + length)."""
 
     key: str
     offset: int
@@ -46,13 +45,15 @@ class Place:
 
 
 def write(shard: Path, contents: Iterable[Sample]) -> list[Place]:
-    """Write samples in their order; the file takes its name only when it is whole. Equal samples give equal
-    bytes."""
+    """Write samples in their order, and return their places. Equal samples give equal bytes.
+
+    The file gets its name only when it is complete.
+    """
     temporary = shard.with_name(f".{shard.name}.tmp")
     places, end = [], 0
-    with open(temporary, "wb", buffering=_WRITTEN) as file:
+    with open(temporary, "wb", buffering=_BUFFER) as file:
         for sample in contents:
-            places.append(_place(sample, end + tarfile.BLOCKSIZE))  # behind its header
+            places.append(_place(sample, end + tarfile.BLOCKSIZE))  # after its header
             fields = json.dumps(sample.fields, ensure_ascii=False, sort_keys=True).encode()
             end += file.write(tarheader.member(f"{sample.key}.jpg", sample.jpeg))
             end += file.write(tarheader.member(f"{sample.key}.json", fields))
@@ -64,7 +65,7 @@ def write(shard: Path, contents: Iterable[Sample]) -> list[Place]:
 
 
 def places(shard: Path) -> list[Place]:
-    """What `write` returned when it wrote this shard. Raises InputError as `samples` does."""
+    """Return what `write` returned when it wrote this shard. Raises InputError as `samples` does."""
     return [_place(sample, sample.offset) for sample in samples(shard)]
 
 
@@ -73,37 +74,39 @@ def _place(sample: Sample, offset: int) -> Place:
 
 
 def checksum(shard: Path) -> str:
-    """xxh3 hex over the whole file, at the speed of memory: whether it is as it was written."""
+    """Return the xxh3 digest (128 bits, hex) of the whole file."""
     with open(shard, "rb") as file:
         return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def samples(shard: Path) -> Iterator[Sample]:
-    """The samples of a shard in order, one in memory at a time. Raises InputError naming the shard if it is
-    damaged, or holds anything but plain files in pairs."""
+    """Yield the samples of a shard in order, one in memory at a time.
+
+    Raises InputError naming the shard if it is damaged, or holds other things than pairs of plain files.
+    """
     try:
         with tarfile.open(shard, mode="r:") as tar:
             members = iter(tar)
-            for picture, described in zip_longest(members, members):
-                key = picture.name.removesuffix(".jpg")
-                if described is None or (picture.name, described.name) != (f"{key}.jpg", f"{key}.json"):
+            for image, description in zip_longest(members, members):
+                key = image.name.removesuffix(".jpg")
+                if description is None or (image.name, description.name) != (f"{key}.jpg", f"{key}.json"):
                     raise InputError(
-                        f"{shard}: {picture.name!r} is not a pair of .jpg and .json; pack the folder again"
+                        f"{shard}: {image.name!r} is not in a pair of .jpg and .json; pack the folder again"
                     )
-                fields = _fields(_bytes(tar, described, MAX_FIELDS), described.name)
-                yield Sample(key, _bytes(tar, picture, codec.MAX_BYTES), fields, picture.offset_data)
+                fields = _fields(_bytes(tar, description, MAX_FIELDS), description.name)
+                yield Sample(key, _bytes(tar, image, codec.MAX_BYTES), fields, image.offset_data)
     except (tarfile.TarError, OSError, ValueError, EOFError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{shard}: damaged: {one_line(error)}; copy or pack the folder again") from error
 
 
-def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> bytes:
+def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes:
     # A link would be followed, and a sparse member may be a thousand times as long as the shard.
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or (file := tar.extractfile(member)) is None:
         raise tarfile.TarError(f"{member.name!r} is not a plain file")
-    if member.size > most:
-        raise tarfile.TarError(f"{member.name!r} has {member.size} bytes, over the limit of {most}")
+    if member.size > limit:
+        raise tarfile.TarError(f"{member.name!r} has {member.size} bytes, over the limit of {limit}")
     with file:
         return file.read()
 

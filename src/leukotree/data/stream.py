@@ -1,14 +1,13 @@
-"""Batches from shards: a deterministic infinite training order, an exact pass for evaluation, and the threads
-that decode.
+"""Batches from shards: the infinite training order, the exact pass for evaluation, and the decoding threads.
 
-Sample number p of a training stream is a function of (seed, p): epoch p // n, place p % n in that epoch's
-permutation. Global batch t holds samples t*B .. (t+1)*B-1, whatever the ranks and workers, so ranks never
-wait for uneven shards and a resume continues at the next sample. Epochs are counted in samples: after epoch e
-exactly e * n samples (rounded up to a batch) have been seen, also when a batch is larger than the training
-set.
+Sample number p of a training stream is a function of (seed, p): it is in epoch p // n, at position p % n of
+that epoch's permutation. Global batch t holds samples t*B .. (t+1)*B-1 for any number of ranks and workers.
+So ranks never wait for uneven shards, and a resume continues at the next sample. Epochs are counted in
+samples: after epoch e exactly e * n samples (rounded up to a batch) have been used, also when a batch is
+larger than the training set.
 
-Workers are threads: libjpeg-turbo and OpenCV release the interpreter lock, so they write straight into the
-batch that the device will read, and nothing travels through a pipe.
+Workers are threads. libjpeg-turbo and OpenCV release the interpreter lock, so workers write directly into the
+batch that the device reads, and no data is copied between processes.
 """
 
 from __future__ import annotations
@@ -32,16 +31,15 @@ from leukotree.errors import InputError
 from leukotree.spec import AugmentSpec
 
 CHUNK = 8
-"""Images of one task: enough that handing it over costs nothing, few enough that all workers share a small
-batch."""
+"""Images in one task: enough that starting it costs little, few enough to divide a small batch."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's share of a global batch (a micro batch of it)."""
+    """One micro batch of a rank's share of a global batch."""
 
     images: torch.Tensor
-    """(b, 3, H, W) uint8, channels last in memory; in training cropped, flipped and turned."""
+    """(b, 3, H, W) uint8, channels last in memory. In training they are cropped, flipped and turned."""
     rows: np.ndarray
     """(b,) rows of the dataset's index."""
     numbers: torch.Tensor | None = None
@@ -55,7 +53,7 @@ class Samples:
     rows: np.ndarray
     """(b,) rows of the dataset's index."""
     crops: np.ndarray | None = None
-    """(b, 5) rows of `geometry.draw`; None leaves the images as they are."""
+    """(b, 5) rows of `geometry.draw`; None does not change the images."""
     numbers: np.ndarray | None = None
     """(b, C) rows of `augment.draw`."""
 
@@ -65,13 +63,12 @@ class Samples:
 
 
 class TrainOrder:
-    """The infinite order of a training set: which row stands at which position, and how it is augmented
-    there.
+    """The infinite order of a training set: the row at each position, and its augmentation there.
 
     Args:
         rows: (n,) rows of the dataset's index to train on.
-        batch_size: global batch.
-        seed: seeds the order and the augmentation.
+        batch_size: samples in a global batch.
+        seed: seed of the order and of the augmentation.
         augment: ranges of the augmentation.
         size: width and height of the images in pixels.
     """
@@ -81,20 +78,19 @@ class TrainOrder:
         self._epochs: dict[int, Samples] = {}
 
     def steps_before(self, epoch: int) -> int:
-        """How many steps the first `epoch` epochs take together."""
+        """Return how many steps the first `epoch` epochs take together."""
         return -(-epoch * len(self.rows) // self.batch_size)
 
     def batch(self, step: int) -> Samples:
-        """The global batch of a step: B samples."""
-        epochs, places = np.divmod(
-            np.arange(step * self.batch_size, (step + 1) * self.batch_size), len(self.rows)
-        )
-        # The tables of an epoch serve all its steps.
+        """Return the global batch of a step: B samples."""
+        numbers = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs, positions = np.divmod(numbers, len(self.rows))
+        # The tables of an epoch are kept for all its steps.
         self._epochs = {
             epoch: self._epochs.get(epoch) or self._epoch(epoch) for epoch in range(epochs[0], epochs[-1] + 1)
         }
-        parts = [samples[places[epochs == epoch]] for epoch, samples in self._epochs.items()]
-        return parts[0] if len(parts) == 1 else _joined(parts)
+        parts = [samples[positions[epochs == epoch]] for epoch, samples in self._epochs.items()]
+        return parts[0] if len(parts) == 1 else _concatenate(parts)
 
     def _epoch(self, epoch: int) -> Samples:
         n = len(self.rows)
@@ -103,19 +99,18 @@ class TrainOrder:
         return Samples(order, crops, augment.draw(self.seed, epoch, n))
 
 
-def _joined(parts: list[Samples]) -> Samples:
+def _concatenate(parts: list[Samples]) -> Samples:
     rows, crops, numbers = ([getattr(part, name) for part in parts] for name in ("rows", "crops", "numbers"))
     return Samples(np.concatenate(rows), np.concatenate(crops), np.concatenate(numbers))
 
 
 class Loader:
-    """Decodes, crops and turns images of a data set, ahead of those who ask. One per process, for all its
-    models and folds.
+    """Decodes, crops and turns images of a data set ahead of use. A process has one for all models and folds.
 
     Args:
-        workers: decoding threads; 0 decodes in the calling thread, when asked. The bits do not depend on it.
+        workers: decoding threads; 0 decodes in the calling thread. The bits do not depend on it.
         cache: where decoded images are kept; None decodes each time. The bits do not depend on it.
-        pin: page-locked memory, for a copy that overlaps with the device's work.
+        pin: use page-locked memory, so that the copy to the device overlaps with the device's work.
     """
 
     def __init__(
@@ -133,50 +128,49 @@ class Loader:
         self.close()
 
     def close(self) -> None:
-        """End the threads; what was decoded ahead is dropped."""
+        """End the threads. Images that were decoded ahead are dropped."""
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
 
     def train(
         self, order: TrainOrder, steps: range, *, rank: int = 0, world: int = 1, micro: int | None = None
     ) -> Iterator[tuple[np.ndarray, list[Batch]]]:
-        """For each step: the rows of the whole global batch, and this rank's micro batches of it.
+        """Yield for each step the rows of the whole global batch, and this rank's micro batches of it.
 
-        `micro` is the images per micro batch, None for the rank's whole share. The first steps are decoded
-        from now on.
+        Decoding of the first steps starts at once.
+
+        Args:
+            micro: images per micro batch; None for the rank's whole share.
         """
         share = order.batch_size // world
-        cuts = [
-            slice(start, start + (micro or share))
-            for start in range(rank * share, (rank + 1) * share, micro or share)
-        ]
-        plan = ((whole.rows, [whole[cut] for cut in cuts]) for whole in map(order.batch, steps))
+        length = micro or share
+        parts = [slice(start, start + length) for start in range(rank * share, (rank + 1) * share, length)]
+        plan = ((batch.rows, [batch[part] for part in parts]) for batch in map(order.batch, steps))
         return self._ahead(plan)
 
     def evaluate(
         self, rows: np.ndarray, batch_size: int, *, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
-        """Every row exactly once over all ranks, without padding, as they are; a rank may have none. Decoded
-        from now on."""
-        mine = rows[rank::world]
-        plan = (
-            (part, [Samples(part)])
-            for part in (mine[at : at + batch_size] for at in range(0, len(mine), batch_size))
-        )
+        """Yield every row exactly once over all ranks, without padding and augmentation.
+
+        A rank may get no rows. Decoding starts at once.
+        """
+        share = rows[rank::world]
+        parts = (share[start : start + batch_size] for start in range(0, len(share), batch_size))
+        plan = ((part, [Samples(part)]) for part in parts)
         return (batch for _, [batch] in self._ahead(plan))
 
     def _ahead(
         self, plan: Iterable[tuple[np.ndarray, list[Samples]]]
     ) -> Iterator[tuple[np.ndarray, list[Batch]]]:
-        """The plan's batches in its order, the next ones under way."""
+        """Yield the plan's batches in its order, while the workers decode the next ones."""
+        started = ((rows, [self._start(part) for part in parts]) for rows, parts in plan)
         if self._pool is None:
-            return ((rows, [self._start(part)() for part in parts]) for rows, parts in plan)
-        return _Ahead(
-            ((rows, [self._start(part) for part in parts]) for rows, parts in plan), self._workers * CHUNK
-        )
+            return ((rows, [part() for part in parts]) for rows, parts in started)
+        return _Ahead(started, self._workers * CHUNK)
 
     def _start(self, samples: Samples) -> _Pending:
-        """Hand a micro batch to the workers."""
+        """Start a micro batch: give its images to the workers."""
         n, size = len(samples.rows), self.dataset.size
         pixels = torch.empty((n, size, size, 3), dtype=torch.uint8, pin_memory=self.pin)
         out = pixels.numpy()
@@ -189,31 +183,32 @@ class Loader:
         return _Pending(pixels, samples, tasks, self.pin)
 
     def _fill(self, samples: Samples, out: np.ndarray) -> None:
-        """Decode (and crop) samples into (b, size, size, 3) uint8. Raises InputError."""
+        """Decode (and crop) samples into `out`, (b, size, size, 3) uint8. Raises InputError."""
         buffers = self._buffers
         if not hasattr(buffers, "decoded"):
             buffers.decoded, buffers.scratch = np.empty_like(out[0]), np.empty_like(out[0])
-        for place, row in enumerate(samples.rows.tolist()):
+        for position, row in enumerate(samples.rows.tolist()):
+            target = out[position]
             if samples.crops is not None:
-                geometry.apply(
-                    self._image(row, buffers.decoded), samples.crops[place], out[place], buffers.scratch
-                )
-            elif not np.may_share_memory(image := self._image(row, out[place]), out[place]):
-                np.copyto(out[place], image)
+                image = self._image(row, buffers.decoded)
+                geometry.apply(image, samples.crops[position], target, buffers.scratch)
+            elif not np.may_share_memory(image := self._image(row, target), target):
+                np.copyto(target, image)
 
     def _image(self, row: int, buffer: np.ndarray) -> np.ndarray:
-        """(size, size, 3) uint8 of a row, in the cache's memory or in `buffer`."""
+        """Return a row's image, (size, size, 3) uint8, in the cache's memory or in `buffer`."""
         if self.cache is None:
             return decode(self.dataset, row, buffer)
-        if (found := self.cache.get(row)) is None:
-            found = decode(self.dataset, row, buffer)
-            self.cache.put(row, found)
-        return found
+        image = self.cache.get(row)
+        if image is None:
+            image = decode(self.dataset, row, buffer)
+            self.cache.put(row, image)
+        return image
 
 
 @dataclass(frozen=True)
 class _Pending:
-    """A micro batch that is being filled; calling it waits for that."""
+    """A micro batch that is being filled. Calling it waits for the end, and returns the batch."""
 
     pixels: torch.Tensor
     samples: Samples
@@ -230,52 +225,55 @@ class _Pending:
 
 
 class _Ahead:
-    """Keeps at least two batches, and at least `images` images, under way; an exception of a worker is raised
-    in its place."""
+    """An iterator that keeps at least two batches, and at least `images` images, started ahead.
 
-    def __init__(self, started: Iterator[tuple[np.ndarray, list[_Pending]]], images: int) -> None:
-        self._started, self._images = started, images
-        self._waiting: deque[tuple[np.ndarray, list[_Pending]]] = deque()
-        self._fill_up()
+    An exception of a worker is raised when its batch is due.
+    """
 
-    def _fill_up(self) -> None:
-        while (
-            len(self._waiting) < 2
-            or sum(len(p.samples.rows) for _, parts in self._waiting for p in parts) < self._images
-        ):
-            following: Any = next(self._started, None)
-            if following is None:
+    def __init__(self, batches: Iterator[tuple[np.ndarray, list[_Pending]]], images: int) -> None:
+        self._batches, self._images = batches, images
+        self._started: deque[tuple[np.ndarray, list[_Pending]]] = deque()
+        self._start_more()
+
+    def _start_more(self) -> None:
+        while len(self._started) < 2 or self._count() < self._images:
+            batch: Any = next(self._batches, None)
+            if batch is None:
                 return
-            self._waiting.append(following)
+            self._started.append(batch)
+
+    def _count(self) -> int:
+        """Return the number of images that are started."""
+        return sum(len(part.samples.rows) for _, parts in self._started for part in parts)
 
     def __iter__(self) -> _Ahead:
         return self
 
     def __next__(self) -> tuple[np.ndarray, list[Batch]]:
-        if not self._waiting:
+        if not self._started:
             raise StopIteration
-        rows, parts = self._waiting.popleft()
-        self._fill_up()
+        rows, parts = self._started.popleft()
+        self._start_more()
         return rows, [part() for part in parts]
 
 
 def decode(dataset: Dataset, row: int, buffer: np.ndarray | None = None) -> np.ndarray:
-    """(size, size, 3) uint8 RGB of one sample, in `buffer` (an array of that shape) if one is given. Raises
-    InputError naming its key if the bytes are no JPEG of that size."""
-    jpeg = dataset.read(row)
+    """Return one sample as (size, size, 3) uint8 RGB, in `buffer` (an array of that shape) if one is given.
+
+    Raises InputError naming the sample's key if its bytes are no JPEG of that size.
+    """
+    jpeg, size = dataset.read(row), dataset.size
     try:
-        # Before anything is allocated: the header of a decompression bomb names more pixels than memory
-        # holds.
+        # Checked before memory is allocated: a decompression bomb has more pixels than memory holds.
         width, height = codec.extent(jpeg)
-        if (width, height) != (dataset.size, dataset.size):
-            found = f"{width}x{height}"
-            raise InputError(
-                f"{_named(dataset, row)} is {found}, not {dataset.size}x{dataset.size}; pack the folder again"
-            )
+        if (width, height) != (size, size):
+            problem = f"is {width}x{height}, not {size}x{size}"
+            raise InputError(f"{_sample_name(dataset, row)} {problem}; pack the folder again")
         return codec.decode(jpeg, None if buffer is None else buffer.reshape(-1))
     except codec.BrokenImage as error:
-        raise InputError(f"{_named(dataset, row)} does not decode: {error}; pack the folder again") from error
+        problem = f"does not decode: {error}"
+        raise InputError(f"{_sample_name(dataset, row)} {problem}; pack the folder again") from error
 
 
-def _named(dataset: Dataset, row: int) -> str:
+def _sample_name(dataset: Dataset, row: int) -> str:
     return f"{dataset.folder}: sample {dataset.index['key'].iloc[row]}"

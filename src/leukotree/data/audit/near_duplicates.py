@@ -61,21 +61,21 @@ class Lookalikes:
 
     def errors(self) -> list[str]:
         """Copies in different folds or groups, and copies with different leaves."""
-        apart = duplicates.divided(self.index, self.copies, "fold")
-        divisible = duplicates.divided(self.index, self.copies, "group")
-        conflicts = duplicates.divided(self.index, self.copies, "leaf")
+        apart = duplicates.differing(self.index, self.copies, "fold")
+        divisible = duplicates.differing(self.index, self.copies, "group")
+        conflicts = duplicates.differing(self.index, self.copies, "leaf")
         texts = []
         if apart:
             n = sum(map(len, apart))
-            shown = duplicates.described(self.index, apart, "fold")
+            shown = duplicates.describe(self.index, apart, "fold")
             texts.append(f"leakage: {n} images have an exact copy in another fold, e.g. {shown}")
         if divisible and not apart:
-            shown = duplicates.described(self.index, divisible, "group")
+            shown = duplicates.describe(self.index, divisible, "group")
             texts.append(
                 f"leakage: {len(divisible)} picture(s) stand in several groups, which inner folds would divide, e.g. {shown}"
             )
         if conflicts:
-            shown = duplicates.described(self.index, conflicts, "leaf")
+            shown = duplicates.describe(self.index, conflicts, "leaf")
             texts.append(
                 f"labels: {len(conflicts)} picture(s) have exact copies with different leaves, e.g. {shown}"
             )
@@ -146,7 +146,7 @@ def alike(thumbnails: np.ndarray) -> list[tuple[int, int]]:
         _BITS + 1
     ):  # bits from all over the image: a dark border would fill a band of neighbours
         _, bucket = np.unique(np.packbits(bits[:, band :: _BITS + 1], axis=1), axis=0, return_inverse=True)
-        for rows in duplicates.same(bucket.ravel()):
+        for rows in duplicates.repeated_labels(bucket.ravel()):
             for place, one in enumerate(rows[:-1]):
                 others = rows[place + 1 :]
                 others = others[(bits[others] != bits[one]).sum(axis=1) <= _BITS]
