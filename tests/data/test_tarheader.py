@@ -34,8 +34,7 @@ def test_a_header_names_its_file_and_no_other(name, content):
     assert not tarheader.names(header, name[:-1])
     assert tarheader.fault(header, name, len(content)) == ""
     assert (
-        tarheader.fault(header, name, len(content) + 1)
-        == f"{name!r} of {len(content)} bytes is in its place"
+        tarheader.fault(header, name, len(content) + 1) == f"{name!r} of {len(content)} bytes is in its place"
     )
 
 

@@ -1,20 +1,20 @@
-"""The manifest: one row per image, with its leaf, patient and source. CSV or Parquet.
+"""The manifest, one row per image with its leaf, patient and source: read and write CSV and Parquet.
 
-| column    | meaning |
-| --------- | ------- |
-| `image`   | path relative to the manifest's folder |
-| `leaf`    | a leaf of the taxonomy |
-| `patient` | the patient's id within the source, or empty; with `group` = `slide` the slide's id; one
-spelling (`identities`) |
-| `source`  | where the image comes from: a data set, a hospital, a scanner |
-| `mask`    | optional: path of a mask of the white cell, relative like `image` |
-| `group`   | optional: what the folds keep together, `patient`, `slide` or `image`; by default `patient`
-where there is an id |
-| `root`    | optional: the folder, relative to the manifest, that the row's paths stay inside; by default the
-manifest's own |
+Columns:
 
-Further columns are ignored. A CSV may be as a spreadsheet saves it (see `csvfile`); it is written with
-commas, in UTF-8.
+* `image`: path relative to the manifest's folder.
+* `leaf`: a leaf of the taxonomy.
+* `patient`: the patient's id within the source, or empty. If `group` is `slide`, it is the slide's id. All
+  spellings of an id become one (see `identities`).
+* `source`: where the image comes from: a data set, a hospital, a scanner.
+* `mask` (optional): path of a mask of the white cell, relative like `image`.
+* `group` (optional): what the folds keep together: `patient`, `slide` or `image`. The default is `patient` if
+  there is an id, else `image`.
+* `root` (optional): the folder, relative to the manifest, that holds the row's files. The default is the
+  manifest's folder.
+
+Further columns are ignored. A CSV may have any form that spreadsheets save (see `csvfile`). It is written
+with commas, in UTF-8.
 """
 
 from __future__ import annotations
@@ -43,23 +43,28 @@ REQUIRED = ("image", "leaf", "patient", "source")
 OPTIONAL = ("mask", "group", "root")
 GROUPS = ("patient", "slide", "image")
 WRITTEN = (".csv", ".parquet")
-"""Endings of manifests that are written; `csvfile.ENDINGS` are read too."""
+"""Endings of manifests that are written. Those of `csvfile.ENDINGS` are read, too."""
 CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
-"""What breaks a line, steers a terminal, or is no character: it would not survive the index, the logs and the
-tables."""
+"""Line breaks, control characters and lone surrogates, which the index, logs and tables cannot hold."""
 
 _EXACT_BITS = {16: 11, 32: 24, 64: 53}
-"""Bits of a float -> of the whole numbers below which it has all."""
+"""Bits of a float type -> bits of whole numbers that it represents exactly."""
 
 
 def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
-    """The rows of a manifest in their order, checked; all columns text but `row`.
+    """Return the checked rows of a manifest in their order; all columns are text, except `row`.
 
-    Columns: image, mask (absolute paths, links resolved; mask may be empty), name (the image's path below its
-    root, the same wherever the data lie), leaf, patient, source, group (`patient`, `slide` or `image`),
-    group_id (what the folds keep together, unique over sources), row (line of the CSV, or number of the
-    Parquet row from 1). Raises InputError naming the file, the first row at fault, the value, and how many
-    more rows share the fault.
+    Columns:
+
+    * image, mask: absolute paths, links resolved; mask may be empty.
+    * name: the image's path below its root, which does not depend on where the data lie.
+    * leaf, patient, source.
+    * group: `patient`, `slide` or `image`.
+    * group_id: what the folds keep together, unique over sources.
+    * row: line of the CSV, or number of the Parquet row from 1.
+
+    Raises InputError naming the file, the first wrong row, its value, and how many more rows are wrong in the
+    same way.
     """
     path = Path(path)
     frame = _table(path)
@@ -70,47 +75,44 @@ def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
     _refuse_control(path, frame)
     for column in ("leaf", "patient", "source"):
         frame[column] = identities.normal_column(frame[column])
-    frame["leaf"] = frame["leaf"].replace({identities.normal(leaf): leaf for leaf in taxonomy.leaves})
+    leaves = taxonomy.leaves
+    frame["leaf"] = frame["leaf"].replace({identities.normal(leaf): leaf for leaf in leaves})
     filled = ["image", "leaf", "source"]
-    _refuse(
-        path,
-        frame,
-        (frame[filled] == "").any(axis=1),
-        lambda row: f"{next(c for c in filled if not row[c])} is empty",
-    )
-    unknown = ~frame["leaf"].isin(taxonomy.leaves)
+    empty = (frame[filled] == "").any(axis=1)
+    _refuse(path, frame, empty, lambda row: f"{next(name for name in filled if not row[name])} is empty")
+    unknown = ~frame["leaf"].isin(leaves)
     _refuse(
         path,
         frame,
         unknown,
-        lambda row: f"unknown leaf {row['leaf']!r}; the taxonomy has {', '.join(taxonomy.leaves)}",
+        lambda row: f"unknown leaf {row['leaf']!r}; the taxonomy has {', '.join(leaves)}",
     )
     _refuse_nobody(path, frame)
-    _group(path, frame)
+    _fill_group(path, frame)
     _locate(path, frame)
     frame["group_id"] = identities.group_ids(frame)
     return frame[["image", "mask", "name", "leaf", "patient", "source", "group", "group_id", "row"]]
 
 
 def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None) -> None:
-    """Write a manifest atomically, as CSV or Parquet by the path's ending; another ending is refused.
+    """Write a manifest atomically, as CSV or Parquet according to the path's ending.
 
-    `image` and `mask` are absolute or relative to `root`, by default the manifest's folder; they are written
-    relative
-    to the manifest, beside a column `root` if that is another folder. Raises InputError if it cannot be
-    written.
+    `image` and `mask` are absolute or relative to `root`, which is by default the manifest's folder. They are
+    written relative to the manifest, with a column `root` if that is another folder.
+
+    Raises InputError for another ending, or if the file cannot be written.
     """
     path = Path(path)
     csvfile.check_ending(path, WRITTEN)
-    base = os.path.realpath(path.parent)
-    home = os.path.realpath(root) if root is not None else base
-    table = frame[[*REQUIRED, *(name for name in ("group", "mask") if name in frame)]].fillna("").astype(str)
+    folder = os.path.realpath(path.parent)
+    home = os.path.realpath(root) if root is not None else folder
+    columns = [*REQUIRED, *(name for name in ("group", "mask") if name in frame)]
+    table = frame[columns].fillna("").astype(str)
     for column in table.columns.intersection(["image", "mask"]):
-        table[column] = [
-            os.path.relpath(os.path.join(home, text), base) if text else "" for text in table[column]
-        ]
-    if home != base:
-        table["root"] = os.path.relpath(home, base)
+        paths = (os.path.join(home, text) if text else "" for text in table[column])
+        table[column] = [os.path.relpath(full, folder) if full else "" for full in paths]
+    if home != folder:
+        table["root"] = os.path.relpath(home, folder)
     if path.suffix.lower() == ".parquet":
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
@@ -124,7 +126,7 @@ def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None)
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """All known columns as text, absent ones empty, and `row`."""
+    """Return all known columns as text (empty if absent in the file), and `row`."""
     csvfile.check_ending(path, (*csvfile.ENDINGS, ".parquet"))
     if path.suffix.lower() == ".parquet":
         columns = _parquet(path)
@@ -145,10 +147,10 @@ def _parquet(path: Path) -> dict[str, list[str]]:
     except (OSError, pa.ArrowException) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else "not a readable Parquet file"
         raise InputError(f"{path}: {reason}") from error
-    places = csvfile.named(path, table.column_names, REQUIRED, OPTIONAL)
+    positions = csvfile.named(path, table.column_names, REQUIRED, OPTIONAL)
     columns = {}
-    for name in (name for name in (*REQUIRED, *OPTIONAL) if name in places):
-        column = table.column(places[name])
+    for name in (name for name in (*REQUIRED, *OPTIONAL) if name in positions):
+        column = table.column(positions[name])
         try:
             values = _as_text(path, name, column)
         except (pa.ArrowException, UnicodeDecodeError) as error:
@@ -158,7 +160,7 @@ def _parquet(path: Path) -> dict[str, list[str]]:
 
 
 def _as_text(path: Path, name: str, column: pa.ChunkedArray) -> list[str | None]:
-    """A column's values; of numbers NaN is an empty cell, and whole ones have no point."""
+    """Return a column's values as text. NaN becomes None, and whole numbers have no decimal point."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
@@ -172,38 +174,44 @@ def _as_text(path: Path, name: str, column: pa.ChunkedArray) -> list[str | None]
     exact = 2.0 ** _EXACT_BITS[column.type.bit_width]
     if any(value is not None and exact <= abs(value) < math.inf for value in values):
         raise InputError(
-            f"{path}: column {name!r} is of type {column.type}, which cannot tell its long numbers apart; make it text where it "
-            "comes from"
+            f"{path}: column {name!r} is of type {column.type}, in which different long numbers may be "
+            "equal; make it text where it comes from"
         )
-    empty = [value is None or math.isnan(value) for value in values]
-    whole = [not none and value.is_integer() for none, value in zip(empty, values, strict=True)]
-    return [None if empty[i] else str(int(values[i])) if whole[i] else text for i, text in enumerate(texts)]
+
+    def as_text(value: float | None, text: str | None) -> str | None:
+        if value is None or math.isnan(value):
+            return None
+        return str(int(value)) if value.is_integer() else text
+
+    return [as_text(value, text) for value, text in zip(values, texts, strict=True)]
 
 
 def _refuse_control(path: Path, frame: pd.DataFrame) -> None:
     columns = ["image", "mask", "leaf", "patient", "source"]
     rows = zip(*(frame[column].tolist() for column in columns), strict=True)
-    odd = pd.Series([CONTROL.search("".join(texts)) is not None for texts in rows])
+    wrong = pd.Series([CONTROL.search("".join(texts)) is not None for texts in rows])
 
     def message(row: pd.Series) -> str:
         column = next(name for name in columns if CONTROL.search(row[name]))
         return f"{column} {row[column]!r} has a line break or control character"
 
-    _refuse(path, frame, odd, message)
+    _refuse(path, frame, wrong, message)
 
 
 def _refuse_nobody(path: Path, frame: pd.DataFrame) -> None:
-    nobody = frame["patient"].isin(
-        [text for text in frame["patient"].unique() if identities.names_nobody(text)]
-    )
+    """Refuse a patient id that means "no patient", such as nan."""
+    texts = [text for text in frame["patient"].unique() if identities.names_nobody(text)]
 
     def message(row: pd.Series) -> str:
-        return f"patient {row['patient']!r} names nobody, and all such images would be one patient's; leave the cell empty"
+        return (
+            f"patient {row['patient']!r} names nobody, and all such images would be one patient's; "
+            "leave the cell empty"
+        )
 
-    _refuse(path, frame, nobody, message)
+    _refuse(path, frame, frame["patient"].isin(texts), message)
 
 
-def _group(path: Path, frame: pd.DataFrame) -> None:
+def _fill_group(path: Path, frame: pd.DataFrame) -> None:
     """Fill in and check the column `group`, in place."""
     default = frame["patient"].map(lambda patient: "patient" if patient else "image")
     frame["group"] = frame["group"].where(frame["group"] != "", default)
@@ -211,23 +219,23 @@ def _group(path: Path, frame: pd.DataFrame) -> None:
     _refuse(
         path, frame, unknown, lambda row: f"unknown group {row['group']!r}; it is one of {', '.join(GROUPS)}"
     )
-    nameless = (frame["group"] != "image") & (frame["patient"] == "")
-    _refuse(
-        path,
-        frame,
-        nameless,
-        lambda row: f"group is {row['group']!r} but patient is empty; give its id, or group by image",
-    )
+
+    def message(row: pd.Series) -> str:
+        return f"group is {row['group']!r} but patient is empty; give its id, or group by image"
+
+    _refuse(path, frame, (frame["group"] != "image") & (frame["patient"] == ""), message)
 
 
 def _locate(path: Path, frame: pd.DataFrame) -> None:
-    """Make `image` and `mask` absolute and add `name`, in place; refuse what is absolute, outside, missing or
-    repeated."""
+    """Make `image` and `mask` absolute and add `name`, in place.
+
+    Paths that are absolute, outside of their root, missing or repeated are refused.
+    """
     base = os.path.realpath(path.parent)
     realpath = functools.cache(os.path.realpath)
 
-    def find(text: str, root: str) -> tuple[str, str, str]:
-        """(absolute path, path below the root, fault); all empty for an empty path."""
+    def locate(text: str, root: str) -> tuple[str, str, str]:
+        """Return (absolute path, path below the root, fault), all empty for an empty path."""
         if not text or os.path.isabs(text):
             return "", "", "absolute" if text else ""
         folder, name = os.path.split(os.path.join(base, text))
@@ -243,11 +251,9 @@ def _locate(path: Path, frame: pd.DataFrame) -> None:
         return full, full.removeprefix(below), "" if os.path.isfile(full) else "missing"
 
     for column in ("image", "mask"):
-        found = [
-            find(text, root)
-            for text, root in zip(frame[column].tolist(), frame["root"].tolist(), strict=True)
-        ]
-        located = pd.DataFrame(found, columns=["full", "name", "fault"], dtype=str)
+        paths = zip(frame[column].tolist(), frame["root"].tolist(), strict=True)
+        rows = [locate(text, root) for text, root in paths]
+        located = pd.DataFrame(rows, columns=["full", "name", "fault"], dtype=str)
         _refuse_faults(path, frame, column, located["fault"], base)
         if column == "image":
             _refuse_repeated(path, frame, located["full"])
@@ -256,50 +262,41 @@ def _locate(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _refuse_repeated(path: Path, frame: pd.DataFrame, full: pd.Series) -> None:
-    """Refuse two rows of one file, be it by its name twice or by a link to it; what the rows disagree on is
-    named."""
+    """Refuse two rows with one file, under one name or through a link. The message names what differs."""
     first = frame.index.to_series().groupby(full).transform("first").to_dict()
 
     def message(row: pd.Series) -> str:
         other = frame.loc[first[row.name]]
-        how = (
-            ""
-            if os.path.normpath(row["image"]) == os.path.normpath(other["image"])
-            else f" as {other['image']!r}, by a link"
-        )
-        differ = [name for name in ("leaf", "patient", "source") if row[name] != other[name]]
-        there = "".join(f"; {name} {row[name]!r} here, {other[name]!r} there" for name in differ)
-        return f"image {row['image']!r} is already in row {other['row']}{how}{there}"
+        linked = os.path.normpath(row["image"]) != os.path.normpath(other["image"])
+        how = f" as {other['image']!r}, by a link" if linked else ""
+        names = [name for name in ("leaf", "patient", "source") if row[name] != other[name]]
+        differences = "".join(f"; {name} {row[name]!r} here, {other[name]!r} there" for name in names)
+        return f"image {row['image']!r} is already in row {other['row']}{how}{differences}"
 
     _refuse(path, frame, full.duplicated(), message)
 
 
 def _refuse_faults(path: Path, frame: pd.DataFrame, column: str, faults: pd.Series, base: str) -> None:
-    def value(row: pd.Series) -> str:
-        return f"{column} {row[column]!r}"
+    def absolute(row: pd.Series) -> str:
+        return f"{column} {row[column]!r} is absolute; write it relative to the manifest"
 
     def outside(row: pd.Series) -> str:
         home = f"its root {row['root']!r}" if row["root"] else "the manifest's folder"
-        return f"{value(row)} lies outside {home}; name the folder that holds it in a column 'root'"
-
-    _refuse(
-        path,
-        frame,
-        faults == "absolute",
-        lambda row: f"{value(row)} is absolute; write it relative to the manifest",
-    )
-    _refuse(path, frame, faults == "outside", outside)
-    _refuse(
-        path, frame, faults == "missing", lambda row: f"{value(row)} is not a file; paths start at {base}"
-    )
-
-
-def _refuse(path: Path, frame: pd.DataFrame, bad: pd.Series, message: Callable[[pd.Series], str]) -> None:
-    """Raise InputError with the message for the first bad row and the count of the others, if there is
-    one."""
-    if bad.any():
-        first = frame[bad].iloc[0]
-        rest = int(bad.sum()) - 1
-        raise InputError(
-            f"{path} row {first['row']}: {message(first)}" + (f" (and {rest} more)" if rest else "")
+        return (
+            f"{column} {row[column]!r} lies outside {home}; name the folder that holds it in a column 'root'"
         )
+
+    def missing(row: pd.Series) -> str:
+        return f"{column} {row[column]!r} is not a file; paths start at {base}"
+
+    for fault, message in (("absolute", absolute), ("outside", outside), ("missing", missing)):
+        _refuse(path, frame, faults == fault, message)
+
+
+def _refuse(path: Path, frame: pd.DataFrame, wrong: pd.Series, message: Callable[[pd.Series], str]) -> None:
+    """Raise InputError if a row is wrong: the message for the first such row, and the count of the others."""
+    if wrong.any():
+        first = frame[wrong].iloc[0]
+        others = int(wrong.sum()) - 1
+        count = f" (and {others} more)" if others else ""
+        raise InputError(f"{path} row {first['row']}: {message(first)}{count}")
