@@ -163,7 +163,7 @@ def test_all_broken_images_are_named_and_nothing_is_left(damaged, tmp_path):
 def test_many_broken_images_are_counted(manifest, out):
     for path in sorted(manifest.parent.rglob("*.png"))[:9]:
         path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"9 broken image\(s\): .*; and 4 more; mend") as refusal:
+    with pytest.raises(InputError, match=r"9 broken image\(s\): .*; and 4 more; repair") as refusal:
         pack(manifest, out, **SMALL)
     assert "\n" not in str(refusal.value)
 
@@ -539,7 +539,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_finished(manifest, out, monke
     with monkeypatch.context() as patch:
         patch.setattr(shards, "write", full)
         with pytest.raises(
-            InputError, match=r"shards: cannot be written: No space left on device.*run again to go on"
+            InputError, match=r"shards: cannot be written: No space left on device.*run again to continue"
         ):
             pack(manifest, out, **SMALL)
     assert len(list(hidden(out).glob("*.tar"))) == 2

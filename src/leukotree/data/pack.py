@@ -1,5 +1,7 @@
-"""Manifest -> a folder of shards per fold, an index and a description: resized once, restartable, the same
-bytes each time."""
+"""Pack a manifest into a folder of shards per fold, an index and a description.
+
+Equal input gives equal bytes. A pack that was killed continues where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,13 @@ from typing import Any
 import pandas as pd
 
 from leukotree import progress, signals
-from leukotree.data import duplicates
-from leukotree.data import folds as fold_module
-from leukotree.data import manifest as manifests
-from leukotree.data import pack_folder as working
+from leukotree.data import duplicates, pack_folder
 from leukotree.data.dataset import Dataset
+from leukotree.data.fingerprint import DESCRIPTION
+from leukotree.data.folds import assign
 from leukotree.data.images import digests, encoding
+from leukotree.data.images.formats import BrokenImage
+from leukotree.data.manifest import read as read_manifest
 from leukotree.data.pack_folder import Options
 from leukotree.data.patients.doubts import Doubt, settle
 from leukotree.data.patients.pseudonyms import Numbers
@@ -33,15 +36,16 @@ from leukotree.taxonomy import Taxonomy
 
 @dataclass(frozen=True)
 class PackSummary:
-    """What stands in the folder now; `written` is False where it already stood there."""
+    """The content of the packed folder."""
 
     dataset: Dataset
     written: bool
+    """False if the folder already held this data set."""
     doubts: tuple[Doubt, ...] = ()
-    """About the ids of patients."""
+    """Doubts about the ids of patients."""
 
     def lines(self) -> list[str]:
-        """For people, a few lines."""
+        """Return a few lines for people."""
         data, description = self.dataset, self.dataset.description
         per_fold = data.index.groupby("fold").agg(images=("key", "size"), groups=("group", "nunique"))
         kept = "written" if self.written else "already packed from the same manifest with the same options"
@@ -55,9 +59,8 @@ class PackSummary:
         if copies := int(data.index["sha256"].duplicated().sum()):
             lines.append(f"{copies} image(s) are exact copies of another of their group, with the same leaf")
         if description.dropped:
-            lines.append(
-                f"left out, broken: {working.named((item.image, item.reason) for item in description.dropped)}"
-            )
+            listed = pack_folder.list_broken((item.image, item.reason) for item in description.dropped)
+            lines.append(f"left out, broken: {listed}")
         return [*lines, *(doubt.line() for doubt in self.doubts)]
 
 
@@ -79,56 +82,51 @@ def pack(
     patients_across_sources: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> PackSummary:
-    """Pack a manifest into the folder `out`, `size` in pixels, with `workers` threads (None: one per
-    available core).
+    """Pack a manifest into the folder `out`.
 
-    Every image is read once before the first is decoded: its bytes belong to what is compared when `out` is
-        there already.
-    `group_duplicates` makes one group of those that share a picture, where they are refused without it.
-    `pseudonyms` is the
-    table with the numbers that stand for patients, slides and images in all that is written to `out`; it is
-    written if absent.
+    Every image file is read once before the first is decoded, so that its bytes are compared if `out` already
+    holds a packed set. The work is done in a hidden folder beside `out`, which is renamed at the end. After a
+    kill the same call continues there.
 
-    Works in a hidden folder beside `out` that takes its name when all is written; a killed run continues from
-    there. Raises InputError for bad rows, broken images or copies (nothing is left behind), a folder packed
-    otherwise, or a full disk.
+    Args:
+        size: width and height of the packed images in pixels.
+        workers: threads; None for one per available core.
+        group_duplicates: join groups that share a picture; otherwise they are refused.
+        pseudonyms: file of the table of numbers that replace the names of patients, slides and images in
+            `out`. It is written if it does not exist.
+        similar_ids: what ids that look alike mean: "join" for one patient, "keep" for several.
+        patients_across_sources: an id means the same patient in every source.
+        tell: is called with each warning before anything is written.
 
-    `similar_ids` says what ids that look alike are: "join", one patient; "keep", several.
-    `patients_across_sources`: an id is the
-    same patient in every source. `tell` is called with each warning before anything is written.
+    The other arguments are those of `Options`.
+
+    Raises InputError for wrong rows, broken images or copies (then nothing is left behind), for a folder that
+    was packed from other input, and for a full disk. Raises Preempted after a signal to stop.
     """
     out, workers = Path(out), len(os.sched_getaffinity(0)) if workers is None else workers
     if workers < 1:
         raise InputError(f"workers {workers}: at least 1")
     taxonomy = taxonomy or Taxonomy.paper()
     options = Options(
-        folds,
-        size,
-        seed,
-        drop_broken,
-        samples_per_shard,
-        quality,
-        similar_ids,
-        patients_across_sources,
-        group_duplicates,
-        pseudonyms is not None,
+        folds=folds,
+        size=size,
+        seed=seed,
+        drop_broken=drop_broken,
+        samples_per_shard=samples_per_shard,
+        quality=quality,
+        similar_ids=similar_ids,
+        patients_across_sources=patients_across_sources,
+        group_duplicates=group_duplicates,
+        pseudonyms=pseudonyms is not None,
     )
-    numbers = Numbers(pseudonyms, out, _working(out)) if pseudonyms is not None else None
-    frame, doubts = settle(manifests.read(manifest, taxonomy), similar_ids, patients_across_sources)
-    table = _table(frame)
-    table["digest"] = digests.of_files(table["image"].tolist(), workers)
-    table = table if numbers is None else numbers.apply(table, patients_across_sources)
+    numbers = Numbers(pseudonyms, out, _working_folder(out)) if pseudonyms is not None else None
+    table, doubts = _table(Path(manifest), taxonomy, options, numbers, workers)
     identity = _identity(table, options, taxonomy)
     if out.is_dir() and any(out.iterdir()):
-        with _silent():
-            return replace(_existing(out, table, identity, options, workers), doubts=doubts)
+        return replace(_existing(out, table, identity, options, workers), doubts=doubts)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder")
-    taxonomy.prune(table["leaf"].unique())
-    progress.step("dealing the patients to folds")
-    with _silent():
-        table["group"] = _grouped(table, options, workers)
-    table["fold"] = fold_module.assign(table, folds, seed)  # like pruning, refuses before anything is written
+    _assign_folds(table, options, taxonomy, workers)
     for doubt in doubts:
         if doubt.warns:
             tell(doubt.line())
@@ -136,6 +134,34 @@ def pack(
         numbers.save()
     _write(out, table, options, taxonomy, identity, workers)
     return PackSummary(Dataset.open(out), written=True, doubts=doubts)
+
+
+def _table(
+    manifest: Path, taxonomy: Taxonomy, options: Options, numbers: Numbers | None, workers: int
+) -> tuple[pd.DataFrame, tuple[Doubt, ...]]:
+    """Return the table for `pack_folder.fill`, without folds, and the doubts about the ids of patients."""
+    across_sources = options.patients_across_sources
+    frame, doubts = settle(read_manifest(manifest, taxonomy), options.similar_ids, across_sources)
+    stems = [re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem)[:40] for name in frame["name"]]
+    table = frame[["image", "name", "leaf", "patient", "source"]].reset_index(drop=True)
+    table["key"] = [f"{row:07d}-{stem}" for row, stem in enumerate(stems)]
+    table["group"] = frame["group_id"].array
+    table["kind"] = frame["group"].array
+    table["shown"] = table["name"]
+    table["digest"] = digests.of_files(table["image"].tolist(), workers)
+    return (table if numbers is None else numbers.apply(table, across_sources)), doubts
+
+
+def _assign_folds(table: pd.DataFrame, options: Options, taxonomy: Taxonomy, workers: int) -> None:
+    """Join groups that share a file's bytes, and add the column `fold`, in place.
+
+    Raises InputError for input that cannot be divided into folds, before anything is written.
+    """
+    taxonomy.prune(table["leaf"].unique())
+    progress.step("dealing the patients to folds")
+    with _no_pillow_warnings():
+        table["group"] = _joined_groups(table, options, workers)
+    table["fold"] = assign(table, options.folds, options.seed)
 
 
 def _write(
@@ -146,58 +172,50 @@ def _write(
     identity: dict[str, Any],
     workers: int,
 ) -> None:
-    """Fill the working folder beside `out` and give it its name. Bad input leaves nothing, a full disk what
-    is finished."""
-    partial = _working(out)
+    """Fill the working folder and rename it to `out`.
+
+    Nothing is left of wrong input. After a full disk the finished shards are kept.
+    """
+    partial = _working_folder(out)
     created = [folder for folder in partial.parents if not folder.exists()]
     try:
-        with working.claim(partial, identity), _silent():
+        with pack_folder.claim(partial, identity), _no_pillow_warnings():
             try:
-                working.fill(partial, table, options, taxonomy, workers)
+                pack_folder.fill(partial, table, options, taxonomy, workers)
             except InputError:
                 shutil.rmtree(partial)
                 for folder in created:
                     folder.rmdir()
                 raise
             os.rename(partial, out)
-            working.leave(out)
+            pack_folder.remove_work_files(out)
     except OSError as error:
         raise InputError(
-            f"{out}: cannot be written: {error.strerror}; mend that and run again to go on"
+            f"{out}: cannot be written: {error.strerror}; fix that and run again to continue"
         ) from error
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """No warnings of Pillow: `images` decides what is broken, with a reason."""
+def _no_pillow_warnings() -> Iterator[None]:
+    """Ignore warnings of Pillow: `codec` decides which images are broken, and gives the reason."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
 
 
-def _working(out: Path) -> Path:
-    """The hidden folder beside `out` where it is written."""
+def _working_folder(out: Path) -> Path:
+    """Return the hidden folder beside `out` in which it is written."""
     return out.absolute().with_name(f".{out.absolute().name}.partial")
 
 
-def _table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The manifest with a `key` per image, the id of its group as `group`, the kind of group as `kind`, and
-    what messages call an image as `shown`."""
-    stems = [re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem)[:40] for name in frame["name"]]
-    table = frame[["image", "name", "leaf", "patient", "source"]].reset_index(drop=True)
-    keys = [f"{row:07d}-{stem}" for row, stem in enumerate(stems)]
-    return table.assign(
-        key=keys, group=frame["group_id"].array, kind=frame["group"].array, shown=table["name"]
-    )
-
-
 def _identity(table: pd.DataFrame, options: Options, taxonomy: Taxonomy) -> dict[str, Any]:
-    """Digests of all rows and of all bytes of the images, the options and the tree: equal identity, equal
-    bytes."""
+    """Return digests of all rows and of all bytes of the images, the options and the tree.
+
+    Equal identities give equal bytes of the packed folder.
+    """
     contents = hashlib.sha256("".join(f"{digest}\n" for digest in table["digest"]).encode()).hexdigest()
-    rows = zip(*_columns(table), strict=True)
     return {
-        "manifest": _digest(rows),
+        "manifest": _digest(zip(*_columns(table), strict=True)),
         "bytes": contents,
         "options": options.identity(),
         "tree": taxonomy.nested(),
@@ -215,53 +233,59 @@ def _digest(rows: Iterable[tuple[object, ...]]) -> str:
     return digest.hexdigest()
 
 
-def _grouped(table: pd.DataFrame, options: Options, workers: int) -> pd.Series:
-    """The groups; those that share a file's bytes are one where that is asked for. Raises InputError for
-    copies otherwise."""
+def _joined_groups(table: pd.DataFrame, options: Options, workers: int) -> pd.Series:
+    """Return the group of each row, with groups joined that share a file's bytes if the options say so.
+
+    Raises InputError for such groups otherwise.
+    """
     sets = duplicates.differing(table, duplicates.copies(table["digest"]), "leaf", "group")
-    first = table.iloc[[int(rows[0]) for rows in sets]]
-    made = encoding.encode_files(
-        first["image"].tolist(), first["digest"].tolist(), options.size, options.quality, workers
-    )
-    pictures = [
-        rows for rows, result in zip(sets, made, strict=True) if isinstance(result, bytes)
-    ]  # empty files are alike, too
+    results = _encode(table.iloc[[int(rows[0]) for rows in sets]], options, workers)
+    # Broken files may be equal without being copies of a picture: all empty files are.
+    pictures = [rows for rows, result in zip(sets, results, strict=True) if isinstance(result, bytes)]
     apart = duplicates.resolve(table, pictures, join=options.group_duplicates)
     return duplicates.join_groups(table["group"], apart) if apart else table["group"]
+
+
+def _encode(table: pd.DataFrame, options: Options, workers: int) -> Iterator[bytes | BrokenImage]:
+    """Yield the JPEG of each row, or why it is broken."""
+    paths, known = table["image"].tolist(), table["digest"].tolist()
+    return encoding.encode_files(paths, known, options.size, options.quality, workers)
 
 
 def _existing(
     out: Path, table: pd.DataFrame, identity: dict[str, Any], options: Options, workers: int
 ) -> PackSummary:
-    """What `out` holds, if packing would write the same again."""
-    if not (out / "dataset.json").exists():
+    """Return the summary of an existing folder. Raises InputError if packing would write other bytes."""
+    if not (out / DESCRIPTION).exists():
         raise InputError(f"{out}: is not empty and no packed data set; choose another folder")
     packed = Dataset.open(out)
     before = packed.description.model_extra or {}
     if "bytes" in before:
-        working.compare(out, before, identity)
+        pack_folder.compare(out, before, identity)
     else:
         sizes = [os.stat(path).st_size for path in table["image"]]
         older = {"manifest": _digest(zip(*_columns(table), sizes, strict=True)), "tree": identity["tree"]}
-        working.compare(out, before, {**older, "options": identity["options"]})
-        _compare_images(packed, table, options, workers)
-    working.leave(out)  # left by a run killed just after the folder took its final name
+        pack_folder.compare(out, before, {**older, "options": identity["options"]})
+        with _no_pillow_warnings():
+            _compare_images(packed, table, options, workers)
+    # A run that was killed just after the folder got its final name leaves them.
+    pack_folder.remove_work_files(out)
     return PackSummary(packed, written=False)
 
 
 def _compare_images(packed: Dataset, table: pd.DataFrame, options: Options, workers: int) -> None:
-    """Raises InputError unless the images give what stands in a folder that an older version packed, without
-    digests of them."""
+    """Raise InputError unless the images give the samples of a folder that an older version packed.
+
+    Such a folder has no digests of the image files.
+    """
     known = packed.index.set_index("key")["sha256"].to_dict()
-    made = encoding.encode_files(
-        table["image"].tolist(), table["digest"].tolist(), options.size, options.quality, workers
-    )
-    results = progress.over(made, "compare", len(table), "image")
+    results = progress.over(_encode(table, options, workers), "compare", len(table), "image")
     for key, name, result in zip(table["key"], table["shown"], results, strict=True):
         if signals.requested():
             raise Preempted(f"{packed.folder}: not all images are compared")
         if known.get(key) != (hashlib.sha256(result).hexdigest() if isinstance(result, bytes) else None):
             raise InputError(
-                f"{packed.folder}: packed by an older version, which kept no digest of the images, and {name!r} gives other "
-                "bytes now: it was changed, or held metadata that no shard gets any more; remove the folder or choose another one"
+                f"{packed.folder}: packed by an older version, which kept no digest of the images, and "
+                f"{name!r} gives other bytes now: it was changed, or held metadata that is not written any "
+                "more; remove the folder or choose another one"
             )

@@ -1,11 +1,10 @@
-"""The working folder of a pack: planned from the manifest, filled shard by shard, taken up again after a
-kill."""
+"""The working folder of a pack: plan the shards, write them one by one, continue after a kill."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pandas as pd
 
 from leukotree import progress, signals
 from leukotree.data import dataset, duplicates, folds, shards
+from leukotree.data.fingerprint import DESCRIPTION, INDEX
 from leukotree.data.images import codec, encoding
 from leukotree.data.index import COLUMNS, OPTIONAL
 from leukotree.data.patients import pseudonyms
@@ -25,39 +25,40 @@ from leukotree.files import locked, write_atomic
 from leukotree.taxonomy import Taxonomy
 
 STATE = "pack.json"
+"""File of the working folder: identity of the pack, finished shards, and images dropped so far."""
 LOCK = ".lock"
-"""In the working folder: the identity of the pack, the shards that are finished, and the images dropped so
-far."""
+"""File of the working folder that a running pack locks."""
 KINDS = ("image", "slide", "patient")
-"""What folds can keep together, the weakest promise first."""
+"""What folds can keep together, from the weakest to the strongest."""
 _NAMED = 5
+"""Largest number of broken images in one message."""
 _LATER = ("similar_ids", "patients_across_sources", "group_duplicates", "pseudonyms")
-"""Options that came after the first packs."""
+"""Options that the first version of `pack` did not have."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What decides the bytes of a packed folder, beside the manifest."""
+    """The options that decide the bytes of a packed folder, together with the manifest."""
 
     folds: int = 5
     size: int = 384
     """Width and height in pixels."""
     seed: int = 0
-    """Of the folds, and of the order within a shard."""
+    """Seed of the folds, and of the order within a shard."""
     drop_broken: bool = False
     """Leave out images that do not decode, instead of refusing the manifest."""
     samples_per_shard: int = 1000
-    """At most."""
+    """Largest number of samples in a shard."""
     quality: int = 95
-    """Of the JPEGs, from 1 to 100."""
+    """Quality of the JPEGs, from 1 to 100."""
     similar_ids: str | None = None
-    """What ids that look alike are, of `identities.SIMILAR`; None: patients of their own, with a warning."""
+    """What ids that look alike mean, one of `identities.SIMILAR`; None: several patients, with a warning."""
     patients_across_sources: bool = False
-    """Whether an id is the same patient in every source."""
+    """Whether an id means the same patient in every source."""
     group_duplicates: bool = False
-    """Keep groups together that share a picture, instead of refusing them."""
+    """Join groups that share a picture, instead of refusing them."""
     pseudonyms: bool = False
-    """Patients, slides and images have numbers instead of names."""
+    """Write numbers instead of the names of patients, slides and images."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -72,13 +73,12 @@ class Options:
             raise InputError(f"similar_ids {self.similar_ids!r}: must be one of {', '.join(SIMILAR)}")
 
     def identity(self) -> dict[str, Any]:
-        """What stands in dataset.json. Options that older packs do not know are left out while they are
-        off."""
+        """Return the options for dataset.json; of those that older packs lack only the ones that are on."""
         return {name: value for name, value in asdict(self).items() if name not in _LATER or value}
 
 
-def named(broken: Iterable[tuple[str, str]]) -> str:
-    """The first few (image, reason), and how many more."""
+def list_broken(broken: Iterable[tuple[str, str]]) -> str:
+    """Return a text of the first few (image, reason), and the number of the others."""
     items = list(broken)
     shown = "; ".join(f"{name} ({reason})" for name, reason in items[:_NAMED])
     return shown + (f"; and {len(items) - _NAMED} more" if len(items) > _NAMED else "")
@@ -86,8 +86,10 @@ def named(broken: Iterable[tuple[str, str]]) -> str:
 
 @contextmanager
 def claim(partial: Path, identity: dict[str, Any]) -> Iterator[None]:
-    """Make the working folder, or take up one that a killed run left; one process at a time. Raises
-    InputError if it was begun with another identity, and leaves it alone then."""
+    """Make the working folder, or continue one that a killed run left; lock it for this process.
+
+    Raises InputError, without a change, if the folder was begun with another identity.
+    """
     partial.mkdir(parents=True, exist_ok=True)
     with locked(partial / LOCK, f"{partial}: another `leukotree pack` is writing there; wait for it"):
         if (partial / STATE).exists():
@@ -97,29 +99,29 @@ def claim(partial: Path, identity: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def leave(folder: Path) -> None:
-    """Take what belongs to the work away from a folder that is finished."""
+def remove_work_files(folder: Path) -> None:
+    """Remove the state and the lock from a finished folder."""
     for name in (STATE, LOCK):
         (folder / name).unlink(missing_ok=True)
 
 
-def compare(folder: Path, found: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Raise InputError, saying what differs, unless `found` holds the identity."""
-    if {key: found.get(key) for key in identity} == identity:
+def compare(folder: Path, stored: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Raise InputError naming the differences, unless the stored description or state holds the identity."""
+    if {key: stored.get(key) for key in identity} == identity:
         return
-    before, now = found.get("options"), identity["options"]
+    before, now = stored.get("options"), identity["options"]
     before = before if isinstance(before, dict) else {}
     names = [*now, *(name for name in before if name not in now)]
-    off = asdict(Options())
-    there, here = ({name: options.get(name, off.get(name)) for name in names} for options in (before, now))
+    default = asdict(Options())
+    there, here = (
+        {name: options.get(name, default.get(name)) for name in names} for options in (before, now)
+    )
     changed = [f"{name} {there[name]} there, {here[name]} now" for name in names if there[name] != here[name]]
-    changed += [f"another {key}" for key in ("manifest", "tree") if found.get(key) != identity[key]]
-    if not changed:
-        changed = [
-            "other bytes in the images"
-            if "bytes" in found
-            else "an older version, which kept no digest of the images"
-        ]
+    changed += [f"another {key}" for key in ("manifest", "tree") if stored.get(key) != identity[key]]
+    if not changed and "bytes" in stored:
+        changed = ["other bytes in the images"]
+    elif not changed:
+        changed = ["an older version, which kept no digest of the images"]
     raise InputError(
         f"{folder}: packed from other input ({', '.join(changed)}); remove it or choose another folder"
     )
@@ -128,12 +130,15 @@ def compare(folder: Path, found: dict[str, Any], identity: dict[str, Any]) -> No
 def fill(partial: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, workers: int) -> None:
     """Write all shards, the index and the description into a claimed folder.
 
-    `table` has columns key, image (path), name (what the shards call it), shown (what a message calls it),
-    digest (of the file's
-    bytes), leaf, patient, source, group (id), kind and fold. Where broken images are dropped, or groups turn
-    out to share a picture, everything is planned once more, so that the folds are those of a manifest that
-    says so. Raises InputError for broken images that are not to be dropped and for copies that may not be
-    joined, and OSError if the folder cannot be written.
+    After broken images are dropped, or groups that share a picture are joined, everything is planned again.
+    So the folds are those of a manifest without these images, or with the joined groups.
+
+    Args:
+        table: columns key, image (path), name (in the shards), shown (name in messages), digest (of the
+            file's bytes), leaf, patient, source, group (id), kind and fold.
+
+    Raises InputError for broken images that may not be dropped and for copies that may not be joined. Raises
+    OSError if the folder cannot be written.
     """
     state = _state(partial)
     written: dict[str, list[shards.Place]] = {}
@@ -141,48 +146,53 @@ def fill(partial: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonom
         remaining = _remaining(table, options, state)
         plan = _plan(remaining, options)
         broken = _write_shards(partial, remaining, plan, options, state, written, workers)
-        if broken and not options.drop_broken:
-            listed = named((item["shown"], item["reason"]) for item in broken)
-            raise InputError(
-                f"{len(broken)} broken image(s): {listed}; mend them, or leave them out with --drop-broken"
-            )
         if broken:
-            stored = [{name: item[name] for name in ("key", "image", "reason")} for item in broken]
-            state.update(
-                dropped=sorted([*state["dropped"], *stored], key=lambda item: item["key"]), shards={}
-            )
+            _drop(state, broken, options)
         else:
-            held = _held(partial, plan, written)
-            apart = _apart(remaining, held, options)
-            if not apart:
+            contents = _contents(partial, plan, written)
+            joined = _keys_to_join(remaining, contents, options)
+            if not joined:
                 break
-            state.update(joined=[*state.get("joined", []), *apart], shards={})
+            state.update(joined=[*state.get("joined", []), *joined], shards={})
         _save(partial, state)
-    _index(partial, remaining, held)
-    _describe(partial, remaining, options, taxonomy, state)
-    _clear(partial, plan)
+    _write_index(partial, remaining, contents)
+    _write_description(partial, remaining, options, taxonomy, state)
+    _remove_others(partial, plan)
+
+
+def _drop(state: dict[str, Any], broken: list[dict[str, str]], options: Options) -> None:
+    """Record broken images as dropped. Raises InputError if they may not be dropped."""
+    if not options.drop_broken:
+        listed = list_broken((item["shown"], item["reason"]) for item in broken)
+        raise InputError(
+            f"{len(broken)} broken image(s): {listed}; repair them, or leave them out with --drop-broken"
+        )
+    stored = [{name: item[name] for name in ("key", "image", "reason")} for item in broken]
+    dropped = sorted([*state["dropped"], *stored], key=lambda item: item["key"])
+    state.update(dropped=dropped, shards={})
 
 
 def _remaining(table: pd.DataFrame, options: Options, state: dict[str, Any]) -> pd.DataFrame:
-    """The table without what was dropped, with the groups joined that share a picture."""
+    """Return the table without dropped images, with joined groups, and with its folds."""
     if not (state["dropped"] or state.get("joined")):
         return table
     remaining = table[~table["key"].isin([item["key"] for item in state["dropped"]])].reset_index(drop=True)
     if state.get("joined"):
         row = pd.Series(remaining.index, remaining["key"])
-        remaining["group"] = duplicates.join_groups(
-            remaining["group"], [row[keys].to_numpy() for keys in state["joined"]]
-        )
+        sets = [row[keys].to_numpy() for keys in state["joined"]]
+        remaining["group"] = duplicates.join_groups(remaining["group"], sets)
     remaining["fold"] = folds.assign(remaining, options.folds, options.seed)
     return remaining
 
 
-def _apart(
-    table: pd.DataFrame, held: Sequence[tuple[_Shard, shards.Place]], options: Options
+def _keys_to_join(
+    table: pd.DataFrame, contents: Sequence[tuple[_Shard, shards.Place]], options: Options
 ) -> list[list[str]]:
-    """Keys of the images, a list for each picture, whose groups must be joined: only their pixels show that
-    they are copies."""
-    digests = table["key"].map({place.key: place.sha256 for _, place in held})
+    """Return the keys of copies whose groups must be joined, a list for each picture.
+
+    These are images of different files that gave the same JPEG.
+    """
+    digests = table["key"].map({place.key: place.sha256 for _, place in contents})
     sets = duplicates.resolve(table, duplicates.copies(digests), join=options.group_duplicates)
     return [table["key"].iloc[rows].tolist() for rows in sets]
 
@@ -209,8 +219,7 @@ class _Shard:
 
 
 def _plan(table: pd.DataFrame, options: Options) -> list[_Shard]:
-    """All shards: per fold, its rows in a seeded random order, so that whoever reads on finds the classes
-    mixed."""
+    """Return all shards. Rows of a fold are in seeded random order, so that each shard mixes the leaves."""
     shards = []
     for fold in range(options.folds):
         order = np.random.default_rng([options.seed, fold]).permutation(np.flatnonzero(table["fold"] == fold))
@@ -228,8 +237,10 @@ def _write_shards(
     written: dict[str, list[shards.Place]],
     workers: int,
 ) -> list[dict[str, str]]:
-    """Write the shards that are not finished yet, and note in `written` what they hold; the broken images
-    among them. After the first one images are only checked."""
+    """Write the unfinished shards; return their broken images.
+
+    `written` gets the places of each written shard. After the first broken image the others are only checked.
+    """
     pending = [shard for shard in plan if not _intact(partial / shard.name, state["shards"].get(shard.name))]
     rows = [row for shard in pending for row in shard.rows]
     paths, digests = (table[name].iloc[rows].tolist() for name in ("image", "digest"))
@@ -238,31 +249,18 @@ def _write_shards(
     records = table.to_dict("records")
     broken: list[dict[str, str]] = []
 
-    def whole(shard: _Shard) -> Iterator[shards.Sample]:
+    def samples(shard: _Shard) -> Iterator[shards.Sample]:
         for row, result in zip(shard.rows, results, strict=False):
             if signals.requested():
                 raise Preempted(f"{partial}: {len(state['shards'])} of {len(plan)} shards are written")
-            sample = records[row]
             if isinstance(result, codec.BrokenImage):
-                reason = pseudonyms.anonymous(str(result)) if options.pseudonyms else str(result)
-                broken.append(
-                    {
-                        "key": sample["key"],
-                        "image": sample["name"],
-                        "shown": sample["shown"],
-                        "reason": reason,
-                    }
-                )
+                broken.append(_broken(records[row], result, options))
             elif not broken:
-                fields = {
-                    "image": sample["name"],
-                    **{name: sample[name] for name in ("leaf", "patient", "source", "group")},
-                }
-                yield shards.Sample(sample["key"], result, fields)
+                yield _sample(records[row], result)
 
     for shard in pending:
         path = partial / shard.name
-        written[shard.name] = shards.write(path, whole(shard))
+        written[shard.name] = shards.write(path, samples(shard))
         if broken:
             path.unlink()
         else:
@@ -271,14 +269,26 @@ def _write_shards(
     return broken
 
 
+def _broken(record: dict[Hashable, Any], error: codec.BrokenImage, options: Options) -> dict[str, str]:
+    """Return the record of a broken image."""
+    reason = pseudonyms.anonymous(str(error)) if options.pseudonyms else str(error)
+    return {"key": record["key"], "image": record["name"], "shown": record["shown"], "reason": reason}
+
+
+def _sample(record: dict[Hashable, Any], jpeg: bytes) -> shards.Sample:
+    """Return the sample for a row of the table."""
+    fields = {name: record[name] for name in ("leaf", "patient", "source", "group")}
+    return shards.Sample(record["key"], jpeg, {"image": record["name"], **fields})
+
+
 def _intact(shard: Path, checksum: str | None) -> bool:
     return checksum is not None and shard.exists() and shards.checksum(shard) == checksum
 
 
-def _held(
+def _contents(
     partial: Path, plan: list[_Shard], written: dict[str, list[shards.Place]]
 ) -> list[tuple[_Shard, shards.Place]]:
-    """What all shards hold, reading those that an earlier run wrote."""
+    """Return the places of all samples. Shards that an earlier run wrote are read."""
     return [
         (shard, place)
         for shard in plan
@@ -286,31 +296,27 @@ def _held(
     ]
 
 
-def _index(partial: Path, table: pd.DataFrame, held: list[tuple[_Shard, shards.Place]]) -> None:
-    """Write the index."""
-    places = {
-        name: [getattr(place, name) for _, place in held] for name in ("key", "offset", "length", "sha256")
+def _write_index(partial: Path, table: pd.DataFrame, contents: list[tuple[_Shard, shards.Place]]) -> None:
+    columns: dict[str, list[Any]] = {
+        name: [getattr(place, name) for _, place in contents]
+        for name in ("key", "offset", "length", "sha256")
     }
-    index = pd.DataFrame(
-        places | {"shard": [shard.name for shard, _ in held], "fold": [shard.fold for shard, _ in held]}
-    )
-    known = table.assign(image=table["name"]).set_index("key")[
-        ["leaf", "patient", "source", "group", "image"]
-    ]
+    columns["shard"] = [shard.name for shard, _ in contents]
+    columns["fold"] = [shard.fold for shard, _ in contents]
+    named = table.assign(image=table["name"]).set_index("key")
+    rows = pd.DataFrame(columns).join(named[["leaf", "patient", "source", "group", "image"]], on="key")
     buffer = io.BytesIO()
-    index.join(known, on="key")[[*COLUMNS, *OPTIONAL]].to_parquet(buffer, index=False)
-    write_atomic(partial / "index.parquet", buffer.getvalue())
+    rows[[*COLUMNS, *OPTIONAL]].to_parquet(buffer, index=False)
+    write_atomic(partial / INDEX, buffer.getvalue())
 
 
-def _describe(
+def _write_description(
     partial: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, state: dict[str, Any]
 ) -> None:
-    """Write the description."""
     pruned = taxonomy.prune(table["leaf"].unique())
     counts = table["leaf"].value_counts()
-    patients = persons(
-        table[table["kind"] != "slide"], options.patients_across_sources
-    )  # else the column names the slide
+    # Images that are grouped by slide have the slide's id in the column `patient`.
+    patients = persons(table[table["kind"] != "slide"], options.patients_across_sources)
     description: dict[str, Any] = {
         "format": dataset.FORMAT,
         "taxonomy": pruned.nested(),
@@ -323,12 +329,12 @@ def _describe(
         "dropped": [{"image": item["image"], "reason": item["reason"]} for item in state["dropped"]],
         **{name: state[name] for name in ("manifest", "bytes", "options", "tree")},
     }
-    write_atomic(partial / "dataset.json", json.dumps(description, indent=2, ensure_ascii=False))
+    write_atomic(partial / DESCRIPTION, json.dumps(description, indent=2, ensure_ascii=False))
 
 
-def _clear(partial: Path, plan: list[_Shard]) -> None:
-    """Remove what else lies in a folder that is complete."""
-    expected = {STATE, "dataset.json", "index.parquet", *(shard.name for shard in plan)}
+def _remove_others(partial: Path, plan: list[_Shard]) -> None:
+    """Remove other files from a complete folder."""
+    expected = {STATE, DESCRIPTION, INDEX, *(shard.name for shard in plan)}
     for path in partial.iterdir():
         if path.name not in expected:
             path.unlink()

@@ -40,7 +40,7 @@ def test_the_same_id_under_several_sources_is_named_and_can_be_joined(tmp_path):
         assert doubt.cases[0].sources == ("new", "old")
         assert doubt.warns
         assert (
-            "12 patient id(s) stand under several sources: 'ALL0' (source 'new', source 'old')"
+            "12 patient id(s) are in several sources: 'ALL0' (source 'new', source 'old')"
             in doubt.text()
         )
     assert any("--patients-across-sources" in line for line in told)
@@ -115,7 +115,7 @@ def test_the_same_id_under_two_leaves_is_noted(tmp_path):
             (("002",), ("AML", "CLL")),
         ]
         assert any(
-            line.startswith("note: 2 patient id(s) stand under several leaves: '001' (AML, CLL)")
+            line.startswith("note: 2 patient id(s) have several leaves: '001' (AML, CLL)")
             for line in found.lines()
         )
 

@@ -1,1 +1,1 @@
-"""Ids of patients: read, compared, questioned and replaced."""
+"""Ids of patients: their spellings, doubts about them, and numbers that replace them."""

@@ -1,5 +1,7 @@
-"""What about the ids of patients may be wrong, though each is allowed: look-alikes, one id in several places,
-spreadsheets."""
+"""Doubts about the ids of patients: allowed ids that may be wrong, for a person to judge.
+
+Examples are ids that look alike, one id in several sources, and ids that a spreadsheet changed.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,12 @@ import pandas as pd
 from leukotree.data.patients import identities, lookalikes, spreadsheets
 
 _LISTED = 5
+"""Largest number of cases in a text."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Ids of one doubt, with the sources or leaves that they stand under where these matter."""
+    """The ids of one case of a doubt, with their sources or leaves if these matter."""
 
     ids: tuple[str, ...]
     sources: tuple[str, ...] = ()
@@ -30,7 +33,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Doubt:
-    """One thing that a person has to judge, with every case of it."""
+    """One question for a person to judge, with all its cases."""
 
     kind: str
     """similar-ids, several-sources, several-leaves, spreadsheet, similar-sources, nobody, joined or
@@ -39,20 +42,20 @@ class Doubt:
     cases: tuple[Case, ...]
     advice: str
     warns: bool = True
-    """False for what is right as often as wrong, or was chosen."""
+    """False if the cases are right as often as wrong, or were chosen by an option."""
 
     def text(self) -> str:
-        """What, how many, the first few, and what to do."""
+        """Return the number of cases, the first few of them, and what to do."""
         listed = "; ".join(str(case) for case in self.cases[:_LISTED])
         more = f"; and {len(self.cases) - _LISTED} more" if len(self.cases) > _LISTED else ""
         return f"{len(self.cases)} {self.what}: {listed}{more}. {self.advice}"
 
     def line(self) -> str:
-        """For people."""
+        """Return the text for people, with "warning" or "note"."""
         return f"{'warning' if self.warns else 'note'}: {self.text()}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For scripts, every case."""
+        """Return all cases for scripts."""
         cases = [{name: list(values) for name, values in vars(case).items() if values} for case in self.cases]
         return {
             "kind": self.kind,
@@ -66,10 +69,11 @@ class Doubt:
 def settle(
     frame: pd.DataFrame, similar_ids: str | None = None, across_sources: bool = False
 ) -> tuple[pd.DataFrame, tuple[Doubt, ...]]:
-    """The rows of a manifest with the ids and groups that were chosen, and what remains to judge.
+    """Return a manifest's rows with the ids and groups that the options choose, and the remaining doubts.
 
-    `similar_ids`: of `identities.SIMILAR`; None warns. `across_sources`: an id is the same person in every
-    source.
+    Args:
+        similar_ids: what ids that look alike mean, one of `identities.SIMILAR`; None gives a warning.
+        across_sources: whether an id means the same patient in every source.
     """
     groups = similar(frame, across_sources)
     if across_sources:
@@ -93,60 +97,31 @@ def find(
     across_sources: bool = False,
     groups: list[list[tuple[str, str]]] | None = None,
 ) -> tuple[Doubt, ...]:
-    """All doubts about rows with `leaf`, `patient` ("" where unknown) and `source`; `groups` as of `similar`,
-    if known."""
+    """Return all doubts about the rows; see `settle` for the options.
+
+    Args:
+        frame: columns leaf, source and patient, which is "" where unknown.
+        groups: the result of `similar`, if known.
+    """
     named = frame.loc[frame["patient"] != "", ["source", "patient", "leaf"]].drop_duplicates()
     sources = sorted(frame["source"].unique())
+    with_sources = len(sources) > 1
     groups = similar(frame, across_sources) if groups is None else groups
-    across = () if across_sources else _across(named)
-    unlike = " --similar-ids join" if any(len(case.ids) > 1 for case in across) else ""
     candidates = [
-        _similar(groups, similar_ids == "keep", len(sources) > 1),
-        Doubt(
-            "several-sources",
-            "patient id(s) stand under several sources",
-            across,
-            "If the sources are of one hospital, each is one person, who may stand in several folds: pack with "
-            f"`--patients-across-sources{unlike}`. In data sets that have nothing to do with each other they are different "
-            "people",
-        ),
-        Doubt(
-            "similar-sources",
-            "group(s) of sources look alike",
-            tuple(map(Case, _alike_texts(sources))),
-            "If they are one source, write its name in one way in the manifest",
-        ),
-        Doubt(
-            "spreadsheet",
-            "patient id(s) look like a date or a shortened number that a spreadsheet made of an id",
-            tuple(
-                Case((text,)) for text in sorted(named["patient"].unique()) if spreadsheets.looks_made(text)
-            ),
-            "Compare them with the original list, and keep ids as text there",
-        ),
-        Doubt(
-            "nobody",
-            "patient id(s) name nobody, and all their images count as one patient",
-            tuple(
-                Case((text,)) for text in sorted(named["patient"].unique()) if identities.names_nobody(text)
-            ),
-            "Leave the patient empty in the manifest and pack again",
-        ),
-        Doubt(
-            "several-leaves",
-            "patient id(s) stand under several leaves",
-            _leaves(named, across_sources, len(sources) > 1),
-            "Right for one patient with images of several leaves. People who were numbered anew for each leaf count as one "
-            "patient so: give them ids of their own, such as AML-001",
-            warns=False,
-        ),
+        _similar_ids(groups, similar_ids == "keep", with_sources),
+        _several_sources(() if across_sources else _across(named)),
+        _similar_sources(sources),
+        *_wrong_ids(sorted(named["patient"].unique())),
+        _several_leaves(named, across_sources, with_sources),
     ]
     return tuple(doubt for doubt in candidates if doubt.cases)
 
 
 def similar(frame: pd.DataFrame, across_sources: bool = False) -> list[list[tuple[str, str]]]:
-    """Groups of two or more patients (source, id) whose ids differ and look alike, within a source or in all
-    of them."""
+    """Return the groups of two or more patients, given as (source, id), whose ids differ and look alike.
+
+    Ids of different sources are only compared if `across_sources`.
+    """
     pairs = _pairs(frame)
     scoped = [("" if across_sources else source, identities.normal(text)) for source, text in pairs]
     groups = [[pairs[position] for position in group] for group in lookalikes.alike(scoped)]
@@ -154,26 +129,28 @@ def similar(frame: pd.DataFrame, across_sources: bool = False) -> list[list[tupl
 
 
 def _shown(text: str) -> str:
-    """An id in quotation marks, with the codes of characters that may look like others."""
+    """Return an id in quotation marks, with the codes of characters that may look like others."""
     codes = " ".join(f"U+{ord(letter):04X}" for letter in dict.fromkeys(text) if not letter.isascii())
     return repr(text) + (f" [{codes}]" if codes else "")
 
 
 def _pairs(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return all (source, patient), sorted."""
     named = frame.loc[frame["patient"] != "", ["source", "patient"]].drop_duplicates()
     return sorted(zip(named["source"].tolist(), named["patient"].tolist(), strict=True))
 
 
 def _cases(groups: Iterable[list[tuple[str, str]]], with_sources: bool = False) -> tuple[Case, ...]:
-    return tuple(
-        Case(
-            _unique(text for _, text in group), _unique(source for source, _ in group) if with_sources else ()
-        )
-        for group in groups
-    )
+    """Return the cases for groups of (source, id)."""
+
+    def case(group: list[tuple[str, str]]) -> Case:
+        sources = _unique(source for source, _ in group) if with_sources else ()
+        return Case(_unique(text for _, text in group), sources)
+
+    return tuple(map(case, groups))
 
 
-def _similar(groups: list[list[tuple[str, str]]], kept: bool, with_sources: bool) -> Doubt:
+def _similar_ids(groups: list[list[tuple[str, str]]], kept: bool, with_sources: bool) -> Doubt:
     cases = _cases(groups, with_sources)
     if kept:
         return Doubt(
@@ -187,40 +164,76 @@ def _similar(groups: list[list[tuple[str, str]]], kept: bool, with_sources: bool
         "similar-ids",
         "group(s) of patient ids look alike",
         cases,
-        "Each id counts as a patient, so one person may stand in several folds: pack with `--similar-ids join` if the ids of a "
-        "group are one patient, with `--similar-ids keep` if they are not",
+        "Each id counts as a patient, so one person may be in several folds: pack with `--similar-ids join` "
+        "if the ids of a group are one patient, with `--similar-ids keep` if they are not",
+    )
+
+
+def _several_sources(cases: tuple[Case, ...]) -> Doubt:
+    different = " --similar-ids join" if any(len(case.ids) > 1 for case in cases) else ""
+    return Doubt(
+        "several-sources",
+        "patient id(s) are in several sources",
+        cases,
+        "If the sources are of one hospital, each is one person, who may be in several folds: pack with "
+        f"`--patients-across-sources{different}`. In data sets that have nothing to do with each other they "
+        "are different people",
+    )
+
+
+def _similar_sources(sources: list[str]) -> Doubt:
+    alike = lookalikes.alike([("", identities.normal(text)) for text in sources])
+    return Doubt(
+        "similar-sources",
+        "group(s) of sources look alike",
+        tuple(Case(tuple(sources[position] for position in group)) for group in alike),
+        "If they are one source, write its name in one way in the manifest",
+    )
+
+
+def _wrong_ids(ids: list[str]) -> tuple[Doubt, Doubt]:
+    """Return the doubts about single ids that may be no ids."""
+    return (
+        Doubt(
+            "spreadsheet",
+            "patient id(s) look like a date or a shortened number that a spreadsheet made of an id",
+            tuple(Case((text,)) for text in ids if spreadsheets.looks_made(text)),
+            "Compare them with the original list, and keep ids as text there",
+        ),
+        Doubt(
+            "nobody",
+            "patient id(s) name nobody, and all their images count as one patient",
+            tuple(Case((text,)) for text in ids if identities.names_nobody(text)),
+            "Make the patient empty in the manifest and pack again",
+        ),
+    )
+
+
+def _several_leaves(named: pd.DataFrame, across_sources: bool, with_sources: bool) -> Doubt:
+    by = ["patient"] if across_sources else ["source", "patient"]
+    several = named[named.groupby(by)["leaf"].transform("nunique") > 1]
+    cases = []
+    for _, rows in several.groupby(by):
+        sources = _unique(rows["source"]) if with_sources else ()
+        cases.append(Case((rows["patient"].iloc[0],), sources, _unique(rows["leaf"])))
+    return Doubt(
+        "several-leaves",
+        "patient id(s) have several leaves",
+        tuple(cases),
+        "Right for one patient with images of several leaves. But people whose numbers start again for each "
+        "leaf count as one patient so: give them different ids, such as AML-001",
+        warns=False,
     )
 
 
 def _across(named: pd.DataFrame) -> tuple[Case, ...]:
+    """Return the ids, or groups of ids that look alike, that are in several sources."""
     if named["source"].nunique() < 2:
         return ()
     pairs = _pairs(named)
-    groups = [
-        [pairs[i] for i in group]
-        for group in lookalikes.alike([("", identities.normal(text)) for _, text in pairs])
-    ]
+    alike = lookalikes.alike([("", identities.normal(text)) for _, text in pairs])
+    groups = [[pairs[position] for position in group] for group in alike]
     return _cases([group for group in groups if len({source for source, _ in group}) > 1], with_sources=True)
-
-
-def _leaves(named: pd.DataFrame, across_sources: bool, with_sources: bool) -> tuple[Case, ...]:
-    found = []
-    by = ["patient"] if across_sources else ["source", "patient"]
-    several = named[named.groupby(by)["leaf"].transform("nunique") > 1]
-    for _, rows in several.groupby(by):
-        found.append(
-            Case(
-                (rows["patient"].iloc[0],),
-                _unique(rows["source"]) if with_sources else (),
-                _unique(rows["leaf"]),
-            )
-        )
-    return tuple(found)
-
-
-def _alike_texts(texts: list[str]) -> list[tuple[str, ...]]:
-    groups = lookalikes.alike([("", identities.normal(text)) for text in texts])
-    return [tuple(texts[position] for position in group) for group in groups]
 
 
 def _unique(texts: Iterable[str]) -> tuple[str, ...]:

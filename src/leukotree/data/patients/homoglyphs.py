@@ -1,12 +1,12 @@
-"""Letters that are drawn like Latin letters or digits: what remains of Unicode's list of confusables after
-compatibility forms.
+"""Letters that look like Latin letters or digits.
 
-Source: Unicode Technical Standard 39, confusables.txt, the letters of living scripts and small capitals.
+Source: Unicode Technical Standard 39, confusables.txt: the letters of living scripts and small capitals,
+without those that compatibility normalisation (NFKD) already replaces.
 """
 
 from __future__ import annotations
 
-_OF_CAPITALS = {
+_CAPITALS = {
     "A": "АΑᎪⲀꓮ",
     "B": "ВΒᏴⲂꓐ",
     "C": "СϹᏟⲤꓚ",
@@ -36,7 +36,7 @@ _OF_CAPITALS = {
     "AE": "ÆӔ",
     "OE": "Œ",
 }
-_OF_SMALL = {
+_SMALL = {
     "a": "аαɑᴀ",
     "b": "вβьʙ",
     "c": "сϲᴄ",
@@ -66,18 +66,17 @@ _OF_SMALL = {
     "ae": "æӕ",
     "oe": "œ",
 }
-_OF_OTHERS = {"0": "〇", "3": "З", "4": "Ꮞ", "6": "б", "-": "ー一ㅡ"}
+_OTHERS = {"0": "〇", "3": "З", "4": "Ꮞ", "6": "б", "-": "ー一ㅡ"}
 
 LETTERS = str.maketrans(
     {
         glyph: plain
-        for table in (_OF_CAPITALS, _OF_SMALL, _OF_OTHERS)
+        for table in (_CAPITALS, _SMALL, _OTHERS)
         for plain, glyphs in table.items()
         for glyph in glyphs
     }
 )
-"""For `str.translate`: a letter of another script, or with a stroke, -> the Latin letter or digit that it is
-drawn like."""
+"""For `str.translate`: a letter of another script, or with a stroke -> the Latin letter or digit like it."""
 
 READINGS = str.maketrans({"O": "0", "l": "1", "I": "1", "|": "1", "m": "rn"})
-"""The same within ASCII: what one reads for another in many typefaces."""
+"""The same within ASCII: letters that look like others in many typefaces."""

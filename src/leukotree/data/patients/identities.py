@@ -1,5 +1,4 @@
-"""Who an image is of: ids in one spelling, texts that name nobody, and patients joined over spellings and
-sources."""
+"""Ids of patients: one spelling for each id, texts that mean "no patient", and ids that are joined."""
 
 from __future__ import annotations
 
@@ -11,72 +10,77 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SIMILAR = ("join", "keep")
-"""What to do with ids that look alike: one patient, or several. By default several, with a warning."""
-# Drawn as nothing by Unicode's rules (Default_Ignorable_Code_Point), beside the format characters; the
-# Braille blank is a space.
+"""What ids that look alike can mean: "join" for one patient, "keep" for several."""
+# Code points that are drawn as nothing (Unicode's Default_Ignorable_Code_Point), besides the category Cf.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
+_BRAILLE_BLANK = "\u2800"
 _NOBODY = re.compile(
-    "na|nan|nat|none|null?|nil|inf|infinity|unk|unknown|unbekannt|inconnu|desconocido|undef|undefined|missing|empty|blank|void|tb[ad]"
-    "|keineangaben?|onbekend|sconosciut[oa]|desconocida|desconhecid[oa]|sindatos?|неизвестн[оы]й?|нетданных|未知|不明|不详|不詳|無|无"
-    "|noid|nopatient|not(known|available|applicable|given)|unknownpatient|patientunknown|anonym|anonymous|anonymi[sz]ed|1(ind|qnan|inf)"
+    "na|nan|nat|none|null?|nil|inf|infinity|unk|unknown|unbekannt|inconnu|desconocido|undef|undefined|missing"
+    "|empty|blank|void|tb[ad]|keineangaben?|onbekend|sconosciut[oa]|desconocida|desconhecid[oa]|sindatos?"
+    "|неизвестн[оы]й?|нетданных|未知|不明|不详|不詳|無|无"
+    "|noid|nopatient|not(known|available|applicable|given)|unknownpatient|patientunknown"
+    "|anonym|anonymous|anonymi[sz]ed|1(ind|qnan|inf)"
 )
+"""Texts, without separators, that mean "no patient"."""
 _ERRORS = re.compile("ref|value|name|num|div0|field|spill|calc|connect|blocked|busy|gettingdata")
-"""Of a spreadsheet, behind its sign: #REF! names nobody, Ref may."""
-_WHOLE = frozenset({"#n/a n/a", "\\n"})
+"""Errors of a spreadsheet, after the sign #: #REF! means "no patient", but Ref may be an id."""
+_NOBODY_WITH_SEPARATORS = frozenset({"#n/a n/a", "\\n"})
 
 
 def normal(text: str) -> str:
-    """An id in the one spelling that all its spellings share: composed letters (NFC), nothing invisible,
-    single plain spaces within and none around."""
+    """Return an id in one spelling: composed letters (NFC), no invisible characters, single plain spaces."""
     if not text.isascii():
-        shown = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
-        shown = _INVISIBLE.sub("", shown)
-        text = "".join(
-            " " if letter == "\u2800" or unicodedata.category(letter) == "Zs" else letter for letter in shown
-        )
+        visible = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+        visible = _INVISIBLE.sub("", visible)
+        text = "".join(" " if _is_space(letter) else letter for letter in visible)
         text = unicodedata.normalize("NFC", text)
     return re.sub(" +", " ", text).strip(" ")
 
 
+def _is_space(letter: str) -> bool:
+    return letter == _BRAILLE_BLANK or unicodedata.category(letter) == "Zs"
+
+
 def normal_column(texts: pd.Series) -> pd.Series:
-    """`normal` of each."""
+    """Return `normal` of each text."""
     return texts.map({text: normal(text) for text in texts.unique()})
 
 
 def names_nobody(text: str) -> bool:
-    """Whether an id is what programs and people write where there is none: nan, NA, None, #REF!, -, ?"""
-    if not any(
-        unicodedata.category(letter)[0] in "LNM" or unicodedata.category(letter) == "So" for letter in text
-    ):
+    """Return whether an id means "no patient", as nan, NA, None, #REF!, - and ? do. False for ""."""
+    categories = [unicodedata.category(letter) for letter in text]
+    if not any(category[0] in "LNM" or category == "So" for category in categories):
         return bool(text)
     folded = unicodedata.normalize("NFKC", text).casefold()
     bare = re.sub(r"[\W_]", "", folded)
-    wrong = folded.startswith("#") and _ERRORS.fullmatch(bare)
-    return bool(_NOBODY.fullmatch(bare) or wrong or folded in _WHOLE)
+    error = folded.startswith("#") and _ERRORS.fullmatch(bare)
+    return bool(_NOBODY.fullmatch(bare) or error or folded in _NOBODY_WITH_SEPARATORS)
 
 
 def persons(frame: pd.DataFrame, across_sources: bool = False) -> pd.Series:
-    """Who each row's patient is, "" where unknown: an id is one person's within a source, or in all of them.
+    """Return each row's patient as a unique text, "" where unknown.
 
-    Escaped, so that no two pairs of source and id read the same; no source is empty, so none reads like an id
-    of all sources.
+    An id means one person within a source, or in all sources if `across_sources`. Sources are escaped, so
+    that different pairs of source and id give different texts. No source is empty, so a pair never equals an
+    id of all sources.
     """
     home = "" if across_sources else _escaped(frame["source"])
     return (home + "/" + frame["patient"]).where(frame["patient"] != "", "")
 
 
 def group_ids(frame: pd.DataFrame, across_sources: bool = False) -> pd.Series:
-    """What the folds keep together: the patient or slide, or by the column `group` the image alone."""
-    return persons(frame, across_sources).where(
-        frame["group"] != "image", _escaped(frame["source"]) + "/" + frame["name"]
-    )
+    """Return what the folds keep together: the patient or slide, or the image if `group` is "image"."""
+    images = _escaped(frame["source"]) + "/" + frame["name"]
+    return persons(frame, across_sources).where(frame["group"] != "image", images)
 
 
 def join(frame: pd.DataFrame, groups: list[list[tuple[str, str]]], across_sources: bool) -> pd.DataFrame:
-    """The rows with one id for the ids of each group, given as (source, id): that of most images, the first
-    of several such."""
+    """Return the rows with one id for all ids of a group; ids are given as (source, id).
+
+    It is the id with the most images, and the first in sorted order of several such ids.
+    """
     images = frame.groupby(["source", "patient"]).size()
     renamed: dict[tuple[str, str], str] = {}
     for members in groups:

@@ -1,5 +1,7 @@
-"""Ids that differ as text and may mean the same: by case, width, accents, punctuation, zeros, alphabet, or a
-spreadsheet."""
+"""Ids that look alike: different texts that may mean one patient.
+
+They differ by case, width, accents, punctuation, zeros or alphabet, or a spreadsheet changed one of them.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +27,26 @@ _ZEROS = re.compile("(?<![0-9])0+(?=[0-9])")
 
 
 def alike(ids: Iterable[tuple[Hashable, str]]) -> list[list[int]]:
-    """Groups of ids that look alike, as ascending positions, in the order of their first; each id is (its
-    scope, its text).
+    """Return the groups of ids that look alike, as ascending positions, in the order of their first ids.
 
-    Ids are compared within their scope. They look alike if they share a reading (see `readings`), if one is
-    what a spreadsheet makes of the other, or if a third links them. Texts are normal (see
-    `identities.normal`).
+    Two ids of one scope look alike if they share a key (see `readings`), if a spreadsheet may turn one into
+    the other, or if both look like a third.
+
+    Args:
+        ids: (scope, text), where the text is as `identities.normal` gives it.
     """
     ids = list(ids)
     owners: dict[tuple[Hashable, str], int] = {}
     links: list[tuple[int, int]] = []
-    changeable: list[tuple[int, Hashable, set[str]]] = []
+    rewritten: list[tuple[int, Hashable, set[str]]] = []
     for position, (scope, text) in enumerate(ids):
         keys, rewrites = readings(text)
         for key in keys:
             if (owner := owners.setdefault((scope, key), position)) != position:
                 links.append((owner, position))
         if rewrites:
-            changeable.append((position, scope, rewrites))
-    for position, scope, rewrites in changeable:
+            rewritten.append((position, scope, rewrites))
+    for position, scope, rewrites in rewritten:
         for key in rewrites:
             if (other := owners.get((scope, key), position)) != position:
                 links.append((other, position))
@@ -51,60 +54,64 @@ def alike(ids: Iterable[tuple[Hashable, str]]) -> list[list[int]]:
 
 
 def readings(text: str) -> tuple[set[str], set[str]]:
-    """(keys, rewrites) of an id. Two that share a key look alike. A rewrite is the key of what a spreadsheet
-    may make of the id; two ids do not look alike by sharing one, as each may become many things."""
+    """Return (keys, rewrites) of an id.
+
+    Two ids that share a key look alike. A rewrite is the key of a text that a spreadsheet may write instead
+    of the id. Two ids that only share a rewrite do not look alike, since each has many of them.
+    """
     bare = _bare(text)
     latin = bare if bare.isascii() else bare.translate(homoglyphs.LETTERS)
+    variants = {bare, latin}
+    if not text.isascii():
+        small = text.casefold()  # some accents are small letters
+        variants |= {_bare(small), _bare(small.translate(_WRITTEN_OUT))}
     keys: set[str] = set()
     rewrites: set[str] = set()
-    small = text.casefold()  # some accents are small letters
-    for letters in (
-        {bare, latin} if text.isascii() else {bare, latin, _bare(small), _bare(small.translate(_WRITTEN_OUT))}
-    ):
+    for letters in variants:
         folded = _folded(letters)
         plain = spelling(folded)
         keys |= {plain, spreadsheets.without_time(plain)}
         if not _WORD.search(folded):
-            keys |= {spelling(number) for number in spreadsheets.numbers(folded)} | spreadsheets.powers(
-                folded
-            )
+            keys |= {spelling(number) for number in spreadsheets.numbers(folded)}
+            keys |= spreadsheets.powers(folded)
             rewrites |= spreadsheets.shortened(plain) | spreadsheets.redated(plain)
         elif spreadsheets.names_month(plain):
             keys |= spreadsheets.dates(plain)
-    keys.add(
-        _separated(_folded(latin.translate(homoglyphs.READINGS)))
-    )  # zeros in front stay: HO12 is not H12
-    # Without a letter or digit only the signs are left to compare by.
+    # This key keeps leading zeros: HO12 is not H12.
+    keys.add(_separated(_folded(latin.translate(homoglyphs.READINGS))))
+    # An id without letters and digits is compared by its signs.
     return keys - {""} or {"".join(unicodedata.normalize("NFKD", text).split())}, rewrites
 
 
 def spelling(folded: str) -> str:
-    """Letters and runs of digits without leading zeros; a hyphen for what separates two runs of the same
-    kind."""
+    """Return letters and runs of digits without leading zeros; a hyphen separates two runs of one kind."""
     return _ZEROS.sub("", _separated(folded))
 
 
 def _separated(folded: str) -> str:
-    text = folded if folded.isascii() else "".join(map(_or_hyphen, folded))
+    """Return the text with single hyphens as separators, and none between a digit and a letter."""
+    text = folded if folded.isascii() else "".join(map(_separator_to_hyphen, folded))
     text = (_BETWEEN if folded.isascii() else _HYPHENS).sub("-", text)
     return _EDGE.sub("", text.strip("-"))
 
 
 def _bare(text: str) -> str:
-    """The letters that compatible and accented ones are made of."""
+    """Return the text in plain letters: compatibility forms are replaced, accents removed."""
     return _unmarked(text if text.isascii() else unicodedata.normalize("NFKD", text.translate(_POINTS)))
 
 
 def _unmarked(text: str) -> str:
-    """Decomposed text without accents, optional vowel points, and quotation marks; 1'000 is 1000 and O'Neill
-    is ONeill."""
+    """Return decomposed text without accents, optional vowel points and quotation marks.
+
+    1'000 becomes 1000, and O'Neill becomes ONeill.
+    """
     if text.isascii():
         return _QUOTED.sub("", text)
     return "".join(letter for letter in text.translate(_QUOTES) if not _is_accent(letter))
 
 
 def _folded(text: str) -> str:
-    """Small letters and ASCII digits."""
+    """Return the text in small letters and ASCII digits."""
     if text.isascii():
         return text.lower()
     folded = _unmarked(unicodedata.normalize("NFKD", text.casefold())).replace("ı", "i").replace("ς", "σ")
@@ -113,9 +120,9 @@ def _folded(text: str) -> str:
 
 @cache
 def _is_accent(letter: str) -> bool:
-    """Marks on letters, not those that are letters: vowel signs of India, voicing of kana."""
-    place = unicodedata.combining(letter)
-    return place == 1 or place >= 200 or 10 <= place <= 36
+    """Return whether this is a mark on a letter. Indian vowel signs and the voicing of kana are none."""
+    combining_class = unicodedata.combining(letter)
+    return combining_class == 1 or combining_class >= 200 or 10 <= combining_class <= 36
 
 
 @cache
@@ -125,20 +132,20 @@ def _digit(letter: str) -> str:
 
 
 @cache
-def _or_hyphen(letter: str) -> str:
+def _separator_to_hyphen(letter: str) -> str:
     category = unicodedata.category(letter)
     return "-" if category[0] in "PZ" or category in ("Sm", "Sk", "Sc", "Cc", "Cf") else letter
 
 
 def _components(links: list[tuple[int, int]], count: int) -> list[list[int]]:
+    """Return the connected components of a graph of `count` positions, without single ones."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    one, other = np.array(links).T
-    labels = connected_components(
-        coo_array((np.ones(len(links)), (one, other)), (count, count)), directed=False
-    )[1]
+    starts, ends = np.array(links).T
+    graph = coo_array((np.ones(len(links)), (starts, ends)), (count, count))
+    labels = connected_components(graph, directed=False)[1]
     members: dict[int, list[int]] = {}
-    for position in np.unique(one.tolist() + other.tolist()):
+    for position in np.unique(starts.tolist() + ends.tolist()):
         members.setdefault(int(labels[position]), []).append(int(position))
     return sorted(members.values())

@@ -1,4 +1,4 @@
-"""What spreadsheets and tables of numbers make of an id that reads like a number or a date."""
+"""How spreadsheets and tables of numbers change an id that looks like a number or a date."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _MONTHS = {
     )
     for name in names.split()
 }
+"""Name of a month (English, German), in small letters -> its number."""
 _NAME = "(" + "|".join(sorted(_MONTHS, key=len, reverse=True)) + ")"
 _MONTH = re.compile("jan|feb|m[aä]?r|apr|ma[iy]|ju[nl]|aug|sep|o[ck]t|nov|de[cz]")
 _NUMBER = re.compile(r"([0-9]*)(?:[.,]([0-9]+))?(?:e([+-]?[0-9]{1,3}))?")
@@ -38,9 +39,9 @@ _MIDNIGHT = re.compile("^([0-9]{4}-[0-9]{1,2}-[0-9]{1,2})(?:t0|-0)-0(?:-0)?$")
 _PRECISION = 15
 """Digits of a number that a spreadsheet keeps."""
 _SHORT = 12
-"""Numbers of this many digits and more are shown, and saved as CSV, in powers of ten ..."""
+"""Numbers of this many digits and more are displayed, and saved as CSV, in powers of ten."""
 _SHOWN = (3, 6, 15)
-"""... with so many digits: of the format 0.00E+00, of Excel and of LibreOffice."""
+"""Digits of such numbers: in the format 0.00E+00, in Excel, and in LibreOffice."""
 _MADE = re.compile(
     r"[0-9](\.[0-9]+)?E\+[0-9]{2,3}"
     r"|[0-9]{1,2}-(?P<first>[A-Z][a-zä]{2})(-[0-9]{2,4})?|(?P<last>[A-Z][a-zä]{2})-[0-9]{2}"
@@ -49,8 +50,10 @@ _MADE = re.compile(
 
 
 def looks_made(text: str) -> bool:
-    """Whether an id is written as spreadsheets write a date or a long number: `2-Jan`, `Mar-01`,
-    `1.23457E+15`."""
+    """Return whether an id looks like a date or long number that a spreadsheet wrote.
+
+    Examples: `2-Jan`, `Mar-01`, `1.23457E+15`.
+    """
     match = _MADE.fullmatch(text)
     if match is None:
         return False
@@ -59,58 +62,57 @@ def looks_made(text: str) -> bool:
 
 
 def numbers(text: str) -> set[str]:
-    """How the number that `text` (small letters) may stand for is written without grouping, exponent and
-    zeros at its end.
+    """Return the numbers that `text` (in small letters) may mean, as plain digits.
 
-    `1.0` -> 1; `1e3` -> 1000; `1,000` -> 1000; `1.000` -> 1 and 1000, as its point may be one of either kind.
-    Empty for what is
-    no number.
+    Grouping, exponents and final zeros are removed: `1.0` -> 1; `1e3` -> 1000; `1,000` -> 1000. `1.000` gives
+    1 and 1000, since its point may separate decimals or groups. Empty if `text` is no number.
     """
     text = text.strip(" '\"=+-()#$€£%*")
-    found = set()
+    plain = set()
     grouped = _GROUPED.fullmatch(text)
     if grouped:
-        found.add(_plain(re.sub("[^0-9]", "", grouped["whole"]), grouped["part"] or "", 0))
+        plain.add(_plain(re.sub("[^0-9]", "", grouped["whole"]), grouped["part"] or "", 0))
     match = _NUMBER.fullmatch(text)
     if match and (match[1] or match[2]) and not (grouped and "," in text):
-        found.add(_plain(match[1], match[2] or "", int(match[3] or 0)))
-    return found - {""}
+        plain.add(_plain(match[1], match[2] or "", int(match[3] or 0)))
+    return plain - {""}
 
 
 def powers(text: str) -> set[str]:
-    """The long number that `text` (small letters) gives in powers of ten, as `shortened` names it."""
+    """Return the long number that `text` (in small letters) gives in powers of ten, as `shortened` does."""
     match = _NUMBER.fullmatch(text.strip(" '\"=+"))
     if match is None or match[3] is None or not match[1]:
         return set()
-    return {
-        f"power {written}"
-        for written in (_plain(match[1], match[2] or "", int(match[3])),)
-        if len(written) >= _SHORT
-    }
+    written = _plain(match[1], match[2] or "", int(match[3]))
+    return {f"power {written}"} if len(written) >= _SHORT else set()
 
 
 def shortened(spelling: str) -> set[str]:
-    """What a spreadsheet leaves of a long number: its first 15 digits, or fewer of them and a power of ten
-    (see `powers`)."""
+    """Return what a spreadsheet keeps of a long number: its first 15 digits, or fewer and a power of ten.
+
+    A number in powers of ten is written as in `powers`.
+    """
     if not spelling.isdecimal() or len(spelling) < _SHORT:
         return set()
-    found = {f"power {_rounded(spelling, digits)}" for digits in _SHOWN}
-    return found | {spelling[:_PRECISION].ljust(len(spelling), "0")}
+    rounded = {f"power {_rounded(spelling, digits)}" for digits in _SHOWN}
+    return rounded | {spelling[:_PRECISION].ljust(len(spelling), "0")}
 
 
 def without_time(spelling: str) -> str:
-    """A date without the midnight that tables of dates add."""
+    """Return a date without the time 00:00 that tables of dates add; other texts unchanged."""
     return _MIDNIGHT.sub(r"\1", spelling) if spelling.endswith("-0") else spelling
 
 
 def names_month(spelling: str) -> bool:
-    """Whether `dates` has a chance."""
+    """Return whether the text may hold the name of a month. A quick test before `dates`."""
     return _MONTH.search(spelling) is not None
 
 
 def dates(spelling: str) -> set[str]:
-    """Names of the date that `spelling` (see `lookalikes`) gives by the name of its month: `mar1`, `1mar` ->
-    date 3 1."""
+    """Return the date that `spelling` (see `lookalikes`) gives with the name of a month.
+
+    Example: `mar1` and `1mar` -> "date 3 1".
+    """
     match = _DAY_MONTH.fullmatch(spelling)
     if match is None:
         return set()
@@ -123,31 +125,28 @@ def dates(spelling: str) -> set[str]:
 
 
 def redated(spelling: str) -> set[str]:
-    """The dates that a spreadsheet may make of numbers, by name and in other spellings: `1-2` -> 2 January or
-    1 February."""
+    """Return the dates that a spreadsheet may write for numbers, as `dates` does and in other spellings.
+
+    Example: `1-2` -> 2 January and 1 February.
+    """
     if match := _TWO.fullmatch(spelling):
-        one, two = match[1], match[2]
-        return {
-            _date(int(month), day, None) for month, day in ((one, two), (two, one)) if 1 <= int(month) <= 12
-        }
+        first, second = match[1], match[2]
+        orders = ((first, second), (second, first))
+        return {_date(int(month), day, None) for month, day in orders if 1 <= int(month) <= 12}
     if not (match := _THREE.fullmatch(spelling)):
         return set()
-    one, two, three = match.groups()
-    if len(one) == 4:
-        return {f"{two}-{three}-{one}", f"{three}-{two}-{one}", *_named(two, three, one)}
-    if len(one) > 2 or len(three) == 3:
+    first, second, third = match.groups()
+    if len(first) == 4:
+        reordered = {f"{second}-{third}-{first}", f"{third}-{second}-{first}"}
+        return reordered | _valid_date(second, third, first)
+    if len(first) > 2 or len(third) == 3:
         return set()
-    year = three if len(three) == 4 else f"{20 if int(three) < 30 else 19}{three.zfill(2)}"
-    return {
-        f"{one}-{two}-{year}",
-        f"{year}-{one}-{two}",
-        f"{year}-{two}-{one}",
-        *_named(one, two, year),
-        *_named(two, one, year),
-    }
+    year = third if len(third) == 4 else f"{20 if int(third) < 30 else 19}{third.zfill(2)}"
+    reordered = {f"{first}-{second}-{year}", f"{year}-{first}-{second}", f"{year}-{second}-{first}"}
+    return reordered | _valid_date(first, second, year) | _valid_date(second, first, year)
 
 
-def _named(month: str, day: str, year: str) -> set[str]:
+def _valid_date(month: str, day: str, year: str) -> set[str]:
     return {_date(int(month), day, year)} if 1 <= int(month) <= 12 and 1 <= int(day) <= 31 else set()
 
 
@@ -156,19 +155,21 @@ def _date(month: int, day: str, year: str | None) -> str:
 
 
 def _plain(whole: str, part: str, power: int) -> str:
-    """Digits before and after the point, times ten to a power, written without zeros at either end. Empty for
-    0 with a power, which hexadecimal ids such as 00e1 would read as."""
+    """Return the number whole.part * 10^power without exponent and without zeros at either end.
+
+    Empty for zero with a power, which is more likely a hexadecimal id such as 00e1.
+    """
     digits = whole + part
     if power and not digits.strip("0"):
         return ""
-    place = len(whole) + power
-    digits, place = ("0" * -place + digits, 0) if place < 0 else (digits.ljust(place, "0"), place)
-    whole, part = digits[:place].lstrip("0") or "0", digits[place:].rstrip("0")
+    point = len(whole) + power
+    digits, point = ("0" * -point + digits, 0) if point < 0 else (digits.ljust(point, "0"), point)
+    whole, part = digits[:point].lstrip("0") or "0", digits[point:].rstrip("0")
     return f"{whole}.{part}" if part else whole
 
 
 def _rounded(digits: str, kept: int) -> str:
-    """A whole number with so many digits, half up, and zeros after them."""
+    """Return a whole number rounded (half up) to `kept` digits, with zeros after them."""
     if len(digits) <= kept:
         return digits
     head = str(int(digits[:kept]) + (digits[kept] >= "5"))
