@@ -39,10 +39,7 @@ def test_the_same_id_under_several_sources_is_named_and_can_be_joined(tmp_path):
         }
         assert doubt.cases[0].sources == ("new", "old")
         assert doubt.warns
-        assert (
-            "12 patient id(s) are in several sources: 'ALL0' (source 'new', source 'old')"
-            in doubt.text()
-        )
+        assert "12 patient id(s) are in several sources: 'ALL0' (source 'new', source 'old')" in doubt.text()
     assert any("--patients-across-sources" in line for line in told)
     assert apart.dataset.description.patients == 25
     joined = pack(path, tmp_path / "joined", **SMALL, patients_across_sources=True)
