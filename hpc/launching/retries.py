@@ -9,6 +9,7 @@ from typing import Any
 from hpc.launching import caps, failures, run_states
 from leukotree import progress
 from leukotree.errors import RETRIED
+from leukotree.log import INFO_LINE
 from leukotree.records import attempts
 from leukotree.records.runfolder import SPEC, reached
 
@@ -93,7 +94,7 @@ def _last_words(root: Path, note: dict[str, Any] | None) -> str:
         return "it left no word"
     log = log_of(root, note)
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()] if log.exists() else []
-    lines = [line for line in lines if line and not progress.LINE.search(line)]
+    lines = [line for line in lines if line and not (progress.LINE.search(line) or INFO_LINE.search(line))]
     return f"{lines[-1][:300]}; see {log}" if lines else f"it left no word; see {log}"
 
 

@@ -54,6 +54,13 @@ def requested() -> bool:
     return _received is not None or time.time() > _end()
 
 
+def cause() -> str:
+    """What a request came from, for people."""
+    if _received is not None:
+        return signal.Signals(_received).name
+    return "the job's time is nearly over" if requested() else "another rank was asked"
+
+
 def reason() -> Kind:
     """What kind of end a request means: "timeout" where the job's time is nearly over, also if a signal said
     so first."""

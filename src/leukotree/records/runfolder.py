@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from leukotree import config, files, yamlfile
+from leukotree import config, files, log, yamlfile
 from leukotree.errors import RETRIED, Busy, InputError, Kind, RunFailed, kind, one_line
 from leukotree.records import attempts, origin
 from leukotree.spec import RunSpec
@@ -32,6 +32,8 @@ CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions.parquet"
 FAILURE = "failure.json"
 """Details of an error."""
+LOG = "log.txt"
+"""What happened to the run, a line each; see `leukotree.log`."""
 LOCK = ".lock"
 _FAILED = ".failed-"
 """Begin of the files in which ranks other than the main one note their errors."""
@@ -42,9 +44,10 @@ HEARTBEAT = 15.0
 class RunFolder:
     """`<root>/<variant>-<hash>`. Open it with `opened`; only the main rank calls what writes."""
 
-    def __init__(self, root: Path, spec: RunSpec) -> None:
+    def __init__(self, root: Path, spec: RunSpec, *, quiet: bool = False) -> None:
         self.spec = spec
         self.path = Path(root) / spec.run_name
+        self.log = log.of_run(spec.run_name, self.path / LOG, quiet=quiet)
         self.checkpoints = self.path / CHECKPOINTS
         self.predictions = self.path / PREDICTIONS
         self._metrics = self.path / METRICS
@@ -100,6 +103,7 @@ class RunFolder:
             if not self.done:
                 with contextlib.suppress(OSError):  # on a full disk the error itself says what is wrong
                     self.status(**fields)
+                self.log.info(": ".join(str(value) for value in ("ended", *fields.values())))
 
     def fail(self, rank: int, error: BaseException) -> None:
         """Leave the reason why a rank other than the main one fails, where the main rank looks for it."""
@@ -159,6 +163,7 @@ class RunFolder:
         )
         for stale in (self.path / FAILURE, *self.path.glob(f"{_FAILED}*.json")):
             stale.unlink(missing_ok=True)
+        self.log.info(f"started with {origin.name(origin.here())}, {ranks} rank(s)")
         codes = code_of(self.path)  # what an earlier attempt said of its end is over
         self._status = {"codes": codes} if len(codes) > 1 else {}
 

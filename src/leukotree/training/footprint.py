@@ -17,7 +17,7 @@ STATES = 3
 """Tensors of a parameter's size in a checkpoint: the weight and AdamW's two moments."""
 WORD = 4
 """Bytes of a number: weights and moments are kept in fp32."""
-FILES = 24
+FILES = 25
 """Files and folders of a run at most: its own and those of its checkpoints, one being written."""
 
 

@@ -114,7 +114,7 @@ def _epochs(
     """Macro-F1 (or None where it was not measured) of each epoch of one run: those on record, then those it
     trains."""
     spec = plan.spec
-    folder, epochs = RunFolder(root, spec), spec.optim.epochs
+    folder, epochs = RunFolder(root, spec, quiet=runtime.quiet), spec.optim.epochs
     with _held(folder, loader.dataset, engine):
         if engine.gather(folder.done)[
             0

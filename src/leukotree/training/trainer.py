@@ -81,6 +81,8 @@ class Trainer:
         if self.engine.is_main:
             self.folder.truncate_metrics(self._epoch)
             self.folder.status(state="running", epoch=self._epoch, epochs=self.spec.optim.epochs)
+            start = f"continues from checkpoint {found[0]}" if found else "begins"
+            self.folder.log.info(f"{start}: {self._epoch} of {self.spec.optim.epochs} epochs are done")
         return self._epoch
 
     @contextlib.contextmanager
@@ -122,7 +124,16 @@ class Trainer:
         ]
         self._epoch, self._losses = self._epoch + 1, self._no_losses()
         self._save([*rows, {**row, **self._hours}])
+        if self.engine.is_main:
+            loss = np.mean([step["loss"] for step in rows]) if rows else None
+            self._writer.submit(partial(self._log_epoch, row, loss))
         return row.get("macro_f1")  # type: ignore[return-value]
+
+    def _log_epoch(self, row: dict[str, Any], loss: float | None) -> None:
+        """A line for an epoch that has ended."""
+        measured = {"loss": loss, **{key: row.get(key) for key in ("macro_f1", "images_per_s", "seconds")}}
+        values = ", ".join(f"{key} {value:.4g}" for key, value in measured.items() if value is not None)
+        self.folder.log.info(f"epoch {row['epoch'] + 1} of {self.spec.optim.epochs}: {values}")
 
     def score(self, batches: Iterator[Batch] | None = None) -> dict[str, float]:
         """Evaluate, keep the predictions for `finish`, and give their accuracy and macro-F1."""
@@ -188,6 +199,9 @@ class Trainer:
             "tested": len(self.plan.eval_rows),
         }  # a report's train/test ratio is theirs
         self.folder.status(state="done", epoch=self.spec.optim.epochs, images=images, **scores)
+        self.folder.log.info(
+            "ended: done, " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        )
         if self.spec.data.inner is not None:
             self.folder.drop_checkpoints()
 
@@ -222,6 +236,7 @@ class Trainer:
             self._writer.submit(
                 partial(checkpoint.save, self.folder.checkpoints, self._number, self._snapshot)
             )
+            self._writer.submit(partial(self.folder.log.info, f"checkpoint {self._number} is saved"))
             self._writer.submit(partial(self.folder.status, epoch=self._epoch))
 
     def _collect(self) -> None:
@@ -274,7 +289,7 @@ class Trainer:
         if self._bar is not None:
             self._bar.at(self._bar.done + 1, f"epoch {self._epoch + 1} of {self.spec.optim.epochs}")
         if self._crowding is not None and (line := self._crowding.look()):
-            progress.say(f"leukotree: {line}")
+            self.folder.log.warning(line)
         self._look(stage=stage.stage.name, step=stage.step)
 
     def _look(self, **fields: Any) -> None:
@@ -284,6 +299,8 @@ class Trainer:
         if wants.broken:
             self._writer.check()
             raise PeerFailed("the main rank cannot write")
+        if wants.stop and self.engine.is_main:
+            self.folder.log.info(f"asked to stop ({signals.cause()}): saves and ends")
         if wants.stop or wants.save:
             self._count_hours()
             self._collect()
