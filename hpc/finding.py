@@ -1,4 +1,4 @@
-"""What `leukotree doctor` looks at; each check gives findings."""
+"""What a check of `leukotree doctor` answers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ State = Literal["ok", "warn", "FAIL"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     state: State
     what: str
     measured: str
-    mend: str = ""
+    fix: str = ""
     """What to do; empty where nothing is to be done."""
     certain: bool = True
-    """Whether a FAIL means that no job can do its work; else it depends on what cannot be seen from here."""
+    """Whether a FAIL means that no job can do its work. If not, it depends on what cannot be seen from
+    here."""
 
     def line(self) -> str:
-        """`FAIL  partition: none is named 'gpu'; ...`"""
-        return f"{self.state:<4}  {self.what}: {self.measured}" + (f"; {self.mend}" if self.mend else "")
+        """One line for people, such as `FAIL  partition: none is named 'gpu'; ...`."""
+        return f"{self.state:<4}  {self.what}: {self.measured}" + (f"; {self.fix}" if self.fix else "")

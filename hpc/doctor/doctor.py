@@ -1,7 +1,7 @@
-"""`leukotree doctor`: is this cluster ready for this study. It also stands before every queue, with what
-takes no time.
+"""`leukotree doctor`: is this cluster ready for this study. Every submission runs the checks that take no
+time.
 
-Nothing is queued, trained or downloaded; what it writes it removes.
+Nothing is queued, trained or downloaded. Files that a check writes are removed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from hpc.studies.study import load as load_study
 from leukotree import spec as specs
 from leukotree import yamlfile
 from leukotree.errors import InputError, one_line
+from leukotree.log import logger
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 
@@ -38,7 +38,7 @@ class Diagnosis:
 
     @property
     def ready(self) -> bool:
-        """False if anything is to be mended before jobs can do their work."""
+        """False if something must be fixed before jobs can do their work."""
         return not any(finding.state == "FAIL" for finding in self.findings)
 
     def lines(self) -> list[str]:
@@ -54,7 +54,12 @@ class Diagnosis:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
-        return {"ready": self.ready, "findings": [asdict(finding) for finding in self.findings]}
+        return {"ready": self.ready, "findings": [_as_dict(finding) for finding in self.findings]}
+
+
+def _as_dict(finding: Finding) -> dict[str, Any]:
+    fields = asdict(finding)
+    return {"mend" if name == "fix" else name: value for name, value in fields.items()}  # scripts read "mend"
 
 
 def examine(
@@ -66,12 +71,16 @@ def examine(
     ranks: int | None,
     runtime: Runtime,
 ) -> Diagnosis:
-    """Everything that can be known here about this machine and site and, with the file of a study or spec,
-    about its runs.
+    """Check everything that can be known here about this machine and site, and about the runs of a study or
+    spec.
 
-    `on_slurm`: jobs are to go there, so that its absence is a failure; `ranks` join in an all-reduce (None:
-    the GPUs, at least
-    two). Raises InputError for a file that is no study or spec.
+    Args:
+        path: the file of a study or spec (None: only the machine and the site).
+        overrides: changes to it.
+        on_slurm: whether jobs will go to SLURM. Then its absence is a failure.
+        ranks: processes of the all-reduce (None: the GPUs, at least two).
+
+    Raises InputError for a file that is no study or spec.
     """
     from hpc.launching.devices import gpu_count
 
@@ -86,7 +95,7 @@ def examine(
     ]
     if planned:
         checks += [lambda: work.data(planned, read=True), lambda: work.weights(planned, on_slurm)]
-    # One GPU has no other to add with: two ranks on the CPU show at least that processes find each other.
+    # One GPU alone tests no link. Two ranks on the CPU show at least that processes find each other.
     reducing = (
         dataclasses.replace(runtime, device="cpu") if not ranks and gpu_count(runtime) == 1 else runtime
     )
@@ -95,8 +104,8 @@ def examine(
 
 
 def examine_node(ranks: int | None, runtime: Runtime) -> Diagnosis:
-    """What a job looks at on its node before a run begins, each finding under the node's name; `ranks` as for
-    `examine`."""
+    """Check what a job checks on its node before a run begins. Each finding has the node's name. `ranks`: as
+    for `examine`."""
     from hpc.launching import health
     from hpc.launching.devices import gpu_count
 
@@ -106,8 +115,8 @@ def examine_node(ranks: int | None, runtime: Runtime) -> Diagnosis:
         else []
     )
     host = socket.gethostname()
-    found = [finding for check in (lambda: health.examine(RUNS), *links) for finding in _guarded(check)]
-    return Diagnosis([dataclasses.replace(finding, what=f"{host}: {finding.what}") for finding in found])
+    findings = [one for check in (lambda: health.examine(RUNS), *links) for one in _guarded(check)]
+    return Diagnosis([dataclasses.replace(one, what=f"{host}: {one.what}") for one in findings])
 
 
 def require(
@@ -119,17 +128,16 @@ def require(
     nodes: int | None = None,
     sweep: bool = False,
 ) -> None:
-    """Stand before a queue of SLURM: what is sure to fail is refused before anything is submitted, in about a
-    second.
+    """Refuse what is sure to fail, before anything is submitted to SLURM. Takes about a second.
 
     Args:
-        subject: what is to be queued, without what is done; None where that is not known yet.
-        root: the folder that takes the run folders.
-        ranks, nodes: of each run's job.
-        sweep: whether the job of the search is to be queued, too.
+        subject: what will be submitted, without what is done; None where that is not known yet.
+        root: the folder of the run folders.
+        ranks, nodes: processes and machines of each run's job.
+        sweep: whether the job of the search will be submitted, too.
 
-    Raises InputError with the first failure that does not depend on what only a compute node knows. Doubts
-    are said on stderr.
+    Raises InputError with the first failure that does not depend on what only a compute node knows. Other
+    problems are warnings in the log.
     """
     planned = None if subject is None else planned_by(subject, site, on_slurm=True)
     checks = (
@@ -137,43 +145,40 @@ def require(
         lambda: results_folder.check(root),
         lambda: work.room(planned, root),
     )
-    doubts = []
+    warnings = []
     for check in checks:
         for finding in check():
             if finding.state == "FAIL" and finding.certain:
-                mend = f"; {finding.mend}" if finding.mend else ""
-                raise InputError(f"{finding.what}: {finding.measured}{mend}; `leukotree doctor` says more")
+                fix = f"; {finding.fix}" if finding.fix else ""
+                raise InputError(f"{finding.what}: {finding.measured}{fix}; `leukotree doctor` says more")
             if finding.state != "ok":
-                doubts.append(finding)
-    for finding in doubts:
-        print(f"leukotree: {finding.line()}", file=sys.stderr)
+                warnings.append(finding)
+    for finding in warnings:
+        logger.warning(finding.line())
 
 
 def before_queue(path: str | None, overrides: Iterable[str], *, site: Site, ranks: int) -> None:
-    """What `require` says of the file of a study or spec, or of a site alone. Raises InputError."""
+    """Do `require` for the file of a study or spec, or for a site alone. Raises InputError."""
     require(_read(path, list(overrides)) if path else None, site, ranks=ranks)
 
 
 def planned_by(subject: Study | RunSpec | Sequence[RunSpec], site: Site, on_slurm: bool) -> Work:
-    """What a study, a spec or several specs will run, where each model and data set stands once."""
-    found = (
-        list(_corners(subject))
-        if isinstance(subject, Study)
-        else [subject]
-        if isinstance(subject, RunSpec)
-        else list(subject)
-    )
-    unlike = {
+    """What a study, a spec or several specs will run. Each model and data set is listed once."""
+    if isinstance(subject, Study):
+        listed, runs = list(_corners(subject)), _runs(subject)
+    else:
+        listed = [subject] if isinstance(subject, RunSpec) else list(subject)
+        runs = len(listed)
+    kinds = {
         (spec.variant == "base", spec.data.shards, spec.backbone, spec.data.inner is None): spec
-        for spec in found
+        for spec in listed
     }
-    runs = _runs(subject) if isinstance(subject, Study) else len(found)
     at_once = site.array_parallelism if on_slurm else len(os.sched_getaffinity(0))
-    return Work(list(unlike.values()), runs, at_once)
+    return Work(list(kinds.values()), runs, at_once)
 
 
 def _corners(study: Study) -> Iterator[RunSpec]:
-    """The base of each variant, each value that a search may choose, and each cell of the grid."""
+    """A spec for each variant, for each value that a search may choose, and for each cell of the grid."""
     place = (study.base.data.test_fold, study.seeds[0])
     for variant in study.variants:
         yield study.spec(variant, {}, *place)
@@ -185,7 +190,8 @@ def _corners(study: Study) -> Iterator[RunSpec]:
 
 
 def _runs(study: Study) -> int:
-    """Run folders of a study: outer folds, the grid, and the inner folds of all trials and re-runs."""
+    """How many run folders a study makes: outer folds, the grid, and the inner folds of all trials and
+    re-runs."""
     outer = len(study.variants) * study.folds.outer * len(study.seeds)
     in_grid = len(cells.expand(study)) if study.grid else 0
     search = study.search
@@ -204,12 +210,11 @@ def _read(path: str, overrides: list[str]) -> Study | RunSpec:
 
 
 def _guarded(check: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """The findings of a check; one more if it breaks, so that the others still answer."""
-    found: list[Finding] = []
+    """The findings of a check. One that raises an error gives one more finding, and the others still run."""
+    findings: list[Finding] = []
     try:
-        found.extend(check())
+        findings.extend(check())
     except Exception as error:
-        found.append(
-            Finding("warn", "doctor", f"a check broke: {type(error).__name__}: {one_line(error)[:200]}")
-        )
-    return found
+        message = f"a check broke: {type(error).__name__}: {one_line(error)[:200]}"
+        findings.append(Finding("warn", "doctor", message))
+    return findings

@@ -1,4 +1,4 @@
-"""The nodes of a cluster against what the jobs of a site ask of one."""
+"""Whether the nodes of a cluster have what the jobs of a site ask for."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hpc.doctor.ask import Silent, ask
 from hpc.finding import Finding
+from hpc.slurm.scheduler import Silent, ask_once
 from hpc.slurm.site_model import Site
 
-GONE = re.compile(r"down|drain|fail|maint|inval|unk|power", re.IGNORECASE)
+UNUSABLE = re.compile(r"down|drain|fail|maint|inval|unk|power", re.IGNORECASE)
 """States of nodes that take no job now."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """What `sinfo` says of one node."""
+    """One node, as `sinfo` lists it."""
 
     name: str
     cpus: int
     memory_mb: int
     gpus: dict[str, int]
-    """Their number by type; the type is empty where SLURM has none."""
+    """Number of GPUs by type; the type is empty where SLURM names none."""
     features: frozenset[str]
     state: str
 
     def gpus_of(self, kind: str | None) -> int:
-        """The number of its GPUs of a type (None: of any)."""
+        """The number of GPUs of a type (None: of any type)."""
         return sum(count for name, count in self.gpus.items() if kind in (None, name))
 
 
 def nodes_for(site: Site, partitions: list[str]) -> Finding:
-    """Whether partitions have enough nodes with what a job asks of one. Certain where the nodes lack it, up
-    or not.
+    """Whether partitions have enough nodes with what a job asks for. It is certain where nodes lack it,
+    whether they are up or not.
 
     Raises Silent.
     """
@@ -42,12 +42,15 @@ def nodes_for(site: Site, partitions: list[str]) -> Finding:
         raise Silent(f"sinfo shows no node of {', '.join(partitions) or 'any partition'}")
     fit = nodes
     for what, has in _wanted(site).items():
-        left = [node for node in fit if has(node)]
-        if len(left) < site.nodes:
-            measured = f"{len(left)} of {len(nodes)} nodes have {what}, the site asks for {site.nodes} ({_largest(nodes)})"
+        fitting = [node for node in fit if has(node)]
+        if len(fitting) < site.nodes:
+            measured = (
+                f"{len(fitting)} of {len(nodes)} nodes have {what}, the site asks for {site.nodes} "
+                f"({_largest(nodes)})"
+            )
             return Finding("warn", "nodes", measured, "ask for less in the site file")
-        fit = left
-    up = [node for node in fit if not GONE.search(node.state)]
+        fit = fitting
+    up = [node for node in fit if not UNUSABLE.search(node.state)]
     measured = f"{len(fit)} of {len(nodes)} nodes have what a job asks for, {len(up)} of them are up"
     if len(up) < site.nodes:
         return Finding(
@@ -57,7 +60,7 @@ def nodes_for(site: Site, partitions: list[str]) -> Finding:
 
 
 def _wanted(site: Site) -> dict[str, Callable[[Node], bool]]:
-    """What a job asks of a node, in words, and whether a node has it."""
+    """Requirement of a job, in words -> whether a node meets it."""
     cpus, memory = site.cpus_per_task * max(1, site.gpus_per_node), (site.mem_gb or 0) * 1024
     gpus = f"{site.gpus_per_node} GPUs" + (f" of type {site.gpu_type}" if site.gpu_type else "")
     wanted: dict[str, Callable[[Node], bool]] = {
@@ -85,9 +88,11 @@ def _largest(nodes: list[Node]) -> str:
 
 
 def _read(partitions: list[str]) -> list[Node]:
-    """The nodes of partitions, each once. Raises Silent, also where a line says less than was asked for."""
+    """The nodes of partitions, each once. Raises Silent, also where a line lacks fields."""
     nodes = {}
-    for line in ask("sinfo", "-h", "-N", "-p", ",".join(partitions), "-o", "%N|%c|%m|%G|%f|%T").splitlines():
+    for line in ask_once(
+        "sinfo", "-h", "-N", "-p", ",".join(partitions), "-o", "%N|%c|%m|%G|%f|%T"
+    ).splitlines():
         fields = line.strip().split("|", 5)
         if len(fields) < 6:
             raise Silent(f"sinfo: {line.strip()[:200]!r} instead of the six fields asked for")

@@ -18,17 +18,17 @@ from leukotree.runtime import Runtime
 
 CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
 OPEN_FILES = 4096
-"""Descriptors that a node of a Ray cluster is known to need."""
+"""File descriptors that a node of a Ray cluster needs."""
 SHARED_MEMORY = 2**30
-"""Bytes in /dev/shm: Ray's object store takes half of it."""
+"""Bytes in /dev/shm. Ray's object store takes half of it."""
 SOCKET_PATH = 107
-"""Bytes of a socket's path, at most."""
+"""Largest length of a socket's path in bytes."""
 BELOW = "/lt.XXXXXX/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-"""What a sweep puts below its temporary folder."""
+"""The longest path of a socket that a sweep makes, below its temporary folder."""
 
 
 def versions() -> Finding:
-    """Whether the packages are those that were tested together."""
+    """Whether the installed packages have the versions that were tested together."""
     try:
         required = metadata.requires("leukotree") or []
     except metadata.PackageNotFoundError:
@@ -43,14 +43,14 @@ def versions() -> Finding:
     absent, other = [], []
     for name in names:
         try:
-            found = metadata.version(name)
+            installed = metadata.version(name)
         except metadata.PackageNotFoundError:
             absent.append(name)
             continue
         wanted = tested.get(_canonical(name))
         # torch adds what it was built for, as in 2.14.1+cu130.
-        if wanted and found.partition("+")[0] != wanted.partition("+")[0]:
-            other.append(f"{name} {found}, tested with {wanted}")
+        if wanted and installed.partition("+")[0] != wanted.partition("+")[0]:
+            other.append(f"{name} {installed}, tested with {wanted}")
     if absent:
         return Finding("FAIL", "versions", f"not installed: {', '.join(absent)}", "run `make install`")
     if other:
@@ -65,7 +65,7 @@ def _canonical(name: str) -> str:
 
 
 def limits(site: Site) -> Iterator[Finding]:
-    """Open files, shared memory, the length of socket paths: what Ray stumbles over."""
+    """Open files, shared memory and the length of socket paths. Ray fails where they do not suffice."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = hard if hard != resource.RLIM_INFINITY else 2**30  # Ray raises the soft limit itself
     if most < OPEN_FILES:
@@ -80,8 +80,11 @@ def limits(site: Site) -> Iterator[Finding]:
     shared = Path("/dev/shm")  # noqa: S108 - the system's, and only looked at
     room = shutil.disk_usage(shared).free if shared.is_dir() else 0
     if room < SHARED_MEMORY:
-        mend = f"give the container or node {SHARED_MEMORY >> 20} MB (docker: --shm-size); NCCL and Ray exchange data there"
-        yield Finding("warn", "shared memory", f"{room >> 20} MB free in {shared}", mend)
+        fix = (
+            f"give the container or node {SHARED_MEMORY >> 20} MB (docker: --shm-size); NCCL and Ray "
+            "exchange data there"
+        )
+        yield Finding("warn", "shared memory", f"{room >> 20} MB free in {shared}", fix)
     else:
         yield Finding("ok", "shared memory", f"{room / 2**30:.1f} GB free in {shared}")
     scratch = site.scratch or "/tmp"  # noqa: S108 - where slurm/sweep.sh makes a private folder
@@ -93,12 +96,12 @@ def limits(site: Site) -> Iterator[Finding]:
             f"{scratch} is looked up on the node; keep it under {SOCKET_PATH - len(BELOW)} bytes",
         )
     elif length > SOCKET_PATH:
-        mend = f"set `scratch` in the site file to a path of at most {SOCKET_PATH - len(BELOW)} bytes"
+        fix = f"set `scratch` in the site file to a path of at most {SOCKET_PATH - len(BELOW)} bytes"
         yield Finding(
             "FAIL",
             "socket path",
             f"{length} bytes below {scratch}, the system takes {SOCKET_PATH}",
-            mend,
+            fix,
             certain=False,
         )
     else:
@@ -106,22 +109,22 @@ def limits(site: Site) -> Iterator[Finding]:
 
 
 def gpus(site: Site) -> Finding:
-    """What torch and the driver see. On a login node there need be none."""
+    """The GPUs that torch and the driver see. A login node needs none."""
     import torch
 
     seen = torch.cuda.device_count()
     driver = _driver()
     if driver and not seen:
-        mend = f"torch {torch.__version__} needs a newer driver, or CUDA_VISIBLE_DEVICES hides them"
-        return Finding("FAIL", "gpus", f"the driver sees {driver}, torch sees none", mend, certain=False)
+        fix = f"torch {torch.__version__} needs a newer driver, or CUDA_VISIBLE_DEVICES hides them"
+        return Finding("FAIL", "gpus", f"the driver sees {driver}, torch sees none", fix, certain=False)
     if seen < site.gpus_per_node:
         if "SLURM_JOB_ID" in os.environ:
-            mend = "ask for them, or mend `gpus_per_node`"
+            fix = "ask for them, or correct `gpus_per_node`"
             return Finding(
                 "FAIL",
                 "gpus",
                 f"{seen} in this job, the site says {site.gpus_per_node} per node",
-                mend,
+                fix,
                 certain=False,
             )
         measured = f"{seen} here, {site.gpus_per_node} on each node of the site"
@@ -133,7 +136,7 @@ def gpus(site: Site) -> Finding:
 
 
 def _driver() -> str:
-    """What nvidia-smi says of the GPUs; empty without it."""
+    """Number and driver of the GPUs, from nvidia-smi; empty without it."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
@@ -144,15 +147,15 @@ def _driver() -> str:
 
 
 def all_reduce(ranks: int, runtime: Runtime) -> Finding:
-    """Whether local ranks can add tensors, and how fast: NCCL with GPUs, Gloo without."""
+    """Whether an all-reduce over local ranks is right, and how fast it is: NCCL with GPUs, Gloo without."""
     from hpc.launching.ranks import in_ranks
     from leukotree.bench import all_reduce as reduce
 
     try:
         speed, backend = in_ranks(reduce.probe, 0.5, runtime=runtime, ranks=ranks)
     except (InputError, RunFailed) as error:
-        mend = "see NCCL_DEBUG=INFO, or the site's `interface`"
+        fix = "see NCCL_DEBUG=INFO, or the site's `interface`"
         return Finding(
-            "FAIL", "all-reduce", f"{ranks} local ranks: {one_line(error)[:300]}", mend, certain=False
+            "FAIL", "all-reduce", f"{ranks} local ranks: {one_line(error)[:300]}", fix, certain=False
         )
     return Finding("ok", "all-reduce", f"{ranks} local ranks, {backend}: right, {speed:.2g} GB/s")

@@ -1,4 +1,4 @@
-"""Does a study fit its data? Everything that can be known before a run starts, with the data set at hand."""
+"""Does a study fit its data? Checks everything that can be known before a run starts."""
 
 from __future__ import annotations
 
@@ -20,25 +20,28 @@ LOOKED_AT = (
     ),
     *(f"engine.{key}" for key in ("strategy", "offload", "compile", "micro_batch")),
 )
-"""What of a spec decides whether it can be run on its data."""
+"""The fields of a spec that decide whether it can run on its data."""
 
 
 def check_data(study: Study) -> None:
-    """The data set, its folds, and that they share no patient and no copy of an image. Raises InputError."""
+    """Check the data set, its folds, and that they share no patient and no copy of an image. Raises
+    InputError."""
     from leukotree.data import duplicates
     from leukotree.data.dataset import Dataset
 
     dataset = Dataset.open(study.base.data.shards)
     if dataset.folds != study.folds.outer:
         raise InputError(
-            f"{dataset.folder}: packed with {dataset.folds} folds, but folds.outer is {study.folds.outer}; make them equal"
+            f"{dataset.folder}: packed with {dataset.folds} folds, but folds.outer is "
+            f"{study.folds.outer}; make them equal"
         )
     leakage.check_index(dataset)
     duplicates.refuse(dataset)
 
 
 def check_search(study: Study, ranks: int = 1) -> None:
-    """The data, and every trial that the search may draw, on `ranks` processes. Raises InputError."""
+    """Check the data, and every kind of trial that the search may draw, on `ranks` processes. Raises
+    InputError."""
     from leukotree.training import plan
 
     check_data(study)
@@ -57,7 +60,7 @@ def check_search(study: Study, ranks: int = 1) -> None:
 
 
 def check_runs(specs: Iterable[RunSpec], ranks: int = 1) -> None:
-    """Outer folds or cells of a grid, on `ranks` processes. Raises InputError."""
+    """Check the runs of outer folds or cells of a grid, on `ranks` processes. Raises InputError."""
     from leukotree.training import plan
 
     for spec in _kinds(specs):
@@ -75,7 +78,7 @@ def _trial(study: Study, variant: str, corner: dict[str, Any], fold: int) -> Run
 
 
 def _corners(study: Study, variant: str) -> Iterator[dict[str, Any]]:
-    """The values of the searched choices that are looked at, in all combinations."""
+    """All combinations of the searched choices that are in LOOKED_AT."""
     choices = {
         key: axis.choice for key, axis in study.space(variant).items() if axis.choice and key in LOOKED_AT
     }
@@ -84,5 +87,5 @@ def _corners(study: Study, variant: str) -> Iterator[dict[str, Any]]:
 
 
 def _kinds(specs: Iterable[RunSpec]) -> Iterable[RunSpec]:
-    """One spec for each combination of what is looked at."""
+    """One spec for each combination of the fields in LOOKED_AT."""
     return {operator.attrgetter(*LOOKED_AT)(spec): spec for spec in specs}.values()

@@ -1,5 +1,5 @@
-"""What sbatch says to the jobs of a site before they are queued. It alone refuses; what is guessed otherwise
-only explains."""
+"""Whether sbatch would take the jobs of a site. Only sbatch itself refuses; other checks explain its
+refusal."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.doctor.ask import Silent, answer
 from hpc.finding import Finding
+from hpc.launching import arrays
+from hpc.launching.place import layout, run_parameters
 from hpc.search import elastic
+from hpc.slurm import scheduler
 from hpc.slurm import site as sites
+from hpc.slurm.outside import outside_a_job
 from hpc.slurm.site_model import Site
 
 PASSES = re.compile(
     r"node configuration is not available|not available \(|nodes are busy|policy", re.IGNORECASE
 )
-"""Refusals that may pass: nodes that are down count as missing when sbatch only tests, and limits may be used
-up for now."""
+"""Refusals that may end: sbatch --test-only counts nodes that are down as missing, and a limit may be used up
+only for now."""
 EMPTY = "#!/bin/sh\n"
 EXPLAIN = ("partition", "time limit", "nodes", "account", "qos")
-"""Guesses about what sbatch may refuse."""
+"""Findings that may explain a refusal of sbatch."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Jobs that are alike."""
+    """Jobs with the same options."""
 
     name: str
     options: Sequence[str]
     script: str
     need: Site
-    """A site whose nodes have just what one of these jobs asks for."""
+    """A site that asks for exactly what one of these jobs asks for."""
 
 
 def judge(
@@ -43,8 +46,8 @@ def judge(
     nodes: int | None = None,
     sweep: bool = False,
 ) -> Iterator[Finding]:
-    """A finding about the job of a run with so many ranks, one about small jobs, and with `sweep` one about
-    that of the search.
+    """One finding for each kind of job: of runs with so many ranks, small jobs, workers, and with `sweep` the
+    search.
 
     Args: guesses: explain a refusal. lacking: whether too few nodes, up or not, have what a site asks for.
         Then a refusal that could pass does not.
@@ -52,12 +55,12 @@ def judge(
     Raises InputError where the ranks do not fit the site.
     """
     why = "; ".join(
-        f"{one.what}: {one.measured}; {one.mend}" for one in guesses if one.mend and one.what in EXPLAIN
+        f"{one.what}: {one.measured}; {one.fix}" for one in guesses if one.fix and one.what in EXPLAIN
     )
     for kind in _kinds(site, ranks, nodes, sweep):
         try:
             refused = refusal(kind.options, kind.script)
-        except Silent as error:
+        except (scheduler.Silent, scheduler.Refused) as error:
             yield Finding("warn", kind.name, f"not tested: {error}", "they are queued all the same")
             continue
         if not refused:
@@ -73,9 +76,6 @@ def judge(
 
 
 def _kinds(site: Site, ranks: int, nodes: int | None, sweep: bool) -> Iterator[Kind]:
-    from hpc.launching import arrays
-    from hpc.launching.place import layout, run_parameters
-
     nodes, each = layout(ranks, nodes, site)
     parameters = run_parameters(site, nodes, each)
     script = arrays.slurm_executor(Path("jobs"), parameters)._make_submission_file_text("true", "")
@@ -98,10 +98,15 @@ def _kinds(site: Site, ranks: int, nodes: int | None, sweep: bool) -> Iterator[K
 def refusal(options: Sequence[str], script: str) -> str | None:
     """Why sbatch would refuse a job, in its own words; None if it takes it. Raises Silent where it does not
     answer."""
-    from hpc.slurm.outside import outside_a_job
-
     with outside_a_job():
-        done = answer("sbatch", "--test-only", *options, script=script)
+        done = scheduler.answer(
+            "sbatch",
+            "--test-only",
+            *options,
+            script=script,
+            pauses=scheduler.QUICK_PAUSES,
+            limit=scheduler.QUICK,
+        )
     if not done.returncode:
         return None
     lines = [re.sub(r"^(sbatch|allocation): ?|^allocation ", "", line) for line in done.stderr.splitlines()]

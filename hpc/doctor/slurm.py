@@ -1,5 +1,4 @@
-"""SLURM against a site file: is there a partition, an account, time and hardware for the jobs that the site
-asks for."""
+"""Whether SLURM has a partition, an account, time and hardware for the jobs of a site file."""
 
 from __future__ import annotations
 
@@ -11,24 +10,23 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from hpc.doctor import sbatch
-from hpc.doctor.ask import Silent, ask
 from hpc.doctor.hardware import nodes_for
 from hpc.finding import Finding, State
 from hpc.launching.results_folder import clock
-from hpc.slurm import exported
+from hpc.slurm import exported, scheduler
+from hpc.slurm.scheduler import Refused, Silent, ask_once
 from hpc.slurm.site_model import Site
 from leukotree.errors import one_line
 
 COMMANDS = ("squeue", "scontrol", "sinfo")
-"""Beside sbatch, without which no job is queued."""
+"""Commands that the checks use beside sbatch and srun."""
 
 
 def check(
     site: Site, needed: bool, *, ranks: int = 1, nodes: int | None = None, sweep: bool = False
 ) -> Iterator[Finding]:
-    """Everything about SLURM that can be seen without a job: for runs of so many ranks, and with `sweep` for
-    the search, too.
-    `needed`: jobs are to run there.
+    """Check everything about SLURM that can be seen without a job: for runs of so many ranks, and with
+    `sweep` for the search, too. `needed`: whether jobs will run there.
 
     What is compared with the site here may be hidden, or be changed by a plugin of the cluster, so it gives
     warnings; only sbatch refuses.
@@ -46,9 +44,9 @@ def check(
         )
     try:
         pinged = _ping() if "scontrol" not in missing else ""
-    except Silent as error:
-        mend = "see SLURM_CONF, or ask the cluster's operators"
-        yield Finding(state, "slurm", f"does not answer: {error}", mend, certain=False)
+    except (Refused, Silent) as error:
+        fix = "see SLURM_CONF, or ask the cluster's operators"
+        yield Finding(state, "slurm", f"does not answer: {error}", fix, certain=False)
         return
     guesses = list(_guesses(site, pinged))
     yield from guesses
@@ -56,11 +54,11 @@ def check(
 
 
 def _lacking(site: Site) -> bool:
-    """Whether it is sure that the site's partitions have too few nodes with what it asks for, up or not."""
+    """Whether it is certain that the site's partitions have too few nodes with what it asks for."""
     try:
         partitions = _partitions()
         found = nodes_for(site, [name for name in _named(site, partitions) if name in partitions])
-    except Silent:
+    except (Refused, Silent):
         return False
     return found.state != "ok" and found.certain
 
@@ -77,7 +75,7 @@ def _guesses(site: Site, pinged: str) -> Iterator[Finding]:
             yield nodes_for(site, seen)
 
     def about_the_cluster() -> Iterator[Finding]:
-        config.update(_pairs(ask("scontrol", "show", "config"), r"^(\S+)\s*=[ \t]*(.*?)\s*$"))
+        config.update(_pairs(ask_once("scontrol", "show", "config"), r"^(\S+)\s*=[ \t]*(.*?)\s*$"))
         yield Finding("ok", "slurm", f"{pinged}, version {config.get('SLURM_VERSION', 'unknown')}")
         yield _clock()
 
@@ -91,16 +89,16 @@ def _guesses(site: Site, pinged: str) -> Iterator[Finding]:
     for what, part in parts.items():
         try:
             yield from part()
-        except Silent as error:
+        except (Refused, Silent) as error:
             yield Finding("warn", what, f"not looked at: {error}")
 
 
 def _ping() -> str:
-    """What SLURM says of its controller. Raises Silent unless it is up."""
-    said = ask("scontrol", "ping", again=True)
-    if " UP" not in said:
-        raise Silent(one_line(said))
-    return one_line(said)
+    """The state of SLURM's controller, in SLURM's words. Raises Silent unless it is up."""
+    message = scheduler.ask("scontrol", "ping", pauses=scheduler.QUICK_PAUSES, limit=scheduler.QUICK)
+    if " UP" not in message:
+        raise Silent(one_line(message))
+    return one_line(message)
 
 
 def _pairs(text: str, pattern: str) -> dict[str, str]:
@@ -108,14 +106,15 @@ def _pairs(text: str, pattern: str) -> dict[str, str]:
 
 
 def _partitions() -> dict[str, dict[str, str]]:
-    """Name -> what SLURM says of it."""
-    lines = ask("scontrol", "--all", "show", "partition", "--oneliner").splitlines()
+    """Partition -> its fields, as SLURM lists them."""
+    lines = ask_once("scontrol", "--all", "show", "partition", "--oneliner").splitlines()
     parsed = [_pairs(line, r"(\S+?)=(\S*)") for line in lines]
     return {pairs["PartitionName"]: pairs for pairs in parsed if "PartitionName" in pairs}
 
 
 def _named(site: Site, partitions: dict[str, dict[str, str]]) -> list[str]:
-    """The partitions that a job of the site may use: those it names, else the cluster's default."""
+    """The partitions that a job of the site may use: those that the site names, else the cluster's
+    default."""
     if site.partition:
         return site.partition.split(",")
     return [name for name, pairs in partitions.items() if pairs.get("Default") == "YES"]
@@ -123,13 +122,13 @@ def _named(site: Site, partitions: dict[str, dict[str, str]]) -> list[str]:
 
 def _partition(site: Site, partitions: dict[str, dict[str, str]]) -> Iterator[Finding]:
     named = _named(site, partitions)
-    mend = f"set `partition` in the site file to one of {', '.join(partitions) or 'none'}"
+    fix = f"set `partition` in the site file to one of {', '.join(partitions) or 'none'}"
     if not named:
-        yield Finding("warn", "partition", "the cluster has no default", mend)
+        yield Finding("warn", "partition", "the cluster has no default", fix)
     for name in named:
         found = partitions.get(name, {}).get("State")
         if found is None:
-            yield Finding("warn", "partition", f"none is named {name!r}, as far as one can see", mend)
+            yield Finding("warn", "partition", f"none is named {name!r}, as far as one can see", fix)
         elif found != "UP":
             yield Finding("warn", "partition", f"{name} is {found}", "wait for it, or name another")
         else:
@@ -152,8 +151,8 @@ def _time(site: Site, partitions: list[dict[str, str]]) -> Finding:
     short = [name for name, limit in limits.items() if limit < site.time]
     if not short:
         return Finding("ok", "time limit", f"jobs ask for {site.time} min; most: {shown}")
-    mend = f"set `time` in the site file to {min(limits.values()):g} or less, or jobs may wait for ever"
-    return Finding("warn", "time limit", f"jobs ask for {site.time} min, most: {shown}", mend)
+    fix = f"set `time` in the site file to {min(limits.values()):g} or less, or jobs may never start"
+    return Finding("warn", "time limit", f"jobs ask for {site.time} min, most: {shown}", fix)
 
 
 def _array(site: Site, config: dict[str, str]) -> Iterator[Finding]:
@@ -161,29 +160,29 @@ def _array(site: Site, config: dict[str, str]) -> Iterator[Finding]:
         return
     most = max(1, int(config.get("MaxArraySize", "1001")))  # they are numbered from 0 to one less; 0 for none
     if site.max_array_size and site.max_array_size > most:
-        mend = f"set `max_array_size` in the site file to {most}, or leave it out"
+        fix = f"set `max_array_size` in the site file to {most}, or leave it out"
         yield Finding(
-            "FAIL", "array size", f"the site says {site.max_array_size}, SLURM takes {most} jobs", mend
+            "FAIL", "array size", f"the site says {site.max_array_size}, SLURM takes {most} jobs", fix
         )
     else:
         yield Finding("ok", "array size", f"arrays of up to {min(most, site.max_array_size or most)} jobs")
 
 
 def _accounts(site: Site, config: dict[str, str]) -> Iterator[Finding]:
-    """Whether the account and the QOS are the user's. SLURM knows both in small letters."""
+    """Whether the user may use the account and the QOS. SLURM stores both in lower case."""
     if not config:
         return
     if not config.get("AccountingStorageType", "").endswith("slurmdbd"):
         yield Finding("ok", "accounting", "none here; the states of runs are read from their folders")
         return
     user = getpass.getuser()
-    listed = ask("sacctmgr", "-nP", "show", "assoc", f"user={user}", "format=account,qos").casefold()
+    listed = ask_once("sacctmgr", "-nP", "show", "assoc", f"user={user}", "format=account,qos").casefold()
     rows = [line.split("|") for line in listed.splitlines()]
     account, qos = (name and name.casefold() for name in (site.account, site.qos))
     accounts = sorted({name for name, _ in rows})
     if account and account not in accounts:
-        mend = f"set `account` in the site file to one of {', '.join(accounts) or 'none'}"
-        yield Finding("warn", "account", f"{site.account!r} is none of {user}'s, as far as one can see", mend)
+        fix = f"set `account` in the site file to one of {', '.join(accounts) or 'none'}"
+        yield Finding("warn", "account", f"{site.account!r} is none of {user}'s, as far as one can see", fix)
     else:
         yield Finding("ok", "account", site.account or f"SLURM's default for {user}")
     if not qos:
@@ -192,12 +191,12 @@ def _accounts(site: Site, config: dict[str, str]) -> Iterator[Finding]:
     if qos in known:
         yield Finding("ok", "qos", qos)
     else:
-        mend = f"set `qos` in the site file to one of {', '.join(known) or 'none'}"
-        yield Finding("warn", "qos", f"{site.qos!r} is not open to {user}, as far as one can see", mend)
+        fix = f"set `qos` in the site file to one of {', '.join(known) or 'none'}"
+        yield Finding("warn", "qos", f"{site.qos!r} is not open to {user}, as far as one can see", fix)
 
 
 def _environment() -> Iterator[Finding]:
-    """What the user says to sbatch by variables that no job gets."""
+    """Environment variables of sbatch that no job gets."""
     if names := exported.ignored():
         yield Finding(
             "warn", "environment", f"no job gets {', '.join(names)}", "say it in `extra` of the site file"
@@ -207,10 +206,10 @@ def _environment() -> Iterator[Finding]:
 def _clock() -> Finding:
     """Whether this machine's clock agrees with the controller's, which answers in whole seconds."""
     began = time.time()
-    said = re.search(r"as of (\S+)", ask("scontrol", "show", "config"))
+    stated = re.search(r"as of (\S+)", ask_once("scontrol", "show", "config"))
     try:
-        theirs = datetime.fromisoformat(said[1] if said else "").timestamp()
+        controller = datetime.fromisoformat(stated[1] if stated else "").timestamp()
     except ValueError:
         return Finding("ok", "clock", "SLURM's controller does not tell its time")
-    ahead = max(theirs - time.time(), began - 1 - theirs, 0.0)
+    ahead = max(controller - time.time(), began - 1 - controller, 0.0)
     return clock("SLURM's controller", ahead)

@@ -1,11 +1,11 @@
-"""What is refused before the first of some runs begins, by the command itself and by its `--dry-run`. Nothing
-here writes."""
+"""What a command and its `--dry-run` refuse before the first run begins. Nothing here writes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpc.doctor import doctor
 from hpc.launching import devices, run_states
 from hpc.launching.place import Place
 from hpc.launching.sender import missing
@@ -18,13 +18,11 @@ from leukotree.spec import RunSpec
 def planned(
     specs: Sequence[RunSpec], root: Path, place: Place, *, runtime: Runtime, retry_failed: bool = False
 ) -> list[RunSpec]:
-    """The runs that are to be done, of those that a command is about. Raises InputError for what would end
-    one as it begins, and for a place that cannot take it; OSError for a folder that cannot be written."""
+    """The runs that are still to be done. Raises InputError for what would end a run at its start, and for a
+    place that cannot take it; OSError for a folder that cannot be written."""
     place.check()
     todo = missing(specs, root, retry_failed)
     if todo and place.on == "slurm":
-        from hpc.doctor import doctor
-
         doctor.require(todo, place.site, root, ranks=place.ranks, nodes=place.nodes)
     elif todo:
         _require_here(place.ranks, runtime)
@@ -42,8 +40,8 @@ def _require_here(ranks: int, runtime: Runtime) -> None:
 
 
 def one(spec: RunSpec, root: Path, place: Place, runtime: Runtime) -> list[RunSpec]:
-    """The same for a run that a command does by itself, also where it is done. In this process its folder is
-    refused, too; what a job says of it is that job's failure, see `refused`."""
+    """The same for the single run of a command, also if it is done. With `--on inline` a run folder that does
+    not fit is refused, too; in a job that is the job's failure, see `refused`."""
     from leukotree.records.runfolder import RunFolder
 
     todo = planned([spec], root, place, runtime=runtime, retry_failed=True)
@@ -54,15 +52,15 @@ def one(spec: RunSpec, root: Path, place: Place, runtime: Runtime) -> list[RunSp
 
 
 def refused(specs: Sequence[RunSpec], root: Path) -> dict[str, str]:
-    """Run name -> why a run will fail that was begun with something else. It stops no other run, and so no
-    command."""
-    found = {}
+    """Run name -> why the run will fail: it was begun with another spec, data or weights. The other runs go
+    on."""
+    reasons = {}
     for spec in specs:
         try:
             _check_folder(spec, root)
         except InputError as error:
-            found[spec.run_name] = f"error: {one_line(error)}"
-    return found
+            reasons[spec.run_name] = f"error: {one_line(error)}"
+    return reasons
 
 
 def _check_folder(spec: RunSpec, root: Path) -> None:
@@ -87,7 +85,7 @@ def _check_models(specs: Sequence[RunSpec]) -> None:
 
 
 def counts(specs: Sequence[RunSpec], root: Path) -> dict[str, int]:
-    """How many trainings and epochs the runs are, and how many of them are done."""
+    """The numbers of trainings and epochs of the runs, and of those that are done."""
     states = [run_states.read(root / spec.run_name) for spec in specs]
     done = [state.state == "done" for state in states]
     over = [
@@ -98,11 +96,11 @@ def counts(specs: Sequence[RunSpec], root: Path) -> dict[str, int]:
     return {"trainings": len(specs), "trainings_done": sum(done), "epochs": epochs, "epochs_done": sum(over)}
 
 
-def line(found: dict[str, int], epochs: Sequence[int], ended: str = "done") -> str:
-    """`counts` for people; `epochs`: those of the single trainings."""
+def line(numbers: dict[str, int], epochs: Sequence[int], ended: str = "done") -> str:
+    """`counts` for people. `epochs`: of each training."""
     low, high = min(epochs, default=0), max(epochs, default=0)
     each = f"{high}" if low == high else f"{low} to {high}"
-    all_of_them, total = found["trainings"], found["epochs"]
-    trainings = f"{all_of_them} training{'s' * (all_of_them != 1)} of {each} epoch{'s' * (each != '1')}"
-    over = f"{found['trainings_done']} of {all_of_them} trainings and {found['epochs_done']} of {total} epochs are {ended}"
-    return f"{trainings}; {over}"
+    trainings, total = numbers["trainings"], numbers["epochs"]
+    named = f"{trainings} training{'s' * (trainings != 1)} of {each} epoch{'s' * (each != '1')}"
+    trained = f"{numbers['trainings_done']} of {trainings} trainings"
+    return f"{named}; {trained} and {numbers['epochs_done']} of {total} epochs are {ended}"

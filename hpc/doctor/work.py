@@ -1,4 +1,4 @@
-"""A study or spec on this cluster: its data set, its weights, and the room that its runs need."""
+"""A study or spec on this cluster: its data set, its weights, and the disk space that its runs need."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from leukotree.data.dataset import Dataset
 
 READ_S = 1.5
-"""Seconds of reading shards."""
+"""Seconds for which shards are read."""
 SLOW = 200.0
-"""Images/s below which one process waits for its shards, whatever decodes them."""
+"""Images/s. Below this a process waits for its shards, however fast it decodes."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be run, as far as the checks depend on it."""
+    """What will run, as far as the checks depend on it."""
 
     specs: Sequence[RunSpec]
-    """One for each choice of model, data and weights; the first stands for the size of all."""
+    """One spec for each choice of model, data and weights."""
     runs: int
-    """Run folders that will be there in the end."""
+    """Number of run folders in the end."""
     at_once: int
-    """Runs that train at the same time, at most."""
+    """Largest number of runs that train at the same time."""
 
 
 def data(work: Work, read: bool) -> Iterator[Finding]:
-    """Each data set, opened, and with `read` read for a moment as training does: at random, by several
-    threads."""
+    """Open each data set. With `read`, also read it for a moment as training does: in random order, by
+    several threads."""
     from leukotree.data.dataset import Dataset
 
     for folder in dict.fromkeys(spec.data.shards for spec in work.specs):
@@ -65,7 +65,10 @@ def _rate(dataset: Dataset) -> Finding:
             if time.perf_counter() - began > READ_S:
                 break
     took = time.perf_counter() - began
-    measured = f"{len(sizes) / took:.0f} images/s, {sum(sizes) / took / 1e6:.0f} MB/s in {len(sizes)} reads; each is what was packed"
+    measured = (
+        f"{len(sizes) / took:.0f} images/s, {sum(sizes) / took / 1e6:.0f} MB/s in {len(sizes)} "
+        "reads; each is what was packed"
+    )
     if len(sizes) / took < SLOW:
         return Finding(
             "warn",
@@ -77,7 +80,7 @@ def _rate(dataset: Dataset) -> Finding:
 
 
 def weights(work: Work, on_slurm: bool) -> Iterator[Finding]:
-    """Pretrained weights that compute nodes, which mostly have no internet, would look for in vain."""
+    """Whether pretrained weights are on this machine. Most compute nodes have no internet."""
     from leukotree.models.classifier import check_backbone
     from leukotree.models.weights import cached
 
@@ -91,8 +94,8 @@ def weights(work: Work, on_slurm: bool) -> Iterator[Finding]:
             yield Finding("ok", "weights", f"{backbone.name} starts at random")
         elif backbone.weights != "hub":
             yield Finding("ok", "weights", f"{backbone.weights}: tensors only")
-        elif found := cached(backbone.name):
-            yield Finding("ok", "weights", f"{backbone.name}: fetched, {found}")
+        elif file := cached(backbone.name):
+            yield Finding("ok", "weights", f"{backbone.name}: fetched, {file}")
         else:
             fetch = f"python -c 'import timm; timm.create_model(\"{backbone.name}\", pretrained=True)'"
             state: State = "FAIL" if on_slurm else "warn"
@@ -106,8 +109,8 @@ def weights(work: Work, on_slurm: bool) -> Iterator[Finding]:
 
 
 def room(work: Work | None, folder: Path) -> Iterator[Finding]:
-    """Free bytes and inodes of the results folder against what the runs leave there, and of the temporary
-    folder."""
+    """Whether the results folder has the bytes and inodes that the runs need, and the temporary folder the
+    bytes."""
     place = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
     free = os.statvfs(place)
     bytes_free, files_free = free.f_bavail * free.f_frsize, free.f_favail
@@ -140,14 +143,14 @@ def room(work: Work | None, folder: Path) -> Iterator[Finding]:
 
 
 def _needed(work: Work) -> tuple[int, int, str]:
-    """Bytes and inodes of all runs, and a name for them."""
+    """(bytes, inodes, description) of all runs."""
     from leukotree.data.dataset import Dataset
     from leukotree.training.footprint import FILES, footprint
 
-    found = [footprint(spec, Dataset.open(spec.data.shards)) for spec in work.specs]
-    working, final = max(one.working for one in found), max(one.final for one in found)
+    sizes = [footprint(spec, Dataset.open(spec.data.shards)) for spec in work.specs]
+    working, final = max(one.working for one in sizes), max(one.final for one in sizes)
     at_once = min(work.at_once, work.runs)
-    millions = max(one.parameters for one in found) / 1e6
+    millions = max(one.parameters for one in sizes) / 1e6
     name = f"{work.runs} run(s) of {millions:.1f} M parameters"
     return at_once * working + work.runs * final, work.runs * FILES, name
 

@@ -18,6 +18,8 @@ ANSWER = 60.0
 """Seconds within which a command has to answer."""
 PAUSES = 2.0, 5.0, 15.0, 30.0
 """Seconds before each further try, where SLURM did not answer."""
+QUICK, QUICK_PAUSES = 15.0, (1.0, 4.0)
+"""The same where a person waits for the answer."""
 SILENT = re.compile(
     r"contact slurm|timed out|connection (refused|reset|failure)|zero bytes|temporarily|unable to connect to database|try again"
     r"|unexpected message|rate limit",
@@ -45,12 +47,25 @@ class Full(Refused):
     """SLURM takes no more jobs for now."""
 
 
-def ask(*command: str, pauses: Sequence[float] = PAUSES) -> str:
-    """What a command of SLURM prints. Raises Silent where there is no answer, after a try behind each of the
-    `pauses` or when we are asked to stop meanwhile, and Refused or Full with what SLURM says."""
+def ask(*command: str, pauses: Sequence[float] = PAUSES, limit: float = ANSWER) -> str:
+    """What a command of SLURM prints. Raises as `answer`, and Refused or Full with what SLURM says."""
+    return _printed(answer(*command, pauses=pauses, limit=limit))
+
+
+def ask_once(*command: str) -> str:
+    """The same in one short try, for a person who waits. Raises as `ask`."""
+    return ask(*command, pauses=(), limit=QUICK)
+
+
+def answer(
+    *command: str, script: str | None = None, pauses: Sequence[float] = PAUSES, limit: float = ANSWER
+) -> subprocess.CompletedProcess[str]:
+    """The end of a command of SLURM that reads `script` and has `limit` seconds for each try. Raises Silent
+    where there is no answer after the last of the `pauses`, or when we are asked to stop meanwhile, and
+    Refused where there is no such command."""
     for pause in (*pauses, None):
         try:
-            return _once(*command)
+            return _tried(*command, script=script, limit=limit)
         except Silent:
             if pause is None or not _slept(pause):
                 raise
@@ -75,23 +90,41 @@ def environment() -> dict[str, str]:
 
 
 def _once(*command: str) -> str:
+    return _printed(_tried(*command))
+
+
+def _tried(
+    *command: str, script: str | None = None, limit: float = ANSWER
+) -> subprocess.CompletedProcess[str]:
     name = command[0]
     if not shutil.which(name):
-        raise Refused(
-            f"{name}: not found, so jobs submitted earlier cannot be followed; run this where SLURM is"
-        )
+        raise Refused(f"{name}: no such command here; run this where SLURM is")
     try:
-        answer = subprocess.run(
-            command, env=environment(), capture_output=True, text=True, timeout=ANSWER, check=False
+        done = subprocess.run(
+            command,
+            env=environment(),
+            input=script,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Silent(f"{name}: no answer within a minute; try again when SLURM answers") from None
-    if not answer.returncode:
-        return answer.stdout
-    said = " ".join(answer.stderr.split()) or f"failed with exit code {answer.returncode}"
-    if SILENT.search(said):
-        raise Silent(f"{name}: {said}; try again when SLURM answers")
-    raise (Full if FULL.search(said) else Refused)(f"{name}: {said}")
+        raise Silent(f"{name}: no answer within {limit:.0f} s; try again when SLURM answers") from None
+    if done.returncode and SILENT.search(message := _message(done)):
+        raise Silent(f"{name}: {message}; try again when SLURM answers")
+    return done
+
+
+def _printed(done: subprocess.CompletedProcess[str]) -> str:
+    if not done.returncode:
+        return done.stdout
+    message = _message(done)
+    raise (Full if FULL.search(message) else Refused)(f"{done.args[0]}: {message}")
+
+
+def _message(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join(done.stderr.split()) or f"failed with exit code {done.returncode}"
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpc.cli import main
-from hpc.doctor import ask, doctor
+from hpc.doctor import doctor
 from hpc.doctor import slurm as slurm_checks
 from hpc.finding import Finding
 from hpc.slurm.site_model import Site
@@ -78,7 +78,7 @@ def test_a_partition_that_is_down_and_a_time_limit_that_is_too_long_make_jobs_wa
             finding for finding in slurm_checks.check(site, needed=True) if finding.what == "time limit"
         ]
         assert limit.state == "warn"
-        assert "to 10 or less" in limit.mend
+        assert "to 10 or less" in limit.fix
     finally:
         on_slurm.run("scontrol", "delete", "PartitionName=short")
 
@@ -105,7 +105,7 @@ def test_without_its_controller_slurm_does_not_answer(
     )
     (tmp_path / "slurm.conf").write_text(config)
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
-    monkeypatch.setattr(ask, "PATIENCE", 3.0)
+    monkeypatch.setattr(scheduler, "QUICK", 3.0)
     [found] = slurm_checks.check(Site(), needed=True)
     assert (found.what, found.state, found.certain) == ("slurm", "FAIL", False)
     assert "\n" not in found.line()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hpc.cli import main
-from hpc.doctor import ask, doctor
+from hpc.doctor import doctor
 from hpc.doctor import slurm as slurm_checks
 from hpc.finding import Finding
 from hpc.launching import runs
@@ -267,9 +267,8 @@ class TestWithoutMuch:
         self, bare: Slurm, use, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         use(bare)
-        asked = ask.answer
-        monkeypatch.setattr(ask, "answer", lambda *words, **options: asked(*NOBODY, *words, **options))
-        monkeypatch.setattr("hpc.doctor.sbatch.answer", ask.answer)
+        tried = scheduler._tried
+        monkeypatch.setattr(scheduler, "_tried", lambda *words, **options: tried(*NOBODY, *words, **options))
         listed = bare.run(*NOBODY, "scontrol", "show", "partition", "--oneliner")
         assert "PartitionName=secret" not in listed
         found = findings(Site(partition="secret", cpus_per_task=1))
@@ -289,7 +288,7 @@ class TestWithoutMuch:
         monkeypatch.setenv("PATH", str(tmp_path / "bin"))
         site = Site(account="physics", cpus_per_task=1)
         assert (
-            findings(site)["account"].line() == "warn  account: not looked at: sacctmgr: no such command here"
+            findings(site)["account"].line() == "warn  account: not looked at: sacctmgr: no such command here; run this where SLURM is"
         )
         doctor.require(None, site, tmp_path / "runs")
         for name in names[2:]:
@@ -327,8 +326,8 @@ class TestWithoutMuch:
         capfd: pytest.CaptureFixture[str],
     ) -> None:
         use(bare)
-        monkeypatch.setattr(ask, "PATIENCE", 1.0)
-        monkeypatch.setattr(ask, "PAUSES", (0.1,))
+        monkeypatch.setattr(scheduler, "QUICK", 1.0)
+        monkeypatch.setattr(scheduler, "QUICK_PAUSES", (0.1,))
         [_, (controller, _), *_] = bare.started()
         os.kill(controller, signal.SIGSTOP)
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpc import status
-from hpc.doctor import ask, hardware
+from hpc.doctor import hardware
 from hpc.launching import arrays, job_notes, run_states
 from hpc.slurm import scheduler
 from hpc.slurm.site_model import Site
@@ -126,5 +126,5 @@ def test_one_note_of_another_cluster_hides_no_silence(says: Says, tmp_path: Path
 
 def test_a_line_of_sinfo_that_says_too_little_is_no_answer(says: Says) -> None:
     says("sinfo", "echo 'n1|4|'")
-    with pytest.raises(ask.Silent, match=r"sinfo: 'n1\|4\|' instead of the six fields"):
+    with pytest.raises(scheduler.Silent, match=r"sinfo: 'n1\|4\|' instead of the six fields"):
         hardware.nodes_for(Site(), ["main"])
