@@ -30,6 +30,7 @@ from hpc.tables import align
 from leukotree import config
 from leukotree import spec as specs
 from leukotree.errors import InputError
+from leukotree.progress import say
 from leukotree.records import runfolder, searchfolder
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
@@ -117,7 +118,7 @@ def bench(
         rows = measured.rows
         if "trial" in only:
             if sys.stderr.isatty():
-                print("leukotree bench: trial", file=sys.stderr)
+                say("leukotree bench: trial")
             rows = [*rows, trial(runtime, scratch)]
     gpus = [torch.cuda.get_device_name(index) for index in range(gpu_count(runtime))]
     machine = {

@@ -19,6 +19,7 @@ from hpc.slurm import site as sites
 from hpc.slurm.outside import outside_a_job
 from leukotree import files
 from leukotree.errors import InputError
+from leukotree.log import logger
 from leukotree.spec import RunSpec
 
 MINUTES = 15
@@ -46,7 +47,7 @@ class FollowUp:
             outcome = queue(self.runs, lambda: again(self.runs))
         except InputError as error:
             outcome = Outcome()
-            print(f"leukotree: nothing could be submitted: {error}", file=sys.stderr)
+            logger.warning(f"nothing could be submitted: {error}")
         found = missing_list.find(root, names) | {"submitted": outcome.submitted, "reducer": outcome.reducer}
         files.write_atomic(root / missing_list.FILE, json.dumps(found, indent=1))
         if outcome.reducer:
@@ -88,7 +89,7 @@ def queue(runs: Runs, choose: Callable[[], Sequence[RunSpec]], *, anew: bool = F
         try:
             outcome.reducer = submit(runs)
         except InputError as error:  # the runs count
-            print(f"leukotree: {error}; leukotree status says what is missing", file=sys.stderr)
+            logger.warning(f"{error}; leukotree status says what is missing")
 
     try:
         sender.send(choose, anew=anew, before=reserve if runs.place.on == "slurm" else lambda: None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from hpc.finding import Finding
 from hpc.launching import results_folder
 from leukotree.distributed.engine import Engine
 from leukotree.errors import RunFailed, one_line
+from leukotree.log import logger
 
 SIZE = {"cpu": 768, "cuda": 4096}
 """Rows of the matrices that are multiplied."""
@@ -45,7 +45,7 @@ def require(root: Path, engine: Engine) -> None:
     it.
 
     Raises RunFailed of the kind "node" on every rank, with a line that names each host that is not fit.
-    Warnings are printed.
+    Warnings go to the log.
     """
     found = [
         *_safely(device(engine.device)),
@@ -53,7 +53,7 @@ def require(root: Path, engine: Engine) -> None:
     ]
     for finding in found:
         if finding.state == "warn":
-            print(f"{socket.gethostname()}: {finding.line()}", file=sys.stderr)
+            logger.warning(f"{socket.gethostname()}: {finding.line()}")
     problem = _problem(found)
     try:
         problems = engine.gather(problem)

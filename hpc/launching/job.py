@@ -17,6 +17,7 @@ from hpc.launching import caps, failures, meeting, retries, run_states
 from hpc.slurm import scheduler, scratch
 from leukotree import signals
 from leukotree.errors import Busy, InputError, Preempted, RunFailed, one_line
+from leukotree.log import logger
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 
@@ -47,7 +48,7 @@ class Job:
             with signals.watched(), scratch.caches():
                 return self._runs(ranks)
         except Preempted as error:
-            print(f"leukotree: {error}", file=sys.stderr)
+            logger.warning(error)
             _leave(hand_back if callable(hand_back) else None)
             raise  # not reached
 
@@ -145,4 +146,4 @@ def _queue_again(job_id: str) -> None:
     try:
         scheduler.requeue(job_id)
     except InputError as error:
-        print(f"leukotree: {error}", file=sys.stderr)
+        logger.warning(error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from hpc.launching import arrays, cancelled, devices, failures, job_notes, retri
 from hpc.launching.place import Place
 from leukotree import files
 from leukotree.errors import InputError
+from leukotree.log import logger
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 
@@ -86,10 +86,7 @@ class Sender:
                 raise type(error)(f"{error}; {bad}") from None
         if place.on == "slurm":
             if len(ids) < len(todo) and not self.unsent:
-                print(
-                    f"leukotree: SLURM takes no more jobs now; {len(todo) - len(ids)} runs wait for room",
-                    file=sys.stderr,
-                )
+                logger.warning(f"SLURM takes no more jobs now; {len(todo) - len(ids)} runs wait for room")
             self.unsent = todo[len(ids) :]
         self._looked = time.monotonic()
         self.submitted += ids

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from hpc.slurm import scheduler
 from hpc.slurm import site as sites
 from hpc.slurm.site_model import Site
 from leukotree.errors import one_line
+from leukotree.log import logger
 
 SCRIPT = Path(__file__).resolve().parents[2] / "slurm" / "worker.sh"
 """That of the code which runs here: a search in the queue has a copy of its own (hpc.launching.snapshot)."""
@@ -158,10 +158,7 @@ class Workers:
         if code == 0 and not others:
             self._fruitless += 1
         if code and scheduler.FULL.search(said) and not others and not self._full:
-            print(
-                f"sweep: the queue takes no workers: {one_line(said)[-300:]}; they are asked for again",
-                file=sys.stderr,
-            )
+            logger.warning(f"the queue takes no workers: {one_line(said)[-300:]}; they are asked for again")
             self._full = True
         if code and not others and not self._joined() and not _will_pass(said):
             return f"sbatch refused the workers: {one_line(said)[-300:]}; see the site file"

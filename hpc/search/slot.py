@@ -7,7 +7,6 @@ import dataclasses
 import gc
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from hpc.search.record import Progress
 from hpc.studies.study import SearchId, Study
 from leukotree import errors, signals
 from leukotree.errors import Busy, RunFailed, one_line
+from leukotree.log import logger
 from leukotree.progress import Bar, duration
 from leukotree.records import searchfolder
 from leukotree.runtime import Runtime
@@ -165,7 +165,7 @@ class Slot(tune.Trainable):
             rows.close()
             self._rests()
         except Exception as error:  # it stands in the run's own status, and is none of the next trial's
-            print(f"leukotree: a trial that was stopped: {one_line(error)}", file=sys.stderr)
+            logger.warning(f"a trial that was stopped: {one_line(error)}")
         if torch.cuda.is_initialized():
             gc.collect()
             torch.cuda.empty_cache()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hpc import options
 from hpc.verbs import given
 from leukotree.errors import InputError
+from leukotree.log import logger
 from leukotree.progress import step
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run_status(arguments: Namespace) -> int:
     while True:
         look = stale.marked_all(root, run_states.look(root))
         if arguments.json and look.silent:
-            print(f"leukotree status: jobs of SLURM are not known here: {look.silent}", file=sys.stderr)
+            logger.warning(f"jobs of SLURM are not known here: {look.silent}")
         print(status.as_json(root, look) if arguments.json else status.table(root, look), flush=True)
         if not arguments.watch:
             return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from hpc import options
 from hpc.verbs import given
 from leukotree.errors import RunFailed
+from leukotree.log import logger
 from leukotree.progress import step
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _launch(
 
     root, runtime = plan.root, given.runtime(arguments)
     if line := stale.at_another_path(root, specs):
-        print(f"leukotree {arguments.verb}: {line}", file=sys.stderr)
+        logger.warning(line)
     todo = upfront.planned(specs, root, place, runtime=runtime, retry_failed=arguments.retry_failed)
     if arguments.dry_run:
         return _dry_run(specs, todo, root, grid, arguments.json)

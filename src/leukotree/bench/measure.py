@@ -13,6 +13,7 @@ import torch
 from leukotree.bench import all_reduce, checkpoints, loader, step
 from leukotree.bench.setting import Row, Setting
 from leukotree.distributed.engine import start
+from leukotree.progress import say
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training.plan import check
@@ -71,7 +72,7 @@ def measure(
         found: list[Row] = []
         for part in (part for part in PARTS if part in parts):
             if engine.is_main and sys.stderr.isatty():
-                print(f"leukotree bench: {part}", file=sys.stderr)
+                say(f"leukotree bench: {part}")
             found += PARTS[part](setting)
             engine.barrier()
         return Measured(

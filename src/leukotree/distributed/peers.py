@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch.distributed as dist
+
+from leukotree.log import logger
 
 BEAT = 5.0
 """Seconds between two beats: each rank counts its number up, and reads the others'."""
@@ -112,5 +113,5 @@ def _beat(store: dist.Store, rank: int, world: int, left: threading.Event, round
 
 def _end(reason: str) -> None:
     """End this process: its main thread waits in a collective, where no exception can reach it."""
-    print(f"leukotree: {reason}; run it again to continue", file=sys.stderr, flush=True)
+    logger.warning(f"{reason}; run it again to continue")
     os._exit(EXIT)
