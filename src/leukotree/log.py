@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 from leukotree import progress
-from leukotree.errors import one_line
 
 JOB_VARIABLES = ("SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
 """A process with one of these in its environment is part of a job."""
@@ -34,7 +33,7 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         record.host, record.rank, record.run = socket.gethostname(), _rank(), self._run
-        record.text = one_line(record.getMessage())
+        record.text = _one_line(record)
         return super().format(record)
 
 
@@ -51,7 +50,7 @@ class _Stderr(logging.Handler):
         in_job = _in_job()
         if record.levelno < logging.WARNING and (self._quiet or not in_job):
             return
-        progress.say(self.format(record) if in_job else f"leukotree: {one_line(record.getMessage())}")
+        progress.say(self.format(record) if in_job else f"leukotree: {_one_line(record)}")
 
 
 class _File(logging.Handler):
@@ -66,6 +65,10 @@ class _File(logging.Handler):
             return
         with contextlib.suppress(OSError), open(self._path, "a", encoding="utf-8", errors="replace") as file:
             file.write(f"{self.format(record)}\n")
+
+
+def _one_line(record: logging.LogRecord) -> str:
+    return " ".join(record.getMessage().splitlines())
 
 
 def _in_job() -> bool:

@@ -13,6 +13,7 @@ from hpc.cli import main
 from hpc.doctor import doctor
 from hpc.doctor import slurm as slurm_checks
 from hpc.finding import Finding
+from hpc.slurm import scheduler
 from hpc.slurm.site_model import Site
 from leukotree.errors import InputError
 from leukotree.spec import RunSpec

@@ -20,6 +20,7 @@ from hpc.finding import Finding
 from hpc.launching import runs
 from hpc.launching.place import Place
 from hpc.launching.runs import Outcome
+from hpc.slurm import scheduler
 from hpc.slurm import site as sites
 from hpc.slurm.site_model import Site
 from leukotree.errors import InputError
@@ -288,7 +289,8 @@ class TestWithoutMuch:
         monkeypatch.setenv("PATH", str(tmp_path / "bin"))
         site = Site(account="physics", cpus_per_task=1)
         assert (
-            findings(site)["account"].line() == "warn  account: not looked at: sacctmgr: no such command here; run this where SLURM is"
+            findings(site)["account"].line()
+            == "warn  account: not looked at: sacctmgr: no such command here; run this where SLURM is"
         )
         doctor.require(None, site, tmp_path / "runs")
         for name in names[2:]:

@@ -125,7 +125,11 @@ def test_the_table_says_that_jobs_are_not_known_here(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", str(tmp_path))
     _run(tmp_path, "flat-000000000001", state="preempted", kind="node", heartbeat=time.time())
     job_notes.record(tmp_path, {"12_3": ["flat-000000000001"]}, "slurm")
-    assert table(tmp_path).splitlines()[-1].startswith("jobs of SLURM are not known here: squeue: no such command")
+    assert (
+        table(tmp_path)
+        .splitlines()[-1]
+        .startswith("jobs of SLURM are not known here: squeue: no such command")
+    )
 
 
 def test_slurm_is_asked_once_for_all_runs_of_all_studies(

@@ -149,7 +149,9 @@ def test_a_queue_that_is_full_is_asked_again_and_that_is_said_once(
     for _ in range(3):
         assert workers._look() is None
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("leukotree: the queue takes no workers: sbatch: error: QOSMaxSubmitJobPerUserLimit")
+    assert line.startswith(
+        "leukotree: the queue takes no workers: sbatch: error: QOSMaxSubmitJobPerUserLimit"
+    )
     queue.set(limit=2)
     assert workers._look() is None
     assert len(queue["queue"]) == 2
