@@ -24,6 +24,7 @@ import xxhash
 from leukotree import seeds
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
+from leukotree.log import logger
 
 GIGABYTE = 10**9
 _HEADER = 16
@@ -198,4 +199,4 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _warn(text: str) -> None:
-    print(f"leukotree: cache {text}", file=sys.stderr)
+    logger.warning(f"cache {text}")
