@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from hpc.launching import code_changes, run_states
+from hpc.launching import code_changes, job_files, run_states
 from hpc.launching.run_states import Look, RunState
 from hpc.search import progress
 from hpc.search.progress import SearchState
@@ -170,7 +170,7 @@ def _reason(run: RunState) -> str:
 def _notes(root: str | Path, look: Look) -> list[str]:
     """Where the logs lie, and what could not be known."""
     logs = sorted({str(Path(run.job.log).parent) for run in look.runs if run.job})
-    lines = [f"logs: {folder}/JOB_0_log.err" for folder in logs]
+    lines = [f"logs: {folder}/{job_files.LOG.format(job='JOB', task=0)}" for folder in logs]
     return [*lines, f"jobs of SLURM are not known here: {look.silent}"] if look.silent else lines
 
 

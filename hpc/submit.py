@@ -50,7 +50,7 @@ class Command:
 
     def run(self) -> str:
         """Queue the job, with a copy of the code as it is now. Returns the job's id. Raises InputError with
-        the message of sbatch, and Silent where the job may be queued all the same."""
+        the message of sbatch, and NoAnswer where the job may be queued all the same."""
         code = snapshot.take(self.root / study.RUNS)
         with outside_a_job():
             variables = os.environ | self.variables | {snapshot.VARIABLE: str(code)}
@@ -60,8 +60,8 @@ class Command:
         number = re.search(r"job (\d+)", done.stdout)
         if done.returncode or not number:
             message = one_line(done.stderr or done.stdout)[-300:]
-            if scheduler.SILENT.search(message):
-                raise scheduler.Silent(
+            if scheduler.NO_ANSWER.search(message):
+                raise scheduler.NoAnswer(
                     f"{message}; the job may be queued all the same; see `squeue --me` before you try again"
                 )
             raise InputError(f"sbatch refused the sweep's job: {message}; fix the site file")

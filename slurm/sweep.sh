@@ -219,7 +219,7 @@ sweep_on_slurm() {
 
 # Whether SLURM counts this start of the job as running, and has not begun to end it.
 is_running() {
-    [[ $(squeue --all --noheader --jobs "$SLURM_JOB_ID" --Format=state,restartcnt | xargs) == "RUNNING ${SLURM_RESTART_COUNT:-0}" ]]
+    "${here[@]}" "$python" -m hpc.slurm.own_job "$SLURM_JOB_ID"
 }
 
 # Queues this job again, without the nodes in $1 (with commas); $2 says why. Where SLURM refuses that, as a job of a new number.
@@ -262,17 +262,20 @@ submit_again() {
         "${copy#"$PWD"/}/slurm/sweep.sh" "${plan[@]}" "${site[@]}" "${options[@]}" >/dev/null
 }
 
-# Nodes that could not begin: without them again, where there are others. Two are enough to stop. The first start of a job stops
-# at once where its own node cannot: then it is the site that is wrong, and not the node.
+# Some nodes could not begin. The job is queued again without them, if there are enough others. It ends instead where too many were
+# bad, and at its first start where its own node was bad: then the site is wrong, and not the node.
 leave_bad_nodes() {
-    local bad others
+    local bad others most
+    most=$("${here[@]}" "$python" -m hpc.launching.caps bad-nodes) || exit 1
     bad=$(cut -d' ' -f1 "$shared/bad-nodes" | sort -u)
     if [[ -z ${SLURM_RESTART_COUNT:-} ]] && grep -qxF "${SLURMD_NODENAME:-$(hostname -s)}" <<<"$bad"; then exit "$SAID"; fi
     echo "$bad" >>"$shared/left-out"
     bad=$(sort -u "$shared/left-out" | paste -sd,)
-    if [[ $bad == *,* ]]; then fail "$bad cannot begin, see above; mend them, or leave them out: sbatch --exclude=$bad" "$SAID"; fi
+    if (($(sort -u "$shared/left-out" | wc -l) >= most)); then
+        fail "$bad cannot begin, see above; repair them, or leave them out: sbatch --exclude=$bad" "$SAID"
+    fi
     others=$(sinfo --noheader --Node --partition="$SLURM_JOB_PARTITION" --states=idle,alloc,mix,comp --format=%N | sort -u | grep -vcxF "$bad") || true
-    ((others >= SLURM_JOB_NUM_NODES)) || fail "$bad cannot begin, see above, and there are not enough others; mend it" "$SAID"
+    ((others >= SLURM_JOB_NUM_NODES)) || fail "$bad cannot begin, see above, and there are not enough others; repair it" "$SAID"
     requeue "$bad" "$bad cannot begin and is left out"
 }
 

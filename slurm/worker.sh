@@ -35,15 +35,14 @@ use_code() {
     if [[ ${PYTHONPATH:-}: != "$copy:"* ]]; then export PYTHONPATH=$copy${PYTHONPATH:+:$PYTHONPATH}; fi
 }
 use_code
-state=$(squeue --all --noheader --jobs "$head_job" --format=%T 2>&1)
-# Where SLURM does not answer, the head will.
-if [[ $state != RUNNING && $state != *contact* && $state != *[Tt]imed\ out* ]]; then
-    echo "worker.sh: job $head_job, which searches, has ended"
-    exit 0
-fi
 # shellcheck source=slurm/container/enter.sh
 source "$copy/slurm/container/enter.sh"
 enter_site "$SITE"
+"${here[@]}" "$python" -m hpc.slurm.own_job --head "$head_job" 2>/dev/null
+if (($? == 1)); then # for another code, this node or the head itself will say what is wrong
+    echo "worker.sh: job $head_job, which searches, has ended"
+    exit 0
+fi
 setup=$("${here[@]}" "$python" -m hpc.slurm.site ${SITE:+"$SITE"} 2> >(tail -n 1 >&2)) || cannot_begin "$python does not run here; make the same environment on each node"
 set +u # a cluster's module files are not written for it
 eval "$setup"

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(
     [
         *ROOT.glob("slurm/**/*.sh"),
-        *ROOT.glob("hpc/*.sh"),
+        *ROOT.glob("hpc/**/*.sh"),
         ROOT / ".ci" / "run",
         ROOT / "slurm/container/bin/ask",
     ]

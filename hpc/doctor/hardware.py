@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hpc.finding import Finding
-from hpc.slurm.scheduler import Silent, ask_once
+from hpc.slurm.scheduler import NoAnswer, ask_once
 from hpc.slurm.site_model import Site
 
 UNUSABLE = re.compile(r"down|drain|fail|maint|inval|unk|power", re.IGNORECASE)
@@ -35,11 +35,11 @@ def nodes_for(site: Site, partitions: list[str]) -> Finding:
     """Whether partitions have enough nodes with what a job asks for. It is certain where nodes lack it,
     whether they are up or not.
 
-    Raises Silent.
+    Raises NoAnswer.
     """
     nodes = _read(partitions) if partitions else []
     if not nodes:
-        raise Silent(f"sinfo shows no node of {', '.join(partitions) or 'any partition'}")
+        raise NoAnswer(f"sinfo shows no node of {', '.join(partitions) or 'any partition'}")
     fit = nodes
     for what, has in _wanted(site).items():
         fitting = [node for node in fit if has(node)]
@@ -88,14 +88,14 @@ def _largest(nodes: list[Node]) -> str:
 
 
 def _read(partitions: list[str]) -> list[Node]:
-    """The nodes of partitions, each once. Raises Silent, also where a line lacks fields."""
+    """The nodes of partitions, each once. Raises NoAnswer, also where a line lacks fields."""
     nodes = {}
     for line in ask_once(
         "sinfo", "-h", "-N", "-p", ",".join(partitions), "-o", "%N|%c|%m|%G|%f|%T"
     ).splitlines():
         fields = line.strip().split("|", 5)
         if len(fields) < 6:
-            raise Silent(f"sinfo: {line.strip()[:200]!r} instead of the six fields asked for")
+            raise NoAnswer(f"sinfo: {line.strip()[:200]!r} instead of the six fields asked for")
         name, cpus, memory, gres, features, state = fields
         gpus = {kind: int(count) for kind, count in re.findall(r"(?:^|,)gpu(?::([^:,(]+))?:(\d+)", gres)}
         cores, megabytes = (int(re.sub(r"\D", "", text) or 0) for text in (cpus, memory))

@@ -60,7 +60,7 @@ def judge(
     for kind in _kinds(site, ranks, nodes, sweep):
         try:
             refused = refusal(kind.options, kind.script)
-        except (scheduler.Silent, scheduler.Refused) as error:
+        except (scheduler.NoAnswer, scheduler.Refused) as error:
             yield Finding("warn", kind.name, f"not tested: {error}", "they are queued all the same")
             continue
         if not refused:
@@ -96,7 +96,7 @@ def _kinds(site: Site, ranks: int, nodes: int | None, sweep: bool) -> Iterator[K
 
 
 def refusal(options: Sequence[str], script: str) -> str | None:
-    """Why sbatch would refuse a job, in its own words; None if it takes it. Raises Silent where it does not
+    """Why sbatch would refuse a job, in its own words; None if it takes it. Raises NoAnswer where it does not
     answer."""
     with outside_a_job():
         done = scheduler.answer(

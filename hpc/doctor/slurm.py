@@ -14,7 +14,7 @@ from hpc.doctor.hardware import nodes_for
 from hpc.finding import Finding, State
 from hpc.launching.results_folder import clock
 from hpc.slurm import exported, scheduler
-from hpc.slurm.scheduler import Refused, Silent, ask_once
+from hpc.slurm.scheduler import NoAnswer, SlurmError, ask_once
 from hpc.slurm.site_model import Site
 from leukotree.errors import one_line
 
@@ -44,7 +44,7 @@ def check(
         )
     try:
         pinged = _ping() if "scontrol" not in missing else ""
-    except (Refused, Silent) as error:
+    except SlurmError as error:
         fix = "see SLURM_CONF, or ask the cluster's operators"
         yield Finding(state, "slurm", f"does not answer: {error}", fix, certain=False)
         return
@@ -58,7 +58,7 @@ def _lacking(site: Site) -> bool:
     try:
         partitions = _partitions()
         found = nodes_for(site, [name for name in _named(site, partitions) if name in partitions])
-    except (Refused, Silent):
+    except SlurmError:
         return False
     return found.state != "ok" and found.certain
 
@@ -89,15 +89,15 @@ def _guesses(site: Site, pinged: str) -> Iterator[Finding]:
     for what, part in parts.items():
         try:
             yield from part()
-        except (Refused, Silent) as error:
+        except SlurmError as error:
             yield Finding("warn", what, f"not looked at: {error}")
 
 
 def _ping() -> str:
-    """The state of SLURM's controller, in SLURM's words. Raises Silent unless it is up."""
+    """The state of SLURM's controller, in SLURM's words. Raises NoAnswer unless it is up."""
     message = scheduler.ask("scontrol", "ping", pauses=scheduler.QUICK_PAUSES, limit=scheduler.QUICK)
     if " UP" not in message:
-        raise Silent(one_line(message))
+        raise NoAnswer(one_line(message))
     return one_line(message)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hpc.launching import batch_script, job_notes, snapshot
+from hpc.launching import batch_script, job_files, job_notes, snapshot
 from hpc.slurm import scheduler
 from leukotree import files
 
@@ -59,10 +59,10 @@ def submit_arrays(
         size = min(size, len(left))
         try:
             ids = submit_array(runner, root, left[:size])
-        except scheduler.Full as error:
+        except scheduler.QueueFull as error:
             size //= 2
             if not size:
-                if not scheduler.COUNTED.search(str(error)) and not scheduler.jobs():
+                if not scheduler.JOB_COUNT_LIMIT.search(str(error)) and not scheduler.jobs():
                     raise  # the limit is another one, and no job of ours will make room
                 return
         else:
@@ -109,7 +109,7 @@ def submit_array(runner: submitit.SlurmExecutor, root: Path, works: Sequence[Wor
 def adopt(root: Path) -> None:
     """Note the jobs that were submitted by a command that was killed before it could. Raises as
     `scheduler.ask`."""
-    folder = (root / "jobs").absolute()
+    folder = job_files.folder(root).absolute()
     for intent in sorted(folder.glob(f"*{INTENT}")):
         if job_notes.abroad(json.loads(intent.read_text())):
             continue

@@ -15,9 +15,8 @@ id=${leukotree_job##*/}
 logs=("$leukotree_job"_*_log.err)
 # Not where SLURM ends the job itself, least of all by scancel, nor where it has begun the job anew while this script waited for a
 # lost node.
-is_running() { [[ $(ask squeue --all --noheader --jobs "$id" --Format=state,restartcnt | xargs) == "RUNNING ${SLURM_RESTART_COUNT:-0}" ]]; }
 queue_again() {
-    is_running || return
+    run_python -m hpc.slurm.own_job "$id" || return
     if ask scontrol requeue "$id"; then wait; else echo "$code" >"${leukotree_job}_refused"; fi
 }
 again() { # losses are counted in a file: SLURM's own count has the time limits and preemptions, too

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from hpc.launching import cancelled, job_notes, run_states, sender, study_jobs
 from hpc.slurm import queue, scheduler
 from hpc.slurm.queue import QueuedJob
@@ -120,7 +122,7 @@ def _without_job(root: Path) -> list[str]:
             with contextlib.suppress(OSError, ValueError, IndexError, KeyError):
                 last = attempts.read(root / run.run_name)[-1]
                 here = last["host"] == socket.gethostname()
-                if "slurm_job_id" not in last and (not here or Path(f"/proc/{last['pid']}").exists()):
+                if "slurm_job_id" not in last and (not here or psutil.pid_exists(last["pid"])):
                     process = f"process {last['pid']} of {last['host']}"
                     lines.append(f"{run.run_name}: at work in {process}, which is no job; end that command")
     return lines

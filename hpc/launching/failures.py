@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hpc.launching import job_notes
+from hpc.launching import job_files, job_notes
 from hpc.slurm import scheduler
 from leukotree.errors import Busy, InputError, Kind, kind
 from leukotree.records import attempts, runfolder
@@ -36,7 +36,7 @@ def said(root: Path, run_name: str, job: str) -> tuple[str, str] | None:
     several ranks did."""
     found = []
     for task in itertools.count():
-        log = root / "jobs" / f"{job}_{task}_log.err"
+        log = job_files.log(root, job, task)
         if not log.exists():
             break
         for line in log.read_text(errors="replace").splitlines():
@@ -47,23 +47,23 @@ def said(root: Path, run_name: str, job: str) -> tuple[str, str] | None:
 
 
 def bad_nodes(root: Path, note: dict[str, Any], run_name: str) -> list[str]:
-    """The nodes of all `bad_places` of a run. Raises Silent."""
+    """The nodes of all `bad_places` of a run. Raises NoAnswer."""
     return sorted({node for place in bad_places(root, note, run_name) for node in place})
 
 
 def bad_places(root: Path, note: dict[str, Any], run_name: str) -> set[tuple[str, ...]]:
     """For each job that ended before its run began, the nodes to blame: Python was missing there, or a rank
-    said that the node is broken. Those that it names, or all of the job. Raises Silent."""
+    said that the node is broken. Those that it names, or all of the job. Raises NoAnswer."""
     return {tuple(nodes) for job in note["jobs"] if (nodes := _blamed(root, job, run_name))}
 
 
 def _blamed(root: Path, job: str, run_name: str) -> list[str]:
     words, began = said(root, run_name, job), _began(root / run_name, job)
     if words is None:
-        return [] if began else _hosts(root / "jobs" / f"{job}_bad")
+        return [] if began else _hosts(job_files.bad_nodes(root, job))
     if words[0] != "node":
         return []
-    hosts = _hosts(root / "jobs" / f"{job}_nodes")
+    hosts = _hosts(job_files.nodes(root, job))
     named = {_short(part.partition(":")[0]) for part in words[1].split("; ")}
     return [host for host in hosts if _short(host) in named] or ([] if began else hosts)
 
@@ -74,7 +74,7 @@ def _began(folder: Path, job: str) -> bool:
 
 
 def _hosts(path: Path) -> list[str]:
-    """The nodes in a file that a batch script left; none without it. Raises Silent."""
+    """The nodes in a file that a batch script left; none without it. Raises NoAnswer."""
     with contextlib.suppress(OSError):
         return _expanded(path.read_text().strip())
     return []
@@ -97,7 +97,7 @@ def _short(host: str) -> str:
 
 def requeue_refused(root: Path, job: str) -> bool:
     """Whether SLURM would not queue a job again that had lost its place."""
-    return (root / "jobs" / f"{job}_refused").exists()
+    return job_files.refused(root, job).exists()
 
 
 def memory_kills(root: Path = Path("/")) -> int:

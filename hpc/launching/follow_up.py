@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from hpc.launching import arrays, failures, job_notes, missing_list, study_jobs
+from hpc.launching import arrays, failures, job_files, job_notes, missing_list, study_jobs
 from hpc.launching.outcome import Outcome, outcome_of
 from hpc.launching.sender import Runs, Sender, missing
 from hpc.slurm import queue as slurm_queue
@@ -73,7 +73,7 @@ def again(runs: Runs) -> list[RunSpec]:
     notes, found = job_notes.notes(runs.root), missing(runs.specs, runs.root, anew=False)
     gone = job_notes.of_this_slurm(runs.root, [spec.run_name for spec in found])
     refused = {job for job in gone if failures.requeue_refused(runs.root, job)}
-    ended = {job for job, state in scheduler.ended(gone).items() if state != scheduler.GONE}
+    ended = {job for job, state in scheduler.ended(gone).items() if state != scheduler.CANCELLED}
     return [
         spec for spec in found if spec.run_name not in notes or notes[spec.run_name]["job"] in refused | ended
     ]
@@ -121,7 +121,7 @@ def submit(runs: Runs) -> str:
     parameters["slurm_additional_parameters"] |= {"begin": f"now+{LATER}minutes"}
     with outside_a_job():
         [job] = arrays.submit_array(
-            arrays.slurm_executor(runs.root / "jobs", parameters), runs.root, [FollowUp(runs)]
+            arrays.slurm_executor(job_files.folder(runs.root), parameters), runs.root, [FollowUp(runs)]
         )
     return job
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.launching import caps, failures, meeting, retries, run_states
-from hpc.slurm import scheduler, scratch
+from hpc.launching import caps, failures, job_files, meeting, retries, run_states
+from hpc.slurm import own_job, scratch
 from leukotree import signals
 from leukotree.errors import Busy, InputError, Preempted, RunFailed, one_line
 from leukotree.log import logger
@@ -43,7 +43,7 @@ class Job:
         run. Asked to stop, the run saves, and the process ends as `_leave` says."""
         hand_back = signal.getsignal(signal.SIGUSR2)  # submitit's: it queues the job again
         self._check_progress()
-        ranks = meeting.export_ranks(self.root / "jobs")
+        ranks = meeting.export_ranks(job_files.folder(self.root))
         try:
             with signals.watched(), scratch.caches():
                 return self._runs(ranks)
@@ -71,7 +71,7 @@ class Job:
         if restarts and any(not retries.fruitless(self.root / name, "node") for name in open_names):
             import submitit
 
-            (self.root / "jobs" / f"{submitit.JobEnvironment().job_id}_lost").unlink(missing_ok=True)
+            job_files.losses(self.root, submitit.JobEnvironment().job_id).unlink(missing_ok=True)
 
     def _runs(self, ranks: int) -> list[str]:
         failed = []
@@ -131,7 +131,7 @@ def _leave(hand_back: Callable[..., Any] | None) -> None:
     if (
         job.cluster == "slurm"
         and hand_back is not None
-        and (signals.received() != signal.SIGTERM or scheduler.is_running(job.job_id))
+        and (signals.received() != signal.SIGTERM or own_job.is_running(job.job_id))
     ):
         try:
             hand_back(signal.SIGUSR2, None)
@@ -144,6 +144,6 @@ def _queue_again(job_id: str) -> None:
     """Ask SLURM more patiently than submitit's handler does. Where it refuses, the end of the batch script
     asks it once more, and notes that."""
     try:
-        scheduler.requeue(job_id)
+        own_job.requeue(job_id)
     except InputError as error:
         logger.warning(error)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from hpc.slurm import scheduler
 from leukotree.files import append_lines
@@ -93,7 +96,7 @@ def of_this_slurm(root: Path, run_names: Iterable[str]) -> set[str]:
 
 def abroad(note: Mapping[str, Any]) -> bool:
     """Whether a job of SLURM belongs to another cluster than the one that we talk to; not where either has no
-    name. Raises Silent."""
+    name. Raises NoAnswer."""
     return note.get("cluster") is not None and scheduler.cluster() not in (note["cluster"], None)
 
 
@@ -106,9 +109,12 @@ def lives(note: dict[str, Any]) -> bool:
 
 def _started(pid: str) -> str | None:
     """When a living process of this host began, in clock ticks since boot: numbers of processes are used
-    again."""
+    again. None for a process that has ended."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        process = psutil.Process(int(pid))
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return None
+        seconds = process.create_time() - psutil.boot_time()  # ticks stay the same if the clock is set
+    except psutil.Error:
         return None
-    return fields[19] if fields[0] not in "ZX" else None
+    return str(round(seconds * os.sysconf("SC_CLK_TCK")))

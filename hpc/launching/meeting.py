@@ -10,6 +10,7 @@ import struct
 import time
 from pathlib import Path
 
+from hpc.launching import job_files
 from leukotree import files
 from leukotree.errors import RunFailed
 
@@ -37,7 +38,7 @@ def export_ranks(folder: Path) -> int:
         # it.
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         if job.num_nodes > 1:
-            place = folder / f"{job.job_id}_{os.environ.get('SLURM_RESTART_COUNT', 0)}_address"
+            place = job_files.address(folder, job.job_id, os.environ.get("SLURM_RESTART_COUNT", "0"))
             os.environ["MASTER_ADDR"] = _agreed(place, os.environ["MASTER_ADDR"], job.global_rank == 0)
     return tasks
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc.launching import caps, failures, run_states
+from hpc.launching import caps, failures, job_files, run_states
 from leukotree import progress
 from leukotree.errors import RETRIED
 from leukotree.log import INFO_LINE
@@ -61,12 +61,12 @@ def _unbegun(root: Path, run_name: str, note: dict[str, Any]) -> Verdict:
     times = len(note["jobs"])
     if len(failures.bad_places(root, note, run_name)) >= caps.BAD_PLACES:
         bad = failures.bad_nodes(root, note, run_name)
-        where = f"it could not begin on {' and '.join(bad)}; see {log_of(root, note)}, and whether Python is the same on each node"
+        where = f"it could not begin on {' and '.join(bad)}; see {job_files.log(root, note['job'])}, and whether Python is the same on each node"
         return Verdict(False, "node", where)
     return Verdict(
         times <= caps.UNSTARTED_JOBS[note["on"]],
         "node",
-        f"{times} jobs ended before it began; see {log_of(root, note)}",
+        f"{times} jobs ended before it began; see {job_files.log(root, note['job'])}",
     )
 
 
@@ -84,15 +84,10 @@ def fruitless(folder: Path, kind: str) -> int:
     return count
 
 
-def log_of(root: Path, note: dict[str, Any]) -> Path:
-    """The main rank's error output of a job."""
-    return root / "jobs" / f"{note['job']}_0_log.err"
-
-
 def _last_words(root: Path, note: dict[str, Any] | None) -> str:
     if note is None:
         return "it left no word"
-    log = log_of(root, note)
+    log = job_files.log(root, note["job"])
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()] if log.exists() else []
     lines = [line for line in lines if line and not (progress.LINE.search(line) or INFO_LINE.search(line))]
     return f"{lines[-1][:300]}; see {log}" if lines else f"it left no word; see {log}"

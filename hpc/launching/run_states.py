@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hpc.launching import job_notes, study_jobs
+from hpc.launching import job_files, job_notes, study_jobs
 from hpc.slurm import queue as slurm_queue
 from hpc.slurm import scheduler
 from hpc.slurm.queue import QueuedJob
@@ -207,7 +207,7 @@ def _study(
 
 def _job(root: Path, note: dict[str, Any], asked: _Asked) -> JobState | None:
     """The job that a note is about, if it is still waiting or at work."""
-    log = str(root / "jobs" / f"{note['job']}_0_log.err")
+    log = str(job_files.log(root, note["job"]))
     if note["on"] == "local":
         return (
             JobState(note["job"], "local", "RUNNING", "", note["host"], "", log)
@@ -239,9 +239,7 @@ def _log(root: Path, kind: str, job: QueuedJob) -> str:
     if kind == "worker":  # its script's argument is the folder that all nodes of the search share
         return str(Path(job.workdir, job.command.partition(" ")[2]) / f"worker-{job.job}.out")
     in_jobs = study_jobs.in_folder(job.command, root)
-    return str(
-        root / "jobs" / f"{job.job}_0_log.err" if in_jobs else Path(job.workdir) / f"slurm-{job.job}.out"
-    )
+    return str(job_files.log(root, job.job) if in_jobs else Path(job.workdir) / f"slurm-{job.job}.out")
 
 
 def _with_job(state: str, alive: bool) -> str:

@@ -124,7 +124,7 @@ def run_many(
         _wait_for(specs, root, place.on, runtime, title, sender.refill)
         if not _patiently(sender.open, pause):
             return _patiently(lambda: outcome_of(specs, root, Outcome(submitted=sender.submitted), {}), pause)
-        if not _patiently(lambda: sender.send(sender.open), pause, scheduler.Silent):
+        if not _patiently(lambda: sender.send(sender.open), pause, scheduler.NoAnswer):
             pause(ROOM)
 
 
@@ -218,7 +218,7 @@ def wait(root: Path, run_names: Collection[str], on: Where, tick: Callable[[], N
 
     while True:
         working = _patiently(at_work, pause)
-        _patiently(tick, pause, scheduler.Silent)
+        _patiently(tick, pause, scheduler.NoAnswer)
         if not working and not _patiently(at_work, pause):  # `tick` may have queued what found no room before
             return
         pause()

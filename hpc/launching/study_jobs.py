@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hpc.launching import job_files
 from hpc.slurm import scheduler
 from hpc.slurm.queue import QueuedJob
 from leukotree.errors import InputError
@@ -67,7 +68,7 @@ def in_folder(command: str, root: Path) -> bool:
     """Whether a batch script was submitted from the study's folder of jobs: submitit puts it there."""
     script = Path(command)
     with contextlib.suppress(OSError):
-        return script.suffix == ".sh" and script.parent.samefile(root / "jobs")
+        return script.suffix == ".sh" and script.parent.samefile(job_files.folder(root))
     return False
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpc.launching import arrays, batch_script, devices, job_notes
+from hpc.launching import arrays, batch_script, devices, job_files, job_notes
 from hpc.launching.job import Job
 from hpc.launching.place import Place, layout, run_parameters
 from hpc.slurm import container
@@ -62,7 +62,7 @@ def executor(place: Place, root: Path, exclude: Collection[str] = ()) -> submiti
     import submitit
 
     place.check()
-    folder, site = root / "jobs", place.site
+    folder, site = job_files.folder(root), place.site
     if place.on == "local":
         folder.mkdir(parents=True, exist_ok=True)
         local = submitit.LocalExecutor(folder=folder)

@@ -157,7 +157,7 @@ class Workers:
             count //= 2
         if code == 0 and not others:
             self._fruitless += 1
-        if code and scheduler.FULL.search(said) and not others and not self._full:
+        if code and scheduler.QUEUE_FULL.search(said) and not others and not self._full:
             logger.warning(f"the queue takes no workers: {one_line(said)[-300:]}; they are asked for again")
             self._full = True
         if code and not others and not self._joined() and not _will_pass(said):
@@ -204,7 +204,7 @@ def nodes(site: Site, most: int) -> list[dict[str, float]]:
 def _will_pass(said: str) -> bool:
     """Whether SLURM may do later what it has not done now: it gave no answer, or has as many jobs of this
     user as it takes."""
-    return bool(scheduler.FULL.search(said) or scheduler.SILENT.search(said))
+    return bool(scheduler.QUEUE_FULL.search(said) or scheduler.NO_ANSWER.search(said))
 
 
 def _ask(command: list[str]) -> tuple[int | None, str]:

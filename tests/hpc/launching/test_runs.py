@@ -304,7 +304,8 @@ class TestTheEndOfABatchScript:
             script = "\n".join(
                 [*batch_script.at_the_start(tmp_path, "t"), f"(exit {code})", *batch_script.at_the_end()]
             )
-            known = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9", **environment}
+            known = {"PYTHONPATH": os.pathsep.join(sys.path), "SLURM_JOB_ID": "9", **environment}
+            known["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
             done = subprocess.run(["bash", "-c", script], env=known, cwd=tmp_path, check=False, timeout=60)
             return done.returncode, (tmp_path / "requeued").exists()
 
@@ -365,7 +366,7 @@ def test_a_command_that_waits_forgives_a_slurm_that_is_silent(
     def jobs_of_slurm() -> set[str]:
         if answer := next(answers):
             return {answer}
-        raise scheduler.Silent("squeue: no answer within a minute")
+        raise scheduler.NoAnswer("squeue: no answer within a minute")
 
     monkeypatch.setattr(scheduler, "jobs", jobs_of_slurm)
     monkeypatch.setitem(runs.POLL, "slurm", 0.01)
@@ -377,7 +378,9 @@ def test_what_is_submitted_meanwhile_is_forgiven_too_but_no_refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(runs.POLL, "slurm", 0.01)
-    errors = iter([scheduler.Silent("sbatch: timed out"), None, scheduler.Refused("sbatch: invalid account")])
+    errors = iter(
+        [scheduler.NoAnswer("sbatch: timed out"), None, scheduler.Refused("sbatch: invalid account")]
+    )
 
     def tick() -> None:
         if error := next(errors):

@@ -197,7 +197,7 @@ def test_a_batch_script_has_the_code_after_what_the_site_sets_up(
         def __call__(self) -> None: ...
 
     arrays.submit_array(runner, root, [Nothing()])
-    lines = (root / "jobs" / "12_arrays.sh").read_text().splitlines()
+    lines = (root / "jobs" / "12_submission.sh").read_text().splitlines()
     order = [f"export LEUKOTREE_CODE={snapshot.take(root.parent)}", "module load python", snapshot.IMPORT]
     assert [line for line in lines if line in order] == order
 

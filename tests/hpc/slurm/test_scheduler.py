@@ -42,7 +42,7 @@ def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Says]:
 
 def test_a_controller_that_was_silent_is_asked_for_its_settings_again(says: Says) -> None:
     says("scontrol", SILENCE)
-    with pytest.raises(scheduler.Silent):
+    with pytest.raises(scheduler.NoAnswer):
         scheduler.cluster()
     says("scontrol", "echo ClusterName = here")
     assert scheduler.cluster() == "here"
@@ -69,7 +69,7 @@ def test_a_limit_on_the_number_of_jobs_is_waited_for(says: Says, limit: str) -> 
         "sbatch",
         f"echo 'sbatch: error: {limit}\nsbatch: error: Job violates accounting/QOS policy (job submit limit, ...)' >&2; exit 1",
     )
-    with pytest.raises(scheduler.Full, match=limit):
+    with pytest.raises(scheduler.QueueFull, match=limit):
         scheduler.ask("sbatch")
 
 
@@ -80,7 +80,7 @@ def test_a_limit_on_something_else_is_not(says: Says) -> None:
     )
     with pytest.raises(scheduler.Refused) as refused:
         scheduler.ask("sbatch")
-    assert not isinstance(refused.value, scheduler.Full)
+    assert not isinstance(refused.value, scheduler.QueueFull)
 
 
 def test_a_request_to_stop_ends_the_wait_for_an_answer(says: Says) -> None:
@@ -88,7 +88,7 @@ def test_a_request_to_stop_ends_the_wait_for_an_answer(says: Says) -> None:
     with signals.watched():
         timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM))
         timer.start()
-        with pytest.raises(scheduler.Silent):
+        with pytest.raises(scheduler.NoAnswer):
             scheduler.ask("squeue", pauses=(3600.0,))
         timer.join()
 
@@ -126,5 +126,5 @@ def test_one_note_of_another_cluster_hides_no_silence(says: Says, tmp_path: Path
 
 def test_a_line_of_sinfo_that_says_too_little_is_no_answer(says: Says) -> None:
     says("sinfo", "echo 'n1|4|'")
-    with pytest.raises(scheduler.Silent, match=r"sinfo: 'n1\|4\|' instead of the six fields"):
+    with pytest.raises(scheduler.NoAnswer, match=r"sinfo: 'n1\|4\|' instead of the six fields"):
         hardware.nodes_for(Site(), ["main"])
