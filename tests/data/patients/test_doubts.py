@@ -76,7 +76,7 @@ def test_an_audit_of_joined_sources_sees_a_patient_in_two_folds(tmp_path):
     first, second = (index[index["fold"] == fold].iloc[0]["patient"] for fold in (0, 1))
     index.loc[(index["patient"] == first) & (index["source"] == "new"), "patient"] = second
     index.to_parquet(shards / "index.parquet", index=False)
-    assert any("leakage: 1 patient(s) stand in several folds" in error for error in audit(shards).errors)
+    assert any("leakage: 1 patient(s) are in several folds" in error for error in audit(shards).errors)
 
 
 def test_an_old_pack_that_split_two_spellings_is_leakage(tmp_path):
@@ -93,7 +93,7 @@ def test_an_old_pack_that_split_two_spellings_is_leakage(tmp_path):
         index.loc[index.index[index["fold"] == fold][0], "patient"] = text
     index.to_parquet(shards / "index.parquet", index=False)
     found = audit(shards)
-    assert any("leakage: 1 patient(s) stand in several folds" in error for error in found.errors)
+    assert any("leakage: 1 patient(s) are in several folds" in error for error in found.errors)
     assert {"Mu\u0308ller", "M\u00fcller\u200b"} in named(found.doubts)
 
 

@@ -1,1 +1,1 @@
-"""What a packed data set gives away, and which of its images are copies."""
+"""The audit of a packed data set: leakage, copies, confounded sources, unusual images."""

@@ -1,5 +1,4 @@
-"""Images of a packed data set that look like a failure on the way: of one colour, nearly black, nearly
-white."""
+"""Unusual images that may come from a failed conversion: of one colour, nearly black, nearly white."""
 
 from __future__ import annotations
 
@@ -8,18 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 
 _FLAT = 1.0
-"""Standard deviation in levels, of each channel, below which an image has one colour."""
+"""An image is of one colour if the standard deviation of each channel, in levels, is below this."""
 _BLACK, _WHITE = 24.0, 248.0
-"""Levels: no part of a nearly black image is on average brighter, no part of a nearly white one darker."""
+"""Levels: every part of a nearly black image is darker on average, of a nearly white one brighter."""
 
 
 def unusual(
     names: Sequence[str], decoded: np.ndarray, colours: np.ndarray, thumbnails: np.ndarray
 ) -> dict[str, tuple[str, ...]]:
-    """What is unusual -> names of such images, in their order; each image stands under the first that fits.
+    """Return the kind of unusual appearance -> names of such images, in their order.
+
+    An image is listed only under the first kind that fits.
 
     Args:
-        names: one per image.
+        names: (N,) names of the images.
         decoded: (N,) bool; other images are left out.
         colours: (N, 6), mean and standard deviation of R, G and B in levels.
         thumbnails: (N, S, S, 3) uint8, each value the mean of a part of the image.
@@ -30,9 +31,9 @@ def unusual(
         "nearly black": parts.max(axis=1) < _BLACK,
         "nearly white": parts.min(axis=1) > _WHITE,
     }
-    chosen, free = {}, decoded.copy()
+    images, rest = {}, decoded.copy()
     for kind, fits in kinds.items():
-        if (rows := np.flatnonzero(fits & free)).size:
-            chosen[kind] = tuple(names[int(row)] for row in rows)
-        free &= ~fits
-    return chosen
+        if (rows := np.flatnonzero(fits & rest)).size:
+            images[kind] = tuple(names[int(row)] for row in rows)
+        rest &= ~fits
+    return images

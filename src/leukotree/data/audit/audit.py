@@ -1,5 +1,4 @@
-"""What a packed data set gives away: leakage between folds, duplicates, confounded sources, and how far
-shortcuts go."""
+"""The audit of a packed data set: leakage between folds, copies, confounded sources, and simple baselines."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from PIL import Image
 from leukotree import progress
 from leukotree.data import shards
 from leukotree.data.audit import appearance, near_duplicates
-from leukotree.data.audit.near_duplicates import Lookalikes
+from leukotree.data.audit.near_duplicates import SimilarImages
 from leukotree.data.dataset import Dataset
 from leukotree.data.images import codec
 from leukotree.data.patients import doubts, identities
@@ -24,32 +23,34 @@ from leukotree.data.patients.doubts import Doubt
 from leukotree.errors import InputError, one_line
 
 _SHOWN = 3
+"""Largest number of examples in a message."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Findings: `errors` make any score on this data set worthless, `warnings` limit what one may
-    conclude."""
+    """The result of an audit.
+
+    After `errors` no score on this data set is valid. The `warnings` limit the conclusions.
+    """
 
     dataset: Dataset
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
     baselines: pd.Series
-    """Macro-F1 over all leaves, each fold scored by what the others taught, by name of the baseline."""
-    near_duplicates: Lookalikes
+    """Name of the baseline -> macro-F1 over all leaves, from models fitted on the other folds."""
+    near_duplicates: SimilarImages
     unusual: Mapping[str, tuple[str, ...]]
-    """What is unusual about how images look, as `nearly black` -> all such images by their names in the
-    manifest."""
+    """Kind of unusual appearance, such as `nearly black` -> names of all such images in the manifest."""
     doubts: tuple[Doubt, ...] = ()
-    """About the ids of patients, with every case; those that warn are among `warnings`, too."""
+    """Doubts about the ids of patients, with all cases. Those that warn are among `warnings`, too."""
 
     @property
     def ok(self) -> bool:
-        """False for leakage, or for shards that are not what the index says."""
+        """False for leakage, or if the shards differ from the index."""
         return not self.errors
 
     def lines(self) -> list[str]:
-        """For people: the errors, the warnings, what a network gets for free, and a verdict."""
+        """Return lines for people: images per fold, errors, warnings, baselines, and a verdict."""
         data = self.dataset
         table = pd.crosstab(data.index["fold"], data.index["leaf"]).reindex(
             columns=list(data.taxonomy.leaves)
@@ -58,19 +59,19 @@ class Audit:
             f"fold {fold}: " + ", ".join(f"{leaf} {n}" for leaf, n in row.items())
             for fold, row in table.iterrows()
         ]
-        free = ", ".join(f"{name} {value:.3f}" for name, value in self.baselines.items())
+        baselines = ", ".join(f"{name} {value:.3f}" for name, value in self.baselines.items())
         return [
             f"{data.folder}: {len(data)} images, {data.size} x {data.size} pixels, {data.groups}",
             *per_fold,
             *(f"ERROR {text}" for text in self.errors),
             *(f"warning: {text}" for text in self.warnings),
             *(doubt.line() for doubt in self.doubts if not doubt.warns),
-            f"macro-F1 for free, over the {data.folds} folds: {free}",
+            f"macro-F1 without morphology, over the {data.folds} folds: {baselines}",
             "ok: no leakage found" if self.ok else f"NOT OK: {len(self.errors)} error(s)",
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """For scripts: what `lines` says, and every image, group and patient that it counts."""
+        """Return the same for scripts, with the names of all images, groups and patients."""
         data = self.dataset
         counted = pd.crosstab(data.index["fold"], data.index["leaf"]).to_dict("index")
         return {
@@ -85,7 +86,7 @@ class Audit:
             "ok": self.ok,
             "errors": list(self.errors),
             "warnings": list(self.warnings),
-            "in_several_folds": {word: names for word, names in _spread(data)},
+            "in_several_folds": {word: names for word, names in _in_several_folds(data)},
             **self.near_duplicates.as_dict(),
             "unusual": {kind: list(names) for kind, names in self.unusual.items()},
             "ids": [doubt.as_dict() for doubt in self.doubts],
@@ -96,139 +97,138 @@ class Audit:
 
 
 def audit(folder: Path) -> Audit:
-    """Read every shard of a packed folder once and check it. Raises InputError if the folder is no packed
-    data set."""
-    data = Dataset.open(folder, ends=False)  # what the shards hold is told sample by sample
-    seen = _read(data)
+    """Read every shard of a packed folder once and check it.
+
+    Raises InputError if the folder is no packed data set.
+    """
+    data = Dataset.open(folder, ends=False)  # `_read` checks the shards sample by sample
+    contents = _read(data)
     progress.step("comparing the images with each other, and fitting the models that see no morphology")
-    alike = near_duplicates.look(data.index, seen.names, seen.thumbnails, seen.decoded)
+    alike = near_duplicates.compare(data.index, contents.names, contents.thumbnails, contents.decoded)
     about_ids = doubts.find(data.index, data.chosen("similar_ids"), data.patients_across_sources)
-    unusual = appearance.unusual(seen.names, seen.decoded, seen.colours, seen.thumbnails)
-    errors = [*seen.errors, *_leaks(data), *alike.errors()]
+    unusual = appearance.unusual(contents.names, contents.decoded, contents.colours, contents.thumbnails)
+    errors = [*contents.errors, *_leaks(data), *alike.errors()]
     warnings = [doubt.text() for doubt in about_ids if doubt.warns]
     warnings += [*alike.warnings(), *_confounded(data)]
     if data.chosen("pseudonyms"):
         warnings.append(
-            "patients have numbers instead of names: ids that look alike are named by `leukotree pack` alone"
+            "patients have numbers instead of names: only `leukotree pack` reports ids that look alike"
         )
     if data.group != "patient":
         warnings.append(
             f"the folds keep each {data.group} together, not each patient: no claim about new patients holds"
         )
-    warnings += [f"{len(named)} image(s) are {kind}: {_some(named)}" for kind, named in unusual.items()]
-    return Audit(
-        data, tuple(errors), tuple(warnings), _baselines(data, seen.colours), alike, unusual, about_ids
-    )
+    warnings += [f"{len(names)} image(s) are {kind}: {_examples(names)}" for kind, names in unusual.items()]
+    baselines = _baselines(data, contents.colours)
+    return Audit(data, tuple(errors), tuple(warnings), baselines, alike, unusual, about_ids)
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Contents:
     """What the shards hold, a row per sample of the index."""
 
     errors: list[str]
-    """Where shards and index disagree."""
+    """Differences between the shards and the index."""
     names: list[str]
-    """In the manifest; an older index does not have them, but the shards do."""
+    """(N,) names in the manifest. They are read from the shards, since an older index lacks them."""
     decoded: np.ndarray
     """(N,) bool."""
     colours: np.ndarray
-    """(N, 6): mean and standard deviation of R, G and B."""
+    """(N, 6): mean and standard deviation of R, G and B in levels."""
     thumbnails: np.ndarray
-    """(N, S, S, 3) uint8."""
+    """(N, S, S, 3) uint8, where S is `near_duplicates.THUMBNAIL`."""
 
 
-def _read(data: Dataset) -> _Seen:
+def _read(data: Dataset) -> _Contents:
     """Read every sample once."""
-    errors: list[str] = []
-    names = data.index["image"].tolist()
-    decoded = np.zeros(len(data), dtype=bool)
-    colours = np.zeros((len(data), 6))
-    thumbnails = np.zeros(
-        (len(data), near_duplicates.THUMBNAIL, near_duplicates.THUMBNAIL, 3), dtype=np.uint8
+    count, side = len(data), near_duplicates.THUMBNAIL
+    contents = _Contents(
+        errors=[],
+        names=data.index["image"].tolist(),
+        decoded=np.zeros(count, dtype=bool),
+        colours=np.zeros((count, 6)),
+        thumbnails=np.zeros((count, side, side, 3), dtype=np.uint8),
     )
-    bar = progress.Bar("audit", len(data), "image")
-    for shard, rows in data.index.groupby("shard").indices.items():
-        expected = dict(zip(data.index["key"].iloc[rows], rows, strict=True))
-        try:
-            for sample in shards.samples(data.folder / str(shard)):
-                row = expected.pop(sample.key, None)
-                if row is None:
-                    errors.append(f"{shard}: sample {sample.key} is not in the index, or is there twice")
-                    continue
-                bar.advance()
-                names[row] = one_line(sample.fields.get("image", names[row]))
-                try:
-                    pixels = codec.decode(sample.jpeg)
-                except codec.BrokenImage as error:
-                    errors.append(f"{shard}: sample {sample.key} does not decode: {error}")
-                    continue
-                errors += _disagreements(data, row, sample, pixels)
-                decoded[row] = True
-                colours[row] = [*pixels.mean(axis=(0, 1)), *pixels.std(axis=(0, 1))]
-                thumbnails[row] = np.asarray(
-                    Image.fromarray(pixels).resize(
-                        (near_duplicates.THUMBNAIL, near_duplicates.THUMBNAIL), Image.Resampling.BOX
-                    )
+    errors = contents.errors
+    with progress.Bar("audit", count, "image") as bar:
+        for shard, rows in data.index.groupby("shard").indices.items():
+            unread = dict(zip(data.index["key"].iloc[rows], rows, strict=True))
+            try:
+                for sample in shards.samples(data.folder / str(shard)):
+                    row = unread.pop(sample.key, None)
+                    if row is None:
+                        errors.append(f"{shard}: sample {sample.key} is not in the index, or is there twice")
+                    else:
+                        bar.advance()
+                        _add(contents, data, row, sample)
+            except InputError as error:
+                errors.append(str(error))
+            if unread:
+                errors.append(
+                    f"{shard}: {len(unread)} sample(s) of the index cannot be read, {_examples(unread)}"
                 )
-        except InputError as error:
-            errors.append(str(error))
-        if expected:
-            errors.append(
-                f"{shard}: {len(expected)} sample(s) of the index cannot be read, {_some(expected)}"
-            )
-    bar.close()
-    return _Seen(errors, names, decoded, colours, thumbnails)
+    return contents
 
 
-def _disagreements(data: Dataset, row: int, sample: shards.Sample, pixels: np.ndarray) -> list[str]:
-    """What the shard says otherwise than the index about one sample."""
+def _add(contents: _Contents, data: Dataset, row: int, sample: shards.Sample) -> None:
+    """Add one sample to the contents, in place."""
+    contents.names[row] = one_line(sample.fields.get("image", contents.names[row]))
+    try:
+        pixels = codec.decode(sample.jpeg)
+    except codec.BrokenImage as error:
+        shard = data.index["shard"].iloc[row]
+        contents.errors.append(f"{shard}: sample {sample.key} does not decode: {error}")
+        return
+    contents.errors += _differences(data, row, sample, pixels)
+    contents.decoded[row] = True
+    contents.colours[row] = [*pixels.mean(axis=(0, 1)), *pixels.std(axis=(0, 1))]
+    size = (near_duplicates.THUMBNAIL, near_duplicates.THUMBNAIL)
+    contents.thumbnails[row] = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+
+
+def _differences(data: Dataset, row: int, sample: shards.Sample, pixels: np.ndarray) -> list[str]:
+    """Return an error if a sample of the shard differs from the index, else nothing."""
     known = data.index.iloc[row]
-    wrong = [
-        name for name in ("leaf", "patient", "source", "group") if sample.fields.get(name) != known[name]
-    ]
+    names = ("leaf", "patient", "source", "group")
+    wrong = [name for name in names if sample.fields.get(name) != known[name]]
     if hashlib.sha256(sample.jpeg).hexdigest() != known["sha256"]:
         wrong.append("sha256")
     if (sample.offset, len(sample.jpeg)) != (known["offset"], known["length"]):
         wrong.append("place in the shard")
     if pixels.shape[:2] != (data.size, data.size):
         wrong.append("size in pixels")
-    return (
-        [f"{known['shard']}: sample {sample.key} disagrees with the index: {', '.join(wrong)}"]
-        if wrong
-        else []
-    )
+    if not wrong:
+        return []
+    return [f"{known['shard']}: sample {sample.key} disagrees with the index: {', '.join(wrong)}"]
 
 
 def _leaks(data: Dataset) -> list[str]:
-    """Groups and patients that stand in several folds."""
+    """Return an error for groups, and one for patients, that are in several folds."""
     return [
-        f"leakage: {len(names)} {word}(s) stand in several folds, {_some(names)}"
-        for word, names in _spread(data)
+        f"leakage: {len(names)} {word}(s) are in several folds, {_examples(names)}"
+        for word, names in _in_several_folds(data)
         if names
     ]
 
 
-def _spread(data: Dataset) -> list[tuple[str, list[Any]]]:
-    """The names of all groups that stand in several folds, and of all such patients, whatever the spelling of
-    their id."""
-    spelt = data.index.assign(
-        **{name: identities.normal_column(data.index[name]) for name in ("patient", "source")}
-    )
-    persons = identities.persons(spelt, data.patients_across_sources)
-    spread: list[tuple[str, list[Any]]] = []
-    for word, ids in (("group", data.index["group"]), (_patients(data), persons[persons != ""])):
+def _in_several_folds(data: Dataset) -> list[tuple[str, list[Any]]]:
+    """Return (what, names in several folds) for groups and for patients, in any spelling of their ids."""
+    columns = {name: identities.normal_column(data.index[name]) for name in ("patient", "source")}
+    persons = identities.persons(data.index.assign(**columns), data.patients_across_sources)
+    results: list[tuple[str, list[Any]]] = []
+    for word, ids in (("group", data.index["group"]), (_patient_word(data), persons[persons != ""])):
         folds = data.index["fold"].groupby(ids).nunique()
-        spread.append((word, folds.index[folds > 1].tolist()))
-    return spread
+        results.append((word, folds.index[folds > 1].tolist()))
+    return results
 
 
-def _patients(data: Dataset) -> str:
-    """What the column `patient` names: ids of slides stand there, too."""
+def _patient_word(data: Dataset) -> str:
+    """Return the word for the column `patient`, which may also hold ids of slides."""
     return "slide(s) or patient" if data.group == "slide" else "patient"
 
 
 def _confounded(data: Dataset) -> list[str]:
-    """Leaves that only one of several sources feeds: a network can tell them by the camera."""
+    """Return a warning about leaves from only one of several sources: the camera shows the leaf."""
     if data.index["source"].nunique() < 2:
         return []
     sources = data.index.groupby("leaf")["source"].unique()
@@ -237,8 +237,10 @@ def _confounded(data: Dataset) -> list[str]:
 
 
 def _baselines(data: Dataset, colours: np.ndarray) -> pd.Series:
-    """Macro-F1, mean over folds, of guessing the commonest leaf and of linear models that see no
-    morphology."""
+    """Return the macro-F1 of models that see no morphology, as the mean over folds, NaN without a score.
+
+    They are the most frequent leaf, and linear models of the colour and of the source.
+    """
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import f1_score
@@ -266,6 +268,6 @@ def _baselines(data: Dataset, colours: np.ndarray) -> pd.Series:
     return pd.Series(scores, name="macro_f1")
 
 
-def _some(items: Iterable[object]) -> str:
+def _examples(items: Iterable[object]) -> str:
     names = [str(item) for item in items]
     return "e.g. " + "; ".join(names[:_SHOWN])

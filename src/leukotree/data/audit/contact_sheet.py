@@ -1,4 +1,4 @@
-"""Pairs of images that look the same, side by side on one HTML page that needs nothing beside it."""
+"""The contact sheet: pairs of images that look the same, side by side on one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from leukotree.errors import InputError, RunFailed
 from leukotree.files import write_atomic
 
 PAIRS = 200
-"""That one page shows; it says how many there are."""
+"""Largest number of pairs on the page, which also gives the number of all pairs."""
 _SIDE = 160
-"""Of a thumbnail, in pixels, at most."""
+"""Largest side of a thumbnail in pixels."""
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>Pairs that look the same: {{ folder }}</title>
 <style>
 body { font-family: sans-serif; margin: 2em; }
@@ -59,8 +60,7 @@ figure { margin: 0; width: 20em; overflow-wrap: anywhere; }
 
 
 def write(audited: Audit, path: Path) -> None:
-    """Write the page of an audit: copies across folds first, then near duplicates across folds, then those
-    within a fold.
+    """Write the page of an audit: copies across folds, near duplicates across folds, then pairs in one fold.
 
     Raises InputError if the file cannot be written.
     """
@@ -90,21 +90,22 @@ def write(audited: Audit, path: Path) -> None:
 
 
 def _described(audited: Audit, pair: Pair) -> dict[str, Any]:
+    """Return what the page shows of a pair."""
     kind = "exact copies" if pair.exact else "near duplicates"
-    pictures = []
+    images = []
     for row in pair.rows:
-        known = audited.near_duplicates.index.iloc[row]
-        texts = {"name": known["shown"], **{name: known[name] for name in ("leaf", "fold", "group")}}
-        pictures.append({**texts, "data": _thumbnail(audited.dataset, row)})
+        sample = audited.near_duplicates.index.iloc[row]
+        texts = {"name": sample["shown"], **{name: sample[name] for name in ("leaf", "fold", "group")}}
+        images.append({**texts, "data": _thumbnail(audited.dataset, row)})
     return {
         "title": f"{kind}, {'different folds' if pair.across else 'one fold'}",
         "across": pair.across,
-        "images": pictures,
+        "images": images,
     }
 
 
 def _thumbnail(data: Dataset, row: int) -> str:
-    """Base64 of a small JPEG; empty where the sample cannot be read, which the audit says."""
+    """Return the base64 of a small JPEG; "" if the sample cannot be read, which the audit reports."""
     try:
         pixels = Image.fromarray(codec.decode(data.read(row)))
     except (InputError, RunFailed, codec.BrokenImage):
