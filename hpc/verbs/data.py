@@ -102,7 +102,7 @@ def define_import(verbs: options.Verbs) -> None:
 
 def run_import(arguments: Namespace) -> int:
     step(f"reading {arguments.root}")
-    from leukotree.data.sources import import_source
+    from leukotree.data.sources.importer import import_source
     from leukotree.data.sources.leaves import renames
     from leukotree.records import made
     from leukotree.taxonomy import Taxonomy

@@ -194,7 +194,7 @@ def test_dropping_too_much_is_refused(manifest, out):
 
 
 def test_the_two_truncated_deepapl_files_are_named(real_data, tmp_path, out):
-    from leukotree.data.sources import import_source
+    from leukotree.data.sources.importer import import_source
 
     import_source("deepapl", real_data / "deepapl", tmp_path / "m.csv", cell_types=True)
     with pytest.raises(InputError, match=r"2 broken image\(s\)") as refusal:

@@ -286,7 +286,7 @@ def test_baselines_know_a_colour_from_a_class(manifest):
 
 
 def test_real_deepapl_is_ok(real_data, tmp_path):
-    from leukotree.data.sources import import_source
+    from leukotree.data.sources.importer import import_source
 
     import_source("deepapl", real_data / "deepapl", tmp_path / "m.csv", cell_types=True)
     pack(tmp_path / "m.csv", tmp_path / "shards", size=64, drop_broken=True)

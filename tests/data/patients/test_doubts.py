@@ -9,7 +9,7 @@ from leukotree.data import manifest as manifests
 from leukotree.data.audit.audit import audit
 from leukotree.data.pack import pack
 from leukotree.data.patients import doubts, identities
-from leukotree.data.sources import import_source
+from leukotree.data.sources.importer import import_source
 from leukotree.errors import InputError
 from leukotree.taxonomy import Taxonomy
 from tests.helpers.patients import cohort, manifest, named, picture

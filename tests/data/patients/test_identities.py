@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from leukotree.data.audit.audit import audit
 from leukotree.data.pack import pack
 from leukotree.data.patients import doubts, identities
-from leukotree.data.sources import import_source
+from leukotree.data.sources.importer import import_source
 from tests.helpers.patients import cohort, named, picture
 
 LETTERS = [

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from leukotree import csvfile
 from leukotree.data import manifest
-from leukotree.data.sources import import_source
+from leukotree.data.sources.importer import import_source
 from leukotree.errors import InputError
 from leukotree.taxonomy import Taxonomy
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from leukotree.data import manifest
-from leukotree.data.sources import import_source
+from leukotree.data.sources.importer import import_source
 from leukotree.errors import InputError
 from leukotree.taxonomy import Taxonomy
 
@@ -145,7 +145,7 @@ def test_links_in_a_circle_are_named_and_end(root):
     link(root, "AML/p1/top", root)
     link(root, "AML/p1/above", root.parent)
     link(root, "AML/p2/me", "me")
-    with pytest.raises(InputError, match=r"me: a link to .*, which is not there"):
+    with pytest.raises(InputError, match=r"me: a link to .*, which does not exist"):
         import_source("folder", root, root.parent / "m.csv")
     (root / "AML/p2/me").unlink()
     summary, rows = imported(root)
@@ -164,7 +164,7 @@ def test_folders_that_all_link_to_each_other_end(root):
 
 def test_a_link_to_a_folder_that_is_not_there_is_refused(root):
     link(root, "CML", "/no/such/disk/CML")
-    assert refusal(root).startswith(f"{root / 'CML'}: a link to /no/such/disk/CML, which is not there")
+    assert refusal(root).startswith(f"{root / 'CML'}: a link to /no/such/disk/CML, which does not exist")
     assert imported(root, skip=["CML"])[1] == PLAIN
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from leukotree.data import manifest
-from leukotree.data.sources import SOURCES, import_source
+from leukotree.data.sources.importer import SOURCES, import_source
 from leukotree.errors import InputError
 from leukotree.taxonomy import Taxonomy
 from tests.helpers.small_data import lay_out
@@ -51,8 +51,8 @@ def test_deepapl_labels_leukemic_cells_by_the_patients_diagnosis(deepapl, tmp_pa
     }
     assert summary.skipped == {
         "Thumbs.db": 1,
-        "cell type 'Lymphocyte' is a proxy only, taken with --cell-types": 1,
-        "cell type 'Lymphocyte, variant' is a proxy only, taken with --cell-types": 1,
+        "cell type 'Lymphocyte' is only a proxy, used with --cell-types": 1,
+        "cell type 'Lymphocyte, variant' is only a proxy, used with --cell-types": 1,
         "cell type 'Smudge cells' has no leaf": 1,
         "diagnosis 'MDS' has no leaf": 1,
         "not below 'Signed slides/<cell type>'": 1,
@@ -61,7 +61,7 @@ def test_deepapl_labels_leukemic_cells_by_the_patients_diagnosis(deepapl, tmp_pa
     }
     assert summary.notes == (
         "1 patients of master.csv have no folder: Patient_03",
-        "1 folders are of no patient in master.csv: Patient_09",
+        "1 folders have no patient in master.csv: Patient_09",
     )
 
 
@@ -118,7 +118,7 @@ def test_cnmc_reads_subject_and_class_from_the_name_or_from_the_csv_of_the_preli
     }
     assert sorted(summary.skipped.values()) == [1, 1]
     assert "class 'all' in the file's name but folder 'hem'" in summary.skipped
-    assert summary.notes == ("1 images of the preliminary phase's CSV are not there",)
+    assert summary.notes == ("1 images of the preliminary phase's CSV are missing",)
 
 
 def test_cnmc_refuses_a_label_that_contradicts_the_name(tmp_path):
@@ -151,7 +151,7 @@ def test_taleqani_leaves_benign_to_the_user_in_both_releases(tmp_path, names):
     root = lay_out(tmp_path / "set", *names)
     summary, rows = imported("taleqani", root, tmp_path)
     assert summary.leaves == {"ALL": 3}
-    assert summary.skipped["Benign has no leaf of its own; --benign LEAF takes it as one"] == 1
+    assert summary.skipped["Benign has no leaf; --benign LEAF gives it one"] == 1
     assert summary.skipped.get("Segmented: the same fields again", 0) == sum(
         "Segmented" in name for name in names
     )
@@ -194,7 +194,7 @@ def test_krd_brings_its_masks(krd, tmp_path):
         "image/0002.jpg": "",
     }
     assert summary.skipped == {"cell type 'Artefact' has no leaf": 1, "no label in 'class labels.csv'": 1}
-    assert summary.notes == ("1 of the 4 images in 'class labels.csv' are not there", "1 images have no mask")
+    assert summary.notes == ("1 of the 4 images in 'class labels.csv' are missing", "1 images have no mask")
 
 
 def test_a_set_of_proxies_only_is_refused_without_the_flag_and_writes_nothing(krd, tmp_path):
@@ -258,7 +258,7 @@ def test_every_ending_that_pack_reads_is_imported_and_others_are_named(tmp_path)
     assert set(rows) == {f"AML/p1/{ending}.{ending}" for ending in known}
     assert summary.skipped == {
         **{
-            f"perhaps an image, of a kind that is not read (.{ending}); save it as PNG or TIFF": 1
+            f"perhaps an image, in a format that is not read (.{ending}); save it as PNG or TIFF": 1
             for ending in unread
         },
         "not an image (.csv)": 1,

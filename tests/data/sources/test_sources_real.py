@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from leukotree.data import manifest
-from leukotree.data.sources import import_source
+from leukotree.data.sources.importer import import_source
 from leukotree.taxonomy import Taxonomy
 
 DATA = Path(__file__).parents[3] / "../shared/data"
@@ -36,7 +36,7 @@ def test_deepapl_without_proxies(tmp_path):
     assert summary.rows == 1452
     assert set(frame["leaf"]) == {"AML", "APML"}
     assert sum(summary.skipped.values()) == 816 + 201
-    assert summary.skipped["cell type 'Lymphocyte, variant' is a proxy only, taken with --cell-types"] == 201
+    assert summary.skipped["cell type 'Lymphocyte, variant' is only a proxy, used with --cell-types"] == 201
 
 
 def test_cnmc(tmp_path):

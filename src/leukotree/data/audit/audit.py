@@ -179,7 +179,7 @@ def _add(contents: _Contents, data: Dataset, row: int, sample: shards.Sample) ->
         shard = data.index["shard"].iloc[row]
         contents.errors.append(f"{shard}: sample {sample.key} does not decode: {error}")
         return
-    contents.errors += _differences(data, row, sample, pixels)
+    contents.errors.extend(_differences(data, row, sample, pixels))
     contents.decoded[row] = True
     contents.colours[row] = [*pixels.mean(axis=(0, 1)), *pixels.std(axis=(0, 1))]
     size = (near_duplicates.THUMBNAIL, near_duplicates.THUMBNAIL)

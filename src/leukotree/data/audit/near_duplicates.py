@@ -40,7 +40,7 @@ class SimilarImages:
     index: pd.DataFrame
     """Columns shown (the image's name in messages), leaf, group, fold and sha256."""
     near: Sequence[tuple[int, int]]
-    """Pairs of rows with nearly equal thumbnails and different bytes. Of exact copies only the first counts."""
+    """Pairs of rows with nearly equal thumbnails and different bytes. Of copies only the first counts."""
 
     @cached_property
     def copies(self) -> list[np.ndarray]:

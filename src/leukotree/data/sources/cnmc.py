@@ -1,10 +1,11 @@
-"""C-NMC 2019 (TCIA): segmented single cells on black; the file's name holds the subject and the class.
+"""C-NMC 2019 (TCIA): segmented single cells on black. The file's name holds the subject and the class.
 
-    .../fold_{0,1,2}/{all,hem}/UID_<subject>_<image>_<cell>_{all,hem}.bmp .../<folder>/1.bmp with <folder>.csv
-    or <folder>_labels.csv beside it or in it: Patient_ID, new_names, labels (1 = ALL)
+    .../fold_{0,1,2}/{all,hem}/UID_<subject>_<image>_<cell>_{all,hem}.bmp
+    .../<folder>/1.bmp
 
-The second form is the preliminary phase; `Patient_ID` is the name that the file would have in the first. The
-final phase has no labels and is left out.
+The second form is the preliminary phase. Beside the folder or in it lies <folder>.csv or <folder>_labels.csv
+with the columns Patient_ID (the file's name in the first form), new_names and labels (1 = ALL). The final
+phase has no labels and is left out.
 """
 
 from __future__ import annotations
@@ -25,48 +26,48 @@ COLUMNS = ("Patient_ID", "new_names", "labels")
 
 
 def scan(root: Path, options: Options) -> Scan:
-    """Cells of all folds and of the preliminary phase, wherever they lie below `root`. Raises InputError if
-    there are none."""
-    found = Scan("cnmc", _top(root), options.skip)
-    files = sorted(file.path for file in Walk(options.skip).files(found.root))
+    """Return the cells of all folds and of the preliminary phase, at any depth below `root`.
+
+    Raises InputError if there are none.
+    """
+    result = Scan("cnmc", _top(root), options.skip)
+    files = sorted(file.path for file in Walk(options.skip).files(result.root))
     tables = [path for path in files if path.suffix.lower() == ".csv" and csvfile.has_columns(path, COLUMNS)]
     renamed = {image: label for path in tables for image, label in _renamed(path).items()}
-    for image in found.images(apart_from=set(tables)):
+    for image in result.images(apart_from=set(tables)):
         name = NAME.fullmatch(image.stem)
-        if label := renamed.get(found.root / image):
-            found.place(image, LEAVES[label[1]], label[0])
+        if label := renamed.get(result.root / image):
+            result.add(image, LEAVES[label[1]], label[0])
         elif name is None:
-            found.leave_out(
-                image, "no label: the name is not UID_<subject>_..._{all,hem} and no CSV lists it"
-            )
+            reason = "no label: the name is not UID_<subject>_..._{all,hem} and no CSV lists it"
+            result.leave_out(image, reason)
         elif (folder := image.parent.name.casefold()) in LEAVES and folder != name[2].casefold():
-            found.leave_out(image, f"class {name[2]!r} in the file's name but folder {image.parent.name!r}")
+            result.leave_out(image, f"class {name[2]!r} in the file's name but folder {image.parent.name!r}")
         else:
-            found.place(image, LEAVES[name[2].casefold()], name[1])
+            result.add(image, LEAVES[name[2].casefold()], name[1])
     if missing := [image for image in renamed if not image.is_file()]:
-        found.notes.append(f"{len(missing)} images of the preliminary phase's CSV are not there")
-    if not found.rows:
+        result.notes.append(f"{len(missing)} images of the preliminary phase's CSV are missing")
+    if not result.rows:
         raise InputError(
             f"{root}: not this data set's layout; looked there for fold_N/{{all,hem}}/UID_*_{{all,hem}}.bmp"
         )
-    return found
+    return result
 
 
 def _top(root: Path) -> Path:
-    """The data set's top folder, so that images have the same names whichever folder was given."""
+    """Return the data set's top folder, so that the images' names do not depend on the given folder."""
     inside = root / "C-NMC_Leukemia"
     return inside if inside.is_dir() else root
 
 
 def _renamed(path: Path) -> dict[Path, tuple[str, str]]:
-    """Image -> (subject, class) from a CSV of the preliminary phase."""
+    """Return image -> (subject, class) from a CSV of the preliminary phase."""
     table = csvfile.read(path, COLUMNS)
     folder = path.with_name(path.stem.removesuffix("_labels"))
     folder = folder if folder.is_dir() else path.parent
     labels = {}
-    for original, name, label, line in zip(
-        *(table.columns[column] for column in COLUMNS), table.lines, strict=True
-    ):
+    rows = zip(*(table.columns[column] for column in COLUMNS), table.lines, strict=True)
+    for original, name, label, line in rows:
         parts = NAME.fullmatch(Path(original.strip()).stem)
         kind = CLASSES.get(label.strip(), "")
         if not kind or (parts and parts[2].casefold() != kind):

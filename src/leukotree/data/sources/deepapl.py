@@ -1,5 +1,4 @@
-"""DeepAPL (Sidhom et al.), Johns Hopkins: single cells of AML and APL patients, the cell type as the folder's
-name.
+"""DeepAPL (Sidhom et al., Johns Hopkins): single cells of AML and APL patients, in folders by cell type.
 
 Data/master.csv                                               Patient_ID, Diagnosis (AML or APL), ...
 Data/All/Patient_NN/[date/]Signed slides/<cell type>/*.jpg
@@ -33,27 +32,26 @@ PROXIES["lymphocyte, variant"] = "reactive"
 
 
 def scan(root: Path, options: Options) -> Scan:
-    """Cells of patients whose diagnosis is in master.csv. Raises InputError for another layout or a broken
-    master.csv."""
+    """Return the cells of patients whose diagnosis is in master.csv.
+
+    Raises InputError for another layout or a broken master.csv.
+    """
     top = find_top(root, [root / "Data"], _matches, "Data/master.csv and Data/All/Patient_NN/")
     diagnoses = csvfile.lookup(top / "master.csv", "Patient_ID", "Diagnosis")
-    found = Scan("deepapl", top, options.skip)
-    for image in found.images("All"):
+    result = Scan("deepapl", top, options.skip)
+    for image in result.images("All"):
         leaf, reason = _label(image, diagnoses, options)
         if leaf:
-            found.place(image, leaf, image.parts[1])
+            result.add(image, leaf, image.parts[1])
         else:
-            found.leave_out(image, reason)
-    on_disk = {
-        folder.name
-        for folder in (top / "All").iterdir()
-        if folder.is_dir() and not folder.name.startswith(".")
-    }
+            result.leave_out(image, reason)
+    folders = (path.name for path in (top / "All").iterdir() if path.is_dir())
+    on_disk = {name for name in folders if not name.startswith(".")}
     if absent := set(diagnoses) - on_disk:
-        found.notes.append(f"{len(absent)} patients of master.csv have no folder: {listed(absent)}")
+        result.notes.append(f"{len(absent)} patients of master.csv have no folder: {listed(absent)}")
     if unlisted := on_disk - set(diagnoses):
-        found.notes.append(f"{len(unlisted)} folders are of no patient in master.csv: {listed(unlisted)}")
-    return found
+        result.notes.append(f"{len(unlisted)} folders have no patient in master.csv: {listed(unlisted)}")
+    return result
 
 
 def _matches(folder: Path) -> bool:
@@ -61,7 +59,7 @@ def _matches(folder: Path) -> bool:
 
 
 def _label(image: PurePosixPath, diagnoses: dict[str, str], options: Options) -> tuple[str, str]:
-    """(leaf, "") or ("", why the image is left out), from All/<patient>/.../<file>."""
+    """Return (leaf, "") or ("", why the image is left out) for All/<patient>/.../<file>."""
     _, patient, *folders = image.parts[:-1] if len(image.parts) > 2 else ("", "")
     if patient not in diagnoses:
         return "", "patient not in master.csv"
@@ -78,5 +76,5 @@ def _label(image: PurePosixPath, diagnoses: dict[str, str], options: Options) ->
     if cell_type.casefold() not in PROXIES:
         return "", f"cell type {cell_type!r} has no leaf"
     if not options.cell_types:
-        return "", f"cell type {cell_type!r} is a proxy only, taken with --cell-types"
+        return "", f"cell type {cell_type!r} is only a proxy, used with --cell-types"
     return PROXIES[cell_type.casefold()], ""

@@ -1,9 +1,11 @@
-"""KRD-WBC: single white cells with binary masks; labelled by cell type only, no patient ids.
+"""KRD-WBC: single white cells with binary masks. They have cell types, but no diagnoses and no patient ids.
 
-    class labels.csv        `Image ID` (Image12), `Categoriy` (spelt so)
-    image/0012.jpg  mask/0012.png
+    class labels.csv        `Image ID` (Image12), `Categoriy` (spelled so)
+    image/0012.jpg
+    mask/0012.png
 
-Its five types are the mature white cells of normal blood: a proxy for `normal`, taken with `cell_types` only.
+The five types are the mature white cells of normal blood, a proxy for `normal`. So an import needs
+`cell_types`.
 """
 
 from __future__ import annotations
@@ -21,33 +23,36 @@ PROXIES = dict.fromkeys(("basophil", "eosinophil", "lymphocyte", "monocyte", "ne
 
 
 def scan(root: Path, options: Options) -> Scan:
-    """Cells with a label, and their masks where there are any. Raises InputError for another layout or a
-    broken label file."""
+    """Return the cells that have a label, with their masks.
+
+    Raises InputError for another layout or a broken label file.
+    """
     top = find_top(root, sorted(root.iterdir()), _matches, f"{LABELS!r} and image/")
     labels = _labels(top / LABELS)
     masks = _by_number(top, options) if (top / "mask").is_dir() else {}
-    found = Scan("krd", top, options.skip)
-    seen: dict[int, PurePosixPath] = {}
-    for image in found.images("image"):
+    result = Scan("krd", top, options.skip)
+    images: dict[int, PurePosixPath] = {}
+    for image in result.images("image"):
         number = _number(image.stem)
         cell_type = labels.get(number, "")
-        if number in labels and (first := seen.setdefault(number, image)) != image:
+        if number in labels and (first := images.setdefault(number, image)) != image:
             raise InputError(
-                f"{top / image}: its label is that of {top / first} too, number {number}; remove one of the two"
+                f"{top / image}: its label number {number} is that of {top / first}, too; "
+                "remove one of the two"
             )
         if not cell_type:
-            found.leave_out(image, f"no label in {LABELS!r}")
+            result.leave_out(image, f"no label in {LABELS!r}")
         elif cell_type.casefold() not in PROXIES:
-            found.leave_out(image, f"cell type {cell_type!r} has no leaf")
+            result.leave_out(image, f"cell type {cell_type!r} has no leaf")
         elif not options.cell_types:
-            found.leave_out(image, f"cell type {cell_type!r} is a proxy only, taken with --cell-types")
+            result.leave_out(image, f"cell type {cell_type!r} is only a proxy, used with --cell-types")
         else:
-            found.place(image, PROXIES[cell_type.casefold()], mask=masks.get(number, ""))
-    if absent := len(set(labels) - set(seen)):
-        found.notes.append(f"{absent} of the {len(labels)} images in {LABELS!r} are not there")
-    if unmasked := sum(not row["mask"] for row in found.rows):
-        found.notes.append(f"{unmasked} images have no mask")
-    return found
+            result.add(image, PROXIES[cell_type.casefold()], mask=masks.get(number, ""))
+    if absent := len(set(labels) - set(images)):
+        result.notes.append(f"{absent} of the {len(labels)} images in {LABELS!r} are missing")
+    if unmasked := sum(not row["mask"] for row in result.rows):
+        result.notes.append(f"{unmasked} images have no mask")
+    return result
 
 
 def _matches(folder: Path) -> bool:
@@ -55,7 +60,7 @@ def _matches(folder: Path) -> bool:
 
 
 def _by_number(top: Path, options: Options) -> dict[int, str]:
-    """Number of an image -> its mask."""
+    """Return the number of an image -> its mask."""
     masks: dict[int, str] = {}
     for path in Scan("", top, options.skip).images("mask"):
         number = _number(path.stem)
@@ -67,15 +72,14 @@ def _by_number(top: Path, options: Options) -> dict[int, str]:
 
 
 def _number(name: str) -> int:
-    """The number at the end of `Image12` or `0012`; -1 without one."""
+    """Return the number at the end of `Image12` or `0012`; -1 without one."""
     digits = re.search(r"[0-9]+$", name)
     return int(digits[0]) if digits else -1
 
 
 def _labels(path: Path) -> dict[int, str]:
-    """Number of the image -> cell type."""
-    labels = {
-        _number(name): cell_type for name, cell_type in csvfile.lookup(path, "Image ID", "Categoriy").items()
-    }
+    """Return the number of an image -> its cell type."""
+    cell_types = csvfile.lookup(path, "Image ID", "Categoriy")
+    labels = {_number(name): cell_type for name, cell_type in cell_types.items()}
     labels.pop(-1, None)
     return labels

@@ -1,5 +1,4 @@
-"""What the importers share: the images of a folder, counting what is left out, and refusing a folder of
-another layout."""
+"""What the layouts share: options, the images of a folder, counts of what is left out, and refusals."""
 
 from __future__ import annotations
 
@@ -18,20 +17,19 @@ from leukotree.errors import InputError
 
 @dataclass(frozen=True)
 class Options:
-    """What the user chose."""
+    """The user's options."""
 
     cell_types: bool = False
-    """Take a cell's type as a proxy for a leaf."""
+    """Use a cell's type as a proxy for a leaf."""
     benign: str | None = None
-    """The leaf of images labelled benign; None leaves them out."""
+    """The leaf of images that are labelled benign; None leaves them out."""
     skip: Mapping[Path, str] = field(default_factory=dict)
-    """Files and folders to leave out, and how the user named them. Every source heeds them."""
+    """File or folder to leave out -> its name in the command. Every source uses this option."""
 
 
 @dataclass
 class Scan:
-    """What an importer found below `root`: a row per image, counts of what it left out, and remarks for the
-    user."""
+    """The content of a data set below `root`: a row per image, counts of what is left out, and remarks."""
 
     source: str
     root: Path
@@ -40,48 +38,45 @@ class Scan:
     skipped: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     files: dict[str, File] = field(default_factory=dict)
-    """Image, as in `rows` -> its file, of all images that were met."""
+    """Image, named as in `rows` -> its file, of all images below `root`."""
     broken: list[str] = field(default_factory=list)
-    """Links that lead nowhere."""
+    """Links to nothing."""
     left_out: set[str] = field(default_factory=set)
-    """Images that the importer has looked at and will not have, whatever a link to one may say."""
+    """Images that `leave_out` has refused. Links to them are refused, too."""
     folders: dict[str, int] = field(default_factory=dict)
-    """Folder that stands for a leaf -> files in it, images or not; empty where a source has no such
-    folders."""
+    """Folder with the name of a leaf -> files in it, images or not; empty if a source has no such folders."""
 
     def __post_init__(self) -> None:
         self.walk = Walk(self.skip, self.skipped)
 
-    def place(self, image: PurePosixPath, leaf: str, patient: str = "", mask: str = "") -> None:
-        """Add an image, its path relative to `root`. Without a patient's id the folds can keep only the image
-        together."""
-        ids = {
-            name: identities.normal(text)
-            for name, text in (("leaf", leaf), ("patient", patient), ("source", self.source))
-        }
-        self.rows.append(
-            {"image": str(image), **ids, "mask": mask, "group": "patient" if ids["patient"] else "image"}
-        )
+    def add(self, image: PurePosixPath, leaf: str, patient: str = "", mask: str = "") -> None:
+        """Add an image by its path relative to `root`. Without a patient's id it is a group of its own."""
+        texts = (("leaf", leaf), ("patient", patient), ("source", self.source))
+        ids = {name: identities.normal(text) for name, text in texts}
+        group = "patient" if ids["patient"] else "image"
+        self.rows.append({"image": str(image), **ids, "mask": mask, "group": group})
 
     def leave_out(self, image: PurePosixPath, reason: str) -> None:
-        """Count an image that is none for this study."""
+        """Count an image that is not imported."""
         self.skipped[reason] += 1
         self.left_out.add(str(image))
 
     def images(self, below: str = ".", apart_from: Collection[Path] = ()) -> Iterator[PurePosixPath]:
-        """Image files in sorted order, relative to `root`, links to them too; other files, but those in
-        `apart_from`, are counted as skipped. Raises InputError for a link that leads nowhere and has no name
-        of an image, so may be a folder."""
+        """Yield image files and links to them in sorted order, relative to `root`.
+
+        Other files are counted as skipped, except those in `apart_from`. Raises InputError for a link to
+        nothing whose name is no image's, since it may have been a folder.
+        """
         for file in self.walk.files(self.root / below):
             if file.path in apart_from:
                 continue
             path = PurePosixPath(file.path.relative_to(self.root))
-            if file.broken and path.suffix.lower() not in IMAGE_SUFFIXES and not path.name.startswith("."):
-                raise InputError(
-                    f"{shown(file.path)}: a link to {shown(file.real)}, which is not there; "
-                    "restore that, remove the link, or leave it out with --skip"
-                )
             if file.broken and not path.name.startswith("."):
+                if path.suffix.lower() not in IMAGE_SUFFIXES:
+                    raise InputError(
+                        f"{shown(file.path)}: a link to {shown(file.real)}, which does not exist; "
+                        "restore that, remove the link, or leave it out with --skip"
+                    )
                 self.broken.append(str(path))
             if reason := _unusable(file, path):
                 self.skipped[reason] += 1
@@ -91,14 +86,14 @@ class Scan:
 
 
 def _unusable(file: File, path: PurePosixPath) -> str:
-    """Why a file at `path` below the root is no image to import, or an empty text."""
+    """Return why a file at `path` below the root is no image to import, or ""."""
     suffix = path.suffix.lower()
     if path.name.casefold() == "thumbs.db":
         return "Thumbs.db"
     if path.name.startswith("."):
         return "hidden file"
     if suffix in UNREAD_SUFFIXES:
-        return f"perhaps an image, of a kind that is not read ({suffix}); save it as PNG or TIFF"
+        return f"perhaps an image, in a format that is not read ({suffix}); save it as PNG or TIFF"
     if suffix not in IMAGE_SUFFIXES:
         return f"not an image ({shown(suffix) or 'no extension'})"
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in str(path)):
@@ -111,20 +106,22 @@ def _unusable(file: File, path: PurePosixPath) -> str:
 def find_top(
     root: Path, candidates: Iterable[Path], matches: Callable[[Path], bool], looked_for: str
 ) -> Path:
-    """The first of `root` and the candidates that has the layout. Raises InputError that says what was looked
-    for."""
+    """Return the first of `root` and the candidates that has the layout.
+
+    Raises InputError naming what was looked for.
+    """
     for folder in (root, *candidates):
         if folder.is_dir() and matches(folder):
             return folder
     raise InputError(f"{root}: not this data set's layout; looked there for {looked_for}")
 
 
-def listed(names: Collection[str], most: int = 5) -> str:
-    """The names, sorted, cut after `most`."""
-    first = ", ".join(map(shown, sorted(names)[:most]))
-    return first if len(names) <= most else f"{first}, ..."
+def listed(names: Collection[str], limit: int = 5) -> str:
+    """Return the sorted names, cut after `limit`."""
+    first = ", ".join(map(shown, sorted(names)[:limit]))
+    return first if len(names) <= limit else f"{first}, ..."
 
 
 def shown(name: str | Path) -> str:
-    """A name for a line of text, escaped where it would break it."""
+    """Return a name for one line of text, escaped if it is not printable."""
     return str(name) if str(name).isprintable() else repr(str(name))

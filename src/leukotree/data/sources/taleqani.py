@@ -1,7 +1,9 @@
-"""The ALL set of Taleqani hospital (Aria et al.): fields of view, no patient ids. Two releases:
+"""The ALL set of Taleqani hospital (Aria et al.): fields of view, without patient ids. It has two releases:
 
-Original/{Benign,Early,Pre,Pro}/*.jpg                                     beside it Segmented/, the same
-fields again Blood cell Cancer [ALL]/{Benign,[Malignant] early Pre-B,...}/*.jpg
+    Original/{Benign,Early,Pre,Pro}/*.jpg
+    Blood cell Cancer [ALL]/{Benign,[Malignant] early Pre-B,...}/*.jpg
+
+Beside Original lies Segmented, with the same fields again.
 """
 
 from __future__ import annotations
@@ -21,30 +23,31 @@ MALIGNANT = frozenset().union(*RELEASES) - {BENIGN}
 
 
 def scan(root: Path, options: Options) -> Scan:
-    """Fields of view; `options.benign` is the leaf of the benign ones, None leaves them out. InputError for
-    another layout."""
+    """Return the fields of view, the benign ones only with `options.benign`.
+
+    Raises InputError for another layout.
+    """
     looked_for = "Original/{Benign,Early,Pre,Pro}/ or 'Blood cell Cancer [ALL]/[Malignant] .../'"
     top = find_top(root, [root / name for name in TOPS], _matches, looked_for)
-    found = Scan("taleqani", top, options.skip)
-    for image in found.images():
+    result = Scan("taleqani", top, options.skip)
+    for image in result.images():
         folder = image.parts[0] if len(image.parts) > 1 else ""
         if folder.casefold() in MALIGNANT:
-            found.place(image, "ALL")
+            result.add(image, "ALL")
         elif folder.casefold() != BENIGN:
-            found.leave_out(
-                image, f"folder {folder!r} is no class of the set" if folder else "not in a class folder"
-            )
+            reason = f"folder {folder!r} is no class of the set" if folder else "not in a class folder"
+            result.leave_out(image, reason)
         elif options.benign:
-            found.place(image, options.benign.strip())
+            result.add(image, options.benign.strip())
         else:
-            found.leave_out(image, "Benign has no leaf of its own; --benign LEAF takes it as one")
+            result.leave_out(image, "Benign has no leaf; --benign LEAF gives it one")
     beside = top.resolve().parent / "Segmented"
     if beside.is_dir():
-        found.skipped["Segmented: the same fields again"] = sum(1 for _ in Scan("", beside).images())
-    return found
+        result.skipped["Segmented: the same fields again"] = sum(1 for _ in Scan("", beside).images())
+    return result
 
 
 def _matches(folder: Path) -> bool:
-    """Whether at most one class folder of a release is missing: `pre` alone may be anything."""
+    """Return whether at most one class folder of a release is missing. `pre` alone may be anything."""
     inside = {child.name.casefold() for child in folder.iterdir() if child.is_dir()}
     return any(len(classes - inside) <= 1 for classes in RELEASES)

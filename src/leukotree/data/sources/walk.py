@@ -1,5 +1,4 @@
-"""The files below a folder, in sorted order, through links as well; a link that would lead in a circle is not
-followed."""
+"""Walk through the files below a folder in sorted order. Links are followed, unless they lead in a circle."""
 
 from __future__ import annotations
 
@@ -21,80 +20,81 @@ SYSTEM = frozenset(
         "desktop.ini",
     }
 )
-"""Names that operating systems and storage boxes add. Some such folders hold small copies of the images."""
-MOST_LINKS = 3
-"""Links one inside another up to which a folder is entered again: links among n folders give n! ways."""
+"""Names that operating systems and storage devices add. Some such folders hold small copies of the images."""
+MAX_LINKS = 3
+"""Nested links up to which a folder is entered again. Links among n folders give n! paths."""
 NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""Errors of a link to nothing."""
 
 
-def set_aside(name: str) -> bool:
-    """Whether a file or folder is hidden, or the operating system's own."""
+def is_ignored(name: str) -> bool:
+    """Return whether a file or folder is hidden, or belongs to the operating system."""
     return name.startswith(".") or name.casefold() in SYSTEM
 
 
 @dataclass(frozen=True)
 class File:
-    """A file as it was met."""
+    """A file of a data set."""
 
     path: Path
-    """As the folder and the names below it, links not resolved."""
+    """Path through the walked folder, links not resolved."""
     real: str
-    """Where it is in truth, absolute."""
+    """Absolute path, links resolved."""
     inode: tuple[int, int] | None = None
-    """(device, number) of a file that has several names in truth, called hard links; None for one name."""
+    """(device, number) of a file with several names (hard links); None for one name."""
     broken: bool = False
-    """A link to nothing."""
+    """Whether it is a link to nothing."""
 
 
 @dataclass
 class Walk:
-    """One look at a data set; `skipped` counts what was not entered, by the reason."""
+    """One walk through a data set."""
 
     skip: Mapping[Path, str]
-    """Files and folders that the user leaves out, and how they were named."""
+    """File or folder that the user leaves out -> its name in the command."""
     skipped: Counter[str] = field(default_factory=Counter)
+    """Reason -> number of files and folders that were not entered."""
     followed: dict[str, str] = field(default_factory=dict)
-    """Linked folder -> where it leads, of those that were entered."""
-    met: Counter[Path] = field(default_factory=Counter)
-    """Folder directly below the top -> files in it at any depth, without hidden ones."""
+    """Linked folder that was entered -> the folder it leads to."""
+    counts: Counter[Path] = field(default_factory=Counter)
+    """Folder directly below the top -> files in it at any depth, without ignored ones."""
     circles: list[str] = field(default_factory=list)
-    """Linked folders that were not entered, since they lead to a folder that holds them."""
+    """Linked folders that were not entered, since they lead to a folder that contains them."""
 
     def files(self, top: Path) -> Iterator[File]:
-        """Files of a folder, then those of its folders. Raises OSError for what cannot be read."""
+        """Yield the files of a folder, then those of its folders. Raises OSError for what cannot be read."""
         pending = [_Folder(str(top), os.path.realpath(top), (), 0, top)]
-        met: set[str] = set()
+        entered: set[str] = set()
         while pending:
             folder = pending.pop()
-            met.add(folder.real)
+            entered.add(folder.real)
             inner = []
             with os.scandir(folder.path) as entries:
                 ordered = sorted(entries, key=lambda entry: entry.name)
             for entry in ordered:
-                if named := self.skip.get(Path(entry.path)):
-                    self.skipped[f"left out by --skip {named}"] += _count(entry)
+                if name := self.skip.get(Path(entry.path)):
+                    self.skipped[f"left out by --skip {name}"] += _count(entry)
                 elif not _is_folder(entry):
-                    if not set_aside(entry.name):
-                        self.met[folder.first] += 1
+                    if not is_ignored(entry.name):
+                        self.counts[folder.first] += 1
                     yield _file(entry, folder.real)
-                elif set_aside(entry.name):
-                    hidden = entry.name.startswith(".")
-                    self.skipped[
-                        "hidden folder" if hidden else f"folder of the operating system ({entry.name})"
-                    ] += 1
-                elif below := self._enter(entry, folder, met):
+                elif entry.name.startswith("."):
+                    self.skipped["hidden folder"] += 1
+                elif is_ignored(entry.name):
+                    self.skipped[f"folder of the operating system ({entry.name})"] += 1
+                elif below := self._enter(entry, folder, entered):
                     inner.append(below)
             pending += reversed(inner)
 
-    def _enter(self, entry: os.DirEntry[str], folder: _Folder, met: set[str]) -> _Folder | None:
+    def _enter(self, entry: os.DirEntry[str], folder: _Folder, entered: set[str]) -> _Folder | None:
+        """Return the folder of an entry; None for a link that leads in a circle."""
         above = (*folder.above, folder.real)
         first = folder.first if folder.above else Path(entry.path)
         if not entry.is_symlink():
             return _Folder(entry.path, os.path.join(folder.real, entry.name), above, folder.links, first)
         real = os.path.realpath(entry.path)
-        if any(Path(one).is_relative_to(real) for one in above) or (
-            folder.links >= MOST_LINKS and real in met
-        ):
+        circle = any(Path(outer).is_relative_to(real) for outer in above)
+        if circle or (folder.links >= MAX_LINKS and real in entered):
             self.circles.append(entry.path)
             self.skipped["linked folder that leads in a circle"] += 1
             return None
@@ -107,11 +107,11 @@ class _Folder:
     path: str
     real: str
     above: tuple[str, ...]
-    """The folders on the way here, as they are in truth."""
+    """The real paths of the folders that contain this one, from the top."""
     links: int
-    """Linked folders on the way here."""
+    """Number of linked folders on the path from the top."""
     first: Path
-    """The folder directly below the top that this one is or lies in."""
+    """The folder directly below the top that is or contains this one; the top itself for the top."""
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -134,5 +134,5 @@ def _file(entry: os.DirEntry[str], folder: str) -> File:
 
 
 def _count(entry: os.DirEntry[str]) -> int:
-    """Files of what the user leaves out."""
+    """Return the number of files in a folder, 1 for a file."""
     return sum(len(files) for _, _, files in os.walk(entry.path)) if _is_folder(entry) else 1

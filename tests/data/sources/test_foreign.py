@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from leukotree.data.sources import SOURCES, import_source, pbc
+from leukotree.data.sources import pbc
+from leukotree.data.sources.importer import SOURCES, import_source
 from leukotree.errors import InputError
 from tests.helpers.small_data import lay_out
 
@@ -135,7 +136,9 @@ def test_pbc_in_full_in_part_and_flat(tmp_path):
 def test_krd_refuses_two_images_or_masks_of_one_number(tmp_path):
     root = lay_out(tmp_path / "krd", "image/0001.jpg", "image/1.png")
     (root / "class labels.csv").write_text("Image ID,Categoriy\nImage1,Basophil\n")
-    with pytest.raises(InputError, match=r"image/1\.png: its label is that of .*image/0001\.jpg too"):
+    with pytest.raises(
+        InputError, match=r"image/1\.png: its label number 1 is that of .*image/0001\.jpg, too"
+    ):
         import_source("krd", root, tmp_path / "m.csv", cell_types=True)
     (root / "image/1.png").unlink()
     lay_out(root, "mask/0001.png", "mask/1.png", "mask/legend.png", "mask/about.png")

@@ -1,0 +1,199 @@
+"""Import a public data set: write a manifest for the files as they were downloaded.
+
+Each layout has a module with `scan` and `OPTIONS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leukotree.data.sources import leaves, links
+from leukotree.data.sources.layout import Options, Scan
+from leukotree.errors import InputError
+
+if TYPE_CHECKING:
+    from leukotree.data.patients.doubts import Doubt
+    from leukotree.taxonomy import Taxonomy
+
+SOURCES = ("cnmc", "deepapl", "folder", "krd", "pbc", "taleqani")
+"""Names on the command line. Each is a module of this package.
+
+It has `scan(root, options) -> Scan`, and `OPTIONS`, the names of the `Options` that it uses.
+"""
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What a manifest contains, and what was left out."""
+
+    source: str
+    manifest: Path
+    rows: int
+    patients: int
+    leaves: dict[str, int]
+    """Leaf -> images."""
+    skipped: dict[str, int]
+    """Reason -> files that were left out."""
+    notes: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+    """Doubts about the ids of patients."""
+
+    def lines(self) -> list[str]:
+        """Return lines for people: rows and leaves, one line per reason for leaving files out, remarks."""
+        people = f"{self.patients} patients" if self.patients else "no patient ids"
+        counts = ", ".join(f"{leaf} {count}" for leaf, count in self.leaves.items())
+        skips = [f"skipped {count}: {reason}" for reason, count in self.skipped.items()]
+        remarks = [*(f"note: {note}" for note in self.notes), *(doubt.line() for doubt in self.doubts)]
+        return [f"{self.manifest}: {self.rows} images, {people}: {counts}", *skips, *remarks]
+
+
+def import_source(
+    source: str,
+    root: str | Path,
+    manifest: str | Path,
+    cell_types: bool = False,
+    benign: str | None = None,
+    *,
+    taxonomy: Taxonomy | None = None,
+    new_names: Mapping[str, str] | None = None,
+    skip: Iterable[str] = (),
+    follow_links: bool = False,
+) -> ImportSummary:
+    """Write the manifest of a data set below `root` with the layout of `source`.
+
+    No image is decoded or copied.
+
+    Args:
+        cell_types: use cell types as proxies for leaves.
+        benign: the leaf of images that are labelled benign; None leaves them out.
+        taxonomy: the tree whose leaves the labels must be; None for the paper's.
+        new_names: label -> leaf.
+        skip: paths below `root` that are left out.
+        follow_links: allow links out of the data set.
+
+    Raises InputError, with nothing written, for an unknown source, a folder of another layout, a label that
+    is no leaf, one file with two leaves, or if there is nothing to import.
+    """
+    root, manifest = Path(root), Path(manifest)
+    tree = _check(source, root, manifest, benign, taxonomy)
+    scan = _scan(source, root, Options(cell_types, benign, _skipped(root, skip)))
+    leaves.check(scan, tree, new_names or {}, root)
+    links.settle(scan, root)
+    if not follow_links:
+        links.refuse_outside(scan, root)
+    _refuse_nothing(source, root, scan)
+    links.note_links(scan)
+    _refuse_nobody(scan)
+    doubts = _write(scan, manifest)
+    return ImportSummary(
+        source,
+        manifest,
+        rows=len(scan.rows),
+        patients=len({row["patient"] for row in scan.rows} - {""}),
+        leaves=dict(sorted(Counter(row["leaf"] for row in scan.rows).items())),
+        skipped=dict(sorted(scan.skipped.items())),
+        notes=tuple(scan.notes),
+        doubts=doubts,
+    )
+
+
+def _check(
+    source: str, root: Path, manifest: Path, benign: str | None, taxonomy: Taxonomy | None
+) -> tuple[str, ...]:
+    """Return the leaves of the tree. Raises InputError for arguments that can be refused before the scan."""
+    from leukotree import csvfile
+    from leukotree.data.manifest import WRITTEN
+    from leukotree.taxonomy import Taxonomy
+
+    if source not in SOURCES:
+        raise InputError(f"unknown source {source!r}; there are {', '.join(SOURCES)}")
+    csvfile.check_ending(manifest, WRITTEN)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder")
+    if benign is not None and not benign.strip():
+        raise InputError("benign: the name of a leaf is empty")
+    tree = (taxonomy or Taxonomy.paper()).leaves
+    if benign is not None and benign.strip() not in tree:
+        raise InputError(f"--benign {benign!r}: no leaf of the tree, which has {', '.join(tree)}")
+    return tree
+
+
+def _scan(source: str, root: Path, options: Options) -> Scan:
+    """Return what the source's module finds."""
+    module = importlib.import_module(f"{__package__}.{source}")
+    try:
+        scan: Scan = module.scan(root, options)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    used = {*module.OPTIONS, "skip"}
+    unused = [name for name, value in vars(options).items() if value and name not in used]
+    scan.notes += [f"--{name.replace('_', '-')} changes nothing for {source}" for name in unused]
+    unmet = [name for name in options.skip.values() if f"left out by --skip {name}" not in scan.skipped]
+    scan.notes += [f"--skip {name} changes nothing: {source} does not read it" for name in unmet]
+    _refuse_nothing(source, root, scan)
+    return scan
+
+
+def _refuse_nothing(source: str, root: Path, scan: Scan) -> None:
+    """Raise InputError if there is nothing to import."""
+    if not scan.rows:
+        reasons = "; ".join(f"{count} skipped: {reason}" for reason, count in scan.skipped.most_common())
+        raise InputError(
+            f"{root}: nothing to import as {source}{': ' + reasons if reasons else ', no images'}"
+        )
+
+
+def _skipped(root: Path, names: Iterable[str]) -> dict[Path, str]:
+    """Return the path of each file or folder to leave out -> its name.
+
+    Raises InputError for a path that does not exist, or is not below `root`.
+    """
+    skip = {}
+    for name in names:
+        path = os.path.normpath(name)
+        if os.path.isabs(path) or path.split(os.sep)[0] in (os.curdir, os.pardir):
+            raise InputError(f"--skip {name!r}: name a folder by its path below {root}")
+        if not os.path.lexists(root / path):
+            raise InputError(f"--skip {name!r}: {root / path} does not exist")
+        skip[root / path] = path
+    return skip
+
+
+def _refuse_nobody(scan: Scan) -> None:
+    """Raise InputError for a patient id that means "no patient"."""
+    from leukotree.data.patients import identities
+
+    patients = {row["patient"] for row in scan.rows}
+    nobody = {patient for patient in patients if identities.names_nobody(patient)}
+    if nobody:
+        images = [row["image"] for row in scan.rows if row["patient"] in nobody]
+        raise InputError(
+            f"{scan.root}: patient {', '.join(map(repr, sorted(nobody)))} names nobody, and {len(images)} "
+            f"images, such as {images[0]}, would be one patient's; where patients are not known, put the "
+            "images into the leaf's folder itself"
+        )
+
+
+def _write(scan: Scan, path: Path) -> tuple[Doubt, ...]:
+    """Write the manifest; return the doubts about its ids."""
+    # Imported here, since the command's help needs the names of the sources and not pandas.
+    import pandas as pd
+
+    from leukotree.data import manifest
+    from leukotree.data.patients import doubts
+
+    frame = pd.DataFrame(scan.rows)
+    common = links.common_folder(scan)
+    if common:
+        home = os.path.realpath(scan.root)
+        for column in ("image", "mask"):
+            frame[column] = [os.path.join(home, name) if name else "" for name in frame[column]]
+    table = frame if (frame["mask"] != "").any() else frame.drop(columns="mask")
+    manifest.write(table, path, common or scan.root)
+    return doubts.find(frame)
