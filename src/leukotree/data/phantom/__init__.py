@@ -1,8 +1,7 @@
-"""Phantom smears: synthetic blood-smear images with exact masks of the white cell and a patient-level stain.
+"""Phantom smears: synthetic blood-smear images with exact masks of the white cell and a stain per patient.
 
-`cells` says what each kind of white cell looks like, `slide` what differs between patients, `shapes`,
-`field`,
-`white_cell` and `draw` draw, `dataset` writes the files.
+`cells` defines the kinds of white cell, and `slide` the differences between patients. `shapes`, `field`,
+`white_cell` and `draw` draw the images. `dataset` writes the files.
 """
 
 from leukotree.data.phantom.dataset import write

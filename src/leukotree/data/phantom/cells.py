@@ -1,9 +1,8 @@
-"""Morphology as data: the kinds of white cell, the mixture of kinds for each leaf, and how one cell is
-sampled.
+"""The kinds of white cell, the mixture of kinds for each leaf, and how one cell is sampled.
 
-A trait is a range; lengths are in micrometres, inks in units of optical density, counts are rounded. The
-ranges of similar kinds (lymphoblast and myeloblast, myeloblast and promyelocyte) overlap on purpose, and
-every leaf holds some cells that look like another leaf's.
+A trait is a range. Lengths are in micrometres, inks in units of optical density, and counts are rounded. The
+ranges of similar kinds (lymphoblast and myeloblast, myeloblast and promyelocyte) overlap on purpose. Every
+leaf has some cells that look like those of another leaf.
 """
 
 from __future__ import annotations
@@ -46,8 +45,7 @@ TRAITS: dict[str, Range] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of white cell: weights of its nuclear shapes (`shapes.NUCLEI`), the traits unlike TRAITS, its
-    granules' dye."""
+    """A kind of white cell: weights of `shapes.NUCLEI`, traits unlike TRAITS, and the dye of its granules."""
 
     nuclei: dict[str, float]
     traits: dict[str, Range]
@@ -384,10 +382,10 @@ MIXTURES: dict[str, dict[str, float]] = {
         "myeloblast": 2,
     },
 }
-"""Leaf -> relative frequency of the kinds in its images."""
+"""Leaf -> kind -> its relative frequency in the leaf's images."""
 
 CLONE_WEIGHT = 0.5
-"""How much the cells of one patient resemble each other: 0 independent draws, 1 every trait alike."""
+"""How similar the cells of one patient are: 0 for independent draws, 1 for equal traits."""
 
 
 @dataclass(frozen=True)
@@ -401,8 +399,11 @@ class Cell:
 
 
 def sample(leaf: str, clone: np.ndarray, rng: np.random.Generator) -> Cell:
-    """Draw a cell of a leaf. `clone` (number of TRAITS,) in [0, 1] is where in each range the patient's cells
-    tend to lie."""
+    """Draw a cell of a leaf.
+
+    Args:
+        clone: (number of TRAITS,) in [0, 1], the typical position of the patient's cells in each range.
+    """
     kind_name = _choose(MIXTURES[leaf], rng)
     kind = KINDS[kind_name]
     position = CLONE_WEIGHT * clone + (1 - CLONE_WEIGHT) * rng.random(len(TRAITS))

@@ -1,4 +1,4 @@
-"""A phantom set on disk: images, masks and the manifest; drawn in parallel, continued when interrupted."""
+"""Write a phantom set (images, masks, manifest) in parallel. After a stop the same call continues."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from leukotree.taxonomy import Taxonomy
 
 IDENTITY = "phantom.json"
 DRAWING = 1
-"""Version of the pictures: raise it when the same seed draws something else, so that no set mixes two."""
+"""Version of the pictures. Raise it when the same seed gives another picture, so that no set mixes two."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Row:
 
     @property
     def patient_id(self) -> str:
-        """Name of the patient and of its folder."""
+        """The patient's id, which is also the name of its folder."""
         return f"P{self.patient:03d}"
 
     @property
@@ -51,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a phantom set is made of; equal plans give equal bytes."""
+    """The arguments of a phantom set. Equal plans give equal bytes."""
 
     patients: int
     per_patient: int
@@ -61,17 +61,17 @@ class Plan:
 
     def __post_init__(self) -> None:
         leaves = len(Taxonomy.paper().leaves)
-        for name, least, why in (
+        for name, minimum, why in (
             ("patients", leaves, f"each of the {leaves} leaves needs a patient"),
             ("per_patient", 1, "a patient needs an image"),
             ("size", 32, "smaller images show no cell"),
             ("seed", 0, "seeds are not negative"),
         ):
-            if (value := getattr(self, name)) < least:
-                raise InputError(f"phantom: {name} is {value}; give at least {least}: {why}")
+            if (value := getattr(self, name)) < minimum:
+                raise InputError(f"phantom: {name} is {value}; give at least {minimum}: {why}")
 
     def rows(self) -> Iterator[Row]:
-        """The images of the set, patient by patient; the leaves are dealt in turn."""
+        """Yield the images of the set, patient by patient. The patients get the leaves in turn."""
         leaves = Taxonomy.paper().leaves
         for patient in range(self.patients):
             for image in range(self.per_patient):
@@ -86,12 +86,16 @@ def write(
     seed: int = 0,
     workers: int | None = None,
 ) -> Path:
-    """Draw a phantom set into the folder `out` and return its manifest's path; `workers` counts processes.
+    """Draw a phantom set into the folder `out`, and return the path of its manifest.
 
-    Writes `images/<patient>/<nnn>.jpg` (size x size), `masks/<patient>/<nnn>.png` (255 where the white cell
-    is, else 0) and, last, `manifest.csv`. The same arguments give the same bytes for any number of workers,
-    and continue or keep what is there. Raises InputError for a bad value, or when the folder holds anything
-    else.
+    Writes `images/<patient>/<nnn>.jpg` (size x size pixels), `masks/<patient>/<nnn>.png` (255 in the white
+    cell, else 0) and, last, `manifest.csv`. Equal arguments give equal bytes for any number of workers. An
+    interrupted set is continued, and a finished one is kept.
+
+    Args:
+        workers: processes; None for one per CPU.
+
+    Raises InputError for a wrong value, or if the folder holds anything else.
     """
     plan = Plan(patients, per_patient, size, seed)
     workers = (os.cpu_count() or 1) if workers is None else workers
@@ -114,16 +118,13 @@ def write(
 
 
 def render(plan: Plan, row: Row, with_cell: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels (size, size, 3) uint8 and the mask (size, size) bool of one image, a pure function of plan
-    and row."""
-    slide = Slide.sample(np.random.default_rng(np.random.SeedSequence(plan.seed, spawn_key=(row.patient,))))
-    return draw(
-        row.leaf,
-        slide,
-        np.random.SeedSequence(plan.seed, spawn_key=(row.patient, row.image)),
-        plan.size,
-        with_cell,
-    )
+    """Return the pixels (size, size, 3) uint8 and the mask (size, size) bool of one image.
+
+    They depend on the arguments alone.
+    """
+    slide_seed = np.random.SeedSequence(plan.seed, spawn_key=(row.patient,))
+    image_seed = np.random.SeedSequence(plan.seed, spawn_key=(row.patient, row.image))
+    return draw(row.leaf, Slide.sample(np.random.default_rng(slide_seed)), image_seed, plan.size, with_cell)
 
 
 def _write_image(task: tuple[Path, Plan, Row]) -> None:
@@ -137,39 +138,38 @@ def _write_image(task: tuple[Path, Plan, Row]) -> None:
 
 
 def _claim(out: Path, plan: Plan) -> None:
-    """Make the folder this set's own, or raise InputError if something else lives there."""
+    """Make the folder and write its identity. Raises InputError if it holds anything but this set."""
     identity = out / IDENTITY
     try:
         out.mkdir(parents=True, exist_ok=True)
-        # A hidden file may be what an interrupted write left behind.
+        # Hidden files may come from an interrupted write.
         empty = all(entry.name.startswith(".") for entry in out.iterdir())
         if empty:
             write_atomic(identity, json.dumps(asdict(plan)) + "\n")
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}") from error
     try:
-        found = json.loads(identity.read_text(encoding="utf-8"))
+        stored = json.loads(identity.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
             f"{out}: is not empty and holds no phantom set; give an empty or new folder"
         ) from error
     wanted = asdict(plan)
-    if found != wanted:
-        had = found if isinstance(found, dict) else {}
-        other = ", ".join(
-            f"{key} {had.get(key)} instead of {value}"
-            for key, value in wanted.items()
-            if had.get(key) != value
-        )
+    if stored != wanted:
+        before = stored if isinstance(stored, dict) else {}
+        changed = [(key, value) for key, value in wanted.items() if before.get(key) != value]
+        text = ", ".join(f"{key} {before.get(key)} instead of {value}" for key, value in changed)
         raise InputError(
-            f"{identity}: here is a set with {other or 'more keys'}; give another folder or the same arguments"
+            f"{identity}: here is a set with {text or 'more keys'}; give another folder or the same arguments"
         )
 
 
 @contextmanager
 def _processes(count: int) -> Iterator:
-    """A `map` over fresh processes (or this one, for a single worker) that drops what is queued when its
-    block fails."""
+    """Give a `map` over new processes, or over this one for a single worker.
+
+    If the block fails, tasks that have not started are dropped.
+    """
     if count <= 1:
         yield map
         return

@@ -1,4 +1,4 @@
-"""One image: the field, the white cell on it, and the photograph."""
+"""Draw one image: the field, the white cell on it, and the photograph."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from leukotree.data.phantom.slide import DYES, Slide
 def draw(
     leaf: str, slide: Slide, seed: np.random.SeedSequence, size: int, with_cell: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a field: image (size, size, 3) uint8 and mask (size, size) bool, True where the white cell has
-    ink.
+    """Return an image (size, size, 3) uint8 and its mask (size, size) bool, True where the cell has ink.
 
-    Without the cell the rest of the image stays the same to the last bit, and the mask is still the cell's.
+    Without the cell the rest of the image is the same, bit for bit, and the mask is still that of the cell.
     """
     cell_rng, field_rng, camera_rng = (np.random.default_rng(child) for child in seed.spawn(3))
     cell = sample(leaf, slide.clone, cell_rng)

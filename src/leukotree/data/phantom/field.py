@@ -1,5 +1,4 @@
-"""The field of view around the white cell: red cells, platelets and the plasma film, as ink per dye and
-pixel."""
+"""The field of view around the white cell: red cells, platelets, plasma film, as ink per dye and pixel."""
 
 from __future__ import annotations
 
@@ -15,8 +14,10 @@ from leukotree.data.phantom.slide import DYE, Slide
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of pixels: rows and columns of the field, and micrometre coordinates (x, y) about the
-    field's centre."""
+    """A rectangle of pixels: rows and columns of the field, and coordinates from the field's centre.
+
+    The coordinates x and y are in micrometres.
+    """
 
     rows: slice
     columns: slice
@@ -26,7 +27,7 @@ class Window:
 
     @classmethod
     def around(cls, x: float, y: float, reach: float, field: float, size: int) -> Window:
-        """The pixels within `reach` of a point, cut at the field's border; may be empty."""
+        """Return the pixels within `reach` of a point, cut at the field's border; it may be empty."""
         pixel = field / size
 
         def span(at: float) -> slice:
@@ -42,23 +43,25 @@ class Window:
 
     @property
     def place(self) -> tuple[slice, slice]:
-        """Index of the window in a field."""
+        """The index of the window in an array of the field."""
         return self.rows, self.columns
 
 
 def cover(d: np.ndarray, width: float) -> np.ndarray:
-    """Coverage in [0, 1] of a signed distance: a smooth step over `width` on either side of the edge."""
+    """Return the coverage in [0, 1] of a signed distance: a smooth step, `width` on each side of the edge."""
     t = (0.5 - d / (2 * width)).clip(0, 1)
     return t * t * (3 - 2 * t)
 
 
 def place_reds(slide: Slide, cell: Cell, centre: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(n, 3) x, y, radius of the red cells: thrown at random, kept where they overlap little and do not sit
-    on the white cell."""
+    """Return x, y and radius of the red cells, (n, 3).
+
+    Their places are random. A cell is kept if it overlaps little with others, and not with the white cell.
+    """
     half = slide.field / 2 + slide.red_radius
     wanted = rng.poisson(slide.red_count * (2 * half) ** 2 / 1000)
     depth = cell.traits["moulding"] * 0.4 * cell.traits["radius"]
-    crowd = int(2 + 6 * cell.traits["moulding"])  # a cell that moulds itself to its neighbours has some
+    crowd = int(2 + 6 * cell.traits["moulding"])  # red cells that press into the white cell are close to it
     kept = np.empty((0, 3))
     for attempt in range(4 * wanted + crowd):
         radius = slide.red_radius * max(0.6, rng.normal(1, slide.red_spread))
@@ -77,7 +80,7 @@ def place_reds(slide: Slide, cell: Cell, centre: np.ndarray, rng: np.random.Gene
 
 
 def paint_background(ink: np.ndarray, slide: Slide, reds: np.ndarray, rng: np.random.Generator) -> None:
-    """Add everything but the white cell to the ink (number of DYES, size, size) of a field."""
+    """Add everything except the white cell to the ink of a field, (number of DYES, size, size)."""
     size = ink.shape[1]
     pixel = slide.field / size
     for x, y, radius in reds.tolist():
@@ -94,7 +97,7 @@ def paint_background(ink: np.ndarray, slide: Slide, reds: np.ndarray, rng: np.ra
 def _red_cell(
     window: Window, x: float, y: float, radius: float, slide: Slide, rng: np.random.Generator
 ) -> np.ndarray:
-    """Haemoglobin of a biconcave disc: an oval plateau with a soft pale centre and a slightly darker rim."""
+    """Return the haemoglobin of a biconcave disc: an oval with a soft pale centre and a darker rim."""
     stretch, turn = float(np.exp(rng.normal(0, 0.06))), rng.uniform(0, np.pi)
     pallor = min(max(slide.red_pallor + rng.normal(0, 0.1), 0), 0.9)
     waves, phase, strength = int(rng.integers(7, 14)), rng.uniform(0, 2 * np.pi), rng.lognormal(0, 0.12)

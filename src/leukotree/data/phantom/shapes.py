@@ -1,8 +1,7 @@
-"""Outlines as signed distances: nuclei and cells are chains of round beads, joined smoothly and warped by
-noise.
+"""Outlines as signed distances. Nuclei and cells are chains of round beads, joined smoothly, warped by noise.
 
-A chain is an array (n, 3) of beads (x, y, radius); neighbours are connected by a tapering bridge. Distances
-are negative inside.
+A chain is an array (n, 3) of beads (x, y, radius). Neighbours are connected by a bridge whose width changes
+evenly. Distances are negative inside.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ Chain = np.ndarray
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> np.ndarray:
-    """(H, W) smooth Gaussian noise of unit variance with correlation length `sigma`, in pixels."""
-    factor = max(sigma / 1.5, 1.0)  # blur a coarse grid and enlarge it: the cost does not grow with sigma
+    """Return smooth Gaussian noise (H, W) of unit variance with correlation length `sigma` in pixels."""
+    factor = max(sigma / 1.5, 1.0)  # a coarse grid is blurred and enlarged: the cost does not grow with sigma
     coarse = tuple(int(np.ceil(side / factor)) + 4 for side in shape)
     values = ndimage.gaussian_filter(
         rng.standard_normal(coarse, dtype=np.float32), sigma / factor, mode="wrap"
@@ -32,7 +31,7 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> np.
 
 
 def distance(x: np.ndarray, y: np.ndarray, chain: Chain, smooth: float = 0.0) -> np.ndarray:
-    """Signed distance to a chain; `smooth` is the radius of the fillets between its links."""
+    """Return the signed distance to a chain; `smooth` is the radius of the fillets between its links."""
     total: np.ndarray | None = None
     beads = chain.tolist()  # plain numbers keep single-precision coordinates single
     for (ax, ay, ar), (bx, by, br) in pairwise(beads if len(beads) > 1 else beads * 2):
@@ -45,7 +44,7 @@ def distance(x: np.ndarray, y: np.ndarray, chain: Chain, smooth: float = 0.0) ->
 
 
 def minimum(a: np.ndarray, b: np.ndarray, smooth: float) -> np.ndarray:
-    """Smooth minimum (union); `-minimum(-a, -b, smooth)` is the smooth intersection."""
+    """Return the smooth minimum (union); `-minimum(-a, -b, smooth)` is the smooth intersection."""
     if smooth <= 0:
         return np.minimum(a, b)
     blend = np.maximum(smooth - np.abs(a - b), 0) / smooth
@@ -53,7 +52,7 @@ def minimum(a: np.ndarray, b: np.ndarray, smooth: float) -> np.ndarray:
 
 
 def scaled(chain: Chain, area: float) -> Chain:
-    """The chain scaled and centred so that it covers `area`."""
+    """Return the chain, scaled and centred so that it covers `area`."""
     low, high = (chain[:, :2] - chain[:, 2:]).min(0), (chain[:, :2] + chain[:, 2:]).max(0)
     x, y = np.meshgrid(*(np.linspace(a, b, 48) for a, b in zip(low, high, strict=True)))
     inside = distance(x, y, chain) < 0
@@ -63,18 +62,18 @@ def scaled(chain: Chain, area: float) -> Chain:
 
 
 def turned(chain: Chain, angle: float) -> Chain:
-    """The chain rotated about the origin."""
+    """Return the chain, rotated about the origin."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.column_stack([chain[:, :2] @ np.array([[cos, sin], [-sin, cos]]), chain[:, 2]])
 
 
 def rod(length: float, radius: float = 1.0) -> Chain:
-    """A straight capsule along x: `length` between the centres of its round ends."""
+    """Return a straight capsule along x, with `length` between the centres of its round ends."""
     return np.array([[-length / 2, 0, radius], [length / 2, 0, radius]])
 
 
 def _arc(span: float, radii: np.ndarray) -> Chain:
-    """Beads of the given radii on an arc of unit radius that spans `span` radians."""
+    """Return beads of the given radii on an arc of unit radius that spans `span` radians."""
     angle = np.linspace(-span / 2, span / 2, len(radii))
     return np.column_stack([np.cos(angle), np.sin(angle), radii])
 

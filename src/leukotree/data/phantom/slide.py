@@ -1,8 +1,7 @@
-"""What a patient's slide does to an image: stain, illumination, white balance, focus, noise and the red
-cells' look.
+"""A patient's slide and microscope: stain, illumination, white balance, focus, noise, look of the red cells.
 
-Everything here is drawn once per patient and independently of the leaf: it says nothing about the diagnosis
-and identifies the patient, which is how leakage looks in real data.
+These are drawn once per patient and independently of the leaf. So they identify the patient, but do not
+depend on the diagnosis. This is how leakage looks in real data.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Slide:
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Slide:
-        """Draw a slide."""
+        """Draw a random slide."""
         strength = np.exp(rng.normal(0, 0.15, (len(DYES), 1)) + rng.normal(0, 0.14))
         hue = np.exp(rng.normal(0, 0.08, (len(DYES), 3)) + rng.normal(0, 0.1, 3))
         return cls(
@@ -76,8 +75,10 @@ class Slide:
         )
 
     def develop(self, ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Ink (number of DYES, H, W) -> the photograph, (H, W, 3) uint8. A pixel depends on its own ink
-        alone."""
+        """Return the photograph (H, W, 3) uint8 of the ink (number of DYES, H, W).
+
+        A pixel depends only on the ink in its place.
+        """
         size = ink.shape[1]
         y, x = np.meshgrid(*[np.linspace(-1, 1, size, dtype=np.float32)] * 2, indexing="ij")
         along = (x * np.cos(self.shade_angle) + y * np.sin(self.shade_angle)) / np.sqrt(2)
@@ -85,9 +86,8 @@ class Slide:
             (1 - self.shade * (0.5 + 0.5 * along)) * (1 - self.vignette * (x * x + y * y) / 2)
         ).astype(np.float32)
         photo = np.empty((size, size, 3), np.uint8)
-        for channel in range(
-            3
-        ):  # plain sums: a BLAS product may round differently with another number of threads
+        for channel in range(3):
+            # Plain sums, since a BLAS product may round differently with another number of threads.
             density = np.zeros_like(log_light)
             for layer, strength in zip(ink, self.dyes[:, channel], strict=True):
                 density += np.float32(strength) * layer

@@ -1,5 +1,4 @@
-"""The white cell: its outline and nucleus as signed distances, then the ink of cytoplasm, chromatin, granules
-and rods."""
+"""The white cell: outline and nucleus as distances, then ink of cytoplasm, chromatin, granules, rods."""
 
 from __future__ import annotations
 
@@ -14,13 +13,12 @@ from leukotree.data.phantom.field import Window, cover
 from leukotree.data.phantom.slide import DYE, DYES, Slide
 
 FAINTEST = 0.04
-"""Coverage below which a pixel gets none of the cell's ink, so that the mask has an end."""
+"""A pixel with less coverage gets none of the cell's ink, so that the mask has a clear edge."""
 
 
 @dataclass(frozen=True)
 class _Canvas:
-    """A cell being painted: arrays of the window's shape (h, w), the ink (number of DYES, h, w) among
-    them."""
+    """A cell that is painted. Arrays have the window's shape (h, w), the ink has (number of DYES, h, w)."""
 
     cell: Cell
     window: Window
@@ -32,7 +30,7 @@ class _Canvas:
     rng: np.random.Generator
 
     def any_point(self, where: np.ndarray) -> tuple[float, float] | None:
-        """Coordinates of a random pixel out of those marked, None if there is none."""
+        """Return the coordinates of a random pixel of those marked; None if there is none."""
         points = np.flatnonzero(where)
         if not len(points):
             return None
@@ -40,15 +38,17 @@ class _Canvas:
         return float(self.window.x.flat[at]), float(self.window.y.flat[at])
 
     def away(self, point: tuple[float, float]) -> np.ndarray:
-        """Distance of every pixel from a point."""
+        """Return the distance of every pixel from a point."""
         return np.hypot(self.window.x - point[0], self.window.y - point[1])
 
 
 def paint(
     cell: Cell, centre: np.ndarray, reds: np.ndarray, slide: Slide, size: int, rng: np.random.Generator
 ) -> tuple[Window, np.ndarray, np.ndarray]:
-    """The cell in a window of its own: coverage (h, w), and ink (number of DYES, h, w) that is zero where the
-    coverage is."""
+    """Return the cell's window, coverage (h, w), and ink (number of DYES, h, w).
+
+    The ink is zero where the coverage is.
+    """
     t = cell.traits
     reach = t["radius"] * (1.35 + 0.5 * t["elongation"]) + 2 * t["outline"] + t["fray"]
     window = Window.around(float(centre[0]), float(centre[1]), reach, slide.field, size)
@@ -71,7 +71,7 @@ def paint(
 def _outline(
     window: Window, cell: Cell, centre: np.ndarray, reds: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Signed distance to the cell's edge: a wavy oval out of which red cells press their share."""
+    """Return the signed distance to the cell's edge: a wavy oval into which red cells press."""
     t = cell.traits
     oval = shapes.turned(
         shapes.scaled(shapes.rod(2 * t["elongation"]), np.pi * t["radius"] ** 2), rng.uniform(0, 2 * np.pi)
@@ -91,8 +91,10 @@ def _outline(
 def _nucleus(
     window: Window, cell: Cell, centre: np.ndarray, outline: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Signed distance to the nucleus, kept inside the cell, and the strength of the clearing (Golgi zone)
-    beside it."""
+    """Return the signed distance to the nucleus, and the strength of the clearing (Golgi zone) beside it.
+
+    The nucleus stays inside of the cell.
+    """
     t = cell.traits
     area = t["nc"] * np.pi * t["radius"] ** 2
     chain = shapes.turned(shapes.scaled(shapes.NUCLEI[cell.nucleus](rng), area), rng.uniform(0, 2 * np.pi))
@@ -111,7 +113,7 @@ def _nucleus(
 def _warped(
     window: Window, centre: np.ndarray, amplitude: float, scale: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates about `centre`, bent by smooth noise of a correlation length `scale`."""
+    """Return coordinates from `centre`, bent by smooth noise of a correlation length `scale`."""
     x, y = window.x - float(centre[0]), window.y - float(centre[1])
     if amplitude == 0:
         return x, y
@@ -120,7 +122,7 @@ def _warped(
 
 
 def _largest(coverage: np.ndarray) -> np.ndarray:
-    """The largest connected piece of a coverage, with nothing fainter than FAINTEST."""
+    """Return the largest connected piece of a coverage, without pixels below FAINTEST."""
     pieces, count = ndimage.label(coverage >= FAINTEST)
     if count == 0:
         return np.zeros_like(coverage)
@@ -128,7 +130,7 @@ def _largest(coverage: np.ndarray) -> np.ndarray:
 
 
 def _cytoplasm(canvas: _Canvas) -> None:
-    """Basophilia, deeper at the cell's edge and paler beside the nucleus; pink ground; vacuoles."""
+    """Add basophilia (darker at the cell's edge, paler at the nucleus), a pink background, and vacuoles."""
     t, window, rng = canvas.cell.traits, canvas.window, canvas.rng
     mottle = 1 + 0.16 * shapes.noise(rng, canvas.outline.shape, 0.4 / window.pixel)
     fringe = 1 + t["fringe"] * (np.exp(np.minimum(canvas.outline, 0) / 1.1) - 0.3)
@@ -141,7 +143,7 @@ def _cytoplasm(canvas: _Canvas) -> None:
 
 
 def _chromatin(canvas: _Canvas) -> None:
-    """Chromatin of a given grain, a darker membrane, and nucleoli: pale bluish spots with a condensed rim."""
+    """Add chromatin of a given grain, a darker membrane, and nucleoli: pale bluish spots with a dense rim."""
     t, d, window, rng = canvas.cell.traits, canvas.nucleus, canvas.window, canvas.rng
     grain = shapes.noise(rng, d.shape, 0.5 * t["chromatin_scale"] / window.pixel)
     grain = (1 - t["clumping"]) * grain + t["clumping"] * np.tanh(2.5 * grain)
@@ -158,8 +160,7 @@ def _chromatin(canvas: _Canvas) -> None:
 
 
 def _granules(canvas: _Canvas) -> None:
-    """Points scattered over the cytoplasm (and their share of the nucleus), each a small Gaussian spot of
-    ink."""
+    """Add granules: small Gaussian spots of ink at random points of the cytoplasm and partly the nucleus."""
     t, pixel, rng = canvas.cell.traits, canvas.window.pixel, canvas.rng
     weight = np.where(canvas.nucleus < 0, t["over_nucleus"], 1.0) * (canvas.outline < -0.25)
     cumulative = np.cumsum(weight, dtype=np.float64)
@@ -171,14 +172,13 @@ def _granules(canvas: _Canvas) -> None:
     np.add.at(points, at, rng.lognormal(0, 0.35, count))
     sigma = max(t["granule_radius"] / pixel, 0.4)
     spots = ndimage.gaussian_filter(points.reshape(weight.shape), sigma, truncate=3) * (2 * np.pi * sigma**2)
-    share = min(
-        1.0, (t["granule_radius"] / (0.4 * pixel)) ** 2
-    )  # a granule smaller than a pixel covers a part of it
+    # A granule that is smaller than a pixel covers a part of it.
+    share = min(1.0, (t["granule_radius"] / (0.4 * pixel)) ** 2)
     canvas.ink[DYE[canvas.cell.granule_dye]] += t["granule_ink"] * share * np.tanh(1.3 * spots)
 
 
 def _rods(canvas: _Canvas) -> None:
-    """Auer rods: one or two lie alone, more lie in a bundle (a faggot cell)."""
+    """Add Auer rods: one or two lie alone, more lie in a bundle (faggot cell)."""
     rng, pixel = canvas.rng, canvas.window.pixel
     count = round(canvas.cell.traits["rods"])
     free = (canvas.outline < -0.9) & (canvas.nucleus > 0.1)

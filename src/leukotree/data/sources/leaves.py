@@ -61,8 +61,8 @@ def renames(texts: Iterable[str]) -> dict[str, str]:
 def check(scan: Scan, leaves: tuple[str, ...], new_names: Mapping[str, str], top: Path) -> None:
     """Rename the rows' leaves, in place.
 
-    Raises InputError for a label that is no leaf, with suggestions. It is also raised for the folder of a leaf
-    whose files are all left out.
+    Raises InputError for a label that is no leaf, with suggestions. It is also raised for the folder of a
+    leaf whose files are all left out.
     """
     exact = {normal(leaf): leaf for leaf in leaves}
     if wrong := [new for new in new_names.values() if new not in exact]:

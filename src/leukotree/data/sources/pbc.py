@@ -69,7 +69,7 @@ def _take(result: Scan, image: PurePosixPath, kind: str) -> None:
 
 
 def _matches(folder: Path) -> bool:
-    """Return whether a folder has all class folders, or images without any, or some and the original's name."""
+    """Return whether a folder may be the original, a part of it with its name, or a flat folder of images."""
     classes = _classes(folder)
     if classes:
         return _is_original(folder) or classes == set(PREFIXES)
