@@ -22,6 +22,8 @@ from leukotree.runtime import Runtime
 from leukotree.training import checkpoint, run
 from tests.helpers.specs import tiny_spec
 
+pytestmark = pytest.mark.slow("trains until a file system is full")
+
 LEFT = 300_000
 """Bytes that are left on a disk that is full for a checkpoint."""
 

@@ -18,6 +18,8 @@ from leukotree.training import checkpoint
 from tests.helpers import interruptions
 from tests.helpers.specs import tiny_spec
 
+pytestmark = pytest.mark.slow("each attempt starts two ranks, and there are seventy")
+
 RANKS = 2
 
 

@@ -42,6 +42,7 @@ def steps(runtime: Runtime) -> list[list[Request]]:
         return engine.gather(seen)
 
 
+@pytest.mark.slow("starts ranks")
 def test_every_rank_sees_at_the_same_step_what_any_of_them_asked_for() -> None:
     first, second = in_ranks(steps, runtime=Runtime(threads=1), ranks=2)
     assert first == second
@@ -90,6 +91,7 @@ with peers.watched(1, 2):
 """
 
 
+@pytest.mark.slow("waits for a host that does not answer")
 def test_a_store_whose_host_falls_silent_ends_the_ranks() -> None:
     """It closes no connection, so that calls to it neither return nor meet their time limit."""
     with subprocess.Popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE, text=True) as server:
@@ -114,6 +116,7 @@ def test_a_store_whose_host_falls_silent_ends_the_ranks() -> None:
             server.kill()
 
 
+@pytest.mark.slow("waits for a rank that does not answer")
 def test_a_rank_that_falls_silent_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hpc.launching import ranks
 

@@ -31,6 +31,8 @@ from leukotree.training.plan import plan_stage
 from leukotree.training.stage_trainer import StageTrainer
 from tests.helpers.specs import tiny_spec
 
+pytestmark = pytest.mark.slow("starts ranks with DeepSpeed")
+
 STRATEGIES = ("ddp", "zero0", "zero1", "zero2", "zero3")
 SHARING = ("zero1", "zero2", "zero3")
 STEPS, SAVED, RESUMED = 20, 6, 10

@@ -10,6 +10,8 @@ import pytest
 
 from tests.golden import traces
 
+pytestmark = pytest.mark.slow("trains nine runs")
+
 STORED: dict[str, traces.Trace] = json.loads(traces.STORED.read_text())
 
 

@@ -233,6 +233,7 @@ def test_folds_wait_for_the_search(shards: Path, tmp_path: Path) -> None:
     assert_refused(leukotree("folds", "study.yaml", cwd=tmp_path), "best.yaml", "leukotree sweep")
 
 
+@pytest.mark.slow("trains runs")
 def test_folds_without_a_search_run_the_base_and_report_says_so(shards: Path, tmp_path: Path) -> None:
     base = {
         "data": {"shards": str(shards)},
@@ -256,6 +257,7 @@ def test_folds_without_a_search_run_the_base_and_report_says_so(shards: Path, tm
     assert "`rope` was 0.01 and is 0.2" in (tmp_path / "results/fixed/report.md").read_text()
 
 
+@pytest.mark.slow("trains a run")
 def test_train_trains_and_says_what_it_scored_and_status_lists_it(spec: Path) -> None:
     done = leukotree("train", spec, "data.test_fold=1", cwd=spec.parent)
     assert done.returncode == 0, done.stderr

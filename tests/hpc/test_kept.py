@@ -13,6 +13,8 @@ import pytest
 
 from tests.helpers.commandline import leukotree
 
+pytestmark = pytest.mark.slow("continues stored runs")
+
 KEPT = sorted((Path(__file__).parents[1] / "kept").glob("*.tar.xz"))
 RUNS = Path("results/runs/kept")
 RUN = RUNS / "flat-7279b893ac5b"

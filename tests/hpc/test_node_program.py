@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow("starts scripts that wait for each other")
+
 SLURM = Path(__file__).parents[2] / "slurm"
 SLOW_RAY = 'echo $$ >"{folder}/ray.pid"; trap "" TERM; sleep 300 & while :; do sleep 1; done'
 """One that never comes up, and does not leave when it is asked to. Its process ignores SIGTERM, and it has a

@@ -16,6 +16,8 @@ from PIL import Image
 
 from tests.helpers.commandline import leukotree
 
+pytestmark = pytest.mark.slow("trains a study twice")
+
 LEAVES = ("normal", "reactive", "AML", "APML")
 STUDY = {
     "base": {

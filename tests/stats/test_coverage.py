@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
 from leukotree import stats
+
+pytestmark = pytest.mark.slow("draws hundreds of studies")
 
 SHARED, OWN = 1.0, 0.5
 """Spread of a patient's effect on each logit: one that both arms share, and one of each arm."""

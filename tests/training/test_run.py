@@ -28,6 +28,8 @@ from leukotree.spec import VARIANTS, RunSpec
 from leukotree.training import checkpoint, run
 from tests.helpers.specs import tiny_spec
 
+pytestmark = pytest.mark.slow("trains runs")
+
 
 @pytest.fixture
 def spec(shards: Path) -> RunSpec:

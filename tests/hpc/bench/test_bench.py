@@ -42,6 +42,7 @@ def printed(*arguments: object, cwd: Path) -> str:
     return out.getvalue()
 
 
+@pytest.mark.slow("measures")
 def test_the_table_has_each_measurement_beside_its_limit(spec: Path, tmp_path: Path) -> None:
     lines = printed(spec, "--only", "step,loader,checkpoint", "--workers", 1, cwd=tmp_path).splitlines()
     assert "cores" in lines[0]
@@ -59,6 +60,7 @@ def test_the_table_has_each_measurement_beside_its_limit(spec: Path, tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.yaml"]
 
 
+@pytest.mark.slow("measures")
 def test_json_has_everything_and_its_bottleneck(spec: Path, tmp_path: Path) -> None:
     found = json.loads(
         printed(spec, "optim.batch_size=6", "--only", "step,all-reduce", "--json", cwd=tmp_path)
@@ -74,6 +76,7 @@ def test_json_has_everything_and_its_bottleneck(spec: Path, tmp_path: Path) -> N
     assert found["advice"]
 
 
+@pytest.mark.slow("starts ranks")
 def test_ranks_measure_together_and_exchange_gradients(spec: Path, tmp_path: Path) -> None:
     """In a process of its own: local ranks are forked from a server that this one would keep."""
     command = [sys.executable, "-m", "hpc.cli", "bench", spec.name, "--ranks", "2", "--json", *BRIEF]
@@ -95,6 +98,7 @@ def test_ranks_measure_together_and_exchange_gradients(spec: Path, tmp_path: Pat
     assert found["setup"]["ranks"] == 2
 
 
+@pytest.mark.slow("measures")
 def test_without_a_spec_phantoms_are_drawn_for_the_time_of_it(tmp_path: Path) -> None:
     found = json.loads(
         printed("backbone.name=test_resnet", "--size", 32, "--only", "step", "--json", cwd=tmp_path)
@@ -108,6 +112,7 @@ def test_a_decoded_cache_of_the_user_is_used_and_kept(spec: Path, tmp_path: Path
     assert list((tmp_path / "decoded").rglob("*.pixels"))
 
 
+@pytest.mark.slow("starts Ray")
 def test_a_trial_is_measured_through_ray(tmp_path: Path) -> None:
     [row] = json.loads(
         printed("backbone.name=test_vit", "--size", 32, "--only", "trial", "--json", cwd=tmp_path)

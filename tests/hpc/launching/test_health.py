@@ -57,6 +57,7 @@ def test_a_good_node_is_fit(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow("trains runs")
 def test_a_device_that_computes_wrong_ends_each_attempt_as_node_until_there_were_enough(
     spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +110,7 @@ def look_with(fault: str, root: Path, runtime: Runtime) -> list[tuple[str, str]]
         ("sum", "node", f"{HOST}: all-reduce: 2 of 262144 sums over 2 ranks are wrong"),
     ],
 )
+@pytest.mark.slow("starts ranks")
 def test_all_ranks_leave_with_the_reason_of_the_one_that_is_not_fit(
     tmp_path: Path, fault: str, kind: str, says: str
 ) -> None:
@@ -211,6 +213,7 @@ class TestGpus:
         assert list(health._slowdown(gpu)) == []
 
 
+@pytest.mark.slow("computes on the node for seconds")
 def test_the_doctor_looks_at_this_node_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[Any]
 ) -> None:

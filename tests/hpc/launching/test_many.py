@@ -27,6 +27,8 @@ from leukotree.records import predictions
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 
+pytestmark = pytest.mark.slow("trains in jobs of this machine")
+
 QUIET = Runtime(device="cpu", threads=1, quiet=True)
 
 

@@ -37,6 +37,7 @@ def test_an_interface_that_is_not_here(tmp_path: Path, monkeypatch: pytest.Monke
         ("", "n1.invalid, does not resolve; set `interface`"),
     ],
 )
+@pytest.mark.slow("waits for a rank that does not come")
 def test_a_first_rank_that_cannot_be_found_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interface: str, said: str
 ) -> None:
@@ -48,6 +49,7 @@ def test_a_first_rank_that_cannot_be_found_is_named(
 
 
 @pytest.mark.parametrize(("rank", "host"), [(0, "127.0.0.1"), (1, "127.0.0.1"), (1, "n1.invalid")])
+@pytest.mark.slow("waits for a rank that does not come")
 def test_ranks_that_do_not_meet_in_time_say_so(monkeypatch: pytest.MonkeyPatch, rank: int, host: str) -> None:
     monkeypatch.setattr(engine, "MEET", engine.timedelta(seconds=2))
     for name, value in {

@@ -21,6 +21,8 @@ from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from tests.helpers.specs import tiny_spec
 
+pytestmark = pytest.mark.slow("starts ranks")
+
 QUIET = Runtime(device="cpu", threads=1, quiet=True)
 
 

@@ -27,6 +27,8 @@ from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from tests.helpers.specs import tiny_spec
 
+pytestmark = pytest.mark.slow("trains in ranks and in jobs of this machine")
+
 QUIET = Runtime(device="cpu", threads=1, quiet=True)
 
 

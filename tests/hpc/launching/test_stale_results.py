@@ -25,6 +25,8 @@ from leukotree.records import predictions
 from leukotree.spec import RunSpec
 from tests.helpers.commandline import assert_refused, leukotree
 
+pytestmark = pytest.mark.slow("trains a study")
+
 HERE = ("--on", "inline", "--device", "cpu", "--threads", "1")
 RUNS = 4
 """Of two variants on two folds."""

@@ -19,6 +19,8 @@ from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import run
 
+pytestmark = pytest.mark.slow("starts ranks")
+
 RUNTIME = Runtime(device="cpu", workers=0, threads=1, quiet=True)
 
 

@@ -26,6 +26,8 @@ from leukotree.records import runfolder
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec, load
 
+pytestmark = pytest.mark.slow("trains trials")
+
 Make = Callable[..., Slot]
 SLOTS = Slots(cpus=1, gpus=0.0, count=1)
 

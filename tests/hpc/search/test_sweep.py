@@ -30,6 +30,8 @@ from leukotree.records import searchfolder
 from leukotree.runtime import Runtime
 from leukotree.spec import load
 
+pytestmark = pytest.mark.slow("searches under Ray")
+
 QUIET = Runtime(device="cpu", quiet=True)
 FLAT = SearchId("flat", 0)
 SPACE = {

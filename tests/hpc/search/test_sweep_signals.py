@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow("starts commands as processes")
+
 ROOT = Path(__file__).parents[3]
 STEP = """
 shared=$(echo "$PWD"/results/runs/.sweeps/here-7)

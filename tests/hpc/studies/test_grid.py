@@ -198,6 +198,7 @@ def test_what_no_run_could_do_is_refused_before_anything_is_written(
     assert not (file.parent / "results").exists()
 
 
+@pytest.mark.slow("trains a grid")
 def test_a_grid_runs_its_cells_and_only_what_is_missing(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -266,6 +267,7 @@ def test_a_cell_that_no_run_can_be_is_named(file: Path, capsys: pytest.CaptureFi
     assert main(["grid", str(file), excluded, 'variants=["flat", "base"]', "--dry-run"]) == 0
 
 
+@pytest.mark.slow("trains a grid")
 def test_a_report_has_the_cells_as_arms(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And it is refused where variants are decided by different rules."""
     words = [str(file), "grid={loss.isolation: [shared, detached]}"]

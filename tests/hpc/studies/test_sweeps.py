@@ -108,6 +108,7 @@ def _kind(spec: RunSpec) -> str:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.slow("trains each study file in small")
 def test_what_it_stands_for_trains(file: Path, tiny: Path, tmp_path: Path) -> None:
     """Of a search an inner fold of each variant with the base's values, of a grid each kind of model and loss
     on one fold."""
@@ -123,6 +124,7 @@ def test_what_it_stands_for_trains(file: Path, tiny: Path, tmp_path: Path) -> No
     assert plan.search.trials or plan.grid
 
 
+@pytest.mark.slow("searches under Ray")
 def test_smoke_from_the_search_to_the_report(tmp_path: Path) -> None:
     """The whole path through the command line: the file's own preparation, nested searches, re-runs, folds,
     report."""
