@@ -9,9 +9,10 @@ STUDY ?= sweeps/phantom.yaml
 IMAGES := data/phantom-images
 SHARDS := data/phantom
 
+BY_FILE := --dist loadfile --no-loadscope-reorder
 BENCHES := loader step ranks zero checkpoint start pack trial sweep
 
-.PHONY: install sweep test lint bench slurm-up slurm-down clean
+.PHONY: install sweep test check unit lint bench slurm-up slurm-down clean
 
 install: .venv/installed
 
@@ -32,8 +33,16 @@ sweep: .venv/installed $(SHARDS)/dataset.json
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash slurm/sweep.sh $(STUDY)
 
 ## Everything that can be checked here, style and types included; the cluster's tests boot a SLURM of their own.
+## Three workers: the cluster's tests mostly wait. tests/conftest.py orders the files.
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 $(BY_FILE)
+
+## The quick part, in less than three minutes: style, types, and the tests that are not marked slow.
+check: .venv/installed
+	$(MAKE) --no-print-directory --jobs 2 lint unit
+
+unit: .venv/installed
+	$(BIN)/python -m pytest --numprocesses 2 $(BY_FILE) -m "not slow"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -17,8 +17,31 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
+LONG = ("chaos", "cluster")
+"""Folders of tests/ whose files run first."""
+
 REAL_DATA = Path(__file__).parents[1] / "../shared/data"
 """Real images, where a checkout has them beside it."""
+
+
+@pytest.hookimpl(trylast=True)  # after the conftest.py of folders, which mark tests
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Check that a test marked slow says why, and put the files with slow tests first.
+
+    A worker takes a file at a time. One that began with a long file at the end would work alone.
+    """
+    slow = set()
+    for item in items:
+        if marker := item.get_closest_marker("slow"):
+            slow.add(item.path)
+            if not (marker.args and isinstance(marker.args[0], str)):
+                raise pytest.UsageError(
+                    f"{item.nodeid}: pytest.mark.slow needs a reason, as in slow('trains')"
+                )
+    here = Path(__file__).parent
+    items.sort(
+        key=lambda item: (item.path.relative_to(here).parts[0] not in LONG, item.path not in slow)
+    )  # stable: the tests of a file stay together, in their order
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,13 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 
-IMPORTS = ("leukotree.training.run", "hpc.launching.ranks", "torch.distributed.launcher.api")
-"""What a rank needs before its first step."""
+IMPORTS = (
+    "leukotree.training.run",
+    "hpc.launching.ranks",
+    "torch.distributed.launcher.api",
+    "sklearn.metrics",
+)
+"""What a rank needs before its first step, and for its first scores."""
 SAVING = 60
 """Seconds that ranks get to leave by themselves before they are killed."""
 PID = "pid-"
