@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from leukotree import signals
+
 # Two cores are shared by ranks, trials and jobs here; one thread each keeps them from fighting, and keeps
 # bits equal.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,6 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: (item.path.relative_to(here).parts[0] not in LONG, item.path not in slow)
     )  # stable: the tests of a file stay together, in their order
+
+
+@pytest.fixture(autouse=True)
+def no_signal_of_an_earlier_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal's flag stays up after `signals.watched`. It would stop what the next test packs or trains."""
+    monkeypatch.setattr(signals, "_received", None)
 
 
 @pytest.fixture(scope="session")

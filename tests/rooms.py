@@ -20,14 +20,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "architecture.md"
 
 LAYERS = (
-    (
-        "leukotree",
-        "leukotree.errors",
-        "leukotree.keys",
-        "leukotree.log",
-        "leukotree.progress",
-        "leukotree.seeds",
-    ),
+    ("leukotree", "leukotree.errors", "leukotree.keys", "leukotree.progress", "leukotree.seeds"),
     ("leukotree.csvfile", "leukotree.files", "leukotree.log", "leukotree.signals", "leukotree.yamlfile"),
     ("leukotree.config",),
     ("leukotree.runtime", "leukotree.spec", "leukotree.taxonomy"),
