@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     title = f"leukotree {arguments.verb}"
     try:
         watched = signals.watched() if arguments.verb in STOPPABLE else contextlib.nullcontext()
-        with watched, progress.told(title):
+        with watched, progress.command(title):
             return int(arguments.run(arguments) or 0)
     except InputError as error:
         return _refuse(f"{title}: {one_line(error)}", BAD_INPUT)  # names in it may have line breaks

@@ -78,7 +78,7 @@ def test_quiet_is_quiet(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_terminal_sees_each_step() -> None:
     with seen(terminal=True) as terminal:
-        with progress.told("leukotree sweep"):
+        with progress.command("leukotree sweep"):
             progress.step("reading the study")
             progress.step("starting Ray")
         progress.step("outside of a command")
@@ -113,7 +113,7 @@ def test_durations_are_short() -> None:
 
 
 def test_a_log_is_told_of_work_that_has_begun() -> None:
-    with seen(terminal=False) as log, progress.told("leukotree sweep"):
+    with seen(terminal=False) as log, progress.command("leukotree sweep"):
         progress.step("reading the study")
         progress.step("starting Ray", accepted=True)
     assert log.getvalue() == "leukotree sweep: starting Ray ...\n"

@@ -30,7 +30,7 @@ def test_a_file_and_overrides_make_a_spec(tmp_path) -> None:
         ("epochs: 5", "unknown key 'epochs', did you mean 'optim.epochs'"),
         ("optm: {epochs: 5}", "unknown key 'optm', did you mean 'optim'"),
         ("data: {inner: {fods: 2}}", "unknown key 'data.inner.fods', did you mean 'data.inner.folds'"),
-        ("study: s", "run.yaml: is a study, and no run's spec; `leukotree sweep "),
+        ("study: s", "run.yaml: is a study, not the spec of a run; use `leukotree sweep "),
         ("variant: tree", "flat.*got 'tree'"),
         ("optim: {lr: 0}", "optim.lr"),
         ("optim: {lr: .nan}", "optim.lr"),
@@ -39,7 +39,7 @@ def test_a_file_and_overrides_make_a_spec(tmp_path) -> None:
         ("data: {inner: {folds: 2, fold: 2}}", "does not exist"),
         ("augment: {crop_scale: [1.0, 0.5]}", "crop_scale"),
         ("- flat", "expected a mapping"),
-        ("seed: 2020-01-01", "only texts, numbers"),
+        ("seed: 2020-01-01", "may only have texts, numbers"),
         ("seed: [", "not valid YAML"),
     ],
 )

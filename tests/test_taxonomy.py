@@ -145,9 +145,9 @@ def test_pruned_leaves_keep_their_paths(tree: Taxonomy, data: st.DataObject) -> 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("root: {a: null, b: {a: null, c: null}}", "'a' stands in the tree twice"),
+        ("root: {a: null, b: {a: null, c: null}}", "'a' is in the tree twice"),
         ("root: {a: null, a: null}", "given twice"),
-        ("root: [a, a]", "'a' stands in the tree twice"),
+        ("root: [a, a]", "'a' is in the tree twice"),
         ("root: &loop {a: null, b: *loop}", "recursive|cycle"),
         ("root: {a: {b: null}}", "at least two leaves"),
         ("root: null", "no root|at least two"),

@@ -1,4 +1,4 @@
-"""Errors that a person can mend: one line each, turned into an exit code by the command line."""
+"""Errors that a person can fix: one line each. The command line turns them into exit codes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import errno
 from typing import Any, Literal
 
 Kind = Literal["preempted", "timeout", "node", "oom", "nan", "disk", "error"]
-"""What ended a run before its end. The first three say nothing of the run: whoever drives it tries again, so
-many times."""
+"""Why a run ended early."""
 RETRIED: tuple[Kind, ...] = ("preempted", "timeout", "node")
+"""Kinds whose cause is not the run. The launcher tries the run again, a limited number of times."""
 LOST = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -23,34 +23,35 @@ LOST = (
     "unhandled system error",
     "No CUDA GPUs are available",
 )
-"""What torch says when the process at the other end has gone, when the ranks' port is taken, or when the
-machine's GPU is broken. An illegal access or a failed assertion on the device is none of these: it may be the
-run's own."""
+"""Parts of torch's messages when another rank's process has ended, when the port of the ranks is taken, or
+when the GPU is broken. An illegal access or a failed assertion on the device is not among them: its cause may
+be the run."""
 NO_MEMORY = "can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc"
-"""What torch and the system say when there is no memory left."""
+"""Parts of messages of torch and of the system when there is no memory left."""
 NO_ROOM = errno.ENOSPC, errno.EDQUOT
-"""Numbers of the errors that say that a disk, or the quota on it, is full."""
+"""Error numbers for a full disk, or a used up quota."""
 
 
 def one_line(error: object) -> str:
-    """A text, or that of an error, without line breaks; an error's type where it has none."""
+    """A text, or the message of an error, without line breaks. The type of an error that has no message."""
     return " ".join(str(error).split()) or (type(error).__name__ if isinstance(error, BaseException) else "")
 
 
 class InputError(ValueError):
-    """Bad input. The message is one line: which file, key or value is wrong, and what to do. Exit code 2."""
+    """Bad input. The message is one line: the file, key or value that is wrong, and what to do. Exit code
+    2."""
 
 
 class Busy(InputError):
-    """Another process holds what this one needs; it may be gone in a while."""
+    """Another process holds a lock that this one needs. Trying again later may work."""
 
 
 class RunFailed(RuntimeError):
-    """A run that cannot go on, for a reason that its own numbers or jobs gave, in one line. Exit code 1.
+    """A run that cannot continue. The message is one line. Exit code 1.
 
     Args:
-        kind: what it was; stands in the run's status.json.
-        details: plain values that say more; they are kept in the run's failure.json.
+        kind: the kind of failure, for the run's status.json.
+        details: more values, for the run's failure.json.
     """
 
     def __init__(self, message: str, kind: Kind = "error", details: dict[str, Any] | None = None) -> None:
@@ -58,19 +59,18 @@ class RunFailed(RuntimeError):
         self.kind, self.details = kind, details
 
     def __reduce__(self) -> tuple[type[RunFailed], tuple[str, Kind, dict[str, Any] | None]]:
-        return type(self), (str(self), self.kind, self.details)  # it travels between processes
+        return type(self), (str(self), self.kind, self.details)  # it is sent between processes
 
 
 class PeerFailed(RuntimeError):
-    """Another rank failed, and says why."""
+    """Another rank failed. The message is its reason."""
 
 
 class Preempted(RuntimeError):
-    """The scheduler asked for the slot back and everything is saved. Exit code 75 (EX_TEMPFAIL: run it
-    again).
+    """The scheduler ends the job, and everything is saved. Exit code 75 (EX_TEMPFAIL: run it again).
 
     Args:
-        kind: "preempted", "timeout" near the end of the slot's time, or "node" where a machine of it failed.
+        kind: "preempted", "timeout" near the end of the job's time, or "node" where a machine failed.
     """
 
     def __init__(self, message: str, kind: Kind = "preempted") -> None:
@@ -82,7 +82,7 @@ class Preempted(RuntimeError):
 
 
 def kind(error: BaseException) -> Kind:
-    """The kind of failure that an exception stands for."""
+    """The kind of failure of an exception."""
     if isinstance(error, RunFailed | Preempted):
         return error.kind
     if isinstance(error, KeyboardInterrupt | SystemExit):

@@ -1,4 +1,4 @@
-"""Writes that a kill, a full disk or a reader at the same moment cannot spoil."""
+"""Files that stay whole when a process is killed, the disk is full, or another process reads; and locks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from typing import Any
 from leukotree.errors import NO_ROOM, Busy, InputError
 
 FULL = 2**20
-"""Bytes: a disk with less room than this counts as full, where something on it has failed."""
+"""Bytes. After a failure, a disk with less room than this counts as full."""
 
 
 def write_atomic(path: str | Path, data: str | bytes, mode: int = 0o666) -> None:
-    """Replace a file so that a reader, or a crash, sees the old content or the new, never a part. `mode`: who
-    may read and write it, less what the process's umask takes away."""
+    """Replace a file. A reader sees the old content or the new one, never a part, also after a crash. `mode`:
+    the permissions, before the process's umask. Raises OSError."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -39,15 +39,14 @@ def write_atomic(path: str | Path, data: str | bytes, mode: int = 0o666) -> None
 
 
 def append_lines(path: str | Path, lines: Iterable[str]) -> None:
-    """Add lines (without their ends) to a log and wait until they are on the disk.
+    """Add lines (without line ends) to a log, and wait until they are on the disk. Raises OSError.
 
-    A last line that a kill cut short is ended first, so that it spoils nothing but itself; readers pass it
-    over.
+    A last line that a kill cut short gets its line end first. Readers leave it out.
     """
     with open(path, "ab+") as file:
         size = file.seek(0, os.SEEK_END)
-        torn = size > 0 and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
-        file.write((b"\n" if torn else b"") + "".join(f"{line}\n" for line in lines).encode())
+        cut_short = size > 0 and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+        file.write((b"\n" if cut_short else b"") + "".join(f"{line}\n" for line in lines).encode())
         file.flush()
         os.fsync(file.fileno())
 
@@ -70,12 +69,12 @@ def sha256(path: str | Path) -> str:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that a disk, or the quota on it, is full."""
+    """Whether the cause of an error is a full disk, or a used up quota."""
     return isinstance(error, OSError) and error.errno in NO_ROOM
 
 
 def full_disk(*folders: str | Path) -> Path | None:
-    """The first of these folders whose disk is full."""
+    """The first of these folders whose disk is full, or None."""
     for folder in folders:
         with contextlib.suppress(OSError):
             if shutil.disk_usage(folder).free < FULL:
@@ -85,10 +84,12 @@ def full_disk(*folders: str | Path) -> Path | None:
 
 @contextlib.contextmanager
 def locked(path: str | Path, busy: str, patience: float = 0.0) -> Iterator[None]:
-    """Hold a lock file for this process; the system lets go of it however the process ends. Raises Busy with
-    the text `busy`, and who holds it, where another process does for `patience` more seconds, or InputError
-    that the file system has no locks."""
-    # Opened for writing: NFS grants an exclusive lock to nothing less.
+    """Hold a lock file. The system releases it however this process ends.
+
+    Raises Busy with the text `busy`, and who holds the lock, if another process still holds it after
+    `patience` seconds. Raises InputError if the file system has no locks.
+    """
+    # NFS gives an exclusive lock only on a file that is open for writing.
     with open(path, "a+") as file:
         deadline = time.monotonic() + patience
         while True:
@@ -103,12 +104,12 @@ def locked(path: str | Path, busy: str, patience: float = 0.0) -> Iterator[None]
                 raise InputError(
                     f"{path}: cannot be locked ({error.strerror}); use a file system with flock"
                 ) from None
-        _sign(path)
+        _write_holder(path)
         yield
 
 
 def require_writable(folder: str | Path) -> None:
-    """Raise the OSError that making a folder, or a file in it, would meet; nothing is written."""
+    """Raise the OSError that making a folder, or a file in it, would raise. Nothing is written."""
     folder = Path(folder)
     place = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
     if not place.is_dir():
@@ -118,7 +119,7 @@ def require_writable(folder: str | Path) -> None:
 
 
 def held(path: str | Path) -> bool | None:
-    """Whether a process holds a lock file; None where that is not known here: the last one did on another
+    """Whether a process holds a lock file. None where this host cannot know: the last holder was on another
     host, whose locks this file system may not show."""
     path = Path(path)
     try:
@@ -135,8 +136,8 @@ def held(path: str | Path) -> bool | None:
     return False
 
 
-def _sign(path: str | Path) -> None:
-    """Leave in a lock file who holds it."""
+def _write_holder(path: str | Path) -> None:
+    """Write into a lock file who holds it: host, process, SLURM job and time."""
     job = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ.get("SLURM_JOB_ID"))
     who = {
         "host": socket.gethostname(),
@@ -144,13 +145,13 @@ def _sign(path: str | Path) -> None:
         "job": job,
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-    with contextlib.suppress(OSError), open(path, "r+") as file:  # on a full disk the lock holds all the same
+    with contextlib.suppress(OSError), open(path, "r+") as file:  # the lock also holds on a full disk
         file.truncate()
         file.write(json.dumps(who))
 
 
 def holder(path: Path) -> str:
-    """Who holds a lock file, or did last, for people; nothing from older versions."""
+    """Who holds a lock file, or was the last to do so, for people. "" where the file has no such note."""
     try:
         who = json.loads(path.read_text())
         job = f", job {who['job']}" if who["job"] else ""

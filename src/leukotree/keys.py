@@ -1,4 +1,4 @@
-"""What an unknown key of a spec or a study may have meant."""
+"""Known keys of a spec or a study, and which of them an unknown key was meant to be."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 MOST = 3
-"""Keys that are offered at once."""
+"""Most keys that are suggested at once."""
 LIKE = 0.8
-"""How alike an unknown key and one in another place must be (difflib's ratio); beside each other its usual
-0.6 are enough."""
+"""How similar (difflib's ratio) an unknown key must be to a key in another group. In the same group difflib's
+default of 0.6 is enough."""
 
 
 def hint(model: type[BaseModel], location: tuple[int | str, ...], given: Any) -> str:
-    """What follows "unknown key ..." in an error: the key meant, or those that there are.
+    """The end of an error about an unknown key: the most similar known key, or all known ones.
 
-    Args: location: where the unknown key stands in the model's tree; its last step is unknown. given: the
-        value there; of a mapping of one key that one counts, too: `{"optim": {"epochs": 5}}` is
-        `optim.epochs`.
+    Args:
+        location: path of the unknown key in the model. Its last step is the unknown key.
+        given: the value there. `{"optim": {"epochs": 5}}` is read as the key `optim.epochs`.
     """
     owner = _below(model, location[:-1])
     if owner is None:  # among the keys of a plain mapping
@@ -36,8 +36,8 @@ def hint(model: type[BaseModel], location: tuple[int | str, ...], given: Any) ->
 
 
 def elsewhere(key: str, known: Iterable[str]) -> list[str]:
-    """The known dotted keys that one may have meant which lacks their first steps, has some before them, or
-    is spelled a little otherwise; those that fit it exactly before the others. At most MOST."""
+    """Known dotted keys that `key` may be meant to be: keys that end with it, keys that it ends with, or a
+    key with a similar end. At most MOST."""
     known = list(known)
     ends = {end: path for path in known for end in _ends(path)}
     exact = [path for path in known if path.endswith(f".{key}")]
@@ -51,7 +51,7 @@ def elsewhere(key: str, known: Iterable[str]) -> list[str]:
 
 
 def paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """All dotted keys of a model: groups, and what is in them."""
+    """All dotted keys of a model: groups, and the keys in them."""
     for name, field in model.model_fields.items():
         yield prefix + name
         if inner := _model(field.annotation):
@@ -59,7 +59,7 @@ def paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted keys of a model that hold values; a group that may be None is one."""
+    """The dotted keys of a model that hold values. A group that may be None counts as a value."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from leaves(field.annotation, f"{prefix}{name}.")
@@ -68,26 +68,27 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
-    """The model of a field, also of one that may be None."""
+    """The model of a field, also if the field may be None."""
     options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     return next((one for one in options if isinstance(one, type) and issubclass(one, BaseModel)), None)
 
 
-def _below(model: type[BaseModel], way: Iterable[int | str]) -> type[BaseModel] | None:
+def _below(model: type[BaseModel], steps: Iterable[int | str]) -> type[BaseModel] | None:
+    """The model that a path leads to; None if it leads to a value."""
     owner: type[BaseModel] | None = model
-    for step in way:
+    for step in steps:
         field = owner.model_fields.get(str(step)) if owner else None
         owner = _model(field.annotation) if field else None
     return owner
 
 
 def _only(given: Any) -> list[str]:
-    """The steps below a value that has but one way down."""
-    way = []
+    """The keys below a value, as long as each mapping has one key."""
+    steps = []
     while isinstance(given, Mapping) and len(given) == 1:
         [(step, given)] = given.items()
-        way.append(str(step))
-    return way
+        steps.append(str(step))
+    return steps
 
 
 def _dotted(steps: Iterable[int | str]) -> str:
@@ -95,6 +96,6 @@ def _dotted(steps: Iterable[int | str]) -> str:
 
 
 def _ends(path: str) -> list[str]:
-    """A dotted key, and what is left of it without its first step, its first two, ..."""
+    """A dotted key, then the key without its first step, without its first two, ..."""
     steps = path.split(".")
     return [".".join(steps[start:]) for start in range(len(steps))]

@@ -1,8 +1,7 @@
-"""What a command says while it works: the step it is at, and how much is done. All of it goes to stderr.
+"""Progress of a command on stderr: its current step, and how much is done.
 
-A terminal sees each step at once, and bars. Elsewhere, as in the log of a job, there are a few plain lines:
-the steps of work that has begun, and a count every EVERY seconds. What a command refuses stays one line
-there.
+A terminal shows each step at once, and bars. Elsewhere, as in the log of a job, there are few lines: the
+steps once the input is accepted, and a count every EVERY seconds. So bad input gives one line there.
 """
 
 from __future__ import annotations
@@ -22,20 +21,19 @@ T = TypeVar("T")
 EVERY = 60.0
 """Seconds between two counts in a log."""
 LINE = re.compile(r"^leukotree( \w+)?: .*(, after | \.\.\.$)")
-"""What a log has of all this: nothing that ended a run."""
+"""Lines that this module writes into a log. None of them says why a run ended."""
 COUNTS = "{desc}: {n_fmt} of {total_fmt}{unit} [{elapsed}{postfix}]"
-"""A bar without an estimate: what is done in parallel, or waits in a queue, has no rate."""
-
+"""Format of a bar without an estimate of the rest: work in parallel, or in a queue, has no rate."""
 
 _title = ""
-"""Of the command whose steps are said; empty outside of one."""
+"""Title of the command whose steps are shown; "" outside of a command."""
 
 
 @contextlib.contextmanager
-def told(title: str) -> Iterator[None]:
-    """Say the steps within, under a title such as "leukotree sweep". Not where stderr is no file, as inside a
-    test."""
-    global _title  # one command in a process
+def command(title: str) -> Iterator[None]:
+    """Show the steps within, under a title such as "leukotree sweep". Nothing is shown where stderr is not a
+    file, as in a test."""
+    global _title  # a process runs one command
     try:
         sys.stderr.fileno()
     except (OSError, ValueError, AttributeError):
@@ -49,28 +47,28 @@ def told(title: str) -> Iterator[None]:
 
 
 def step(what: str, accepted: bool = False) -> None:
-    """Say what is done now, such as "starting Ray". Nothing outside of `told`. `accepted`: the command's
-    input is checked and its work begins, so a log is told at once."""
+    """Show the current step, such as "starting Ray". Nothing is shown outside of `command`. `accepted`: the
+    input is checked and the work begins, so the step is also written into a log."""
     if _title and (accepted or sys.stderr.isatty()):
         say(f"{_title}: {what} ...")
 
 
 def say(line: str) -> None:
-    """A line on stderr, above the bars if there are any."""
+    """Write a line to stderr, above the bars if there are any."""
     from tqdm import tqdm
 
-    with contextlib.suppress(OSError, ValueError):  # nobody listens
+    with contextlib.suppress(OSError, ValueError):  # stderr is closed
         tqdm.write(line, file=sys.stderr)
         sys.stderr.flush()
 
 
 class Bar:
-    """How much of something is done: a bar on a terminal, elsewhere a line now and then. A context.
+    """A count of work done, as a context: a bar on a terminal, elsewhere a line every EVERY seconds.
 
     Args:
-        total: how many there are, `done` of them at the beginning.
+        total: how many there are. `done` of them are done at the beginning.
         unit: what is counted, in the singular.
-        rate: whether the pace so far tells how long the rest takes.
+        rate: whether the time of the rest can be estimated from the time so far.
     """
 
     def __init__(
@@ -78,15 +76,14 @@ class Bar:
     ) -> None:
         self.done, self.total = done, total
         self._title, self._unit, self._note = title, unit, ""
-        self._begun = self._told = time.monotonic()
-        self._silent = quiet
+        self._begun = self._shown = time.monotonic()
+        self._quiet = quiet
         self._bar: tqdm[Any] | None = None
-        if not self._silent and sys.stderr.isatty():
+        if not self._quiet and sys.stderr.isatty():
             from tqdm import tqdm
 
-            size = (
-                shutil.get_terminal_size()
-            )  # where a terminal has none, as under `script`, tqdm would show nothing
+            # Where a terminal has no size, as under `script`, tqdm would show nothing.
+            size = shutil.get_terminal_size()
             self._bar = tqdm(
                 total=total,
                 initial=done,
@@ -105,36 +102,33 @@ class Bar:
         self.close()
 
     def advance(self, count: int = 1) -> None:
-        """So many more are done."""
+        """Count `count` more as done."""
         self.at(self.done + count, self._note)
 
     def at(self, done: int, note: str = "", total: int | None = None) -> None:
-        """So many are done by now, of so many (None: as before); `note` says more of what is at work."""
+        """Set how many are done, of how many (None: as before). `note`: more about the current work."""
         self._note, total = note, self.total if total is None else total
         if self._bar is None:
             self.done, self.total = done, total
-            self._tell()
+            self._write_line()
             return
         self._bar.total, self.total = total, total
         self._bar.set_postfix_str(note, refresh=False)
-        if (
-            done != self.done
-        ):  # tqdm would take an update by nothing for the begin of the next one, and its pace from that
+        if done != self.done:  # tqdm would measure its rate from an update by 0
             self._bar.update(done - self.done)
             self.done = done
-        elif time.monotonic() - self._told > 1:
-            self._told = time.monotonic()
+        elif time.monotonic() - self._shown > 1:
+            self._shown = time.monotonic()
             self._bar.refresh()
 
-    def _tell(self) -> None:
+    def _write_line(self) -> None:
         now = time.monotonic()
-        if self._silent or now - self._told < EVERY:
+        if self._quiet or now - self._shown < EVERY:
             return
-        self._told = now
+        self._shown = now
         note = f" ({self._note})" if self._note else ""
-        say(
-            f"leukotree: {self._title}: {self.done} of {self.total} {self._unit}s{note}, after {duration(now - self._begun)}"
-        )
+        count = f"{self.done} of {self.total} {self._unit}s{note}"
+        say(f"leukotree: {self._title}: {count}, after {duration(now - self._begun)}")
 
     def close(self) -> None:
         if self._bar is not None:
@@ -142,7 +136,7 @@ class Bar:
 
 
 def over(items: Iterable[T], title: str, total: int, unit: str, *, quiet: bool = False) -> Iterator[T]:
-    """The items, each counted once it has been dealt with."""
+    """The items. Each is counted when the next one is asked for."""
     with Bar(title, total, unit, quiet=quiet) as bar:
         for item in items:
             yield item
@@ -150,7 +144,7 @@ def over(items: Iterable[T], title: str, total: int, unit: str, *, quiet: bool =
 
 
 def duration(seconds: float) -> str:
-    """For people: 40 s, 12 min, 3.5 h, 2 d."""
+    """Seconds as people read them: 40 s, 12 min, 3.5 h, 2 d."""
     for unit, length, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
         if seconds < most * length:
             count = seconds / length

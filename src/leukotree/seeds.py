@@ -1,5 +1,4 @@
-"""Named random streams: one seed gives independent, reproducible numbers for order, augmentation, weights,
-..."""
+"""Named random streams: one seed gives independent, reproducible numbers for each purpose."""
 
 from __future__ import annotations
 
@@ -9,13 +8,13 @@ import numpy as np
 
 
 def sequence(seed: int, stream: str, *place: int) -> np.random.SeedSequence:
-    """The entropy of a stream such as "order" at a place such as (epoch,); equal arguments give equal
+    """The seed of a stream, such as "order", at a place, such as (epoch,). Equal arguments give equal
     numbers."""
     return np.random.SeedSequence([seed, zlib.crc32(stream.encode()), *place])
 
 
 def generator(seed: int, stream: str, *place: int) -> np.random.Generator:
-    """A numpy generator for a stream at a place."""
+    """A numpy generator for a stream at a place. Equal arguments give equal numbers."""
     return np.random.Generator(np.random.Philox(sequence(seed, stream, *place)))
 
 

@@ -1,5 +1,4 @@
-"""A request to stop: a signal sets a flag, and loops look at it where they can save. Nothing else happens in
-a handler."""
+"""Requests to stop: a signal only sets a flag. Loops read the flag at points where they can save."""
 
 from __future__ import annotations
 
@@ -14,10 +13,10 @@ from types import FrameType
 from leukotree.errors import Kind
 
 STOPS = (signal.SIGTERM, signal.SIGUSR2)
-"""What schedulers send before they take a job's place: at a preemption, and ahead of a time limit."""
+"""Signals that schedulers send before they end a job: at a preemption, and before a time limit."""
 MARGIN = 120.0
-"""Seconds before the end of a SLURM job at which its work leaves by itself, also where nobody asked for a
-signal; a tenth of its time if that is less."""
+"""Seconds before the end of a SLURM job at which its work saves and stops, also without a signal. A tenth of
+the job's time if that is less."""
 
 _received: int | None = None
 
@@ -29,8 +28,9 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Let `STOPS` set the flag instead of ending this process; the flag is down at the start, and handlers
-    are put back at the end. Outside the main thread, which alone may do so, it changes nothing."""
+    """Within, the signals in `STOPS` set the flag and do not end this process. The flag is cleared at the
+    start, and the handlers are restored at the end. Only the main thread may set handlers: in another thread
+    this does nothing."""
     global _received
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -45,12 +45,12 @@ def watched() -> Iterator[None]:
 
 
 def received() -> int | None:
-    """The signal that came, or None."""
+    """The signal that was received, or None."""
     return _received
 
 
 def requested() -> bool:
-    """Whether to save and leave: a signal came, or the job's time is nearly over."""
+    """Whether to save and stop: a signal was received, or the job's time is nearly over."""
     return _received is not None or time.time() > _end()
 
 
@@ -62,14 +62,13 @@ def cause() -> str:
 
 
 def reason() -> Kind:
-    """What kind of end a request means: "timeout" where the job's time is nearly over, also if a signal said
-    so first."""
+    """The kind of end that a request stands for: "timeout" if the job's time is nearly over, else
+    "preempted"."""
     return "timeout" if time.time() > _end() - MARGIN else "preempted"
 
 
 def _end() -> float:
-    """When work has to leave its SLURM job (unix seconds); infinity without one, or where SLURM does not
-    say."""
+    """When work has to stop (unix seconds). Infinity outside of a SLURM job, or where SLURM gives no end."""
     try:
         start, end = (float(os.environ[f"SLURM_JOB_{name}_TIME"]) for name in ("START", "END"))
     except (KeyError, ValueError):

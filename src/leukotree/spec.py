@@ -1,7 +1,7 @@
-"""RunSpec: everything that decides the bits of one run, and nothing else.
+"""RunSpec: all settings that change the result of one run, and no others.
 
-Where and on how many processes it runs (`--on`, `--ranks`, `--site`) stays outside, so the same spec is the
-same run everywhere. Its hash names the run's folder; doing it again continues it.
+Where it runs, and on how many processes (`--on`, `--ranks`, `--site`), is not in the spec. So the same spec
+is the same run everywhere. Its hash names the run's folder. Running it again continues it.
 """
 
 from __future__ import annotations
@@ -40,13 +40,12 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 class InnerFold(Strict):
-    """One fold of an inner cross-validation inside the outer training folds: train on the others, score this
-    one."""
+    """One fold of an inner cross-validation within the outer training folds. The others are trained on."""
 
     folds: int = Field(3, ge=2)
-    """How many inner folds."""
+    """Number of inner folds."""
     fold: int = Field(0, ge=0)
-    """The one that is scored."""
+    """The inner fold that is scored."""
 
     @model_validator(mode="after")
     def _in_range(self) -> InnerFold:
@@ -57,21 +56,21 @@ class InnerFold(Strict):
 
 class DataSpec(Strict):
     shards: str = "data/phantom"
-    """Folder that `leukotree pack` wrote, relative to the current folder."""
+    """Folder written by `leukotree pack`, relative to the current folder."""
     test_fold: int = Field(0, ge=0)
     """The outer fold that is never trained on."""
     inner: InnerFold | None = None
-    """None: train on all other folds and score the test fold once. Set: the test fold is not touched."""
+    """None: train on all other folds, and score the test fold once. Set: the test fold is not used."""
 
 
 class AugmentSpec(Strict):
     crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.8, 1.0)
-    """Area of the random resized crop, as a share of the image: lowest, highest."""
+    """Area of the random resized crop as a share of the image: [smallest, largest]."""
     flips: bool = True
-    """Horizontal and vertical flips: a smear has no up."""
+    """Horizontal and vertical flips. A smear has no upright direction."""
     turns: bool = True
-    """Beside flips, right-angle rotations: all eight symmetries of the square, for about a tenth of the
-    loader's rate."""
+    """Also rotations by 90 degrees: with the flips all eight symmetries of the square. They cost about a
+    tenth of the loader's rate."""
     jitter: float = Field(0.1, ge=0, le=1)
     """Largest relative change of brightness, contrast and saturation."""
     stain: float = Field(0.0, ge=0, le=1)
@@ -81,7 +80,7 @@ class AugmentSpec(Strict):
     @model_validator(mode="after")
     def _ordered(self) -> AugmentSpec:
         if self.crop_scale[0] > self.crop_scale[1]:
-            raise ValueError("crop_scale: the lowest value stands first")
+            raise ValueError("crop_scale: the first value is above the second; swap them")
         return self
 
 
@@ -91,54 +90,56 @@ class BackboneSpec(Strict):
     weights: str | None = None
     """None (random), "hub" (timm's pretrained weights), or the path of a .pt, .pth or .safetensors file."""
     drop_path: float = Field(0.0, ge=0, lt=1)
-    """Stochastic depth rate. Its draws follow the shapes of a rank's micro batches: with it, ranks change the
-    bits."""
+    """Stochastic depth rate. Its random numbers depend on the micro batches of each rank, so that results
+    depend on the number of ranks."""
 
 
 class LossSpec(Strict):
     kind: Literal["focal", "conditional", "soft", "marginal"] = "focal"
-    """`focal`: at each head, over the images that are defined there. `conditional`: -log p(child | parent)
-    summed over an image's path. `soft`: cross-entropy with targets softened by distance in the tree.
-    `marginal`: cross-entropy at each depth of the tree, P(node) being the sum of its leaves."""
+    """`focal`: focal loss at each head, over the images whose leaf is below its decision. `conditional`:
+    -log p(child | parent), summed over an image's path. `soft`: cross-entropy with targets softened by the
+    distance in the tree. `marginal`: cross-entropy at each depth of the tree, where P(node) is the sum of its
+    leaves."""
     gamma: float = Field(2.0, ge=0)
     """Focal exponent (`focal`); 0 is cross-entropy."""
     tau: float = Field(0.5, ge=0, le=1)
-    """`focal`: class weight alpha = (inverse frequency in the training images)^tau, scaled to mean 1; 0 is no
-    weighting."""
+    """`focal`: class weight alpha = (inverse frequency in the training images)^tau, scaled to mean 1. 0: all
+    weights are 1."""
     beta: float = Field(10.0, gt=0)
-    """`soft`: targets are proportional to exp(-beta * distance / largest distance); large is
+    """`soft`: targets are proportional to exp(-beta * distance / largest distance). A large beta is
     cross-entropy."""
     weighting: Literal["fixed", "hxe", "uncertainty"] = "fixed"
-    """Weight of the levels: `fixed` by `level_weights`; `hxe`: each edge by exp(-hxe_alpha * height of its
-    child);
-    `uncertainty`: learned with the model (Kendall et al. 2018)."""
+    """Weights of the levels. `fixed`: those of `level_weights`. `hxe`: exp(-hxe_alpha * height of the child)
+    for each edge. `uncertainty`: learned with the model (Kendall et al. 2018)."""
     level_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
-    """`fixed`: one number per level from the root down; None is 1 for each."""
+    """`fixed`: one number per level, from the root down. None: 1 for each."""
     hxe_alpha: float = Field(0.0, ge=0)
-    """`hxe`: 0 weighs all alike, larger ones weigh coarse decisions less (Bertinetto et al. 2020)."""
+    """`hxe`: 0 gives all edges the weight 1. Larger values give coarse decisions less weight (Bertinetto et
+    al. 2020)."""
     isolation: Literal["shared", "chained", "detached", "branched", "projected"] = "shared"
-    """What each level's loss may reach in `multilabel`. `shared`: all of the backbone. `chained`: that too,
-    and a head also sees the probabilities of the decision above it, detached. `detached`: only the level
-    `leader` trains the backbone. `branched`: each level has the last `branch_blocks` blocks for itself, the
-    level `leader` trains those before. `projected`: gradients of the backbone that conflict are made to agree
-    by `surgery`."""
+    """The parameters that each level's loss trains in `multilabel`. `shared`: the whole backbone. `chained`:
+    as `shared`, and a head also gets the detached probabilities of the decision above it. `detached`: only
+    the loss of the level `leader` trains the backbone. `branched`: each level has the last `branch_blocks`
+    blocks of its own, and the level `leader` trains the blocks before. `projected`: `surgery` changes
+    gradients of the backbone that conflict."""
     leader: int = Field(1, ge=1)
-    """`detached`, `branched`: the level, from 1 at the root, whose loss trains what the levels share."""
+    """`detached`, `branched`: the level whose loss trains the shared blocks. The root is level 1."""
     branch_blocks: int = Field(1, ge=1)
-    """`branched`: how many of the last blocks each level has for itself."""
+    """`branched`: how many of the last blocks each level has of its own."""
     surgery: Literal["pcgrad", "cagrad", "upgrad"] = "upgrad"
-    """`projected`: how (Yu et al. 2020; Liu et al. 2021; Quinton and Rey 2024)."""
+    """`projected`: the method (Yu et al. 2020; Liu et al. 2021; Quinton and Rey 2024)."""
 
     @model_validator(mode="after")
     def _fits(self) -> LossSpec:
         if self.isolation != "shared" and self.kind not in ("focal", "conditional"):
-            raise ValueError(
-                f"isolation: {self.kind} has no loss per level to isolate; use kind focal or conditional, or shared"
-            )
+            fix = "use kind focal or conditional, or shared"
+            raise ValueError(f"isolation: {self.kind} has no loss per level to isolate; {fix}")
         if self.isolation == "projected" and self.weighting == "uncertainty":
-            raise ValueError("weighting: uncertainty not with isolation projected; use fixed or hxe")
+            raise ValueError(
+                "weighting: uncertainty does not work with isolation projected; use fixed or hxe"
+            )
         if self.level_weights is not None and (self.weighting != "fixed" or not any(self.level_weights)):
-            raise ValueError("level_weights: with weighting fixed only, and one of them above 0; or null")
+            raise ValueError("level_weights: needs weighting fixed, and one weight above 0; or give null")
         if self.kind == "soft" and (self.weighting != "fixed" or self.level_weights is not None):
             raise ValueError("weighting: soft has one loss for all levels; use fixed without level_weights")
         return self
@@ -173,42 +174,41 @@ class OptimSpec(Strict):
     head_lr_multiplier: float = Field(1.0, gt=0)
     """Learning rate of the heads, as a multiple of `lr`."""
     weight_decay: float = Field(0.05, ge=0)
-    """Decoupled weight decay; biases and norms are left out."""
+    """Decoupled weight decay. Biases and norms have none."""
     batch_size: int = Field(32, ge=1)
     """Global batch in images: micro batch x ranks x accumulation."""
     epochs: int = Field(80, ge=1)
-    """Passes over the training images (of each stage)."""
+    """Passes over the training images, for each stage."""
     warmup: float = Field(0.05, ge=0, lt=1)
-    """Share of the steps with a linearly rising learning rate; a cosine to zero follows."""
+    """Share of the steps in which the learning rate rises linearly. A cosine to zero follows."""
     clip: float | None = Field(None, gt=0)
-    """Largest gradient norm; None does not clip."""
+    """Largest gradient norm. None: no clipping."""
 
 
 class EngineSpec(Strict):
     strategy: Literal["ddp", "zero0", "zero1", "zero2", "zero3"] = "ddp"
-    """How ranks share the work: `ddp`, or DeepSpeed with the ZeRO stage. From 1 on the ranks share the
-    optimiser's state, from 2 on the gradients, in 3 the weights."""
+    """How ranks work together: `ddp`, or DeepSpeed with a ZeRO stage. From stage 1 on the optimiser's state
+    is split between the ranks, from stage 2 on also the gradients, in stage 3 also the weights."""
     offload: bool = False
-    """ZeRO 1 to 3: the optimiser's state lies in the memory of the CPU; in 3 the weights too."""
+    """ZeRO 1 to 3: keep the optimiser's state in the memory of the CPU, in stage 3 also the weights."""
     precision: Literal["fp32", "bf16"] = "bf16"
-    """`bf16`: autocast of the forward pass; weights stay fp32."""
+    """`bf16`: autocast of the forward pass. Weights stay fp32."""
     micro_batch: int | None = Field(None, ge=1)
-    """Images per rank and forward pass; None takes the whole share of the rank. Smaller accumulates
-    gradients."""
+    """Images per rank and forward pass. None: the whole share of the rank. With a smaller number gradients
+    are accumulated."""
     bucket_mb: float = Field(25.0, ge=1)
-    """`ddp`: gradients that ranks exchange at once, in MiB. Smaller begins sooner, larger uses a slow link
-    better."""
+    """`ddp`: MiB of gradients that ranks exchange at once. A smaller bucket is sent sooner. A larger one uses
+    a slow link better."""
     compile: bool = False
     """torch.compile the model (ddp only)."""
 
     @model_validator(mode="after")
     def _fits(self) -> EngineSpec:
         if self.offload and self.strategy in ("ddp", "zero0"):
-            raise ValueError(
-                f"offload: {self.strategy} shares nothing that could be moved; use zero1, zero2 or zero3, or false"
-            )
+            fix = "use zero1, zero2 or zero3, or false"
+            raise ValueError(f"offload: {self.strategy} splits no state that could be moved; {fix}")
         if self.compile and self.strategy != "ddp":
-            raise ValueError(f"compile: not with {self.strategy}; use ddp, or false")
+            raise ValueError(f"compile: does not work with {self.strategy}; use ddp, or false")
         return self
 
 
@@ -217,7 +217,7 @@ class RunSpec(Strict):
 
     variant: Variant = "multilabel"
     seed: int = Field(0, ge=0, lt=2**31)
-    """Seeds initial weights, order and augmentation, each through its own stream."""
+    """Seed of the initial weights, the order and the augmentation, each with its own stream."""
     data: DataSpec = DataSpec()
     augment: AugmentSpec = AugmentSpec()
     backbone: BackboneSpec = BackboneSpec()
@@ -241,16 +241,14 @@ class RunSpec(Strict):
         if self.engine.strategy != "ddp":
             for key, value in (("isolation", "projected"), ("weighting", "uncertainty")):
                 if getattr(self.loss, key) == value:
-                    raise ValueError(
-                        f"loss.{key}: {value} not with {self.engine.strategy}; use engine.strategy ddp"
-                    )
+                    problem = f"{value} does not work with {self.engine.strategy}"
+                    raise ValueError(f"loss.{key}: {problem}; use engine.strategy ddp")
         return self
 
     @property
     def hash(self) -> str:
-        """12 hex digits over the fields that differ from their defaults, so that a new field with a default
-        renames no run. The run folder also stores every field, and a run whose stored fields differ is
-        refused, not continued."""
+        """12 hex digits of the fields that differ from their defaults. So a new field with a default changes
+        no name. The run folder stores all fields; a run with other stored fields is refused."""
         fields = self.model_dump(mode="json", exclude_defaults=True)
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -269,18 +267,17 @@ class RunSpec(Strict):
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> RunSpec:
-    """A RunSpec from a YAML file and `key=value` overrides. Raises InputError naming file or override."""
+    """A RunSpec from a YAML file and `key=value` overrides. Raises InputError naming the file or override."""
     tree = yamlfile.load(path)
     tree = {} if tree is None else tree
     if not isinstance(tree, Mapping):
         raise InputError(f"{path}: expected a mapping of keys, got {type(tree).__name__}")
     if "study" in tree:
-        raise InputError(
-            f"{path}: is a study, and no run's spec; `leukotree sweep {path}` and `leukotree grid {path}` take it"
-        )
+        verbs = f"use `leukotree sweep {path}` or `leukotree grid {path}`"
+        raise InputError(f"{path}: is a study, not the spec of a run; {verbs}")
     changes = parse_overrides(overrides)
     try:
         json.dumps(tree)
     except (TypeError, ValueError):
-        raise InputError(f"{path}: only texts, numbers, lists and mappings may stand in a spec") from None
+        raise InputError(f"{path}: a spec may only have texts, numbers, lists and mappings") from None
     return parse(RunSpec, merge(tree, changes), str(path))

@@ -1,7 +1,8 @@
-"""The label tree: nodes, edges, leaf paths, and which decisions exist for a leaf.
+"""The label tree: nodes, edges, paths to leaves, and the decisions on them.
 
 A *decision* is a node with two or more children. Pruning to the leaves of a study can leave a node with one
-child: that edge stays in the tree (its conditional probability is 1) but it is no decision and has no logits.
+child. Its edge stays in the tree with the conditional probability 1, but the node is not a decision and has
+no logits.
 """
 
 from __future__ import annotations
@@ -30,23 +31,23 @@ PAPER: dict[str, Any] = {
 """The tree of arXiv 2502.10899: {normal, reactive, leukemia}; {acute, chronic}; {ALL, AML, APML}; {CLL,
 CML}."""
 MAX_DEPTH = 100
-"""Levels of a tree."""
+"""Most levels of a tree."""
 
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """A rooted, ragged tree of names. Build it with `from_nested`, `from_edges` or `load`; it is valid once
-    built.
+    """A rooted tree of names, whose leaves may have different depths.
 
-    `parent_of` maps each node but the root to its parent, in preorder; all orders below follow from it.
+    `from_nested`, `from_edges` and `load` build it and check it.
     """
 
     root: str
     parent_of: dict[str, str]
+    """Node -> its parent, for all nodes but the root, in preorder. All orders below follow from this one."""
 
     @classmethod
     def paper(cls) -> Taxonomy:
-        """The tree of the paper, the default."""
+        """The tree of the paper. It is the default."""
         return cls.from_nested(PAPER)
 
     @classmethod
@@ -60,61 +61,53 @@ class Taxonomy:
 
     @classmethod
     def from_nested(cls, nested: Any) -> Taxonomy:
-        """From `{root: {child: {...}, leaf: null}}`; a list of names may stand for leaves. Raises
+        """A taxonomy from `{root: {child: {...}, leaf: null}}`. Leaves may also be a list of names. Raises
         InputError."""
         if not isinstance(nested, Mapping) or len(nested) != 1:
             raise InputError("taxonomy: expected one root name with its children below it")
         edges: list[tuple[str, str]] = []
 
-        def walk(name: Any, below: Any, ancestors: tuple[int, ...]) -> None:
+        def walk(name: Any, below: Any, depth: int) -> None:
             if below is None:
                 return
-            if id(below) in ancestors:
-                raise InputError(f"taxonomy: cycle at {name!r}")
-            if len(ancestors) > MAX_DEPTH:
+            if depth > MAX_DEPTH:  # also a mapping that contains itself
                 raise InputError(f"taxonomy: over {MAX_DEPTH} levels at {name!r}")
             if isinstance(below, list):
                 if odd := [leaf for leaf in below if not isinstance(leaf, str)]:
                     raise InputError(
-                        f"taxonomy: {str(odd[0])[:60]!r} below {name!r} is no name; put quotes around it"
+                        f"taxonomy: {str(odd[0])[:60]!r} below {name!r} is not a text; put quotes around it"
                     )
-                below = dict.fromkeys(below) if len(set(below)) == len(below) else _repeat(below)
+                if twice := [leaf for leaf in below if below.count(leaf) > 1]:
+                    raise _twice(twice[0])
+                below = dict.fromkeys(below)
             if not isinstance(below, Mapping) or not below:
                 raise InputError(f"taxonomy: the children of {name!r} must be a mapping or a list of names")
             for child, deeper in below.items():
                 edges.append((name, child))
-                walk(child, deeper, (*ancestors, id(below)))
+                walk(child, deeper, depth + 1)
 
         (root, children), *_ = nested.items()
-        walk(root, children, ())
+        walk(root, children, 0)
         return cls.from_edges(edges)
 
     @classmethod
     def from_edges(cls, edges: Iterable[tuple[str, str]]) -> Taxonomy:
-        """From (parent, child) pairs. Raises InputError for a cycle, a name with two places, or fewer than
-        two leaves."""
+        """A taxonomy from (parent, child) pairs. Raises InputError for a cycle, a name that is given twice,
+        or fewer than two leaves."""
         pairs = list(edges)
         children: dict[str, list[str]] = {}
         parents: dict[str, str] = {}
         for parent, child in pairs:
             for name in (parent, child):
-                if (
-                    not isinstance(name, str)
-                    or not name.strip()
-                    or name != name.strip()
-                    or not name.isprintable()
-                ):
-                    raise InputError(
-                        f"taxonomy: node name {name!r} must be a non-empty text on one line; put quotes around it"
-                    )
+                _check_name(name)
             if child in parents:
-                raise InputError(f"taxonomy: {child!r} stands in the tree twice; every name needs one place")
+                raise _twice(child)
             parents[child] = parent
             children.setdefault(parent, []).append(child)
         roots = [name for name in children if name not in parents]
         if len(roots) != 1:
-            found = f"several roots {', '.join(roots)}" if roots else "a cycle, no root"
-            raise InputError(f"taxonomy: {found}; a tree has exactly one root")
+            problem = f"several roots {', '.join(roots)}" if roots else "a cycle, no root"
+            raise InputError(f"taxonomy: {problem}; a tree has exactly one root")
         ordered: dict[str, str] = {}
         pending = [roots[0]]
         while pending:
@@ -131,10 +124,10 @@ class Taxonomy:
     @cached_property
     def children(self) -> dict[str, tuple[str, ...]]:
         """Inner node -> its children, both in preorder."""
-        found: dict[str, list[str]] = {name: [] for name in self.nodes}
+        children: dict[str, list[str]] = {name: [] for name in self.nodes}
         for child, parent in self.parent_of.items():
-            found[parent].append(child)
-        return {name: tuple(below) for name, below in found.items() if below}
+            children[parent].append(child)
+        return {name: tuple(below) for name, below in children.items() if below}
 
     @cached_property
     def nodes(self) -> tuple[str, ...]:
@@ -143,7 +136,8 @@ class Taxonomy:
 
     @cached_property
     def edges(self) -> tuple[str, ...]:
-        """The E edges in preorder, each named by its child; `logp:<child>` is log p(child | parent)."""
+        """The E edges in preorder, named by their children. The column `logp:<child>` is log p(child |
+        parent)."""
         return tuple(self.parent_of)
 
     @cached_property
@@ -153,12 +147,13 @@ class Taxonomy:
 
     @cached_property
     def place(self) -> dict[str, int]:
-        """Node -> its place in `nodes`. Edge e, at e in `edges`, leads to node e + 1."""
+        """Node -> its index in `nodes`. The edge with index e in `edges` leads to the node with index e +
+        1."""
         return {name: place for place, name in enumerate(self.nodes)}
 
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
-        """Inner node -> (K,) int64 places of its children in `edges`: where log p(child | node) stands."""
+        """Inner node -> (K,) int64 indices of its children in `edges`: the columns of log p(child | node)."""
         return {
             name: np.array([self.place[child] - 1 for child in below])
             for name, below in self.children.items()
@@ -170,8 +165,8 @@ class Taxonomy:
         return {name: below for name, below in self.children.items() if len(below) > 1}
 
     def path(self, leaf: str) -> tuple[str, ...]:
-        """Edges from the root to a node, that node last, the root left out. Raises InputError for an unknown
-        name."""
+        """The edges from the root to a node, named by their children, so that the node is the last. Raises
+        InputError for an unknown name."""
         if leaf not in self.parent_of:
             raise InputError(f"unknown label {leaf!r}; the taxonomy has {', '.join(self.leaves)}")
         steps = [leaf]
@@ -181,18 +176,18 @@ class Taxonomy:
 
     @cached_property
     def path_matrix(self) -> np.ndarray:
-        """(L, E) bool: whether an edge lies on a leaf's path. log p(leaf) = path_matrix @ logp."""
+        """(L, E) bool: whether an edge is on the path of a leaf. log p(leaf) = path_matrix @ logp."""
         return np.array([[edge in self.path(leaf) for edge in self.edges] for leaf in self.leaves])
 
     @cached_property
     def leaves_below(self) -> np.ndarray:
-        """(E, L) bool: whether a leaf lies at or below an edge's child."""
+        """(E, L) bool: whether a leaf is the child of an edge, or below it."""
         return self.path_matrix.T
 
     @cached_property
     def choices(self) -> np.ndarray:
-        """(L, D) int64: the child that a leaf takes at each decision, or -1 where the decision is not defined
-        for it."""
+        """(L, D) int64: index of the child on a leaf's path at each of the D decisions; -1 where the leaf is
+        not below the decision."""
         table = np.full((len(self.leaves), len(self.decisions)), -1, dtype=np.int64)
         for row, leaf in enumerate(self.leaves):
             on_path = set(self.path(leaf))
@@ -204,7 +199,7 @@ class Taxonomy:
 
     @cached_property
     def decision_levels(self) -> dict[str, int]:
-        """Decision -> its level, from 1: one more than the decisions above it. Levels have no gaps."""
+        """Decision -> its level: 1 plus the number of decisions above it."""
         levels: dict[str, int] = {}
         for node in self.decisions:  # preorder: ancestors come first
             above = (
@@ -217,7 +212,7 @@ class Taxonomy:
 
     @cached_property
     def heights(self) -> dict[str, int]:
-        """Node -> edges on the longest way down to a leaf; 0 for a leaf."""
+        """Node -> number of edges on the longest path down to a leaf; 0 for a leaf."""
         heights: dict[str, int] = {}
         for node in reversed(self.nodes):
             heights[node] = (
@@ -229,18 +224,18 @@ class Taxonomy:
     def lca_heights(self) -> np.ndarray:
         """(L, L) int64: height of the lowest common ancestor of two leaves; 0 on the diagonal (Bertinetto et
         al. 2020)."""
-        ways = [(self.root, *self.path(leaf)) for leaf in self.leaves]
-        table = np.zeros((len(ways), len(ways)), dtype=np.int64)
-        for row, mine in enumerate(ways):
-            for column, other in enumerate(ways):
-                common = [a for a, b in zip(mine, other, strict=False) if a == b]
+        paths = [(self.root, *self.path(leaf)) for leaf in self.leaves]
+        table = np.zeros((len(paths), len(paths)), dtype=np.int64)
+        for row, first in enumerate(paths):
+            for column, second in enumerate(paths):
+                common = [a for a, b in zip(first, second, strict=False) if a == b]
                 table[row, column] = self.heights[common[-1]]
         return table
 
     @cached_property
     def cuts(self) -> tuple[tuple[str, ...], ...]:
-        """The nodes of each depth from 1, in preorder; a leaf above a depth stands for itself below. The last
-        are the leaves."""
+        """The nodes of each depth, from depth 1, in preorder. A leaf also counts at all greater depths, so
+        the last cut has all leaves."""
         paths = [self.path(leaf) for leaf in self.leaves]
         depths = range(max(map(len, paths)))
         return tuple(
@@ -249,7 +244,7 @@ class Taxonomy:
 
     @cached_property
     def cut_of_leaf(self) -> np.ndarray:
-        """(depths, L) int64: place in each of `cuts` of the node that a leaf lies at or below."""
+        """(depths, L) int64: index, in each of `cuts`, of the node that is the leaf or above it."""
         paths = [self.path(leaf) for leaf in self.leaves]
         rows = [
             [cut.index(path[min(depth, len(path) - 1)]) for path in paths]
@@ -258,8 +253,8 @@ class Taxonomy:
         return np.array(rows, dtype=np.int64)
 
     def prune(self, leaves: Iterable[str]) -> Taxonomy:
-        """The tree of just these leaves and their ancestors. Raises InputError if one is not a leaf here, or
-        under two remain."""
+        """The tree of these leaves and their ancestors. Raises InputError for an unknown leaf, or for fewer
+        than two."""
         wanted = set(leaves)
         if unknown := sorted(wanted - set(self.leaves)):
             raise InputError(f"unknown leaf {unknown[0]!r}; the taxonomy has {', '.join(self.leaves)}")
@@ -273,7 +268,7 @@ class Taxonomy:
         )
 
     def nested(self) -> dict[str, Any]:
-        """The form that `from_nested` reads, for JSON and YAML."""
+        """The nested mappings that `from_nested` reads, for JSON and YAML."""
 
         def below(name: str) -> dict[str, Any] | None:
             return {child: below(child) for child in self.children[name]} if name in self.children else None
@@ -281,6 +276,13 @@ class Taxonomy:
         return {self.root: below(self.root)}
 
 
-def _repeat(names: list[Any]) -> Any:
-    twice = next(name for name in names if names.count(name) > 1)
-    raise InputError(f"taxonomy: {twice!r} stands in the tree twice; every name needs one place")
+def _check_name(name: Any) -> None:
+    """Raises InputError for a name that is not a non-empty text on one line."""
+    if not isinstance(name, str) or not name.strip() or name != name.strip() or not name.isprintable():
+        raise InputError(
+            f"taxonomy: node name {name!r} must be a non-empty text on one line; put quotes around it"
+        )
+
+
+def _twice(name: str) -> InputError:
+    return InputError(f"taxonomy: {name!r} is in the tree twice; every name may be used once")

@@ -1,4 +1,4 @@
-"""YAML in and out: safe loading only, and a key given twice is refused."""
+"""YAML files: safe loading only. A key given twice, and a text over the limits below, are refused."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import yaml
 from leukotree.errors import InputError, one_line
 
 MAX_BYTES = 2**20
-"""Of a file; a larger one is refused unread."""
+"""Largest file that is read."""
 MAX_DEPTH = 40
-"""Mappings and lists inside each other."""
+"""Most mappings and lists inside each other."""
 MAX_VALUES = 100_000
-"""Values of a text, each repetition by an alias counted."""
+"""Most values of a text. Each use of an alias counts, since a few lines of aliases can stand for billions."""
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice (plain YAML keeps the last one silently) and reads 1e-6 as a
+    """SafeLoader that refuses a key given twice (plain YAML keeps the last one) and reads 1e-6 as a
     number."""
 
 
@@ -51,22 +51,21 @@ def _integer(loader: _StrictLoader, node: yaml.ScalarNode) -> int:
 
 _StrictLoader.add_constructor("tag:yaml.org,2002:int", _integer)
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-# YAML 1.1, which PyYAML speaks, takes "1e-6" for a string because it has no dot; people write learning rates
-# that way.
+# YAML 1.1, which PyYAML reads, takes "1e-6" for a text because it has no dot. Learning rates are often
+# written so.
 _FLOAT = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
 def parse(text: str, where: str = "text") -> Any:
-    """The value that a YAML text stands for. Raises InputError naming `where` if it is not valid YAML or over
-    a limit."""
+    """The value of a YAML text. Raises InputError naming `where` if it is not valid YAML or over a limit."""
     loader = None
     try:
         loader = _StrictLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
-        _bound(node)
+        _measure(node, {})
         return loader.construct_document(node)
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         problem = getattr(error, "problem", None) or str(error)
@@ -78,42 +77,33 @@ def parse(text: str, where: str = "text") -> Any:
             loader.dispose()
 
 
-def _bound(root: yaml.Node) -> None:
-    """Raises ValueError for a text whose aliases stand for too many values, or for one inside itself, or
-    nested too deep."""
-    sizes: dict[int, int] = {}
-    open_: set[int] = set()
-    pending: list[tuple[yaml.Node, bool]] = [(root, False)]
-    while pending:
-        node, done = pending.pop()
-        if id(node) in sizes:
-            continue
-        below = _below(node)
-        if done:
-            open_.discard(id(node))
-            sizes[id(node)] = 1 + sum(sizes[id(inner)] for inner in below)
-            if sizes[id(node)] > MAX_VALUES:
-                raise ValueError(f"over {MAX_VALUES} values, counting what aliases repeat")
-        elif id(node) in open_:
-            raise ValueError("recursive: an alias stands inside what it names")
-        else:
-            if below:
-                open_.add(id(node))
-                if len(open_) > MAX_DEPTH:
-                    raise ValueError(f"nested deeper than {MAX_DEPTH}")
-            pending.append((node, True))
-            pending += [(inner, False) for inner in below]
+def _measure(node: yaml.Node, measured: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """(values, depth) of a node, with what its aliases repeat. Raises ValueError over a limit, or for an
+    alias inside of the value that it names."""
+    if id(node) in measured:
+        if (known := measured[id(node)]) is None:
+            raise ValueError("recursive: an alias is inside of the value that it names")
+        return known
+    measured[id(node)] = None
+    inner = [_measure(part, measured) for part in _parts(node)]
+    values, depth = 1 + sum(value for value, _ in inner), 1 + max((deep for _, deep in inner), default=-1)
+    if values > MAX_VALUES:
+        raise ValueError(f"over {MAX_VALUES} values, counting what aliases repeat")
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    measured[id(node)] = values, depth
+    return values, depth
 
 
-def _below(node: yaml.Node) -> list[yaml.Node]:
+def _parts(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         return [inner for pair in node.value for inner in pair]
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def load(path: str | Path) -> Any:
-    """The value in a YAML file. Raises InputError naming the file if it is missing, unreadable, malformed or
-    over the limits."""
+    """The value of a YAML file. Raises InputError naming the file if it is missing, unreadable, not valid
+    YAML or over a limit."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -129,7 +119,7 @@ def load(path: str | Path) -> Any:
 
 
 def require_plain(tree: Any, where: str) -> None:
-    """Raises InputError for dates and other values that YAML knows and a study does not."""
+    """Raises InputError for dates and other values that YAML has and a study does not."""
     pending = [tree]
     while pending:
         value = pending.pop()
@@ -138,9 +128,7 @@ def require_plain(tree: Any, where: str) -> None:
         elif isinstance(value, list):
             pending += value
         elif not isinstance(value, bool | int | float | str | None):
-            raise InputError(
-                f"{where}: {value}: only texts, numbers, lists and mappings may stand in a study"
-            )
+            raise InputError(f"{where}: {value}: a study may only have texts, numbers, lists and mappings")
 
 
 def dump(value: Any) -> str:

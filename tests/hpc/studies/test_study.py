@@ -138,7 +138,7 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
         ("study=../elsewhere", "study: String should match pattern"),
         (
             "search.space.loss.gamma={choice: [2026-01-01]}",
-            "only texts, numbers, lists and mappings may stand in a study",
+            "a study may only have texts, numbers, lists and mappings",
         ),
         (
             "search.space.loss.beta={uniform: [1, 9]}",
@@ -330,7 +330,7 @@ def test_searched_values_that_do_not_go_together_are_found_before_anything_runs(
     for override in apart:
         precheck.check_search(_on_disk(path, shards, override))
     with pytest.raises(
-        InputError, match=r"strategy=zero0, engine.compile=True do not go together: .*compile: not with"
+        InputError, match=r"strategy=zero0, engine.compile=True do not go together: .*compile: does not work with"
     ):
         precheck.check_search(_on_disk(path, shards, *apart))
 
