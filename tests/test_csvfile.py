@@ -27,7 +27,7 @@ def test_the_line_is_the_one_in_the_file_even_after_a_value_of_two_lines(tmp_pat
         (b"", "missing column 'id'; it has none"),
         (b"name\nx\n", "missing column 'id'; it has 'name'"),
         (b"id|name\n1|x\n", "it has 'id|name'"),
-        (b"id,id\n1,2\n", "column 'id' stands in the header twice"),
+        (b"id,id\n1,2\n", "column 'id' is in the header twice"),
         (b'id\n"open\n', "row 2: not valid CSV"),
         (b"id\n\xff\xfe\n", "not UTF-8 text"),
     ],

@@ -1,8 +1,7 @@
-"""Tables of text as people have them: CSV in UTF-8, or as a spreadsheet saved it, with `;` or tabs, or in
-UTF-16.
+"""Tables of text: CSV in UTF-8, or as spreadsheets save it, with `;` or tabs, or in UTF-16.
 
-Every value stays text, every fault is named by its line, and nothing is guessed: the separator is the one
-that gives the columns that are asked for, and another encoding than Unicode is refused.
+Every value stays a text. Every error names its line. Nothing is guessed: the separator is the one that gives
+the required columns, and encodings other than Unicode are refused.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from leukotree.errors import InputError
 
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 ENDINGS = (".csv", ".tsv", ".txt")
-"""Names of files that are read as such a table; a spreadsheet saves `Unicode text` as .txt."""
+"""Endings of such tables. Spreadsheets save `Unicode text` as .txt."""
 SAVE = "save the table as 'CSV UTF-8'"
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16: its mark begins with that of UTF-16
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -35,24 +34,24 @@ OTHERS = {
     b"\x1f\x8b": "compressed",
     b"PAR1": "a Parquet file",
 }
-"""First bytes of what people rename to .csv."""
+"""First bytes of files that people rename to .csv."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of text, equally long, and the line of the file (1 is the header) on which each record
-    starts."""
+    """Columns of text of equal length, and the line of the file on which each record starts. The header is
+    line 1."""
 
     columns: dict[str, list[str]]
     lines: list[int]
 
 
 def read(path: str | Path, required: Sequence[str] = (), optional: Sequence[str] = ()) -> Table:
-    """The named columns of a table, by the names in `required` and `optional` whatever their case, and the
-    others by theirs.
+    """The named columns of a table, in any order. Columns in `required` and `optional` get these names, also
+    if their case differs; the others keep theirs.
 
-    Separated by commas, semicolons or tabs. Rows and unnamed columns that are empty, and columns in another
-    order, do no harm. Raises InputError naming the file, and the line or column at fault.
+    Commas, semicolons or tabs separate the values. Empty rows, and unnamed empty columns, are left out.
+    Raises InputError naming the file, and the wrong line or column.
     """
     records = _records(path, *_opened(path, required))
     _, header = next(records, (1, []))
@@ -68,19 +67,19 @@ def read(path: str | Path, required: Sequence[str] = (), optional: Sequence[str]
 
 
 def lookup(path: str | Path, key: str, value: str) -> dict[str, str]:
-    """One column of a table by another, both stripped. Raises InputError as `read`, and for a key with two
-    values."""
+    """Value in the column `key` -> value in the column `value`, both stripped. Raises InputError as `read`,
+    and for a key with two values."""
     table = read(path, (key, value))
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name, text, line in zip(table.columns[key], table.columns[value], table.lines, strict=True):
         name, text = name.strip(), text.strip()
-        if found.setdefault(name, text) != text:
-            raise InputError(f"{path} row {line}: {name!r} is {text!r} here but {found[name]!r} above")
-    return found
+        if values.setdefault(name, text) != text:
+            raise InputError(f"{path} row {line}: {name!r} is {text!r} here but {values[name]!r} above")
+    return values
 
 
 def has_columns(path: str | Path, required: Sequence[str]) -> bool:
-    """Whether a file is a table with these columns; a file that is no table has none."""
+    """Whether a file is a table with these columns."""
     try:
         _, header = next(_records(path, *_opened(path, required, errors="replace")), (1, []))
         named(path, header, required)
@@ -90,7 +89,7 @@ def has_columns(path: str | Path, required: Sequence[str]) -> bool:
 
 
 def check_ending(path: str | Path, endings: Collection[str]) -> None:
-    """Raises InputError if a file's name does not end as a table's that is read or written here."""
+    """Raises InputError if a file's name has none of these endings."""
     ending = Path(path).suffix
     if ending.lower() not in endings:
         what = f"ends in {ending!r}" if ending else "has no ending"
@@ -100,9 +99,9 @@ def check_ending(path: str | Path, endings: Collection[str]) -> None:
 def named(
     path: str | Path, names: Sequence[str], required: Sequence[str], optional: Sequence[str] = ()
 ) -> dict[str, int]:
-    """Name of a column -> its place; one without a name is left out. Another case, and signs that nobody
-    sees, are no other name. Raises InputError if a required column is missing or one of those asked for
-    stands twice; of others the first counts."""
+    """Name of a column -> its index. Columns without a name are left out. Case and invisible characters make
+    no difference. Raises InputError if a required column is missing, or a required or optional one is given
+    twice. Of others that are given twice the first counts."""
     known = {_plain(name): name for name in (*required, *optional)}
     places: dict[str, int] = {}
     for place, text in enumerate(names):
@@ -110,7 +109,7 @@ def named(
         if name in places and name in known.values():
             first = names[places[name]]
             how = "" if first == text else f", as {first!r} and as {text!r}"
-            raise InputError(f"{path}: column {name!r} stands in the header twice{how}")
+            raise InputError(f"{path}: column {name!r} is in the header twice{how}")
         if name:
             places.setdefault(name, place)
     if missing := [name for name in required if name not in places]:
@@ -125,7 +124,8 @@ def _plain(name: str) -> str:
 
 
 def _cut(path: str | Path, line: int, record: list[str], header: list[str]) -> list[str]:
-    """A record as wide as the header: only what has neither a name nor a value may be missing or too much."""
+    """A record with as many values as the header. Only empty values without a name may be missing or too
+    many."""
     width = len(header)
     if any(value.strip() for value in record[width:]) or any(name.strip() for name in header[len(record) :]):
         named_columns = sum(bool(name.strip()) for name in header)
@@ -136,8 +136,8 @@ def _cut(path: str | Path, line: int, record: list[str], header: list[str]) -> l
 
 
 def _opened(path: str | Path, required: Sequence[str], errors: str = "strict") -> tuple[str, str]:
-    """(the text, the separator). A first line `sep=;`, as Excel heeds it, names the separator and is
-    blanked."""
+    """(the text, the separator). A first line `sep=;`, as Excel reads it, gives the separator, and is removed
+    from the text."""
     text = _text(path, errors)
     declared = re.match(r'"?sep=(.)"?[,;\t ]*(?=[\r\n]|$)', text, re.IGNORECASE)
     if not declared:
@@ -172,13 +172,13 @@ def _text(path: str | Path, errors: str) -> str:
 
 
 def _separator(path: str | Path, text: str, required: Sequence[str]) -> str:
-    """The one separator that gives the required columns; where none does, the likeliest, so that the fault
-    can be named."""
+    """The one separator that gives the required columns. If none does, the most likely one, so that the error
+    can name what is missing."""
     headers: dict[str, list[str]] = {}
     for separator in SEPARATORS:
         try:
             _, headers[separator] = next(_records(path, text, separator), (1, []))
-        except InputError:  # quotes that are none with this separator
+        except InputError:  # the quotes do not fit this separator
             continue
     wanted = {_plain(name) for name in required}
     hits = {
@@ -197,7 +197,7 @@ def _separator(path: str | Path, text: str, required: Sequence[str]) -> str:
 
 
 def _records(path: str | Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """(line on which it starts, values) of each record that is not empty."""
+    """(first line, values) of each record that is not empty."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     start = 1
     try:

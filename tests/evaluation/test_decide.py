@@ -170,7 +170,7 @@ class TestStop:
 
     @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
     def test_a_threshold_that_is_no_probability_is_refused(self, threshold):
-        with pytest.raises(InputError, match=r"lies in 0\.\.1"):
+        with pytest.raises(InputError, match=r"is in 0\.\.1"):
             decide.stop(TORN, PAPER, threshold)
 
 

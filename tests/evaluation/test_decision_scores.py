@@ -104,7 +104,7 @@ class TestTree:
     @given(cases(most=20))
     def test_a_decision_counts_the_samples_below_it_and_no_others(self, case):
         tree, true, logp = case
-        found = decision_scores.node_scores(true, logp, tree)
+        found = decision_scores.per_decision(true, logp, tree)
         assert list(found) == list(tree.decisions)
         for node, share in metrics.decision_accuracy(true, logp, tree).items():
             assert found[node].support.sum() == share.n
@@ -116,7 +116,7 @@ class TestTree:
     @given(case=cases(most=20))
     def test_the_last_depth_is_the_leaves_and_a_path_can_only_go_wrong(self, case, rule):
         tree, true, logp = case
-        depths = decision_scores.depth_scores(true, logp, tree, rule)
+        depths = decision_scores.per_depth(true, logp, tree, rule)
         predicted, last = decide.leaves(logp, tree, rule), depths[-1]
         assert last.classes == tree.leaves
         np.testing.assert_array_equal(last.confusion, metrics.confusion(true, predicted, len(tree.leaves)))
@@ -144,7 +144,7 @@ class TestTree:
         accuracy = {
             rule: [
                 depth.accuracy
-                for depth in decision_scores.depth_scores(
+                for depth in decision_scores.per_depth(
                     np.array([PAPER.leaves.index("ALL")]), logp, PAPER, rule
                 )
             ]
@@ -154,8 +154,8 @@ class TestTree:
 
     def test_every_score_of_random_predictions_is_defined_and_in_its_range(self):
         true, logp = drawn(PAPER, 3000)
-        found = decision_scores.node_scores(true, logp, PAPER) | dict(
-            enumerate(decision_scores.depth_scores(true, logp, PAPER))
+        found = decision_scores.per_decision(true, logp, PAPER) | dict(
+            enumerate(decision_scores.per_depth(true, logp, PAPER))
         )
         assert len(found) == 7
         assert all(0 <= value <= 2 for scores in found.values() for value in scores[:9])

@@ -116,7 +116,7 @@ class TestPool:
 
 class TestVote:
     def votes(self, true, predicted):
-        return stats.voted_right(
+        return stats.majority_is_correct(
             stats.patient_counts(["p"] * len(true), np.array(true), np.array(predicted), L)
         ).tolist()
 

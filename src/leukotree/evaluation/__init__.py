@@ -1,1 +1,1 @@
-"""From log p(child | parent) to leaves and scores: decision rules, metrics, calibration."""
+"""Decision rules, metrics and calibration: from log p(child | parent) to leaves and scores."""

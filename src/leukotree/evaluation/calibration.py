@@ -1,9 +1,10 @@
-"""Calibration: how far a probability can be taken at its word, and temperature scaling that mends it.
+"""Calibration: whether a probability is the share of correct predictions, and temperature scaling to correct
+it.
 
 Temperatures are fitted on predictions of inner validation folds only. Fitted on test predictions they would
-flatter the test.
+make the test score too good.
 
-`target` is (n,) class indices and `probability` (n, K) throughout.
+In all functions `target` is (n,) class indices and `probability` (n, K).
 """
 
 from __future__ import annotations
@@ -18,30 +19,32 @@ from leukotree.taxonomy import Taxonomy
 
 BINS = 15
 BOUNDS = (0.05, 20.0)
-"""Temperatures that `fit` looks among. Predictions without an error have no best one: the lower bound comes
-out."""
+"""Range of temperatures in `fit`. For predictions without an error the lower bound is the best."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """B bins of equal width over the probability of the most probable class."""
+    """Reliability in B bins of equal width of the probability of the most probable class."""
 
     edges: np.ndarray
-    """(B + 1,). A bin holds its lower edge; the last one its upper edge too."""
+    """(B + 1,). A bin includes its lower edge. The last one also includes its upper edge."""
     count: np.ndarray
-    """(B,) samples."""
+    """(B,) number of samples."""
     confidence: np.ndarray
-    """(B,) their mean probability; NaN in an empty bin."""
+    """(B,) mean probability; NaN in an empty bin."""
     accuracy: np.ndarray
-    """(B,) share of them that is right; NaN in an empty bin."""
+    """(B,) share of correct samples; NaN in an empty bin."""
 
 
 def fit(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> dict[str, float]:
-    """Decision -> temperature T of least negative log-likelihood of softmax(log p / T) (Guo et al. 2017),
-    within `BOUNDS`.
+    """Decision -> temperature T in `BOUNDS` that minimises the negative log-likelihood of softmax(log p / T)
+    (Guo et al. 2017).
 
-    Each decision is fitted on the samples whose true leaf (true, (N,) indices) lies below it; one without
-    samples keeps 1. logp: (N, E) of inner validation.
+    A decision is fitted on the samples whose true leaf is below it. Without samples T is 1.
+
+    Args:
+        true: (N,) leaf indices.
+        logp: (N, E) log p(child | parent) of inner validation.
     """
     return {
         node: _temperature(target, logs) for node, target, logs in decide.at_decisions(true, logp, taxonomy)
@@ -49,10 +52,10 @@ def fit(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> dict[str, flo
 
 
 def apply(logp: np.ndarray, taxonomy: Taxonomy, temperatures: Mapping[str, float]) -> np.ndarray:
-    """(N, E) float64: each decision's log p divided by its temperature and normalised again among the
-    siblings.
+    """(N, E) float64: log p of each decision, divided by its temperature and normalised over the siblings.
 
-    The order of siblings stays, and with it the greedy leaf; the other rules may decide differently.
+    The order of siblings does not change, and so the greedy leaf does not. Other rules may decide
+    differently.
     """
     from scipy.special import log_softmax
 
@@ -64,21 +67,21 @@ def apply(logp: np.ndarray, taxonomy: Taxonomy, temperatures: Mapping[str, float
 
 
 def reliability(target: np.ndarray, probability: np.ndarray, bins: int = BINS) -> Reliability:
-    """The reliability curve of the most probable class."""
+    """The reliability of the most probable class."""
     edges = np.linspace(0, 1, bins + 1)
     confidence = probability.max(axis=1)
-    right = probability.argmax(axis=1) == target
-    place = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)
-    count, sum_p, sum_right = (
-        np.bincount(place, weights, minlength=bins) for weights in (None, confidence, right)
+    correct = probability.argmax(axis=1) == target
+    bin_of = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)
+    count, sum_p, sum_correct = (
+        np.bincount(bin_of, weights, minlength=bins) for weights in (None, confidence, correct)
     )
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
-        return Reliability(edges, count, sum_p / count, sum_right / count)
+        return Reliability(edges, count, sum_p / count, sum_correct / count)
 
 
 def ece(target: np.ndarray, probability: np.ndarray, bins: int = BINS) -> float:
-    """Expected calibration error: mean |accuracy - confidence| over the bins, weighted by their samples (Guo
-    et al. 2017)."""
+    """Expected calibration error: mean of |accuracy - confidence| over the bins, weighted by their numbers of
+    samples (Guo et al. 2017). NaN without samples."""
     if len(target) == 0:
         return float("nan")
     curve = reliability(target, probability, bins)
@@ -86,9 +89,9 @@ def ece(target: np.ndarray, probability: np.ndarray, bins: int = BINS) -> float:
 
 
 def brier(target: np.ndarray, probability: np.ndarray) -> float:
-    """Brier score summed over the classes, 0..2 (Brier 1950): mean of sum_k (p_k - [k is true])^2.
+    """Brier score, summed over the classes, in 0..2: mean of sum_k (p_k - [k is true])^2 (Brier 1950).
 
-    For two classes twice what scikit-learn's `brier_score_loss` gives for one of them. NaN without samples.
+    With two classes it is twice scikit-learn's `brier_score_loss`. NaN without samples.
     """
     if len(target) == 0:
         return float("nan")
@@ -99,17 +102,16 @@ def _temperature(target: np.ndarray, logs: np.ndarray) -> float:
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
-    possible = (
-        logs[np.arange(len(target)), target] > -np.inf
-    )  # what was ruled out is lost at every temperature
+    # A true class with probability 0 has an infinite loss at every temperature.
+    possible = logs[np.arange(len(target)), target] > -np.inf
     target, logs = target[possible], logs[possible]
     if len(target) == 0:
         return 1.0
     rows = np.arange(len(target))
-    # Convex in 1 / T, so that the minimum is the only one.
-    found = minimize_scalar(
+    # The loss is convex in 1 / T, so there is one minimum.
+    best = minimize_scalar(
         lambda log_t: -log_softmax(logs / np.exp(log_t), axis=1)[rows, target].mean(),
         bounds=np.log(BOUNDS),
         method="bounded",
     )
-    return float(np.exp(found.x))
+    return float(np.exp(best.x))

@@ -1,17 +1,15 @@
-"""Decision rules: from log p(child | parent) on every edge to a leaf, or to the node where one had better
-stop.
+"""Decision rules: from log p(child | parent) of every edge to a leaf, or to the node at which to stop.
 
-All are functions of stored predictions. Two rules decide the same predictions differently, so models are
+All are functions of stored predictions. Rules decide differently on the same predictions, so models are
 compared under one rule.
 
-* `greedy`: top-down, at each node the most probable child (the paper's).
+* `greedy`: top-down, the most probable child at each node. The rule of the paper.
 * `joint`: the leaf of the most probable path.
-* `marginal`: bottom-up, the most probable node of each depth, P(node) being the sum of its leaves. The picks
-  can contradict the tree (`contradictions`). The last of them, the leaf, is that of `joint`: the two differ
-  only above the leaves (`per_depth`).
-* `expected_cost`: the leaf that is least wrong on average, argmin_k sum_j p_j D_jk with the height of the
-  lowest common ancestor as cost D (Karthik et al. 2021, "No cost likelihood manipulation at test time",
-  ICLR).
+* `marginal`: bottom-up, the most probable node at each depth, where P(node) is the sum of its leaves. These
+  nodes may not be on one path (`contradictions`). The last one, the leaf, is that of `joint`: the two rules
+  differ only above the leaves (`per_depth`).
+* `expected_cost`: the leaf with the smallest expected cost, argmin_k sum_j p_j D_jk. The cost D is the height
+  of the lowest common ancestor (Karthik et al. 2021, "No cost likelihood manipulation at test time", ICLR).
 """
 
 from __future__ import annotations
@@ -26,43 +24,45 @@ from leukotree.taxonomy import Taxonomy
 
 Rule = Literal["greedy", "joint", "marginal", "expected_cost"]
 RULES: tuple[Rule, ...] = get_args(Rule)
-"""How log-probabilities become a leaf. How the images of a patient become one prediction is another matter:
-`metrics.RULES`."""
+"""Rules from log-probabilities to a leaf. `metrics.RULES` are those from a patient's images to one
+prediction."""
 
 
 class Abstention(NamedTuple):
-    """What stopping early buys, at T thresholds that ascend; (T,) each."""
+    """The effect of stopping above the leaves, at T ascending thresholds. All arrays are (T,)."""
 
     threshold: np.ndarray
-    """Least P(node) that a descent goes on to."""
+    """Smallest P(node) with which a descent enters a node."""
     coverage: np.ndarray
-    """Share of the samples that reach a leaf; it never rises."""
+    """Share of samples that reach a leaf. It decreases with the threshold."""
     accuracy: np.ndarray
-    """Of those that do; NaN where none does."""
+    """Accuracy of the samples that reach a leaf; NaN where none does."""
     precision: np.ndarray
-    """Micro hierarchical precision of all samples: share of the nodes entered, the root left out, that are on
+    """Micro hierarchical precision of all samples: share of the entered nodes, without the root, that are on
     the true path. NaN where every sample stops at the root."""
 
 
 class Mixed(NamedTuple):
-    """The two most probable leaves of each sample, (N,) each. Groups that do not overlap leave little mass to
-    the second."""
+    """The two most probable leaves of each sample. All arrays are (N,). If the classes do not overlap, the
+    second leaf has little probability."""
 
     first: np.ndarray
     second: np.ndarray
     mass: np.ndarray
     """P(first) + P(second)."""
     ratio: np.ndarray
-    """P(second) / P(first), 0..1; 1 where both are as likely."""
+    """P(second) / P(first), 0..1."""
     height: np.ndarray
-    """Height of their lowest common ancestor: how far apart in the tree the two are."""
+    """Height of their lowest common ancestor: their distance in the tree."""
 
 
 def leaves(logp: np.ndarray, taxonomy: Taxonomy, rule: Rule = "greedy") -> np.ndarray:
-    """(N,) int64 indices into `taxonomy.leaves`, decided by `rule`. Ties go to the first in preorder.
+    """(N,) int64 leaf indices, decided by `rule`. Of equal leaves the first in preorder wins.
 
-    logp: (N, E) log p(child | parent), columns in the order of `taxonomy.edges`. Raises ValueError for
-    another shape, InputError for an unknown rule.
+    Args:
+        logp: (N, E) log p(child | parent), columns in the order of `taxonomy.edges`.
+
+    Raises ValueError for another shape, InputError for an unknown rule.
     """
     if rule not in RULES:
         raise InputError(f"decision rule {rule!r}: use one of {', '.join(RULES)}")
@@ -71,9 +71,9 @@ def leaves(logp: np.ndarray, taxonomy: Taxonomy, rule: Rule = "greedy") -> np.nd
 
 
 def per_depth(logp: np.ndarray, taxonomy: Taxonomy, rule: Rule = "greedy") -> np.ndarray:
-    """(N, depths) int64: the node decided at each depth, as its place in each of `taxonomy.cuts`.
+    """(N, depths) int64: index in `taxonomy.cuts` of the node that is decided at each depth.
 
-    Those of the leaf's path, except under `marginal`, where each depth decides for itself.
+    These are the nodes of the leaf's path. Under `marginal` each depth is decided on its own.
     """
     return (
         marginals(logp, taxonomy)
@@ -83,14 +83,14 @@ def per_depth(logp: np.ndarray, taxonomy: Taxonomy, rule: Rule = "greedy") -> np
 
 
 def greedy(logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
-    """Top-down: at each node take the most probable child, until a leaf. Only comparisons among siblings
-    count."""
+    """(N,) int64 leaf indices: the most probable child at each node, from the root down to a leaf."""
     logp = _edges(logp, taxonomy)
-    step = np.repeat(np.arange(len(taxonomy.nodes))[:, None], len(logp), axis=1)  # leaves stay where they are
+    step = np.repeat(
+        np.arange(len(taxonomy.nodes))[:, None], len(logp), axis=1
+    )  # the step from a leaf is the leaf
     for parent, columns in taxonomy.columns.items():
-        step[taxonomy.place[parent]] = (
-            columns[logp[:, columns].argmax(axis=1)] + 1
-        )  # edge e leads to node e + 1
+        # Edge e leads to node e + 1.
+        step[taxonomy.place[parent]] = columns[logp[:, columns].argmax(axis=1)] + 1
     rows = np.arange(len(logp))
     at = np.zeros(len(logp), dtype=np.int64)
     for _ in taxonomy.cuts:
@@ -101,40 +101,40 @@ def greedy(logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
 
 
 def joint(logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
-    """The leaf of the most probable path."""
+    """(N,) int64 leaf indices: the leaf of the most probable path."""
     return leaf_logp(logp, taxonomy).argmax(axis=1)
 
 
 def expected_cost(logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
-    """The leaf k of least sum_j p_j D_jk, D being `taxonomy.lca_heights` (Karthik et al. 2021)."""
+    """(N,) int64 leaf indices: argmin_k sum_j p_j D_jk with D = `taxonomy.lca_heights` (Karthik et al.
+    2021)."""
     return (np.exp(leaf_logp(logp, taxonomy)) @ taxonomy.lca_heights).argmin(axis=1)
 
 
 def marginals(logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
-    """(N, depths) int64: the most probable node of each depth, as its place in each of `taxonomy.cuts`."""
+    """(N, depths) int64: index in `taxonomy.cuts` of the most probable node at each depth."""
     logs = node_logp(logp, taxonomy)
     return np.stack([logs[:, _places(cut, taxonomy)].argmax(axis=1) for cut in taxonomy.cuts], axis=1)
 
 
 def contradictions(logp: np.ndarray, taxonomy: Taxonomy) -> float:
-    """Share of the samples whose `marginals` do not lie on one path from the root; NaN without samples."""
+    """Share of samples whose `marginals` are not on one path from the root; NaN without samples."""
     picks = marginals(logp, taxonomy)
     apart = (picks != taxonomy.cut_of_leaf.T[picks[:, -1]]).any(axis=1)
     return float(apart.mean()) if len(apart) else float("nan")
 
 
 def stop(logp: np.ndarray, taxonomy: Taxonomy, threshold: float) -> np.ndarray:
-    """Greedy descent that goes on only to nodes of P(node) >= threshold: (N,) int64 indices into
-    `taxonomy.nodes`.
+    """(N,) int64 node indices: the end of a greedy descent that enters only nodes with P(node) >= threshold.
 
-    0 is the root. With threshold 0 all end at the greedy leaf. Raises InputError for a threshold outside
-    0..1.
+    Index 0 is the root. With threshold 0 the end is the greedy leaf. Raises InputError for a threshold
+    outside 0..1.
     """
     if not 0 <= threshold <= 1:
-        raise InputError(f"threshold {threshold}: a probability lies in 0..1")
-    way, probability = _descent(logp, taxonomy)
+        raise InputError(f"threshold {threshold}: a probability is in 0..1")
+    path, probability = _descent(logp, taxonomy)
     last = (probability >= threshold).sum(axis=1) - 1
-    return way[np.arange(len(way)), last]
+    return path[np.arange(len(path)), last]
 
 
 def abstention(
@@ -143,30 +143,35 @@ def abstention(
     taxonomy: Taxonomy,
     thresholds: Sequence[float] | np.ndarray | None = None,
 ) -> Abstention:
-    """The curve of `stop` over thresholds; without any given, over 0, 1 and every value where the coverage
-    changes.
+    """The scores of `stop` at thresholds.
 
-    true: (N,) leaf indices. With thresholds that are given, curves of several folds have the same points.
+    Args:
+        true: (N,) leaf indices.
+        logp: (N, E) log p(child | parent).
+        thresholds: None for 0, 1 and all values at which the coverage changes. Give them to have the same
+            points for several folds.
     """
-    way, probability = _descent(logp, taxonomy)
-    right = way == _ways(taxonomy)[np.asarray(true, dtype=np.int64)]
-    entered = way[:, 1:] != way[:, :-1]  # a leaf above the deepest stands for itself below, and counts once
+    path, probability = _descent(logp, taxonomy)
+    correct = path == _paths(taxonomy)[np.asarray(true, dtype=np.int64)]
+    entered = path[:, 1:] != path[:, :-1]  # a leaf is repeated at all greater depths, and counts once
     at = np.unique(
         np.concatenate([[0.0, 1.0], probability[:, -1]])
         if thresholds is None
         else np.asarray(thresholds, float)
     )
-    covered, covered_right = _at_least(probability[:, -1], at), _at_least(probability[right[:, -1], -1], at)
-    nodes, nodes_right = (
-        _at_least(probability[:, 1:][mask], at) for mask in (entered, entered & right[:, 1:])
+    at_leaf = probability[:, -1]
+    covered, covered_correct = _at_least(at_leaf, at), _at_least(at_leaf[correct[:, -1]], at)
+    nodes, nodes_correct = (
+        _at_least(probability[:, 1:][mask], at) for mask in (entered, entered & correct[:, 1:])
     )
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
-        return Abstention(at, covered / np.float64(len(way)), covered_right / covered, nodes_right / nodes)
+        coverage = covered / np.float64(len(path))
+        return Abstention(at, coverage, covered_correct / covered, nodes_correct / nodes)
 
 
 def mixed(logp: np.ndarray, taxonomy: Taxonomy) -> Mixed:
-    """The two most probable leaves, for cells that mutually exclusive groups cannot hold. Ties go to the
-    first in preorder."""
+    """The two most probable leaves of each sample, for cells that may belong to two classes. Of equal leaves
+    the first in preorder wins."""
     logs = leaf_logp(logp, taxonomy)
     first, second = np.argsort(-logs, axis=1, kind="stable")[:, :2].T
     rows = np.arange(len(logs))
@@ -175,8 +180,8 @@ def mixed(logp: np.ndarray, taxonomy: Taxonomy) -> Mixed:
 
 
 def node_logp(logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
-    """(N, E) log p(child | parent) -> (N, E + 1) float64 log P(node), in the order of `taxonomy.nodes`. -inf
-    is allowed."""
+    """(N, E + 1) float64 log P(node), in the order of `taxonomy.nodes`, from (N, E) log p(child | parent).
+    -inf is allowed."""
     logp = _edges(logp, taxonomy).astype(np.float64)
     logs = np.zeros((len(logp), len(taxonomy.nodes)))
     # Sums down the tree, not a matrix product: 0 x -inf would be NaN.
@@ -186,40 +191,39 @@ def node_logp(logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
 
 
 def leaf_logp(logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
-    """(N, E) log p(child | parent) -> (N, L) float64 log p(leaf): the sum along each leaf's path. -inf is
+    """(N, L) float64 log p(leaf), the sum along each leaf's path, from (N, E) log p(child | parent). -inf is
     allowed."""
     return node_logp(logp, taxonomy)[:, _places(taxonomy.leaves, taxonomy)]
 
 
 def edge_logp(leaf_logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
-    """(N, L) log p(leaf), up to a constant per row -> (N, E) float64 log p(child | parent); 0 below a node
-    without mass."""
-    mass = np.stack(
-        [np.logaddexp.reduce(leaf_logp[:, below], axis=1) for below in taxonomy.leaves_below], axis=1
-    )
-    mass = np.column_stack([np.logaddexp.reduce(leaf_logp, axis=1), mass])  # (N, nodes)
-    parents = mass[:, _places(taxonomy.parent_of.values(), taxonomy)]
-    return np.subtract(mass[:, 1:], parents, out=np.zeros_like(parents), where=parents > -np.inf)
+    """(N, E) float64 log p(child | parent), from (N, L) log p(leaf) up to a constant per row. 0 below a node
+    with probability 0."""
+    sums = [np.logaddexp.reduce(leaf_logp[:, below], axis=1) for below in taxonomy.leaves_below]
+    logs = np.column_stack([np.logaddexp.reduce(leaf_logp, axis=1), *sums])  # (N, nodes)
+    parents = logs[:, _places(taxonomy.parent_of.values(), taxonomy)]
+    return np.subtract(logs[:, 1:], parents, out=np.zeros_like(parents), where=parents > -np.inf)
 
 
 def at_decisions(
     true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """For each decision, of the n samples whose true leaf lies below it: name, (n,) true child, (n, K) log
-    p(child | parent)."""
+    """(decision, (n,) index of the true child, (n, K) log p(child | decision)) for each decision, over the n
+    samples whose true leaf is below it."""
     logp = _edges(logp, taxonomy)
-    wanted = taxonomy.choices[np.asarray(true, dtype=np.int64)]  # (N, D)
-    for column, node in enumerate(taxonomy.decisions):
-        defined = wanted[:, column] >= 0
-        yield node, wanted[defined, column], logp[defined][:, taxonomy.columns[node]].astype(np.float64)
+    children = taxonomy.choices[np.asarray(true, dtype=np.int64)]  # (N, D)
+    for column, decision in enumerate(taxonomy.decisions):
+        defined = children[:, column] >= 0
+        logs = logp[defined][:, taxonomy.columns[decision]].astype(np.float64)
+        yield decision, children[defined, column], logs
 
 
 def _places(names: Iterable[str], taxonomy: Taxonomy) -> list[int]:
     return [taxonomy.place[name] for name in names]
 
 
-def _ways(taxonomy: Taxonomy) -> np.ndarray:
-    """(L, depths + 1) nodes from the root to each leaf; one above the deepest is repeated."""
+def _paths(taxonomy: Taxonomy) -> np.ndarray:
+    """(L, depths + 1) nodes from the root to each leaf. A leaf is repeated at all greater depths."""
     below = [
         np.array(_places(cut, taxonomy))[row]
         for cut, row in zip(taxonomy.cuts, taxonomy.cut_of_leaf, strict=True)
@@ -228,19 +232,20 @@ def _ways(taxonomy: Taxonomy) -> np.ndarray:
 
 
 def _descent(logp: np.ndarray, taxonomy: Taxonomy) -> tuple[np.ndarray, np.ndarray]:
-    """The greedy way of each sample, (N, depths + 1) nodes from the root, and P of each of them, which never
-    rises."""
-    way = _ways(taxonomy)[greedy(logp, taxonomy)]
-    probability = np.exp(np.take_along_axis(node_logp(logp, taxonomy), way, axis=1))
-    return way, np.minimum.accumulate(probability, axis=1)  # a log p of float32 may be a rounding above 0
+    """(N, depths + 1) nodes of the greedy path of each sample, and their probabilities."""
+    path = _paths(taxonomy)[greedy(logp, taxonomy)]
+    probability = np.exp(np.take_along_axis(node_logp(logp, taxonomy), path, axis=1))
+    # By rounding, a log p of float32 may be above 0, so that P would rise.
+    return path, np.minimum.accumulate(probability, axis=1)
 
 
 def _at_least(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """(T,) how many values reach each threshold."""
+    """(T,) number of values that are at least each threshold."""
     return len(values) - np.searchsorted(np.sort(values), thresholds)
 
 
 def _edges(logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
+    """`logp` as an array. Raises ValueError unless it is (N, E)."""
     logp = np.asarray(logp)
     if logp.ndim != 2 or logp.shape[1] != len(taxonomy.edges):
         raise ValueError(

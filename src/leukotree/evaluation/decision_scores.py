@@ -1,11 +1,10 @@
-"""Scores of one classification problem, for each decision of the tree and for each depth; the last depth is
-the leaves.
+"""Scores of each decision of the tree, and of each depth, as classification problems.
 
-A decision is scored over the samples whose true leaf lies below it, also where a decision above it went
-wrong. A depth is scored over all samples: a leaf above it stands for itself.
+A decision is scored over the samples whose true leaf is below it, also if a decision above it was wrong. A
+depth is scored over all samples: a leaf above it counts as a class. The last depth has the leaves.
 
-Macro precision, recall and F1 run over all classes, as in `metrics`. Average precision and ROC AUC are means
-over the classes that have samples, and a rest to be told from. Undefined scores are NaN.
+Macro precision, recall and F1 are means over all classes, as in `metrics`. Average precision and ROC AUC are
+means over the classes that have samples, and others that do not belong to them. Undefined scores are NaN.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from leukotree.evaluation.decide import Rule
 from leukotree.taxonomy import Taxonomy
 
 
-class NodeScores(NamedTuple):
-    """Of a problem with K classes. The first five follow the predicted class, the others judge the
-    probabilities alone."""
+class DecisionScores(NamedTuple):
+    """Scores of a problem with K classes. The first five are of the predicted class, the next four of the
+    probabilities."""
 
     accuracy: float
     balanced_accuracy: float
@@ -36,29 +35,33 @@ class NodeScores(NamedTuple):
     brier: float
     """Summed over the classes, 0..2."""
     ece: float
-    """Of the most probable class, 15 bins."""
+    """Expected calibration error of the most probable class, 15 bins."""
     classes: tuple[str, ...]
     support: np.ndarray
-    """(K,) samples of each class."""
+    """(K,) number of samples of each class."""
     confusion: np.ndarray
     """(K, K) counts: rows true, columns predicted."""
 
 
-def node_scores(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> dict[str, NodeScores]:
-    """Decision -> scores of its argmax among siblings. true: (N,) leaf indices, logp: (N, E) log p(child |
-    parent)."""
+def per_decision(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> dict[str, DecisionScores]:
+    """Decision -> scores of its most probable child.
+
+    Args:
+        true: (N,) leaf indices.
+        logp: (N, E) log p(child | parent).
+    """
     problems = decide.at_decisions(true, logp, taxonomy)
     return {
-        node: problem(taxonomy.decisions[node], target, np.exp(logs), logs.argmax(axis=1))
-        for node, target, logs in problems
+        decision: problem(taxonomy.decisions[decision], target, np.exp(logs), logs.argmax(axis=1))
+        for decision, target, logs in problems
     }
 
 
-def depth_scores(
+def per_depth(
     true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy, rule: Rule = "greedy"
-) -> list[NodeScores]:
-    """Scores at each depth of `taxonomy.cuts`, of the nodes that `rule` decides for; the last are those of
-    the leaves."""
+) -> list[DecisionScores]:
+    """Scores at each depth of `taxonomy.cuts`, of the nodes that `rule` decides. The last are those of the
+    leaves."""
     probability = np.exp(decide.node_logp(logp, taxonomy))
     picks = decide.per_depth(logp, taxonomy, rule)
     targets = taxonomy.cut_of_leaf[:, np.asarray(true, dtype=np.int64)]
@@ -70,12 +73,12 @@ def depth_scores(
 
 def problem(
     classes: tuple[str, ...], target: np.ndarray, probability: np.ndarray, predicted: np.ndarray
-) -> NodeScores:
-    """Scores of any problem. target, predicted: (n,) class indices; probability: (n, K)."""
+) -> DecisionScores:
+    """Scores of a classification problem. target, predicted: (n,) class indices. probability: (n, K)."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     table = metrics.confusion(target, predicted, len(classes))
-    return NodeScores(
+    return DecisionScores(
         **metrics.summary(target, predicted, len(classes)),
         average_precision=_macro(one_vs_rest(target, probability, average_precision_score)),
         roc_auc=_macro(one_vs_rest(target, probability, roc_auc_score)),
@@ -90,11 +93,11 @@ def problem(
 def one_vs_rest(
     target: np.ndarray, probability: np.ndarray, score: Callable[[np.ndarray, np.ndarray], float]
 ) -> np.ndarray:
-    """(K,) `score(is class, probability)` of each class; NaN for one without samples, and for one without a
-    rest."""
+    """(K,) `score(belongs to the class, probability)` of each class; NaN for a class to which no sample
+    belongs, or all do."""
     belongs = np.asarray(target)[:, None] == np.arange(probability.shape[1])
     pairs = zip(belongs.T, probability.T, strict=True)
-    return np.array([score(mine, p) if mine.any() and not mine.all() else np.nan for mine, p in pairs])
+    return np.array([score(is_class, p) if 0 < is_class.sum() < len(p) else np.nan for is_class, p in pairs])
 
 
 def _macro(values: np.ndarray) -> float:

@@ -1,11 +1,9 @@
-"""Scores as plain functions of arrays: true and predicted leaf indices, and log p(child | parent).
+"""Scores as functions of arrays: true and predicted leaf indices, and log p(child | parent).
 
-Every score runs over all L leaves of the taxonomy: a leaf that is never predicted, or has no sample, counts
-as 0 in the macro averages (and is left out of the balanced accuracy, which is the mean recall of the leaves
-that have samples).
+Scores are over all L leaves of the taxonomy. A leaf that is never predicted, or has no samples, counts as 0
+in the macro averages. The balanced accuracy is the mean recall of the leaves that have samples.
 
-SciPy and scikit-learn are imported where they are used: they take a second that a run's first step need not
-wait for.
+SciPy and scikit-learn are imported in functions, so that a run does not wait a second for them.
 """
 
 from __future__ import annotations
@@ -20,14 +18,14 @@ from leukotree.taxonomy import Taxonomy
 
 Rule = Literal["mode", "mean_probability", "mean_log_probability"]
 RULES: tuple[Rule, ...] = get_args(Rule)
-"""How the images of a patient become one prediction. How log-probabilities become a leaf is another matter:
-`decide.RULES`."""
+"""Rules from a patient's images to one prediction. `decide.RULES` are those from log-probabilities to a
+leaf."""
 FLOOR = 5
-"""With fewer groups than this a proportion is `not estimable`."""
+"""With fewer groups a proportion is `not estimable`."""
 
 
 class LeafScores(NamedTuple):
-    """Per leaf, each (L,): precision, recall and F1 in 0..1, and how many samples truly are of the leaf."""
+    """Precision, recall and F1 of each leaf in 0..1, and its number of samples. All arrays are (L,)."""
 
     precision: np.ndarray
     recall: np.ndarray
@@ -43,21 +41,25 @@ class Proportion(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """One row per group, G of them: (patient, true leaf), images in it, true and predicted leaf index, and
-    (G, E) log p(child | parent) of the mean leaf probabilities (under `mean_log_probability` of the geometric
-    mean)."""
+    """G groups of images, each of one patient and one true leaf."""
 
     patient: np.ndarray
+    """(G,) names."""
     images: np.ndarray
+    """(G,) number of images."""
     true: np.ndarray
+    """(G,) leaf indices."""
     predicted: np.ndarray
+    """(G,) leaf indices."""
     logp: np.ndarray
+    """(G, E) log p(child | parent) of the mean of the images' leaf probabilities. Under
+    `mean_log_probability` it is the geometric mean."""
 
 
 def macro_f1(
     true: np.ndarray, predicted: np.ndarray, n_leaves: int, leaves: np.ndarray | None = None
 ) -> float:
-    """Mean F1 over all leaves, or over some; NaN where N is 0. true, predicted: (N,) leaf indices."""
+    """Mean F1 over all leaves, or over `leaves`. true, predicted: (N,) leaf indices. NaN if N is 0."""
     from sklearn.metrics import f1_score
 
     if not len(true):
@@ -67,13 +69,13 @@ def macro_f1(
 
 
 def confusion(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> np.ndarray:
-    """(L, L) counts: rows are true leaves, columns predicted ones."""
+    """(L, L) counts: rows are true leaves, columns are predicted leaves."""
     pairs = np.asarray(true, dtype=np.int64) * n_leaves + predicted
     return np.bincount(pairs, minlength=n_leaves * n_leaves).reshape(n_leaves, n_leaves)
 
 
 def per_leaf(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> LeafScores:
-    """Precision, recall, F1 and support of each leaf; 0 where a quotient is 0 / 0."""
+    """Precision, recall, F1 and support of each leaf. A quotient 0 / 0 counts as 0."""
     from sklearn.metrics import precision_recall_fscore_support
 
     labels = np.arange(n_leaves)
@@ -85,9 +87,8 @@ def per_leaf(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> LeafScor
 def summary(
     true: np.ndarray, predicted: np.ndarray, n_leaves: int, leaves: np.ndarray | None = None
 ) -> dict[str, float]:
-    """accuracy, balanced_accuracy, macro_precision, macro_recall, macro_f1; each in 0..1, NaN without
-    samples. The macro averages run over all leaves, or over `leaves`, which must be those that samples can be
-    of."""
+    """accuracy, balanced_accuracy, macro_precision, macro_recall and macro_f1, in 0..1; NaN without samples.
+    The macro averages are over all leaves, or over `leaves`, the leaves that samples can have."""
     names = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
     if len(true) == 0:
         return dict.fromkeys(names, float("nan"))
@@ -104,20 +105,20 @@ def summary(
 
 
 def decision_accuracy(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> dict[str, Proportion]:
-    """Decision node -> accuracy of its argmax among siblings, over the samples whose true leaf lies below
-    that node.
+    """Decision -> accuracy of its most probable child, over the samples whose true leaf is below the
+    decision.
 
-    Conditional: a sample counts at a node even where a decision above it went wrong. logp: (N, E).
+    A sample counts at a decision also if a decision above it was wrong. logp: (N, E).
     """
     problems = decide.at_decisions(true, logp, taxonomy)
-    return {node: _share(logs.argmax(axis=1) == target) for node, target, logs in problems}
+    return {decision: _share(logs.argmax(axis=1) == target) for decision, target, logs in problems}
 
 
 def level_accuracy(true: np.ndarray, predicted: np.ndarray, taxonomy: Taxonomy) -> list[Proportion]:
-    """Share of samples whose path is right from the root down to level 1, 2, ...; the last equals the leaf
-    accuracy.
+    """Share of samples whose path is correct from the root down to depth 1, 2, ... The last one is the
+    accuracy of the leaves.
 
-    A leaf above a level stands for itself below (normal stays normal), so each level scores every sample.
+    A leaf also counts at all greater depths, so that each depth scores every sample.
     """
     cuts = taxonomy.cut_of_leaf
     return [_share(row) for row in cuts[:, np.asarray(true, dtype=np.int64)] == cuts[:, predicted]]
@@ -131,22 +132,23 @@ def by_patient(
     rule: Rule,
     decision: decide.Rule = "greedy",
 ) -> Groups:
-    """One prediction per (patient, true leaf) from all its images; images with an empty patient are left out.
+    """One prediction per (patient, true leaf) from all its images. Images without a patient are left out.
 
-    Where a patient has images of several leaves (cells of several types), one vote over all of them would
-    have no single right answer; grouping by leaf as well keeps every image and reduces to plain patients
-    where each has one leaf.
+    A patient may have images of several leaves (cells of several types). One prediction for all of them would
+    have no single correct answer, so each leaf is a group.
 
-    `mode`: the leaf that most images were given by the rule `decision`; a tie goes to the higher mean
-    probability, then to the
-    first in preorder. `mean_probability`, `mean_log_probability`: leaf probabilities averaged over the
-    images, arithmetically or geometrically, then decided by `decision` as for an image, so that one image per
-    patient gives the image's prediction.
+    Args:
+        patient: N names, "" where unknown.
+        true: (N,) leaf indices.
+        logp: (N, E) log p(child | parent).
+        rule: `mode` takes the leaf that `decision` gives most images; of equal ones the leaf with the higher
+            mean probability, then the first in preorder. `mean_probability` and `mean_log_probability` take
+            the arithmetic or geometric mean of the leaf probabilities, and then `decision` as for an image.
     """
     names, leaves = np.asarray(patient, dtype=str), np.asarray(true, dtype=np.int64)
     known = np.char.str_len(names) > 0
     names, leaves, logp = names[known], leaves[known], np.asarray(logp)[known]
-    found, patient_of = np.unique(names, return_inverse=True)
+    patients, patient_of = np.unique(names, return_inverse=True)
     keys, group_of, images = np.unique(
         np.stack([patient_of, leaves], axis=1), axis=0, return_inverse=True, return_counts=True
     )
@@ -164,15 +166,16 @@ def by_patient(
         predicted = np.where(votes == votes.max(axis=1, keepdims=True), np.exp(log_mean), -1.0).argmax(axis=1)
     else:
         predicted = decide.leaves(edges, taxonomy, decision)
-    return Groups(found[keys[:, 0]], images, keys[:, 1], predicted, edges)
+    return Groups(patients[keys[:, 0]], images, keys[:, 1], predicted, edges)
 
 
 def wilson(
     successes: float, n: int, confidence: float = 0.95, floor: int = FLOOR
 ) -> tuple[float, float] | None:
-    """Wilson score interval of successes / n, or None (`not estimable`) below `floor` groups.
+    """Wilson score interval of successes / n (Wilson 1927), or None (`not estimable`) with fewer than `floor`
+    groups.
 
-    `successes` may be fractional: a mean over seeds on the same n groups, which more seeds do not make more.
+    `successes` may be fractional: a mean over seeds on the same n groups. More seeds do not raise n.
     """
     from scipy.stats import norm
 
@@ -185,5 +188,5 @@ def wilson(
     return max(0.0, float(low)), min(1.0, float(high))
 
 
-def _share(right: np.ndarray) -> Proportion:
-    return Proportion(float(right.mean()) if len(right) else float("nan"), len(right))
+def _share(correct: np.ndarray) -> Proportion:
+    return Proportion(float(correct.mean()) if len(correct) else float("nan"), len(correct))

@@ -1,12 +1,12 @@
-"""Scores that know the tree, as functions of confusion matrices of leaves.
+"""Hierarchical scores, as functions of confusion matrices of leaves.
 
-Each takes `counts` of shape (..., L, L), rows true and columns predicted, and gives (...): one matrix, or
-thousands of bootstrap draws at once. NaN where a quotient is 0 / 0. A node's path is the node and its
-ancestors, the root left out: it is on every path and would only lift the scores.
+Each function takes `counts` of shape (..., L, L), rows true and columns predicted, and returns (...), for one
+matrix or for thousands of bootstrap draws. A quotient 0 / 0 is NaN. A node's path is the node and its
+ancestors without the root, which is on every path and would only raise the scores.
 
 Precision, recall and F1 are those of Kiritchenko et al. 2006 ("Learning and evaluation in the presence of
-class hierarchies"):
-`micro` adds the nodes of all samples up, `macro` is the mean over samples, as hiclass has it.
+class hierarchies"). `micro` adds up the nodes of all samples. `macro` is the mean over samples, as in
+hiclass.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Average = Literal["micro", "macro"]
 
 
 class TreeScores(NamedTuple):
-    """(...) each."""
+    """All hierarchical scores. All arrays are (...)."""
 
     precision: np.ndarray
     recall: np.ndarray
@@ -35,7 +35,7 @@ class TreeScores(NamedTuple):
 
 
 def scores(counts: np.ndarray, taxonomy: Taxonomy) -> TreeScores:
-    """All of them; the first three are micro."""
+    """All hierarchical scores. The first three are micro."""
     return TreeScores(
         precision=precision(counts, taxonomy),
         recall=recall(counts, taxonomy),
@@ -50,49 +50,48 @@ def scores(counts: np.ndarray, taxonomy: Taxonomy) -> TreeScores:
 
 
 def precision(counts: np.ndarray, taxonomy: Taxonomy, average: Average = "micro") -> np.ndarray:
-    """Share of the predicted path that lies on the true one."""
+    """Share of the predicted path that is on the true path."""
     common, lengths = _paths(taxonomy)
     return _mean(counts, common, np.broadcast_to(lengths, common.shape), average)
 
 
 def recall(counts: np.ndarray, taxonomy: Taxonomy, average: Average = "micro") -> np.ndarray:
-    """Share of the true path that lies on the predicted one."""
+    """Share of the true path that is on the predicted path."""
     common, lengths = _paths(taxonomy)
     return _mean(counts, common, np.broadcast_to(lengths[:, None], common.shape), average)
 
 
 def f1(counts: np.ndarray, taxonomy: Taxonomy, average: Average = "micro") -> np.ndarray:
-    """Harmonic mean of precision and recall (beta = 1); under `macro` of each sample's."""
+    """Harmonic mean of precision and recall. Under `macro` it is the mean of each sample's F1."""
     common, lengths = _paths(taxonomy)
     return _mean(counts, 2 * common, lengths[:, None] + lengths, average)
 
 
 def lca_height(counts: np.ndarray, taxonomy: Taxonomy, errors_only: bool = False) -> np.ndarray:
-    """Mean height of the lowest common ancestor of the true and the predicted leaf, 0 where they are the
-    same.
+    """Mean height of the lowest common ancestor of the true and the predicted leaf; 0 if they are the same.
 
-    Over all samples, or over the errors only ("mistake severity", Bertinetto et al. 2020), which a model that
-    adds mild errors improves: read the two together.
+    It is over all samples, or over the errors only ("mistake severity", Bertinetto et al. 2020). More mild
+    errors lower the latter, so read both together.
     """
     counted = ~np.eye(len(taxonomy.leaves), dtype=bool) if errors_only else np.ones_like(taxonomy.lca_heights)
     return _mean(counts, taxonomy.lca_heights, counted, "micro")
 
 
 def full_path_accuracy(counts: np.ndarray) -> np.ndarray:
-    """Share of the samples whose whole path is right: for a decided leaf, its accuracy."""
+    """Share of samples whose whole path is correct: the accuracy of the leaves."""
     same = np.eye(np.shape(counts)[-1])
     return _mean(counts, same, np.ones_like(same), "micro")
 
 
 def _paths(taxonomy: Taxonomy) -> tuple[np.ndarray, np.ndarray]:
-    """(L, L) nodes that two leaves' paths share, and (L,) nodes of each path."""
+    """(L, L) number of nodes that the paths of two leaves share, and (L,) number of nodes of each path."""
     on_path = taxonomy.path_matrix.astype(np.int64)
     return on_path @ on_path.T, on_path.sum(axis=1)
 
 
 def _mean(counts: np.ndarray, part: np.ndarray, whole: np.ndarray, average: Average) -> np.ndarray:
-    """Quotient of two (L, L) tables, of each pair of true and predicted leaf: of the sums over samples, or
-    its mean."""
+    """Quotient of two (L, L) tables of (true, predicted) leaves: of their sums over samples (`micro`), or the
+    mean over samples (`macro`)."""
     if average == "macro":
         part, whole = part / whole, np.ones(whole.shape)
     counts = np.asarray(counts, dtype=np.float64)

@@ -1,1 +1,1 @@
-"""Folders on disk and their files: runs, predictions, declarations, and where they came from."""
+"""Folders on disk and their files: runs, searches, predictions, declarations, and how they were made."""

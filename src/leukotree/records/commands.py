@@ -1,7 +1,6 @@
-"""The commands that made the runs of a study, kept beside these: the file as it was given, byte for byte, and
-the changes to it.
+"""The commands that made the runs of a study: commands.jsonl, and copies of the files that were given.
 
-A study's file can be edited or lost after the runs; the copies stay. A report prints the commands from here.
+A study's file can be edited or lost after the runs. The copies stay. A report prints the commands from here.
 """
 
 from __future__ import annotations
@@ -18,38 +17,38 @@ from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.records.origin import DIGITS
 
 FILE = "commands.jsonl"
-"""In the study's folder: a line for each command that differs from those before."""
+"""In the study's folder: a line for each different command."""
 COPIES = "given"
-"""In the study's folder: the files that were given, each named by its digest."""
+"""In the study's folder: copies of the files that were given, named by their digests."""
 _DIGEST = re.compile(rf"[0-9a-f]{{{DIGITS}}}")
 
 
 @dataclass(frozen=True)
 class Given:
-    """The words of a command that decide a result."""
+    """The words of a command that change a result."""
 
     verb: str
     file: str
-    """The study, or the run's spec, as it was typed; the home folder as ~."""
+    """Path of the study, or of the run's spec, as it was typed. The home folder is ~."""
     overrides: tuple[str, ...] = ()
     """key=value words."""
     digest: str = ""
-    """Of the file's bytes."""
+    """Digest of the file's bytes."""
     runs: tuple[str, ...] = ()
-    """Names of the runs that the command does; none for a search."""
+    """Names of the runs of the command; empty for a search."""
 
     def words(self, file: str) -> list[str]:
-        """The command, for a file that has the same bytes."""
+        """The words of the command, for a file with the same bytes."""
         return ["leukotree", self.verb, file, *self.overrides]
 
 
 def given(verb: str, file: str, overrides: Sequence[str], runs: Iterable[str] = ()) -> Given:
-    """A command that is given now. Raises InputError for a file that cannot be read."""
+    """The command of this process. Raises InputError for a file that cannot be read."""
     return Given(verb, typed(file), tuple(overrides), digest(_bytes(Path(file))), tuple(runs))
 
 
 def keep(root: Path, command: Given) -> None:
-    """Write a command and its file into the study's folder, unless they stand there. Raises InputError for a
+    """Write a command and its file into the study's folder, unless they are there. Raises InputError for a
     file that cannot be read, RunFailed for a folder that cannot be written."""
     content = _bytes(Path(command.file).expanduser())
     copy = root / COPIES / f"{digest(content)}.yaml"
@@ -73,24 +72,24 @@ def keep(root: Path, command: Given) -> None:
 
 
 def kept(root: Path) -> list[Given]:
-    """The commands, in the order of their first use. Lines of another form are left out."""
-    found: dict[Given, None] = {}
+    """The commands in the order of their first use. Damaged lines are left out."""
+    commands: dict[Given, None] = {}
     for row in files.read_json_lines(root / FILE):
         words, runs = row.get("overrides"), row.get("runs")
-        one = [row.get(key) for key in ("verb", "file", "digest")]
+        texts = [row.get(key) for key in ("verb", "file", "digest")]
         if not (
             isinstance(words, list)
             and isinstance(runs, list)
-            and all(isinstance(word, str) for word in (*one, *words, *runs))
+            and all(isinstance(word, str) for word in (*texts, *words, *runs))
         ):
             continue
         if _DIGEST.fullmatch(row["digest"]) and "\0" not in row["file"]:  # both become a part of a path
-            found[Given(row["verb"], row["file"], tuple(words), row["digest"], tuple(runs))] = None
-    return list(found)
+            commands[Given(row["verb"], row["file"], tuple(words), row["digest"], tuple(runs))] = None
+    return list(commands)
 
 
 def content(root: Path, command: Given) -> bytes | None:
-    """The bytes of the file that a command was given; None where they were not kept."""
+    """The bytes of the file of a command; None if there is no copy."""
     try:
         return (root / COPIES / f"{command.digest}.yaml").read_bytes()
     except OSError:
@@ -98,12 +97,12 @@ def content(root: Path, command: Given) -> bytes | None:
 
 
 def digest(content: bytes) -> str:
-    """Names a file by its bytes."""
+    """The first DIGITS hex digits of the sha256 of a file's bytes."""
     return hashlib.sha256(content).hexdigest()[:DIGITS]
 
 
 def typed(word: str) -> str:
-    """A word of a command as people may see it: a shell has put the home folder in the place of ~."""
+    """A word of a command, with ~ for the home folder, which a shell had expanded."""
     home = str(Path.home())
     return f"~{word.removeprefix(home)}" if home != "/" and word.startswith(f"{home}/") else word
 

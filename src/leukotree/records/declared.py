@@ -1,7 +1,7 @@
-"""What a study declares before any result: its rule of decision, its region of equivalence, and what is
-compared, kept beside its runs.
+"""declared.yaml: what a study declares before its first run. The rule of decision, the region of equivalence,
+and the comparisons.
 
-A study file can be edited after the runs. The copy made before the first of them lets a report say so.
+A study file can be edited after the runs. A report compares it with this file, and names the changes.
 """
 
 from __future__ import annotations
@@ -15,28 +15,27 @@ from leukotree.errors import InputError
 
 FILE = "declared.yaml"
 KEYS = ("decision", "rope", "primary", "variants", "seeds", "grid")
-"""Without `primary`, the comparisons are those that the variants and the grid give; another seed moves every
-score."""
+"""Keys of a study that are declared. `variants` and `grid` give the comparisons if there is no `primary`.
+`seeds` change every score."""
 MOST = 80
-"""Characters of a value that are shown."""
+"""Most characters of a value that are shown."""
 
 
 def keep(root: Path, study: Mapping[str, Any]) -> None:
-    """Write what `study` declares into its folder, unless an earlier call did."""
+    """Write what `study` declares into its folder, unless the file is there."""
     if not (root / FILE).exists():
-        files.write_atomic(root / FILE, yamlfile.dump(_of(study)))
+        files.write_atomic(root / FILE, yamlfile.dump(_declared(study)))
 
 
 def changes(root: Path, study: Mapping[str, Any]) -> list[str]:
-    """What `study` declares otherwise than when `keep` was called, a text per key; none where it never was.
-    Raises InputError for a damaged file."""
+    """What `study` declares differently than the file: a text for each changed key; [] without a file. Raises
+    InputError for a damaged file."""
     if not (root / FILE).exists():
         return []
-    before, now = yamlfile.load(root / FILE), _of(study)
+    before, now = yamlfile.load(root / FILE), _declared(study)
     if not isinstance(before, dict) or before.keys() != now.keys():
-        raise InputError(
-            f"{root / FILE}: does not hold {', '.join(KEYS)}; restore it, or remove it to declare anew"
-        )
+        fix = "restore it, or remove it to declare again"
+        raise InputError(f"{root / FILE}: does not have the keys {', '.join(KEYS)}; {fix}")
     return [
         f"`{key}` was {_shown(before[key])} and is {_shown(now[key])}"
         for key in KEYS
@@ -44,7 +43,7 @@ def changes(root: Path, study: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _of(study: Mapping[str, Any]) -> dict[str, Any]:
+def _declared(study: Mapping[str, Any]) -> dict[str, Any]:
     return {key: study.get(key) for key in KEYS}
 
 

@@ -1,7 +1,7 @@
-"""How a manifest or a packed folder was made: the words of the commands, in a file beside it that decides
-nothing.
+"""made.json: the commands that made a manifest or a packed folder.
 
-It is no part of a data set's identity: the same images packed by other words are the same data.
+The commands are not part of a data set's fingerprint: the same images packed by another command are the same
+data.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ from leukotree.records.commands import typed
 FILE = "made.json"
 """In a packed folder."""
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, RecursionError)
-"""What a file raises that holds no note; how data were made is then not known, and nothing else is wrong."""
+"""Errors of a damaged file. The commands are then unknown; this is no reason to stop."""
 
 
 def note_manifest(manifest: Path, words: Sequence[str]) -> None:
-    """Note the command that has written a manifest, in a hidden file beside it. Nothing where that cannot be
-    written."""
+    """Note the command that wrote a manifest, in a hidden file beside it. An OSError is ignored."""
     with suppress(OSError):
         note = _command(words, manifest.parent) | {"sha256": files.sha256(manifest)}
         files.write_atomic(_beside(manifest), json.dumps(note, indent=1))
 
 
 def note_shards(shards: Path, manifests: Iterable[Path], words: Sequence[str]) -> None:
-    """Note in a packed folder the command that has packed it, after those that have written its manifests,
-    unless one is noted. A manifest that was changed since it was written has none."""
+    """Note in a packed folder the commands that wrote its manifests, and the one that packed it, unless there
+    is a note. A manifest that was changed after its command has none. An OSError is ignored."""
     if (shards / FILE).exists():
         return
     notes = []
@@ -49,29 +48,29 @@ def note_shards(shards: Path, manifests: Iterable[Path], words: Sequence[str]) -
 
 
 def commands(shards: Path) -> list[tuple[list[str], bool]]:
-    """The commands that made a packed folder, in their order: the words, and whether they were given in the
-    current folder. None where they are not known."""
-    found: list[tuple[list[str], bool]] = []
+    """(words, whether it was given in the current folder) of each command that made a packed folder, in their
+    order; [] if they are unknown."""
+    commands: list[tuple[list[str], bool]] = []
     with suppress(*_DAMAGED):
         for note in _read(shards / FILE)["commands"]:
             here = (shards / note["folder"]).resolve() == Path.cwd().resolve()
-            found.append((_words(note), here))
-        return found
+            commands.append((_words(note), here))
+        return commands
     return []
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Raises one of _DAMAGED for what is no note."""
-    if not path.is_file():  # a pipe would make us wait
+    """The note in a file. Raises one of _DAMAGED if there is none."""
+    if not path.is_file():  # reading a pipe would wait
         raise FileNotFoundError(path)
-    found = json.loads(path.read_text())
-    if not isinstance(found, dict):
+    note = json.loads(path.read_text())
+    if not isinstance(note, dict):
         raise TypeError(path)
-    return found
+    return note
 
 
 def _words(note: dict[str, Any]) -> list[str]:
-    """The words of a command. Raises TypeError for anything else."""
+    """The words of the command in a note. Raises TypeError if there are none."""
     words = note["words"]
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise TypeError(words)
@@ -79,7 +78,7 @@ def _words(note: dict[str, Any]) -> list[str]:
 
 
 def _command(words: Sequence[str], folder: Path) -> dict[str, Any]:
-    """The words, and where they were given, as seen from a folder."""
+    """A note: the words, and the path from `folder` to the current folder."""
     return {"words": [typed(word) for word in words], "folder": os.path.relpath(Path.cwd(), folder.resolve())}
 
 

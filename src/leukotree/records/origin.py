@@ -1,8 +1,7 @@
-"""Which code runs: the commit of its checkout, whether files differ from that, and a digest of the files
-themselves.
+"""The code of this process: the commit of its checkout, whether files differ from it, and a digest of the
+files.
 
-A copy of the code that jobs run (a snapshot, see `hpc.launching.snapshot`) has no git; a file in it says what
-its checkout was.
+Jobs run a copy of the code, a snapshot, that has no git. A file in it has the origin of its checkout.
 """
 
 from __future__ import annotations
@@ -19,43 +18,43 @@ from pathlib import Path
 from typing import Any
 
 FILE = "origin.json"
-"""In a snapshot: what `here` says there."""
+"""In a snapshot: the value of `here` there."""
 KEYS = ("commit", "dirty", "version", "code")
 DIGITS = 12
-"""Hex digits of a digest that are kept."""
+"""Hex digits of a digest."""
 TIMEOUT = 10.0
-"""Seconds that git may take, as on a slow file system."""
+"""Seconds to wait for git, which may be on a slow file system."""
 CODE = ("src", "hpc", "slurm", ":(exclude)slurm/site")
-"""Where git looks for changes. A site file says how a cluster is asked for jobs, and is no code."""
+"""Paths in which changes count. A site file describes a cluster, and is not code."""
 
 
 def root() -> Path:
-    """The folder with the package `hpc`: a checkout, a snapshot, or where packages are installed."""
+    """The folder with the package `hpc`: a checkout, a snapshot, or the folder of installed packages."""
     above = Path(__file__).resolve().parents[2]
     return above.parent if above.name == "src" and (above.parent / "hpc").is_dir() else above
 
 
 def packages() -> dict[str, Path]:
-    """Name -> folder of the packages that are our code."""
+    """Name -> folder of the packages of LeukoTree."""
     return {"leukotree": Path(__file__).resolve().parents[1], "hpc": (root() / "hpc").resolve()}
 
 
 @functools.cache
 def here() -> dict[str, Any]:
-    """The code of this process; looked at once, since it is loaded by then.
+    """The code of this process: commit, dirty, version and code. It is determined once.
 
-    commit: of its git checkout, None without one. dirty: whether tracked files differ from the commit, or
-    modules are in no commit yet; None where git does not say. version: of the installed package. code: digest
-    of all files of the packages, None where one cannot be read.
+    commit: the commit of its git checkout, None without one. dirty: whether tracked files differ from the
+    commit, or modules are in no commit; None if git does not answer. version: the version of the installed
+    package. code: a digest of all files of the packages, None if one cannot be read.
     """
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads((root() / FILE).read_text())
-        if isinstance(found, dict) and set(KEYS) <= found.keys():
-            return {key: found[key] for key in KEYS}
-    return _looked_at()
+        noted = json.loads((root() / FILE).read_text())
+        if isinstance(noted, dict) and set(KEYS) <= noted.keys():
+            return {key: noted[key] for key in KEYS}
+    return _of_checkout()
 
 
-def _looked_at() -> dict[str, Any]:
+def _of_checkout() -> dict[str, Any]:
     commit = _commit(root())
     version = None
     with contextlib.suppress(metadata.PackageNotFoundError):
@@ -67,36 +66,36 @@ def _looked_at() -> dict[str, Any]:
 
 
 def digest(folders: Mapping[str, Path], leave_out: str | None = None) -> str:
-    """Of the names and bytes of all code files in folders: name -> folder. The same for a copy of them."""
-    found = hashlib.sha256()
+    """A digest of the names and bytes of all code files in folders (name -> folder). A copy of the folders
+    has the same digest."""
+    digest = hashlib.sha256()
     for name, folder in sorted(folders.items()):
         for path in code_files(folder, leave_out):
             content = os.readlink(path).encode() if is_link_within(path, folder) else path.read_bytes()
-            found.update(
+            digest.update(
                 json.dumps([name, path.relative_to(folder).as_posix(), len(content)]).encode() + content
             )
-    return found.hexdigest()[:DIGITS]
+    return digest.hexdigest()[:DIGITS]
 
 
 def code_files(folder: Path, leave_out: str | None = None) -> list[Path]:
-    """The files of a package, sorted: modules and what they read, also in linked folders (sites may lie
-    elsewhere), without caches, hidden files, an editor's copies, and folders of the name `leave_out`."""
-    found, entered = [], {folder.resolve()}
+    """The code files of a package, sorted: modules and the files that they read, also in linked folders.
+    Caches, hidden files, copies of an editor and folders with the name `leave_out` are not among them."""
+    paths, entered = [], {folder.resolve()}
     for where, folders, names in os.walk(folder, followlinks=True):
         inner = {
             name: Path(where, name).resolve() for name in folders if _is_code(name) and name != leave_out
         }
-        folders[:] = [
-            name for name, real in inner.items() if real not in entered
-        ]  # a link may lead in a circle
+        # A link may lead to a folder above.
+        folders[:] = [name for name, real in inner.items() if real not in entered]
         entered.update(inner[name] for name in folders)
-        found += [Path(where, name) for name in names if _is_code(name)]
-    return sorted(found)
+        paths += [Path(where, name) for name in names if _is_code(name)]
+    return sorted(paths)
 
 
 def is_link_within(path: Path, folder: Path) -> bool:
-    """Whether a file is a link to one of the same package, which a copy keeps. Of another link it has the
-    content."""
+    """Whether a file is a link to a file of the same folder. A copy of the folder keeps such a link; of other
+    links it has the content."""
     return path.is_symlink() and path.resolve().is_relative_to(folder.resolve())
 
 
@@ -109,8 +108,8 @@ def _is_code(name: str) -> bool:
 
 
 def _commit(folder: Path) -> str | None:
-    """None where git does not know our code: an installed package may lie in the checkout of something
-    else."""
+    """The commit of a checkout; None if this code is not in it. An installed package may be in the checkout
+    of another project."""
     if _git(folder, "ls-files", "--error-unmatch", "src/leukotree/__init__.py") is None:
         return None
     return (_git(folder, "rev-parse", "--verify", "HEAD") or "").strip() or None
@@ -125,10 +124,10 @@ def _dirty(folder: Path) -> bool | None:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    """What a command of git prints; None where there is no git, no checkout, or no answer in time.
+    """The output of a git command; None without git, without a checkout, or if it takes too long.
 
-    A checkout may belong to somebody else, as in a container or a group's folder: it is read only, and its
-    code runs anyway.
+    A checkout may belong to another user, as in a container or a group's folder. Git would refuse it; here it
+    is only read.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     settings = ["-c", "safe.directory=*", "-c", "core.fsmonitor=false"]
@@ -150,7 +149,7 @@ def _git(folder: Path, *words: str) -> str | None:
 
 
 def name(code: Mapping[str, Any]) -> str:
-    """Code as people read it: its commit, whether that was changed, and the digest."""
+    """Code as people read it: its commit, whether files were changed, and the digest."""
     commit, digits = code.get("commit"), code.get("code")
     known = (
         f"commit {commit[:DIGITS]}"
@@ -164,16 +163,18 @@ def name(code: Mapping[str, Any]) -> str:
 
 
 def sequence(attempts: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The names of the code that attempts of one piece of work ran one after another, a name per change. What
-    was before an attempt that began with nothing (its `at` is 0) does not count."""
+    """The names of the code of a run's attempts, in their order, one for each change of the code. Attempts
+    before one that began at 0 (its `at`) do not count."""
     since: list[Mapping[str, Any]] = []
     for attempt in attempts:
         since = [attempt] if attempt.get("at") == 0 else [*since, attempt]
     known = [attempt for attempt in since if attempt.get("code") or attempt.get("commit")]
-    changes = [one for index, one in enumerate(known) if index == 0 or not _same(known[index - 1], one)]
-    return [name(one) for one in changes] if len(changes) > 1 else [name(one) for one in known[-1:]]
+    changes = [
+        attempt for index, attempt in enumerate(known) if index == 0 or not _same(known[index - 1], attempt)
+    ]
+    return [name(attempt) for attempt in (changes if len(changes) > 1 else known[-1:])]
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    key = "code" if one.get("code") and other.get("code") else "commit"
-    return one.get(key) is None or other.get(key) is None or one[key] == other[key]
+def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    key = "code" if first.get("code") and second.get("code") else "commit"
+    return first.get(key) is None or second.get(key) is None or first[key] == second[key]

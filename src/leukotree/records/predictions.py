@@ -1,4 +1,4 @@
-"""Predictions of a run: log p(child | parent) of every edge for every image of a fold, each exactly once."""
+"""Predictions of a run: log p(child | parent) of every edge, for every image of a fold."""
 
 from __future__ import annotations
 
@@ -18,41 +18,40 @@ from leukotree.taxonomy import Taxonomy
 
 IDENTITY = ["key", "patient", "source", "fold", "leaf"]
 PERSON = "person"
-"""Column of the patient's name over all sources, where the data set was packed so that an id is the same
-patient in each."""
+"""Column of the patient's name over all sources. It is there if an id is the same patient in every source."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Edge log-probabilities of N samples."""
+    """Log-probabilities of the edges for N samples."""
 
     rows: np.ndarray
-    """(N,) rows of the dataset's index, ascending."""
+    """(N,) row numbers of the dataset's index, ascending."""
     logp: np.ndarray
     """(N, E) float32 log p(child | parent), in the order of `taxonomy.edges`."""
 
     @classmethod
     def join(cls, parts: list[tuple[np.ndarray, np.ndarray]], expected: np.ndarray) -> Predictions:
-        """Put the ranks' parts together. Raises RuntimeError unless every expected row is there exactly once,
-        and RunFailed for NaN."""
+        """Join the (rows, logp) of the ranks. Raises RuntimeError unless every expected row is there exactly
+        once, and RunFailed for NaN."""
         rows = np.concatenate([part[0] for part in parts])
         logp = np.concatenate([part[1] for part in parts])
         order = np.argsort(rows, kind="stable")
         if not np.array_equal(rows[order], np.sort(expected)):
+            different = len(np.unique(rows))
             raise RuntimeError(
-                f"evaluation saw {len(rows)} samples ({len(np.unique(rows))} different), expected {len(expected)}"
+                f"evaluation has {len(rows)} samples ({different} different), expected {len(expected)}"
             )
         if np.isnan(logp).any():
             raise RunFailed(
-                "the model's outputs are not numbers: it diverged; use a lower learning rate or clip gradients",
-                "nan",
+                "the model diverged: its outputs are NaN; use a lower learning rate or clip gradients", "nan"
             )
         return cls(rows[order], logp[order])
 
 
 def write(path: Path, predictions: Predictions, dataset: Dataset) -> None:
-    """predictions.parquet: `key, patient, source, fold, leaf`, `person` where sources share patients, and a
-    column `logp:<child>` per edge."""
+    """Write predictions.parquet: `key, patient, source, fold, leaf`, `person` if sources share patients, and
+    a column `logp:<child>` per edge. Raises OSError."""
     frame = dataset.index.iloc[predictions.rows][IDENTITY].reset_index(drop=True)
     if dataset.patients_across_sources:
         frame[PERSON] = dataset.persons.iloc[predictions.rows].array
@@ -61,8 +60,8 @@ def write(path: Path, predictions: Predictions, dataset: Dataset) -> None:
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray, Taxonomy]:
-    """The identity columns, (N, E) float32 log-probabilities and the taxonomy of a run folder. Raises
-    InputError."""
+    """(columns IDENTITY and maybe PERSON, (N, E) float32 log-probabilities, taxonomy) of a run folder. Raises
+    InputError if they cannot be read."""
     try:
         frame = pd.read_parquet(folder / PREDICTIONS)
         taxonomy = Taxonomy.from_nested(json.loads((folder / TAXONOMY).read_text()))
@@ -73,8 +72,7 @@ def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray, Taxonomy]:
 
 
 def scores(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> dict[str, float]:
-    """Accuracy and macro-F1 of the greedy decision, from (N,) true leaf positions and (N, E)
-    log-probabilities."""
+    """Accuracy and macro-F1 of the greedy rule. true: (N,) leaf indices. logp: (N, E) log-probabilities."""
     predicted = decide.greedy(logp, taxonomy)
     return {
         "accuracy": float((true == predicted).mean()),

@@ -1,5 +1,7 @@
-"""A run's folder: spec, environment, status, attempts and metrics. Files are the truth; the main rank writes
-them."""
+"""The folder of a run: the names of its files, and how they are read and written.
+
+Files are the truth. Only the main rank writes them.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +38,13 @@ LOG = "log.txt"
 """What happened to the run, a line each; see `leukotree.log`."""
 LOCK = ".lock"
 _FAILED = ".failed-"
-"""Begin of the files in which ranks other than the main one note their errors."""
+"""Prefix of the files in which other ranks than the main one note their errors."""
 HEARTBEAT = 15.0
 """Seconds between two writes of status.json while training."""
 
 
 class RunFolder:
-    """`<root>/<variant>-<hash>`. Open it with `opened`; only the main rank calls what writes."""
+    """The folder `<root>/<variant>-<hash>`. Open it with `opened`. Only the main rank calls what writes."""
 
     def __init__(self, root: Path, spec: RunSpec, *, quiet: bool = False) -> None:
         self.spec = spec
@@ -56,10 +58,11 @@ class RunFolder:
 
     @contextlib.contextmanager
     def opened(self, taxonomy: Taxonomy, fingerprints: dict[str, str], ranks: int) -> Iterator[RunFolder]:
-        """Hold the folder for this process, and record how it ends; nothing is written to a run that is done.
+        """Lock the folder for this process, note the attempt, and note how it ends. Nothing is written to a
+        run that is done.
 
-        Raises InputError if another process holds it, or if it was made by other fields, other data or other
-        weights, RunFailed if it cannot be written.
+        Raises Busy if another process has the lock, InputError if the folder was made with another spec,
+        other data or other weights, and RunFailed if it cannot be written.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -80,54 +83,52 @@ class RunFolder:
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
-        """Record what ends the work on a run that is not done."""
+        """Note in the status what ends the work on a run that is not done."""
         fields: dict[str, Any] = {"state": "stopped"}
         try:
             yield
-        except GeneratorExit:  # whoever drives the run stopped it between two epochs
+        except GeneratorExit:  # the caller stopped the run between two epochs
             raise
         except BaseException as error:
-            said = {"kind": kind(error), "message": one_line(error)[:500]}
-            if (
-                said["kind"] == "node"
-            ):  # a connection closed: a rank that failed by itself has left its reason
-                said = self._said_by_others() or said
-            fields = {"state": "preempted" if said["kind"] in RETRIED else "failed", **said}
+            reason = {"kind": kind(error), "message": one_line(error)[:500]}
+            if reason["kind"] == "node":  # a closed connection: the rank that failed has noted its reason
+                reason = self._reason_of_other_rank() or reason
+            fields = {"state": "preempted" if reason["kind"] in RETRIED else "failed", **reason}
             if isinstance(error, OSError) and files.is_full(error):
                 fields["kind"] = "disk"
                 raise self._unwritable(error) from error
             if isinstance(error, RunFailed) and error.details:
-                self._write_quietly(FAILURE, error.details)
+                self._try_to_write(FAILURE, error.details)
             raise
         finally:
             if not self.done:
-                with contextlib.suppress(OSError):  # on a full disk the error itself says what is wrong
+                with contextlib.suppress(OSError):  # on a full disk the error itself is reported
                     self.status(**fields)
                 self.log.info(": ".join(str(value) for value in ("ended", *fields.values())))
 
     def fail(self, rank: int, error: BaseException) -> None:
-        """Leave the reason why a rank other than the main one fails, where the main rank looks for it."""
+        """Note why a rank other than the main one fails, in a file that the main rank reads."""
         if (what := kind(error)) not in RETRIED:
-            self._write_quietly(f"{_FAILED}{rank}.json", {"kind": what, "message": one_line(error)[:500]})
+            self._try_to_write(f"{_FAILED}{rank}.json", {"kind": what, "message": one_line(error)[:500]})
 
-    def _said_by_others(self) -> dict[str, str] | None:
+    def _reason_of_other_rank(self) -> dict[str, str] | None:
         for file in sorted(self.path.glob(f"{_FAILED}*.json")):
             with contextlib.suppress(OSError, ValueError):
-                said: dict[str, str] = json.loads(file.read_text())
-                return said
+                reason: dict[str, str] = json.loads(file.read_text())
+                return reason
         return None
 
-    def _write_quietly(self, name: str, value: Any) -> None:
+    def _try_to_write(self, name: str, value: Any) -> None:
         with contextlib.suppress(OSError):
             files.write_atomic(self.path / name, json.dumps(value, indent=1))
 
     def check(self, fingerprints: dict[str, str]) -> None:
-        """Raises InputError as `opened` does where the folder was made by something else. Nothing is
-        written."""
+        """Raises InputError as `opened`, if the folder was made with another spec, other data or other
+        weights. Nothing is written."""
         self._compare(fingerprints)
 
     def require_free(self) -> None:
-        """Raises Busy where another process works on this run now."""
+        """Raises Busy if another process works on this run now."""
         if files.held(self.path / LOCK):
             raise Busy(self._busy + files.holder(self.path / LOCK))
 
@@ -136,20 +137,18 @@ class RunFolder:
         return f"{self.path}: another process works on this run; wait for it, or end it"
 
     def _compare(self, fingerprints: dict[str, str]) -> None:
-        """Raises InputError if the folder was begun with something else than this spec, these shards and
-        these weights."""
+        """Raises InputError if the folder was made with another spec, other data or other weights."""
         spec_file, environment = self.path / SPEC, self.path / ENVIRONMENT
         if spec_file.exists() and _stored(spec_file) != self.spec:
             raise InputError(
-                f"{spec_file}: made by another version of the defaults; move the folder away to run anew"
+                f"{spec_file}: made by another version of the defaults; move the folder away to run it again"
             )
         if environment.exists():
             before = json.loads(environment.read_text())
             for what, fingerprint in fingerprints.items():
                 if before.get(what) != fingerprint:
-                    raise InputError(
-                        f"{self.path}: its {what} changed since it was begun; move the folder away to run anew"
-                    )
+                    fix = "move the folder away to run it again"
+                    raise InputError(f"{self.path}: its {what} changed since it was begun; {fix}")
 
     def _claim(self, taxonomy: Taxonomy, fingerprints: dict[str, str], ranks: int) -> None:
         environment = self.path / ENVIRONMENT
@@ -164,29 +163,30 @@ class RunFolder:
         for stale in (self.path / FAILURE, *self.path.glob(f"{_FAILED}*.json")):
             stale.unlink(missing_ok=True)
         self.log.info(f"started with {origin.name(origin.here())}, {ranks} rank(s)")
-        codes = code_of(self.path)  # what an earlier attempt said of its end is over
+        codes = code_of(self.path)
+        # A new status: how an earlier attempt ended does not count any more.
         self._status = {"codes": codes} if len(codes) > 1 else {}
 
     def _last_end(self) -> str | None:
-        """The kind of what ended the attempt before: "node" for one that left no word, None where there was
-        none."""
+        """The kind of the end of the attempt before: "node" if it noted none, None if there was no
+        attempt."""
         last = read_status(self.path)
         return last.get("kind") or {"running": "node", None: None}.get(last.get("state"), last.get("state"))
 
     @property
     def done(self) -> bool:
-        """Whether the run has ended with its predictions written."""
+        """Whether the run has ended, and its predictions are written."""
         return read_status(self.path).get("state") == "done" and self.predictions.exists()
 
     def status(self, **fields: Any) -> None:
-        """Replace status.json: the fields given, over those known."""
+        """Write status.json: the fields of before, and these, which replace them."""
         self._beat = time.time()
         self._status = {**self._status, **fields, "heartbeat": self._beat}
         files.write_atomic(self.path / STATUS, json.dumps(self._status))
 
     def beat_due(self) -> bool:
-        """Whether HEARTBEAT seconds have passed since the last `status`; if so they count anew, and the
-        caller writes one."""
+        """Whether HEARTBEAT seconds have passed since the last `status`. If so, the caller writes one, and
+        the time starts again."""
         now = time.time()
         due = now - self._beat > HEARTBEAT
         if due:
@@ -194,15 +194,15 @@ class RunFolder:
         return due
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl; a last line that a kill cut short is left out."""
+        """The rows of metrics.jsonl, as `read_metrics`."""
         return read_metrics(self.path)
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
         files.append_lines(self._metrics, (json.dumps(row) for row in rows))
 
     def truncate_metrics(self, epochs: int) -> None:
-        """Keep the rows of the first `epochs` epochs: what a kill left after its last checkpoint is trained
-        again."""
+        """Remove the rows of later epochs than the first `epochs`. Epochs after the last checkpoint are
+        trained again."""
         if not self._metrics.exists():
             return
         rows = [row for row in self.metrics() if row["epoch"] < epochs]
@@ -213,8 +213,8 @@ class RunFolder:
 
 
 def _stored(spec_file: Path) -> RunSpec | None:
-    """The spec of a run as this version reads it: a key that came later has its default, which means what was
-    there before. None for a spec that has no meaning here."""
+    """The stored spec of a run. A key that it lacks has its default, which means the behaviour before the
+    key. None for a spec that this version refuses."""
     tree = yamlfile.load(spec_file)
     try:
         return config.parse(RunSpec, tree, str(spec_file))
@@ -242,8 +242,8 @@ def read_environment(path: Path) -> dict[str, Any]:
 
 
 def mark_failed(path: Path, kind: Kind, message: str) -> None:
-    """Note in the status of a run, which could not do so itself, that it failed. A run that has ended, or has
-    no status, is left as it is."""
+    """Note in the status of a run that it failed, for a run that could not do so itself. Nothing is written
+    to a run that has ended, or has no status."""
     status = read_status(path)
     if status and status.get("state") not in ("done", "failed"):
         end = {"state": "failed", "kind": kind, "message": message, "heartbeat": time.time()}
@@ -251,7 +251,7 @@ def mark_failed(path: Path, kind: Kind, message: str) -> None:
 
 
 def read_status(path: Path) -> dict[str, Any]:
-    """The status of a run folder, {} where there is none."""
+    """The status of a run folder; {} if there is none, or it is damaged."""
     try:
         status = json.loads((path / STATUS).read_text())
     except (OSError, ValueError):
@@ -260,8 +260,8 @@ def read_status(path: Path) -> dict[str, Any]:
 
 
 def code_of(path: Path) -> list[str]:
-    """The code that a run was trained with: one name, or several where it was continued on other code, in
-    their order; none where an old run does not say."""
+    """The code of a run: one name, or several in their order if it was continued on other code. [] for an old
+    run that did not note it."""
     starts = attempts.read(path)
     if starts and "commit" not in starts[0]:  # an older version noted it in env.json only
         with contextlib.suppress(OSError, ValueError):
@@ -270,15 +270,13 @@ def code_of(path: Path) -> list[str]:
 
 
 def reached(path: Path) -> int:
-    """How far a run has come: the number of its newest checkpoint, which grows with every step and epoch; 0
-    without one."""
-    return max(
-        (int(one.name) for one in (path / CHECKPOINTS).glob("[0-9]*") if one.name.isdecimal()), default=0
-    )
+    """The number of a run's newest checkpoint, which grows with every step and epoch; 0 without one."""
+    names = [checkpoint.name for checkpoint in (path / CHECKPOINTS).glob("[0-9]*")]
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl, up to the first line that is not complete, or no row of an epoch."""
+    """The rows of a run's metrics.jsonl, up to the first line that is cut short, or has no epoch."""
     rows: list[dict[str, Any]] = []
     with contextlib.suppress(OSError, ValueError), open(path / METRICS) as file:
         for line in file:
@@ -291,7 +289,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 @functools.cache
 def _environment() -> dict[str, Any]:
-    """What env.json says of this process; asked once, since the trials of a slot share one."""
+    """Packages and hardware of this process, for env.json. Determined once: trials of a slot share a
+    process."""
     import torch
 
     versions = {}

@@ -47,7 +47,8 @@ DATASET = "dataset"
 TRIAL_COLUMNS = ("trial", "state", "epochs", "macro_f1", "best_macro_f1", "seconds")
 """Columns of trials.csv before the searched keys. With rungs on folds `epochs` counts inner folds."""
 HISTORY_COLUMNS = ("trial", "epoch", "macro_f1", "seconds")
-"""Columns of history.csv. `epoch` counts the reports of a trial: epochs or, with rungs on folds, inner folds."""
+"""Columns of history.csv. `epoch` counts the reports of a trial: epochs or, with rungs on folds, inner
+folds."""
 
 _FOLD = "fold"
 _RUNS, _RERUNS = "runs", "reruns"

@@ -1,9 +1,8 @@
 """Statistics of a study: patient-clustered bootstrap, corrected tests over folds, and the verdict on two
 arms.
 
-`clusters` and `resampling` speak of the trained models on other patients; `comparing` and `verdict` of the
-methods, trained again
-on other folds. Everything is a plain function of arrays; SciPy is imported where it is used.
+`clusters` and `resampling` are about the trained models on other patients. `comparing` and `verdict` are
+about the methods, trained again on other folds. SciPy is imported in functions.
 """
 
 from leukotree.stats.clusters import (
@@ -11,11 +10,11 @@ from leukotree.stats.clusters import (
     accuracy,
     f1,
     macro_f1,
+    majority_is_correct,
     patient_counts,
     patients_per_leaf,
     pool,
     recall,
-    voted_right,
 )
 from leukotree.stats.comparing import (
     CorrectedT,
@@ -61,6 +60,7 @@ __all__ = [
     "jackknife",
     "judge",
     "macro_f1",
+    "majority_is_correct",
     "mcnemar",
     "nadeau_bengio",
     "patient_counts",
@@ -69,5 +69,4 @@ __all__ = [
     "recall",
     "resample",
     "smallest_detectable",
-    "voted_right",
 ]

@@ -9,27 +9,31 @@ from typing import NamedTuple
 import numpy as np
 
 ROUNDING = 1e-12
-"""Differences that differ by less are the same: the rest is the rounding of scores in 0..1."""
+"""Differences closer than this count as equal: scores in 0..1 are rounded."""
 
 
 class CorrectedT(NamedTuple):
-    """The corrected resampled t-test of a mean difference: standard error, degrees of freedom, two-sided
-    interval, p values."""
+    """The corrected resampled t-test of a mean difference."""
 
     mean: float
     se: float
+    """Standard error."""
     df: int
+    """Degrees of freedom."""
     low: float
+    """Lower end of the two-sided interval."""
     high: float
     p: float
     """Two-sided."""
     p_greater: float
-    """One-sided, against "the mean is above 0"; 1 - p_less."""
+    """One-sided, for the alternative that the mean is above 0."""
     p_less: float
+    """One-sided, for the alternative that the mean is below 0."""
 
 
 class Probabilities(NamedTuple):
-    """Of a true difference below -rope, within [-rope, rope], and above rope; they sum to 1."""
+    """Posterior probabilities of a difference below -rope, within [-rope, rope], and above rope. The sum is
+    1."""
 
     worse: float
     same: float
@@ -37,7 +41,7 @@ class Probabilities(NamedTuple):
 
 
 class McNemar(NamedTuple):
-    """Patients that only the first, only the second arm has right, and the exact two-sided p value."""
+    """Numbers of patients that only one arm predicts correctly, and the exact two-sided p value."""
 
     first_only: int
     second_only: int
@@ -46,15 +50,14 @@ class McNemar(NamedTuple):
 
 def nadeau_bengio(differences: Sequence[float], ratio: float, confidence: float = 0.95) -> CorrectedT | None:
     """Corrected resampled t-test (Nadeau and Bengio 2003, section 4): SE = sqrt(s^2 (1 / J + ratio)), J - 1
-    degrees of freedom.
+    degrees of freedom. None for fewer than two folds, or without spread.
 
-    Folds share training images, so their scores are correlated and the plain t-test finds too much; the
-    second term stands for a correlation of n_test / (n_test + n_train) between folds.
+    Folds share training images, so their scores are correlated, and the plain t-test rejects too often. The
+    second term assumes a correlation of n_test / (n_test + n_train) between folds.
 
-    Args: differences: J fold-wise differences, challenger minus reference, seeds averaged within a fold (they
-        are not more folds). ratio: n_test / n_train of a fold.
-
-    None for fewer than two folds, or without any spread.
+    Args:
+        differences: of J folds, challenger minus reference, means over seeds. Seeds are not more folds.
+        ratio: n_test / n_train of a fold.
     """
     from scipy.stats import t as student_t
 
@@ -71,27 +74,25 @@ def nadeau_bengio(differences: Sequence[float], ratio: float, confidence: float 
 
 def correlated_t(differences: Sequence[float], ratio: float, rope: float) -> Probabilities | None:
     """Bayesian correlated t-test (Corani and Benavoli 2015) with a region of practical equivalence of half
-    width `rope`.
+    width `rope`. None if `nadeau_bengio` is None.
 
     The posterior of the mean difference is Student's t with the location, scale and degrees of freedom of
-    `nadeau_bengio`. With
-    `ratio` = 1 / (K - 1) it is what baycomp computes for K folds. None where `nadeau_bengio` is.
+    `nadeau_bengio`. With `ratio` = 1 / (K - 1) it is that of baycomp for K folds.
     """
     from scipy.stats import t as student_t
 
-    found = nadeau_bengio(differences, ratio)
-    if found is None:
+    test = nadeau_bengio(differences, ratio)
+    if test is None:
         return None
-    worse = float(student_t.cdf((-rope - found.mean) / found.se, found.df))
-    better = float(student_t.sf((rope - found.mean) / found.se, found.df))
+    worse = float(student_t.cdf((-rope - test.mean) / test.se, test.df))
+    better = float(student_t.sf((rope - test.mean) / test.se, test.df))
     return Probabilities(worse, max(0.0, 1 - worse - better), better)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """(M,) p values adjusted by Holm's step-down procedure (1979): the family-wise error stays below the
-    level that they meet.
+    """(M,) p values, adjusted by Holm's step-down procedure (1979), which controls the family-wise error.
 
-    NaN is a declared comparison that could not be made: it stays NaN, and counts in the size of the family.
+    NaN stands for a declared comparison without a result. It stays NaN, and counts in the size of the family.
     """
     values = np.asarray(p, dtype=float)
     order = np.argsort(values)  # NaN last
@@ -109,41 +110,43 @@ def smallest_detectable(
     family: int = 1,
     alpha: float = 0.05,
 ) -> float | None:
-    """The smallest true difference that would be found with chance `power`, at the spread that these folds
-    show.
+    """The smallest true difference that is detected with probability `power`, given the spread of these
+    folds. None if `nadeau_bengio` is None.
 
-    Found means that the two-sided test has p < alpha / family (Holm's first step), and that the posterior
-    probability of more than `rope` is at least 1 - alpha. With rope 0 and family 1 this is the noncentral t
-    power of the test. None where
-    `nadeau_bengio` is.
+    Detected means that the two-sided test has p < alpha / family (Holm's first step), and that the posterior
+    probability of more than `rope` is at least 1 - alpha. With rope 0 and family 1 this is the power of the
+    noncentral t-test.
     """
     from scipy.optimize import brentq
     from scipy.stats import chi2, norm
     from scipy.stats import t as student_t
 
-    found = nadeau_bengio(differences, ratio)
-    if found is None:
+    test = nadeau_bengio(differences, ratio)
+    if test is None:
         return None
     points = (np.arange(1000) + 0.5) / 1000
-    seen = found.se * np.sqrt(
-        chi2.ppf(points, found.df) / found.df
-    )  # standard errors that such a study may show
-    tested = student_t.ppf(1 - alpha / (2 * family), found.df) * seen
-    needed = np.maximum(tested, rope + student_t.ppf(1 - alpha, found.df) * seen)
-    return float(
-        brentq(
-            lambda true: norm.sf((needed - true) / found.se).mean() - power, 0, needed.max() + 10 * found.se
-        )
-    )
+    # Standard errors that such a study may have.
+    errors = test.se * np.sqrt(chi2.ppf(points, test.df) / test.df)
+    significant = student_t.ppf(1 - alpha / (2 * family), test.df) * errors
+    needed = np.maximum(significant, rope + student_t.ppf(1 - alpha, test.df) * errors)
+
+    def lacking(difference: float) -> float:
+        return float(norm.sf((needed - difference) / test.se).mean() - power)
+
+    return float(brentq(lacking, 0, needed.max() + 10 * test.se))
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
-    """Exact McNemar test of two arms on the same P patients; first, second: (P,) bool, whether a patient is
-    right.
+    """Exact McNemar test of two arms on the same P patients.
 
-    Never on images: those of a patient are not independent.
+    Images would not be independent: those of a patient are similar.
+
+    Args:
+        first: (P,) bool, whether the first arm predicts a patient correctly.
+        second: (P,) bool, the same for the second arm.
     """
     from scipy.stats import binomtest
 
-    one, other = int((first & ~second).sum()), int((second & ~first).sum())
-    return McNemar(one, other, float(binomtest(one, one + other).pvalue) if one + other else 1.0)
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    differ = only_first + only_second
+    return McNemar(only_first, only_second, float(binomtest(only_first, differ).pvalue) if differ else 1.0)

@@ -1,15 +1,15 @@
-"""Is one arm better than another? The rule that was declared before any result."""
+"""The verdict on two arms: better, worse, equivalent, inconclusive or not estimable."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from leukotree.stats.clusters import Clusters, macro_f1, pool, voted_right
+from leukotree.stats.clusters import Clusters, macro_f1, majority_is_correct, pool
 from leukotree.stats.comparing import (
     ROUNDING,
     McNemar,
@@ -24,50 +24,52 @@ from leukotree.stats.resampling import DRAWS, Statistic, difference_interval
 
 Verdict = Literal["better", "worse", "equivalent", "inconclusive", "not estimable"]
 CERTAIN = 0.95
-"""A part of the three-part verdict holds from this posterior probability on."""
+"""Smallest posterior probability for `better`, `worse` and `equivalent`."""
 ALPHA = 0.05
 """Family-wise error of `better` and `worse`."""
 
 
 class Fold(NamedTuple):
-    """What an arm did on one outer test fold."""
+    """The result of an arm on one outer test fold."""
 
     score: float
-    """Averaged over seeds."""
+    """Mean over seeds."""
     clusters: Clusters
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Challenger minus reference, over the folds that both have. NaN or None where a number is not
-    estimable."""
+    """The comparison of a challenger with a reference over the folds that both have. A number that is not
+    estimable is NaN or None."""
 
     challenger: str
     reference: str
     folds: int
     mean: float
-    """Of the fold-wise differences of the score."""
+    """Mean of the fold-wise differences of the score."""
     interval: tuple[float, float] | None
-    """95 %, Nadeau-Bengio: of methods that are trained again."""
+    """95 % interval by Nadeau and Bengio: for the methods, trained again."""
     bootstrap: tuple[float, float] | None
-    """95 %, of the statistic pooled over folds: of these trained models on other patients."""
+    """95 % interval by the bootstrap, pooled over folds: for these trained models on other patients."""
     p: float
-    """Two-sided, Nadeau-Bengio."""
+    """Two-sided p value by Nadeau and Bengio."""
     p_holm: float
-    """The same, adjusted for all comparisons of the family."""
+    """`p`, adjusted for all comparisons of the family by Holm."""
     probabilities: Probabilities | None
-    """P(worse), P(same), P(better) by more than the region of practical equivalence."""
+    """P(worse), P(same) and P(better), with the region of practical equivalence as `same`."""
     detectable: float
-    """Smallest true difference that this rule would call with a chance of 80 %, see `smallest_detectable`."""
+    """Smallest true difference that this rule detects with a probability of 80 %, see
+    `smallest_detectable`."""
     mcnemar: McNemar | None
-    """Patients that only the challenger, only the reference has right. None where images have no patient."""
+    """Patients that only the challenger, or only the reference, predicts correctly. None if images have no
+    patient."""
     clusters: int
-    """Patients; an image without one counts as one."""
+    """Number of patients. An image without a patient counts as one."""
     alone: int
-    """Images without a patient."""
+    """Number of images without a patient."""
     verdict: Verdict
     reason: str
-    """One line."""
+    """Why, in one line."""
 
 
 def compare(
@@ -79,78 +81,83 @@ def compare(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[Comparison]:
-    """One row per pair (challenger, reference), in their order. All pairs are one family, declared before;
-    see `judge`.
+    """One comparison for each pair (challenger, reference), in their order. All pairs are one family, which
+    was declared before; see `judge`.
 
     Args:
-        arms: name -> outer fold -> its score and clusters. An arm may be missing, or lack folds.
+        arms: name -> outer fold -> its result. Arms and folds may be missing.
         ratio: n_test / n_train of a fold.
         rope: half width of the region of practical equivalence, in units of the score.
         statistic: the same score as a function of confusion matrices, for the bootstrap.
     """
-    common = [sorted(set(arms.get(mine, {})) & set(arms.get(other, {}))) for mine, other in pairs]
+    common = [
+        sorted(set(arms.get(challenger, {})) & set(arms.get(reference, {})))
+        for challenger, reference in pairs
+    ]
     differences = [
-        [arms[mine][fold].score - arms[other][fold].score for fold in folds]
-        for (mine, other), folds in zip(pairs, common, strict=True)
+        [arms[challenger][fold].score - arms[reference][fold].score for fold in folds]
+        for (challenger, reference), folds in zip(pairs, common, strict=True)
     ]
     tests = [nadeau_bengio(values, ratio) for values in differences]
     adjusted = holm([test.p if test else math.nan for test in tests]).tolist()
     rows = []
-    for (mine, other), folds, values, test, p_holm in zip(
+    for (challenger, reference), folds, values, test, p_holm in zip(
         pairs, common, differences, tests, adjusted, strict=True
     ):
         probabilities = correlated_t(values, ratio, rope)
         detectable = smallest_detectable(values, ratio, rope=rope, family=len(pairs), alpha=ALPHA)
-        mean, p = float(np.mean(values)) if values else math.nan, test.p if test else math.nan
-        bootstrap, paired, clusters, alone = None, None, 0, 0
-        if folds:
-            first, second = (pool([arms[name][fold].clusters for fold in folds]) for name in (mine, other))
-            bootstrap, clusters, alone = (
-                difference_interval(first, second, statistic, draws, seed),
-                len(first.names),
-                first.alone,
-            )
-            paired = None if alone else mcnemar(voted_right(first), voted_right(second))
+        verdict, reason = judge(values, probabilities, p_holm)
+        first, second = (
+            [arms[name][fold].clusters for fold in folds] if folds else [] for name in (challenger, reference)
+        )
         rows.append(
             Comparison(
-                mine,
-                other,
-                len(folds),
-                mean,
-                (test.low, test.high) if test else None,
-                bootstrap,
-                p,
-                p_holm,
-                probabilities,
-                math.nan if detectable is None else detectable,
-                paired,
-                clusters,
-                alone,
-                *judge(values, probabilities, p_holm),
+                challenger=challenger,
+                reference=reference,
+                folds=len(folds),
+                mean=float(np.mean(values)) if values else math.nan,
+                interval=(test.low, test.high) if test else None,
+                p=test.p if test else math.nan,
+                p_holm=p_holm,
+                probabilities=probabilities,
+                detectable=math.nan if detectable is None else detectable,
+                verdict=verdict,
+                reason=reason,
+                **_over_patients(first, second, statistic, draws, seed),
             )
         )
     return rows
 
 
+def _over_patients(
+    challenger: Sequence[Clusters], reference: Sequence[Clusters], statistic: Statistic, draws: int, seed: int
+) -> dict[str, Any]:
+    """The fields of a comparison that are about the trained models on other patients, from their folds."""
+    if not challenger:
+        return {"bootstrap": None, "mcnemar": None, "clusters": 0, "alone": 0}
+    first, second = pool(challenger), pool(reference)
+    interval = difference_interval(first, second, statistic, draws, seed)
+    paired = None if first.alone else mcnemar(majority_is_correct(first), majority_is_correct(second))
+    return {"bootstrap": interval, "mcnemar": paired, "clusters": len(first.names), "alone": first.alone}
+
+
 def judge(
     differences: Sequence[float], probabilities: Probabilities | None, p_holm: float
 ) -> tuple[Verdict, str]:
-    """The verdict on J fold-wise differences, and why in one line.
+    """The verdict on J fold-wise differences, and its reason in one line.
 
-    `better`: P(better) >= 0.95 and the Holm-adjusted p < 0.05; `worse` likewise. `equivalent`: P(same) >=
-    0.95. Else
-    `inconclusive`, as are equal scores in all folds. `not estimable`: fewer than two folds, or one and the
-    same difference in all
-    of them, which has no spread to judge it by.
+    `better`: P(better) >= 0.95 and the Holm-adjusted p < 0.05. `worse`: the same for P(worse). `equivalent`:
+    P(same) >= 0.95. `not estimable`: fewer than two folds, or the same difference, not 0, in all folds,
+    which has no spread. All others are `inconclusive`, also equal scores in all folds.
     """
     folds = len(differences)
     if folds < 2:
         return "not estimable", f"{folds} common fold{'' if folds == 1 else 's'}; a spread needs two"
     if probabilities is None:
         if np.abs(differences).max() < ROUNDING:
-            # The posterior would be a point at 0 and say equivalent; but the spread is unknown, not 0.
+            # The posterior would be a point at 0, and the verdict equivalent. But the spread is unknown.
             return "inconclusive", f"equal scores in all {folds} folds; no spread to judge by"
-        return "not estimable", f"the same difference in all {folds} folds; no spread to judge it by"
+        return "not estimable", f"the same difference in all {folds} folds; no spread to judge by"
     worse, same, better = probabilities
     if same >= CERTAIN:
         return "equivalent", f"P(same) {same:.3f}"

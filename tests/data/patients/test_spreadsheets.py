@@ -108,7 +108,7 @@ REFUSED = {
     ),
     "one name twice": (
         table([[*row, row[1]] for row in ROWS]).encode(),
-        "column 'leaf' stands in the header twice",
+        "column 'leaf' is in the header twice",
     ),
     "one name in two cases": (
         table([[*row, ("Leaf", "ALL")[n > 0]] for n, row in enumerate(ROWS)]).encode(),

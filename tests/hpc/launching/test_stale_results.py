@@ -138,7 +138,7 @@ def test_runs_of_the_same_data_under_another_path_are_pointed_to(project: Path) 
 def test_swapped_labels_are_named_by_every_command(project: Path) -> None:
     _pack(project, _swapped)
     first = _runs(project)[0].relative_to(project)
-    reason = "made from other data than data/my holds now"
+    reason = "made from other data than data/my has now"
     _all_refuse(
         project,
         reason,
@@ -166,7 +166,7 @@ def test_swapped_labels_are_named_by_every_command(project: Path) -> None:
 )
 def test_other_images_are_named(project: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     _pack(project, change)
-    _all_refuse(project, "made from other data than data/my holds now")
+    _all_refuse(project, "made from other data than data/my has now")
 
 
 def test_a_run_that_was_only_begun_is_refused_before_another_is_queued(project: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_run_that_does_not_say_what_it_was_made_from_is_named(project: Path) -
     environment = _runs(project)[1] / "env.json"
     environment.unlink()
     _all_refuse(
-        project, "its env.json does not name its dataset", name=str(environment.parent.relative_to(project))
+        project, "its env.json does not have its dataset", name=str(environment.parent.relative_to(project))
     )
     environment.write_text("{")
     _all_refuse(
@@ -275,7 +275,7 @@ def test_other_weights_are_named(project: Path) -> None:
         assert_refused(
             done,
             "results/runs/mine/flat-",
-            "made from other weights than w.pt holds now",
+            "made from other weights than w.pt has now",
             "put the old weights back",
         )
     assert {run["state"] for run in _states(project).values()} == {"stale"}
@@ -324,7 +324,7 @@ def test_a_search_of_other_data_is_named(project: Path, searched: studies.Study)
     for run in _runs(project):
         shutil.rmtree(run)
     _pack(project, _swapped)
-    _searches_refuse(project, "searched on other data than data/my holds now", "move the folder away")
+    _searches_refuse(project, "searched on other data than data/my has now", "move the folder away")
 
 
 def test_a_search_from_other_weights_is_named(project: Path, searched: studies.Study) -> None:
@@ -341,7 +341,7 @@ def test_a_search_from_other_weights_is_named(project: Path, searched: studies.S
             )
     for run in _runs(project):
         shutil.rmtree(run)
-    _searches_refuse(project, "was made from other weights than w.pt holds now")
+    _searches_refuse(project, "was made from other weights than w.pt has now")
 
 
 def test_a_search_that_ended_counts_where_the_same_shards_lie_elsewhere(

@@ -330,7 +330,8 @@ def test_searched_values_that_do_not_go_together_are_found_before_anything_runs(
     for override in apart:
         precheck.check_search(_on_disk(path, shards, override))
     with pytest.raises(
-        InputError, match=r"strategy=zero0, engine.compile=True do not go together: .*compile: does not work with"
+        InputError,
+        match=r"strategy=zero0, engine.compile=True do not go together: .*compile: does not work with",
     ):
         precheck.check_search(_on_disk(path, shards, *apart))
 

@@ -118,7 +118,7 @@ class TestScores:
         row = cells(patients.section(summary, by_fold), "flat", "acute: AML / APML")
         runs = [run for run in summary.runs if run.variant == "flat"]
         groups = [scores.groups(run, "mean_probability", "greedy") for run in runs]
-        found = [decision_scores.node_scores(one.true, one.logp, TREE)["acute"] for one in groups]
+        found = [decision_scores.per_decision(one.true, one.logp, TREE)["acute"] for one in groups]
         assert row[2] == f"{100 * np.mean([one.accuracy for one in found]):.1f}"
         assert row[-1] == str(sum(int(one.support.sum()) for one in found))
 

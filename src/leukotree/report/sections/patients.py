@@ -111,7 +111,7 @@ def _decisions(summary: StudySummary) -> Table:
         parts = []
         for run in arm.runs:
             found = scores.groups(run, "mean_probability", summary.decision)
-            parts.append(decision_scores.node_scores(found.true, found.logp, run.taxonomy))
+            parts.append(decision_scores.per_decision(found.true, found.logp, run.taxonomy))
         for node, one in parts[0].items():
             means = (
                 pd.DataFrame([part[node]._asdict() for part in parts])[list(OF_DECISION)].astype(float).mean()

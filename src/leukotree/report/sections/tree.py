@@ -82,16 +82,16 @@ def nodes_section(summary: StudySummary) -> Section:
     return Section("Decisions and depths", [Table(caption, header, rows, labels=2), text(prose.NODES)])
 
 
-def _problems(run: Run, summary: StudySummary) -> dict[str, decision_scores.NodeScores]:
+def _problems(run: Run, summary: StudySummary) -> dict[str, decision_scores.DecisionScores]:
     """The decisions, then the depths, but for one that tells nothing apart that the depth above did not."""
-    depths = decision_scores.depth_scores(run.true, run.logp, run.taxonomy, summary.decision)
+    depths = decision_scores.per_depth(run.true, run.logp, run.taxonomy, summary.decision)
     parts = run.taxonomy.cut_of_leaf
     named = {
         f"depth {depth + 1}": found
         for depth, found in enumerate(depths)
         if not depth or not np.array_equal(parts[depth], parts[depth - 1])
     }
-    return decision_scores.node_scores(run.true, run.logp, run.taxonomy) | named
+    return decision_scores.per_decision(run.true, run.logp, run.taxonomy) | named
 
 
 def leaves(summary: StudySummary) -> Section:
