@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hpc import options
 from hpc.verbs.given import RESULTS
+from leukotree.data.sources.importer import SOURCES
 from leukotree.errors import InputError
 from leukotree.progress import step
 
@@ -66,7 +67,7 @@ def define_import(verbs: options.Verbs) -> None:
     verb.add_argument(
         "source",
         metavar="SOURCE",
-        help="deepapl, cnmc, taleqani, pbc, krd, or folder (ROOT/<leaf>/<patient>/*)",
+        help=f"one of: {', '.join(SOURCES)}; folder is ROOT/<leaf>/<patient>/*",
     )
     verb.add_argument("root", metavar="ROOT", help="the folder of the data set")
     verb.add_argument("manifest", metavar="MANIFEST", help="the .csv or .parquet file to write")

@@ -14,18 +14,25 @@ compared under one rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from leukotree.errors import InputError
 from leukotree.taxonomy import Taxonomy
 
-Rule = Literal["greedy", "joint", "marginal", "expected_cost"]
-RULES: tuple[Rule, ...] = get_args(Rule)
-"""Rules from log-probabilities to a leaf. `metrics.RULES` are those from a patient's images to one
-prediction."""
+Rule: TypeAlias = str
+"""A key of `RULES`."""
+
+
+class DecisionRule(NamedTuple):
+    """A rule that decides a leaf for each sample."""
+
+    leaves: Callable[[np.ndarray, Taxonomy], np.ndarray]
+    """(N, E) log p(child | parent) -> (N,) leaf indices."""
+    words: str
+    """For the report: "decided by one rule, WORDS log p(child given parent)"."""
 
 
 class Abstention(NamedTuple):
@@ -66,8 +73,7 @@ def leaves(logp: np.ndarray, taxonomy: Taxonomy, rule: Rule = "greedy") -> np.nd
     """
     if rule not in RULES:
         raise InputError(f"decision rule {rule!r}: use one of {', '.join(RULES)}")
-    by_rule = {"greedy": greedy, "joint": joint, "marginal": joint, "expected_cost": expected_cost}
-    return by_rule[rule](logp, taxonomy)
+    return RULES[rule].leaves(logp, taxonomy)
 
 
 def per_depth(logp: np.ndarray, taxonomy: Taxonomy, rule: Rule = "greedy") -> np.ndarray:
@@ -252,3 +258,13 @@ def _edges(logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
             f"logp has shape {logp.shape}; expected (N, {len(taxonomy.edges)}), one column per edge"
         )
     return logp
+
+
+RULES: dict[Rule, DecisionRule] = {
+    "greedy": DecisionRule(greedy, "greedily top-down over"),
+    "joint": DecisionRule(joint, "the most probable path under"),
+    "marginal": DecisionRule(joint, "the most probable node of each depth under"),
+    "expected_cost": DecisionRule(expected_cost, "the least expected LCA height under"),
+}
+"""Rules from log-probabilities to a leaf. `metrics.RULES` are those from a patient's images to one
+prediction."""

@@ -6,13 +6,6 @@ decision of the tree, `multilabel` one shared model with a loss per level. All a
 p(child given parent), and every number below is computed from the stored predictions of held-out test folds.
 """
 
-DECIDED = {
-    "greedy": "greedily top-down over",
-    "joint": "the most probable path under",
-    "marginal": "the most probable node of each depth under",
-    "expected_cost": "the least expected LCA height under",
-}
-
 UNCHECKED = """
 The results are not compared with {what}: whether they belong to what is there today is not known.
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from leukotree import files
+from leukotree.evaluation import decide
 from leukotree.records.commands import Given
 from leukotree.report import prose, scores
 from leukotree.report.blocks import Figure, Section, text
@@ -42,7 +43,7 @@ def write(summary: StudySummary, out: Path, command: Given | None = None) -> tup
     sections = [*_sections(summary), again.section]
     unchecked = [] if summary.runs else overview.unchecked(summary)  # with runs the lead says it
     about = text(
-        " ".join([prose.ABOUT, *(note.text for note in unchecked)]), rule=prose.DECIDED[summary.decision]
+        " ".join([prose.ABOUT, *(note.text for note in unchecked)]), rule=decide.RULES[summary.decision].words
     )
     values = {"title": f"Study {summary.name}", "about": about, "sections": sections}
     environment = _environment()

@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from leukotree.data.patients.doubts import Doubt
     from leukotree.taxonomy import Taxonomy
 
-SOURCES = ("cnmc", "deepapl", "folder", "krd", "pbc", "taleqani")
-"""Names on the command line. Each is a module of this package.
+SOURCES = tuple(
+    path.stem
+    for path in sorted(Path(__file__).parent.glob("*.py"))
+    if "\ndef scan(" in path.read_text(encoding="utf-8")
+)
+"""Names on the command line: the modules of this package that have a function `scan`. They are not imported
+here.
 
 It has `scan(root, options) -> Scan`, and `OPTIONS`, the names of the `Options` that it uses.
 """
