@@ -1,4 +1,4 @@
-"""Commands that a message advises: they work as they are typed, but for a placeholder that is clearly one."""
+"""Commands that a message advises. They work as they are typed, except for a clear placeholder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from leukotree.errors import InputError
 
 
 def first(given: str, overrides: Sequence[str]) -> str:
-    """What begins a study that is given by its file, with changes to it, or by its name."""
+    """The command that begins a study. `given`: the study's file, with changes to it, or its name."""
     named = Path(given).suffix not in (".yaml", ".yml")
     path = file_of(given) if named else Path(given)
     if path is None:
@@ -22,7 +22,7 @@ def first(given: str, overrides: Sequence[str]) -> str:
 
 
 def file_of(name: str) -> Path | None:
-    """The file of the study of this name, where it lies in the current folder or in `sweeps`."""
+    """The file of the study of this name, in the current folder or in `sweeps`; None without one."""
     for path in (Path(folder, f"{name}.yaml") for folder in ("", "sweeps")):
         with contextlib.suppress(InputError):
             if path.is_file() and studies.load(path).study == name:
