@@ -1,5 +1,5 @@
-"""How fast the parts of training are on this machine, each beside its limit.
+"""The speed of the parts of training on this machine, each beside its limit.
 
-`clock` measures things in turn, `setting` says what is measured, a module per part knows its limit, `measure`
-runs them.
+`clock` measures works in turn, `setting` holds what they share, each part and its limit have a module, and
+`measure` runs them.
 """

@@ -1,4 +1,4 @@
-"""Adding gradients over the ranks, against what the link between them can do."""
+"""The sum of gradients over the ranks, beside the speed of the link between them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from leukotree.errors import RunFailed
 from leukotree.runtime import Runtime
 
 BUCKET = 25 * 2**20
-"""Bytes that DDP exchanges at a time."""
+"""Bytes that DDP exchanges at once."""
 LINK = 64 * 2**20
-"""Bytes of the one tensor that shows the speed of the link: long enough that starting the exchange costs next
-to nothing."""
+"""Bytes of the tensor that measures the link. It is so large that starting the exchange hardly counts."""
 
 
 def measure(setting: Setting) -> list[Row]:
-    """The bytes of the model's gradients in buckets, as DDP sends them; the limit is one large tensor on the
-    same backend.
+    """The speed of the model's gradients in buckets, as DDP sends them. The limit is one large tensor.
 
     Speeds are bus bandwidths: an all-reduce moves 2 (n - 1) / n of its bytes over the link of each of n
-        ranks.
+    ranks.
     """
     engine = setting.engine
     if engine.world == 1:
@@ -50,10 +48,9 @@ def _all_reduce(tensors: list[torch.Tensor], count: int) -> None:
 
 
 def probe(seconds: float, runtime: Runtime) -> tuple[float, str]:
-    """Bus bandwidth in GB/s of one tensor of LINK bytes over the ranks, and the backend's name. Every rank
-    calls it.
+    """Bus bandwidth in GB/s of one tensor of LINK bytes over the ranks, and the backend's name.
 
-    Raises RunFailed where the sum is wrong.
+    Every rank calls it. Raises RunFailed where the sum is wrong.
     """
     with start(runtime) as engine:
         link = torch.full((LINK // 4,), float(engine.rank + 1), device=engine.device)
@@ -61,6 +58,5 @@ def probe(seconds: float, runtime: Runtime) -> tuple[float, str]:
         if not torch.all(link == engine.world * (engine.world + 1) / 2):
             raise RunFailed(f"the sum over {engine.world} ranks is wrong")
         [took] = in_turn(engine, [partial(_all_reduce, [link.zero_()])], seconds)
-        return 2 * (
-            engine.world - 1
-        ) / engine.world * LINK / took / 1e9, "nccl" if engine.device.type == "cuda" else "gloo"
+        speed = 2 * (engine.world - 1) / engine.world * LINK / took / 1e9
+        return speed, "nccl" if engine.device.type == "cuda" else "gloo"

@@ -1,4 +1,4 @@
-"""Saving a checkpoint: how long the loop stands still, and how fast the writing beside it is."""
+"""Saving a checkpoint: how long training waits for it, and how fast the file is written."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ from leukotree.training import checkpoint
 
 
 def measure(setting: Setting) -> list[Row]:
-    """The main rank's snapshot against one copy of as many bytes from the device; its file, with hash, fsync
-    and rename, against a plain file of as many bytes with fsync in the same folder. The other ranks have
-    nothing to do."""
+    """The main rank's snapshot and its file; no rows on other ranks.
+
+    The limit of the snapshot is one copy of as many bytes from the device. The limit of the file, with hash,
+    fsync and rename, is a plain file of as many bytes with fsync in the same folder.
+    """
     if not setting.engine.is_main:
         return []
     alone = dataclasses.replace(setting, engine=Engine(0, 1, setting.engine.device))
     model, optimizer = alone.network()
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()  # it has no state before
+    optimizer.step()  # before it the optimiser has no state
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     snapshot = checkpoint.snapshot(state)
     size = sum(tensor.nbytes for tensor in _tensors(state))
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=setting.runs) as folder:
-        held, copied = in_turn(
+        waited, copied = in_turn(
             alone.engine, [_snapshots(state, snapshot), _copies(alone.engine, size)], setting.seconds
         )
         written, plain = in_turn(
@@ -40,7 +42,12 @@ def measure(setting: Setting) -> list[Row]:
     megabytes = size / 1e6
     return [
         Row(
-            "checkpoint, held up", "s", held, copied, f"one copy of {megabytes:.3g} MB from the device", held
+            "checkpoint, held up",
+            "s",
+            waited,
+            copied,
+            f"one copy of {megabytes:.3g} MB from the device",
+            waited,
         ),
         Row(
             "checkpoint, written",
@@ -88,7 +95,7 @@ def _saves(folder: Path, state: dict[str, Any]) -> Work:
 
 
 def _files(folder: Path, size: int) -> Work:
-    content = memoryview(os.urandom(min(size, 2**20)))  # no disk may find it easy to compress
+    content = memoryview(os.urandom(min(size, 2**20)))  # so that no disk can compress it
 
     def work(count: int) -> None:
         for number in range(count):

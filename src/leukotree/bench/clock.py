@@ -1,5 +1,7 @@
-"""Work measured in turn, A B A B ...: a machine's speed drifts, and a measurement shares its minute with its
-limit."""
+"""Works measured in turn, A B A B ...
+
+A machine's speed drifts. A measurement and its limit then drift together.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +15,20 @@ import torch
 from leukotree.distributed.engine import Engine
 
 ROUNDS = 5
-"""Turns of each; the median counts."""
+"""Turns of each work; the median counts."""
 _GROWTH = 8
-"""Most by which a try at the number of repetitions is longer than the one before."""
+"""Largest factor between two tries at the number of repetitions."""
 
 Work = Callable[[int], object]
-"""Does something so many times, and may return before the device has finished."""
+"""Repeats something a number of times. It may return before the device has finished."""
 
 
 def in_turn(engine: Engine, works: Sequence[Work], seconds: float) -> list[float]:
-    """Seconds of one repetition of each work, `seconds` of measuring each. Every rank calls it with works of
-    the same kind, and gets the same: a turn lasts until the last rank has done its part."""
+    """Seconds of one repetition of each work; each is measured for about `seconds`.
+
+    Every rank calls it with the same kinds of work, and gets the same result: a turn lasts until the slowest
+    rank is done.
+    """
     counts = [_repetitions(engine, work, seconds / ROUNDS) for work in works]
     rounds = [
         [_timed(engine, work, count) / count for work, count in zip(works, counts, strict=True)]
@@ -33,8 +38,8 @@ def in_turn(engine: Engine, works: Sequence[Work], seconds: float) -> list[float
 
 
 def _repetitions(engine: Engine, work: Work, seconds: float) -> int:
-    """How many take about `seconds`, at least one; the same on every rank."""
-    work(1)  # first use compiles, allocates, opens
+    """Number of repetitions that take about `seconds`, at least one; the same on every rank."""
+    work(1)  # the first one compiles, allocates and opens files
     count = 1
     while (took := _timed(engine, work, count)) < seconds / 4:
         count = math.ceil(count * min(_GROWTH, seconds / took))
@@ -52,6 +57,6 @@ def _timed(engine: Engine, work: Work, count: int) -> float:
 
 
 def _finish(engine: Engine) -> None:
-    """Wait for what the device still does."""
+    """Wait until the device has finished."""
     if engine.device.type == "cuda":
         torch.cuda.synchronize(engine.device)

@@ -1,4 +1,4 @@
-"""The loader alone: training batches as the device will read them, against libjpeg-turbo alone."""
+"""The loader alone: training batches as the device reads them, beside libjpeg-turbo alone."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ SAMPLE = 2048
 
 
 def measure(setting: Setting) -> list[Row]:
-    """All training images decoded where they lie, as in a first epoch; some from the decoded cache; some of
-    their JPEGs decoded in memory by as many threads, which is the limit of both."""
+    """The loader on all training images from their shards, as in a first epoch, and on some from the cache.
+
+    The limit of both is the decoding of some JPEGs in memory, by as many threads.
+    """
     sample = np.random.default_rng(0).permutation(setting.rows)[:SAMPLE]
     threads = max(1, setting.workers)
     cache = setting.open_cache()
@@ -32,18 +34,18 @@ def measure(setting: Setting) -> list[Row]:
         works = [_decoding(setting, pool, threads, sample), _batches(setting, plain, setting.rows)]
         if all(setting.engine.gather(len(cached))):
             works.append(_batches(setting, quick, cached))
-        limit, *found = in_turn(setting.engine, works, setting.seconds)
+        limit, *took = in_turn(setting.engine, works, setting.seconds)
     batch = setting.spec.optim.batch_size
     limit_is = f"decoding alone, {threads} thread{'s' * (threads > 1)} per rank"
     names = ("loader", "loader, cached")
     return [
         Row(name, "images/s", batch / seconds, batch / limit, limit_is, seconds)
-        for name, seconds in zip(names, found, strict=False)
+        for name, seconds in zip(names, took, strict=False)
     ]
 
 
 def _fill(setting: Setting, cache: Cache | None, sample: np.ndarray) -> np.ndarray:
-    """Put the sample's images into the cache; the rows that had a place there."""
+    """Put the sample's images into the cache; the rows for which it had room."""
     engine = setting.engine
     with Loader(setting.dataset, workers=setting.workers, cache=cache) as loader:
         for _ in loader.evaluate(sample, CHUNK * 8, rank=engine.rank, world=engine.world):
@@ -53,7 +55,7 @@ def _fill(setting: Setting, cache: Cache | None, sample: np.ndarray) -> np.ndarr
 
 
 def _batches(setting: Setting, loader: Loader, rows: np.ndarray) -> Work:
-    """This rank's part of the first global batches of a training on `rows`."""
+    """The work of loading this rank's part of the first global batches of a training on `rows`."""
     spec, engine = setting.spec, setting.engine
     order = TrainOrder(rows, spec.optim.batch_size, spec.seed, spec.augment, setting.dataset.size)
 
@@ -67,7 +69,7 @@ def _batches(setting: Setting, loader: Loader, rows: np.ndarray) -> Work:
 
 
 def _decoding(setting: Setting, pool: ThreadPoolExecutor, threads: int, sample: np.ndarray) -> Work:
-    """The JPEGs of as many images, from memory into one buffer per thread."""
+    """The work of decoding as many images as JPEGs in memory, into one buffer per thread."""
     jpegs = [setting.dataset.read(row) for row in sample.tolist()]
     size = setting.dataset.size
 

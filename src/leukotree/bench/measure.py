@@ -1,4 +1,4 @@
-"""Runs the measurements on every rank, as `train.run` runs a spec: inline or under local ranks."""
+"""Runs the measurements on every rank, inline or in local ranks."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PARTS: dict[str, Callable[[Setting], list[Row]]] = {
     "checkpoint": checkpoints.measure,
 }
 CACHE_GB = 2.0
-"""Most that a cache made only to be measured takes: a temporary folder may lie in memory."""
+"""Largest size of a cache that is made only for the measurement: a temporary folder may lie in memory."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What came out on this machine."""
+    """The measurements of this machine, and its settings."""
 
     rows: list[Row]
     device: str
@@ -41,7 +41,7 @@ class Measured:
     threads: int
     """Threads of torch per rank."""
     images: int
-    """Training images of the spec, those of an epoch."""
+    """Number of training images of the spec, those of an epoch."""
     size: int
     """Width and height of the images in pixels."""
 
@@ -49,11 +49,15 @@ class Measured:
 def measure(
     spec: RunSpec, parts: Collection[str], seconds: float, runs: Path, scratch: Path, runtime: Runtime
 ) -> Measured:
-    """The `parts` (keys of PARTS) in their order, about `seconds` for each of their measurements.
+    """The measurements of the `parts` (keys of PARTS), about `seconds` for each.
 
-    Every rank calls it. `runs` is a folder on the disk that holds the runs, `scratch` one for temporary
-    files. Weights are random, for speed does not depend on them. Raises InputError for what `plan.check` and
-    `engine.start` refuse.
+    Every rank calls it. Weights are random: speed does not depend on them.
+
+    Args:
+        runs: a folder on the disk that holds the runs.
+        scratch: a folder for temporary files.
+
+    Raises InputError for what `plan.check` and `engine.start` refuse.
     """
     spec = spec.override({"backbone.weights": None})
     plan = check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1)))
@@ -69,14 +73,14 @@ def measure(
             runtime.cache,
             runtime.cache_gb if runtime.cache else CACHE_GB,
         )
-        found: list[Row] = []
+        measured: list[Row] = []
         for part in (part for part in PARTS if part in parts):
             if engine.is_main and sys.stderr.isatty():
                 say(f"leukotree bench: {part}")
-            found += PARTS[part](setting)
+            measured += PARTS[part](setting)
             engine.barrier()
         return Measured(
-            found,
+            measured,
             engine.device.type,
             engine.world,
             workers,

@@ -1,4 +1,4 @@
-"""What the measurements share, and a row of their table."""
+"""The setting that the measurements share, and a row of their table."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from leukotree.spec import RunSpec
 from leukotree.training.plan import Plan, StagePlan
 
 RATES = ("images/s", "GB/s", "MB/s")
-"""Units of which more is better; of seconds, less is."""
+"""Units in which more is better; in seconds less is better."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A measurement beside its limit; None where there is nothing to measure, and `limit_is` says why."""
+    """A measurement beside its limit; both None where nothing is measured, and `limit_is` has the reason."""
 
     what: str
     unit: str
@@ -29,11 +29,11 @@ class Row:
     limit: float | None
     limit_is: str
     seconds: float | None
-    """Of one batch, step, exchange, save or trial."""
+    """Duration of one batch, step, exchange, save or trial."""
 
     @property
     def share(self) -> float | None:
-        """How much of the limit is reached."""
+        """Measured speed as a share of the limit."""
         if not self.measured or not self.limit:
             return None
         return self.measured / self.limit if self.unit in RATES else self.limit / self.measured
@@ -41,20 +41,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured on one rank, and how long."""
+    """The measurement on one rank: what is measured, where, and how long."""
 
     plan: Plan
     engine: Engine
     workers: int
     """Decoding threads per rank."""
     seconds: float
-    """Of each measurement."""
+    """Duration of each measurement."""
     runs: Path
     """A folder on the disk that holds the runs."""
     scratch: Path
     """A folder for temporary files, the same for all ranks."""
     cache: Path | None
-    """The decoded cache that training is to use; None decodes each time."""
+    """The cache of decoded images that training uses; None decodes each time."""
     cache_gb: float
 
     @property
@@ -81,15 +81,16 @@ class Setting:
         return self.spec.optim.batch_size // self.engine.world
 
     def open_cache(self) -> Cache | None:
-        """The decoded cache of training, or a temporary one; None where it has no room."""
+        """The cache of decoded images of training, or a temporary one; None where there is no room."""
         return open_cache(self.cache or self.scratch / "decoded", self.dataset, self.cache_gb)
 
     def network(self) -> tuple[Classifier, torch.optim.AdamW]:
-        """The model on its device, and the optimiser that training gives it."""
+        """The model on its device, and its optimiser as in training."""
         model = build(self.spec, self.stage.stage, self.dataset.size)
         model = model.to(self.engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model, torch.optim.AdamW(parameter_groups(model, self.spec), fused=True)
 
     @property
     def parameters(self) -> int:
+        """Number of parameters of the model."""
         return sum(parameter.numel() for parameter in self.network()[0].parameters())

@@ -1,4 +1,4 @@
-"""The training step with all that belongs to it, against a bare loop of the same model and optimiser."""
+"""The complete training step, beside a bare loop of the same model and optimiser."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from leukotree.data.stream import Loader
 from leukotree.training.stage_trainer import StageTrainer
 
 ENDLESS = 10**6
-"""Epochs: more than are measured."""
+"""Number of epochs: more than are measured."""
 
 
 def measure(setting: Setting) -> list[Row]:
-    """Steps of a StageTrainer: loading, augmentation, loss, schedule, over the ranks its exchange of
-    gradients."""
+    """The speed of a StageTrainer's steps: loading, augmentation, loss, schedule, exchange of gradients."""
     spec = setting.spec.override({"optim.epochs": ENDLESS})
     cache = setting.open_cache() if setting.cache else None
     with Loader(setting.dataset, workers=setting.workers, cache=cache, pin=setting.engine.pin) as loader:
@@ -30,13 +29,15 @@ def measure(setting: Setting) -> list[Row]:
 
 
 def _train(trainer: StageTrainer, count: int) -> None:
-    """So many more steps."""
+    """Train `count` more steps."""
     trainer.train_until(trainer.step + count)
 
 
 def _bare_loop(setting: Setting) -> Work:
-    """Forward pass, cross-entropy, backward pass and optimiser on normalised batches that lie on the device.
-    Ranks exchange nothing: what that costs, the step shows."""
+    """Forward pass, cross-entropy, backward pass and optimiser on normalised batches on the device.
+
+    Ranks exchange nothing, so the cost of their exchange shows in the step.
+    """
     spec, engine, size = setting.spec, setting.engine, setting.dataset.size
     plain, optimizer = setting.network()
     model = torch.compile(plain.train()) if spec.engine.compile else plain.train()

@@ -1,5 +1,7 @@
-"""Checkpoints that survive a kill: temporary folder, fsync, rename, a marker with the hash; tensors and plain
-values only."""
+"""Checkpoints that survive a kill: a temporary folder, fsync, rename, and a marker with the hash.
+
+They hold tensors and plain values only.
+"""
 
 from __future__ import annotations
 
@@ -17,35 +19,36 @@ from leukotree.files import is_full, sha256
 
 STATE, MARKER = "state.pt", "marker.json"
 FORMAT = 3
-"""What `Trainer` puts into a state; one of another version is passed over."""
+"""Version of a `Trainer`'s state. Checkpoints of another version are skipped."""
 OVERHEAD = 2**20
-"""Bytes that a checkpoint takes beside its tensors, at most."""
+"""Largest number of bytes of a checkpoint beside its tensors."""
 
 
 def save(folder: Path, number: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write `folder/<number>`, unless it is there, then drop all but the newest `keep`. Raises RunFailed
-    where there is no room (of the kind "disk"), or where writing fails otherwise; the old ones stay
-    intact."""
+    """Write `folder/<number>`, unless it exists, then remove all but the newest `keep`; the path.
+
+    Raises RunFailed where there is no room (of the kind "disk"), or where writing fails for another reason.
+    Older checkpoints stay intact.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{number:08d}"
-    if not _valid(
-        final
-    ):  # else the same steps were saved before: to replace it would leave a moment without any
+    # A valid one holds the same steps. Replacing it would leave a moment without any checkpoint.
+    if not _valid(final):
         _write(folder, final, number, state)
-    # Damaged ones may have higher numbers: they must not push out what was written just now.
+    # Damaged ones may have higher numbers: they must not replace the one that was just written.
     for old in [other for other in _numbered(folder) if other != final][keep - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
 def _write(folder: Path, final: Path, number: int, state: dict[str, Any]) -> None:
-    for left in folder.glob(".*.tmp"):  # by a kill in the midst of one
-        shutil.rmtree(left, ignore_errors=True)
+    for unfinished in folder.glob(".*.tmp"):  # a kill leaves them
+        shutil.rmtree(unfinished, ignore_errors=True)
     temporary = folder / f".{number:08d}.tmp"
     try:
         temporary.mkdir()
-        # By a file of ours: torch holds the interpreter lock while it closes its own, which on NFS waits for
-        # the server.
+        # torch holds the interpreter lock while it closes a file that it opened, and on NFS that waits for
+        # the server. So the file is opened here.
         with open(temporary / STATE, "wb") as file:
             torch.save(state, file)
             file.flush()
@@ -60,22 +63,22 @@ def _write(folder: Path, final: Path, number: int, state: dict[str, Any]) -> Non
     except (OSError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         needed = size(state) + OVERHEAD
-        # torch's writer knows no ENOSPC: it raises a RuntimeError that says how far it came.
+        # torch's writer does not raise ENOSPC but a RuntimeError.
         if is_full(error) or (isinstance(error, RuntimeError) and not _fits(folder, needed)):
             room = shutil.disk_usage(folder).free
             raise RunFailed(
-                f"{folder}: no room for a checkpoint of {needed:,} bytes, {room:,} are free (a quota may leave less); "
-                "make room and run it again",
+                f"{folder}: no room for a checkpoint of {needed:,} bytes, {room:,} are free "
+                "(a quota may leave less); make room and run it again",
                 "disk",
             ) from error
         raise RunFailed(f"{folder}: a checkpoint cannot be written: {one_line(error)}") from error
 
 
 def snapshot(state: Any, before: Any = None) -> Any:
-    """A copy of a state's tensors on the CPU, to be saved while training changes the originals.
+    """A copy of a state on the CPU, which can be saved while training changes the original tensors.
 
-    Args: before: an earlier snapshot that is not needed any more; its memory is used again where the shapes
-        are the same.
+    Args: before: an earlier snapshot that is no longer needed. Its memory is reused where shapes are the
+        same.
     """
     copied = _copied(state, before)
     if torch.cuda.is_initialized():
@@ -97,8 +100,10 @@ def _copied(value: Any, before: Any) -> Any:
 
 
 def load_latest(folder: Path) -> tuple[int, dict[str, Any]] | None:
-    """Number and state of the newest valid checkpoint, on the CPU; None if there is none. Damaged ones are
-    passed over."""
+    """Number and state of the newest valid checkpoint, on the CPU; None if there is none.
+
+    Damaged ones are skipped.
+    """
     for candidate in _numbered(folder):
         if _valid(candidate):
             with contextlib.suppress(OSError, ValueError):
@@ -109,7 +114,7 @@ def load_latest(folder: Path) -> tuple[int, dict[str, Any]] | None:
 
 
 def _valid(candidate: Path) -> bool:
-    """Whether a checkpoint is there, of this format, and as it was written."""
+    """Whether a checkpoint exists, has this format, and is not damaged."""
     try:
         marker = json.loads((candidate / MARKER).read_text())
         return bool(marker["format"] == FORMAT and marker["sha256"] == sha256(candidate / STATE))
@@ -118,7 +123,7 @@ def _valid(candidate: Path) -> bool:
 
 
 def _fits(folder: Path, needed: int) -> bool:
-    """Whether a folder takes a file of so many bytes. Only trying tells of a quota."""
+    """Whether a file of so many bytes fits into a folder. Only trying shows a quota."""
     probe = folder / ".room"
     try:
         with open(probe, "wb") as file:
@@ -131,7 +136,7 @@ def _fits(folder: Path, needed: int) -> bool:
 
 
 def size(state: Any) -> int:
-    """Bytes of the tensors of a state."""
+    """Number of bytes of the tensors of a state."""
     if isinstance(state, torch.Tensor):
         return state.nbytes
     parts = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
@@ -139,7 +144,7 @@ def size(state: Any) -> int:
 
 
 def _numbered(folder: Path) -> list[Path]:
-    """Checkpoints, newest first."""
+    """The folders of the checkpoints, newest first."""
     if not folder.is_dir():
         return []
     return sorted((path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()), reverse=True)

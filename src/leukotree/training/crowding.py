@@ -1,5 +1,7 @@
-"""Does a process get the cores that its threads ask for? Those that compute together wait for the one that
-waits for a core."""
+"""Advice where a process's threads wait for busy cores.
+
+Threads that compute together all wait for the one that waits for a core.
+"""
 
 from __future__ import annotations
 
@@ -10,40 +12,41 @@ from pathlib import Path
 from typing import NamedTuple
 
 LOOK = 5.0
-"""Seconds of training that are looked at."""
+"""Seconds of training that are measured."""
 MUCH = 0.3
-"""Share of their time in which threads that were ready waited for a core, from which on it is said. On an
-idle machine it is a few hundredths."""
+"""Share of their time that ready threads wait for a core, from which on advice is given. On an idle machine
+it is a few hundredths."""
 TASKS = Path("/proc/self/task")
 
 
 class Used(NamedTuple):
-    """What the threads of this process have had so far, in seconds: of cores, and of waiting for one while
-    they were ready."""
+    """Seconds that the threads of this process have run on cores, and waited for one while they were
+    ready."""
 
     ran: float
     waited: float
 
 
 def used() -> Used | None:
-    """As the kernel counts it; None where it does not."""
-    found = []
+    """The kernel's counts of this process's threads; None where it does not count them."""
+    threads = []
     for path in TASKS.glob("*/schedstat"):
         with contextlib.suppress(OSError, ValueError):  # a thread that has just ended
             ran, waited, _ = path.read_text().split()
-            found.append((int(ran) / 1e9, int(waited) / 1e9))
-    return Used(sum(ran for ran, _ in found), sum(waited for _, waited in found)) if found else None
+            threads.append((int(ran) / 1e9, int(waited) / 1e9))
+    if not threads:
+        return None
+    return Used(sum(ran for ran, _ in threads), sum(waited for _, waited in threads))
 
 
 class Watch:
-    """Looks once, LOOK seconds after it was made, with `threads` that compute together."""
+    """One measurement of `threads` that compute together, over the first LOOK seconds."""
 
     def __init__(self, threads: int) -> None:
         self._threads, self._began, self._before = threads, time.monotonic(), used() if threads > 1 else None
 
     def look(self) -> str | None:
-        """A line about cores that are too busy, where they are; None otherwise, before it is time, and every
-        later time."""
+        """The advice, once, after LOOK seconds; None before, later, and where the cores are not too busy."""
         if self._before is None or (passed := time.monotonic() - self._began) < LOOK:
             return None
         before, self._before = self._before, None
@@ -54,8 +57,10 @@ class Watch:
 
 
 def advice(threads: int, ran: float, waited: float, passed: float) -> str | None:
-    """What to say of threads that had `ran` seconds of cores, and `waited` for one for so long, in `passed`
-    seconds."""
+    """The advice for threads that ran for `ran` seconds and waited for `waited` seconds, in `passed` seconds.
+
+    None where they waited little, or fewer threads would not help.
+    """
     share = waited / (ran + waited) if ran + waited > 0 else 0.0
     better = max(1, int(ran / passed))
     if share < MUCH or better >= threads:

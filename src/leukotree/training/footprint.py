@@ -1,4 +1,4 @@
-"""What a run leaves on the disk, known before it starts."""
+"""Disk space of a run, estimated before it starts."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ from leukotree.models.stages import stages
 from leukotree.spec import RunSpec
 
 KEPT = 2
-"""Checkpoints of a run under way."""
+"""Checkpoints that a run keeps while it trains."""
 STATES = 3
 """Tensors of a parameter's size in a checkpoint: the weight and AdamW's two moments."""
 WORD = 4
 """Bytes of a number: weights and moments are kept in fp32."""
 FILES = 25
-"""Files and folders of a run at most: its own and those of its checkpoints, one being written."""
+"""Most files and folders of a run: its own, and those of its checkpoints with the one being written."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one run's folder."""
+    """The size of one run's folder."""
 
     parameters: int
-    """Of all its models."""
+    """Number of parameters of all its models."""
     working: int
-    """At most, while it trains: the checkpoints that are kept and the one that is being written."""
+    """Most bytes while it trains: the checkpoints that are kept, and the one that is being written."""
     final: int
-    """Once it is done: the weights of an outer fold, and the predictions."""
+    """Bytes when it is done: the weights of an outer fold, and the predictions."""
 
 
 def footprint(spec: RunSpec, dataset: Dataset) -> Footprint:
-    """Of one spec on its data set. Nothing is allocated or loaded. Raises InputError as `model.build`
-    does."""
+    """The footprint of a spec on its data set. Nothing is allocated or loaded.
+
+    Raises InputError as `classifier.build`.
+    """
     bare = spec.override({"backbone.weights": None})
     with torch.device("meta"):
         models = [build(bare, stage, dataset.size) for stage in stages(spec.variant, dataset.taxonomy)]

@@ -1,12 +1,10 @@
-"""Interference: do the levels' gradients agree on what they share? Measured on fixed batches, beside shuffled
-labels.
+"""Interference: how well the gradients of the levels agree on the backbone, measured on fixed batches.
 
-Rows of a run's interference.jsonl, for each block of the backbone and each two levels a < b whose losses both
-train it:
-`epoch`, `block`, `levels` [a, b], `cosine` of the two gradients, `norm_ratio` (that of a over that of b),
-`conflict` (share of
-the batches with a negative cosine), and `control`, the cosine with the labels shuffled within each batch:
-what the images and the network alone bring about. All but `conflict` are means over the batches.
+A run's interference.jsonl has a row for each block of the backbone and each two levels a < b whose losses
+both train it: `epoch`, `block`, `levels` [a, b], `cosine` of the two gradients, `norm_ratio` (norm of a over
+norm of b), `conflict` (share of the batches with a negative cosine), and `control`. `control` is the cosine
+with labels shuffled within each batch: what images and network cause without the labels. All but `conflict`
+are means over the batches.
 """
 
 from __future__ import annotations
@@ -31,15 +29,15 @@ _BLOCK = re.compile(r"(?:blocks|stages|layers)\.\d+|layer\d+")
 
 
 class Probe:
-    """Measures the model of `multilabel` after every so many epochs, on the main rank; with ZeRO no rank has
-    all of it.
+    """Measures the model of `multilabel` at intervals, on the main rank; not with ZeRO, where no rank has all
+    of it.
 
-    It changes no bit of the training: it draws no random numbers, evaluates (no dropout, no statistics of
-    BatchNorm), and keeps its gradients to itself.
+    It changes no bit of the training. It draws no random numbers, the model is in evaluation mode (no
+    dropout, no statistics of BatchNorm), and its gradients are not stored in the parameters.
 
     Args:
-        stage: in training.
-        every: epochs from one measurement to the next; 0 for none.
+        stage: the stage in training.
+        every: epochs between two measurements; 0 for none.
     """
 
     def __init__(self, stage: StageTrainer, every: int) -> None:
@@ -51,7 +49,7 @@ class Probe:
         self._wanted = bool(every) and measurable and stage.engine.is_main
 
     def after(self, epoch: int) -> list[dict[str, Any]]:
-        """The rows of an epoch that has just been trained; none where nothing is to be measured."""
+        """The rows of an epoch that was just trained; none where nothing is measured."""
         if not self._wanted or (epoch + 1) % self.every:
             return []
         with _evaluating(self.stage.model):
@@ -77,7 +75,7 @@ class Probe:
             ]
         )
         norms = np.sqrt(np.diagonal(products, axis1=3, axis2=4))
-        found = []
+        table = []
         for number, block in enumerate(dict.fromkeys(names)):
             for a, b in combinations(range(len(self.stage.objective.levels)), 2):
                 first, second = norms[:, :, number, a], norms[:, :, number, b]
@@ -95,8 +93,8 @@ class Probe:
                         "conflict": (cosine[:, 0] < 0).mean(),
                         "control": cosine[:, 1].mean(),
                     }
-                    found.append({**row, **{name: float(value) for name, value in measures.items()}})
-        return found
+                    table.append({**row, **{name: float(value) for name, value in measures.items()}})
+        return table
 
     def _products(self, rows: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
         """(blocks, G, G) float64 dot products of the levels' gradients, from the block's name of each
@@ -122,11 +120,12 @@ class Probe:
         ]
         counts = stage.objective.counts(stage.engine.put(labels))
         micros = zip(stage.loader.evaluate(rows, share), labels.split(share), strict=True)
-        for batch, mine in micros:
-            losses = stage.losses(stage.logits(stage.inputs(batch)), mine, counts, len(mine) / len(rows))
+        for batch, own in micros:
+            losses = stage.losses(stage.logits(stage.inputs(batch)), own, counts, len(own) / len(rows))
             for level, chosen in enumerate(torch.eye(len(losses), device=losses.device)):
-                found = torch.autograd.grad(losses, parameters, chosen, retain_graph=level + 1 < len(losses))
-                for sums, gradient in zip(total, found, strict=True):
+                more = level + 1 < len(losses)
+                gradients = torch.autograd.grad(losses, parameters, chosen, retain_graph=more)
+                for sums, gradient in zip(total, gradients, strict=True):
                     sums[level] += gradient.flatten()
         return total
 
@@ -142,18 +141,20 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _blocks(parameters: Sequence[str]) -> list[str]:
-    """The top-level block of each of a backbone's parameters: its name (`blocks.3`, `stages.0`, `layer4`),
-    `stem` before the first one, `rest` behind."""
-    found: list[str] = []
+    """The top-level block of each parameter of a backbone, by name (`blocks.3`, `stages.0`, `layer4`).
+
+    It is `stem` before the first block, and `rest` after the last.
+    """
+    blocks: list[str] = []
     for name in parameters:
         block = _BLOCK.match(name)
-        found.append(block.group() if block else "rest" if set(found) - {"stem"} else "stem")
-    return found
+        blocks.append(block.group() if block else "rest" if set(blocks) - {"stem"} else "stem")
+    return blocks
 
 
 def write(folder: Path, epoch: int, rows: Sequence[dict[str, Any]]) -> None:
-    """Put the rows of an epoch into a run's file, in place of what an interrupted attempt left of that epoch
-    or later."""
+    """Write the rows of an epoch to a run's file. They replace rows of that epoch and of later ones, which an
+    interrupted attempt left."""
     path = folder / FILE
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if json.loads(line)["epoch"] < epoch]

@@ -1,5 +1,7 @@
-"""run(spec): from a spec file to a run folder with predictions. The same function inline, under ranks, in a
-job, in a trial."""
+"""run(spec): from a spec to a run folder with predictions.
+
+It is the same function inline, in local ranks, in a job and in a trial.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,12 @@ from leukotree.training.plan import Plan, check
 from leukotree.training.trainer import Trainer
 
 HERE = Runtime()
-"""One process on whatever this machine has."""
+"""One process with the defaults of this machine."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended. `metrics` holds accuracy and macro_f1 of the evaluated fold, computed from its
-    predictions."""
+    """The result of a run. `metrics`: accuracy and macro_f1 of the scored fold, from its predictions."""
 
     folder: Path
     state: str
@@ -40,21 +41,20 @@ class RunResult:
 
 
 def check_folder(spec: RunSpec, root: Path, dataset: Dataset) -> None:
-    """Raises InputError where the run's folder was made by other fields, other data or other weights. Nothing
-    is written."""
+    """Raises InputError if the run's folder was made with other fields, data or weights. Writes nothing."""
     RunFolder(root, spec).check(_fingerprints(spec, dataset))
 
 
 def run(
     spec: RunSpec, root: Path, runtime: Runtime = HERE, inspect: Callable[[Engine], None] | None = None
 ) -> RunResult:
-    """Train and score one spec in `root/<variant>-<hash>`; continue it if it was begun, return at once if it
-    is done.
+    """Train and score one spec in `root/<variant>-<hash>`; the result.
 
-    Every rank calls it. The test fold (or the inner fold, if the spec names one) is scored once, after the
-    last epoch.
-    `inspect` is called by every rank once they have met, before anything is trained; what it raises ends this
-    attempt.
+    A run that was begun is continued; one that is done returns at once. Every rank calls it. The test fold
+    (or the inner fold, if the spec names one) is scored once, after the last epoch.
+
+    Args: inspect: every rank calls it when all ranks have joined, before any training. An error that it
+        raises ends this attempt.
     """
     for _ in lockstep([spec], root, runtime, each_epoch=False, inspect=inspect):
         pass
@@ -72,15 +72,15 @@ def lockstep(
     each_epoch: bool = True,
     inspect: Callable[[Engine], None] | None = None,
 ) -> Generator[dict[str, Any], None, None]:
-    """Train several runs, such as the inner folds of one trial, epoch by epoch.
+    """Train several runs together, such as the inner folds of one trial, epoch by epoch.
 
-    Yields {"epoch", "macro_f1" (mean over the runs), "folds" (each run's)} after each epoch; epochs that an
-    earlier call finished are replayed from the run folders first. With each_epoch=False runs are scored only
-    after their last epoch, and "macro_f1" is left out before it. `inspect` is as for `run`, for each of them.
+    Yields {"epoch", "macro_f1" (mean over the runs), "folds" (each run's)} after each epoch. Epochs that an
+    earlier call finished are read from the run folders first. With each_epoch=False runs are scored only
+    after their last epoch; before it "macro_f1" is absent. `inspect`: as for `run`, for each of the runs.
     """
     plans = [check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1))) for spec in specs]
     with start(runtime) as engine, contextlib.ExitStack() as stack:
-        # One loader for all folds (and their stages): its threads are the machine's, not a model's.
+        # One loader for all runs and their stages: its threads share the cores of the machine.
         loaders = {
             folder: stack.enter_context(_loader(dataset, engine, runtime))
             for folder, dataset in {plan.dataset.folder: plan.dataset for plan in plans}.items()
@@ -111,19 +111,20 @@ def _epochs(
     each_epoch: bool,
     inspect: Callable[[Engine], None] | None,
 ) -> Generator[float | None, None, None]:
-    """Macro-F1 (or None where it was not measured) of each epoch of one run: those on record, then those it
-    trains."""
+    """Macro-F1 of each epoch of one run, or None where it was not measured.
+
+    First come the epochs in its folder, then those that are trained now.
+    """
     spec = plan.spec
     folder, epochs = RunFolder(root, spec, quiet=runtime.quiet), spec.optim.epochs
     with _held(folder, loader.dataset, engine):
-        if engine.gather(folder.done)[
-            0
-        ]:  # it may have lost its checkpoints on purpose; its record is complete
+        done: bool = engine.gather(folder.done)[0]
+        if done:  # its checkpoints may be removed, but its metrics are complete
             if engine.is_main and spec.data.inner is not None:
-                folder.drop_checkpoints()  # a kill just after "done" may have left them
+                folder.drop_checkpoints()  # a kill just after "done" may leave them
             yield from _recorded(folder, epochs)
             return
-        if inspect:  # inside, so that the folder records how it ends
+        if inspect:  # inside `_held`, so that the folder records the error
             inspect(engine)
         with Trainer(plan, folder, loader, engine, runtime) as trainer:
             begin = trainer.resume()
@@ -142,8 +143,10 @@ def _epochs(
 
 @contextlib.contextmanager
 def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]:
-    """The run's folder in the hands of the main rank. If it cannot be had, every rank raises the same
-    error."""
+    """The context in which the main rank holds the run's folder.
+
+    If it cannot open the folder, every rank raises the same error.
+    """
     problem: Exception | None = None
     with contextlib.ExitStack() as stack:
         if engine.is_main:
@@ -163,7 +166,7 @@ def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]
 
 
 def _fingerprints(spec: RunSpec, dataset: Dataset) -> dict[str, str]:
-    """sha256 hex of what a run is made of, beside its spec."""
+    """sha256 hex of the data and of the weights' file of a run."""
     weights = spec.backbone.weights
     return {"dataset": dataset.fingerprint} | (
         {} if weights in (None, "hub") else {"weights": files.sha256(Path(str(weights)))}
@@ -171,6 +174,7 @@ def _fingerprints(spec: RunSpec, dataset: Dataset) -> dict[str, str]:
 
 
 def _recorded(folder: RunFolder, epochs: int) -> Generator[float | None, None, None]:
+    """Macro-F1, or None, of the first `epochs` epochs in a run's folder."""
     scores = {row["epoch"]: row.get("macro_f1") for row in folder.metrics() if row["kind"] == "epoch"}
     for epoch in range(epochs):
         yield scores.get(epoch)

@@ -1,4 +1,4 @@
-"""One model of a run and its training: optimiser, schedule, the step."""
+"""The training of one model of a run: order of images, schedule, step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from leukotree.training.plan import StagePlan
 
 
 def learning_rate_factor(step: int, total: int, warmup: float) -> float:
-    """Share of the peak learning rate at a step: a linear rise over `warmup * total` steps, then half a
+    """Learning rate at a step, as a share of its peak: a linear rise over `warmup * total` steps, then half a
     cosine to 0."""
     rise = round(warmup * total)
     if step < rise:
@@ -53,9 +53,9 @@ class StageTrainer:
             images = torch.zeros(micro, 3, dataset.size, dataset.size, device=engine.device)
             self.strategy.rehearse(images.to(memory_format=torch.channels_last))
         self.step = 0
-        """The next step to train; as many are done."""
+        """The next step, which is the number of steps done."""
         self.stall_s = 0.0
-        """Seconds in which `train_until` has waited for data."""
+        """Seconds in which `train_until` waited for data."""
         self._losses: list[torch.Tensor] = []
         self._batches: Iterator[tuple[np.ndarray, list[Batch]]] = iter(())
 
@@ -71,7 +71,7 @@ class StageTrainer:
         return throughput.forward_flops(self.model, counted, self.loader.dataset.size)
 
     def begin(self) -> None:
-        """Have the images of the next step and all after it decoded, ahead of `train_until`."""
+        """Start decoding the images of the next step and of all later ones."""
         self._batches = self.loader.train(
             self.order,
             range(self.step, self.total_steps),
@@ -81,10 +81,10 @@ class StageTrainer:
         )
 
     def train_until(self, end: int, on_step: Callable[[], None] = lambda: None) -> None:
-        """Train the steps before `end` that are not done. Nothing here waits for the device."""
+        """Train the steps before `end` that are not done, without waiting for the device."""
         self.strategy.train()
         while self.step < end:
-            # Seeding makes a step a function of the spec: a resume needs no saved generator state.
+            # A seed for each step makes it a function of the spec: a resume needs no saved generator.
             torch.manual_seed(
                 seeds.integer(self.spec.seed, f"torch/{self.stage.name}", self.step, self.engine.rank)
             )
@@ -96,22 +96,24 @@ class StageTrainer:
             on_step()
 
     def evaluating(self) -> contextlib.AbstractContextManager[None]:
-        """`model` whole and in evaluation, for `logits`; every rank enters it."""
+        """The context for `logits`: `model` is whole and in evaluation mode. Every rank enters it."""
         return self.strategy.evaluating()
 
     def collect(self) -> np.ndarray:
-        """(k, G) this rank's part of the losses of the k steps since the last call, by level. Waits for the
-        device."""
+        """(k, G) this rank's part of the losses of the k steps since the last call, by level.
+
+        It waits for the device.
+        """
         losses, self._losses = self._losses, []
         return torch.stack(losses).double().cpu().numpy() if losses else self.no_losses
 
     @property
     def no_losses(self) -> np.ndarray:
-        """(0, G): those of no step."""
+        """(0, G): the losses of no step."""
         return np.zeros((0, len(self.objective.levels)))
 
     def inputs(self, batch: Batch) -> torch.Tensor:
-        """(B, 3, H, W) of a batch on the device, as the model wants it; augmented in training."""
+        """(B, 3, H, W) model inputs of a batch, on the device; augmented in training."""
         numbers = None if batch.numbers is None else self.engine.put(batch.numbers)
         return augment.to_input(
             self.engine.put(batch.images), numbers, self.spec.augment, self.mean, self.std
@@ -125,14 +127,14 @@ class StageTrainer:
     def losses(
         self, logits: torch.Tensor, leaves: torch.Tensor, counts: torch.Tensor, share: float
     ) -> torch.Tensor:
-        """(G,) losses of a micro batch by its (B,) leaves; the rest as `Objective`."""
-        found: torch.Tensor = self.objective(
+        """(G,) losses of a micro batch with (B,) leaves; other arguments as in `Objective.forward`."""
+        values: torch.Tensor = self.objective(
             logits, self.engine.put(leaves), counts, self.model.log_variance, share
         )
-        return found
+        return values
 
     def state(self, optimizer: bool = True) -> dict[str, Any]:
-        """Tensors and plain values that `load` takes back."""
+        """Tensors and plain values that `load` takes."""
         return {"step": self.step, **self.strategy.state(optimizer)}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -140,19 +142,26 @@ class StageTrainer:
         self.strategy.load(state)
 
     def check(self, losses: np.ndarray) -> None:
-        """Raises RunFailed if one of the (k, G) losses of the last k steps, summed over the ranks, is not
-        finite."""
+        """Raises RunFailed if one of the (k, G) losses of the last k steps is not finite.
+
+        They are summed over the ranks.
+        """
         for step, loss in enumerate(losses.sum(axis=1).tolist(), self.step - len(losses)):
             if not math.isfinite(loss):
                 keys = self.loader.dataset.index["key"].iloc[self.order.batch(step).rows].tolist()
-                where = f"the loss of {self.stage.name} is {loss} at step {step} with learning rate {self._rate(step):.3g}"
+                rate = self._rate(step)
+                where = (
+                    f"the loss of {self.stage.name} is {loss} at step {step} with learning rate {rate:.3g}"
+                )
                 more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-                details = {"stage": self.stage.name, "step": step, "lr": self._rate(step), "keys": keys}
+                details = {"stage": self.stage.name, "step": step, "lr": rate, "keys": keys}
                 raise RunFailed(f"{where}, on {', '.join(keys[:8])}{more}", "nan", details)
 
     def metrics(self, epoch: int, losses: np.ndarray) -> list[dict[str, Any]]:
-        """A row for each step of an epoch, from their (k, G) losses summed over the ranks; of more than one
-        level, each."""
+        """A row for each step of an epoch, from their (k, G) losses summed over the ranks.
+
+        With more than one level a row also has the loss of each.
+        """
         rows = []
         for step, parts in enumerate(losses.tolist(), self.order.steps_before(epoch)):
             row = {
@@ -168,7 +177,7 @@ class StageTrainer:
         return rows
 
     def _step(self, rows: np.ndarray, micros: list[Batch]) -> torch.Tensor:
-        """One optimiser step; (G,) this rank's part of the global batch's losses, left on the device."""
+        """Do one optimiser step; (G,) this rank's part of the global batch's losses, on the device."""
         counts = self.objective.counts(self.engine.put(self.leaves[torch.from_numpy(rows)]))
         total = torch.zeros(len(self.objective.levels), device=self.engine.device)
         for number, batch in enumerate(micros):
@@ -182,7 +191,7 @@ class StageTrainer:
         if not self.strategy.update(
             learning_rate_factor(self.step, self.total_steps, self.spec.optim.warmup)
         ):
-            total += math.nan  # `check` names the step and its batch
+            total += math.nan  # `check` reports the step and its batch
         return total
 
     def _rate(self, step: int) -> float:

@@ -1,10 +1,9 @@
-"""How fast an epoch went, and what it cost. The row of an epoch in metrics.jsonl has, besides its score:
+"""Speed and cost of an epoch. Its row in metrics.jsonl has, beside the score:
 
-`seconds` of training, `images_per_s`, `step_s` (mean), `stall_s` (waiting for data), `memory_gb` (peak),
-`mfu` (model FLOPs
-over what the devices could do at best; null where that is not known, as on a CPU), and the hours since the
-run began, scoring included: `gpu_hours`, and on the CPU `core_hours`, one for each thread of torch. An
-epoch's own are the difference of two rows.
+`seconds` of training, `images_per_s`, `step_s` (mean), `stall_s` (waiting for data), `memory_gb` (peak), and
+`mfu` (model FLOPs over the peak of the devices; null where the peak is not known, as on a CPU). The hours
+since the run began, scoring included, are `gpu_hours`, or on the CPU `core_hours`, with one for each thread
+of torch. The hours of one epoch are the difference of two rows.
 """
 
 from __future__ import annotations
@@ -35,35 +34,37 @@ PEAKS: dict[str, tuple[float, float]] = {
     "MI250X": (191.5, 23.9),  # torch's device is one of the two dies
     "MI300X": (1307, 163.4),
 }
-"""Word in a GPU's name -> TFLOP/s of its matrix units in dense bf16, and in fp32 without them, from the
-makers' data sheets. The first that fits counts."""
+"""Word in a GPU's name -> TFLOP/s in dense bf16 with matrix units, and in fp32 without them.
+
+They are from the makers' data sheets. The first word that a name has counts.
+"""
 STEP = 3
-"""Forward passes that a training step costs: the backward pass costs about two."""
+"""Cost of a training step in forward passes: a backward pass costs about two."""
 
 _counted: dict[tuple[str, int], int | None] = {}
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one rank used in an epoch."""
+    """Waiting time and memory of one rank in an epoch."""
 
     stall_s: float
-    """Seconds in which its loop waited for data."""
+    """Seconds in which its training loop waited for data."""
     memory_gb: float
     """`peak_memory_gb`."""
 
 
 def epoch_fields(steps: int, images: int, seconds: float, ranks: Sequence[Share]) -> dict[str, float | None]:
-    """Speed of an epoch of all ranks together; of what the ranks used, the most that one did: the others wait
-    for it.
+    """The speed of an epoch of all ranks. Of `ranks` the largest value counts: the others wait for it.
 
     Args:
         steps, images: optimiser steps of all stages, and samples in them.
-        seconds: how long they took, scoring left out.
+        seconds: their duration without scoring.
     """
     return {
         "seconds": seconds,
-        "images_per_s": images / seconds if steps else None,  # an epoch that was resumed after its last step
+        # No steps: the epoch was resumed after its last step.
+        "images_per_s": images / seconds if steps else None,
         "step_s": seconds / steps if steps else None,
         "stall_s": max(rank.stall_s for rank in ranks),
         "memory_gb": max(rank.memory_gb for rank in ranks),
@@ -71,7 +72,7 @@ def epoch_fields(steps: int, images: int, seconds: float, ranks: Sequence[Share]
 
 
 def hours(seconds: float, ranks: int, device: torch.device) -> dict[str, float]:
-    """What some seconds of all ranks cost: hours of GPUs, or on the CPU of cores."""
+    """The cost of some seconds of all ranks: hours of GPUs, or on the CPU hours of cores."""
     spent = seconds * ranks / 3600
     cuda = device.type == "cuda"
     return {
@@ -86,20 +87,20 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Most memory at one time, in 10^9 bytes: of torch's tensors on a GPU since the last reset, on the CPU of
-    the process."""
+    """Peak memory in 10^9 bytes: on a GPU of torch's tensors since the last reset, on the CPU of the
+    process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:
-    """FLOP/s that the device could do in `bf16` or `fp32`; None where that is not known, as for a CPU."""
+    """Peak FLOP/s of the device in `bf16` or `fp32`; None where it is not known, as for a CPU."""
     return named_peak_flops(torch.cuda.get_device_name(device), precision) if device.type == "cuda" else None
 
 
 def named_peak_flops(name: str, precision: str) -> float | None:
-    """`peak_flops` of a GPU by its name; None for one that is not in PEAKS, and for a slice (MIG) of one."""
+    """`peak_flops` of a GPU by its name; None for a GPU that is not in PEAKS, and for a MIG slice."""
     if "MIG" in name.split():
         return None
     for word, (bf16, fp32) in PEAKS.items():
@@ -109,18 +110,16 @@ def named_peak_flops(name: str, precision: str) -> float | None:
 
 
 def forward_flops(model: nn.Module, backbone: str, size: int) -> int | None:
-    """FLOPs of one image's forward pass, two per multiply-add; counted once in a process per backbone and
-    image size (the heads differ by next to nothing). None for a model that cannot be counted.
+    """FLOPs of one image's forward pass, two per multiply-add; None for a model that cannot be counted.
 
-    The pass runs on the meta device, with the shapes of the model's tensors but not their values: it takes
-    well below a second, draws no random numbers and leaves the model as it was.
+    They are counted once per process, backbone and image size: heads differ by very little. The pass runs on
+    the meta device, with the shapes of the model's tensors but without their values. It takes well below a
+    second, draws no random numbers and does not change the model.
     """
     if (backbone, size) not in _counted:
         try:
             _counted[backbone, size] = _count(model, size)
-        except (
-            Exception
-        ):  # some models refuse the meta device or the counter in ways of their own; it is only a statistic
+        except Exception:  # some models do not run on the meta device or with the counter
             _counted[backbone, size] = None
     return _counted[backbone, size]
 
@@ -129,11 +128,11 @@ def _count(model: nn.Module, size: int) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     tensors = (*model.named_parameters(), *model.named_buffers())
-    # Detached: the counter follows gradients, of which there are none here.
+    # Detached: the counter follows gradients, and there are none here.
     shapes = {name: tensor.detach().to("meta") for name, tensor in tensors}
     image = torch.empty(1, 3, size, size, device="meta")
     was_training = model.training
-    model.eval()  # in training BatchNorm asks for more than one value, SyncBatchNorm for a GPU
+    model.eval()  # in training BatchNorm needs more than one value, SyncBatchNorm a GPU
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             functional_call(model, shapes, (image,))

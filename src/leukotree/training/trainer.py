@@ -1,4 +1,4 @@
-"""One run in training: its models, its folder, and the exact evaluation of its fold."""
+"""The training of one run: its models, its checkpoints, and the exact evaluation of its fold."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ from leukotree.records import predictions
 from leukotree.records.predictions import Predictions
 from leukotree.records.runfolder import RunFolder
 from leukotree.runtime import Runtime
-from leukotree.training import checkpoint, crowding, throughput
-from leukotree.training import interference as probe
+from leukotree.training import checkpoint, crowding, interference, throughput
 from leukotree.training.plan import Plan
 from leukotree.training.stage_trainer import StageTrainer
 from leukotree.training.writer import Writer
 
 
 class Trainer:
-    """One run in training: its stages (one model each), its folder, and the exact evaluation.
+    """Trains the stages of a run (one model each), saves them, and scores its evaluation images exactly.
 
-    A context: what an epoch leaves behind is written by a thread, which is waited for at the end.
+    A context manager: a thread writes the files of an epoch, and the end of the block waits for it.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class Trainer:
         self._bar: progress.Bar | None = None
         self._crowding: crowding.Watch | None = None
         self._writer = Writer()
-        self._probe = probe.Probe(self.stages[0], runtime.probe)
+        self._probe = interference.Probe(self.stages[0], runtime.probe)
 
     def __enter__(self) -> Self:
         return self
@@ -63,15 +62,15 @@ class Trainer:
                 stage.strategy.close()
 
     def resume(self) -> int:
-        """Load the newest valid checkpoint, and have the images of what is left decoded; how many epochs are
-        over."""
-        found = checkpoint.load_latest(self.folder.checkpoints)
-        if len(set(self.engine.gather(found[0] if found else None))) > 1:
+        """Load the newest valid checkpoint and start decoding; the number of epochs done."""
+        latest = checkpoint.load_latest(self.folder.checkpoints)
+        if len(set(self.engine.gather(latest[0] if latest else None))) > 1:
             raise RuntimeError(
-                f"{self.folder.checkpoints}: ranks see different checkpoints; is the folder shared by all nodes?"
+                f"{self.folder.checkpoints}: ranks see different checkpoints; "
+                "is the folder shared by all nodes?"
             )
-        if found:
-            state = found[1]
+        if latest:
+            state = latest[1]
             self._epoch, self._hours = state["epoch"], state["hours"]
             self._losses = {name: losses.numpy() for name, losses in state["losses"].items()}
             for stage in self.stages:
@@ -87,7 +86,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[None]:
-        """A bar over the steps of all stages, on the main rank's terminal."""
+        """The context of a progress bar over the steps of all stages, on the main rank's terminal."""
         total = sum(stage.total_steps for stage in self.stages)
         done = sum(stage.step for stage in self.stages)
         quiet = self.runtime.quiet or not self.engine.is_main
@@ -97,27 +96,26 @@ class Trainer:
             yield
 
     def epoch(self, evaluate: bool) -> float | None:
-        """Train every stage to the end of the epoch, score if asked, and save; the last one is saved by
-        `finish`. The macro-F1, or None. Raises Preempted with all saved, at any step."""
+        """Train every stage to the end of the epoch, score if asked, and save; the macro-F1, or None.
+
+        The last epoch is saved by `finish`. Raises Preempted at any step, after saving.
+        """
         began = self._counted = time.perf_counter()
         throughput.reset_peak_memory(self.engine.device)
-        to_score = (
-            self._to_score() if evaluate else None
-        )  # its first images are decoded while this epoch trains
+        # Decoding of its first images begins now, while the epoch trains.
+        to_score = self._to_score() if evaluate else None
         before = [stage.step for stage in self.stages]
         for stage in self.stages:
             stage.stall_s = 0.0
             stage.train_until(stage.order.steps_before(self._epoch + 1), partial(self._on_step, stage))
         self._collect()
-        seconds, steps = (
-            time.perf_counter() - began,
-            [stage.step - done for stage, done in zip(self.stages, before, strict=True)],
-        )
+        seconds = time.perf_counter() - began
+        steps = [stage.step - done for stage, done in zip(self.stages, before, strict=True)]
         row = {"kind": "epoch", "epoch": self._epoch, **self._speed(steps, seconds)}
         if to_score is not None:
             row["macro_f1"] = self.score(to_score)["macro_f1"]
-        if interference := self._probe.after(self._epoch):
-            self._writer.submit(partial(probe.write, self.folder.path, self._epoch, interference))
+        if measured := self._probe.after(self._epoch):
+            self._writer.submit(partial(interference.write, self.folder.path, self._epoch, measured))
         self._count_hours()
         rows = [
             row for stage in self.stages for row in stage.metrics(self._epoch, self._losses[stage.stage.name])
@@ -136,10 +134,11 @@ class Trainer:
         self.folder.log.info(f"epoch {row['epoch'] + 1} of {self.spec.optim.epochs}: {values}")
 
     def score(self, batches: Iterator[Batch] | None = None) -> dict[str, float]:
-        """Evaluate, keep the predictions for `finish`, and give their accuracy and macro-F1."""
-        found = self.evaluate(self._to_score() if batches is None else batches)
-        scores = predictions.scores(self.dataset.leaf_ids[found.rows], found.logp, self.dataset.taxonomy)
-        self._scored = found, scores
+        """Evaluate and keep the predictions for `finish`; their accuracy and macro-F1."""
+        predicted = self.evaluate(self._to_score() if batches is None else batches)
+        leaves = self.dataset.leaf_ids[predicted.rows]
+        scores = predictions.scores(leaves, predicted.logp, self.dataset.taxonomy)
+        self._scored = predicted, scores
         return scores
 
     def evaluate(self, batches: Iterator[Batch]) -> Predictions:
@@ -151,29 +150,29 @@ class Trainer:
                 stack.enter_context(stage.evaluating())
             self._score_all(batches, rows, logits)
         whole = [torch.cat(parts) for parts in logits]
-        logp = (
-            edge_log_probabilities(self.spec.variant, self.dataset.taxonomy, whole).cpu().numpy()
-        )  # waits for the device
+        # This waits for the device.
+        logp = edge_log_probabilities(self.spec.variant, self.dataset.taxonomy, whole).cpu().numpy()
         return Predictions.join(self.engine.gather((np.concatenate(rows), logp)), self.plan.eval_rows)
 
     def _score_all(
         self, batches: Iterator[Batch], rows: list[np.ndarray], logits: list[list[torch.Tensor]]
     ) -> None:
         """Append the rows of this rank's batches, and the logits of each stage."""
-        for _ in range(
-            -(-len(self.plan.eval_rows) // (self._share * self.engine.world))
-        ):  # as often on every rank
+        # Every rank takes part equally often, also one that has no batch left.
+        for _ in range(-(-len(self.plan.eval_rows) // (self._share * self.engine.world))):
             if (batch := next(batches, None)) is not None:
                 with torch.inference_mode():
-                    inputs = self.stages[0].inputs(batch)  # the same for all: they have the same backbone
+                    inputs = self.stages[0].inputs(batch)  # the same for all stages: one kind of backbone
                     for stage, parts in zip(self.stages, logits, strict=True):
                         parts.append(stage.logits(inputs))
                 rows.append(batch.rows)
-            self._look()
+            self._between_steps()
 
     def finish(self) -> None:
-        """Write the predictions; keep the weights of an outer fold (for explaining and predicting) and drop
-        the rest."""
+        """Write the predictions, keep the weights of an outer fold, and remove other checkpoints.
+
+        The weights serve to explain and to predict.
+        """
         state = self._state(optimizer=False)
         problem: Exception | None = None
         if self.engine.is_main:
@@ -189,15 +188,12 @@ class Trainer:
         scored, scores = self._scored
         self._writer.wait()
         self._writer.check()
-        # "done" is said when nothing is left to lose: a kill before it trains or scores again what is not on
-        # the disk.
+        # "done" is written last: after an earlier kill, the next attempt does again what the disk lacks.
         predictions.write(self.folder.predictions, scored, self.dataset)
         if self.spec.data.inner is None:
             checkpoint.save(self.folder.checkpoints, self._number, state, keep=1)
-        images = {
-            "trained": len(self.plan.train_rows),
-            "tested": len(self.plan.eval_rows),
-        }  # a report's train/test ratio is theirs
+        # A report takes its ratio of training to test images from these.
+        images = {"trained": len(self.plan.train_rows), "tested": len(self.plan.eval_rows)}
         self.folder.status(state="done", epoch=self.spec.optim.epochs, images=images, **scores)
         self.folder.log.info(
             "ended: done, " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
@@ -207,12 +203,11 @@ class Trainer:
 
     @property
     def _number(self) -> int:
-        """Of the checkpoint that is due: what was trained since the one before, or an epoch's end, gives it a
-        higher one."""
+        """Number of the next checkpoint. Each step and each end of an epoch raises it."""
         return sum(stage.step for stage in self.stages) + self._epoch
 
     def _state(self, optimizer: bool = True) -> dict[str, Any]:
-        """All that a resume needs. Every rank calls it; only the main rank's is whole."""
+        """The state that a resume needs. Every rank calls it; only the main rank's is whole."""
         return {
             "stages": {stage.stage.name: stage.state(optimizer) for stage in self.stages},
             "epoch": self._epoch,
@@ -221,14 +216,13 @@ class Trainer:
         }
 
     def _save(self, rows: Sequence[dict[str, Any]] = ()) -> None:
-        """Have the metrics of an epoch that has ended written, then a checkpoint, then the status that speaks
-        of it."""
+        """Write the metrics of an epoch that has ended, then a checkpoint, then the status that names it."""
         self._saved_at = time.monotonic()
         more = self._epoch < self.spec.optim.epochs
         state = self._state() if more else None
         if not self.engine.is_main:
             return
-        self._writer.wait()  # for the snapshot before, whose memory is used again
+        self._writer.wait()  # the memory of the snapshot before is reused
         if rows:
             self._writer.submit(partial(self.folder.append_metrics, list(rows)))
         if state is not None:
@@ -240,8 +234,10 @@ class Trainer:
             self._writer.submit(partial(self.folder.status, epoch=self._epoch))
 
     def _collect(self) -> None:
-        """Take in the losses of the steps since the last time, summed over the ranks: the one place where
-        they leave the device."""
+        """Add the losses of the steps since the last call, summed over the ranks.
+
+        Losses leave the device only here.
+        """
         shares = self.engine.gather([stage.collect() for stage in self.stages])
         for stage, *parts in zip(self.stages, *shares, strict=True):
             losses = np.sum(parts, axis=0)
@@ -249,7 +245,7 @@ class Trainer:
             self._losses[stage.stage.name] = np.concatenate([self._losses[stage.stage.name], losses])
 
     def _count_hours(self) -> None:
-        """Add what this run has cost since the last time."""
+        """Add the cost of this run since the last call."""
         now = time.perf_counter()
         spent = throughput.hours(now - self._counted, self.engine.world, self.engine.device)
         self._hours = {kind: hours + spent[kind] for kind, hours in self._hours.items()}
@@ -260,7 +256,7 @@ class Trainer:
         return {stage.stage.name: stage.no_losses for stage in self.stages}
 
     def _speed(self, steps: list[int], seconds: float) -> dict[str, float | None]:
-        """Fields of an epoch's row, from the steps of each stage that were trained here."""
+        """Fields of an epoch's row, from the number of steps of each stage that this attempt trained."""
         used = throughput.Share(
             sum(stage.stall_s for stage in self.stages), throughput.peak_memory_gb(self.engine.device)
         )
@@ -280,7 +276,7 @@ class Trainer:
         return self.spec.engine.micro_batch or max(1, self.spec.optim.batch_size // self.engine.world)
 
     def _to_score(self) -> Iterator[Batch]:
-        """This rank's evaluation batches, decoded from now on."""
+        """This rank's evaluation batches. Their decoding begins now."""
         return self.loader.evaluate(
             self.plan.eval_rows, self._share, rank=self.engine.rank, world=self.engine.world
         )
@@ -290,22 +286,24 @@ class Trainer:
             self._bar.at(self._bar.done + 1, f"epoch {self._epoch + 1} of {self.spec.optim.epochs}")
         if self._crowding is not None and (line := self._crowding.look()):
             self.folder.log.warning(line)
-        self._look(stage=stage.stage.name, step=stage.step)
+        self._between_steps(stage=stage.stage.name, step=stage.step)
 
-    def _look(self, **fields: Any) -> None:
-        """Between two steps: do what the ranks have agreed on, and say what this one wants next. Raises
-        Preempted with all saved, or what ended the writer."""
-        wants = self.engine.agreement.decided()
-        if wants.broken:
+    def _between_steps(self, **fields: Any) -> None:
+        """Do what the ranks have decided, and propose this rank's request for the next step.
+
+        Raises Preempted after saving, or the error of the writer.
+        """
+        decided = self.engine.agreement.decided()
+        if decided.broken:
             self._writer.check()
             raise PeerFailed("the main rank cannot write")
-        if wants.stop and self.engine.is_main:
+        if decided.stop and self.engine.is_main:
             self.folder.log.info(f"asked to stop ({signals.cause()}): saves and ends")
-        if wants.stop or wants.save:
+        if decided.stop or decided.save:
             self._count_hours()
             self._collect()
             self._save()
-        if wants.stop:
+        if decided.stop:
             self._writer.wait()
             self._writer.check()
             raise Preempted(

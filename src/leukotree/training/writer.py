@@ -1,4 +1,4 @@
-"""Writing beside the training: one thread does what it is handed, in order, while the loop goes on."""
+"""A thread that writes files in order while the training continues."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Writer:
-    """Does jobs one after another in a thread of its own.
+    """Runs jobs one after another in a separate thread.
 
-    After a job has failed none is done any more, so that nothing is claimed that was not written. Its error
-    (a full disk) is raised by `check`, or at the end of the `with` block; there not over another error, which
-    is the first cause then.
+    After a job has failed, later ones are skipped, so that no file refers to one that was not written. The
+    error (a full disk) is raised by `check`, or at the end of the `with` block, unless the block itself
+    raised another error, which is then the first cause.
     """
 
     def __init__(self) -> None:
@@ -33,16 +33,16 @@ class Writer:
         return self._error is not None
 
     def submit(self, job: Callable[[], object]) -> None:
-        """Have a job done after those before it."""
+        """Run a job after those before it."""
         self._last = self._pool.submit(self._do, job)
 
     def wait(self) -> None:
-        """Return when all jobs are done, or left undone after one that failed."""
+        """Return when all jobs are done, or skipped after one that failed."""
         if self._last is not None:
             self._last.result()
 
     def check(self) -> None:
-        """Raise what ended a job, if one has failed."""
+        """Raise the error of a job that failed."""
         if self._error is not None:
             raise self._error
 
@@ -50,5 +50,5 @@ class Writer:
         if self._error is None:
             try:
                 job()
-            except BaseException as error:  # it is raised where the ranks can leave together
+            except BaseException as error:  # `check` raises it where all ranks can end together
                 self._error = error
