@@ -71,7 +71,7 @@ def main() -> None:
             Timed(spec, folder, loader, engine, Runtime(quiet=True)) as trainer,
         ):
             trainer.resume()
-            found = compare(
+            comparison = compare(
                 "Step after a checkpoint",
                 ("after a save", lambda: trainer.durations()[0]),
                 ("plain step", lambda: statistics.median(trainer.durations()[-5:])),
@@ -80,7 +80,7 @@ def main() -> None:
                 pairs=options.pairs,
             )
     if not options.no_save:
-        save("checkpoint", [found])
+        save("checkpoint", [comparison])
 
 
 if __name__ == "__main__":

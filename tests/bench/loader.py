@@ -174,7 +174,7 @@ def main() -> None:
         timm_plain: tuple[str, Measure] = ("timm create_loader", lambda: timm_loader(folder / "leaves"))
         readme: tuple[str, Measure] = ("WebDataset README", lambda: webdataset_readme(dataset))
         as_floats: tuple[str, Measure] = ("float batches", lambda: ours(dataset, cache, normalised=True))
-        found = [
+        comparisons = [
             rate("loader, first epoch", first, limit, ">= 0.45"),
             rate("loader, decoded cache", cached, limit, ">= 0.8"),
             rate(f"loader, {COPIES} epochs, the first without a decoded image", whole, timm_plain, ">= 8"),
@@ -185,7 +185,7 @@ def main() -> None:
             rate("loader, first epoch, turned by right angles as well", turned, first),
         ]
     if not options.no_save:
-        save("loader", found)
+        save("loader", comparisons)
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def main() -> None:
                 warmup=work is packed,
             )
 
-        found = [
+        comparisons = [
             rate("pack, 5,000 cells of 512x512", many, packed, ">= 0.7"),
             rate("pack, 140 fields of 2592x1944", views, packed, ">= 0.7"),
             rate("pack, 5,000 cells, the whole command", many, command),
@@ -191,7 +191,7 @@ def main() -> None:
             ),
         ]
     if not options.no_save:
-        save("pack", found)
+        save("pack", comparisons)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Comparison:
     other: str
     unit: str
     goals: dict[str, str]
-    """Of "ratio" (ours / other), "ours" or "other": a bound such as ">= 0.97"."""
+    """`ratio` (ours / other), `ours` or `other` -> its bound, such as ">= 0.97"."""
     a: list[float]
     b: list[float]
     ratios: list[float] = field(init=False)
@@ -66,7 +66,8 @@ class Comparison:
             f"missed {'; '.join(self.missed)}" if self.missed else f"met {goals}" if goals else "no goal"
         )
         return (
-            f"{self.question}: {self.ours} {m['ours']:.4g} {self.unit}, {self.other} {m['other']:.4g} {self.unit}, "
+            f"{self.question}: {self.ours} {m['ours']:.4g} {self.unit}, "
+            f"{self.other} {m['other']:.4g} {self.unit}, "
             f"ratio {m['ratio']:.3g} ({low:.3g} to {high:.3g}, {len(self.ratios)} pairs): {verdict}"
         )
 
@@ -98,25 +99,25 @@ def compare(
         one, two = first(), second()
         a.append(one if pair % 2 == 0 else two)
         b.append(two if pair % 2 == 0 else one)
-    found = Comparison(question, our_name, other_name, unit, goals, a, b)
-    print(found.line(), flush=True)
-    return found
+    comparison = Comparison(question, our_name, other_name, unit, goals, a, b)
+    print(comparison.line(), flush=True)
+    return comparison
 
 
 def arguments(description: str) -> argparse.Namespace:
     """The options that all scripts share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--pairs", type=int, default=PAIRS, help="pairs per comparison (default %(default)s)")
-    parser.add_argument("--no-save", action="store_true", help="print only, leave results/bench alone")
+    parser.add_argument("--no-save", action="store_true", help="print only, do not write to results/bench")
     return parser.parse_args()
 
 
 def save(script: str, comparisons: list[Comparison]) -> None:
-    """Keep the comparisons of a script, with the machine and the commit they were measured on."""
+    """Write the comparisons of a script to results/bench, with their machine and commit."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    found = {"measured": datetime.date.today().isoformat(), "commit": _commit(), "machine": machine()}
-    found |= {"comparisons": [asdict(comparison) for comparison in comparisons]}  # type: ignore[dict-item]
-    (RESULTS / f"{script}.json").write_text(json.dumps(found, indent=1) + "\n")
+    stored = {"measured": datetime.date.today().isoformat(), "commit": _commit(), "machine": machine()}
+    stored |= {"comparisons": [asdict(comparison) for comparison in comparisons]}  # type: ignore[dict-item]
+    (RESULTS / f"{script}.json").write_text(json.dumps(stored, indent=1) + "\n")
 
 
 def machine() -> str:
@@ -125,7 +126,7 @@ def machine() -> str:
 
 
 def _commit() -> str:
-    """Of the code that is measured; the tables that the scripts before this one wrote are none of it."""
+    """The commit of the measured code. Changed results of earlier scripts do not make it dirty."""
     commit, changed = _git("describe", "--always"), _git("status", "--porcelain", "--", ":!results/bench")
     return f"{commit}-dirty" if changed else commit
 

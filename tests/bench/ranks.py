@@ -26,7 +26,7 @@ SIZE, EPOCHS = 224, 5
 
 
 def images_per_s(place: Path, ranks: int, runs: int = 1) -> Measure:
-    """Of the median epoch of a run in `place`, where spec.yaml lies; of several runs at once, the sum."""
+    """Images per second in the median epoch of a run of `place`/spec.yaml, summed over `runs` at once."""
     command = [str(Path(sys.executable).with_name("leukotree")), "train", str(place / "spec.yaml")]
     command += ["--ranks", str(ranks), "--threads", "1", "--device", "cpu"]
 
@@ -63,7 +63,7 @@ def main() -> None:
         two = ("2 ranks", images_per_s(place, 2))
         one = ("1 rank", images_per_s(place, 1))
         apart = ("two runs of 1 rank side by side", images_per_s(place, 1, runs=2))
-        found = [
+        comparisons = [
             compare(
                 "Two ranks and one, one thread each",
                 two,
@@ -82,7 +82,7 @@ def main() -> None:
             ),
         ]
     if not options.no_save:
-        save("ranks", found)
+        save("ranks", comparisons)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def main() -> None:
             size=48,
         )
         (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC))
-        found = compare(
+        comparison = compare(
             "Start of a run on two ranks",
             ("command to first step", lambda: start(folder)),
             ("bare imports", lambda: imports(modules)),
@@ -100,7 +100,7 @@ def main() -> None:
             pairs=options.pairs,
         )
     if not options.no_save:
-        save("start", [found])
+        save("start", [comparison])
 
 
 if __name__ == "__main__":

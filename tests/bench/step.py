@@ -81,7 +81,7 @@ def main() -> None:
         )
         with Loader(dataset, workers=1) as loader:
             flat, multilabel = (ours(spec, variant, loader) for variant in ("flat", "multilabel"))
-            found = [
+            comparisons = [
                 compare(
                     "Training step of `flat`, ViT-Tiny at 224 px",
                     ("LeukoTree", flat),
@@ -100,7 +100,7 @@ def main() -> None:
                 ),
             ]
     if not options.no_save:
-        save("step", found)
+        save("step", comparisons)
 
 
 if __name__ == "__main__":

@@ -83,11 +83,11 @@ def one_by_one(folder: Path, specs: Path) -> float:
 
 
 def finished(folder: Path) -> list[Path]:
-    """The specs of the runs below a folder, which must all be done and as many as were to be."""
-    found = list(folder.glob("results/runs/**/spec.yaml"))
-    states = [json.loads((spec.parent / "status.json").read_text())["state"] for spec in found]
+    """The spec files of all runs of a folder. Asserts that they are RUNS and all done."""
+    specs = list(folder.glob("results/runs/**/spec.yaml"))
+    states = [json.loads((spec.parent / "status.json").read_text())["state"] for spec in specs]
     assert states == ["done"] * RUNS, states
-    return found
+    return specs
 
 
 def main() -> None:
@@ -101,7 +101,7 @@ def main() -> None:
             size=48,
         )
         folders, specs = fresh(place / "packed", place), place / "specs"
-        found = compare(
+        comparison = compare(
             "A sweep of 24 short trials of three variants",
             ("leukotree sweep", lambda: sweep(next(folders), specs)),
             ("leukotree train, one by one", lambda: one_by_one(next(folders), specs)),
@@ -111,7 +111,7 @@ def main() -> None:
             warmup=False,
         )
     if not options.no_save:
-        save("sweep", [found])
+        save("sweep", [comparison])
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ from pathlib import Path
 from pairs import RESULTS, Comparison
 
 SCRIPTS = ("loader", "step", "ranks", "zero", "trial", "sweep", "pack", "start", "checkpoint")
-"""In the order of the table."""
+"""The scripts, in the order of the table."""
 HEAD = """# How fast it is
 
-Each row compares two things in one run, in turn (`make bench` measures them again, `tests/bench/` has the scripts). The
-ratio is ours over the other, the median of the pairs, with the lowest and the highest behind it. Absolute figures are those
-of one machine on one day.
+Each row compares two things in one run, in turn (`make bench` measures them again, `tests/bench/` has the
+scripts). The ratio is LeukoTree over the other: the median of the pairs, and in brackets the lowest and the
+highest. Absolute figures hold for one machine on one day.
 """
 
 
@@ -23,10 +23,10 @@ def main() -> None:
         path = RESULTS / f"{script}.json"
         if not path.exists():
             continue
-        found = json.loads(path.read_text())
-        details.append(f"* `{script}`: {found['machine']}; {found['measured']}, commit {found['commit']}")
-        for stored in found["comparisons"]:
-            rows.append(_row(Comparison(**{key: value for key, value in stored.items() if key != "ratios"})))
+        stored = json.loads(path.read_text())
+        details.append(f"* `{script}`: {stored['machine']}; {stored['measured']}, commit {stored['commit']}")
+        for fields in stored["comparisons"]:
+            rows.append(_row(Comparison(**{key: value for key, value in fields.items() if key != "ratios"})))
     columns = ("question", "ours", "other", "unit", "ratio", "goal", "met")
     table = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|", *rows]
     target: Path = RESULTS / "README.md"
@@ -34,13 +34,15 @@ def main() -> None:
     print("\n".join(table))
 
 
-def _row(found: Comparison) -> str:
-    medians = found.medians
-    ratio = f"**{medians['ratio']:.3g}** ({min(found.ratios):.3g} to {max(found.ratios):.3g}, n={len(found.ratios)})"
-    goals = "; ".join(f"{name} {goal}" for name, goal in found.goals.items()) or "none"
-    verdict = "-" if not found.goals else "no: " + "; ".join(found.missed) if found.missed else "yes"
-    ours, other = f"{found.ours}: {medians['ours']:.4g}", f"{found.other}: {medians['other']:.4g}"
-    cells = (found.question, ours, other, found.unit, ratio, goals, verdict)
+def _row(comparison: Comparison) -> str:
+    medians, ratios = comparison.medians, comparison.ratios
+    spread = f"{min(ratios):.3g} to {max(ratios):.3g}, n={len(ratios)}"
+    ratio = f"**{medians['ratio']:.3g}** ({spread})"
+    goals = "; ".join(f"{name} {goal}" for name, goal in comparison.goals.items()) or "none"
+    missed = "; ".join(comparison.missed)
+    verdict = "-" if not comparison.goals else f"no: {missed}" if missed else "yes"
+    ours, other = f"{comparison.ours}: {medians['ours']:.4g}", f"{comparison.other}: {medians['other']:.4g}"
+    cells = (comparison.question, ours, other, comparison.unit, ratio, goals, verdict)
     return f"| {' | '.join(cells)} |"
 
 

@@ -58,11 +58,11 @@ def test_works_take_turns_of_as_many_repetitions() -> None:
     def work(name: str, count: int) -> None:
         done.append((name, sum(1 for _ in range(100 * count)) // 100))
 
-    found = clock.in_turn(HERE, [partial(work, "a"), partial(work, "b")], BRIEF)
+    durations = clock.in_turn(HERE, [partial(work, "a"), partial(work, "b")], BRIEF)
     rounds = done[-2 * clock.ROUNDS :]
     assert [name for name, _ in rounds] == ["a", "b"] * clock.ROUNDS
     assert len(set(rounds)) == 2
-    assert all(seconds > 0 for seconds in found)
+    assert all(seconds > 0 for seconds in durations)
 
 
 def test_a_work_that_lasts_longer_than_asked_is_repeated_once() -> None:
@@ -87,31 +87,31 @@ def test_every_part_of_every_variant_is_measured_and_leaves_nothing_behind(
     runs, scratch = tmp_path / "runs", tmp_path / "scratch"
     runs.mkdir(), scratch.mkdir()
     runtime = Runtime(device="cpu", workers=1)
-    found = measure.measure(
+    measured = measure.measure(
         spec.override({"variant": variant}), list(measure.PARTS), BRIEF, runs, scratch, runtime
     )
     names = ["loader", "loader, cached", "step", "all-reduce", "checkpoint, held up", "checkpoint, written"]
-    assert [row.what for row in found.rows] == names
-    for row in found.rows:
+    assert [row.what for row in measured.rows] == names
+    for row in measured.rows:
         if row.what == "all-reduce":
             assert (row.measured, row.share, row.limit_is) == (None, None, "one rank: nothing to reduce")
         else:
             assert min(row.measured or 0, row.limit or 0, row.share or 0, row.seconds or 0) > 0
-    assert (found.device, found.ranks, found.workers, found.size) == ("cpu", 1, 1, 48)
+    assert (measured.device, measured.ranks, measured.workers, measured.size) == ("cpu", 1, 1, 48)
     dataset = Dataset.open(spec.data.shards)
-    assert found.images == (dataset.index["fold"] != spec.data.test_fold).sum()
+    assert measured.images == (dataset.index["fold"] != spec.data.test_fold).sum()
     assert not list(runs.iterdir())
 
 
 def test_only_what_is_asked_for_is_measured(spec: RunSpec, tmp_path: Path) -> None:
-    found = measure.measure(spec, ["all-reduce"], BRIEF, tmp_path, tmp_path, Runtime(device="cpu"))
-    assert [row.what for row in found.rows] == ["all-reduce"]
+    measured = measure.measure(spec, ["all-reduce"], BRIEF, tmp_path, tmp_path, Runtime(device="cpu"))
+    assert [row.what for row in measured.rows] == ["all-reduce"]
 
 
 def test_without_room_for_a_cache_there_is_no_row_of_it(spec: RunSpec, tmp_path: Path) -> None:
     runtime = Runtime(device="cpu", cache=tmp_path / "decoded", cache_gb=1e-9)
-    found = measure.measure(spec, ["loader"], BRIEF, tmp_path, tmp_path, runtime)
-    assert [row.what for row in found.rows] == ["loader"]
+    measured = measure.measure(spec, ["loader"], BRIEF, tmp_path, tmp_path, runtime)
+    assert [row.what for row in measured.rows] == ["loader"]
 
 
 def test_weights_that_are_missing_here_do_not_matter(spec: RunSpec, tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 Both run the same trials (two inner folds of a tiny model on small phantoms, two epochs, scored after each)
 one after another on one slot of one core, and report after each epoch. By default a trial of Ray Tune is a
-function in a process of its own, which imports torch and timm, opens the data and builds its models; ours
-reset a process that has done so. Beyond its training is the time from the end of the trial before to the end
-of this one, less the seconds that its runs trained by their own record: so scores, checkpoints and
-predictions count, too. A slot's first trial is left out on both sides. Each side is the median of its trials.
+function in a new process, which imports torch and timm, opens the data and builds its models. LeukoTree's
+resets a process that has done so. The cost is the time from the end of the trial before to the end of this
+one, without the seconds of training that its runs recorded: scores, checkpoints and predictions count too. A
+slot's first trial is left out on both sides. Each side is the median of its trials.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def main() -> None:
         shards = Path("shards").absolute()
         pack(manifest, shards, folds=2, size=48)
         names = iter(f"s{number}" for number in range(1000))
-        found = compare(
+        comparison = compare(
             "A trial beyond its training",
             ("LeukoTree", lambda: ours(shards, next(names))),
             ("Ray Tune's default", lambda: default(shards, next(names))),
@@ -110,7 +110,7 @@ def main() -> None:
             warmup=False,
         )
     if not options.no_save:
-        save("trial", [found])
+        save("trial", [comparison])
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def steps_per_s(trainer: StageTrainer, engine: Engine) -> Measure:
 
 def speed(shards: Path, model: str, pairs: int, runtime: Runtime) -> list[Comparison]:
     """Every rank takes the same turns."""
-    found = []
+    comparisons = []
     with start(runtime) as engine, Loader(Dataset.open(shards), workers=0) as loader:
         ddp = steps_per_s(build(MODELS[model], "ddp", loader, engine), engine)
         for strategy in STRATEGIES[1:]:
@@ -82,8 +82,8 @@ def speed(shards: Path, model: str, pairs: int, runtime: Runtime) -> list[Compar
                     goals={},
                     pairs=pairs,
                 )
-            found.append(one)
-    return found
+            comparisons.append(one)
+    return comparisons
 
 
 def memory(shards: Path, model: str, strategy: str, runtime: Runtime) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def main() -> None:
     options = arguments(__doc__ or "")
     with tempfile.TemporaryDirectory() as folder:
         shards = phantoms(Path(folder), SIZE, folds=2, patients=14, per_patient=4)
-        found = [
+        comparisons = [
             c
             for model in MODELS
             for c in in_ranks(speed, shards, model, options.pairs, runtime=RUNTIME, ranks=RANKS)
@@ -146,7 +146,7 @@ def main() -> None:
             "rose by {peak_growth_mb:.0f} MB".format(**one)
         )
     if not options.no_save:
-        save("zero", found)
+        save("zero", comparisons)
         path = RESULTS / "zero.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "memory": held}, indent=1) + "\n")
 

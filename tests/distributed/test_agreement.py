@@ -109,9 +109,9 @@ def test_a_store_whose_host_falls_silent_ends_the_ranks() -> None:
                 assert rank.stdout.readline().strip() == "watched"
                 time.sleep(1)
                 server.send_signal(signal.SIGSTOP)
-                _, said = rank.communicate(timeout=60)
+                _, stderr = rank.communicate(timeout=60)
             assert rank.returncode == peers.EXIT
-            assert "the store of the ranks has not answered for 2 s; run it again to continue" in said
+            assert "the store of the ranks has not answered for 2 s; run it again to continue" in stderr
         finally:
             server.kill()
 

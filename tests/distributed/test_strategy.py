@@ -62,7 +62,7 @@ def spec_of(shards: Path, name: str, changes: dict[str, Any]) -> RunSpec:
     return tiny_spec(shards, {**small, "engine.strategy": name, **changes})
 
 
-class Gang(NamedTuple):
+class Rank(NamedTuple):
     """A rank of a process group, with the data."""
 
     engine: Engine
@@ -78,19 +78,18 @@ class Gang(NamedTuple):
         )
 
     def losses(self, trainer: StageTrainer, end: int) -> np.ndarray:
-        """Of the steps before `end` that were not done, summed over the ranks."""
+        """The losses of the steps before `end` that were not done, summed over the ranks."""
         trainer.begin()
         trainer.train_until(end)
         return np.sum(self.engine.gather(trainer.collect()), axis=(0, 2))
 
     def logits(self, trainer: StageTrainer) -> list[np.ndarray]:
-        """Of one image, from each rank; the second rank scores a second one as well, as the last batches may
-        fall."""
+        """The logits of one image from each rank. The second rank scores one image more."""
         with trainer.evaluating(), torch.inference_mode():
             image = torch.linspace(-1, 1, 3 * 48 * 48).reshape(1, 3, 48, 48)
             for _ in range(1 + self.engine.rank):
-                found = trainer.logits(image)
-        return self.engine.gather(found.numpy())
+                logits = trainer.logits(image)
+        return self.engine.gather(logits.numpy())
 
     def save(self, trainer: StageTrainer, folder: Path) -> None:
         state = trainer.state()
@@ -115,15 +114,15 @@ class Gang(NamedTuple):
         self, folder: Path, transfers: Iterable[tuple[str, str]]
     ) -> dict[tuple[str, str], np.ndarray]:
         """The losses of the steps after a checkpoint."""
-        found = {}
+        losses = {}
         for source, name in transfers:
             trainer = self.trainer(name)
             saved = checkpoint.load_latest(folder / source)
             assert saved is not None
             trainer.load(saved[1])
             assert trainer.step == SAVED
-            found[source, name] = self.losses(trainer, RESUMED)
-        return found
+            losses[source, name] = self.losses(trainer, RESUMED)
+        return losses
 
     def through(self, name: str, folder: Path, end: int, **changes: Any) -> tuple[np.ndarray, StageTrainer]:
         """Losses of a training that was saved on its way, and not otherwise interrupted."""
@@ -134,48 +133,48 @@ class Gang(NamedTuple):
 
 
 def first_pair(shards: Path, folder: Path, runtime: Runtime) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with start(runtime) as engine, Loader(Dataset.open(shards), workers=0) as loader:
-        gang = Gang(engine, loader, shards)
+        rank = Rank(engine, loader, shards)
         for name in STRATEGIES:
-            found[name], trainer = gang.through(name, folder / f"{name}-2", STEPS)
-            found[name, "logits"] = gang.logits(trainer)
+            results[name], trainer = rank.through(name, folder / f"{name}-2", STEPS)
+            results[name, "logits"] = rank.logits(trainer)
             moments = [
                 value for state in trainer.strategy.optimizer.state.values() for value in state.values()
             ]
-            found[name, "moments"] = engine.gather(sum(value.numel() for value in moments))
-            found[name, "clipped"] = gang.losses(gang.trainer(name, **ACCUMULATED), 4)
+            results[name, "moments"] = engine.gather(sum(value.numel() for value in moments))
+            results[name, "clipped"] = rank.losses(rank.trainer(name, **ACCUMULATED), 4)
         for name in SHARING:
-            found[name, "offload"] = gang.losses(gang.trainer(name, **{"engine.offload": True}), 4)
+            results[name, "offload"] = rank.losses(rank.trainer(name, **{"engine.offload": True}), 4)
         for wired in WIRED:
             for name in ("ddp",) if wired == "uncertainty" else ("ddp", "zero1", "zero3"):
-                found[name, wired] = gang.losses(gang.trainer(name, **WIRED[wired]), 4)
+                results[name, wired] = rank.losses(rank.trainer(name, **WIRED[wired]), 4)
         for name in ("ddp", "zero1", "zero3"):
-            normed = gang.trainer(name, **NORMED, **{"engine.precision": "bf16"})
-            found[name, "bf16"] = gang.losses(normed, 4)
-            found[name, "normed"] = gang.logits(normed)
-    return found
+            normed = rank.trainer(name, **NORMED, **{"engine.precision": "bf16"})
+            results[name, "bf16"] = rank.losses(normed, 4)
+            results[name, "normed"] = rank.logits(normed)
+    return results
 
 
 def alone(shards: Path, folder: Path, runtime: Runtime) -> dict[Any, Any]:
     with start(runtime) as engine, Loader(Dataset.open(shards), workers=0) as loader:
-        gang = Gang(engine, loader, shards)
-        found = {
-            f"{name}-1": gang.through(name, folder / f"{name}-1", RESUMED)[0]
+        rank = Rank(engine, loader, shards)
+        results = {
+            f"{name}-1": rank.through(name, folder / f"{name}-1", RESUMED)[0]
             for name in ("ddp", "zero1", "zero3")
         }
-        overflown = {f"{name}-overflow": gang.overflow(name) for name in SHARING}
+        overflown = {f"{name}-overflow": rank.overflow(name) for name in SHARING}
         wired = {
-            ("ddp", name): gang.losses(gang.trainer("ddp", **changes), 4) for name, changes in WIRED.items()
+            ("ddp", name): rank.losses(rank.trainer("ddp", **changes), 4) for name, changes in WIRED.items()
         }
-        return found | overflown | wired | gang.resumed(folder, TRANSFERS["alone"])
+        return results | overflown | wired | rank.resumed(folder, TRANSFERS["alone"])
 
 
 def second_pair(shards: Path, folder: Path, runtime: Runtime) -> dict[Any, Any]:
     with start(runtime) as engine, Loader(Dataset.open(shards), workers=0) as loader:
-        gang = Gang(engine, loader, shards)
-        again = {f"{name}-again": gang.losses(gang.trainer(name), RESUMED) for name in ("zero1", "zero3")}
-        return again | gang.resumed(folder, TRANSFERS["two"])
+        rank = Rank(engine, loader, shards)
+        again = {f"{name}-again": rank.losses(rank.trainer(name), RESUMED) for name in ("zero1", "zero3")}
+        return again | rank.resumed(folder, TRANSFERS["two"])
 
 
 def compiled_pair(shards: Path, runtime: Runtime) -> dict[str, Any]:
@@ -183,20 +182,20 @@ def compiled_pair(shards: Path, runtime: Runtime) -> dict[str, Any]:
     minute."""
     torch.compile = functools.partial(torch.compile, backend="aot_eager")  # type: ignore[assignment]
     with start(runtime) as engine, Loader(Dataset.open(shards), workers=0) as loader:
-        gang, found = Gang(engine, loader, shards), {}
+        rank, results = Rank(engine, loader, shards), {}
         for name, changes in {"plain": {}, "accumulated": ACCUMULATED, "branched": WIRED["branched"]}.items():
             for compiled in (False, True):
-                trainer = gang.trainer(
+                trainer = rank.trainer(
                     "ddp", **changes, **{"engine.compile": compiled, "engine.bucket_mb": 1.0}
                 )
-                found[f"{name} {compiled}"] = gang.losses(trainer, 4)
-        return found
+                results[f"{name} {compiled}"] = rank.losses(trainer, 4)
+        return results
 
 
 def test_a_compiled_model_trains_the_same(shards: Path) -> None:
-    found = in_ranks(compiled_pair, shards, runtime=RUNTIME, ranks=2)
+    losses = in_ranks(compiled_pair, shards, runtime=RUNTIME, ranks=2)
     for name in ("plain", "accumulated", "branched"):
-        np.testing.assert_allclose(found[f"{name} True"], found[f"{name} False"], rtol=1e-4)
+        np.testing.assert_allclose(losses[f"{name} True"], losses[f"{name} False"], rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -261,20 +260,20 @@ def test_bf16_is_the_same_autocast(first: dict[Any, Any], name: str) -> None:
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_ranks_score_with_one_whole_model(first: dict[Any, Any], name: str) -> None:
     """Also where they score unequal numbers of batches."""
-    mine, other = first[name, "logits"]
-    np.testing.assert_array_equal(mine, other)
-    np.testing.assert_allclose(mine, first["ddp", "logits"][0], rtol=1e-2, atol=1e-3)
+    main, second = first[name, "logits"]
+    np.testing.assert_array_equal(main, second)
+    np.testing.assert_allclose(main, first["ddp", "logits"][0], rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["ddp", "zero1", "zero3"])
 def test_ranks_score_with_the_same_running_statistics(first: dict[Any, Any], name: str) -> None:
-    mine, other = first[name, "normed"]
-    np.testing.assert_array_equal(mine, other)
-    np.testing.assert_allclose(mine, first["ddp", "normed"][0], rtol=2e-2, atol=2e-2)
+    main, second = first[name, "normed"]
+    np.testing.assert_array_equal(main, second)
+    np.testing.assert_allclose(main, first["ddp", "normed"][0], rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("name", SHARING)
-def test_gradients_that_are_not_finite_move_nothing_and_are_told(one: dict[Any, Any], name: str) -> None:
+def test_gradients_that_are_not_finite_move_nothing_and_are_reported(one: dict[Any, Any], name: str) -> None:
     assert one[f"{name}-overflow"] == (False, False, True)
 
 
@@ -324,30 +323,30 @@ def test_a_checkpoint_of_one_strategy_goes_on_in_another(
 @pytest.mark.parametrize("source", ["zero0-2", "zero1-2", "zero2-2", "zero3-2"])
 def test_a_checkpoint_is_that_of_ddp(first: dict[Any, Any], checkpoints: Path, source: str) -> None:
     """The same keys, shapes and kinds of values, and nearly the same values."""
-    [(_, wanted), (_, found)] = [
+    [(_, expected), (_, actual)] = [
         checkpoint.load_latest(checkpoints / name) or (0, {}) for name in ("ddp-2", source)
     ]
-    assert list(found) == list(wanted)
+    assert list(actual) == list(expected)
     for part in ("model", "optimizer"):
-        _same(found[part], wanted[part])
+        _same(actual[part], expected[part])
 
 
-def _same(found: Any, wanted: Any) -> None:
-    assert type(found) is type(wanted)
-    if isinstance(wanted, dict):
-        assert found.keys() == wanted.keys()
-        for key in wanted:
-            _same(found[key], wanted[key])
-    elif isinstance(wanted, list):
-        for pair in zip(found, wanted, strict=True):
+def _same(actual: Any, expected: Any) -> None:
+    assert type(actual) is type(expected)
+    if isinstance(expected, dict):
+        assert actual.keys() == expected.keys()
+        for key in expected:
+            _same(actual[key], expected[key])
+    elif isinstance(expected, list):
+        for pair in zip(actual, expected, strict=True):
             _same(*pair)
-    elif isinstance(wanted, torch.Tensor):
-        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+    elif isinstance(expected, torch.Tensor):
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-5)
     else:
-        assert found == wanted
+        assert actual == expected
 
 
-def test_the_four_models_of_base_train_together_and_only_we_speak(shards: Path, tmp_path: Path) -> None:
+def test_the_four_models_of_base_train_together_and_deepspeed_is_quiet(shards: Path, tmp_path: Path) -> None:
     spec = spec_of(shards, "zero2", {"variant": "base", "optim.epochs": 1})
     (tmp_path / "run.yaml").write_text(spec.override({"data.shards": str(shards.resolve())}).dump())
     leukotree = Path(sys.executable).with_name("leukotree")

@@ -61,8 +61,8 @@ def oracle(jacobian: torch.Tensor, name: str, seed: int) -> torch.Tensor:
     """(P,) torchjd's step from the whole Jacobian, in float64; of CAGrad the sum instead of the mean."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        found = aggregator(name, len(jacobian))(jacobian.double())
-    return found * len(jacobian) if name == "cagrad" else found
+        step = aggregator(name, len(jacobian))(jacobian.double())
+    return step * len(jacobian) if name == "cagrad" else step
 
 
 @pytest.mark.parametrize("name", SURGERIES)
@@ -107,11 +107,11 @@ def test_the_scale_of_the_gradients_decides_nothing(name: str, jacobian: torch.T
 @given(jacobian=jacobians())
 def test_a_level_without_images_changes_nothing_for_the_others(name: str, jacobian: torch.Tensor) -> None:
     with_zero = torch.cat([jacobian, torch.zeros(1, jacobian.shape[1], dtype=torch.float64)])
-    found = surgery.weights(with_zero @ with_zero.T, name, 1)
+    mixing = surgery.weights(with_zero @ with_zero.T, name, 1)
     torch.testing.assert_close(
-        found[:-1], surgery.weights(jacobian @ jacobian.T, name, 1), rtol=1e-4, atol=1e-4
+        mixing[:-1], surgery.weights(jacobian @ jacobian.T, name, 1), rtol=1e-4, atol=1e-4
     )
-    assert found.isfinite().all()
+    assert mixing.isfinite().all()
 
 
 @pytest.mark.parametrize("name", SURGERIES)
@@ -123,7 +123,7 @@ def test_a_level_that_is_learned_does_not_stop_the_others(name: str, length: flo
     assert (step - total).norm() <= (0.5 + 1e-6) * total.norm()
 
 
-def test_where_no_level_has_a_gradient_there_is_nothing_to_mend() -> None:
+def test_where_no_level_has_a_gradient_each_has_the_weight_one() -> None:
     for name in SURGERIES:
         assert surgery.weights(torch.zeros(3, 3, dtype=torch.float64), name, 0).tolist() == [1, 1, 1]
 
@@ -157,26 +157,26 @@ def test_a_step_is_torchjds_on_the_jacobian_of_the_whole_batch(name: str) -> Non
     plain = torch.autograd.grad(losses.sum(), heads)
 
     trained = strategies.choose(built, spec, HERE)
-    found: list[torch.Tensor] = []
+    seen: list[torch.Tensor] = []
     trained.optimizer.register_step_pre_hook(
-        lambda *_: found.extend(p.grad.clone() for p in (*shared, *heads))
+        lambda *_: seen.extend(p.grad.clone() for p in (*shared, *heads))
     )
     for number, part in enumerate(torch.arange(14).split(7)):
         with trained.micro_batch(last=number == 1):
             trained.backward(objective(trained.forward(images[part]), leaves[part], counts))
     assert trained.update(1.0)
-    mixed = torch.cat([gradient.flatten() for gradient in found[: len(shared)]])
+    mixed = torch.cat([gradient.flatten() for gradient in seen[: len(shared)]])
     wanted = oracle(jacobian, name, seeds.integer(spec.seed, "surgery", 0)).float()
     torch.testing.assert_close(mixed, wanted, rtol=1e-3, atol=1e-5)
-    for gradient, by_hand in zip(found[len(shared) :], plain, strict=True):
+    for gradient, by_hand in zip(seen[len(shared) :], plain, strict=True):
         torch.testing.assert_close(gradient, by_hand, rtol=1e-4, atol=1e-6)
     assert all(
         gradient.stride() == parameter.stride()
-        for gradient, parameter in zip(found, (*shared, *heads), strict=True)
+        for gradient, parameter in zip(seen, (*shared, *heads), strict=True)
     )
 
 
-def test_gradients_that_are_not_finite_move_nothing_and_are_told() -> None:
+def test_gradients_that_are_not_finite_move_nothing_and_are_reported() -> None:
     spec = spec_of("upgrad")
     trained = strategies.choose(classifier.build(spec, STAGE, 48), spec, HERE)
     before = checkpoint.snapshot(trained.state())["model"]
@@ -209,7 +209,7 @@ def losses(training: StageTrainer, end: int) -> np.ndarray:
 def trainings(shards: Path, folder: Path, runtime: Runtime) -> dict[Any, Any]:
     """Losses of each surgery, saved on its way, and of one that goes on from there; logits of ranks that met
     BatchNorm."""
-    found: dict[Any, Any] = {}
+    results: dict[Any, Any] = {}
     with start(runtime) as engine, Loader(Dataset.open(shards), workers=0) as loader:
         for name in SURGERIES:
             through = trainer(shards, engine, loader, name)
@@ -217,23 +217,23 @@ def trainings(shards: Path, folder: Path, runtime: Runtime) -> dict[Any, Any]:
             place = folder / f"{name}-{engine.world}"
             if engine.is_main:
                 checkpoint.save(place, SAVED, checkpoint.snapshot(through.state()))
-            found[name] = np.concatenate([before, losses(through, STEPS)])
+            results[name] = np.concatenate([before, losses(through, STEPS)])
             engine.barrier()
             resumed = trainer(shards, engine, loader, name)
             saved = checkpoint.load_latest(place)
             assert saved is not None
             resumed.load(saved[1])
-            found[name, "resumed"] = losses(resumed, STEPS)
+            results[name, "resumed"] = losses(resumed, STEPS)
         normed = trainer(shards, engine, loader, "upgrad", **{"engine.micro_batch": 2, "optim.clip": 0.5})
-        found["clipped"] = losses(normed, 3)
+        results["clipped"] = losses(normed, 3)
         with normed.evaluating(), torch.inference_mode():
             logits = normed.logits(torch.linspace(-1, 1, 3 * 48 * 48).reshape(1, 3, 48, 48))
-        found["logits"] = engine.gather(logits.numpy())
-    return found
+        results["logits"] = engine.gather(logits.numpy())
+    return results
 
 
 @pytest.fixture(scope="module")
-def found(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[Any, Any]]:
+def results(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[Any, Any]]:
     folder = tmp_path_factory.mktemp("surgery")
     return {
         1: trainings(shards, folder, RUNTIME),
@@ -243,28 +243,28 @@ def found(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, d
 
 @pytest.mark.parametrize("name", SURGERIES)
 def test_two_ranks_train_as_one_does_with_the_whole_batch(
-    found: dict[int, dict[Any, Any]], name: str
+    results: dict[int, dict[Any, Any]], name: str
 ) -> None:
-    assert found[1][name].shape == (STEPS, 3)
-    np.testing.assert_allclose(found[2][name], found[1][name], rtol=1e-3)
+    assert results[1][name].shape == (STEPS, 3)
+    np.testing.assert_allclose(results[2][name], results[1][name], rtol=1e-3)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("name", SURGERIES)
-def test_a_resume_has_the_same_bits(found: dict[int, dict[Any, Any]], name: str, ranks: int) -> None:
+def test_a_resume_has_the_same_bits(results: dict[int, dict[Any, Any]], name: str, ranks: int) -> None:
     """Also of the order in which PCGrad projects."""
-    np.testing.assert_array_equal(found[ranks][name, "resumed"], found[ranks][name][SAVED:])
+    np.testing.assert_array_equal(results[ranks][name, "resumed"], results[ranks][name][SAVED:])
 
 
-def test_surgeries_differ(found: dict[int, dict[Any, Any]]) -> None:
-    ends = [found[1][name][-1].sum() for name in SURGERIES]
+def test_surgeries_differ(results: dict[int, dict[Any, Any]]) -> None:
+    ends = [results[1][name][-1].sum() for name in SURGERIES]
     assert len(set(ends)) == 3
 
 
-def test_ranks_score_with_the_same_model(found: dict[int, dict[Any, Any]]) -> None:
-    mine, other = found[2]["logits"]
-    np.testing.assert_array_equal(mine, other)
-    assert np.isfinite(found[2]["clipped"]).all()
+def test_ranks_score_with_the_same_model(results: dict[int, dict[Any, Any]]) -> None:
+    first, second = results[2]["logits"]
+    np.testing.assert_array_equal(first, second)
+    assert np.isfinite(results[2]["clipped"]).all()
 
 
 def test_its_checkpoints_are_those_of_ddp() -> None:
@@ -280,7 +280,7 @@ def test_its_checkpoints_are_those_of_ddp() -> None:
     assert {int(moments["step"]) for moments in plain.optimizer.state.values()} == {1}
 
 
-def test_what_it_needs_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_it_needs_is_checked_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"engine.compile: not with loss.isolation projected"):
         strategies.check(spec_of("pcgrad", **{"engine.compile": True}))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -75,42 +75,42 @@ def reached(engine: Engine, isolated: str, backbone: str, kind: str = "focal") -
     trained = strategies.choose(built, spec, engine)
     images = torch.randn(14, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     leaves = torch.tensor([0] * 7 + list(range(7)))
-    mine = slice(engine.rank * 14 // engine.world, (engine.rank + 1) * 14 // engine.world)
-    found: Table = {}
+    own = slice(engine.rank * 14 // engine.world, (engine.rank + 1) * 14 // engine.world)
+    largest: Table = {}
     trained.train()
     for level in objective.levels:
 
         def look(*_: object, level: int = level) -> None:
             for name, parameters in groups(built).items():
-                found[level, name] = max(float(parameter.grad.abs().max()) for parameter in parameters)
+                largest[level, name] = max(float(parameter.grad.abs().max()) for parameter in parameters)
 
         hook = trained.optimizer.register_step_pre_hook(look)
         with trained.micro_batch(last=True):
-            losses = objective(trained.forward(images[mine]), leaves[mine], objective.counts(leaves))
+            losses = objective(trained.forward(images[own]), leaves[own], objective.counts(leaves))
             trained.backward(losses * torch.tensor([float(other == level) for other in objective.levels]))
         trained.update(1.0)
         hook.remove()
-    return found
+    return largest
 
 
 def tables(runtime: Runtime) -> dict[tuple[str, str], list[Table]]:
-    """(isolation, backbone) -> what each rank found."""
+    """(isolation, backbone) -> the table of each rank."""
     with start(runtime) as engine:
         pairs = [(isolated, backbone) for isolated in ISOLATIONS for backbone in BACKBONES]
         return {pair: engine.gather(reached(engine, *pair)) for pair in pairs}
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[int, dict[tuple[str, str], list[Table]]]:
+def gradients() -> dict[int, dict[tuple[str, str], list[Table]]]:
     return {1: tables(RUNTIME), 2: in_ranks(tables, runtime=RUNTIME, ranks=2)}
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("isolated", ISOLATIONS)
-def test_zero_means_zero(found, isolated: str, backbone: str, ranks: int) -> None:
+def test_zero_means_zero(gradients, isolated: str, backbone: str, ranks: int) -> None:
     wanted = isolation.reach(spec_of(isolated, leader=2).loss, STAGE.levels)
-    for table in found[ranks][isolated, backbone]:
+    for table in gradients[ranks][isolated, backbone]:
         assert set(table) == set(wanted)
         assert {pair: gradient != 0 for pair, gradient in table.items()} == wanted
 
@@ -189,13 +189,13 @@ def test_a_chained_head_sees_the_probabilities_above_it() -> None:
     built = classifier.build(spec_of("chained"), STAGE, 48).eval()
     images = torch.randn(2, 3, 48, 48)
     with torch.no_grad():
-        features, found = built.backbone(images), built(images)
+        features, joined = built.backbone(images), built(images)
         root = built.heads[0](features)
         leukemia = built.heads[1](torch.cat([features, root.softmax(dim=1)], dim=1))
         lower = [head(torch.cat([features, leukemia.softmax(dim=1)], dim=1)) for head in built.heads[2:]]
-        torch.testing.assert_close(found, torch.cat([root, leukemia, *lower], dim=1))
+        torch.testing.assert_close(joined, torch.cat([root, leukemia, *lower], dim=1))
         built.heads[0].bias[0] += 1.0
-        changed = (built(images) != found).any(dim=0)
+        changed = (built(images) != joined).any(dim=0)
     assert changed.tolist() == [True] + 2 * [False] + 7 * [True]  # through the chain, down to the last head
 
 
@@ -293,7 +293,7 @@ def test_each_isolation_runs_from_start_to_predictions(
 
 
 def test_three_ranks_learn_the_weights_of_the_losses(run_spec: RunSpec, tmp_path: Path) -> None:
-    """They rehearse, where the forward pass knows nothing of those weights."""
+    """`rehearse` includes those weights, which the forward pass does not use."""
     spec = run_spec.override(
         {"loss.weighting": "uncertainty", "optim.head_lr_multiplier": 100, "optim.epochs": 1}
     )
@@ -304,9 +304,9 @@ def test_three_ranks_learn_the_weights_of_the_losses(run_spec: RunSpec, tmp_path
         [row["loss"] for row in read_metrics(run.folder) if row["kind"] == "step"] for run in (one, three)
     ]
     np.testing.assert_allclose(steps[1], steps[0], rtol=1e-3)
-    found = checkpoint.load_latest(one.folder / "checkpoints")
-    assert found is not None
-    assert (found[1]["stages"]["tree"]["model"]["log_variance"] != 0).all()
+    latest = checkpoint.load_latest(one.folder / "checkpoints")
+    assert latest is not None
+    assert (latest[1]["stages"]["tree"]["model"]["log_variance"] != 0).all()
 
 
 @pytest.mark.parametrize("isolated", ["branched", "projected"])

@@ -92,9 +92,9 @@ def test_the_default_trains_as_the_masked_focal_loss_bit_for_bit(
     target = objective(tree, variant).float()
     logits, leaves = draw(tree, variant, seed)
     logits = logits.detach().float().requires_grad_()
-    mine, oracle = whole(target, logits, leaves).sum(), masked_focal(stage, target, logits, leaves, 2.0)
-    torch.testing.assert_close(mine, oracle)
-    assert torch.equal(*(torch.autograd.grad(loss, logits)[0] for loss in (mine, oracle)))
+    loss_sum, expected = whole(target, logits, leaves).sum(), masked_focal(stage, target, logits, leaves, 2.0)
+    torch.testing.assert_close(loss_sum, expected)
+    assert torch.equal(*(torch.autograd.grad(loss, logits)[0] for loss in (loss_sum, expected)))
 
 
 @each_setting
@@ -109,8 +109,8 @@ def test_any_partition_of_a_batch_adds_up_to_it(
     variance = variances(target, loss)
     summed = torch.zeros(len(target.levels), dtype=torch.float64)
     for part in range(4):
-        mine = torch.tensor(share) == part
-        summed = summed + target(logits[mine], leaves[mine], counts, variance, mine.double().mean().item())
+        own = torch.tensor(share) == part
+        summed = summed + target(logits[own], leaves[own], counts, variance, own.double().mean().item())
     torch.testing.assert_close(summed, whole(target, logits, leaves, variance))
 
 
@@ -133,9 +133,9 @@ def test_losses_and_gradients_stay_finite_at_probabilities_of_zero_and_one(
     target = objective(PAPER, variant, **loss).float()
     logits, leaves = draw(PAPER, variant, 1, rows=64, scale=scale)
     logits = logits.detach().float().requires_grad_()
-    found = whole(target, logits, leaves)
-    assert found.isfinite().all()
-    found.sum().backward()
+    values = whole(target, logits, leaves)
+    assert values.isfinite().all()
+    values.sum().backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
@@ -146,8 +146,8 @@ def test_nothing_waits_for_the_device(variant: Variant, loss: dict[str, Any]) ->
     target = objective(PAPER, variant, **loss).to("meta")
     logits, leaves = (tensor.to("meta") for tensor in draw(PAPER, variant, 0))
     variance = variances(target, loss)
-    found = whole(target, logits, leaves, None if variance is None else variance.to("meta"))
-    assert found.shape == (len(target.levels),)
+    values = whole(target, logits, leaves, None if variance is None else variance.to("meta"))
+    assert values.shape == (len(target.levels),)
 
 
 @pytest.mark.parametrize("kind", ["focal", "conditional"])
@@ -160,14 +160,14 @@ def test_a_levels_loss_reaches_its_own_heads_and_of_them_those_on_the_path(
     not."""
     target = objective(tree, "multilabel", kind=kind)
     logits, leaves = draw(tree, "multilabel", seed, rows=1)
-    found = whole(target, logits, leaves)
+    values = whole(target, logits, leaves)
     owner = torch.tensor(target.head_levels).repeat_interleave(torch.tensor(target.widths))
     reached = torch.from_numpy(tree.choices[leaves[0]] >= 0).repeat_interleave(torch.tensor(target.widths))
-    for level, loss in zip(target.levels, found, strict=True):
-        mine = (owner == level) & reached
+    for level, loss in zip(target.levels, values, strict=True):
+        own = (owner == level) & reached
         [gradient] = torch.autograd.grad(loss, logits, retain_graph=True)
-        assert ((gradient[0] != 0) == mine).all()
-        elsewhere = torch.where(mine, logits, torch.randn_like(logits))
+        assert ((gradient[0] != 0) == own).all()
+        elsewhere = torch.where(own, logits, torch.randn_like(logits))
         assert torch.equal(whole(target, elsewhere, leaves)[level - 1], loss)
 
 
@@ -223,9 +223,9 @@ def test_uncertainty_learns_from_each_levels_loss() -> None:
     plain = whole(objective(PAPER, "multilabel"), logits, leaves).detach()
     target = objective(PAPER, "multilabel", weighting="uncertainty")
     variance = torch.tensor([0.0, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
-    found = target(logits, leaves, target.counts(leaves), variance, 1.0)
-    torch.testing.assert_close(found, plain / variance.exp() + variance / 2)
-    found.sum().backward()
+    values = target(logits, leaves, target.counts(leaves), variance, 1.0)
+    torch.testing.assert_close(values, plain / variance.exp() + variance / 2)
+    values.sum().backward()
     torch.testing.assert_close(variance.grad, 0.5 - plain / variance.detach().exp())
 
 

@@ -31,7 +31,7 @@ def node_probabilities(tree: Taxonomy, variant: Variant, logits: Sequence[float]
             for node in tree.edges
         }
         return {tree.root: 1.0, **{node: sum(values) for node, values in below.items()}}
-    rest, found = list(logits), {tree.root: 1.0}
+    rest, p = list(logits), {tree.root: 1.0}
     conditional = {}
     for children in tree.decisions.values():
         own, rest = rest[: len(children)], rest[len(children) :]
@@ -39,8 +39,8 @@ def node_probabilities(tree: Taxonomy, variant: Variant, logits: Sequence[float]
             {child: math.exp(z) / sum(map(math.exp, own)) for child, z in zip(children, own, strict=True)}
         )
     for node in tree.edges:  # preorder
-        found[node] = found[tree.parent_of[node]] * conditional.get(node, 1.0)
-    return found
+        p[node] = p[tree.parent_of[node]] * conditional.get(node, 1.0)
+    return p
 
 
 def height(tree: Taxonomy, node: str) -> int:
@@ -83,12 +83,12 @@ def test_the_models_of_base_share_hxe_among_them(tree: Taxonomy, seed: int, alph
     parts = logits.split([len(children) for children in tree.decisions.values()], dim=1)
     reached = torch.from_numpy(tree.choices >= 0)[leaves]
     total = 0.0
-    for stage, part, mine in zip(stages("base", tree), parts, reached.T, strict=True):
+    for stage, part, trains in zip(stages("base", tree), parts, reached.T, strict=True):
         target = objective(tree, "base", stage, kind="conditional", weighting="hxe", hxe_alpha=alpha)
         [loss] = whole(target, part, leaves)
-        [same] = whole(target, part[mine], leaves[mine])
+        [same] = whole(target, part[trains], leaves[trains])
         close(loss, same.item())
-        total += loss.item() * int(mine.sum())
+        total += loss.item() * int(trains.sum())
     joined = objective(tree, "multilabel", kind="conditional", weighting="hxe", hxe_alpha=alpha)
     close(whole(joined, logits, leaves).sum(), total / len(leaves))
 
@@ -149,10 +149,10 @@ def test_marginal_is_a_cross_entropy_at_each_depth_that_divides(
     divides = [here > above for here, above in zip(parts, [1, *parts], strict=False)]
     target = objective(tree, variant, kind="marginal", weighting="hxe", hxe_alpha=alpha)
     assert target.levels == tuple(1 + depth for depth, new in enumerate(divides) if new)
-    found = whole(target, logits, leaves)
-    close(found, expected[divides])
+    values = whole(target, logits, leaves)
+    close(values, expected[divides])
     if variant == "flat" and divides[-1]:
-        close(found[-1], F.cross_entropy(logits, leaves).item())
+        close(values[-1], F.cross_entropy(logits, leaves).item())
 
 
 @given(small_trees, st.sampled_from(["flat", "multilabel"]), seeds)

@@ -89,9 +89,9 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage: str) -> None:
             )
         case "no state":
             (newest / checkpoint.STATE).unlink()
-    found = checkpoint.load_latest(tmp_path)
-    assert found is not None
-    assert found[0] == 1
+    latest = checkpoint.load_latest(tmp_path)
+    assert latest is not None
+    assert latest[0] == 1
 
 
 def test_damaged_ones_of_higher_numbers_do_not_push_out_a_new_one(tmp_path) -> None:
@@ -100,9 +100,9 @@ def test_damaged_ones_of_higher_numbers_do_not_push_out_a_new_one(tmp_path) -> N
         (folder / checkpoint.MARKER).write_text("{}")
     for number in (1, 2, 3):
         checkpoint.save(tmp_path, number, state(number))
-        found = checkpoint.load_latest(tmp_path)
-        assert found is not None
-        assert found[0] == number
+        latest = checkpoint.load_latest(tmp_path)
+        assert latest is not None
+        assert latest[0] == number
 
 
 def test_nothing_there_is_no_checkpoint(tmp_path) -> None:

@@ -14,10 +14,10 @@ from leukotree.training import crowding
 
 
 def test_busy_cores_are_told_with_the_threads_that_they_have_room_for() -> None:
-    said = crowding.advice(threads=2, ran=1.0, waited=7.0, passed=4.0)
-    assert said is not None
-    assert said.startswith(f"2 threads share {len(os.sched_getaffinity(0))} cores with other work (load ")
-    assert said.endswith("they waited 88% of their time for a core; `--threads 1` may be faster")
+    advice = crowding.advice(threads=2, ran=1.0, waited=7.0, passed=4.0)
+    assert advice is not None
+    assert advice.startswith(f"2 threads share {len(os.sched_getaffinity(0))} cores with other work (load ")
+    assert advice.endswith("they waited 88% of their time for a core; `--threads 1` may be faster")
     many = crowding.advice(threads=64, ran=72.0, waited=150.0, passed=4.0)
     assert many is not None
     assert many.endswith("`--threads 18` may be faster")
