@@ -80,7 +80,7 @@ class Trainer:
         if self.engine.is_main:
             self.folder.truncate_metrics(self._epoch)
             self.folder.status(state="running", epoch=self._epoch, epochs=self.spec.optim.epochs)
-            start = f"continues from checkpoint {found[0]}" if found else "begins"
+            start = f"continues from checkpoint {latest[0]}" if latest else "begins"
             self.folder.log.info(f"{start}: {self._epoch} of {self.spec.optim.epochs} epochs are done")
         return self._epoch
 
