@@ -48,7 +48,7 @@ TURNED = SPEC.model_copy(update={"turns": True})
 
 
 def images_per_s(batches: Iterable[int]) -> float:
-    """Rate from the first batch on, of an iterable of batch sizes."""
+    """The rate of an iterable of batch sizes, measured from the first batch on."""
     iterator = iter(batches)
     next(iterator)
     began = time.perf_counter()
@@ -70,7 +70,7 @@ def ours(dataset: Dataset, cache: Cache | None, normalised: bool = False, spec: 
 
 
 def training(dataset: Dataset, folder: Path) -> float:
-    """As `ours`, from a decoded cache that is empty: one of COPIES times an image is decoded."""
+    """As `ours`, with a cache that is empty at first: an image is decoded once in COPIES times."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         return ours(dataset, open_cache(place, dataset, 4.0))
 

@@ -30,7 +30,7 @@ Measure = Callable[[], float]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out of the pairs of one question."""
+    """The measured pairs of one question."""
 
     question: str
     ours: str

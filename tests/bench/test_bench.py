@@ -1,5 +1,5 @@
-"""What `leukotree bench` measures in the science: the work is real, complete, and of the same size as its
-limit's."""
+"""The measurements of `leukotree bench`: their work is that of training, and as large as that of the
+limit."""
 
 from __future__ import annotations
 

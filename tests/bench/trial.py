@@ -1,4 +1,4 @@
-"""What a trial costs beyond its training: `leukotree sweep` against Ray Tune as it is by default.
+"""The cost of a trial beside its training: `leukotree sweep` against Ray Tune with its defaults.
 
 Both run the same trials (two inner folds of a tiny model on small phantoms, two epochs, scored after each)
 one after another on one slot of one core, and report after each epoch. By default a trial of Ray Tune is a

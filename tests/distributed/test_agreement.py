@@ -28,8 +28,10 @@ def test_one_process_does_at_the_next_step_what_it_asked_for() -> None:
 
 
 def steps(runtime: Runtime) -> list[list[Request]]:
-    """What each rank saw at six steps. Rank 1 asks to save at step 1, rank 0 to stop at step 3, both at step
-    4."""
+    """The requests that each rank sees at six steps.
+
+    Rank 1 asks to save at step 1, rank 0 to stop at step 3, and both ask at step 4.
+    """
     asked = {
         1: {1: Request(save=True), 4: Request(save=True)},
         0: {3: Request(stop=True), 4: Request(broken=True)},
@@ -57,7 +59,7 @@ def test_every_rank_sees_at_the_same_step_what_any_of_them_asked_for() -> None:
 
 
 def hang(folder: Path, runtime: Runtime) -> None:
-    """Rank 1 stops without closing a connection, as a node does that loses its power; rank 0 waits for it."""
+    """Rank 1 stops without closing a connection, like a machine that loses power; rank 0 waits for it."""
     import os
 
     peers.BEAT, peers.SILENCE = 0.2, 2.0
@@ -93,7 +95,7 @@ with peers.watched(1, 2):
 
 @pytest.mark.slow("waits for a host that does not answer")
 def test_a_store_whose_host_falls_silent_ends_the_ranks() -> None:
-    """It closes no connection, so that calls to it neither return nor meet their time limit."""
+    """It closes no connection: calls to it do not return, not even after their time limit."""
     with subprocess.Popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout
@@ -120,7 +122,7 @@ def test_a_store_whose_host_falls_silent_ends_the_ranks() -> None:
 def test_a_rank_that_falls_silent_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hpc.launching import ranks
 
-    monkeypatch.setattr(ranks, "SAVING", 3)  # the silent one hears no SIGTERM
+    monkeypatch.setattr(ranks, "SAVING", 3)  # the stopped rank does not react to SIGTERM
     with pytest.raises(RunFailed) as ended:
         in_ranks(hang, tmp_path, runtime=Runtime(threads=1), ranks=2)
     assert ended.value.kind == "node"

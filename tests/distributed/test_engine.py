@@ -1,5 +1,4 @@
-"""One process without torchrun's variables is a world of its own; the named random streams are
-independent."""
+"""One process without torchrun's variables is a group of one; the named random streams are independent."""
 
 import os
 import socket
@@ -46,7 +45,7 @@ def test_cuda_that_is_not_there_is_bad_input() -> None:
 def test_a_rank_takes_the_device_of_its_number(
     gpus: int, environment: dict[str, str], wanted: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With stand-ins for CUDA, which is not there."""
+    """With a fake CUDA: the test machine may have none."""
     for name in ("LOCAL_RANK", "SLURM_JOB_ID", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

@@ -1,5 +1,7 @@
-"""DDP and DeepSpeed train the same: losses, checkpoints that fit either on any number of ranks, evaluation on
-whole models."""
+"""DDP and DeepSpeed train the same way.
+
+They have equal losses, one format of checkpoints for any number of ranks, and evaluate whole models.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ TRANSFERS = {
         *(("zero1-2", "zero3"), ("zero3-2", "ddp"), ("ddp-2", "zero1")),
     ],
 }
-"""(checkpoint: its strategy and its ranks, the strategy that goes on) on one rank and on two."""
+"""Number of ranks -> pairs of a checkpoint (its strategy and ranks) and the strategy that continues it."""
 
 
 def spec_of(shards: Path, name: str, changes: dict[str, Any]) -> RunSpec:
@@ -97,8 +99,8 @@ class Rank(NamedTuple):
             checkpoint.save(folder, trainer.step, checkpoint.snapshot(state))
 
     def overflow(self, name: str) -> tuple[bool, bool, bool]:
-        """Whether a step on infinite gradients was made, whether it moved a weight, and whether the next one
-        was made."""
+        """Whether a step with infinite gradients was done, whether it moved a weight, and whether the next was
+        done."""
         trainer = self.trainer(name, **{"optim.clip": 1.0})
         before = checkpoint.snapshot(trainer.state())["model"]
         made = []
@@ -125,7 +127,7 @@ class Rank(NamedTuple):
         return losses
 
     def through(self, name: str, folder: Path, end: int, **changes: Any) -> tuple[np.ndarray, StageTrainer]:
-        """Losses of a training that was saved on its way, and not otherwise interrupted."""
+        """Losses of a training that was saved once, and not interrupted."""
         trainer = self.trainer(name, **changes)
         before = self.losses(trainer, SAVED)
         self.save(trainer, folder)
@@ -178,8 +180,7 @@ def second_pair(shards: Path, folder: Path, runtime: Runtime) -> dict[Any, Any]:
 
 
 def compiled_pair(shards: Path, runtime: Runtime) -> dict[str, Any]:
-    """Losses with and without torch.compile; without its backend for speed, which takes a compiler and a
-    minute."""
+    """Losses with and without torch.compile. Its usual backend would need a compiler and a minute."""
     torch.compile = functools.partial(torch.compile, backend="aot_eager")  # type: ignore[assignment]
     with start(runtime) as engine, Loader(Dataset.open(shards), workers=0) as loader:
         rank, results = Rank(engine, loader, shards), {}
@@ -215,7 +216,7 @@ def one(shards: Path, checkpoints: Path, first: dict[Any, Any]) -> dict[Any, Any
 
 @pytest.fixture(scope="module")
 def second(shards: Path, checkpoints: Path, one: dict[Any, Any]) -> dict[Any, Any]:
-    """New processes: nothing is left of what the first two held."""
+    """Results of new processes, which share no memory with the first two."""
     return in_ranks(second_pair, shards, checkpoints, runtime=RUNTIME, ranks=2)
 
 

@@ -1,5 +1,5 @@
-"""Gradient surgery on the backbone: torchjd's on the same Jacobian, alike on every rank, and the plain sum
-without conflict."""
+"""Gradient surgery on the backbone: equal to torchjd's on the same Jacobian, the same on every rank, and the
+plain sum without conflict."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def jacobians(draw: st.DrawFn) -> torch.Tensor:
 
 
 def aggregator(name: str, levels: int) -> aggregation.Aggregator:
-    """torchjd's own, with its own scale."""
+    """torchjd's aggregator, with torchjd's scale."""
     ones = torch.ones(levels, dtype=torch.float64)
     choices = {
         "pcgrad": aggregation.PCGrad(),
@@ -200,14 +200,14 @@ def trainer(shards: Path, engine: Engine, loader: Loader, name: str, **changes: 
 
 
 def losses(training: StageTrainer, end: int) -> np.ndarray:
-    """(steps, G) of the steps before `end` that were not done, summed over the ranks."""
+    """(steps, G) losses of the steps before `end` that were not done, summed over the ranks."""
     training.begin()
     training.train_until(end)
     return np.sum(training.engine.gather(training.collect()), axis=0)
 
 
 def trainings(shards: Path, folder: Path, runtime: Runtime) -> dict[Any, Any]:
-    """Losses of each surgery, saved on its way, and of one that goes on from there; logits of ranks that met
+    """Losses of each surgery, and of a training resumed from its checkpoint; logits of ranks with
     BatchNorm."""
     results: dict[Any, Any] = {}
     with start(runtime) as engine, Loader(Dataset.open(shards), workers=0) as loader:
@@ -252,7 +252,7 @@ def test_two_ranks_train_as_one_does_with_the_whole_batch(
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("name", SURGERIES)
 def test_a_resume_has_the_same_bits(results: dict[int, dict[Any, Any]], name: str, ranks: int) -> None:
-    """Also of the order in which PCGrad projects."""
+    """The order in which PCGrad projects is the same too."""
     np.testing.assert_array_equal(results[ranks][name, "resumed"], results[ranks][name][SAVED:])
 
 

@@ -1,4 +1,4 @@
-"""Training gives the losses that it gave when they were stored, on any machine."""
+"""Training gives the stored losses, on any machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("backbone", traces.BACKBONES)
 @pytest.mark.parametrize("variant", traces.VARIANTS)
 def test_the_losses_are_those_stored(drawn: Path, tmp_path: Path, variant: str, backbone: str) -> None:
-    """To 1e-4: another processor rounds otherwise, and 20 steps let that grow."""
+    """To 1e-4: another processor rounds differently, and the difference grows over 20 steps."""
     stored = STORED[f"{variant}/{backbone}"]
     now = traces.trace(drawn, tmp_path, variant, backbone)
     assert list(now) == list(stored)

@@ -14,8 +14,7 @@ from leukotree.taxonomy import Taxonomy
 
 
 def test_every_fold_starts_from_weights_of_its_own() -> None:
-    """Else a lucky start would be the same luck in all folds, and the spread over them could not tell of
-    it."""
+    """The same weights in all folds would add the same luck to each, which their spread does not show."""
     [stage] = stages("flat", Taxonomy.paper())
     spec = RunSpec().override({"variant": "flat", "backbone.name": "test_vit"})
     changes = [
@@ -83,7 +82,7 @@ def test_weights_of_another_model_or_with_code_inside_are_refused(tmp_path) -> N
 
 @pytest.mark.parametrize("lost", ["all", "one"])
 def test_weights_that_a_file_lacks_do_not_stay_random_unsaid(lost: str, tmp_path) -> None:
-    """timm loads what fits and keeps the rest as it was drawn."""
+    """timm loads the weights that fit, and leaves the others random."""
     donor = timm.create_model("test_resnet", num_classes=0)
     names = [name for name, _ in donor.named_parameters()]
     state = donor.state_dict()

@@ -1,4 +1,4 @@
-"""What each level's loss reaches: exactly what the table says, for each isolation, on one rank and on two."""
+"""Which parameters each level's loss trains: exactly those of `reach`, on one rank and on two."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BACKBONES = ("test_vit", "test_convnext")
 RUNTIME = Runtime(device="cpu", threads=1, workers=0, quiet=True)
 PAIRED = Taxonomy.from_nested({"all": {"a": ["b", "c", "d"], "e": {"f": ["g", "h"], "i": None}, "j.k": None}})
 SKIPPING = TREE.prune(["normal", "reactive", "AML", "APML"])
-"""Here leukemia has one child, and is no decision."""
+"""A tree in which leukemia has one child, and so is no decision."""
 
 Table = dict[tuple[int, str], float]
 
@@ -67,8 +67,10 @@ def groups(built: Classifier) -> dict[str, list[torch.nn.Parameter]]:
 
 
 def reached(engine: Engine, isolated: str, backbone: str, kind: str = "focal") -> Table:
-    """The largest gradient of each level's loss alone on each group, as the optimiser gets it. The first half
-    of the batch has normal cells only: of two ranks, one has no image of the lower levels."""
+    """The largest gradient of each level's loss alone on each group, as the optimiser gets it.
+
+    The first half of the batch has normal cells only: of two ranks, one has no image of the lower levels.
+    """
     spec = spec_of(isolated, backbone, leader=2, kind=kind)
     built = classifier.build(spec, STAGE, 48)
     objective = Objective(STAGE, TREE, spec, np.full(len(TREE.leaves), 5))
@@ -124,7 +126,7 @@ def test_zero_is_zero_of_the_conditional_loss_too(isolated: str) -> None:
 
 @pytest.mark.parametrize("isolated", ISOLATIONS)
 def test_the_table_in_full(isolated: str) -> None:
-    """In the paper's tree, led by its second level."""
+    """In the paper's tree, with its second level as the leader."""
     allowed = {
         pair
         for pair, may in isolation.reach(spec_of(isolated, leader=2).loss, TREE.decision_levels).items()
@@ -200,7 +202,7 @@ def test_a_chained_head_sees_the_probabilities_above_it() -> None:
 
 
 def test_isolations_are_trained_by_their_own_rates() -> None:
-    """Branches as the backbone, the learned weights of the losses as the heads, and without decay."""
+    """Branches have the backbone's rate; learned weights of losses have the heads', and no decay."""
     spec = spec_of("branched").override(
         {"loss.weighting": "uncertainty", "optim.lr": 1e-3, "optim.head_lr_multiplier": 10}
     )
@@ -220,7 +222,7 @@ def test_isolations_are_trained_by_their_own_rates() -> None:
 
 
 def test_a_shared_model_is_a_backbone_and_heads_drawn_one_after_the_other() -> None:
-    """The keys and the initial bits of a model without isolation."""
+    """Keys and initial bits are those of a model without isolation."""
     spec = spec_of("shared")
     built = classifier.build(spec, STAGE, 48).state_dict()
     with torch.random.fork_rng(devices=[]):

@@ -81,7 +81,7 @@ def test_a_class_without_images_has_no_weight() -> None:
 
 @pytest.mark.parametrize("leaf", TREE.leaves)
 def test_a_leaf_never_touches_a_decision_that_it_does_not_reach(leaf: str) -> None:
-    """Exactly zero gradient, and exactly no loss whatever those logits are."""
+    """Its gradient there is exactly zero, and those logits do not change the loss."""
     choices = torch.from_numpy(TREE.choices[[TREE.leaves.index(leaf)]])
     logits = torch.randn(1, sum(WIDTHS), requires_grad=True)
     counts = (choices >= 0).sum(dim=0)

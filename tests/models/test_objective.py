@@ -1,5 +1,5 @@
-"""What a stage minimises: its parts add up, levels and heads stay apart, numbers stay finite, and nothing
-waits."""
+"""The losses of a stage: parts add up, levels and heads stay apart, numbers stay finite, and nothing waits
+for the device."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ seeds = st.integers(0, 2**31)
 
 
 def variances(target: Objective, loss: dict[str, Any]) -> torch.Tensor | None:
-    """(G,) some numbers where they are learned."""
+    """(G,) values where they are learned, else None."""
     return (
         torch.linspace(-1, 1, len(target.levels), dtype=torch.float64)
         if loss.get("weighting") == "uncertainty"
@@ -56,8 +56,7 @@ def variances(target: Objective, loss: dict[str, Any]) -> torch.Tensor | None:
 def masked_focal(
     stage: Stage, target: Objective, logits: torch.Tensor, leaves: torch.Tensor, gamma: float
 ) -> torch.Tensor:
-    """The sum over heads of the mean focal loss over the samples defined there, as one scalar, head after
-    head."""
+    """The sum over heads of the mean focal loss over the samples that are defined there, as one scalar."""
     total = logits.sum() * 0.0
     targets = torch.from_numpy(stage.targets)[leaves]
     for column, (part, alpha) in enumerate(
@@ -87,7 +86,7 @@ def test_levels_are_those_of_the_decisions_and_of_the_depths() -> None:
 def test_the_default_trains_as_the_masked_focal_loss_bit_for_bit(
     tree: Taxonomy, variant: Variant, seed: int
 ) -> None:
-    """The same gradients; the sum over levels may round otherwise than one over heads."""
+    """Gradients are equal. The sum over levels may round differently from a sum over heads."""
     [stage] = stages(variant, tree)
     target = objective(tree, variant).float()
     logits, leaves = draw(tree, variant, seed)
@@ -142,7 +141,7 @@ def test_losses_and_gradients_stay_finite_at_probabilities_of_zero_and_one(
 
 @each_setting
 def test_nothing_waits_for_the_device(variant: Variant, loss: dict[str, Any]) -> None:
-    """Tensors without data refuse whatever needs a value on the host."""
+    """Tensors without data raise wherever the host needs a value."""
     target = objective(PAPER, variant, **loss).to("meta")
     logits, leaves = (tensor.to("meta") for tensor in draw(PAPER, variant, 0))
     variance = variances(target, loss)
@@ -156,8 +155,7 @@ def test_nothing_waits_for_the_device(variant: Variant, loss: dict[str, Any]) ->
 def test_a_levels_loss_reaches_its_own_heads_and_of_them_those_on_the_path(
     kind: str, tree: Taxonomy, seed: int
 ) -> None:
-    """Elsewhere the gradient is exactly zero, and other numbers there change no bit; where it may be, it is
-    not."""
+    """Elsewhere the gradient is exactly zero, and other logits there change no bit of the loss."""
     target = objective(tree, "multilabel", kind=kind)
     logits, leaves = draw(tree, "multilabel", seed, rows=1)
     values = whole(target, logits, leaves)
@@ -175,7 +173,7 @@ def test_a_levels_loss_reaches_its_own_heads_and_of_them_those_on_the_path(
 def test_every_logit_stays_in_the_graph_of_a_share_without_a_sample(
     variant: Variant, loss: dict[str, Any]
 ) -> None:
-    """A rank whose backward pass skipped a parameter would leave the others waiting."""
+    """If the backward pass of a rank skipped a parameter, the others would wait for it."""
     target = objective(PAPER, variant, **loss)
     logits, leaves = draw(PAPER, variant, 0)
     target(logits[:0], leaves[:0], target.counts(leaves)).sum().backward()

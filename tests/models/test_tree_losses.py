@@ -78,7 +78,7 @@ def test_conditional_is_hxe_by_the_formula_and_splits_by_level(
 @given(small_trees, seeds, st.floats(0, 1))
 @settings(deadline=None, max_examples=30)
 def test_the_models_of_base_share_hxe_among_them(tree: Taxonomy, seed: int, alpha: float) -> None:
-    """Each takes its decision's edge, as a mean over the samples that it trains on."""
+    """Each model has the edges of its decision, as a mean over the samples that it trains on."""
     logits, leaves = draw(tree, "multilabel", seed)
     parts = logits.split([len(children) for children in tree.decisions.values()], dim=1)
     reached = torch.from_numpy(tree.choices >= 0)[leaves]

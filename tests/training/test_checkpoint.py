@@ -25,7 +25,7 @@ def test_what_was_saved_comes_back_and_old_ones_go(tmp_path) -> None:
 
 
 def test_one_that_is_there_is_not_written_again(tmp_path) -> None:
-    """The same steps give the same state: replacing it would leave a moment in which a kill finds none."""
+    """Its state would be the same. Replacing it would leave a moment without any checkpoint."""
     first = checkpoint.save(tmp_path, 7, state(1))
     inode = (first / "state.pt").stat().st_ino
     assert checkpoint.save(tmp_path, 7, state(1), keep=1) == first

@@ -1,4 +1,4 @@
-"""Threads that do not get the cores they ask for are told of, once, and only then."""
+"""Advice is given once, and only where threads wait for busy cores."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_where_the_kernel_counts_nothing_nothing_is_said(
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not count")
 def test_threads_on_one_core_wait_for_each_other() -> None:
-    """Real ones: four that compute, and one core for all."""
+    """Four real threads that compute on one core."""
     allowed, over = os.sched_getaffinity(0), threading.Event()
 
     def compute() -> None:

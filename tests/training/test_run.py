@@ -75,7 +75,7 @@ def test_the_same_spec_gives_the_same_bits_and_a_finished_run_is_not_done_again(
 
 
 def _written(folder: Path) -> dict[Path, int]:
-    """When each file was, but for the lock, which says who has looked last."""
+    """When each file was written, without the lock, which every reader writes."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
 
 
@@ -91,7 +91,7 @@ def test_neither_the_number_of_workers_nor_the_cache_changes_a_bit(spec: RunSpec
 
 
 class Kill(BaseException):
-    """Leaves nothing time to tidy up, as a real kill."""
+    """No time for any cleanup, as in a real kill."""
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -131,7 +131,7 @@ SECOND = ".00000023.tmp"
 
 
 def train_and_die(spec: RunSpec, root: Path) -> None:
-    """In a process of its own: the machine goes while the second checkpoint is being written."""
+    """In another process: the machine fails while the second checkpoint is being written."""
     sha256 = checkpoint.sha256
 
     def power_cut(path: Path) -> str:

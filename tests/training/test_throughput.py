@@ -1,4 +1,4 @@
-"""What an epoch's row says of speed and cost; FLOPs against figures that others publish."""
+"""Speed and cost in an epoch's row; FLOPs against published figures."""
 
 from __future__ import annotations
 
@@ -48,8 +48,7 @@ def test_counting_changes_neither_the_model_nor_the_random_numbers(
 def test_models_that_several_gpus_train_are_counted_too(
     backbone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SyncBatchNorm in training refuses everything but a GPU; CaiT upsets a counter that follows
-    gradients."""
+    """SyncBatchNorm in training needs a GPU; CaiT fails in a counter that follows gradients."""
     monkeypatch.setattr(throughput, "_counted", {})
     plain = throughput.forward_flops(timm.create_model(backbone), backbone, 224)
     monkeypatch.setattr(throughput, "_counted", {})

@@ -1,4 +1,4 @@
-"""The thread that writes beside the training: in order, and nothing after a failure."""
+"""The writer's thread does jobs in order, and none after a failure."""
 
 from __future__ import annotations
 
