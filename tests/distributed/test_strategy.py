@@ -99,7 +99,7 @@ class Rank(NamedTuple):
             checkpoint.save(folder, trainer.step, checkpoint.snapshot(state))
 
     def overflow(self, name: str) -> tuple[bool, bool, bool]:
-        """(a step with infinite gradients was done, it moved a weight, the next step was done and moved one)."""
+        """(an infinite step was done, it moved a weight, the next step was done and moved one)."""
         trainer = self.trainer(name, **{"optim.clip": 1.0})
         before = checkpoint.snapshot(trainer.state())["model"]
         made = []
