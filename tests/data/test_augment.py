@@ -1,5 +1,4 @@
-"""Colour augmentation and normalisation: what it may do to an image, and that it does it to each sample
-alone."""
+"""Colour augmentation and normalisation: the changes of an image, and their independence of other images."""
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ PLAIN = (torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1))
 
 
 def images(n: int, size: int = 16, low: int = 0, high: int = 256) -> torch.Tensor:
-    """As the loader gives them: uint8, channels last."""
+    """Images as the loader gives them: uint8, channels last."""
     pixels = torch.randint(
         low, high, (n, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
@@ -53,8 +52,7 @@ def test_without_augmentation_it_is_torchvisions_normalisation(given_numbers: bo
 
 
 def test_jitter_is_brightness_then_contrast_then_saturation() -> None:
-    """Against torchvision's functions; in the middle of the range, where none of them has to clip in
-    between."""
+    """Compared with torchvision's functions, in the middle of the range, where none of them clips."""
     batch, drawn = images(5, low=102, high=153), numbers(5, 5)
     out = augment.to_input(batch, drawn, AugmentSpec(jitter=0.2), *PLAIN)
     for one, image, factors in zip(out, batch.float() / 255, 1 + 0.2 * (2 * drawn[:, :3] - 1), strict=True):
@@ -66,7 +64,7 @@ def test_jitter_is_brightness_then_contrast_then_saturation() -> None:
 
 
 def test_stain_jitter_changes_the_concentrations_of_ruifroks_stains() -> None:
-    """Against the deconvolution written out in numpy: unmix, change each stain's concentration, mix."""
+    """Compared with the deconvolution in numpy: unmix, change the concentration of each stain, mix."""
     batch, drawn, strength = images(6, low=20), numbers(6, 6), 0.1
     out = augment.to_input(batch, drawn, AugmentSpec(jitter=0, stain=strength), *PLAIN)
     colours = np.array(
@@ -100,7 +98,7 @@ def test_the_strongest_augmentation_keeps_the_range_of_colours(spec: AugmentSpec
 @pytest.mark.parametrize(
     "spec", [AugmentSpec(), AugmentSpec(jitter=0, stain=0.3), AugmentSpec(jitter=0.5, stain=0.3)]
 )
-def test_a_sample_is_augmented_alike_alone_and_in_company(spec: AugmentSpec) -> None:
+def test_the_augmentation_of_a_sample_does_not_depend_on_its_batch(spec: AugmentSpec) -> None:
     batch, drawn = images(6), numbers(4, 6)
     together = augment.to_input(batch, drawn, spec, MEAN, STD)
     alone = torch.cat(

@@ -1,4 +1,4 @@
-"""The cache of decoded images: what it holds is what decoding gives, whatever happened to its file."""
+"""The cache gives the same images as decoding, whatever happens to its file."""
 
 import multiprocessing
 import os
@@ -21,25 +21,25 @@ def dataset(shards) -> Dataset:
 
 
 def opened(folder, dataset: Dataset, gigabytes: float = 1.0) -> Cache:
-    found = open_cache(folder, dataset, gigabytes)
-    assert found is not None
-    return found
+    cache = open_cache(folder, dataset, gigabytes)
+    assert cache is not None
+    return cache
 
 
 def filled(folder, dataset: Dataset, gigabytes: float = 1.0) -> Cache:
-    found = opened(folder, dataset, gigabytes)
-    with Loader(dataset, workers=2, cache=found) as loader:
+    cache = opened(folder, dataset, gigabytes)
+    with Loader(dataset, workers=2, cache=cache) as loader:
         list(loader.evaluate(np.arange(len(dataset)), 16))
-    return found
+    return cache
 
 
 def test_it_gives_back_what_was_put(dataset: Dataset, tmp_path) -> None:
     cache = opened(tmp_path, dataset)
     assert cache.get(4) is None
     cache.put(4, decode(dataset, 4))
-    found = cache.get(4)
-    assert np.array_equal(found, decode(dataset, 4))
-    assert not found.flags.writeable
+    image = cache.get(4)
+    assert np.array_equal(image, decode(dataset, 4))
+    assert not image.flags.writeable
     assert cache.get(5) is None
 
 
@@ -85,7 +85,7 @@ def test_damaged_pixels_are_decoded_again(dataset: Dataset, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "other"])
-def test_a_file_that_is_no_cache_is_made_anew(dataset: Dataset, tmp_path, damage: str) -> None:
+def test_a_file_that_is_no_cache_is_replaced(dataset: Dataset, tmp_path, damage: str) -> None:
     path = filled(tmp_path, dataset).path
     content = path.read_bytes()
     path.write_bytes({"empty": b"", "short": content[:-1], "other": b"something" + content[9:]}[damage])
@@ -106,7 +106,7 @@ def test_a_bound_caches_some_rows_of_every_fold(dataset: Dataset, tmp_path) -> N
 
 
 def test_an_unused_cache_makes_room_and_a_used_one_does_not(dataset: Dataset, tmp_path) -> None:
-    """Two data sets of the same size (their fingerprints differ), and room for one."""
+    """Two data sets of equal size with different fingerprints, and room for one."""
     copy = tmp_path / "copy"
     shutil.copytree(dataset.folder, copy)
     (copy / "dataset.json").write_text((copy / "dataset.json").read_text() + "\n")
@@ -123,15 +123,17 @@ def test_an_unused_cache_makes_room_and_a_used_one_does_not(dataset: Dataset, tm
     assert not used.exists()
 
 
-def test_no_room_is_a_line_and_no_cache(dataset: Dataset, tmp_path, capsys) -> None:
+def test_without_room_there_is_a_warning_and_no_cache(dataset: Dataset, tmp_path, capsys) -> None:
     assert open_cache(tmp_path, dataset, 1e-9) is None
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "no room" in said
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert "no room" in warning
     assert not list(tmp_path.rglob("*.pixels"))
 
 
-def test_a_folder_that_cannot_be_made_is_a_line_and_no_cache(dataset: Dataset, tmp_path, capsys) -> None:
+def test_a_folder_that_cannot_be_made_gives_a_warning_and_no_cache(
+    dataset: Dataset, tmp_path, capsys
+) -> None:
     (tmp_path / "file").write_text("")
     assert open_cache(tmp_path / "file", dataset, 1.0) is None
     assert "images are decoded each time" in capsys.readouterr().err
@@ -139,7 +141,7 @@ def test_a_folder_that_cannot_be_made_is_a_line_and_no_cache(dataset: Dataset, t
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
 def test_a_folder_of_another_user_is_refused(dataset: Dataset, tmp_path) -> None:
-    """Whoever owns it could change what we train on."""
+    """Its owner could change the training data."""
     private = tmp_path / f"leukotree-{os.getuid()}"
     private.mkdir()
     os.chown(private, 12345, 12345)
@@ -152,14 +154,13 @@ def test_the_place_may_name_a_variable_of_the_node(dataset: Dataset, tmp_path, m
     assert opened("$SCRATCH_OF_NODE/cache", dataset).path.is_relative_to(tmp_path / "scratch" / "cache")
 
 
-def test_a_variable_that_the_node_lacks_is_a_line_and_no_cache(dataset: Dataset, capsys) -> None:
+def test_a_variable_that_the_node_lacks_gives_a_warning_and_no_cache(dataset: Dataset, capsys) -> None:
     assert open_cache("$NOT_SET_ON_ANY_NODE/cache", dataset, 1.0) is None
     assert "variable is not set" in capsys.readouterr().err
 
 
-def test_a_disk_that_fills_up_stops_the_filling_only(dataset: Dataset, tmp_path, capsys, monkeypatch) -> None:
-    """On file systems that reserve nothing; a stand-in for pwrite, since the space is reserved on this
-    one."""
+def test_a_full_disk_only_stops_the_filling(dataset: Dataset, tmp_path, capsys, monkeypatch) -> None:
+    """On file systems that reserve no space. This one does, so pwrite is replaced."""
     cache = opened(tmp_path, dataset)
 
     def full(*_: object) -> int:
@@ -173,6 +174,6 @@ def test_a_disk_that_fills_up_stops_the_filling_only(dataset: Dataset, tmp_path,
     assert cache.get(0) is None
 
 
-def test_checksums_are_of_the_machine_that_reads_them() -> None:
-    """The file stays on its node: its numbers are in the node's byte order, as the mapping reads them."""
+def test_checksums_have_the_byte_order_of_the_machine() -> None:
+    """The file stays on its node, so its numbers have the node's byte order."""
     assert np.frombuffer((258).to_bytes(8, sys.byteorder), np.uint64)[0] == 258

@@ -1,4 +1,4 @@
-"""Dataset: opens what pack wrote, reads any sample, and refuses a folder that is not what it says."""
+"""The data set opens what pack wrote, reads any sample, and refuses a folder that contradicts itself."""
 
 import errno
 import hashlib
@@ -57,8 +57,7 @@ def test_read_gives_the_indexed_bytes_here_in_threads_and_in_other_processes(fol
 
 
 def test_open_files_are_bounded(tmp_path):
-    """One sample per shard and more shards than are kept open: no more than 256 descriptors, and every byte
-    is right."""
+    """With more shards than the limit at most 256 files are open, and every byte is right."""
     manifest = write_manifest(tmp_path / "raw", patients=100, images=1)
     pack(manifest, tmp_path / "many", folds=2, size=8, samples_per_shard=1, workers=1)
     data = Dataset.open(tmp_path / "many")
@@ -175,13 +174,13 @@ def test_shards_that_are_wrong(folder, tmp_path):
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
-def test_a_file_system_that_has_gone_is_no_fault_of_the_data(folder, monkeypatch, code):
+def test_an_unavailable_file_system_is_no_error_of_the_data(folder, monkeypatch, code):
     data = Dataset.open(folder)
 
-    def gone(*_):
+    def unavailable(*_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(os, "pread", gone)
+    monkeypatch.setattr(os, "pread", unavailable)
     with pytest.raises(RunFailed, match=r"fold0-000000.tar: sample .* cannot be read: ") as caught:
         data.read(0)
     assert kind(caught.value) == "node"

@@ -1,5 +1,4 @@
-"""Copies of a picture: refused or kept together when packing, refused before training, all named by an
-audit."""
+"""Copies of a picture: refused or joined by pack, refused before training, all named by an audit."""
 
 from __future__ import annotations
 
@@ -44,8 +43,7 @@ def copy(manifest: Path, name: str, *others: str) -> None:
 
 
 def as_bmp(manifest: Path, name: str, other: str) -> None:
-    """`other` becomes the picture of `name` in another kind of file, whose bytes do not show that it is a
-    copy."""
+    """Make `other` the picture of `name` in another format, so that only the pixels show the copy."""
     with Image.open(manifest.parent / name) as picture:
         (manifest.parent / other).unlink()
         bmp = str(Path(other).with_suffix(".bmp"))
@@ -54,7 +52,6 @@ def as_bmp(manifest: Path, name: str, other: str) -> None:
 
 
 # --- pack
-# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_copies_in_two_groups_are_refused_before_anything_is_written(manifest: Path, out: Path) -> None:
@@ -67,7 +64,7 @@ def test_copies_in_two_groups_are_refused_before_anything_is_written(manifest: P
     assert sorted(path.name for path in out.parent.iterdir()) == ["raw"]
 
 
-def test_what_pillow_warns_of_in_copies_is_no_line_beside_the_refusal(
+def test_warnings_of_pillow_about_copies_are_not_shown(
     manifest: Path, out: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     with Image.open(manifest.parent / "AML/0_0.png") as picture:
@@ -131,15 +128,16 @@ def test_groups_that_share_copies_become_one_over_any_number_of_steps(
         pack(manifest, out, **SMALL)
 
 
-def test_the_folds_of_joined_groups_are_those_of_a_manifest_that_says_so(
+def test_the_folds_of_joined_groups_are_those_of_a_manifest_with_these_groups(
     manifest: Path, tmp_path: Path
 ) -> None:
     as_bmp(manifest, "AML/0_0.png", "AML/1_0.png")
     pack(manifest, tmp_path / "joined", **SMALL, group_duplicates=True)
     change_manifest(manifest, lambda table: table.replace("AML-1", "AML-0"))
-    pack(manifest, tmp_path / "said", **SMALL)
+    pack(manifest, tmp_path / "grouped", **SMALL)
     folds = [
-        Dataset.open(tmp_path / name).index.set_index("key")["fold"].to_dict() for name in ("joined", "said")
+        Dataset.open(tmp_path / name).index.set_index("key")["fold"].to_dict()
+        for name in ("joined", "grouped")
     ]
     assert folds[0] == folds[1]
 
@@ -200,7 +198,6 @@ def test_joined_is_the_smallest_partition_that_keeps_groups_and_copies_together(
 
 
 # --- before training
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -264,7 +261,6 @@ def test_copies_in_two_groups_of_one_fold_are_refused_since_inner_folds_divide_g
 
 
 # --- audit
-# ----------------------------------------------------------------------------------------------------------------
 
 
 def blurred(manifest: Path, name: str, seed: int) -> None:
@@ -279,27 +275,27 @@ def test_an_audit_names_every_copy_by_its_path_as_json(manifest: Path, out: Path
     copy(manifest, "normal/0_0.png", "normal/0_1.png")
     pack(manifest, out, **SMALL)
     done = leukotree("audit", out, "--json", cwd=out.parent)
-    found = json.loads(done.stdout)
+    answer = json.loads(done.stdout)
     assert done.returncode == 0
-    assert found["ok"]
-    assert [item["images"] for item in found["copies"]] == [["normal/0_0.png", "normal/0_1.png"]]
-    assert not found["copies"][0]["across_folds"]
-    assert not found["copies"][0]["leaves_differ"]
-    pairs = {tuple(sorted(item["images"])) for item in found["near_duplicates"]}
+    assert answer["ok"]
+    assert [item["images"] for item in answer["copies"]] == [["normal/0_0.png", "normal/0_1.png"]]
+    assert not answer["copies"][0]["across_folds"]
+    assert not answer["copies"][0]["leaves_differ"]
+    pairs = {tuple(sorted(item["images"])) for item in answer["near_duplicates"]}
     assert pairs == {
         (f"AML/{one}_0.png", f"AML/{other}_0.png") for one in range(6) for other in range(one + 1, 6)
     }
-    assert found["in_several_folds"] == {"group": [], "patient": []}
+    assert answer["in_several_folds"] == {"group": [], "patient": []}
 
 
 def test_an_audit_of_older_shards_knows_the_names_from_the_shards(old: Path) -> None:
-    found = audit(old)
-    across = [item for item in found.as_dict()["copies"] if item["across_folds"]]
+    result = audit(old)
+    across = [item for item in result.as_dict()["copies"] if item["across_folds"]]
     assert len(across) == 1
     assert all(name.endswith((".png", ".jpg")) for name in across[0]["images"])
     assert any(
         "leakage: 2 images have an exact copy in another fold" in text and across[0]["images"][0] in text
-        for text in found.errors
+        for text in result.errors
     )
 
 
@@ -309,11 +305,11 @@ def test_copies_with_different_leaves_are_an_error_of_an_audit(manifest: Path, o
     rows = [index.index[index["leaf"] == leaf][0] for leaf in ("AML", "APML")]
     index.loc[rows[1], "sha256"] = index.loc[rows[0], "sha256"]
     index.to_parquet(out / "index.parquet", index=False)
-    found = audit(out)
+    result = audit(out)
     names = index.loc[sorted(rows), "image"].tolist()
     assert any(
         "labels: 1 picture(s) have exact copies with different leaves" in text and names[0] in text
-        for text in found.errors
+        for text in result.errors
     )
 
 

@@ -15,8 +15,7 @@ LEAVES = ("normal", "AML", "APML")
 
 @st.composite
 def frames(draw):
-    """Patients of one leaf each (6 to 10 per leaf), and a few with a second leaf, 1 to 4 images per patient
-    and leaf."""
+    """Patients with one leaf (6 to 10 per leaf), a few with two, and 1 to 4 images per patient and leaf."""
     rows = []
     for leaf in LEAVES:
         for number in range(draw(st.integers(6, 10))):
@@ -80,8 +79,7 @@ def test_seeds_give_different_folds():
 
 
 def test_a_rare_leaf_reaches_every_fold_though_the_first_division_may_miss_one():
-    """Three groups hold the rare leaf, each beside a different amount of others, which pulls plain
-    stratification away."""
+    """Three groups hold the rare leaf. Their other images differ in number, which misleads the stratification."""
     sizes = [1, 2, 40, *[5] * 12]
     rows = [("common", str(group)) for group, size in enumerate(sizes) for _ in range(size)]
     frame = pd.DataFrame([*rows, *[("rare", str(group)) for group in range(3)]], columns=["leaf", "group"])
@@ -108,11 +106,10 @@ def test_refusals():
 
 
 def test_impossible_division_is_refused_with_one_line():
-    """Two leaves with two groups each, but a third leaf only where they overlap can be spread one way: none
-    exists here."""
-    frame = pd.DataFrame(
-        [("a", "x"), ("a", "y"), ("b", "y"), ("b", "z"), ("c", "x"), ("c", "z")], columns=["leaf", "group"]
-    )  # x, y, z in two folds: two of them share one, and the leaf that only these two hold is absent from the other
+    """Each leaf has enough groups, but no division gives every fold every leaf."""
+    # Of x, y and z two are in one fold. The leaf that only these two hold is absent from the other fold.
+    rows = [("a", "x"), ("a", "y"), ("b", "y"), ("b", "z"), ("c", "x"), ("c", "z")]
+    frame = pd.DataFrame(rows, columns=["leaf", "group"])
     with pytest.raises(InputError, match="no division into 2 folds") as refusal:
         folds.assign(frame, 2, 0)
     assert "\n" not in str(refusal.value)

@@ -33,30 +33,29 @@ def noise(size: int, seed: int = 0) -> np.ndarray:
 def test_crops_have_the_distribution_of_torchvision_and_timm(
     scale: tuple[float, float], library: type
 ) -> None:
-    """Two-sample Kolmogorov-Smirnov tests of area, aspect ratio and place, at p = 0.001."""
+    """Two-sample Kolmogorov-Smirnov tests of area, aspect ratio and position, at p = 0.001."""
     size, n = 384, 4000
-    ours = geometry.draw(0, 0, n, size, AugmentSpec(crop_scale=scale))
+    actual = geometry.draw(0, 0, n, size, AugmentSpec(crop_scale=scale))
     torch.manual_seed(0)
     random.seed(0)  # timm's
     empty = torch.empty(3, size, size)
-    theirs = np.array([library.get_params(empty, list(scale), [3 / 4, 4 / 3]) for _ in range(n)])
+    expected = np.array([library.get_params(empty, list(scale), [3 / 4, 4 / 3]) for _ in range(n)])
     for name, measure in {
         "area": lambda c: c[:, 2] * c[:, 3],
         "ratio": lambda c: c[:, 3] / c[:, 2],
         "top": lambda c: c[:, 0],
         "left": lambda c: c[:, 1],
     }.items():
-        assert stats.ks_2samp(measure(ours), measure(theirs)).pvalue > 0.001, name
+        assert stats.ks_2samp(measure(actual), measure(expected)).pvalue > 0.001, name
     whole = [
-        (c[:, 2:4] == size).all(axis=1).sum() for c in (ours, theirs)
+        (c[:, 2:4] == size).all(axis=1).sum() for c in (actual, expected)
     ]  # where no window fitted, and by chance
     assert stats.fisher_exact([whole, [n - w for w in whole]]).pvalue > 0.001
 
 
 @pytest.mark.parametrize(("turns", "symmetries"), [(True, 8), (False, 4)])
 def test_all_symmetries_are_equally_often_drawn(turns: bool, symmetries: int) -> None:
-    """Without turns a horizontal and a vertical flip, each of probability 1/2, as torchvision's and
-    timm's."""
+    """Without turns a horizontal and a vertical flip, each of probability 1/2, as in torchvision and timm."""
     counts = np.bincount(geometry.draw(1, 0, 8000, 32, AugmentSpec(turns=turns))[:, 4], minlength=symmetries)
     assert len(counts) == symmetries
     assert stats.chisquare(counts).pvalue > 0.001
@@ -72,8 +71,8 @@ def test_each_symmetry_is_one_of_the_square() -> None:
     image = noise(16)
     turned = [np.rot90(image, k) for k in range(4)]
     expected = [*turned, *(t[:, ::-1] for t in turned)]
-    found = [applied(image, np.array([0, 0, 16, 16, symmetry])) for symmetry in range(8)]
-    which = [[np.array_equal(one, other) for other in expected].index(True) for one in found]
+    results = [applied(image, np.array([0, 0, 16, 16, symmetry])) for symmetry in range(8)]
+    which = [[np.array_equal(one, other) for other in expected].index(True) for one in results]
     assert sorted(which) == list(range(8))
 
 
@@ -92,8 +91,7 @@ def test_windows_lie_within_the_image(size: int, seed: int, epoch: int) -> None:
 
 @pytest.mark.parametrize("crop", [(3, 5, 50, 44), (0, 0, 64, 64), (10, 0, 20, 60)])
 def test_a_crop_is_resized_as_torchvision_does_on_tensors(crop: tuple[int, int, int, int]) -> None:
-    """Smooth images, since libraries round differently; bilinear without antialiasing, which enlarging does
-    not need."""
+    """Smooth images, since libraries round differently; bilinear, without antialiasing."""
     rough = torch.from_numpy(noise(8)).permute(2, 0, 1).float()
     image = (
         torch.nn.functional.interpolate(rough[None], size=(64, 64), mode="bicubic")[0]
@@ -101,12 +99,12 @@ def test_a_crop_is_resized_as_torchvision_does_on_tensors(crop: tuple[int, int, 
         .round()
         .to(torch.uint8)
     )
-    ours = applied(image.permute(1, 2, 0).contiguous().numpy(), np.array([*crop, 0]))
-    theirs = resized_crop(image.float(), *crop, size=[64, 64], antialias=False).permute(1, 2, 0).numpy()
-    assert np.abs(ours - theirs).max() <= 1.5
+    actual = applied(image.permute(1, 2, 0).contiguous().numpy(), np.array([*crop, 0]))
+    expected = resized_crop(image.float(), *crop, size=[64, 64], antialias=False).permute(1, 2, 0).numpy()
+    assert np.abs(actual - expected).max() <= 1.5
 
 
-def test_nothing_asked_nothing_changed() -> None:
+def test_without_augmentation_nothing_changes() -> None:
     image = noise(32)
     for crop in geometry.draw(3, 0, 20, 32, STILL):
         assert np.array_equal(applied(image, crop), image)
@@ -120,7 +118,7 @@ def test_an_epoch_is_a_function_of_its_seed() -> None:
 
 
 def test_a_read_only_image_is_cropped_too() -> None:
-    """As the cache gives them."""
+    """The cache gives read-only images."""
     image = noise(24)
     image.flags.writeable = False
     assert applied(image, np.array([2, 3, 20, 18, 5])).shape == (24, 24, 3)

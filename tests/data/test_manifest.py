@@ -1,4 +1,4 @@
-"""Manifests: what is read, what is refused and how it is said, and what is written."""
+"""Manifests: what is read, what is refused with which message, and what is written."""
 
 import os
 import tempfile
@@ -19,7 +19,7 @@ HEADER = "image,leaf,patient,source\n"
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with four image files (never decoded here, so of any content)."""
+    """A folder with four image files. They are never decoded, so they may hold anything."""
     (tmp_path / "data" / "p1").mkdir(parents=True)
     for name in ("a.png", "b.png", "p1/c.png", "p1/c_mask.png"):
         (tmp_path / "data" / name).write_bytes(b"pixels")
@@ -61,8 +61,7 @@ def test_the_folds_keep_a_patient_together_where_there_is_one_and_else_the_image
 
 
 def test_a_group_can_be_named(folder):
-    """With `slide` the column patient holds the slide's id; with `image` nothing is kept together on
-    purpose."""
+    """With `slide` the column patient holds the slide's id; with `image` nothing is kept together."""
     frame = read(
         folder,
         "image,leaf,patient,source,group\na.png,AML,s1,x,slide\nb.png,AML,s1,x,slide\np1/c.png,AML,p1,x,image\n",
@@ -155,7 +154,7 @@ def test_a_bad_column_is_named(folder, text, says):
 
 
 def test_a_manifest_may_lie_away_from_its_images_if_it_declares_their_root(folder, tmp_path):
-    """`image` stays relative to the manifest; `root` says which folder the paths must stay inside."""
+    """`image` is relative to the manifest, and `root` names the folder that holds the images."""
     away = tmp_path / "lists" / "m.csv"
     frame = pd.DataFrame(
         {"image": ["a.png", "p1/c.png"], "leaf": "AML", "patient": ["", "p1"], "source": "x"}
@@ -183,12 +182,12 @@ def test_where_the_manifest_lies_changes_neither_names_nor_groups(folder, tmp_pa
         tmp_path / "far" / "away" / "m.csv",
         folder / "p1" / "m.csv",
     ]
-    found = []
+    frames = []
     for place in places:
         manifest.write(frame, place, root=folder)
-        found.append(manifest.read(place, TAXONOMY))
-    for other in found[1:]:
-        pd.testing.assert_frame_equal(found[0], other)
+        frames.append(manifest.read(place, TAXONOMY))
+    for other in frames[1:]:
+        pd.testing.assert_frame_equal(frames[0], other)
 
 
 def test_a_link_that_leaves_the_root_is_refused_and_a_linked_root_is_fine(folder, tmp_path):
@@ -247,7 +246,7 @@ def test_parquet_that_is_none_or_lacks_a_column_is_refused(folder):
         manifest.read(folder / "m.parquet", TAXONOMY)
 
 
-def test_what_is_read_can_be_written_again(folder, tmp_path):
+def test_a_read_manifest_can_be_written_again(folder, tmp_path):
     frame = read(
         folder,
         "image,leaf,patient,source,mask,group\np1/c.png,AML,p1,x,p1/c_mask.png,slide\na.png,CLL,,x,,\n",
@@ -256,7 +255,7 @@ def test_what_is_read_can_be_written_again(folder, tmp_path):
     pd.testing.assert_frame_equal(manifest.read(tmp_path / "again.csv", TAXONOMY), frame)
 
 
-def test_writing_replaces_or_fails_whole(folder):
+def test_writing_replaces_the_file_or_changes_nothing(folder):
     frame = pd.DataFrame({"image": ["a.png"], "leaf": ["AML"], "patient": ["p"], "source": ["x"]})
     (folder / "m.csv").write_text("old")
     manifest.write(frame, folder / "m.csv")

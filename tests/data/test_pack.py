@@ -1,5 +1,4 @@
-"""Pack: the same manifest gives the same bytes whatever happens, broken input is named, nothing half done is
-left."""
+"""Pack: equal manifests give equal bytes, broken input is named, and nothing incomplete is left."""
 
 import errno
 import hashlib
@@ -41,7 +40,6 @@ def hidden(out):
 
 
 # --- what is written
-# ------------------------------------------------------------------------------------------------------
 
 
 def test_folder_says_what_it_holds(manifest, out):
@@ -139,7 +137,6 @@ def test_group_is_the_weakest_kind(manifest, out):
 
 
 # --- broken images among good ones
-# ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -204,7 +201,6 @@ def test_the_two_truncated_deepapl_files_are_named(real_data, tmp_path, out):
 
 
 # --- interrupted, again, otherwise
-# ----------------------------------------------------------------------------------------
 
 
 def test_packing_again_does_nothing(manifest, out):
@@ -228,7 +224,7 @@ def test_other_options_or_another_manifest_are_refused(manifest, out):
 
 
 def invert(manifest, name):
-    """Another picture in the same number of bytes, at the same time."""
+    """Replace a picture by another one with the same number of bytes and the same time."""
     path = manifest.parent / name
     stamp, size = path.stat(), path.stat().st_size
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
@@ -238,7 +234,7 @@ def invert(manifest, name):
 
 @pytest.fixture
 def bitmaps(manifest):
-    """The manifest with BMP files, whose size says nothing of what they show."""
+    """The manifest with BMP files, whose size does not depend on the picture."""
     for path in sorted(manifest.parent.rglob("*.png")):
         Image.open(path).save(path.with_suffix(".bmp"))
         path.unlink()
@@ -292,8 +288,7 @@ def test_bytes_that_change_while_they_are_packed_are_refused(bitmaps, out, monke
 
 
 def age(folder, manifest):
-    """Make a packed folder one of an older version: its identity knows the sizes of the files, its index no
-    names."""
+    """Turn a packed folder into one of an older version: sizes instead of digests, no names in the index."""
     table = pd.read_csv(manifest)
     digest = hashlib.sha256()
     for row in table.to_dict("records"):
@@ -364,12 +359,11 @@ def test_a_stop_while_images_are_read_leaves_nothing(manifest, out, monkeypatch)
 
 
 class Killed(BaseException):
-    """Ends a pack the way a signal does: nothing of it gets to clean up after an ordinary error."""
+    """Ends a pack like a signal: no handler of ordinary errors runs."""
 
 
 def die_at_image(monkeypatch, number):
-    """Let the pack die when it comes to an image; returns how many images were encoded, as a list that
-    grows."""
+    """Let the pack die at the image of this number; return the growing list of encoded images."""
     encoded, whole = [], codec.square
 
     def mortal(*arguments):
@@ -449,7 +443,7 @@ def test_kill_signal_leaves_no_process_and_a_folder_to_go_on_with(tmp_path, out)
     assert files(out) == files(tmp_path / "undisturbed")
 
 
-def test_few_images_are_under_way_however_many_there_are(tmp_path, monkeypatch):
+def test_only_few_images_are_in_memory_at_once(tmp_path, monkeypatch):
     begun, whole = [], codec.square
     monkeypatch.setattr(
         codec, "square", lambda *arguments: (begun.append(arguments[0]), whole(*arguments))[1]
@@ -488,7 +482,6 @@ def test_a_damaged_state_is_refused(manifest, out, text):
 
 
 # --- refused before anything is written
-# -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -527,7 +520,7 @@ def test_a_folder_with_other_things_is_left_alone(manifest, out):
     assert pack(manifest, out, **SMALL).written, "an empty folder is taken"
 
 
-def test_a_full_disk_is_one_line_and_keeps_what_is_finished(manifest, out, monkeypatch):
+def test_a_full_disk_gives_one_line_and_finished_shards_are_kept(manifest, out, monkeypatch):
     whole, written = shards.write, []
 
     def full(shard, contents):
@@ -547,7 +540,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_finished(manifest, out, monke
     assert len(Dataset.open(out)) == 36
 
 
-def test_an_image_that_is_a_huge_name_gets_a_legal_key(manifest, out):
+def test_an_image_with_a_very_long_name_gets_a_legal_key(manifest, out):
     strange = "normal/ü b" + "x" * 150 + ".jpeg.png"
     (manifest.parent / "normal/0_0.png").rename(manifest.parent / strange)
     change_manifest(manifest, lambda table: table.replace("normal/0_0.png", strange))
@@ -560,10 +553,8 @@ def test_an_image_that_is_a_huge_name_gets_a_legal_key(manifest, out):
     assert pd.Series([item["image"] for item in fields.values()]).eq(strange).sum() == 1
 
 
-def test_a_pack_that_is_asked_to_stop_leaves_between_two_images_and_goes_on_where_it_was(
-    tmp_path, monkeypatch
-):
-    """By a real signal, after the second shard; the whole is then what an undisturbed pack writes."""
+def test_a_stop_signal_ends_a_pack_between_two_images_and_the_next_call_continues(tmp_path, monkeypatch):
+    """A real signal after the second shard. The final folder is that of an undisturbed pack."""
     manifest = write_manifest(tmp_path / "raw")
     options = {"folds": 3, "size": 16, "samples_per_shard": 5, "workers": 1}
     pack(manifest, tmp_path / "undisturbed", **options)

@@ -1,5 +1,4 @@
-"""Phantom smears: exact masks, the same bytes for any number of workers, and patients that leak unless they
-are grouped."""
+"""Phantom smears: exact masks, equal bytes for any number of workers, and leakage if patients are divided."""
 
 from __future__ import annotations
 
@@ -76,7 +75,7 @@ def test_same_seed_same_bytes_for_any_number_of_workers_and_other_seed_other_byt
 
 
 def test_a_patient_looks_the_same_in_a_larger_set() -> None:
-    """Pixels depend on seed, patient and image alone, so that a set can be extended in another folder."""
+    """Pixels depend only on seed, patient and image, so a larger set contains the smaller one."""
     row = Row(3, 1, LEAVES[3])
     small, large = (
         render(Plan(patients, per_patient, 48, 0), row)[0] for patients, per_patient in ((7, 2), (70, 9))
@@ -127,7 +126,7 @@ def test_a_bad_value_is_named_and_nothing_is_written(
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "notes.txt").write_text("notes")
     with pytest.raises(InputError, match="holds no phantom set"):
         phantom.write(tmp_path, patients=7, per_patient=1, size=48, workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
@@ -149,7 +148,7 @@ def test_another_set_is_not_overwritten(tmp_path: Path) -> None:
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31), leaf=st.sampled_from(LEAVES), size=st.sampled_from([32, 64, 96, 130]))
 def test_the_mask_is_exactly_where_the_white_cell_has_ink(seed: int, leaf: str, size: int) -> None:
-    """Drawn with and without its cell, an image differs inside the mask and nowhere else."""
+    """Drawn with and without its cell, an image differs only inside of the mask."""
     plan, row = Plan(7, 1, size, seed), Row(0, 0, leaf)
     (full, mask), (empty, same_mask) = render(plan, row), render(plan, row, with_cell=False)
     differs = (full != empty).any(axis=2)
@@ -197,7 +196,7 @@ def images() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def colour_features(pixels: np.ndarray) -> np.ndarray:
-    """A thumbnail of 8 x 8 and the percentiles of each channel: what any network sees first."""
+    """Return a thumbnail of 8 x 8 and the percentiles of each channel, the simplest features of an image."""
     thumbnails = pixels.reshape(len(pixels), 8, 8, 8, 8, 3).mean(axis=(2, 4)).reshape(len(pixels), -1)
     percentiles = (
         np.percentile(pixels, [5, 25, 50, 75, 95], axis=(1, 2)).transpose(1, 0, 2).reshape(len(pixels), -1)
@@ -210,8 +209,7 @@ def median(values: np.ndarray) -> float:
 
 
 def morphology(pixels: np.ndarray, mask: np.ndarray) -> list[float]:
-    """Cell area, nuclear share, shape of the nucleus, and the texture of both parts, relative to the cell's
-    own darkness."""
+    """Return cell area, nuclear share, shape of the nucleus, and texture relative to the cell's darkness."""
     green = pixels[..., 1].astype(float)
     dark = np.median(green[~mask]) - green
     nucleus = mask & (dark > 0.6 * np.percentile(dark[mask], 90))
@@ -236,7 +234,7 @@ def morphology(pixels: np.ndarray, mask: np.ndarray) -> list[float]:
     ]
 
 
-def test_a_split_that_leaks_patients_scores_visibly_higher_than_an_honest_one(
+def test_a_split_that_leaks_patients_scores_higher_than_one_by_patients(
     images: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
     pixels, _, leaves, patients = images

@@ -1,4 +1,4 @@
-"""Shards: what is written is read back, and the writer says where each image lies."""
+"""Shards: written samples are read back, and the writer returns the position of each image."""
 
 import hashlib
 import io
@@ -47,9 +47,9 @@ def test_write_says_where_each_image_lies(tmp_path_factory, written):
 def test_the_bytes_are_those_of_webdatasets_writer(tmp_path_factory, written):
     shard = tmp_path_factory.mktemp("shards") / "shard.tar"
     shards.write(shard, written)
-    theirs = io.BytesIO()
-    with wds.TarWriter(theirs, user="", group="", mtime=0, encoder=False) as tar:
+    expected = io.BytesIO()
+    with wds.TarWriter(expected, user="", group="", mtime=0, encoder=False) as tar:
         for sample in written:
             fields = json.dumps(sample.fields, ensure_ascii=False, sort_keys=True).encode()
             tar.write({"__key__": sample.key, "jpg": sample.jpeg, "json": fields})
-    assert shard.read_bytes() == theirs.getvalue()
+    assert shard.read_bytes() == expected.getvalue()

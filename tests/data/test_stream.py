@@ -1,5 +1,4 @@
-"""The training order and the evaluation pass: the same samples whatever the ranks, workers and micro
-batches."""
+"""The training order and the evaluation pass: the same samples for any ranks, workers and micro batches."""
 
 import itertools
 import resource
@@ -36,14 +35,14 @@ def test_after_each_epoch_every_row_was_seen_once_more(n: int, batch: int, epoch
 
 @given(st.integers(2, 40), st.integers(1, 20), st.integers(0, 2**31), st.integers(0, 30))
 def test_a_batch_is_a_function_of_seed_and_step(n: int, batch: int, seed: int, step: int) -> None:
-    """A resume that starts at any step meets what an undisturbed run met there."""
+    """A resume at any step gives the batches of an undisturbed run."""
     through = order_of(np.arange(n), batch, seed)
     for earlier in range(step):
         through.batch(earlier)
-    found, expected = through.batch(step), order_of(np.arange(n), batch, seed).batch(step)
+    actual, expected = through.batch(step), order_of(np.arange(n), batch, seed).batch(step)
     for column in ("rows", "crops", "numbers"):
-        np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
-        assert len(getattr(found, column)) == batch
+        np.testing.assert_array_equal(getattr(actual, column), getattr(expected, column))
+        assert len(getattr(actual, column)) == batch
 
 
 def test_epochs_and_seeds_differ() -> None:
@@ -55,7 +54,7 @@ def test_epochs_and_seeds_differ() -> None:
 @pytest.mark.parametrize(
     ("world", "micro", "workers"), [(1, None, 0), (1, 4, 2), (2, None, 0), (2, 2, 1), (4, 3, 0)]
 )
-def test_ranks_workers_and_micro_batches_share_the_same_global_batches(
+def test_ranks_workers_and_micro_actualshare_the_same_global_batches(
     shards, world: int, micro: int | None, workers: int
 ) -> None:
     dataset = Dataset.open(shards)
@@ -108,7 +107,7 @@ def test_images_are_channels_last_bytes_of_the_shard(shards) -> None:
 def test_a_sample_that_is_no_image_of_the_set_is_named_in_one_line(
     shards, tmp_path, workers: int, write: bytes, indexed: bool, says: str
 ) -> None:
-    """`indexed`: whoever packed it meant it; else the shard has changed since."""
+    """`indexed`: the wrong bytes were packed so; otherwise the shard was changed later."""
     copy = tmp_path / "shards"
     shutil.copytree(shards, copy)
     key = overwrite(copy, 3, write, indexed)
@@ -123,8 +122,7 @@ def test_a_sample_that_is_no_image_of_the_set_is_named_in_one_line(
 
 
 def test_the_cache_and_the_workers_change_no_bit(shards, tmp_path) -> None:
-    """Two epochs: the first fills the cache, the second reads it; then a cache that holds only some of the
-    images."""
+    """The first epoch fills the cache, the second reads it. Then a cache for only some of the images."""
     dataset = Dataset.open(shards)
     order = order_of(np.arange(len(dataset)), 16, seed=4)
     steps = range(order.steps_before(2))
@@ -135,16 +133,15 @@ def test_the_cache_and_the_workers_change_no_bit(shards, tmp_path) -> None:
             None if gigabytes is None else open_cache(tmp_path / f"{workers}-{gigabytes}", dataset, gigabytes)
         )
         with Loader(dataset, workers=workers, cache=cache) as loader:
-            found = [batch for _, batches in loader.train(order, steps) for batch in batches]
-            assert len(found) == len(expected)
-            assert all(torch.equal(a.images, b.images) for a, b in zip(found, expected, strict=True))
+            actual = [batch for _, batches in loader.train(order, steps) for batch in batches]
+            assert len(actual) == len(expected)
+            assert all(torch.equal(a.images, b.images) for a, b in zip(actual, expected, strict=True))
             for whole in loader.evaluate(np.arange(0, 40), 40):
                 assert np.array_equal(whole.images[7].permute(1, 2, 0).numpy(), decode(dataset, 7))
 
 
-def test_the_first_batches_are_decoded_before_anybody_asks(shards, monkeypatch) -> None:
-    """So that the next epoch's images are ready when the scoring of this one ends; and nobody decodes without
-    end."""
+def test_the_first_actualare_decoded_ahead(shards, monkeypatch) -> None:
+    """So the next epoch is ready when the evaluation of this one ends; but not all of it is decoded."""
     dataset = Dataset.open(shards)
     read = []
     monkeypatch.setattr(

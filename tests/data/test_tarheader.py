@@ -1,4 +1,4 @@
-"""Tar headers: Python's tarfile is the oracle."""
+"""Tar headers are compared with Python's tarfile."""
 
 import io
 import tarfile
@@ -38,7 +38,7 @@ def test_a_header_names_its_file_and_no_other(name, content):
     )
 
 
-def test_what_is_wrong_is_said():
+def test_each_fault_is_described():
     header = tarheader.member("a.jpg", b"123")[: tarfile.BLOCKSIZE]
     assert tarheader.fault(header, "b.jpg", 3) == "'a.jpg' of 3 bytes is in its place"
     assert tarheader.fault(bytes(tarfile.BLOCKSIZE), "a.jpg", 3) == "there is no tar header before it"

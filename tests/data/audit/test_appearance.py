@@ -1,5 +1,4 @@
-"""Appearance: blank, nearly black and nearly white images of a packed set are named, all of them, and no
-others."""
+"""The audit names all blank, nearly black and nearly white images, and no others."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ WIDTH, HEIGHT = 50, 40
 
 
 def field(ground, cell=None, radius=9, grain=0):
-    """A ground of one level with grains, and a round cell of another."""
+    """A background of one level with noise, and a round cell of another level."""
     pixels = np.random.default_rng(1).integers(-grain, grain + 1, (HEIGHT, WIDTH, 3)) + ground
     picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     if cell is not None:

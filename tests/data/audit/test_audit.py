@@ -1,4 +1,4 @@
-"""Audit: leakage and damage are errors, suspicions are warnings, and shortcuts are measured."""
+"""The audit: leakage and damage are errors, suspicions are warnings, and baselines are measured."""
 
 import json
 from dataclasses import replace
@@ -42,34 +42,33 @@ def paint(manifest, name, picture):
     Image.fromarray(picture).save(manifest.parent / name)
 
 
-def test_an_honest_set_is_ok(manifest):
-    found = audit(packed(manifest))
-    assert found.ok
-    assert found.errors == ()
-    assert found.warnings == ()
-    assert found.lines()[-1] == "ok: no leakage found"
+def test_a_set_without_leakage_is_ok(manifest):
+    result = audit(packed(manifest))
+    assert result.ok
+    assert result.errors == ()
+    assert result.warnings == ()
+    assert result.lines()[-1] == "ok: no leakage result"
     assert any(
         "macro-F1 without morphology" in line and "commonest leaf" in line and "colour only" in line
-        for line in found.lines()
+        for line in result.lines()
     )
-    assert sum(line.startswith("fold ") for line in found.lines()) == 3
+    assert sum(line.startswith("fold ") for line in result.lines()) == 3
 
 
 # --- errors
-# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_patient_in_two_folds_is_leakage(manifest):
     def images_only(table):
         return table.assign(group="image")  # folds that split patients, as many published splits do
 
-    found = audit(packed(change_manifest(manifest, images_only)))
-    assert not found.ok
+    result = audit(packed(change_manifest(manifest, images_only)))
+    assert not result.ok
     assert any(
-        "leakage" in text and "patient(s) are in several folds, e.g. " in text for text in found.errors
+        "leakage" in text and "patient(s) are in several folds, e.g. " in text for text in result.errors
     )
-    assert any("no claim about new patients" in text for text in found.warnings)
-    assert found.lines()[-1].startswith("NOT OK")
+    assert any("no claim about new patients" in text for text in result.warnings)
+    assert result.lines()[-1].startswith("NOT OK")
 
 
 def test_a_group_in_two_folds_is_leakage(manifest):
@@ -79,9 +78,9 @@ def test_a_group_in_two_folds_is_leakage(manifest):
         index.loc[index["fold"] < 2, "group"] = "one and the same"
 
     edit(folder, merge)
-    found = audit(folder)
+    result = audit(folder)
     assert any(
-        "leakage: 1 group(s) are in several folds, e.g. one and the same" in text for text in found.errors
+        "leakage: 1 group(s) are in several folds, e.g. one and the same" in text for text in result.errors
     )
 
 
@@ -93,10 +92,10 @@ def test_the_same_picture_in_two_folds_is_leakage(manifest):
         index.loc[rows, "sha256"] = "0" * 64
 
     edit(folder, copy)  # a folder of an older version, which packed such a manifest
-    found = audit(folder)
-    assert any("leakage: 18 images have an exact copy in another fold" in text for text in found.errors)
+    result = audit(folder)
+    assert any("leakage: 18 images have an exact copy in another fold" in text for text in result.errors)
     assert any(
-        "labels: 1 picture(s) have exact copies with different leaves" in text for text in found.errors
+        "labels: 1 picture(s) have exact copies with different leaves" in text for text in result.errors
     )
 
 
@@ -109,10 +108,10 @@ def test_shards_that_are_not_what_the_index_says(manifest):
 
     edit(folder, forge)
     keys = Dataset.open(folder).index["key"]
-    found = audit(folder)
-    assert not found.ok
-    assert f"fold0-000000.tar: sample {keys[0]} disagrees with the index: sha256" in found.errors
-    assert f"fold0-000000.tar: sample {keys[1]} disagrees with the index: patient" in found.errors
+    result = audit(folder)
+    assert not result.ok
+    assert f"fold0-000000.tar: sample {keys[0]} disagrees with the index: sha256" in result.errors
+    assert f"fold0-000000.tar: sample {keys[1]} disagrees with the index: patient" in result.errors
 
 
 def rewrite(folder, change):
@@ -138,19 +137,19 @@ def rewrite(folder, change):
 def test_changed_shards(manifest, change, message):
     folder = packed(manifest)
     rewrite(folder, change)
-    found = audit(folder)
-    assert not found.ok
-    assert any(message in text for text in found.errors), found.errors
+    result = audit(folder)
+    assert not result.ok
+    assert any(message in text for text in result.errors), result.errors
 
 
 def test_a_shard_that_is_no_tar(manifest):
     folder = packed(manifest)
     shard = folder / "fold1-000000.tar"
     shard.write_bytes(b"\1" * shard.stat().st_size)
-    found = audit(folder)
-    assert any("fold1-000000.tar: damaged" in text for text in found.errors)
-    assert any("sample(s) of the index cannot be read" in text for text in found.errors)
-    assert all("\n" not in line for line in found.lines())
+    result = audit(folder)
+    assert any("fold1-000000.tar: damaged" in text for text in result.errors)
+    assert any("sample(s) of the index cannot be read" in text for text in result.errors)
+    assert all("\n" not in line for line in result.lines())
 
 
 def test_no_packed_folder(tmp_path):
@@ -159,7 +158,6 @@ def test_no_packed_folder(tmp_path):
 
 
 # --- warnings
-# -------------------------------------------------------------------------------------------------------------
 
 
 def test_near_duplicates_across_folds_are_shown(manifest):
@@ -176,20 +174,20 @@ def test_near_duplicates_across_folds_are_shown(manifest):
         np.clip(picture + rng.integers(-6, 7, picture.shape), 0, 255).astype(np.uint8),
     )
     manifest.parent.with_name("shards").rename(manifest.parent.with_name("before"))
-    found = audit(packed(manifest))
-    assert found.ok, "a suspicion is no proof"
-    assert len(found.warnings) == 1
-    assert "1 pair(s) of near duplicates across folds" in found.warnings[0]
-    shown = found.warnings[0].partition("e.g. ")[2].split(" and ")
+    result = audit(packed(manifest))
+    assert result.ok, "a suspicion is no proof"
+    assert len(result.warnings) == 1
+    assert "1 pair(s) of near duplicates across folds" in result.warnings[0]
+    shown = result.warnings[0].partition("e.g. ")[2].split(" and ")
     assert set(shown) == {"normal/0_0.png", f"AML/{other}_1.png"}, "names of the manifest"
 
 
 def test_copies_within_a_fold_are_counted(manifest):
     paint(manifest, "normal/0_0.png", noise(999))
     paint(manifest, "normal/0_1.png", noise(999))
-    found = audit(packed(manifest))
-    assert found.ok
-    assert found.warnings == ("1 image(s) repeat another of their fold byte for byte",)
+    result = audit(packed(manifest))
+    assert result.ok
+    assert result.warnings == ("1 image(s) repeat another of their fold byte for byte",)
 
 
 def test_many_copies_are_compared_once(manifest, monkeypatch):
@@ -204,9 +202,9 @@ def test_many_copies_are_compared_once(manifest, monkeypatch):
 def test_images_that_do_not_decode_are_no_near_duplicates(manifest):
     folder = packed(manifest)
     rewrite(folder, lambda items: [replace(item, jpeg=item.jpeg[:-9] + bytes(9)) for item in items])
-    found = audit(folder)
-    assert any("does not decode" in text for text in found.errors)
-    assert found.near_duplicates.near == []
+    result = audit(folder)
+    assert any("does not decode" in text for text in result.errors)
+    assert result.near_duplicates.near == []
 
 
 def test_a_leaf_from_one_of_several_sources_is_confounded(manifest):
@@ -216,18 +214,18 @@ def test_a_leaf_from_one_of_several_sources_is_confounded(manifest):
         )
         return table.assign(source=np.where(elsewhere, "elsewhere", "here"))
 
-    found = audit(packed(change_manifest(manifest, sources)))
-    assert found.ok
-    assert len(found.warnings) == 1
-    assert "source = class for AML from 'elsewhere', APML from 'here'" in found.warnings[0]
-    assert "normal from" not in found.warnings[0]
-    assert found.baselines["source only"] > found.baselines["commonest leaf"] + 0.2
+    result = audit(packed(change_manifest(manifest, sources)))
+    assert result.ok
+    assert len(result.warnings) == 1
+    assert "source = class for AML from 'elsewhere', APML from 'here'" in result.warnings[0]
+    assert "normal from" not in result.warnings[0]
+    assert result.baselines["source only"] > result.baselines["commonest leaf"] + 0.2
 
 
-def test_folds_without_patients_are_said_to_be_so(manifest):
-    found = audit(packed(change_manifest(manifest, lambda table: table.assign(patient=""))))
-    assert found.ok
-    assert any("keep each image together, not each patient" in text for text in found.warnings)
+def test_folds_without_patients_give_a_warning(manifest):
+    result = audit(packed(change_manifest(manifest, lambda table: table.assign(patient=""))))
+    assert result.ok
+    assert any("keep each image together, not each patient" in text for text in result.warnings)
 
 
 def _grouped(kind: str, patient: bool = True):
@@ -248,10 +246,10 @@ def _grouped(kind: str, patient: bool = True):
 )
 def test_groups_are_called_what_they_are(manifest, change, says):
     out = packed(change_manifest(manifest, change))
-    found = audit(out)
-    assert found.lines()[0].endswith(f" pixels, {says}")
+    result = audit(out)
+    assert result.lines()[0].endswith(f" pixels, {says}")
     word = says.split()[1]
-    packing = PackSummary(found.dataset, written=True).lines()[2]
+    packing = PackSummary(result.dataset, written=True).lines()[2]
     assert packing.startswith(f"3 folds of {says}: images [")
     assert f", {word} [" in packing
 
@@ -266,12 +264,13 @@ def test_the_id_of_a_slide_in_two_folds_is_no_patient(manifest):
 
 
 # --- baselines
-# --------------------------------------------------------------------------------------------------
 
 
-def test_baselines_know_a_colour_from_a_class(manifest):
-    """Equal classes: guessing one of three gives macro-F1 (2 * 1/3 / (4/3)) / 3 = 1/6; a colour cast per leaf
-    gives all."""
+def test_baselines_use_colour_but_no_morphology(manifest):
+    """Leaves are equally frequent: a constant guess of three gives macro-F1 (2 * 1/3 / (4/3)) / 3 = 1/6.
+
+    A colour cast per leaf gives a perfect score.
+    """
     plain = audit(packed(manifest)).baselines
     assert plain["commonest leaf"] == pytest.approx(1 / 6)
     assert plain["colour only"] < 0.6
@@ -292,9 +291,9 @@ def test_real_deepapl_is_ok(real_data, tmp_path):
     pack(tmp_path / "m.csv", tmp_path / "shards", size=64, drop_broken=True)
     dropped = json.loads((tmp_path / "shards" / "dataset.json").read_text())["dropped"]
     assert sorted(Path(item["image"]).name for item in dropped) == ["BL_7744281.jpg", "BL_7821735.jpg"]
-    found = audit(tmp_path / "shards")
-    assert found.ok, found.errors
-    assert len(found.dataset) == 2467
-    assert found.dataset.index["patient"].nunique() == 82
-    assert not any("near duplicates" in text for text in found.warnings)
-    assert found.baselines["commonest leaf"] < found.baselines["colour only"] < 0.7
+    result = audit(tmp_path / "shards")
+    assert result.ok, result.errors
+    assert len(result.dataset) == 2467
+    assert result.dataset.index["patient"].nunique() == 82
+    assert not any("near duplicates" in text for text in result.warnings)
+    assert result.baselines["commonest leaf"] < result.baselines["colour only"] < 0.7

@@ -1,5 +1,4 @@
-"""Images: every kind of file becomes the same upright square, by Pillow's own filter, and damage is told from
-a picture."""
+"""The codec: every format gives the same upright square, resized by Pillow's filter; damage is refused."""
 
 import io
 
@@ -109,7 +108,6 @@ def test_other_damage_is_broken(tmp_path):
 
 
 # --- resizing
-# -------------------------------------------------------------------------------------------------------------
 
 
 @settings(deadline=None, max_examples=40)

@@ -1,5 +1,4 @@
-"""JPEGs that keep their coded pixels in a shard keep nothing else: a marker text is put in every place that a
-file has for it."""
+"""JPEGs that keep their coded pixels lose all metadata. A marker text is in every place that can hold it."""
 
 from __future__ import annotations
 
@@ -39,16 +38,16 @@ def with_segment(data: bytes, marker: int, content: bytes) -> bytes:
 
 
 def between_scans(data: bytes) -> bytes:
-    """A comment in front of the scan, where tables are."""
+    """A comment before the scan, among the tables."""
     at = data.index(b"\xff\xda")
     return data[:at] + segment(0xFE, MARK) + data[at:]
 
 
 def exif() -> Image.Exif:
-    found = Image.Exif()
-    found[270] = found[315] = MARK.decode()
-    found.get_ifd(0x8769)[0x9286] = MARK
-    return found
+    fields = Image.Exif()
+    fields[270] = fields[315] = MARK.decode()
+    fields.get_ifd(0x8769)[0x9286] = MARK
+    return fields
 
 
 JPEGS = {
@@ -73,7 +72,7 @@ JPEGS = {
 
 
 @pytest.mark.parametrize("kind", JPEGS)
-def test_the_same_pixels_without_a_trace_of_the_text(tmp_path: Path, kind: str) -> None:
+def test_the_pixels_stay_and_the_text_is_removed(tmp_path: Path, kind: str) -> None:
     (tmp_path / "image.jpg").write_bytes(JPEGS[kind])
     made = codec.square(tmp_path / "image.jpg", SIZE, 95)
     assert MARK in JPEGS[kind]
@@ -98,9 +97,9 @@ def test_adobe_marker_of_ycc_is_replaced_and_the_colours_stay(tmp_path: Path) ->
 
 
 def test_a_turned_picture_is_turned(tmp_path: Path) -> None:
-    found = exif()
-    found[0x0112] = 6
-    (tmp_path / "image.jpg").write_bytes(plain(exif=found, subsampling=0))
+    fields = exif()
+    fields[0x0112] = 6
+    (tmp_path / "image.jpg").write_bytes(plain(exif=fields, subsampling=0))
     made = codec.square(tmp_path / "image.jpg", SIZE, 100)
     upright = np.rot90(noise(1, SIZE, SIZE), -1).astype(int)
     assert MARK not in made
@@ -116,11 +115,10 @@ def test_any_bytes_give_a_jpeg_or_none_and_no_error(data: bytes, where: int, cut
 
 
 # --- through the command
-# --------------------------------------------------------------------------------------------------
 
 
 def save_marked(path: Path, pixels: np.ndarray, number: int) -> str:
-    """The picture in one of several kinds of file, each with the text in it; the new name."""
+    """Save the picture in one of several formats, each with the text in it; return the new name."""
     picture, path = Image.fromarray(pixels), path.with_suffix("")
     if number % 4 == 0:
         text = PngInfo()

@@ -1,5 +1,4 @@
-"""Pixels: what a file of any mode, depth and container means is what is packed, or it is refused with the
-reason."""
+"""Pixels: any mode, depth and container gives the pixels that the file means, or a refusal with a reason."""
 
 import io
 import struct
@@ -20,7 +19,7 @@ Image.init()
 
 
 def blocks(seed, channels):
-    """(32, 32, channels) uint8 in flat blocks of 8 pixels, black and white among the values."""
+    """Return (32, 32, channels) uint8 in blocks of 8 pixels, with black and white among the values."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, channels), dtype=np.uint8)
     coarse[0, 0], coarse[3, 3] = 0, 255
     return coarse.repeat(8, 0).repeat(8, 1)
@@ -38,7 +37,7 @@ def saved(picture, form, **options):
 
 
 def opencv(ending, pixels):
-    """Encoded by another library than the one that reads; (H, W, 3) is RGB, (H, W, 4) RGBA."""
+    """Return the bytes that OpenCV writes, a library that does not read them; (H, W, 3) is RGB, (H, W, 4) RGBA."""
     turned = pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     ok, data = cv2.imencode(ending, np.ascontiguousarray(turned))
     assert ok
@@ -46,19 +45,19 @@ def opencv(ending, pixels):
 
 
 def square(path, data):
-    """The (32, 32, 3) pixels that are packed of a file with these bytes."""
+    """Return the packed (32, 32, 3) pixels of a file with these bytes."""
     path.write_bytes(data)
     return codec.decode(codec.square(path, SIZE, 100)).astype(int)
 
 
 @pytest.fixture
 def packed(tmp_path):
-    """A function from a file's bytes to the pixels that are packed."""
+    """A function from a file's bytes to its packed pixels."""
     return lambda data: square(tmp_path / "image", data)
 
 
 def tried(path, data):
-    """The pixels, or the reason of the refusal, which is one line."""
+    """Return the pixels, or the reason of the refusal, which is one line."""
     try:
         return square(path, data)
     except codec.BrokenImage as refusal:
@@ -69,7 +68,7 @@ def tried(path, data):
 
 
 def off(pixels, truth):
-    """Mean difference of levels; the shard's JPEG costs about 0.3."""
+    """Return the mean difference in levels. The shard's JPEG causes about 0.3."""
     truth = np.asarray(truth)
     return np.abs(pixels - (truth[..., None] if truth.ndim == 2 else truth)).mean()
 
@@ -80,7 +79,6 @@ def on_white(colours, alpha):
 
 
 # --- every mode and container that Pillow can write
-# -----------------------------------------------------------------------
 
 
 def from_inks(inks):
@@ -106,7 +104,7 @@ def lab():
 
 
 def modes():
-    """Mode -> an image and the RGB that it means, computed here."""
+    """Return mode -> an image and the RGB that it means, computed here."""
     rgba, la = np.dstack([PICTURE, ALPHA]), np.dstack([GREY, ALPHA])
     indexed, colours = palette()
     return {
@@ -228,7 +226,6 @@ def test_a_picture_on_its_side_is_turned(packed, kind, turn):
 
 
 # --- depth
-# ----------------------------------------------------------------------------------------------------------------
 
 TEN, TWELVE, FOURTEEN = (GREY.astype(np.uint16) << bits for bits in (2, 4, 6))
 COLOUR_12, CMYK_12 = PICTURE.astype(np.uint16) << 4, INKS.astype(np.uint16) << 4
@@ -351,7 +348,6 @@ def test_a_tiff_that_pillow_misreads_is_refused(packed, kind):
 
 
 # --- pages
-# ----------------------------------------------------------------------------------------------------------------
 
 FULL, SMALL, BLANK = page(PICTURE), page(PICTURE[::2, ::2], **{f"_{KIND}": 1}), page(np.zeros_like(PICTURE))
 MASK = page(GREY, **{f"_{KIND}": 4})
@@ -390,7 +386,6 @@ def test_other_files_of_several_pictures(packed):
 
 
 # --- transparency
-# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
@@ -406,7 +401,7 @@ def test_an_image_that_shows_only_the_ground_is_refused(packed, form, mode, alph
 
 
 def png(values, depth, transparent):
-    """Grey or RGB of any depth with one transparent value, written byte by byte."""
+    """Return a grey or RGB PNG of any depth with one transparent value, written byte by byte."""
 
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -435,7 +430,6 @@ def test_one_transparent_value_of_a_png_is_white(tmp_path, depth):
 
 
 # --- damage
-# ---------------------------------------------------------------------------------------------------------------
 
 SMOOTH = Image.fromarray(
     cv2.resize(np.random.default_rng(7).integers(0, 256, (6, 6, 3), dtype=np.uint8), (96, 80))
@@ -497,7 +491,7 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path, kind):
 
 
 def strip_of(data):
-    """Where the first strip of a TIFF lies, and how long it is."""
+    """Return the position and length of the first strip of a TIFF."""
     with Image.open(io.BytesIO(data)) as image:
         fields = image.tag_v2
         return fields[TiffImagePlugin.STRIPOFFSETS][0], fields[TiffImagePlugin.STRIPBYTECOUNTS][0]
@@ -519,7 +513,6 @@ def test_damage_that_libtiff_and_pillow_pass_over_is_refused(packed):
 
 
 # --- what is no image
-# -----------------------------------------------------------------------------------------------------
 
 TAR_HEADER = b"name".ljust(257, b"\0") + b"ustar\x0000".ljust(255, b"\0")
 STRANGERS = {

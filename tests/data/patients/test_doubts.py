@@ -1,5 +1,4 @@
-"""One id in several places, ids that are none or that a spreadsheet made, and what `pack` is told about
-them."""
+"""Doubts about ids: one id in several sources, texts for "no id", ids that a spreadsheet changed."""
 
 import numpy as np
 import pandas as pd
@@ -23,17 +22,17 @@ SCANNERS = [
 ]
 
 
-def kinds(found):
-    return {doubt.kind: doubt for doubt in found}
+def kinds(all_doubts):
+    return {doubt.kind: doubt for doubt in all_doubts}
 
 
-def test_the_same_id_under_several_sources_is_named_and_can_be_joined(tmp_path):
+def test_the_same_id_in_several_sources_is_named_and_can_be_joined(tmp_path):
     path = manifest(tmp_path, [*SCANNERS, ("AML", "only", "new", 1)])
     told = []
     apart = pack(path, tmp_path / "apart", **SMALL, tell=told.append)
     assert "several-sources" not in kinds(doubts.find(apart.dataset.index, across_sources=True))
-    for found in (apart.doubts, audit(tmp_path / "apart").doubts):
-        doubt = kinds(found)["several-sources"]
+    for all_doubts in (apart.doubts, audit(tmp_path / "apart").doubts):
+        doubt = kinds(all_doubts)["several-sources"]
         assert {case.ids for case in doubt.cases} == {
             (f"{leaf}{number}",) for leaf in ("AML", "ALL") for number in range(6)
         }
@@ -47,9 +46,9 @@ def test_the_same_id_under_several_sources_is_named_and_can_be_joined(tmp_path):
     assert joined.dataset.description.patients == 13
     assert (joined.dataset.index.groupby("patient")["fold"].nunique() == 1).all()
     assert set(joined.dataset.index["source"]) == {"old", "new"}
-    found = audit(tmp_path / "joined")
-    assert found.ok
-    assert "several-sources" not in kinds(found.doubts)
+    audited = audit(tmp_path / "joined")
+    assert audited.ok
+    assert "several-sources" not in kinds(audited.doubts)
     with pytest.raises(InputError, match="patients_across_sources"):
         pack(path, tmp_path / "apart", **SMALL, patients_across_sources=True)
     with pytest.raises(InputError, match="patients_across_sources True there"):
@@ -59,12 +58,12 @@ def test_the_same_id_under_several_sources_is_named_and_can_be_joined(tmp_path):
 def test_an_id_that_looks_alike_in_another_source_is_named_with_it(tmp_path):
     rows = [("AML", "001", "old", 2), ("AML", "1", "new", 2), ("AML", "2", "old", 2)]
     path = manifest(tmp_path, [*rows, ("ALL", "A", "old", 2), ("ALL", "B", "New", 2)])
-    found = kinds(pack(path, tmp_path / "shards", **SMALL).doubts)
-    assert [(case.ids, case.sources) for case in found["several-sources"].cases] == [
+    by_kind = kinds(pack(path, tmp_path / "shards", **SMALL).doubts)
+    assert [(case.ids, case.sources) for case in by_kind["several-sources"].cases] == [
         (("001", "1"), ("new", "old"))
     ]
-    assert [case.ids for case in found["similar-sources"].cases] == [("New", "new")]
-    assert "pack with `--patients-across-sources --similar-ids join`" in found["several-sources"].advice
+    assert [case.ids for case in by_kind["similar-sources"].cases] == [("New", "new")]
+    assert "pack with `--patients-across-sources --similar-ids join`" in by_kind["several-sources"].advice
     joined = pack(path, tmp_path / "joined", **SMALL, patients_across_sources=True, similar_ids="join")
     assert joined.dataset.description.patients == 4
 
@@ -92,12 +91,12 @@ def test_an_old_pack_that_split_two_spellings_is_leakage(tmp_path):
     for fold, text in ((0, "Mu\u0308ller"), (1, "M\u00fcller\u200b")):
         index.loc[index.index[index["fold"] == fold][0], "patient"] = text
     index.to_parquet(shards / "index.parquet", index=False)
-    found = audit(shards)
-    assert any("leakage: 1 patient(s) are in several folds" in error for error in found.errors)
-    assert {"Mu\u0308ller", "M\u00fcller\u200b"} in named(found.doubts)
+    audited = audit(shards)
+    assert any("leakage: 1 patient(s) are in several folds" in error for error in audited.errors)
+    assert {"Mu\u0308ller", "M\u00fcller\u200b"} in named(audited.doubts)
 
 
-def test_the_same_id_under_two_leaves_is_noted(tmp_path):
+def test_the_same_id_with_two_leaves_is_noted(tmp_path):
     root = cohort(tmp_path / "raw", ["001", "002", "003", "004"])
     for number in range(2):
         picture(root / "CLL" / f"00{number + 1}" / "0.bmp", 50 + number)
@@ -105,15 +104,15 @@ def test_the_same_id_under_two_leaves_is_noted(tmp_path):
     imported = import_source("folder", root, root / "m.csv")
     packed = pack(root / "m.csv", tmp_path / "shards", folds=2, size=8, workers=1)
     audited = audit(tmp_path / "shards")
-    for found in (imported, packed, audited):
-        note = kinds(found.doubts)["several-leaves"]
+    for summary in (imported, packed, audited):
+        note = kinds(summary.doubts)["several-leaves"]
         assert [(case.ids, case.leaves) for case in note.cases] == [
             (("001",), ("AML", "CLL")),
             (("002",), ("AML", "CLL")),
         ]
         assert any(
             line.startswith("note: 2 patient id(s) have several leaves: '001' (AML, CLL)")
-            for line in found.lines()
+            for line in summary.lines()
         )
 
 
@@ -156,7 +155,7 @@ NOBODY = [
 
 
 @pytest.mark.parametrize("text", NOBODY)
-def test_a_text_for_no_id_is_refused_by_a_manifest(tmp_path, text):
+def test_a_text_that_means_no_id_is_refused_by_a_manifest(tmp_path, text):
     path = manifest(tmp_path, [("AML", "p1", "x", 1), ("AML", text, "x", 2)])
     with pytest.raises(
         InputError, match=r"m\.csv row 3: patient .* names nobody, .*; leave the cell empty \(and 1 more\)"
@@ -166,7 +165,7 @@ def test_a_text_for_no_id_is_refused_by_a_manifest(tmp_path, text):
 
 
 @pytest.mark.parametrize("text", [text for text in NOBODY if "/" not in text])
-def test_a_folder_for_no_id_is_refused_at_import(tmp_path, text):
+def test_a_folder_name_that_means_no_id_is_refused_at_import(tmp_path, text):
     root = cohort(tmp_path / "raw", ["p1", text])
     with pytest.raises(
         InputError,
@@ -179,7 +178,7 @@ def test_a_folder_for_no_id_is_refused_at_import(tmp_path, text):
 @pytest.mark.parametrize(
     "text", ["Nan-1", "Nina", "P?", "Ref", "Value", "Nul5", "none2", "0", "Nana", "张", "😀", "N"]
 )
-def test_an_id_is_no_text_for_none(text):
+def test_real_ids_do_not_mean_no_id(text):
     assert not identities.names_nobody(text)
 
 
@@ -222,7 +221,6 @@ def test_leaves_and_sources_have_one_spelling(tmp_path):
 
 
 # --- the choice, and packs without one
-# ------------------------------------------------------------------------------------
 
 
 def test_keep_silences_the_warning_and_is_remembered(tmp_path):

@@ -1,5 +1,4 @@
-"""Ids of patients: pairs that mean the same by Unicode's and spreadsheets' rules are joined, or named
-wherever one looks."""
+"""Ids of patients: pairs that are equal by rules of Unicode or spreadsheets are joined or named."""
 
 import sys
 import unicodedata
@@ -27,14 +26,13 @@ def of_category(name):
 
 
 # --- the list: what Unicode and spreadsheets call the same; `n` makes each pair's ids its own
-# -----------------------------
 
 CYRILLIC = dict(zip("ABCEHIJKMOPSTXYacehijopsxy", "АВСЕНІЈКМОРЅТХУасеһіјорѕху", strict=True))
 GREEK = dict(zip("ABEZHIKMNOPTYXov", "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧον", strict=True))
 
 
 def joined_by_unicode(n):
-    """The same text by canonical equivalence, or but for what is not drawn and for spaces."""
+    """Yield pairs that are equal after normalisation, or except for invisible characters and spaces."""
     composed = f"Mü{n}ñez"
     yield composed, unicodedata.normalize("NFD", composed)
     yield f"Ⓚ\u212b{n}", f"Ⓚ\u00c5{n}"  # the Angstrom sign
@@ -83,8 +81,7 @@ def alike_by_unicode(n):
 
 
 def alike_in_spreadsheets(n):
-    """What a cell becomes that holds the first, or what people write in one to prevent it. `n` from 1000 to
-    9999."""
+    """Yield an id and the text that a spreadsheet may write for it. `n` is from 1000 to 9999."""
     yield f"00{n}1", f"{n}1"
     yield f"{n}2", f"{n}2.0"
     yield f"{n}3.0", f"{n}3.00"
@@ -134,7 +131,7 @@ def test_the_list_holds_pairs_that_differ_and_ids_that_stand_in_one_pair():
 
 
 def spelt(text):
-    """How the index is to write an id: by Unicode's categories, not by the code under test."""
+    """Return the spelling of an id in the index, by Unicode's categories and not by the code under test."""
     drawn = "".join(
         letter for letter in text if unicodedata.category(letter) != "Cf" and letter not in "\u034f\ufe0f"
     )
@@ -142,9 +139,9 @@ def spelt(text):
     return unicodedata.normalize("NFC", " ".join(filter(None, spaced.split(" "))))
 
 
-def missed(pairs, found):
-    """The pairs that are neither one id nor named together."""
-    groups = named(found)
+def missed(pairs, doubts):
+    """Return the pairs that are neither one id nor named together."""
+    groups = named(doubts)
     wanted = [{spelt(text) for text in pair} for pair in pairs]
     return [pair for pair in wanted if len(pair) > 1 and not any(pair <= group for group in groups)]
 
@@ -263,7 +260,6 @@ def test_ids_numbered_in_one_way_raise_no_doubt():
 
 
 # --- all of Unicode
-# -------------------------------------------------------------------------------------------------------
 
 
 def together(one, other):

@@ -1,5 +1,4 @@
-"""`pack --pseudonyms`: no name of a patient, a slide or a file is in what is written; the table of numbers
-stays outside."""
+"""`pack --pseudonyms`: only the table of numbers holds names of patients, slides and files."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ NAMES = ("Nguyen", "Okafor", "Weber", "Silva", "Rossi", "Kowalski")
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    """Files and patients that are named by people."""
+    """A manifest whose files and patients have names of people."""
     path = write_manifest(tmp_path / "raw")
 
     def named(table: pd.DataFrame) -> pd.DataFrame:
@@ -52,7 +51,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def written(*folders: Path) -> bytes:
-    """Everything in them, and what tables hold."""
+    """Return all bytes of the files, and all texts of the tables."""
     paths = [path for folder in folders for path in folder.iterdir()]
     tables = [pd.read_parquet(path).to_csv().encode() for path in paths if path.suffix == ".parquet"]
     return b"".join([*(path.name.encode() + path.read_bytes() for path in paths), *tables])
@@ -62,7 +61,7 @@ def assert_nameless(content: bytes) -> None:
     assert [name for name in NAMES if name.encode() in content] == []
 
 
-def test_no_name_is_written_and_the_table_leads_back(manifest: Path, out: Path, table: Path) -> None:
+def test_no_name_is_written_and_the_table_gives_the_names(manifest: Path, out: Path, table: Path) -> None:
     broken = sorted((manifest.parent / "AML").glob("*.png"))[0]
     broken.write_bytes(b"P6\nRossi 3\n255\n" + bytes(27))  # a header that a decoder quotes when it fails
     summary = pack(manifest, out, **SMALL, pseudonyms=table, drop_broken=True)
@@ -83,9 +82,8 @@ def test_no_name_is_written_and_the_table_leads_back(manifest: Path, out: Path, 
     assert index["patient"].nunique() == 18
 
 
-def test_neither_order_nor_place_tells_who_it_is(manifest: Path, tmp_path: Path) -> None:
-    """Two tables number the same patients in two orders, and a shard does not hold images in the manifest's
-    order."""
+def test_neither_numbers_nor_order_identify_a_patient(manifest: Path, tmp_path: Path) -> None:
+    """Two tables number the same patients in different orders. A shard does not keep the manifest's order."""
     orders = []
     for name in ("a", "b"):
         pack(manifest, tmp_path / name, **SMALL, pseudonyms=tmp_path / f"{name}.csv")
@@ -98,7 +96,9 @@ def test_neither_order_nor_place_tells_who_it_is(manifest: Path, tmp_path: Path)
     assert sorted(orders[0]) == sorted(orders[1])
 
 
-def test_the_table_is_the_owners_alone_and_stays_as_it_is(manifest: Path, out: Path, table: Path) -> None:
+def test_only_the_owner_can_read_the_table_and_a_second_pack_does_not_change_it(
+    manifest: Path, out: Path, table: Path
+) -> None:
     pack(manifest, out, **SMALL, pseudonyms=table)
     assert stat.S_IMODE(table.stat().st_mode) == 0o600
     before = table.read_bytes()
@@ -172,7 +172,7 @@ def test_copies_are_kept_together_under_numbers(manifest: Path, out: Path, table
     assert_nameless(written(out))
 
 
-def test_a_broken_image_is_named_to_the_person_and_not_in_what_stays(
+def test_a_broken_image_is_named_in_the_message_and_not_in_the_folder(
     manifest: Path, out: Path, table: Path
 ) -> None:
     broken = sorted((manifest.parent / "AML").glob("*.png"))[0]
@@ -181,7 +181,7 @@ def test_a_broken_image_is_named_to_the_person_and_not_in_what_stays(
         pack(manifest, out, **SMALL, pseudonyms=table)
 
 
-def test_an_audit_says_that_numbers_hide_what_ids_look_like(manifest: Path, out: Path, table: Path) -> None:
+def test_an_audit_warns_that_numbers_hide_similar_ids(manifest: Path, out: Path, table: Path) -> None:
     pack(manifest, out, **SMALL, pseudonyms=table)
     assert any("numbers instead of names" in text for text in audit(out).warnings)
 
@@ -226,7 +226,7 @@ def test_what_a_killed_pack_leaves_holds_no_name(
         "t.txt",
     ],
 )
-def test_a_table_where_others_would_get_it_is_refused(manifest: Path, tmp_path: Path, place: str) -> None:
+def test_a_table_in_a_folder_for_other_people_is_refused(manifest: Path, tmp_path: Path, place: str) -> None:
     for name in ("set/dataset.json", "run/spec.yaml"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("{}")

@@ -1,5 +1,4 @@
-"""Manifests and label tables as spreadsheets save them: read rightly, or refused in one line that says what
-to do."""
+"""Manifests and label tables as spreadsheets save them: read correctly, or refused in one line with a fix."""
 
 from pathlib import Path
 
@@ -78,7 +77,7 @@ READ = {
 
 
 @pytest.mark.parametrize("case", READ)
-def test_what_a_spreadsheet_saves_is_read_rightly(folder, case):
+def test_what_a_spreadsheet_saves_is_read_correctly(folder, case):
     text, encoding = READ[case]
     assert read(folder, text.encode(encoding)) == RIGHT
 
@@ -127,7 +126,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_read_surely_is_refused_in_one_line(folder, case):
+def test_ambiguous_tables_are_refused_in_one_line(folder, case):
     content, says = REFUSED[case]
     with pytest.raises(InputError) as caught:
         read(folder, content)

@@ -1,4 +1,4 @@
-"""Every importer on every layout but its own: refused in one line, with nothing written."""
+"""Every source refuses every layout of another source in one line, and writes nothing."""
 
 from pathlib import Path
 
@@ -114,7 +114,7 @@ def test_real_cells_of_patients_are_no_healthy_ones(real_data, tmp_path):
 
 def test_pbc_in_full_in_part_and_flat(tmp_path):
     full = [f"{kind}/{sorted(prefixes)[0]}_1.jpg" for kind, prefixes in pbc.PREFIXES.items()]
-    classes = lay_out(tmp_path / "mine", *full, "Lymphocyte/LY_100007.JPG", "loose.jpg")
+    classes = lay_out(tmp_path / "classes", *full, "Lymphocyte/LY_100007.JPG", "loose.jpg")
     summary = import_source("pbc", classes, tmp_path / "m.csv")
     assert summary.leaves == {"normal": 7}
     assert summary.skipped == {

@@ -1,5 +1,4 @@
-"""Labels against the tree at import: refused with what may be meant, renamed or left out where the user says
-so."""
+"""Labels at import: refused with suggestions, and renamed or left out on request."""
 
 import pytest
 
@@ -56,7 +55,8 @@ def test_import_folder_refuses_labels_that_are_no_leaves_and_writes_nothing(root
     done = leukotree("import", "folder", root, "m.csv", cwd=root.parent)
     assert_refused(
         done,
-        f"{root}: 'APL' (1 images; APML?), 'aml' (1 images; AML?), 'mask' (2 images): no leaf of the tree, which has normal, ",
+        f"{root}: 'APL' (1 images; APML?), 'aml' (1 images; AML?), 'mask' (2 images): no leaf of the tree, "
+        "which has normal, ",
         "; name the leaf with --leaf APL=APML, or leave it out with --skip mask",
     )
     assert not (root.parent / "m.csv").exists()

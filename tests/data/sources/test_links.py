@@ -1,5 +1,4 @@
-"""Links in a data set: the file itself says its leaf and patient, a label conflict is refused, and nothing is
-lost unnamed."""
+"""Links in a data set: the real file decides leaf and patient, conflicts are refused, losses are named."""
 
 import os
 from pathlib import Path
@@ -27,7 +26,7 @@ def link(root: Path, name: str, target: str | Path) -> None:
 
 
 def imported(root: Path, **options):
-    """(summary, {content of the file: (leaf, patient)}) by way of the manifest that was written."""
+    """Return (summary, {content of the file: (leaf, patient)}), read from the written manifest."""
     summary = import_source("folder", root, root.parent / "m.csv", **{"follow_links": True} | options)
     frame = manifest.read(root.parent / "m.csv", Taxonomy.paper())
     assert len(frame) == summary.rows
@@ -187,7 +186,7 @@ def test_a_folder_that_cannot_be_read_is_refused(root, monkeypatch):
     assert refusal(root) == f"{root}/AML/p2: cannot be read: Permission denied"
 
 
-def test_what_systems_leave_behind_is_no_data(root):
+def test_files_of_the_operating_system_are_no_data(root):
     for name in (
         "__MACOSX/AML/p1/x.png",
         "AML/@eaDir/1.png/THUMB.jpg",
@@ -239,14 +238,14 @@ def test_a_mask_that_is_linked_from_elsewhere_is_inside_the_root_too(tmp_path):
     ]
 
 
-def test_the_folder_here_may_be_the_set(root, monkeypatch):
+def test_the_current_folder_may_be_the_set(root, monkeypatch):
     monkeypatch.chdir(root)
     summary = import_source("folder", ".", "../m.csv", skip=["AML/p1", "ALL/"])
     assert summary.leaves == {"AML": 1}
     assert summary.skipped == {"left out by --skip AML/p1": 2, "left out by --skip ALL": 1}
 
 
-def test_a_manifest_without_links_is_the_same_as_ever(root):
+def test_a_manifest_without_links_does_not_change(root):
     imported(root)
     first = "image,leaf,patient,source,group,root\nset/ALL/p3/1.png,ALL,p3,set,patient,set\n"
     assert (root.parent / "m.csv").read_text().startswith(first)
@@ -255,14 +254,14 @@ def test_a_manifest_without_links_is_the_same_as_ever(root):
 @pytest.mark.parametrize(
     ("name", "named"), [("CML", "CML"), ("CML/p7", "CML/p7"), ("CML/p7/2.png", "CML/p7/2.png")]
 )
-def test_a_link_out_of_the_set_is_refused_unless_asked_for(root, tmp_path, name, named):
-    """A download must not name files of its user."""
+def test_a_link_out_of_the_set_is_refused_unless_the_option_allows_it(root, tmp_path, name, named):
+    """A download must not name private files of its user."""
     elsewhere = tmp_path / "elsewhere" / "p7" / "2.png"
     elsewhere.parent.mkdir(parents=True)
     elsewhere.write_bytes(b"private")
     target = {"CML": elsewhere.parents[1], "CML/p7": elsewhere.parent}.get(name, elsewhere)
     link(root, name, target)
-    said = refusal(root, follow_links=False)
-    assert said.startswith(f"{root / named}: a link out of the data set, to {target}; ")
-    assert f"--skip {named}" in said
+    message = refusal(root, follow_links=False)
+    assert message.startswith(f"{root / named}: a link out of the data set, to {target}; ")
+    assert f"--skip {named}" in message
     imported(root)

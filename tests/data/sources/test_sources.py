@@ -1,4 +1,4 @@
-"""Importers on made-up layouts: what the full public sets have and a partial copy may lack."""
+"""Sources on artificial layouts with everything that the public sets contain and a partial copy may lack."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.helpers.small_data import lay_out
 
 
 def imported(source, root, tmp_path, **options):
-    """(summary, {name: row of the manifest as it is read back})."""
+    """Return (summary, {name: row of the manifest as it is read again})."""
     summary = import_source(source, root, tmp_path / "out" / "m.csv", **options)
     frame = manifest.read(tmp_path / "out" / "m.csv", Taxonomy.paper())
     assert len(frame) == summary.rows == sum(summary.leaves.values())
@@ -272,7 +272,7 @@ def test_links_are_followed_and_names_that_a_manifest_cannot_hold_are_skipped_an
     lay_out(tmp_path / "elsewhere", "2.png", "p2/5.png")
     (root / "AML/p1/2.png").symlink_to(tmp_path / "elsewhere/2.png")
     (root / "AML/p1/3.png").symlink_to(root / "AML/p1/1.png")
-    (root / "AML/p1/4.png").symlink_to(root / "AML/p1/gone.png")
+    (root / "AML/p1/4.png").symlink_to(root / "AML/p1/missing.png")
     (root / "AML/p2").symlink_to(tmp_path / "elsewhere/p2")
     summary = import_source("folder", root, tmp_path / "m.csv", follow_links=True)
     assert summary.skipped == {

@@ -1,4 +1,4 @@
-"""Importers on the real sets, each in its source's own layout: the counts that are known of them."""
+"""Sources on the real sets, each in its original layout: the known counts."""
 
 from pathlib import Path
 
