@@ -79,7 +79,7 @@ def test_seeds_give_different_folds():
 
 
 def test_a_rare_leaf_reaches_every_fold_though_the_first_division_may_miss_one():
-    """Three groups hold the rare leaf. Their other images differ in number, which misleads the stratification."""
+    """Three groups hold the rare leaf. Their other images differ in number, which misleads stratification."""
     sizes = [1, 2, 40, *[5] * 12]
     rows = [("common", str(group)) for group, size in enumerate(sizes) for _ in range(size)]
     frame = pd.DataFrame([*rows, *[("rare", str(group)) for group in range(3)]], columns=["leaf", "group"])

@@ -37,7 +37,7 @@ def saved(picture, form, **options):
 
 
 def opencv(ending, pixels):
-    """Return the bytes that OpenCV writes, a library that does not read them; (H, W, 3) is RGB, (H, W, 4) RGBA."""
+    """Return the bytes that OpenCV writes, which does not read them; (H, W, 3) is RGB, (H, W, 4) RGBA."""
     turned = pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     ok, data = cv2.imencode(ending, np.ascontiguousarray(turned))
     assert ok
