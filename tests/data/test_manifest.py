@@ -64,7 +64,8 @@ def test_a_group_can_be_named(folder):
     """With `slide` the column patient holds the slide's id; with `image` nothing is kept together."""
     frame = read(
         folder,
-        "image,leaf,patient,source,group\na.png,AML,s1,x,slide\nb.png,AML,s1,x,slide\np1/c.png,AML,p1,x,image\n",
+        "image,leaf,patient,source,group\n"
+        "a.png,AML,s1,x,slide\nb.png,AML,s1,x,slide\np1/c.png,AML,p1,x,image\n",
     )
     assert frame["group_id"].tolist() == ["x/s1", "x/s1", "x/p1/c.png"]
 

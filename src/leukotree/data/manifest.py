@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 REQUIRED = ("image", "leaf", "patient", "source")
 OPTIONAL = ("mask", "group", "root")
 GROUPS = ("patient", "slide", "image")
+"""What the folds can keep together, from the strongest to the weakest."""
 WRITTEN = (".csv", ".parquet")
 """Endings of manifests that are written. Those of `csvfile.ENDINGS` are read, too."""
 CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")

@@ -27,7 +27,7 @@ from leukotree.data.folds import assign
 from leukotree.data.images import digests, encoding
 from leukotree.data.images.formats import BrokenImage
 from leukotree.data.manifest import read as read_manifest
-from leukotree.data.pack_folder import Options
+from leukotree.data.pack_options import Options
 from leukotree.data.patients.doubts import Doubt, settle
 from leukotree.data.patients.pseudonyms import Numbers
 from leukotree.errors import InputError, Preempted
@@ -176,18 +176,18 @@ def _write(
 
     Nothing is left of wrong input. After a full disk the finished shards are kept.
     """
-    partial = _working_folder(out)
-    created = [folder for folder in partial.parents if not folder.exists()]
+    working = _working_folder(out)
+    created = [folder for folder in working.parents if not folder.exists()]
     try:
-        with pack_folder.claim(partial, identity), _no_pillow_warnings():
+        with pack_folder.claim(working, identity), _no_pillow_warnings():
             try:
-                pack_folder.fill(partial, table, options, taxonomy, workers)
+                pack_folder.fill(working, table, options, taxonomy, workers)
             except InputError:
-                shutil.rmtree(partial)
+                shutil.rmtree(working)
                 for folder in created:
                     folder.rmdir()
                 raise
-            os.rename(partial, out)
+            os.rename(working, out)
             pack_folder.remove_work_files(out)
     except OSError as error:
         raise InputError(

@@ -18,8 +18,10 @@ from leukotree.data import dataset, duplicates, folds, shards
 from leukotree.data.fingerprint import DESCRIPTION, INDEX
 from leukotree.data.images import codec, encoding
 from leukotree.data.index import COLUMNS, OPTIONAL
+from leukotree.data.manifest import GROUPS
+from leukotree.data.pack_options import Options
 from leukotree.data.patients import pseudonyms
-from leukotree.data.patients.identities import SIMILAR, persons
+from leukotree.data.patients.identities import persons
 from leukotree.errors import InputError, Preempted
 from leukotree.files import locked, write_atomic
 from leukotree.taxonomy import Taxonomy
@@ -28,53 +30,9 @@ STATE = "pack.json"
 """File of the working folder: identity of the pack, finished shards, and images dropped so far."""
 LOCK = ".lock"
 """File of the working folder that a running pack locks."""
-KINDS = ("image", "slide", "patient")
-"""What folds can keep together, from the weakest to the strongest."""
+
 _NAMED = 5
 """Largest number of broken images in one message."""
-_LATER = ("similar_ids", "patients_across_sources", "group_duplicates", "pseudonyms")
-"""Options that the first version of `pack` did not have."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options that decide the bytes of a packed folder, together with the manifest."""
-
-    folds: int = 5
-    size: int = 384
-    """Width and height in pixels."""
-    seed: int = 0
-    """Seed of the folds, and of the order within a shard."""
-    drop_broken: bool = False
-    """Leave out images that do not decode, instead of refusing the manifest."""
-    samples_per_shard: int = 1000
-    """Largest number of samples in a shard."""
-    quality: int = 95
-    """Quality of the JPEGs, from 1 to 100."""
-    similar_ids: str | None = None
-    """What ids that look alike mean, one of `identities.SIMILAR`; None: several patients, with a warning."""
-    patients_across_sources: bool = False
-    """Whether an id means the same patient in every source."""
-    group_duplicates: bool = False
-    """Join groups that share a picture, instead of refusing them."""
-    pseudonyms: bool = False
-    """Write numbers instead of the names of patients, slides and images."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("size", 8, 8192),
-            ("samples_per_shard", 1, 10**6),
-            ("quality", 1, 100),
-            ("seed", 0, 2**31 - 1),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} {getattr(self, name)}: must be from {low} to {high}")
-        if self.similar_ids not in (None, *SIMILAR):
-            raise InputError(f"similar_ids {self.similar_ids!r}: must be one of {', '.join(SIMILAR)}")
-
-    def identity(self) -> dict[str, Any]:
-        """Return the options for dataset.json; of those that older packs lack only the ones that are on."""
-        return {name: value for name, value in asdict(self).items() if name not in _LATER or value}
 
 
 def list_broken(broken: Iterable[tuple[str, str]]) -> str:
@@ -85,17 +43,17 @@ def list_broken(broken: Iterable[tuple[str, str]]) -> str:
 
 
 @contextmanager
-def claim(partial: Path, identity: dict[str, Any]) -> Iterator[None]:
+def claim(working: Path, identity: dict[str, Any]) -> Iterator[None]:
     """Make the working folder, or continue one that a killed run left; lock it for this process.
 
     Raises InputError, without a change, if the folder was begun with another identity.
     """
-    partial.mkdir(parents=True, exist_ok=True)
-    with locked(partial / LOCK, f"{partial}: another `leukotree pack` is writing there; wait for it"):
-        if (partial / STATE).exists():
-            compare(partial, _state(partial), identity)
+    working.mkdir(parents=True, exist_ok=True)
+    with locked(working / LOCK, f"{working}: another `leukotree pack` is writing there; wait for it"):
+        if (working / STATE).exists():
+            compare(working, _state(working), identity)
         else:
-            _save(partial, {**identity, "dropped": [], "shards": {}})
+            _save(working, {**identity, "dropped": [], "shards": {}})
         yield
 
 
@@ -127,7 +85,7 @@ def compare(folder: Path, stored: dict[str, Any], identity: dict[str, Any]) -> N
     )
 
 
-def fill(partial: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, workers: int) -> None:
+def fill(working: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, workers: int) -> None:
     """Write all shards, the index and the description into a claimed folder.
 
     After broken images are dropped, or groups that share a picture are joined, everything is planned again.
@@ -140,24 +98,24 @@ def fill(partial: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonom
     Raises InputError for broken images that may not be dropped and for copies that may not be joined. Raises
     OSError if the folder cannot be written.
     """
-    state = _state(partial)
+    state = _state(working)
     written: dict[str, list[shards.Place]] = {}
     while True:
         remaining = _remaining(table, options, state)
         plan = _plan(remaining, options)
-        broken = _write_shards(partial, remaining, plan, options, state, written, workers)
+        broken = _write_shards(working, remaining, plan, options, state, written, workers)
         if broken:
             _drop(state, broken, options)
         else:
-            contents = _contents(partial, plan, written)
+            contents = _contents(working, plan, written)
             joined = _keys_to_join(remaining, contents, options)
             if not joined:
                 break
             state.update(joined=[*state.get("joined", []), *joined], shards={})
-        _save(partial, state)
-    _write_index(partial, remaining, contents)
-    _write_description(partial, remaining, options, taxonomy, state)
-    _remove_others(partial, plan)
+        _save(working, state)
+    _write_index(working, remaining, contents)
+    _write_description(working, remaining, options, taxonomy, state)
+    _remove_others(working, plan)
 
 
 def _drop(state: dict[str, Any], broken: list[dict[str, str]], options: Options) -> None:
@@ -197,18 +155,18 @@ def _keys_to_join(
     return [table["key"].iloc[rows].tolist() for rows in sets]
 
 
-def _state(partial: Path) -> dict[str, Any]:
+def _state(working: Path) -> dict[str, Any]:
     try:
-        state = json.loads((partial / STATE).read_text())
+        state = json.loads((working / STATE).read_text())
     except ValueError:
         state = None
     if not isinstance(state, dict) or not {"dropped", "shards"} <= state.keys():
-        raise InputError(f"{partial / STATE}: damaged; remove {partial}")
+        raise InputError(f"{working / STATE}: damaged; remove {working}")
     return state
 
 
-def _save(partial: Path, state: dict[str, Any]) -> None:
-    write_atomic(partial / STATE, json.dumps(state))
+def _save(working: Path, state: dict[str, Any]) -> None:
+    write_atomic(working / STATE, json.dumps(state))
 
 
 @dataclass(frozen=True)
@@ -229,7 +187,7 @@ def _plan(table: pd.DataFrame, options: Options) -> list[_Shard]:
 
 
 def _write_shards(
-    partial: Path,
+    working: Path,
     table: pd.DataFrame,
     plan: list[_Shard],
     options: Options,
@@ -241,7 +199,7 @@ def _write_shards(
 
     `written` gets the places of each written shard. After the first broken image the others are only checked.
     """
-    pending = [shard for shard in plan if not _intact(partial / shard.name, state["shards"].get(shard.name))]
+    pending = [shard for shard in plan if not _intact(working / shard.name, state["shards"].get(shard.name))]
     rows = [row for shard in pending for row in shard.rows]
     paths, digests = (table[name].iloc[rows].tolist() for name in ("image", "digest"))
     encoded = encoding.encode_files(paths, digests, options.size, options.quality, workers)
@@ -252,20 +210,20 @@ def _write_shards(
     def samples(shard: _Shard) -> Iterator[shards.Sample]:
         for row, result in zip(shard.rows, results, strict=False):
             if signals.requested():
-                raise Preempted(f"{partial}: {len(state['shards'])} of {len(plan)} shards are written")
+                raise Preempted(f"{working}: {len(state['shards'])} of {len(plan)} shards are written")
             if isinstance(result, codec.BrokenImage):
                 broken.append(_broken(records[row], result, options))
             elif not broken:
                 yield _sample(records[row], result)
 
     for shard in pending:
-        path = partial / shard.name
+        path = working / shard.name
         written[shard.name] = shards.write(path, samples(shard))
         if broken:
             path.unlink()
         else:
             state["shards"][shard.name] = shards.checksum(path)
-            _save(partial, state)
+            _save(working, state)
     return broken
 
 
@@ -286,17 +244,17 @@ def _intact(shard: Path, checksum: str | None) -> bool:
 
 
 def _contents(
-    partial: Path, plan: list[_Shard], written: dict[str, list[shards.Place]]
+    working: Path, plan: list[_Shard], written: dict[str, list[shards.Place]]
 ) -> list[tuple[_Shard, shards.Place]]:
     """Return the places of all samples. Shards that an earlier run wrote are read."""
     return [
         (shard, place)
         for shard in plan
-        for place in written.get(shard.name) or shards.places(partial / shard.name)
+        for place in written.get(shard.name) or shards.places(working / shard.name)
     ]
 
 
-def _write_index(partial: Path, table: pd.DataFrame, contents: list[tuple[_Shard, shards.Place]]) -> None:
+def _write_index(working: Path, table: pd.DataFrame, contents: list[tuple[_Shard, shards.Place]]) -> None:
     columns: dict[str, list[Any]] = {
         name: [getattr(place, name) for _, place in contents]
         for name in ("key", "offset", "length", "sha256")
@@ -307,11 +265,11 @@ def _write_index(partial: Path, table: pd.DataFrame, contents: list[tuple[_Shard
     rows = pd.DataFrame(columns).join(named[["leaf", "patient", "source", "group", "image"]], on="key")
     buffer = io.BytesIO()
     rows[[*COLUMNS, *OPTIONAL]].to_parquet(buffer, index=False)
-    write_atomic(partial / INDEX, buffer.getvalue())
+    write_atomic(working / INDEX, buffer.getvalue())
 
 
 def _write_description(
-    partial: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, state: dict[str, Any]
+    working: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, state: dict[str, Any]
 ) -> None:
     pruned = taxonomy.prune(table["leaf"].unique())
     counts = table["leaf"].value_counts()
@@ -323,18 +281,18 @@ def _write_description(
         "size": options.size,
         "folds": options.folds,
         "seed": options.seed,
-        "group": min(table["kind"].unique(), key=KINDS.index),
+        "group": max(table["kind"].unique(), key=GROUPS.index),
         "counts": {leaf: int(counts[leaf]) for leaf in pruned.leaves},
         "patients": patients[patients != ""].nunique(),
         "dropped": [{"image": item["image"], "reason": item["reason"]} for item in state["dropped"]],
         **{name: state[name] for name in ("manifest", "bytes", "options", "tree")},
     }
-    write_atomic(partial / DESCRIPTION, json.dumps(description, indent=2, ensure_ascii=False))
+    write_atomic(working / DESCRIPTION, json.dumps(description, indent=2, ensure_ascii=False))
 
 
-def _remove_others(partial: Path, plan: list[_Shard]) -> None:
+def _remove_others(working: Path, plan: list[_Shard]) -> None:
     """Remove other files from a complete folder."""
     expected = {STATE, DESCRIPTION, INDEX, *(shard.name for shard in plan)}
-    for path in partial.iterdir():
+    for path in working.iterdir():
         if path.name not in expected:
             path.unlink()

@@ -38,7 +38,8 @@ def deepapl(tmp_path):
         "Data/All/Patient_09/Signed slides/Myelocyte/MY_2.jpg",
     )
     (root / "Data/master.csv").write_text(
-        "\ufeffPatient_ID,Diagnosis,Cohort\nPatient_00,AML,Discovery\nPatient_01,APL,Discovery\nPatient_02,MDS,Validation\nPatient_03,AML,Validation\n"
+        "\ufeffPatient_ID,Diagnosis,Cohort\nPatient_00,AML,Discovery\nPatient_01,APL,Discovery\n"
+        "Patient_02,MDS,Validation\nPatient_03,AML,Validation\n"
     )
     return root
 
@@ -107,7 +108,8 @@ def test_cnmc_reads_subject_and_class_from_the_name_or_from_the_csv_of_the_preli
     )
     table = root / "C-NMC_Leukemia/validation_data/C-NMC_test_prelim_phase_data_labels.csv"
     table.write_text(
-        "Patient_ID,new_names,labels\nUID_57_29_1_all.bmp,1.bmp,1\nUID_H49_35_1_hem.bmp,2.bmp,0\nUID_57_1_1_all.bmp,3.bmp,1\n"
+        "Patient_ID,new_names,labels\nUID_57_29_1_all.bmp,1.bmp,1\n"
+        "UID_H49_35_1_hem.bmp,2.bmp,0\nUID_57_1_1_all.bmp,3.bmp,1\n"
     )
     summary, rows = imported("cnmc", root, tmp_path)
     assert {name: (row["leaf"], row["patient"]) for name, row in rows.items()} == {

@@ -1,0 +1,54 @@
+"""The options of a pack."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from leukotree.data.dataset import MAX_SIDE
+from leukotree.data.patients.identities import SIMILAR
+from leukotree.errors import InputError
+
+_LATER = ("similar_ids", "patients_across_sources", "group_duplicates", "pseudonyms")
+"""Options that the first version of `pack` did not have."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that decide the bytes of a packed folder, together with the manifest."""
+
+    folds: int = 5
+    size: int = 384
+    """Width and height in pixels."""
+    seed: int = 0
+    """Seed of the folds, and of the order within a shard."""
+    drop_broken: bool = False
+    """Leave out images that do not decode, instead of refusing the manifest."""
+    samples_per_shard: int = 1000
+    """Largest number of samples in a shard."""
+    quality: int = 95
+    """Quality of the JPEGs, from 1 to 100."""
+    similar_ids: str | None = None
+    """What ids that look alike mean, one of `identities.SIMILAR`; None: several patients, with a warning."""
+    patients_across_sources: bool = False
+    """Whether an id means the same patient in every source."""
+    group_duplicates: bool = False
+    """Join groups that share a picture, instead of refusing them."""
+    pseudonyms: bool = False
+    """Write numbers instead of the names of patients, slides and images."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("size", 8, MAX_SIDE),
+            ("samples_per_shard", 1, 10**6),
+            ("quality", 1, 100),
+            ("seed", 0, 2**31 - 1),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} {getattr(self, name)}: must be from {low} to {high}")
+        if self.similar_ids not in (None, *SIMILAR):
+            raise InputError(f"similar_ids {self.similar_ids!r}: must be one of {', '.join(SIMILAR)}")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options for dataset.json; of those that older packs lack only the ones that are on."""
+        return {name: value for name, value in asdict(self).items() if name not in _LATER or value}
