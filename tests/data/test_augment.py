@@ -67,9 +67,8 @@ def test_stain_jitter_changes_the_concentrations_of_ruifroks_stains() -> None:
     """Compared with the deconvolution in numpy: unmix, change the concentration of each stain, mix."""
     batch, drawn, strength = images(6, low=20), numbers(6, 6), 0.1
     out = augment.to_input(batch, drawn, AugmentSpec(jitter=0, stain=strength), *PLAIN)
-    colours = np.array(
-        [[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]]
-    )  # haematoxylin, eosin, DAB
+    # Haematoxylin, eosin, DAB.
+    colours = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
     for one, image, row in zip(out, batch, drawn.double().numpy(), strict=True):
         gain, shift = 1 + strength * (2 * row[3:6] - 1), strength * (2 * row[6:9] - 1)
         density = -np.log(image.permute(1, 2, 0).double().numpy() / 255)

@@ -184,7 +184,7 @@ def test_joined_is_the_smallest_partition_that_keeps_groups_and_copies_together(
     sets = [np.array([row % len(groups) for row in rows]) for rows in links]
     names = list(groups)
     changed = True
-    while changed:  # by hand: whatever touches takes the smaller name
+    while changed:  # a simple version: all groups of a set take the smallest name
         changed = False
         together = [[names[row] for row in rows] for rows in sets]
         for some in together:

@@ -47,9 +47,8 @@ def test_crops_have_the_distribution_of_torchvision_and_timm(
         "left": lambda c: c[:, 1],
     }.items():
         assert stats.ks_2samp(measure(actual), measure(expected)).pvalue > 0.001, name
-    whole = [
-        (c[:, 2:4] == size).all(axis=1).sum() for c in (actual, expected)
-    ]  # where no window fitted, and by chance
+    # Windows of the whole image: no other window fitted, or it was drawn by chance.
+    whole = [(crops[:, 2:4] == size).all(axis=1).sum() for crops in (actual, expected)]
     assert stats.fisher_exact([whole, [n - w for w in whole]]).pvalue > 0.001
 
 

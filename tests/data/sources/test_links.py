@@ -83,9 +83,8 @@ def test_a_hard_link_is_the_same_file_too(root):
     os.link(root / "AML/p1/1.png", root / "AML/p1/0.png")
     os.link(root / "AML/p1/2.png", root / "AML/p2/copy.png")
     summary, _ = imported(root)
-    assert (
-        summary.rows == 5
-    )  # of the two in one patient's folder one, of those of two patients both: copies, as `pack` meets them
+    # Of two hard links of one patient one is kept. Those of two patients are both kept, as copies.
+    assert summary.rows == 5
     assert summary.skipped["hard link to another image of the set"] == 1
     assert any("AML/p2/copy.png = AML/p1/2.png" in note for note in summary.notes)
     (root.parent / "m.csv").unlink()
