@@ -47,7 +47,7 @@ def test_a_set_without_leakage_is_ok(manifest):
     assert result.ok
     assert result.errors == ()
     assert result.warnings == ()
-    assert result.lines()[-1] == "ok: no leakage result"
+    assert result.lines()[-1] == "ok: no leakage found"
     assert any(
         "macro-F1 without morphology" in line and "commonest leaf" in line and "colour only" in line
         for line in result.lines()
