@@ -1,9 +1,8 @@
-"""How jobs come into SLURM's queue: noted before and after, as many as it takes, and found again where a kill
-came in between.
+"""Jobs are put into SLURM's queue as arrays, and noted.
 
-submitit writes the batch script and runs what was pickled. Putting it into the queue is done here: an intent
-is on the disk before sbatch is asked, the jobs fetch their pickles by themselves, and so whoever submits may
-be killed at any moment.
+submitit writes the batch script and runs what was pickled. This module submits the script. An intent is
+written to the disk before sbatch is called, and the jobs fetch their pickles themselves. So the process that
+submits may be killed at any moment: `adopt` finds the jobs by the intent.
 """
 
 from __future__ import annotations
@@ -24,12 +23,14 @@ if TYPE_CHECKING:
 ARRAY = 1000
 """Jobs in one array where neither the site nor SLURM says how many may be."""
 ALWAYS = 10**6
-"""How often submitit may queue a job again at its time limit: whether that is worth it, `retries` knows."""
+"""How often submitit may queue a job again at its time limit. `retries` decides whether a run is tried
+again."""
 INTENT = ".intent"
+"""End of the name of a file with the runs of a submission, which exists until its jobs are noted."""
 
 
 class Work(Protocol):
-    """What a job does when it is called; it does these runs."""
+    """What a job does when it is called, and the runs that it does."""
 
     def __call__(self) -> Any: ...
 
@@ -38,22 +39,23 @@ class Work(Protocol):
 
 
 def slurm_executor(folder: Path, parameters: Mapping[str, Any]) -> submitit.SlurmExecutor:
-    """submitit's executor for SLURM; `parameters` as `site.submitit_parameters` gives them; `folder` takes
-    the logs."""
+    """submitit's executor for SLURM, with the `parameters` of `site.submitit_parameters`; `folder` takes the
+    logs."""
     import submitit
 
-    # Without one of the site, submitit's own key, "submitit", would be refused where SLURM knows the keys.
+    # If the site has no wckey, submitit would set its own, "submitit". A SLURM that checks the keys refuses
+    # it.
     given = {"wckey": None} | {name.removeprefix("slurm_"): value for name, value in parameters.items()}
-    found = submitit.SlurmExecutor(folder=folder, max_num_timeout=ALWAYS, python=given.pop("python", None))
-    found.update_parameters(**found._convert_parameters(given))
-    return found
+    executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=ALWAYS, python=given.pop("python", None))
+    executor.update_parameters(**executor._convert_parameters(given))
+    return executor
 
 
 def submit_arrays(
     runner: submitit.SlurmExecutor, root: Path, works: Sequence[Work], largest: int
 ) -> Iterator[str]:
-    """Queue the works in arrays of at most `largest`, in their order, until SLURM takes no more; gives the id
-    of each once it is noted. Raises InputError where it refuses them for good."""
+    """Queue the works in arrays of at most `largest`, in their order, until SLURM takes no more. Yields the
+    id of each job once it is noted. Raises InputError where SLURM refuses the jobs for good."""
     left, size = list(works), largest
     while left:
         size = min(size, len(left))
@@ -63,7 +65,7 @@ def submit_arrays(
             size //= 2
             if not size:
                 if not scheduler.JOB_COUNT_LIMIT.search(str(error)) and not scheduler.jobs():
-                    raise  # the limit is another one, and no job of ours will make room
+                    raise  # another limit: no job of this user will end and make room
                 return
         else:
             left = left[size:]
@@ -79,11 +81,12 @@ def submit_array(runner: submitit.SlurmExecutor, root: Path, works: Sequence[Wor
     folder, token = runner.folder, uuid.uuid4().hex
     folder.mkdir(parents=True, exist_ok=True)
     parameters = dict(runner.parameters)
-    beginning, of_the_site = (
-        [*batch_script.at_the_start(folder, token), *snapshot.at_the_start(root.parent)],
-        parameters.get("setup") or (),
-    )
-    parameters["setup"] = [*beginning, *of_the_site, snapshot.IMPORT]
+    parameters["setup"] = [
+        *batch_script.at_the_start(folder, token),
+        *snapshot.at_the_start(root.parent),
+        *(parameters.get("setup") or ()),  # those of the site
+        snapshot.IMPORT,
+    ]
     if len(works) > 1:
         parameters["map_count"] = len(works)
     script, intent = folder / f"{token}.sh", folder / f"{token}{INTENT}"
@@ -107,16 +110,16 @@ def submit_array(runner: submitit.SlurmExecutor, root: Path, works: Sequence[Wor
 
 
 def adopt(root: Path) -> None:
-    """Note the jobs that were submitted by a command that was killed before it could. Raises as
-    `scheduler.ask`."""
+    """Note the jobs of a command that was killed after it had submitted them and before it had noted them.
+    Raises as `scheduler.ask`."""
     folder = job_files.folder(root).absolute()
     for intent in sorted(folder.glob(f"*{INTENT}")):
-        if job_notes.abroad(json.loads(intent.read_text())):
+        if job_notes.on_another_cluster(json.loads(intent.read_text())):
             continue
         number = scheduler.find(intent.with_suffix(".sh"))
         if number is not None:
             _note(root, intent, number)
-        else:  # sbatch was never asked, or the jobs have ended long ago
+        else:  # sbatch was never called, or the jobs ended long ago
             _forget(folder, intent.stem)
 
 
@@ -137,5 +140,5 @@ def _forget(folder: Path, token: str) -> None:
 
 
 def largest_array() -> int:
-    """Most jobs in one array, where the site does not say."""
+    """Most jobs in one array, where the site names no number."""
     return scheduler.largest_array() or ARRAY

@@ -27,7 +27,7 @@ again() { # losses are counted in a file: SLURM's own count has the time limits 
 bad=$(sed -n 's/^srun: error: \([^:]*\): tasks\{0,1\} .*: Exited with exit code \(2\|126\|127\)$/\1/p' "${logs[@]}" 2>/dev/null | sort -u | paste -sd,)
 killed=$((code == 137 && $(out_of_memory) > leukotree_before))
 if ((code)) && { ((killed)) || grep -qs 'oom_kill event' "${logs[@]}"; }; then
-    run_python -m hpc.launching.failures "$jobs" "$id" oom "the kernel ended a rank for want of memory"
+    run_python -m hpc.launching.failures "$jobs" "$id" oom "the kernel ended a rank for lack of memory"
 elif [[ -n $bad ]]; then
     echo "$bad" >"${leukotree_job}_bad"
 else

@@ -6,7 +6,7 @@ leukotree_job=$jobs/${leukotree_job:-$SLURM_JOB_ID}
 # The job fetches by itself what it is to do: whoever submitted it may have been killed since. A job begun anew has it already.
 mv "$jobs/${token}_${SLURM_ARRAY_TASK_ID:-0}.pkl" "${leukotree_job}_submitted.pkl" 2>/dev/null
 echo "$SLURM_JOB_NODELIST" >"${leukotree_job}_nodes"
-out_of_memory() { # how often the kernel has ended a process of this job, or of the container it runs in, for want of memory
+out_of_memory() { # how often the kernel has ended a process of this job, or of the container it runs in, for lack of memory
     local group
     sed -n 's/^0:://p; s/^[0-9]*:memory:/memory/p' /proc/self/cgroup 2>/dev/null | while read -r group; do # cgroup v2, v1
         group=/sys/fs/cgroup/${group%%/step_*}

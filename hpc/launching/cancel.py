@@ -1,5 +1,5 @@
-"""`leukotree cancel`: the end of all that a study has queued or at work. What has begun is told to save;
-folders stay."""
+"""`leukotree cancel`: ends all jobs of a study, queued or running. Runs that have begun save first; folders
+stay."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from leukotree.errors import InputError, one_line
 from leukotree.records import attempts
 
 PATIENCE = 120.0
-"""Seconds for jobs to save and leave; SLURM grants them half a minute by default."""
+"""Seconds that jobs have to save and end; SLURM grants them half a minute by default."""
 POLL = 2.0
-GONE = re.compile("Invalid job id|already completing")
-"""What scancel says of jobs that have ended."""
+"""Seconds between two looks."""
+ENDED = re.compile("Invalid job id|already completing")
+"""What scancel prints about jobs that have ended."""
 MANY = 500
 """Jobs in one call of scancel."""
 
 
 @dataclass
-class Living:
-    """What a study has queued or at work."""
+class Work:
+    """The queued and running jobs of a study."""
 
     slurm: dict[str, QueuedJob] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
@@ -43,7 +44,7 @@ class Living:
     local: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Process of a local job of this host -> its note."""
     elsewhere: dict[str, str] = field(default_factory=dict)
-    """Process of a local job of another host, as far as one can tell from here -> that host."""
+    """Process of a local job that seems to run on another host -> that host."""
 
     def __bool__(self) -> bool:
         return bool(self.slurm or self.local or self.elsewhere)
@@ -51,8 +52,8 @@ class Living:
     def lines(self) -> list[str]:
         """A line for each job and array."""
         counts: dict[tuple[str, str], Counter[str]] = {}
-        for job, found in self.slurm.items():
-            counts.setdefault((scheduler.array(job), self.kinds[job]), Counter())[found.state.lower()] += 1
+        for id_, job in self.slurm.items():
+            counts.setdefault((scheduler.array(id_), self.kinds[id_]), Counter())[job.state.lower()] += 1
         jobs = [
             f"job {job} ({kind}): " + ", ".join(f"{count} {state}" for state, count in states.items())
             for (job, kind), states in counts.items()
@@ -61,53 +62,53 @@ class Living:
         return jobs + local + [f"local job {pid} on {host}" for pid, host in self.elsewhere.items()]
 
 
-def living(root: Path) -> Living:
-    """What there is to cancel. Raises InputError where jobs were submitted to a SLURM that does not
+def find_work(root: Path) -> Work:
+    """The jobs that there are to cancel. Raises NoAnswer if jobs were submitted to a SLURM that does not
     answer."""
     notes = job_notes.notes(root)
-    found = Living()
+    work = Work()
     if queue.here() or any(note["on"] == "slurm" for note in notes.values()):
         jobs = queue.look()
-        found.kinds = study_jobs.of_study(root, jobs)
-        found.slurm = {job: jobs[job] for job in found.kinds}
+        work.kinds = study_jobs.of_study(root, jobs)
+        work.slurm = {job: jobs[job] for job in work.kinds}
     for name, note in notes.items():
-        if note["on"] != "local" or not (job_notes.lives(note) or _beats(root, name, note)):
+        if note["on"] != "local" or not (job_notes.is_alive(note) or _has_heartbeat(root, name, note)):
             continue
         if note["host"] == socket.gethostname():
-            found.local[note["job"]] = note
+            work.local[note["job"]] = note
         else:
-            found.elsewhere[note["job"]] = note["host"]
-    return found
+            work.elsewhere[note["job"]] = note["host"]
+    return work
 
 
-def _beats(root: Path, run_name: str, note: dict[str, Any]) -> bool:
-    """Whether a run of another host's job gave a sign of life lately."""
+def _has_heartbeat(root: Path, run_name: str, note: dict[str, Any]) -> bool:
+    """Whether the run of a job of another host has a recent heartbeat."""
     return note["host"] != socket.gethostname() and run_states.read(root / run_name).state == "running"
 
 
 def cancel(root: Path) -> list[str]:
-    """End it all, and wait until it has left. Returns what would not, a line each.
+    """End all jobs of a study, and wait until they have ended. Returns a line for each that did not end.
 
-    Nothing can be queued meanwhile: a command that submits holds the lock that is held here, and sees then
+    Nothing can be queued meanwhile: a command that submits needs the lock that is held here, and then sees
     that the study is cancelled. Raises InputError if SLURM does not answer, or if another command submits for
     minutes.
     """
     root.mkdir(parents=True, exist_ok=True)
     cancelled.note(root)
-    told: set[str] = set()
-    said: dict[str, str] = {}
+    signalled: set[str] = set()
+    messages: dict[str, str] = {}
     with sender.submitting(root):
-        left = _round(root, told, said)
+        left = _round(root, signalled, messages)
     end = time.monotonic() + PATIENCE
-    while (left.slurm or left.local) and not said and time.monotonic() < end:
+    while (left.slurm or left.local) and not messages and time.monotonic() < end:
         time.sleep(POLL)
-        left = _round(root, told, said)  # a job that was just submitting has to be found, too
-    stay = {job: found for job, found in left.slurm.items() if found.state != "COMPLETING"}
+        left = _round(root, signalled, messages)  # a job that was submitted a moment ago has to be found, too
+    stay = {id_: job for id_, job in left.slurm.items() if job.state != "COMPLETING"}
     refused = [
-        f"job {job}: still {found.state.lower()}; {said.get(scheduler.array(job), 'see squeue')}"
-        for job, found in stay.items()
+        f"job {id_}: still {job.state.lower()}; {messages.get(scheduler.array(id_), 'see squeue')}"
+        for id_, job in stay.items()
     ]
-    refused += [f"local job {pid}: still at work; {said.get(pid, 'see its log')}" for pid in left.local]
+    refused += [f"local job {pid}: still at work; {messages.get(pid, 'see its log')}" for pid in left.local]
     refused += [
         f"local job {pid}: on {host}; give the command there, too" for pid, host in left.elsewhere.items()
     ]
@@ -115,7 +116,7 @@ def cancel(root: Path) -> list[str]:
 
 
 def _without_job(root: Path) -> list[str]:
-    """A line for each run that is at work in no job, as with `--on inline`."""
+    """A line for each run that runs in no job, as with `--on inline`."""
     lines = []
     for run in run_states.scan(root):
         if run.state == "running" and run.job is None:
@@ -128,58 +129,60 @@ def _without_job(root: Path) -> list[str]:
     return lines
 
 
-def _round(root: Path, told: set[str], said: dict[str, str]) -> Living:
-    """Cancel what is there, and return it. What waits goes first: a job that waits for others would begin
-    when they end."""
-    left = living(root)
-    open_jobs = {job: found for job, found in left.slurm.items() if found.state != "COMPLETING"}
-    waiting = {job for job, found in open_jobs.items() if found.state == "PENDING"}
+def _round(root: Path, signalled: set[str], messages: dict[str, str]) -> Work:
+    """Cancel the jobs that there are, and return them. Jobs that wait are cancelled first: one that waits for
+    others would begin when they end."""
+    left = find_work(root)
+    open_jobs = {id_: job for id_, job in left.slurm.items() if job.state != "COMPLETING"}
+    waiting = {id_ for id_, job in open_jobs.items() if job.state == "PENDING"}
     after = [job for job in waiting if left.kinds[job] not in ("run", "sweep", "worker")]
-    _scancel(after, said)
-    _scancel([job for job in waiting if left.kinds[job] in ("run", "sweep")], said, "--state=PENDING")
-    _scancel([job for job in open_jobs if left.kinds[job] == "sweep"], said)  # it submits runs and workers
-    _scancel([job for job in open_jobs if job not in waiting or left.kinds[job] == "worker"], said)
+    _scancel(after, messages)
+    _scancel([job for job in waiting if left.kinds[job] in ("run", "sweep")], messages, "--state=PENDING")
+    _scancel(
+        [job for job in open_jobs if left.kinds[job] == "sweep"], messages
+    )  # it submits runs and workers
+    _scancel([job for job in open_jobs if job not in waiting or left.kinds[job] == "worker"], messages)
     for pid, note in left.local.items():
-        if pid not in told:
-            told.add(pid)
-            _tell(pid, note, said)
+        if pid not in signalled:
+            signalled.add(pid)
+            _terminate(pid, note, messages)
     return left
 
 
-def _scancel(jobs: Iterable[str], said: dict[str, str], *options: str) -> None:
+def _scancel(jobs: Iterable[str], messages: dict[str, str], *options: str) -> None:
     arrays = sorted({scheduler.array(job) for job in jobs}, key=int)
     for start in range(0, len(arrays), MANY):
         part = arrays[start : start + MANY]
         try:
             scheduler.ask("scancel", *options, *part, pauses=scheduler.PAUSES[:2])
         except InputError as error:
-            if not GONE.search(str(error)):
-                said.update(dict.fromkeys(part, one_line(error)[-300:]))
+            if not ENDED.search(str(error)):
+                messages.update(dict.fromkeys(part, one_line(error)[-300:]))
 
 
-def _tell(pid: str, note: Mapping[str, Any], said: dict[str, str]) -> None:
-    """SIGTERM to the process that was noted, and to no later one of its number."""
+def _terminate(pid: str, note: Mapping[str, Any], messages: dict[str, str]) -> None:
+    """Send SIGTERM to the process that was noted, and to no later process of the same number."""
     try:
         process = os.pidfd_open(int(pid))
     except ProcessLookupError:
         return
     try:
-        if job_notes.lives(dict(note)):
+        if job_notes.is_alive(dict(note)):
             signal.pidfd_send_signal(process, signal.SIGTERM)
     except ProcessLookupError:
         return
     except PermissionError:
-        said[pid] = "it is another user's"
+        messages[pid] = "it is another user's"
     finally:
         os.close(process)
 
 
-def confirmed(root: Path, found: Living) -> bool:
-    """Whether the person at this terminal says yes. Raises InputError where nobody is there."""
+def confirmed(root: Path, work: Work) -> bool:
+    """Whether the person at this terminal agrees. Raises InputError without a terminal."""
     if not sys.stdin.isatty():
-        many = f"{len(found.lines())} jobs or arrays would be ended"
+        many = f"{len(work.lines())} jobs or arrays would be ended"
         raise InputError(f"{root.name}: {many}; add --yes to do it, or --dry-run to see them")
-    print(*found.lines(), sep="\n")
+    print(*work.lines(), sep="\n")
     try:
         return input(f"End all of this of {root.name}? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:  # Ctrl-D

@@ -1,5 +1,5 @@
-"""Notes that a study was cancelled. A command that waits for its runs sees them on any host, and submits
-nothing any more; one that begins later does not mind them."""
+"""Notes that a study was cancelled. A command that waits for its runs sees such a note on any host, and
+submits nothing more. A command that begins later ignores it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FILE = "cancelled.jsonl"
 
 
 def note(root: Path) -> None:
-    """The study in this folder is cancelled now."""
+    """Note that the study in this folder is cancelled now."""
     append_lines(root / FILE, [json.dumps({"time": time.time(), "host": socket.gethostname()})])
 
 
 def times(root: Path) -> int:
-    """How often it has been."""
+    """How often the study was cancelled."""
     try:
         return (root / FILE).read_bytes().count(b"\n")
     except OSError:
@@ -28,6 +28,6 @@ def times(root: Path) -> int:
 
 
 def check(root: Path, before: int) -> None:
-    """Raises Preempted if it was cancelled since `times` said `before`."""
+    """Raises Preempted if the study was cancelled since `times` returned `before`."""
     if times(root) != before:
         raise Preempted(f"{root}: cancelled by `leukotree cancel`, so nothing more is submitted")

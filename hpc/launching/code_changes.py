@@ -1,5 +1,4 @@
-"""Work that was continued on other code than it was begun with: runs, which note it themselves, and
-searches."""
+"""Runs and searches that were continued on other code than they began with."""
 
 from __future__ import annotations
 
@@ -14,22 +13,22 @@ NAMED = 3
 
 
 def lines(runs: Iterable[RunState], studies: Iterable[Path]) -> list[str]:
-    """For people: a line for each study whose search was continued on other code, and for the runs that were
-    on the same."""
-    found = []
+    """A line for people about each study whose search was continued on other code, and about the runs that
+    changed to the same code."""
+    warnings = []
     for root in studies:
         if len(codes := searchfolder.code_of(root)) > 1:
-            found.append(f"warning: {root.name}: the search was continued on other code: {_then(codes)}")
+            warnings.append(f"warning: {root.name}: the search was continued on other code: {_then(codes)}")
     groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for run in runs:
         if len(run.codes) > 1:
             groups.setdefault((run.study, run.codes), []).append(run.run_name)
     for (study, of_runs), names in groups.items():
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        found.append(
+        warnings.append(
             f"warning: {study}: {', '.join(names[:NAMED])}{more}: continued on other code: {_then(of_runs)}"
         )
-    return found
+    return warnings
 
 
 def _then(codes: Iterable[str]) -> str:

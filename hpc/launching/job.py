@@ -25,23 +25,26 @@ if TYPE_CHECKING:
     import submitit
 
 
-TELL = 15.0
-"""Seconds that a failed rank waits before it ends its job, for the main rank to write down why."""
+MAIN_RANK_SECONDS = 15.0
+"""How long a failed rank waits before it ends its job, so that the main rank can write down the reason."""
 
 
 @dataclasses.dataclass
 class Job:
-    """What submitit pickles: some runs, one after another. A requeued job calls it again, and finished runs
-    return at once."""
+    """Some runs, one after another: what submitit pickles. A job that is queued again calls it again, and
+    finished runs return at once."""
 
     specs: Sequence[RunSpec]
     root: Path
     runtime: Runtime
 
     def __call__(self) -> list[str]:
-        """Names of the runs that failed; the reason of each is in the job's log. Raises the error of a lone
-        run. Asked to stop, the run saves, and the process ends as `_leave` says."""
-        hand_back = signal.getsignal(signal.SIGUSR2)  # submitit's: it queues the job again
+        """Do the runs. Returns the names of those that failed; the reason of each is in the job's log.
+
+        Raises the error of a lone run. If the job is asked to stop, the run saves, and the process ends (see
+        `_end_process`).
+        """
+        requeue_handler = signal.getsignal(signal.SIGUSR2)  # submitit's: it queues the job again
         self._check_progress()
         ranks = meeting.export_ranks(job_files.folder(self.root))
         try:
@@ -49,7 +52,7 @@ class Job:
                 return self._runs(ranks)
         except Preempted as error:
             logger.warning(error)
-            _leave(hand_back if callable(hand_back) else None)
+            _end_process(requeue_handler if callable(requeue_handler) else None)
             raise  # not reached
 
     @property
@@ -57,18 +60,20 @@ class Job:
         return [spec.run_name for spec in self.specs]
 
     def _check_progress(self) -> None:
-        """A job that was queued again and again must have come further. Then its losses of ranks count anew,
-        too. Raises RunFailed."""
+        """Raises RunFailed if this job was queued again many times without progress. After progress its count
+        of lost ranks starts at zero."""
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
         states = [run_states.read(self.root / name) for name in self.run_names]
         open_names = [state.run_name for state in states if state.begun and state.state != "done"]
         if restarts > caps.RUN_ENDS["preempted"] and not any(
-            retries.judge(self.root, name, None, anew=False).again for name in open_names
+            retries.judge(self.root, name, None, new_command=False).again for name in open_names
         ):
             raise RunFailed(
-                f"the job was queued again {restarts} times and comes no further; see its log", "node"
+                f"the job was queued again {restarts} times without progress; see its log", "node"
             )
-        if restarts and any(not retries.fruitless(self.root / name, "node") for name in open_names):
+        if restarts and any(
+            not retries.ends_without_progress(self.root / name, "node") for name in open_names
+        ):
             import submitit
 
             job_files.losses(self.root, submitit.JobEnvironment().job_id).unlink(missing_ok=True)
@@ -81,23 +86,20 @@ class Job:
             except Preempted:
                 raise
             except Exception as error:
-                what = failures.kind_here(error, spec)
-                print(
-                    f"{spec.run_name}: {what}: {one_line(error)}", file=sys.stderr
-                )  # `failures.said` looks for it
+                kind = failures.kind_in_job(error, spec)
+                failures.report_error(spec.run_name, kind, one_line(error))
                 if os.environ.get("RANK", "0") != "0":
-                    time.sleep(TELL)
-                if what == "node" and (ranks > 1 or len(self.specs) == 1):
+                    time.sleep(MAIN_RANK_SECONDS)
+                if kind == "node" and (ranks > 1 or len(self.specs) == 1):
                     sys.exit(os.EX_TEMPFAIL)  # the end of the batch script knows this code
-                # After an error the ranks may stand at different places: nothing more can be done in this
-                # job.
+                # After an error the ranks may be at different places, so this job can do no other run.
                 if ranks > 1 or len(self.specs) == 1:
                     raise
                 failed.append(spec.run_name)
         return failed
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Called by submitit at a preemption or a timeout: the same job again."""
+        """The same job again; submitit calls it at a preemption or a timeout."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
@@ -111,17 +113,17 @@ def _run(spec: RunSpec, root: Path, runtime: Runtime) -> None:
     try:
         run.run(spec, root, runtime, inspect)
     except Busy:
-        time.sleep(failures.HELD)
+        time.sleep(failures.HELD_SECONDS)
         run.run(spec, root, runtime, inspect)
 
 
-def _leave(hand_back: Callable[..., Any] | None) -> None:
-    """End this process of a job, whose runs are saved, so that the job is queued again where it should be.
+def _end_process(requeue_handler: Callable[..., Any] | None) -> None:
+    """End this process of a job whose runs are saved, and have the job queued again if it should be.
 
-    SLURM itself queues it again after `scontrol requeue` and after most preemptions, and must not after
-    `scancel`; then it is completing. After SIGUSR2 (near the time limit, or a preemption) and in the time
-    that a preemption grants, submitit's handler does it. The other ranks leave without an error, which would
-    end the main rank in the midst of that.
+    SLURM itself queues the job again after `scontrol requeue` and after most preemptions. After `scancel` it
+    must not be queued again; it is then completing. After SIGUSR2 (near the time limit, or a preemption), and
+    in the time that a preemption grants, submitit's handler queues it. The other ranks end without an error:
+    an error would end the main rank while it does that.
     """
     import submitit
 
@@ -130,19 +132,19 @@ def _leave(hand_back: Callable[..., Any] | None) -> None:
         sys.exit(0)
     if (
         job.cluster == "slurm"
-        and hand_back is not None
+        and requeue_handler is not None
         and (signals.received() != signal.SIGTERM or own_job.is_running(job.job_id))
     ):
         try:
-            hand_back(signal.SIGUSR2, None)
+            requeue_handler(signal.SIGUSR2, None)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
             _queue_again(job.job_id)
     sys.exit(os.EX_TEMPFAIL)
 
 
 def _queue_again(job_id: str) -> None:
-    """Ask SLURM more patiently than submitit's handler does. Where it refuses, the end of the batch script
-    asks it once more, and notes that."""
+    """Ask SLURM for the requeue, more often than submitit's handler does. If SLURM refuses, the end of the
+    batch script asks once more, and notes a second refusal."""
     try:
         own_job.requeue(job_id)
     except InputError as error:

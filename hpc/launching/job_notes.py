@@ -1,4 +1,4 @@
-"""Which job is to do which run: notes in the study's folder, and whether those jobs are still there."""
+"""Notes in the study's folder which job does which run, and whether those jobs still wait or run."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from hpc.slurm import scheduler
 from leukotree.files import append_lines
 
 NOTES = "submitted.jsonl"
-ELSEWHERE = 300.0
-"""Seconds for which a local job of another host, which cannot be asked from here, counts as at work."""
-ABROAD = 7 * 24 * 3600.0
-"""Seconds for which a job of another cluster's SLURM, which cannot be asked from here, counts as queued or at
-work."""
+OTHER_HOST_SECONDS = 300.0
+"""How long a local job of another host, which cannot be seen from here, counts as running."""
+OTHER_CLUSTER_SECONDS = 7 * 24 * 3600.0
+"""How long a job of another cluster's SLURM, which cannot be asked from here, counts as waiting or
+running."""
 AT = "@"
-"""Between a job's id and its cluster, where that is another one."""
+"""Separates the id of a job from its cluster, where that is another cluster."""
 
 
 def record(root: Path, run_names: Mapping[str, Iterable[str]], on: str) -> None:
-    """Note in the study's folder which job is to do which runs: job id -> names. All at once, as a kill may
-    come any time."""
+    """Note in the study's folder which job does which runs: job id -> names. All notes are written at once,
+    since this process may be killed at any time."""
     root.mkdir(parents=True, exist_ok=True)
     note = {
         "on": on,
@@ -48,8 +48,8 @@ def record(root: Path, run_names: Mapping[str, Iterable[str]], on: str) -> None:
 
 
 def notes(root: Path) -> dict[str, dict[str, Any]]:
-    """run_name -> the latest note {on, job, host, time, started, cluster} that `record` made about it, and
-    `jobs`, the ids of all. Notes of older versions have no cluster."""
+    """run_name -> the latest note {on, job, host, time, started, cluster} that `record` made about the run,
+    and `jobs`, the ids of all its jobs. Notes of older versions have no cluster."""
     try:
         lines = (root / NOTES).read_text().splitlines()
     except OSError:
@@ -65,45 +65,45 @@ def notes(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def alive(root: Path) -> dict[str, str]:
-    """run_name -> job id, for the runs whose job is still waiting or at work. One of another cluster reads
-    12_3@cluster: nobody here can ask for it, so it counts as alive for ABROAD seconds. Raises InputError if
-    SLURM does not answer."""
-    found = notes(root)
-    ours = {name: note for name, note in found.items() if note["on"] == "slurm" and not abroad(note)}
-    slurm = scheduler.jobs() if ours else set()
-    living = {}
-    for name, note in found.items():
-        if name in ours:
-            if note["job"] in slurm:
-                living[name] = note["job"]
+    """run_name -> job id, for the runs whose job still waits or runs. The id of a job of another cluster is
+    12_3@cluster: it cannot be asked for from here, so it counts for OTHER_CLUSTER_SECONDS. Raises
+    NoAnswer."""
+    all_notes = notes(root)
+    here = {
+        name for name, note in all_notes.items() if note["on"] == "slurm" and not on_another_cluster(note)
+    }
+    queued = scheduler.jobs() if here else set()
+    jobs = {}
+    for name, note in all_notes.items():
+        if name in here:
+            if note["job"] in queued:
+                jobs[name] = note["job"]
         elif note["on"] == "slurm":
-            if time.time() - note["time"] < ABROAD:
-                living[name] = f"{note['job']}{AT}{note['cluster']}"
-        elif lives(note):
-            living[name] = note["job"]
-    return living
+            if time.time() - note["time"] < OTHER_CLUSTER_SECONDS:
+                jobs[name] = f"{note['job']}{AT}{note['cluster']}"
+        elif is_alive(note):
+            jobs[name] = note["job"]
+    return jobs
 
 
 def of_this_slurm(root: Path, run_names: Iterable[str]) -> set[str]:
-    """Ids of the jobs that these runs were last given to, as far as the SLURM of this cluster knows them."""
-    found = notes(root)
-    return {
-        found[name]["job"]
-        for name in run_names
-        if name in found and found[name]["on"] == "slurm" and not abroad(found[name])
-    }
+    """Ids of the jobs that these runs were last given to, without those of other clusters. Raises
+    NoAnswer."""
+    all_notes = notes(root)
+    latest = (all_notes[name] for name in run_names if name in all_notes)
+    return {note["job"] for note in latest if note["on"] == "slurm" and not on_another_cluster(note)}
 
 
-def abroad(note: Mapping[str, Any]) -> bool:
-    """Whether a job of SLURM belongs to another cluster than the one that we talk to; not where either has no
-    name. Raises NoAnswer."""
+def on_another_cluster(note: Mapping[str, Any]) -> bool:
+    """Whether a job of SLURM belongs to another cluster than this one; False where either has no name. Raises
+    NoAnswer."""
     return note.get("cluster") is not None and scheduler.cluster() not in (note["cluster"], None)
 
 
-def lives(note: dict[str, Any]) -> bool:
-    """Whether the controller process of a local job is alive."""
+def is_alive(note: dict[str, Any]) -> bool:
+    """Whether the process that controls a local job is alive."""
     if note["host"] != socket.gethostname():
-        return time.time() - note["time"] < ELSEWHERE
+        return time.time() - note["time"] < OTHER_HOST_SECONDS
     return note["started"] is not None and note["started"] == _started(note["job"])
 
 

@@ -16,46 +16,43 @@ from leukotree.spec import RunSpec
 
 @dataclass
 class Outcome:
-    """What became of some runs; run names throughout."""
+    """What became of some runs, by their names."""
 
     submitted: list[str] = field(default_factory=list)
     """Ids of the jobs submitted by this call."""
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    """run name -> the kind of failure and the reason, one line."""
+    """Run name -> the kind of failure and the reason, in one line."""
     waiting: dict[str, str] = field(default_factory=dict)
-    """run name -> id of the job, queued or at work, that is to do it: of this call or of an earlier one."""
+    """Run name -> id of the queued or running job that is to do it. An earlier call may have submitted it."""
     unsent: list[str] = field(default_factory=list)
-    """Runs that no job is to do yet, since SLURM took no more jobs."""
+    """Runs without a job, since SLURM took no more jobs."""
     reducer: str | None = None
-    """Id of the job that will submit those, and say what is missing, when the others have ended."""
+    """Id of the follow-up job: when the others have ended it submits these, and lists what is missing."""
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     def lines(self) -> list[str]:
-        """For people: the counts, then each failure."""
+        """The outcome for people: the counts, then each failure."""
+        done, failed, waiting = len(self.done), len(self.failed), len(self.waiting)
         sent = f" ({len(self.submitted)} jobs submitted)" if self.submitted else ""
-        counts = f"{len(self.done)} runs done, {len(self.failed)} failed, {len(self.waiting)} queued or at work{sent}"
-        return [
-            counts,
-            *self._notes(),
-            *(f"failed: {name}: {reason}" for name, reason in self.failed.items()),
-        ]
+        counts = f"{done} runs done, {failed} failed, {waiting} queued or at work{sent}"
+        failures = [f"failed: {name}: {reason}" for name, reason in self.failed.items()]
+        return [counts, *self._notes(), *failures]
 
     def _notes(self) -> list[str]:
         lines = [f"job {self.reducer} will write reduced.json after them"] if self.reducer else []
         if self.unsent:
             later = f"job {self.reducer} submits them" if self.reducer else "run the same command again"
-            lines.append(
-                f"{len(self.unsent)} runs are not queued yet, SLURM takes no more jobs: {later} when the first have ended"
-            )
-        abroad = Counter(
+            full = f"{len(self.unsent)} runs are not queued yet, SLURM takes no more jobs"
+            lines.append(f"{full}: {later} when the first have ended")
+        clusters = Counter(
             job.partition(job_notes.AT)[2] for job in self.waiting.values() if job_notes.AT in job
         )
         lines += [
             f"{count} of them wait for jobs of the cluster {name}, which only answers there"
-            for name, count in abroad.items()
+            for name, count in clusters.items()
         ]
         return lines
 
@@ -67,14 +64,14 @@ def outcome_of(specs: Sequence[RunSpec], root: Path, outcome: Outcome, failed: d
     for name in [spec.run_name for spec in specs]:
         if is_done(root, name):
             state = stale.read(root / name)
-            if state.state == stale.STATE:  # packed again while the others were at work
+            if state.state == stale.STATE:  # its data were packed again meanwhile
                 outcome.failed[name] = f"{stale.STATE}: {state.message}"
             else:
                 outcome.done.append(name)
         elif name in alive:
             outcome.waiting[name] = alive[name]
         elif name not in outcome.unsent:
-            verdict = retries.judge(root, name, notes.get(name), anew=False)
+            verdict = retries.judge(root, name, notes.get(name), new_command=False)
             outcome.failed[name] = (
                 failed.get(name) or f"{verdict.kind or 'node'}: {verdict.reason or 'it never began'}"
             )

@@ -33,26 +33,27 @@ IMPORTS = (
     "torch.distributed.launcher.api",
     "sklearn.metrics",
 )
-"""What a rank needs before its first step, and for its first scores."""
+"""Modules that a rank needs before its first step, and for its first scores."""
 SAVING = 60
-"""Seconds that ranks get to leave by themselves before they are killed."""
+"""Seconds that ranks have to end by themselves before they are killed."""
 PID = "pid-"
+"""Begin of the name of the file by which a rank tells its process."""
 _until_the_end = contextlib.ExitStack()
-"""Of a rank; never closed: the launcher may pass a signal on when the rank has saved already, and is not to
-be killed by it."""
+"""Contexts of a rank that are never closed. The launcher may pass a signal on after the rank has saved, and
+the signal must not kill it."""
 
 
 def prepare_ranks(ranks: int) -> None:
-    """Start the server that local ranks are forked from; it imports what they need while this process imports
+    """Start the server that local ranks are forked from. It imports what they need while this process imports
     and checks.
 
-    It only imports: a process that has started CUDA, or threads, must not be forked. It ends with this
-        process.
+    It does nothing else: a process that has started CUDA, or threads, must not be forked. It ends with this
+    process.
     """
     if ranks > 1:
         multiprocessing.set_forkserver_preload(list(IMPORTS))
-        # A scheduler signals every process of a job. The server inherits that these are blocked, so it lives
-        # on; a rank lets them through when it listens, and hears then of those that came before.
+        # A scheduler signals every process of a job. The server inherits that these signals are blocked, so
+        # it is not ended. A rank unblocks them once it handles them, and then gets those that came before.
         with _blocked():
             forkserver.ensure_running()
 
@@ -67,13 +68,15 @@ def _blocked() -> Iterator[None]:
 
 
 def in_ranks(function: Callable[..., Any], *arguments: Any, runtime: Runtime, ranks: int) -> Any:
-    """`function(*arguments, runtime)` in so many processes of this machine; what the main rank returns.
+    """Call `function(*arguments, runtime)` in `ranks` processes of this machine. Returns what the main rank
+    returns.
 
-    Each gets its share of the cores if `runtime` names no threads. A request to stop (`leukotree.signals`)
-    that reaches this process is passed on to the ranks, which save and leave. Raises what ended a rank,
-    Preempted, or RunFailed of the kind "node" where a rank was killed, "oom" where the kernel did that for
-    want of memory; its peers end within a minute.
-    """
+    Each rank gets its share of the cores if `runtime` names no threads. A request to stop
+    (`leukotree.signals`) that reaches this process is passed on to the ranks, which save and end. If one rank
+    ends early, the others end within a minute.
+
+    Raises the error of a rank; Preempted; or RunFailed, of the kind "oom" if the kernel killed a rank for
+    lack of memory, else of the kind "node" if a rank was killed."""
     prepare_ranks(ranks)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -95,15 +98,15 @@ def in_ranks(function: Callable[..., Any], *arguments: Any, runtime: Runtime, ra
         shutdown_timeout=SAVING,
     )
     for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # they would print what we raise
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # they would print the errors that are raised here
     kills = failures.memory_kills()
-    with tempfile.TemporaryDirectory() as told, _stops_passed_on(Path(told)):
+    with tempfile.TemporaryDirectory() as notes, _stops_passed_on(Path(notes)):
         try:
-            results = elastic_launch(config, _rank)(told, function, *arguments, runtime)
-        except SignalException:  # the terminal has gone
+            results = elastic_launch(config, _rank)(notes, function, *arguments, runtime)
+        except SignalException:  # the terminal was closed
             raise KeyboardInterrupt from None
         except ChildFailedError as error:
-            raise _cause(Path(told), error, failures.memory_kills() > kills) from None
+            raise _cause(Path(notes), error, failures.memory_kills() > kills) from None
     result = results[0]
     if isinstance(result, Preempted):
         raise result
@@ -111,15 +114,16 @@ def in_ranks(function: Callable[..., Any], *arguments: Any, runtime: Runtime, ra
 
 
 @contextlib.contextmanager
-def _stops_passed_on(told: Path) -> Iterator[None]:
-    """Send each rank that listens SIGUSR2, once, after this process was asked to stop."""
+def _stops_passed_on(notes: Path) -> Iterator[None]:
+    """Once this process is asked to stop, send SIGUSR2 to each rank that has left its process id in
+    `notes`."""
     ended = threading.Event()
 
     def watch() -> None:
         sent: set[str] = set()
         while not ended.wait(0.2):
             if signals.requested():
-                for name in {path.name for path in told.glob(f"{PID}*")} - sent:
+                for name in {path.name for path in notes.glob(f"{PID}*")} - sent:
                     sent.add(name)
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(int(name.rpartition("-")[2]), signal.SIGUSR2)
@@ -133,25 +137,25 @@ def _stops_passed_on(told: Path) -> Iterator[None]:
         thread.join()
 
 
-def _rank(told: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def _rank(notes: str, function: Callable[..., Any], *arguments: Any) -> Any:
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     rank = os.environ["RANK"]
     _until_the_end.enter_context(signals.watched())
-    Path(told, f"{PID}{rank}-{os.getpid()}").touch()
+    Path(notes, f"{PID}{rank}-{os.getpid()}").touch()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.STOPS)
     try:
         return function(*arguments)
-    except Preempted as preempted:  # no failure: every rank has saved and leaves
+    except Preempted as preempted:  # no failure: every rank has saved, and ends
         return preempted
     except Exception as error:
-        said = {"type": type(error).__name__, "kind": kind(error), "message": one_line(error)}
-        Path(told, rank).write_text(json.dumps(said | {"stack": traceback.format_exc()}))
+        note = {"type": type(error).__name__, "kind": kind(error), "message": one_line(error)}
+        Path(notes, rank).write_text(json.dumps(note | {"stack": traceback.format_exc()}))
         raise
 
 
 def _end_with_launcher() -> None:
-    """A launcher that is killed says nothing, and the server that a rank was forked from lives as long as the
-    ranks do."""
+    """End this rank when its launcher ends. A launcher that is killed does not end its ranks, and the server
+    that they were forked from lives as long as they do."""
     launcher = multiprocessing.parent_process()
     assert launcher is not None
     launcher.join()
@@ -160,43 +164,38 @@ def _end_with_launcher() -> None:
     os._exit(os.EX_TEMPFAIL)  # the main thread waits where no exception reaches it
 
 
-def _cause(told: Path, error: ChildFailedError, no_memory: bool) -> Exception:
-    """The error that ended the ranks, with that rank's traceback as a note where it was not foreseen. When a
-    rank fails the others lose their connection to it, and that says nothing; a rank that was killed says
-    nothing at all."""
-    said = [json.loads(path.read_text()) for path in sorted(told.iterdir()) if not path.name.startswith(PID)]
-    for one in sorted(said, key=lambda one: one["kind"] == "error"):
-        if one["kind"] != "node" and one["type"] != PeerFailed.__name__:
-            return _told(one["type"], one["kind"], one["message"], one["stack"])
+def _cause(notes: Path, error: ChildFailedError, no_memory: bool) -> Exception:
+    """The error that ended the ranks. An unforeseen one has the traceback of its rank as a note.
+
+    When a rank fails, the others lose their connection to it: their errors do not name the cause. A rank that
+    was killed leaves no error.
+    """
+    with_error = [path for path in sorted(notes.iterdir()) if not path.name.startswith(PID)]
+    errors = [json.loads(path.read_text()) for path in with_error]
+    for note in sorted(errors, key=lambda note: note["kind"] == "error"):
+        if note["kind"] != "node" and note["type"] != PeerFailed.__name__:
+            return _as_error(note["type"], note["kind"], note["message"], note["stack"])
     rank, failure = error.get_first_failure()
-    silent = {int(path.name.split("-")[1]) for path in told.glob(f"{PID}*")} - {
-        int(path.name) for path in told.iterdir() if not path.name.startswith(PID)
-    }
     if failure.exitcode == -signal.SIGKILL and no_memory:
-        return RunFailed(f"rank {rank}: the kernel ended it for want of memory", "oom")
+        return RunFailed(f"rank {rank}: the kernel ended it for lack of memory", "oom")
     if failure.exitcode < 0:
-        return RunFailed(
-            f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name}{_memory(failure.exitcode)}",
-            "node",
-        )
-    gone = (
-        f"rank {min(silent)} was killed"
-        if silent and rank not in silent
-        else f"rank {rank} left with code {failure.exitcode}"
-    )
-    return RunFailed(f"{gone}; see what it printed", "node")
+        killer = signal.Signals(-failure.exitcode).name
+        memory = "; did the machine run out of memory?" if failure.exitcode == -signal.SIGKILL else ""
+        return RunFailed(f"rank {rank} was killed by {killer}{memory}", "node")
+    begun = {int(path.name.split("-")[1]) for path in notes.glob(f"{PID}*")}
+    killed = begun - {int(path.name) for path in with_error}
+    if killed and rank not in killed:
+        return RunFailed(f"rank {min(killed)} was killed; see what it printed", "node")
+    return RunFailed(f"rank {rank} left with code {failure.exitcode}; see what it printed", "node")
 
 
-def _memory(exitcode: int) -> str:
-    return "; did the machine run out of memory?" if exitcode == -signal.SIGKILL else ""
-
-
-def _told(name: str, of_kind: Kind, message: str, stack: str) -> Exception:
+def _as_error(name: str, of_kind: Kind, message: str, stack: str) -> Exception:
+    """The error that a rank noted: of its own type if that is foreseen, else a RunFailed."""
     for foreseen in (InputError, Busy):
         if name == foreseen.__name__:
             return foreseen(message)
     if name == RunFailed.__name__:
         return RunFailed(message, of_kind)
-    found = RunFailed(f"{name}: {message}", of_kind)
-    found.add_note(stack)
-    return found
+    unforeseen = RunFailed(f"{name}: {message}", of_kind)
+    unforeseen.add_note(stack)
+    return unforeseen

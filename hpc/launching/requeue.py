@@ -1,9 +1,7 @@
-"""Whether the job of a search may be queued again: as often as it makes progress, and some times without.
+"""Whether the job of a search may be queued again: always after progress, and a few times without.
 
-`python -m hpc.launching.requeue STUDY [key=value ...]` counts one more end of the job. Used by
-slurm/sweep.sh. Exit code 0: again;
-1, after one line on stderr: no more.
-"""
+`python -m hpc.launching.requeue STUDY [key=value ...]` counts one more end of the job, for slurm/sweep.sh.
+The exit code is 0 if the job may be queued again. Else it is 1, after one line on stderr."""
 
 from __future__ import annotations
 
@@ -20,31 +18,31 @@ from leukotree.records import searchfolder
 
 
 def again(root: Path) -> bool:
-    """Count an end of the job that searches in a study's folder; whether it has made progress in its latest
-    starts, of which SEARCH_ENDS may go by without any."""
+    """Count one end of the job that searches in a study's folder. Returns whether it may be queued again:
+    whether at most SEARCH_ENDS ends came after its latest progress."""
     path = searchfolder.sweep_folder(root) / searchfolder.ENDS
     try:
         before = json.loads(path.read_text())
         reached, ends = int(before["reached"]), int(before["ends"])
     except (OSError, ValueError, OverflowError, KeyError, TypeError):
         reached, ends = -1, 0
-    here = searchfolder.recorded_bytes(root)
-    ends = 1 if here > reached else ends + 1
-    files.write_atomic(path, json.dumps({"reached": max(here, reached), "ends": ends}))
+    now = searchfolder.recorded_bytes(root)
+    ends = 1 if now > reached else ends + 1
+    files.write_atomic(path, json.dumps({"reached": max(now, reached), "ends": ends}))
     return ends <= caps.SEARCH_ENDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """See above."""
+    """Count an end of the job of a study's search. Returns the exit code."""
     path, *overrides = sys.argv[1:] if arguments is None else arguments
     try:
         root = study.load(path, overrides).root
         if again(root):
             return 0
-        said = f"the search of {path} was ended {caps.SEARCH_ENDS} times without progress: not requeued; submit again to continue"
+        reason = f"the search of {path} was ended {caps.SEARCH_ENDS} times without progress"
     except (InputError, OSError) as error:
-        said = f"{one_line(error)}: not requeued; submit again to continue"
-    print(f"sweep.sh: {said}", file=sys.stderr)
+        reason = one_line(error)
+    print(f"sweep.sh: {reason}: not requeued; submit again to continue", file=sys.stderr)
     return 1
 
 

@@ -18,7 +18,8 @@ SKEW = 2.0
 
 
 def check(folder: Path) -> Iterator[Finding]:
-    """Whether the results' file system takes files, keeps locks, and has the time that this machine has."""
+    """Findings about the file system of the results: it takes files, keeps locks, and has this machine's
+    time."""
     place = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
     try:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".leukotree-doctor-") as file:
@@ -36,27 +37,27 @@ def check(folder: Path) -> Iterator[Finding]:
 
 
 def _locks(name: str, place: Path) -> Finding:
-    mend = "put results/runs on a file system with flock (NFS 4; Lustre mounted with flock)"
+    fix = "put results/runs on a file system with flock (NFS 4; Lustre mounted with flock)"
     with open(name, "a") as one, open(name, "a") as other:
         try:
             fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            return Finding("FAIL", "locks", f"{place}: {error.strerror}", mend)
+            return Finding("FAIL", "locks", f"{place}: {error.strerror}", fix)
         try:
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return Finding("ok", "locks", f"{place} keeps them")
-        return Finding("FAIL", "locks", f"{place}: two processes get the same lock", mend)
+        return Finding("FAIL", "locks", f"{place}: two processes get the same lock", fix)
 
 
 def clock(whose: str, difference: float) -> Finding:
-    """A finding about a clock that differs by so many seconds at least."""
+    """A finding about a clock that differs from this machine's by `difference` seconds at least."""
     measured = (
         f"within {SKEW:g} s of {whose}" if difference <= SKEW else f"{difference:.0f} s away from {whose}"
     )
-    mend = (
+    fix = (
         ""
         if difference <= SKEW
         else "ask for time synchronisation (chrony): heartbeats and time limits depend on it"
     )
-    return Finding("ok" if difference <= SKEW else "warn", "clock", measured, mend)
+    return Finding("ok" if difference <= SKEW else "warn", "clock", measured, fix)

@@ -16,64 +16,63 @@ from leukotree.records.runfolder import SPEC, reached
 
 @dataclass(frozen=True)
 class Verdict:
-    """On a run that is not done and that no job is to do."""
+    """What to do with a run that is not done and has no job."""
 
     again: bool
+    """Whether to try it again."""
     kind: str = ""
+    """How it ended."""
     reason: str = ""
-    """One line, for people."""
+    """Why it is, or is not, tried again: one line, for people."""
 
 
-def judge(root: Path, run_name: str, note: dict[str, Any] | None, *, anew: bool) -> Verdict:
-    """Whether to try a run again; `note` is what `submitted.notes` has of it.
+def judge(root: Path, run_name: str, note: dict[str, Any] | None, *, new_command: bool) -> Verdict:
+    """Whether to try a run again. `note` is the run's note of `job_notes.notes`, if it has one.
 
-    `anew` is for the start of a command: then also a run that never began, or that met a full disk, as
-    somebody may have mended
-    what was wrong, or have cancelled its jobs while they waited. An end of the kinds oom, nan or error is the
-    run's own, and nothing is gained by repeating it.
-    """
+    `new_command`: a command has just begun. Then a run that never began is tried again, too, and one that met
+    a full disk: somebody may have repaired the cause, or have cancelled the jobs while they waited. A run
+    that ended as oom, nan or error is not tried again. Raises NoAnswer."""
     folder = root / run_name
     state = run_states.read(folder)
-    words = failures.said(root, run_name, note["job"]) if note else None
+    error = failures.reported_error(root, run_name, note["job"]) if note else None
     if not state.begun:
-        if note is None or anew:
+        if note is None or new_command:
             return Verdict(True)
-        if words and words[0] not in RETRIED:
-            return Verdict(False, *words)
-        return _unbegun(root, run_name, note)
+        if error and error[0] not in RETRIED:
+            return Verdict(False, *error)
+        return _not_begun(root, run_name, note)
     kind = state.kind or ("node" if state.state in ("running", "hung") else "preempted")
-    if state.state == "failed":  # a full disk may have room again when somebody gives the command anew
-        return Verdict(anew and kind == "disk", kind, _line(state.message or _last_words(root, note), folder))
-    if words and words[0] not in RETRIED:
-        # One rank said why, while the main rank saw it vanish; or the latest job was refused before it went
-        # on with the run, which somebody may have mended when the command is given anew.
-        return Verdict(anew and words[0] == "error", words[0], _line(words[1], folder))
-    count = fruitless(folder, kind)
+    if state.state == "failed":  # for a new command a full disk may have room again
+        reason = _with_spec(state.message or _last_log_line(root, note), folder)
+        return Verdict(new_command and kind == "disk", kind, reason)
+    if error and error[0] not in RETRIED:
+        # Either one rank reported it while the main rank only lost that rank, or the latest job was refused
+        # before it continued the run. For a new command somebody may have repaired the second.
+        return Verdict(new_command and error[0] == "error", error[0], _with_spec(error[1], folder))
+    count = ends_without_progress(folder, kind)
     if kind in RETRIED and count <= caps.RUN_ENDS[kind]:
         return Verdict(True, kind, f"ended as {kind} in epoch {state.epoch} of {state.epochs}")
-    last = state.message or _last_words(root, note)
-    return Verdict(
-        False, kind, _line(f"ended as {kind} for the {count}th time without coming further; {last}", folder)
-    )
+    last = state.message or _last_log_line(root, note)
+    reason = f"ended as {kind} for the {count}th time without progress; {last}"
+    return Verdict(False, kind, _with_spec(reason, folder))
 
 
-def _unbegun(root: Path, run_name: str, note: dict[str, Any]) -> Verdict:
-    times = len(note["jobs"])
+def _not_begun(root: Path, run_name: str, note: dict[str, Any]) -> Verdict:
+    """The verdict on a run whose jobs all ended before it began."""
+    log = job_files.log(root, note["job"])
     if len(failures.bad_places(root, note, run_name)) >= caps.BAD_PLACES:
-        bad = failures.bad_nodes(root, note, run_name)
-        where = f"it could not begin on {' and '.join(bad)}; see {job_files.log(root, note['job'])}, and whether Python is the same on each node"
-        return Verdict(False, "node", where)
-    return Verdict(
-        times <= caps.UNSTARTED_JOBS[note["on"]],
-        "node",
-        f"{times} jobs ended before it began; see {job_files.log(root, note['job'])}",
-    )
+        bad = " and ".join(failures.bad_nodes(root, note, run_name))
+        reason = f"it could not begin on {bad}; see {log}, and check that Python is the same on each node"
+        return Verdict(False, "node", reason)
+    jobs = len(note["jobs"])
+    again = jobs <= caps.UNSTARTED_JOBS[note["on"]]
+    return Verdict(again, "node", f"{jobs} jobs ended before it began; see {log}")
 
 
-def fruitless(folder: Path, kind: str) -> int:
-    """How many attempts of a run ended in this way since the last one that came further, the last one
-    included. `after` and `at` of each attempt say how the one before it ended, and where it began itself;
-    those of older versions lack `at`."""
+def ends_without_progress(folder: Path, kind: str) -> int:
+    """How many attempts of a run ended as `kind` since the last attempt that made progress; the latest one
+    counts. An attempt's `after` is how the one before it ended, and its `at` is where it began itself.
+    Attempts of older versions lack `at`."""
     count, after, place = 0, kind, reached(folder)
     for attempt in reversed(attempts.read(folder)):
         began = attempt.get("at")
@@ -84,14 +83,14 @@ def fruitless(folder: Path, kind: str) -> int:
     return count
 
 
-def _last_words(root: Path, note: dict[str, Any] | None) -> str:
+def _last_log_line(root: Path, note: dict[str, Any] | None) -> str:
     if note is None:
-        return "it left no word"
+        return "it left no message"
     log = job_files.log(root, note["job"])
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()] if log.exists() else []
     lines = [line for line in lines if line and not (progress.LINE.search(line) or INFO_LINE.search(line))]
-    return f"{lines[-1][:300]}; see {log}" if lines else f"it left no word; see {log}"
+    return f"{lines[-1][:300]}; see {log}" if lines else f"it left no message; see {log}"
 
 
-def _line(message: str, folder: Path) -> str:
+def _with_spec(message: str, folder: Path) -> str:
     return f"{message}; its spec: {folder / SPEC}"

@@ -1,6 +1,6 @@
-"""What stands in the run folders: the state of every run of a study, read from the files alone.
+"""The state of every run of a study, read from the files in the run folders, and the jobs that do the runs.
 
-One small read per folder, so that ten thousand folders are looked at in a second or two.
+Each folder is read by one small read, so ten thousand folders take a second or two.
 """
 
 from __future__ import annotations
@@ -24,35 +24,37 @@ from leukotree.spec import VARIANTS
 
 N = TypeVar("N", int, float)
 STALE = 300.0
-"""Seconds without a heartbeat after which a run that says "running" counts as hung (a live one writes every
-15 s)."""
+"""Seconds without a heartbeat after which a run in the state "running" counts as hung. A live run writes one
+every 15 s."""
 
 
 @dataclass(frozen=True)
 class JobState:
-    """A job of SLURM, or a local one, that waits or is at work."""
+    """A job of SLURM, or a local one, that waits or runs."""
 
     id: str
-    """Of an array's element as 12_3; of a local job the number of its process."""
+    """12_3 for an element of an array; the process id for a local job."""
     on: str
     """slurm or local."""
     state: str
-    """PENDING, RUNNING, ... as SLURM says it."""
+    """PENDING, RUNNING, ... in SLURM's words."""
     reason: str
-    """Why it waits, as SLURM says it."""
+    """Why it waits, in SLURM's words."""
     nodes: str
     left: str
     """Time left of its limit, as [days-]hours:minutes:seconds; empty for a local job."""
     log: str
-    """The main rank's errors, once it has begun."""
+    """The file with the errors of the main rank, once the job has begun."""
 
 
 @dataclass(frozen=True)
 class RunState:
-    """One run. `state` is that of status.json, but "hung" for a running one whose heartbeat is older than
-    STALE and "queued" where no status has been written yet. `scan` knows the jobs, too: "queued" then is a
-    run that a job is still to begin or to go on with, and "lost" one whose job has ended without a word; the
-    command that submitted it tries it again."""
+    """One run.
+
+    `state` is that of status.json. But it is "hung" for a running one whose heartbeat is older than STALE,
+    and "queued" where no status has been written yet. `scan` also knows the jobs: there "queued" is a run
+    that a job is still to begin or to continue, and "lost" is one whose job has ended and left no message.
+    The command that submitted a lost run tries it again."""
 
     study: str
     run_name: str
@@ -62,16 +64,16 @@ class RunState:
     epoch: int
     epochs: int
     macro_f1: float | None
-    """Of the evaluated fold, once the run is done."""
+    """The macro-F1 of the evaluated fold, once the run is done."""
     age: float | None
     """Seconds since the last heartbeat; None if there was none."""
     message: str
-    """Why a failed run failed."""
+    """The reason of a failed run."""
     job: JobState | None = None
-    """The job that is to do it, or to go on with it; None where there is none, or nobody here knows."""
+    """The job that is to begin or continue it; None where there is none, or it is not known here."""
     codes: tuple[str, ...] = ()
-    """The code that it was trained with, in its order, where it was continued on other code than it began
-    with; else none."""
+    """The codes that it was trained with, in their order, if it was continued on other code than it began
+    with; else empty."""
 
     @property
     def variant(self) -> str:
@@ -79,7 +81,7 @@ class RunState:
 
     @property
     def begun(self) -> bool:
-        """Whether it has ever said something."""
+        """Whether it has ever written a heartbeat."""
         return self.age is not None
 
 
@@ -106,13 +108,13 @@ def read(folder: Path, now: float | None = None) -> RunState:
 
 
 def _number(value: Any, kind: type[N]) -> N | None:
-    """A number of status.json; None for what is none, as in a file that was damaged."""
+    """A number of status.json; None for anything else, as in a damaged file."""
     return kind(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
 class StudyJob:
-    """A job of a study that does none of its runs as far as their notes say: its sweep, its report, ..."""
+    """A job of a study that does none of its runs: its sweep, its report, ..."""
 
     study: str
     kind: str
@@ -125,27 +127,28 @@ class Look:
 
     runs: list[RunState]
     jobs: list[StudyJob]
-    silent: str
-    """Why the jobs of SLURM are not known here; empty where they are."""
+    slurm_problem: str
+    """Why the jobs of SLURM are not known here; empty where they are known."""
 
 
 def jobs(root: Path) -> list[StudyJob]:
-    """The jobs of SLURM of a study whose folder need not be there yet, as after `leukotree submit`."""
-    return _others(root, {}, _Asked())
+    """The jobs of SLURM of a study. Its folder need not exist yet, as after `leukotree submit`."""
+    return _others(root, {}, _Slurm())
 
 
 def scan(root: str | Path) -> list[RunState]:
-    """The runs of `look`."""
+    """The runs that `look` finds."""
     return look(root).runs
 
 
 def look(root: str | Path) -> Look:
-    """The runs and jobs of a study's folder, or of all studies if `root` holds the studies' folders; by study
-    and name. Runs that were submitted and have no folder yet are among them. SLURM is asked once at most.
+    """The runs and jobs of a study's folder, or of all studies if `root` holds the studies' folders. They are
+    sorted by study and name. Runs that were submitted and have no folder yet are included. SLURM is asked at
+    most once.
 
     Raises InputError if `root` cannot be read.
     """
-    now, asked = time.time(), _Asked()
+    now, slurm = time.time(), _Slurm()
     try:
         folders = _folders(root)
     except OSError as error:
@@ -155,9 +158,9 @@ def look(root: str | Path) -> Look:
     runs, others = [], []
     for study in _studies(root, folders):
         notes = job_notes.notes(study)
-        runs += _study(study, notes, folders if study == Path(root) else _folders(study), now, asked)
-        others += _others(study, notes, asked)
-    return Look(runs, others, asked.silent if asked.missed else "")
+        runs += _study(study, notes, folders if study == Path(root) else _folders(study), now, slurm)
+        others += _others(study, notes, slurm)
+    return Look(runs, others, slurm.problem if slurm.needed else "")
 
 
 def studies(root: str | Path) -> list[Path]:
@@ -169,52 +172,52 @@ def _studies(root: str | Path, folders: list[Path]) -> list[Path]:
     return [Path(root), *(folder for folder in folders if not _is_run(folder.name))]
 
 
-class _Asked:
-    """SLURM's answer, asked for when it is first needed."""
+class _Slurm:
+    """SLURM's answer, which is asked for when it is first needed."""
 
-    silent = ""
-    """Why it does not answer, as beside a copy of the results."""
-    missed = False
+    problem = ""
+    """Why SLURM does not answer, as on a machine that has a copy of the results."""
+    needed = False
     """Whether a run's job would have to be known."""
 
     @functools.cached_property
     def queue(self) -> dict[str, QueuedJob] | None:
         """None where SLURM does not answer."""
         try:
-            found = slurm_queue.look()
-            scheduler.cluster()  # `abroad` needs an answer, too
-            return found
+            jobs = slurm_queue.look()
+            scheduler.cluster()  # `on_another_cluster` needs an answer, too
+            return jobs
         except InputError as error:
-            self.silent = str(error)
+            self.problem = str(error)
             return None
 
 
 def _study(
-    root: Path, notes: dict[str, Any], folders: list[Path], now: float, asked: _Asked
+    root: Path, notes: dict[str, Any], folders: list[Path], now: float, slurm: _Slurm
 ) -> list[RunState]:
     runs = {folder.name: read(folder, now) for folder in folders if _is_run(folder.name)}
     for name, note in notes.items():
         if name in runs and runs[name].state == "done":
             continue
-        if note["on"] == "slurm" and (asked.queue is None or job_notes.abroad(note)):
-            asked.missed |= asked.queue is None
-            continue  # its files speak alone
+        if note["on"] == "slurm" and (slurm.queue is None or job_notes.on_another_cluster(note)):
+            slurm.needed |= slurm.queue is None
+            continue  # only its files are known
         run = runs.get(name) or RunState(root.name, name, "queued", "", 0, 0, None, None, "")
-        job = _job(root, note, asked)
+        job = _job(root, note, slurm)
         runs[name] = replace(run, state=_with_job(run.state, job is not None), job=job)
     return [runs[name] for name in sorted(runs)]
 
 
-def _job(root: Path, note: dict[str, Any], asked: _Asked) -> JobState | None:
-    """The job that a note is about, if it is still waiting or at work."""
+def _job(root: Path, note: dict[str, Any], slurm: _Slurm) -> JobState | None:
+    """The job that a note is about, if it still waits or runs."""
     log = str(job_files.log(root, note["job"]))
     if note["on"] == "local":
         return (
             JobState(note["job"], "local", "RUNNING", "", note["host"], "", log)
-            if job_notes.lives(note)
+            if job_notes.is_alive(note)
             else None
         )
-    queued = (asked.queue or {}).get(note["job"])
+    queued = (slurm.queue or {}).get(note["job"])
     return _of_slurm(queued, log) if queued else None
 
 
@@ -222,20 +225,20 @@ def _of_slurm(job: QueuedJob, log: str) -> JobState:
     return JobState(job.job, "slurm", job.state, job.reason, job.nodes, job.left, log)
 
 
-def _others(root: Path, notes: dict[str, Any], asked: _Asked) -> list[StudyJob]:
-    if not slurm_queue.here() or not asked.queue:
+def _others(root: Path, notes: dict[str, Any], slurm: _Slurm) -> list[StudyJob]:
+    if not slurm_queue.here() or not slurm.queue:
         return []
     known = {note["job"] for note in notes.values()}
-    kinds = study_jobs.of_study(root, asked.queue)
+    kinds = study_jobs.of_study(root, slurm.queue)
     return [
-        StudyJob(root.name, kind, _of_slurm(asked.queue[job], _log(root, kind, asked.queue[job])))
+        StudyJob(root.name, kind, _of_slurm(slurm.queue[job], _log(root, kind, slurm.queue[job])))
         for job, kind in kinds.items()
         if job not in known
     ]
 
 
 def _log(root: Path, kind: str, job: QueuedJob) -> str:
-    """Of a job that slurm/sweep.sh, its search or submitit began."""
+    """The log of a job that slurm/sweep.sh, its search or submitit submitted."""
     if kind == "worker":  # its script's argument is the folder that all nodes of the search share
         return str(Path(job.workdir, job.command.partition(" ")[2]) / f"worker-{job.job}.out")
     in_jobs = study_jobs.in_folder(job.command, root)
@@ -243,7 +246,8 @@ def _log(root: Path, kind: str, job: QueuedJob) -> str:
 
 
 def _with_job(state: str, alive: bool) -> str:
-    """The state of a run that was submitted, where its files say `state` and its job is alive or not."""
+    """The state of a run that was submitted, from the state in its files and whether its job waits or
+    runs."""
     if state == "running":
         return state
     if alive:
@@ -262,8 +266,8 @@ def _is_run(name: str) -> bool:
 
 
 def epochs_of(reached: Sequence[tuple[int, int]]) -> str:
-    """The epoch that each of some runs is in, from (epochs that are over, all of them): "3 of 8" or "3-5 of
-    8"."""
+    """The epoch that each of some runs is in, such as "3 of 8" or "3-5 of 8", from (finished epochs, all
+    epochs) of each."""
     at = sorted(min(over + 1, epochs) for over, epochs in reached)
     span = f"{at[0]}" if at[0] == at[-1] else f"{at[0]}-{at[-1]}"
     return f"{span} of {max(epochs for _, epochs in reached)}"

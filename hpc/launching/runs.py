@@ -17,7 +17,7 @@ from hpc.launching import caps, follow_up, job_notes, retries, run_states
 from hpc.launching.outcome import Outcome, outcome_of
 from hpc.launching.place import Place, Where
 from hpc.launching.ranks import in_ranks, prepare_ranks
-from hpc.launching.sender import ROOM, Runs, Sender, missing
+from hpc.launching.sender import RETRY_SECONDS, Runs, Sender, missing
 from hpc.slurm import scheduler
 from leukotree import progress, signals
 from leukotree.errors import RETRIED, InputError, Preempted, RunFailed, kind, one_line
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 POLL = {"local": 0.5, "slurm": 10.0}
-"""Seconds between two looks at what the jobs do."""
-SILENT = 600.0
-"""Seconds for which SLURM may not answer while a command waits for its jobs."""
+"""Seconds between two looks at the jobs."""
+NO_ANSWER_SECONDS = 600.0
+"""How long SLURM may give no answer while a command waits for its jobs."""
 
 
 def run_spec(
@@ -87,18 +87,21 @@ def run_many(
     command: Given | None = None,
     todo: Sequence[RunSpec] | None = None,
 ) -> Outcome:
-    """Do, or submit, what is missing of these runs; with `wait` return when it has ended, and say what
-    failed.
+    """Do, or submit, those of these runs that are missing. With `wait` it returns when they have ended.
 
-    `inline` runs one after another here; `local` deals them to `parallel` jobs of submitit (None: as many as
-    the cores or
-    GPUs carry); `slurm` submits arrays of one run per job. A run that ended with its job or its node is tried
-    again, so often as `retries` allows; one that failed by itself is not, unless `retry_failed` (then once).
-    Completion is read from each run's own status.json. `study`: the fields of the runs' study, whose
-    declarations are kept before the first run; so is the `command`. `todo`: those of the runs that are to be
-    done, as a command that has checked them knows it; None takes those that are missing.
+    A `place` that is `inline` does one run after another here; `local` divides them among jobs of submitit;
+    `slurm` submits arrays of one run per job. A run that ended with its job or its node is tried again, as
+    often as `retries` allows. Whether a run is done stands in its own status.json.
+
+    Args:
+        parallel: local jobs, or jobs of SLURM, at the same time (None: as many as the cores or GPUs allow, or
+            the number of the site).
+        retry_failed: try also those once that failed by themselves.
+        study: the fields of the runs' study; its declarations are kept before the first run.
+        command: the command that asked for the runs; it is kept, too.
+        todo: those of the runs that are to be done, from a caller that has checked them (None: those that are
+            missing).
     """
-
     runtime = runtime or Runtime()
     if todo is None:
         place.check()
@@ -112,24 +115,27 @@ def run_many(
     runs = Runs(specs, root, place, parallel, runtime)
     if not wait:
         return (
-            follow_up.queue(runs, lambda: missing(specs, root, retry_failed), anew=True)
+            follow_up.queue(runs, lambda: missing(specs, root, retry_failed), new_command=True)
             if todo
             else outcome_of(specs, root, Outcome(), {})
         )
     sender = Sender(runs)
     if todo:
-        sender.send(lambda: missing(specs, root, retry_failed), anew=True)
+        sender.send(lambda: missing(specs, root, retry_failed), new_command=True)
     pause = functools.partial(_pause, root, runs.names, place.on)
     while True:
         _wait_for(specs, root, place.on, runtime, title, sender.refill)
-        if not _patiently(sender.open, pause):
-            return _patiently(lambda: outcome_of(specs, root, Outcome(submitted=sender.submitted), {}), pause)
-        if not _patiently(lambda: sender.send(sender.open), pause, scheduler.NoAnswer):
-            pause(ROOM)
+        if not _until_answered(sender.open, pause):
+            return _until_answered(
+                lambda: outcome_of(specs, root, Outcome(submitted=sender.submitted), {}), pause
+            )
+        if not _until_answered(lambda: sender.send(sender.open), pause, scheduler.NoAnswer):
+            pause(RETRY_SECONDS)
 
 
 def _pause(root: Path, run_names: Collection[str], on: Where, seconds: float | None = None) -> None:
-    """Sleep, until the next look if not for some seconds. Raises Preempted where we are asked to stop."""
+    """Sleep for some seconds; None is the time between two looks. Raises Preempted if this process is asked
+    to stop."""
     end = time.monotonic() + (POLL[on] if seconds is None else seconds)
     while (left := end - time.monotonic()) > 0:
         if signals.requested():
@@ -137,16 +143,18 @@ def _pause(root: Path, run_names: Collection[str], on: Where, seconds: float | N
         time.sleep(min(0.5, left))
 
 
-def _patiently(act: Callable[[], T], pause: Callable[[], None], passing: type[InputError] = InputError) -> T:
-    """What `act` gives, which asks SLURM; tried again after errors that are `passing`, since a controller
-    that starts anew is no reason to leave the jobs alone. Raises the error that still comes after SILENT
-    seconds."""
-    begun = time.monotonic()
+def _until_answered(
+    ask: Callable[[], T], pause: Callable[[], None], passing: type[InputError] = InputError
+) -> T:
+    """What `ask` returns, which asks SLURM. It is tried again after errors of the type `passing`: a
+    controller that restarts is no reason to give up the jobs. Raises the error that still comes after
+    NO_ANSWER_SECONDS."""
+    began = time.monotonic()
     while True:
         try:
-            return act()
+            return ask()
         except passing:
-            if time.monotonic() - begun > SILENT:
+            if time.monotonic() - began > NO_ANSWER_SECONDS:
                 raise
         pause()
 
@@ -154,10 +162,11 @@ def _patiently(act: Callable[[], T], pause: Callable[[], None], passing: type[In
 def _inline(
     todo: Sequence[RunSpec], root: Path, place: Place, runtime: Runtime, title: str
 ) -> dict[str, str]:
-    """Run one after another; a run that fails does not stop the others. Returns the reasons."""
+    """Do one run after another. Returns run name -> reason of those that failed; they do not stop the
+    others."""
     failed: dict[str, str] = {}
     for spec in progress.over(todo, title, len(todo), "run", quiet=runtime.quiet):
-        for left in reversed(range(caps.RUN_ENDS["node"] + 1)):
+        for tries_left in reversed(range(caps.RUN_ENDS["node"] + 1)):
             failed.pop(spec.run_name, None)
             try:
                 run_spec(spec, root, place, runtime=runtime)
@@ -166,9 +175,9 @@ def _inline(
             except Exception as error:
                 failed[spec.run_name] = f"{kind(error)}: {one_line(error)}"
                 if (
-                    left
+                    tries_left
                     and kind(error) in RETRIED
-                    and retries.judge(root, spec.run_name, None, anew=False).again
+                    and retries.judge(root, spec.run_name, None, new_command=False).again
                 ):
                     continue
             break
@@ -187,13 +196,14 @@ def _wait_for(
         bar.at(len(done), _others([run for run in states.values() if run.state != "done"]))
         refill()
 
-    # Runs are done side by side, or wait in a queue: those that are done do not tell when the others will be.
+    # Runs are done at the same time, or wait in a queue: no rate of theirs tells when the others will be
+    # done.
     with progress.Bar(title, len(names), "run", quiet=runtime.quiet, rate=False) as bar:
         wait(root, names, on, lambda: look(bar))
 
 
 def _others(runs: Sequence[run_states.RunState]) -> str:
-    """What becomes of the runs that are not done: "2 running (epoch 3-5 of 8), 1 waiting, 1 failed"."""
+    """The states of the runs that are not done: "2 running (epoch 3-5 of 8), 1 waiting, 1 failed"."""
     running = [run for run in runs if run.state == "running"]
     failed = sum(run.state == "failed" for run in runs)
     where = (
@@ -204,10 +214,11 @@ def _others(runs: Sequence[run_states.RunState]) -> str:
 
 
 def wait(root: Path, run_names: Collection[str], on: Where, tick: Callable[[], None] = lambda: None) -> None:
-    """Return when no job is left that is to do one of these runs and can be asked from here; `tick` is called
+    """Return when no job is left that does one of these runs and can be asked for from here. `tick` is called
     between two looks.
 
-    Asked to stop, it raises Preempted: local jobs were told to save and have left, those of SLURM go on.
+    Raises Preempted if this process is asked to stop. Local jobs have then saved and ended; jobs of SLURM go
+    on.
     """
     pause = functools.partial(_pause, root, run_names, on)
 
@@ -217,9 +228,10 @@ def wait(root: Path, run_names: Collection[str], on: Where, tick: Callable[[], N
         )
 
     while True:
-        working = _patiently(at_work, pause)
-        _patiently(tick, pause, scheduler.NoAnswer)
-        if not working and not _patiently(at_work, pause):  # `tick` may have queued what found no room before
+        working = _until_answered(at_work, pause)
+        _until_answered(tick, pause, scheduler.NoAnswer)
+        # `tick` may have queued runs that SLURM took no job for before.
+        if not working and not _until_answered(at_work, pause):
             return
         pause()
 
@@ -231,10 +243,10 @@ def _stop(root: Path, run_names: Collection[str], on: Where) -> None:
     here = {
         name for name, note in notes.items() if note["on"] == "local" and note["host"] == socket.gethostname()
     }
-    told = {job for name, job in alive.items() if name in run_names and name in here}
-    for job in told:
+    stopped = {job for name, job in alive.items() if name in run_names and name in here}
+    for job in stopped:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(job), signal.SIGTERM)
-    while told & set(job_notes.alive(root).values()):
+    while stopped & set(job_notes.alive(root).values()):
         time.sleep(0.5)
     raise Preempted("asked to stop; the local jobs have saved and left")

@@ -1,4 +1,4 @@
-"""Who gives runs to jobs: what is missing, one command at a time, as many as there is room for."""
+"""Runs are given to jobs: those that are missing, by one command at a time, as many as SLURM takes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from leukotree.log import logger
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 
-ROOM = 30.0
-"""Seconds between two looks whether SLURM takes more jobs."""
-BUSY = 120
-"""Seconds to wait for another command that submits runs of the same study."""
+RETRY_SECONDS = 30.0
+"""Seconds between two tries to submit more jobs where SLURM takes no more."""
+BUSY_SECONDS = 120
+"""How long to wait for another command that submits runs of the same study."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Runs:
     root: Path
     place: Place
     parallel: int | None
-    """Jobs at once; None: what the machine carries, or the site says."""
+    """Most jobs at the same time. None takes what this machine can do, or the number of the site."""
     runtime: Runtime
 
     @property
@@ -42,17 +42,18 @@ class Runs:
 
 @dataclass
 class Sender:
-    """Gives runs to jobs, as many as there is room for. Raises Preempted from every method once the study was
+    """Gives runs to jobs, as many as SLURM takes. Each method raises Preempted once the study was
     cancelled."""
 
     runs: Runs
     submitted: list[str] = field(default_factory=list)
-    """Ids of all its jobs."""
+    """Ids of all jobs that it has submitted."""
     unsent: list[RunSpec] = field(default_factory=list)
-    """Runs for which SLURM had no room."""
-    _looked: float = 0.0
+    """Runs that SLURM took no job for."""
+    _tried: float = 0.0
+    """When it last submitted, by the monotonic clock."""
     _cancelled: int = field(init=False)
-    """How often the study had been cancelled when this began."""
+    """How often the study had been cancelled when this object was made."""
 
     def __post_init__(self) -> None:
         self._cancelled = cancelled.times(self.runs.root)
@@ -61,20 +62,22 @@ class Sender:
         self,
         choose: Callable[[], Sequence[RunSpec]],
         *,
-        anew: bool = False,
+        new_command: bool = False,
         before: Callable[[], None] = lambda: None,
     ) -> list[str]:
-        """Submit the runs to `choose`, once no other command submits. Returns the ids of the jobs. `before`
-        is called where there are any, before they are queued. Unless it is `anew`, nodes on which a run could
-        not begin are left out."""
+        """Submit the runs that `choose` returns, once no other command submits. Returns the ids of the jobs.
+
+        `before` is called before they are queued, if there are any. Nodes on which one of the runs could not
+        begin are left out, unless this is a `new_command`.
+        """
         root, place = self.runs.root, self.runs.place
         with submitting(root):
             cancelled.check(root, self._cancelled)
             if place.on == "slurm":
                 arrays.adopt(root)
             todo, notes = list(choose()), job_notes.notes(root)
-            known = [] if anew else [spec.run_name for spec in todo if spec.run_name in notes]
-            exclude = {node for name in known for node in failures.bad_nodes(root, notes[name], name)}
+            tried = [] if new_command else [spec.run_name for spec in todo if spec.run_name in notes]
+            exclude = {node for name in tried for node in failures.bad_nodes(root, notes[name], name)}
             if todo:
                 before()
             try:
@@ -82,66 +85,67 @@ class Sender:
             except InputError as error:
                 if not exclude:
                     raise
-                bad = f"nodes left out, since a run could not begin there: {', '.join(sorted(exclude))}"
+                bad = f"nodes left out because a run could not begin there: {', '.join(sorted(exclude))}"
                 raise type(error)(f"{error}; {bad}") from None
         if place.on == "slurm":
             if len(ids) < len(todo) and not self.unsent:
                 logger.warning(f"SLURM takes no more jobs now; {len(todo) - len(ids)} runs wait for room")
             self.unsent = todo[len(ids) :]
-        self._looked = time.monotonic()
+        self._tried = time.monotonic()
         self.submitted += ids
         return ids
 
     def open(self) -> list[RunSpec]:
-        """The runs that are to be submitted: those that found no room, and those that ended early and are
-        tried again."""
+        """The runs that are to be submitted: those that SLURM took no job for, and those that ended early and
+        are tried again."""
         names = {spec.run_name for spec in self.unsent}
         alive = job_notes.alive(self.runs.root)
-        left = [
+        unsent = [
             spec
             for spec in self.unsent
             if spec.run_name not in alive and not is_done(self.runs.root, spec.run_name)
         ]
-        return left + [
+        return unsent + [
             spec
-            for spec in missing(self.runs.specs, self.runs.root, anew=False)
+            for spec in missing(self.runs.specs, self.runs.root, new_command=False)
             if spec.run_name not in names
         ]
 
     def refill(self) -> None:
-        """Submit what found no room before, if it is time to look."""
+        """Submit the runs that SLURM took no job for, if RETRY_SECONDS have passed since the last try."""
         cancelled.check(self.runs.root, self._cancelled)
-        if self.unsent and time.monotonic() - self._looked > ROOM:
+        if self.unsent and time.monotonic() - self._tried > RETRY_SECONDS:
             self.send(self.open)
 
 
 @contextlib.contextmanager
 def submitting(root: Path) -> Iterator[None]:
-    """Two commands at once must not both find the same runs missing, and queue them twice. Raises InputError
-    after a while."""
+    """A lock: no two commands find the same runs missing at the same time and queue them twice. Raises
+    InputError if another command holds it for BUSY_SECONDS."""
     busy = f"{root}: another command is submitting its runs; wait for it, then run this again"
     root.mkdir(parents=True, exist_ok=True)
-    with files.locked(root / ".submit.lock", busy, BUSY):
+    with files.locked(root / ".submit.lock", busy, BUSY_SECONDS):
         yield
 
 
 def missing(
-    specs: Sequence[RunSpec], root: Path, retry_failed: bool = False, *, anew: bool = True
+    specs: Sequence[RunSpec], root: Path, retry_failed: bool = False, *, new_command: bool = True
 ) -> list[RunSpec]:
-    """The runs that are neither done nor with a living job, and that are worth a try (see
-    `retries.judge`)."""
+    """The runs that are not done, have no job that waits or runs, and are to be tried (see
+    `retries.judge`). `retry_failed`: also those that are not to be tried again."""
     alive, notes = job_notes.alive(root), job_notes.notes(root)
-    found = []
+    specs_missing = []
     for spec in specs:
         name = spec.run_name
         if name in alive or is_done(root, name):
             continue
-        if retry_failed or retries.judge(root, name, notes.get(name), anew=anew).again:
-            found.append(spec)
-    return found
+        if retry_failed or retries.judge(root, name, notes.get(name), new_command=new_command).again:
+            specs_missing.append(spec)
+    return specs_missing
 
 
 def is_done(root: Path, run_name: str) -> bool:
+    """Whether the status of a run says that it is done."""
     return run_states.read(root / run_name).state == "done"
 
 
@@ -158,7 +162,7 @@ def _submit(todo: Sequence[RunSpec], runs: Runs, exclude: Sequence[str]) -> list
 
 
 def _share(runs: int, parallel: int | None, ranks: int, runtime: Runtime) -> tuple[int, Runtime]:
-    """How many local jobs, and the runtime that divides this machine's cores among them."""
+    """(number of local jobs, the runtime that divides this machine's cores among them)."""
     cores = len(os.sched_getaffinity(0))
     slots = devices.gpu_count(runtime) or cores
     count = min(runs, parallel or max(1, slots // ranks))

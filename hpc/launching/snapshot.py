@@ -1,8 +1,8 @@
-"""The code of jobs: a copy beside the runs, so that a job that waits, or is queued again, runs what it was
+"""The code of jobs: a copy beside the runs. A job that waits, or is queued again, runs the code that it was
 submitted with.
 
-The copy's name is a digest of its files: the same code has the same folder, and is copied once. Nothing here
-removes one.
+The copy's name is a digest of its files, so the same code has the same folder and is copied once. Copies are
+never removed here.
 
 `python -m hpc.launching.snapshot` makes the copy for the runs of the current folder, and prints where it is.
 Used by slurm/sweep.sh.
@@ -28,27 +28,29 @@ from leukotree.records import origin
 FOLDER = ".code"
 """In the folder of all studies' runs."""
 PROGRAMS = "slurm"
-"""The shell programs of jobs, with the sites. An installed package has none; they are those of the checkout
-that is worked in."""
+"""The folder of the shell programs of jobs and of the sites. An installed package has none: then they are
+taken from the checkout of the current folder."""
 VERSIONS = "constraints.txt"
-"""What a look at a node compares with."""
+"""The versions that the check of a node compares with."""
 BUILD = "image"
-"""Of slurm/container: what builds an image, perhaps with a password for an index of packages. No job needs
-it."""
+"""A folder of slurm/container: it builds an image, perhaps with a password for an index of packages. No job
+needs it."""
 VARIABLE = "LEUKOTREE_CODE"
-"""In a job: the folder of its code."""
+"""The variable with the folder of a job's code."""
 
 
 def take(runs: Path) -> Path:
-    """The absolute folder with the code of this process, below `runs`, the folder of all studies' runs. Made
-    once for a process: what a command submits later is the same code. In a job it is the job's own. Raises
-    InputError where it cannot be written."""
+    """The absolute folder with the code of this process, below `runs`, the folder of all studies' runs.
+
+    It is made once for a process, so a command submits all of its jobs with the same code. In a job it is the
+    job's own code. Raises InputError if it cannot be written.
+    """
     place = runs.absolute() / FOLDER
-    found = _taken(place)
-    if not (found / origin.FILE).is_file():  # removed since
+    copy = _taken(place)
+    if not (copy / origin.FILE).is_file():  # removed since
         _taken.cache_clear()
-        found = _taken(place)
-    return found
+        copy = _taken(place)
+    return copy
 
 
 @functools.cache
@@ -57,34 +59,34 @@ def _taken(place: Path) -> Path:
     if (here / origin.FILE).is_file():
         return here
     try:
-        found = place / _digest(_sources(here))
-        if not _is_whole(found):
-            found = _copy(here, place)
-        _describe(found, origin.here())
+        copy = place / _digest(_sources(here))
+        if not _is_whole(copy):
+            copy = _copy(here, place)
+        _describe(copy, origin.here())
     except (OSError, shutil.Error) as error:
         raise InputError(
             f"{place}: the code for the jobs cannot be copied there: {one_line(error)}"
         ) from error
-    return found
+    return copy
 
 
 def _sources(here: Path) -> dict[str, Path]:
     """Name in the copy -> folder that it is copied from."""
-    found = origin.packages()
-    # Those beside the slurm/sweep.sh that runs come first: the package may be installed from elsewhere.
+    folders = origin.packages()
+    # The programs beside the running slurm/sweep.sh come first: the package may be installed elsewhere.
     for checkout in (Path(os.environ.get("LEUKOTREE_HOME") or "."), Path(), here):
         if (checkout / PROGRAMS / "node.sh").is_file():
-            return found | {PROGRAMS: (checkout / PROGRAMS).resolve()}
-    return found
+            return folders | {PROGRAMS: (checkout / PROGRAMS).resolve()}
+    return folders
 
 
 def _digest(folders: dict[str, Path]) -> str:
-    """The folder's name. An image's recipe is no part of it."""
+    """The name of a copy. It does not depend on the files that build an image."""
     return origin.digest(folders, leave_out=BUILD)
 
 
 def _is_whole(copy: Path) -> bool:
-    """Whether a copy is what its name says; somebody may have removed a part of it, or changed it."""
+    """Whether a copy's files have the digest in its name. Somebody may have removed or changed some."""
     return (copy / origin.FILE).is_file() and _digest(
         {name: copy / name for name in _names(copy)}
     ) == copy.name
@@ -95,7 +97,7 @@ def _names(copy: Path) -> list[str]:
 
 
 def _copy(here: Path, place: Path) -> Path:
-    """Copy the code under a name of our own, and give it the name of what was copied."""
+    """Copy the code under a temporary name, then rename the copy to its digest."""
     temporary = place / f".{uuid.uuid4().hex}.tmp"
     temporary.mkdir(parents=True)
     try:
@@ -107,30 +109,30 @@ def _copy(here: Path, place: Path) -> Path:
         if (here / VERSIONS).is_file():
             shutil.copy2(here / VERSIONS, temporary / VERSIONS)
         _describe(temporary, origin.here())
-        found = place / _digest({name: temporary / name for name in _names(temporary)})
-        _rename(temporary, found)
+        copy = place / _digest({name: temporary / name for name in _names(temporary)})
+        _rename(temporary, copy)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return found
+    return copy
 
 
-def _rename(temporary: Path, found: Path) -> None:
-    """Give a copy its name. Another process may have made the same one since; one that is damaged is
+def _rename(temporary: Path, copy: Path) -> None:
+    """Give a copy its name. Another process may have made the same copy meanwhile; a damaged one is
     replaced."""
     try:
-        temporary.rename(found)
+        temporary.rename(copy)
     except OSError:
-        if _is_whole(found):
+        if _is_whole(copy):
             return
         damaged = temporary.with_suffix(".old")
         with contextlib.suppress(FileNotFoundError):
-            found.rename(damaged)
-        temporary.rename(found)
+            copy.rename(damaged)
+        temporary.rename(copy)
         shutil.rmtree(damaged, ignore_errors=True)
 
 
 def _describe(copy: Path, code: dict[str, Any]) -> None:
-    """Write what the checkout was. Code that was committed since is no longer a change of its commit."""
+    """Write which checkout the code is from. Code that was committed since is no longer noted as changed."""
     path = copy / origin.FILE
     before = json.loads(path.read_text()) if path.is_file() else {}
     if not before or (before.get("dirty") is not False and code["dirty"] is False):
@@ -138,13 +140,14 @@ def _describe(copy: Path, code: dict[str, Any]) -> None:
 
 
 def at_the_start(runs: Path) -> list[str]:
-    """Lines of bash for the start of a batch script: where the job's code is. They say so where that was
-    removed."""
+    """Lines of bash for the start of a batch script, which set the folder of the job's code. If that was
+    removed they print a warning."""
     code, instead = (shlex.quote(str(folder)) for folder in (take(runs), origin.root()))
-    said = '"leukotree: $LEUKOTREE_CODE: the code that this job was submitted with was removed; it runs the code of today"'
+    removed = "the code that this job was submitted with was removed; it runs the code of today"
+    warning = f'"leukotree: $LEUKOTREE_CODE: {removed}"'
     return [
         f"export {VARIABLE}={code}",
-        f"[[ -d $LEUKOTREE_CODE/hpc ]] || {{ echo {said} >&2; export {VARIABLE}={instead}; }}",
+        f"[[ -d $LEUKOTREE_CODE/hpc ]] || {{ echo {warning} >&2; export {VARIABLE}={instead}; }}",
     ]
 
 
@@ -152,11 +155,12 @@ IMPORT = (
     'export PYTHONPATH="$LEUKOTREE_CODE:$LEUKOTREE_CODE/src${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1'
     "  # without the latter, `python -m` looks in the current folder first"
 )
-"""A line of bash that lets Python take that code; after those of a site, which may set the path."""
+"""A line of bash that lets Python take that code. It comes after the lines of a site, which may set the
+path."""
 
 
 def main() -> int:
-    """See above."""
+    """Make the copy and print its folder. Returns 2 after one line on stderr if it cannot be made."""
     from hpc.studies import study
 
     try:
@@ -168,7 +172,7 @@ def main() -> int:
 
 
 def environment(code: Path) -> dict[str, str]:
-    """Variables that let a process of Python take the code in a folder."""
+    """Environment variables that let a process of Python take the code in a folder."""
     return {
         "PYTHONPATH": os.pathsep.join([str(code), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PYTHONSAFEPATH": "1",

@@ -1,5 +1,5 @@
-"""Finished runs and searches whose data, label tree or weights are others today: they count as done nowhere,
-and no number of theirs is used."""
+"""Stale runs and searches: finished ones whose data, label tree or weights are others today. They count as
+not done, and none of their numbers is used."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from leukotree.records.compared import Inputs
 from leukotree.spec import RunSpec
 
 STATE = "stale"
-"""Of a finished run that does not belong to today's data, tree or weights."""
+"""State of a finished run that does not belong to today's data, tree or weights."""
 
 
 def check_runs(root: Path, specs: Iterable[RunSpec]) -> None:
-    """Raises InputError naming the first of these runs that is done, or begun, and was made from other data,
-    on another tree or from other weights than those of today. One that has not begun is in order."""
-    found, shards = [], ""
+    """Raises InputError if one of these runs is done, or has begun, and has other data, another tree or other
+    weights than those of today. A run that has not begun is in order."""
+    changes, shards = [], ""
     for spec in specs:
         folder, inputs = root / spec.run_name, Inputs.of(spec)
         done = run_states.read(folder).state == "done"
@@ -30,46 +30,48 @@ def check_runs(root: Path, specs: Iterable[RunSpec]) -> None:
             change := compared.changed(folder, inputs)
         ):
             shards = shards or inputs.shards
-            found.append((folder, change))
-    compared.refuse(found, shards)
+            changes.append((folder, change))
+    compared.refuse(changes, shards)
 
 
 def at_another_path(root: Path, specs: Sequence[RunSpec]) -> str:
-    """A line that says where these runs are, if none of them has begun and they are done on the same data at
-    another path; empty otherwise. A run's name follows the path of its data: nobody would look for them."""
+    """A line that names the path of the data on which these runs are done, if none of them has begun on the
+    path that they name; empty otherwise. A run's name follows the path of its data, so the runs would not be
+    found."""
     if not specs or not root.is_dir() or any((root / spec.run_name).exists() for spec in specs):
         return ""
-    ours = specs[0].data.shards
+    path_now = specs[0].data.shards
     folders = [folder for folder in root.iterdir() if run_states.read(folder).state == "done"]
-    for path in {inputs.shards for folder in folders if (inputs := Inputs.read(folder))} - {ours}:
+    for path in {inputs.shards for folder in folders if (inputs := Inputs.read(folder))} - {path_now}:
         named = {root / spec.override({"data.shards": path}).run_name for spec in specs}
         done = [
             folder
             for folder in named
-            if folder in folders and compared.changed(folder, Inputs(ours, None)) is None
+            if folder in folders and compared.changed(folder, Inputs(path_now, None)) is None
         ]
-        if done and fingerprint.packed(ours):
+        if done and fingerprint.packed(path_now):
+            same = f"{root}: {len(done)} of these runs are done on the same data, as {path}"
             return (
-                f"{root}: {len(done)} of these runs are done on the same data, as {path}; the name of a run follows that path: "
-                f"give base.data.shards={path} (a link will do) to use them"
+                f"{same}; the name of a run follows that path: give base.data.shards={path} (a link will do) "
+                "to use them"
             )
     return ""
 
 
 def check_search(folder: Path, shards: str) -> None:
-    """Raises InputError where a search (its folder) was on other data, or from other weights, than those of
-    today."""
+    """Raises InputError if the search in a folder had other data or other weights than those of today."""
     if change := compared.changed_search(folder, shards):
         raise InputError(f"{folder}: {change}")
 
 
 def read(folder: Path) -> RunState:
-    """As `store.read`, but "stale" for a run that is done and does not belong to what is there today."""
+    """The state of a run folder as `run_states.read` gives it, or "stale"."""
     return marked(run_states.read(folder), folder)
 
 
 def marked(run: RunState, folder: Path) -> RunState:
-    """A run's state as `read` gives it, from that which `store` gives."""
+    """A state of `run_states.read`, or "stale" if the run is done and its data, tree or weights are others
+    today."""
     if run.state != "done" or (inputs := Inputs.read(folder)) is None:
         return run
     try:
@@ -80,7 +82,7 @@ def marked(run: RunState, folder: Path) -> RunState:
 
 
 def marked_all(root: Path, look: Look) -> Look:
-    """A look with its stale runs marked; `root` holds their study, or all studies."""
+    """A `Look` with its stale runs marked; `root` holds their study, or all studies."""
     runs = [marked(run, _folder(root, run)) for run in look.runs]
     return dataclasses.replace(look, runs=runs)
 

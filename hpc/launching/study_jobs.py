@@ -1,10 +1,10 @@
-"""Which of this user's jobs are a study's.
+"""Which of this user's jobs belong to a study.
 
-A job whose batch script lies in the study's folder is. So is one that works on its study file with
-slurm/sweep.sh, with the workers of that search, and one that was noted here. An id alone says nothing: SLURM
-uses them again, and another cluster has the same ones.
+A job belongs to it if its batch script lies in the study's folder, if it runs slurm/sweep.sh on the study's
+file, if it is a worker of that search, or if it was noted here. An id alone is not enough: SLURM uses ids
+again, and other clusters have the same ones.
 
-`python -m hpc.launching.study_jobs KIND JOB STUDY [key=value ...]` notes the job of a study whose script lies
+`python -m hpc.launching.study_jobs KIND JOB STUDY [key=value ...]` notes a job of a study whose script lies
 elsewhere.
 """
 
@@ -28,35 +28,36 @@ from leukotree.files import append_lines
 
 NOTES = "jobs.jsonl"
 SWEEP = ("slurm", "sweep.sh")
-"""End of the path of the script that searches; another project may have a sweep.sh, too."""
+"""The end of the path of the script that searches. Another project may also have a sweep.sh."""
 WORKER = ("slurm", "worker.sh")
 WORKERS = "leukotree-workers-"
-"""Begin of the name of a worker; the cluster and the job that searches follow."""
+"""Begin of the name of a worker's job. The cluster and the job that searches follow."""
 SWEPT = "sweeps/phantom.yaml"
-"""What slurm/sweep.sh works on where no study is named."""
+"""The study of slurm/sweep.sh if none is named."""
 
 
 def of_study(root: Path, queue: Mapping[str, QueuedJob]) -> dict[str, str]:
-    """Job id -> kind of each job of a study: "run", "reduce", "sweep", "worker", or what it was noted as."""
+    """Job id -> kind of each job of a study: "run", "reduce" (the follow-up job), "sweep", "worker", or the
+    kind that was noted."""
     noted = _noted(root)
-    found = {}
+    kinds = {}
     for job in queue.values():
         if in_folder(job.command, root):
-            found[job.job] = (
+            kinds[job.job] = (
                 job.name.removeprefix(f"{root.name}-") if job.name.startswith(f"{root.name}-") else "run"
             )
         elif _sweeps(job.workdir, job.command) == root.resolve():
-            found[job.job] = "sweep"
+            kinds[job.job] = "sweep"
         elif (job.job, job.name, job.workdir) in noted:
-            found[job.job] = noted[job.job, job.name, job.workdir]
-    sweeps = {job for job, kind in found.items() if kind == "sweep"}
-    return found | {
-        job.job: "worker" for job in queue.values() if job.job not in found and _works_for(job) in sweeps
+            kinds[job.job] = noted[job.job, job.name, job.workdir]
+    sweeps = {job for job, kind in kinds.items() if kind == "sweep"}
+    return kinds | {
+        job.job: "worker" for job in queue.values() if job.job not in kinds and _works_for(job) in sweeps
     }
 
 
 def _works_for(job: QueuedJob) -> str | None:
-    """Id of the job whose search this one is a worker of: the end of its name."""
+    """Id of the job that searches, if `job` is a worker of it: the end of its name."""
     script = job.command.partition(" ")[0]
     if job.name.startswith(WORKERS) and Path(job.workdir, script).parts[-2:] == WORKER:
         return job.name.rpartition("-")[2]
@@ -65,7 +66,7 @@ def _works_for(job: QueuedJob) -> str | None:
 
 @functools.cache
 def in_folder(command: str, root: Path) -> bool:
-    """Whether a batch script was submitted from the study's folder of jobs: submitit puts it there."""
+    """Whether a batch script lies in the study's folder of jobs, where submitit writes it."""
     script = Path(command)
     with contextlib.suppress(OSError):
         return script.suffix == ".sh" and script.parent.samefile(job_files.folder(root))
@@ -74,7 +75,7 @@ def in_folder(command: str, root: Path) -> bool:
 
 @functools.cache
 def _sweeps(workdir: str, command: str) -> Path | None:
-    """The folder of the study that a job of slurm/sweep.sh works on."""
+    """The folder of the study that a job of slurm/sweep.sh searches; None for another job."""
     from hpc.studies import study
 
     script, *words = command.split() or [""]
@@ -89,7 +90,7 @@ def _sweeps(workdir: str, command: str) -> Path | None:
 
 
 def _arguments(words: Sequence[str]) -> tuple[str, list[str]]:
-    """(study file, key=value ...) of slurm/sweep.sh, as it reads its arguments itself."""
+    """(study file, key=value ...) from the arguments of slurm/sweep.sh, read as the script reads them."""
     path, overrides, left = "", [], iter(words)
     for word in left:
         if word == "--site":
@@ -105,18 +106,18 @@ def _arguments(words: Sequence[str]) -> tuple[str, list[str]]:
 
 def _noted(root: Path) -> dict[tuple[str, str, str], str]:
     """(job, name, working directory) -> kind."""
-    found = {}
+    kinds = {}
     with contextlib.suppress(OSError):
         for line in (root / NOTES).read_text().splitlines():
             with contextlib.suppress(ValueError, KeyError):  # a line cut short by a kill
                 note = json.loads(line)
-                found[note["job"], note["name"], note["workdir"]] = note["kind"]
-    return found
+                kinds[note["job"], note["name"], note["workdir"]] = note["kind"]
+    return kinds
 
 
 def note(root: Path, kind: str, job: str) -> None:
-    """Remember that a queued job is the study's. Raises InputError if SLURM does not know it, or does not
-    answer."""
+    """Note that a queued job belongs to the study. Raises InputError if SLURM does not know the job, or does
+    not answer."""
     try:
         answer = scheduler.ask("scontrol", "show", "job", job)
     except InputError as error:
@@ -132,7 +133,7 @@ def note(root: Path, kind: str, job: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Note a job; 2 after one line on stderr for bad input."""
+    """Note a job. Returns 2 after one line on stderr for bad input."""
     from hpc.studies import study
 
     parser = argparse.ArgumentParser(

@@ -116,7 +116,7 @@ class Slot(tune.Trainable):
         except Busy:
             # The process that had the trial before is cut off, or gone, and the file system has not noticed
             # yet.
-            time.sleep(failures.HELD)
+            time.sleep(failures.HELD_SECONDS)
             raise
         except Exception as error:
             return self._failed(error)
@@ -125,7 +125,7 @@ class Slot(tune.Trainable):
     def _failed(self, error: Exception) -> dict[str, Any]:
         """The result that tells of an error."""
         self._rests()
-        kind, line = failures.kind_here(error, self._study.base), one_line(error)
+        kind, line = failures.kind_in_job(error, self._study.base), one_line(error)
         if kind in STOPS_ALL:
             self._spoilt = line
             return {LEFT: line, KIND: kind}

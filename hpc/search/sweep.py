@@ -189,7 +189,7 @@ def _held(folder: Path) -> Iterator[None]:
     anew, Preempted: it may be the job's own earlier start, on a node that is cut off."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(files.locked(folder / searchfolder.LOCK, _busy(folder), failures.HELD))
+            stack.enter_context(files.locked(folder / searchfolder.LOCK, _busy(folder), failures.HELD_SECONDS))
         except Busy as error:
             if "SLURM_RESTART_COUNT" in os.environ:
                 raise Preempted(one_line(error)) from None

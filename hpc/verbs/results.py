@@ -51,8 +51,8 @@ def run_status(arguments: Namespace) -> int:
         )
     while True:
         look = stale.marked_all(root, run_states.look(root))
-        if arguments.json and look.silent:
-            logger.warning(f"jobs of SLURM are not known here: {look.silent}")
+        if arguments.json and look.slurm_problem:
+            logger.warning(f"jobs of SLURM are not known here: {look.slurm_problem}")
         print(status.as_json(root, look) if arguments.json else status.table(root, look), flush=True)
         if not arguments.watch:
             return 0
@@ -81,7 +81,7 @@ def run_cancel(arguments: Namespace) -> int:
     root = given.study_folder(arguments)
     if not root.is_dir():
         raise InputError(f"{root}: no such study has begun; `leukotree status` lists those that have")
-    work = cancel.living(root)
+    work = cancel.find_work(root)
     if arguments.dry_run:
         print(*(f"would end {line}" for line in work.lines()), sep="\n")
         return 0

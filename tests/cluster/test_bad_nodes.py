@@ -131,7 +131,7 @@ def test_a_run_that_the_kernel_ends_for_want_of_memory_is_no_lost_node(shards: P
     outcome = run([spec], root, wait=True)
     assert (len(outcome.submitted), outcome.failed[spec.run_name].partition(";")[0]) == (
         1,
-        "oom: the kernel ended a rank for want of memory",
+        "oom: the kernel ended a rank for lack of memory",
     )
     assert not list(root.glob("jobs/*_lost"))
     assert read_status(root / spec.run_name).get("kind", "oom") == "oom"

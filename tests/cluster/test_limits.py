@@ -69,7 +69,7 @@ def test_a_command_that_waits_queues_the_rest_as_room_comes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     wait_for("an empty queue", lambda: not ids_in_queue(limited), 60)
-    monkeypatch.setattr(sender, "ROOM", 1.0)
+    monkeypatch.setattr(sender, "RETRY_SECONDS", 1.0)
     monkeypatch.setitem(runs.POLL, "slurm", 1.0)
     wanted = specs(5, shards)
     outcome = run(wanted, tmp_path / "study", SITE, wait=True)

@@ -61,7 +61,7 @@ def test_the_end_of_a_batch_script_tells_out_of_memory_from_a_lost_rank(tmp_path
     )
     assert (done.returncode, done.stderr) == (
         137,
-        "flat-1: oom: the kernel ended a rank for want of memory\n",
+        "flat-1: oom: the kernel ended a rank for lack of memory\n",
     )
     assert not (root / "jobs" / "9_lost").exists()
     assert {name: read_status(root / "flat-1")[name] for name in ("state", "kind")} == {

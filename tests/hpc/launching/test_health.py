@@ -73,7 +73,7 @@ def test_a_device_that_computes_wrong_ends_each_attempt_as_node_until_there_were
         status = json.loads((folder / "status.json").read_text())
         assert (status["state"], status["kind"]) == ("preempted", "node")
         assert status["message"].startswith(f"{HOST}: matmul: ")
-        again.append(retries.judge(tmp_path, spec.run_name, None, anew=False).again)
+        again.append(retries.judge(tmp_path, spec.run_name, None, new_command=False).again)
     assert again == [True, True, True, False]
     assert not (folder / "metrics.jsonl").exists(), "nothing was trained"
 

@@ -164,7 +164,7 @@ def test_a_run_that_met_a_full_disk_is_tried_by_the_next_command_but_not_by_the_
     first, *_ = folds(plan)
     ended(plan, first, state="failed", kind="disk", message="no room")
     assert first in runs.missing(folds(plan), plan.root)
-    assert first not in runs.missing(folds(plan), plan.root, anew=False)
+    assert first not in runs.missing(folds(plan), plan.root, new_command=False)
 
 
 @pytest.mark.parametrize("kind", ["preempted", "timeout", "node"])
@@ -193,9 +193,9 @@ def test_a_run_that_comes_further_each_time_is_tried_again_for_ever(plan: Study,
         state="preempted",
         kind=kind,
     )
-    assert retries.fruitless(folder, kind) == 1, "the last attempt left no newer checkpoint"
+    assert retries.ends_without_progress(folder, kind) == 1, "the last attempt left no newer checkpoint"
     (folder / "checkpoints" / f"{9 * ends + 1:08d}").mkdir(parents=True)
-    assert retries.fruitless(folder, kind) == 0
+    assert retries.ends_without_progress(folder, kind) == 0
     assert first in runs.missing(folds(plan), plan.root)
 
 
@@ -229,12 +229,12 @@ def test_a_job_that_was_queued_again_often_ends_unless_its_run_comes_further(
     job, losses = jobs.Job([first], plan.root, QUIET), plan.root / "jobs" / "5_lost"
     losses.parent.mkdir()
     losses.write_text("3\n")
-    with pytest.raises(RunFailed, match=f"was queued again {cap + 1} times and comes no further"):
+    with pytest.raises(RunFailed, match=f"was queued again {cap + 1} times without progress"):
         job._check_progress()
     assert losses.exists()
     (plan.root / first.run_name / "checkpoints" / "00000007").mkdir(parents=True)
     job._check_progress()
-    assert not losses.exists(), "its losses count anew"
+    assert not losses.exists(), "its losses count from zero"
 
 
 def test_a_run_whose_process_vanished_counts_as_a_lost_node(plan: Study) -> None:
@@ -253,7 +253,7 @@ def test_a_preempted_run_whose_next_job_was_refused_is_not_submitted_for_ever(pl
     log = plan.root / "jobs" / "999999_0_log.err"
     log.parent.mkdir()
     log.write_text(f"{first.run_name}: error: shards: no such folder\n")
-    assert first not in runs.missing(folds(plan), plan.root, anew=False)
+    assert first not in runs.missing(folds(plan), plan.root, new_command=False)
     assert first in runs.missing(
         folds(plan), plan.root
     )  # somebody may have mended it before giving the command anew
@@ -278,7 +278,7 @@ def test_inline_ranks_that_die_before_the_run_begins_are_not_started_for_ever(
 def test_while_another_command_submits_this_one_waits_and_then_says_so(
     plan: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "BUSY", 2)
+    monkeypatch.setattr(sender, "BUSY_SECONDS", 2)
     plan.root.mkdir(parents=True, exist_ok=True)
     with (
         files.locked(plan.root / ".submit.lock", "busy"),
@@ -311,9 +311,9 @@ def test_after_two_bad_nodes_a_run_is_given_up_and_they_are_named(tmp_path: Path
     (tmp_path / "jobs").mkdir()
     note = {"job": "8", "on": "slurm", "jobs": ["7", "8"]}
     (tmp_path / "jobs" / "7_bad").write_text("n1,n3\n")
-    assert retries.judge(tmp_path, "flat-0", note, anew=False).again, "two nodes of one job"
+    assert retries.judge(tmp_path, "flat-0", note, new_command=False).again, "two nodes of one job"
     (tmp_path / "jobs" / "8_bad").write_text("n2\n")
-    verdict = retries.judge(tmp_path, "flat-0", note, anew=False)
+    verdict = retries.judge(tmp_path, "flat-0", note, new_command=False)
     assert (verdict.again, verdict.reason.partition(";")[0]) == (
         False,
         "it could not begin on n1 and n2 and n3",
@@ -332,9 +332,9 @@ def test_a_run_that_a_broken_node_kept_from_beginning_is_tried_elsewhere(
         f"flat-0: {kind}: n1: the job asked for a GPU, but there is none\n"
     )
     verdict = retries.judge(
-        tmp_path, "flat-0", {"job": "7", "on": "slurm", "jobs": ["7"] * times}, anew=False
+        tmp_path, "flat-0", {"job": "7", "on": "slurm", "jobs": ["7"] * times}, new_command=False
     )
     assert (verdict.again, verdict.kind) == (again, kind)
     assert retries.judge(
-        tmp_path, "flat-0", {"job": "7", "on": "slurm", "jobs": ["7"] * times}, anew=True
+        tmp_path, "flat-0", {"job": "7", "on": "slurm", "jobs": ["7"] * times}, new_command=True
     ).again

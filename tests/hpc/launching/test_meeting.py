@@ -33,7 +33,7 @@ def test_an_interface_that_is_not_here(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("interface", "said"),
     [
-        ("lo", "the first rank, on n1.invalid, has not said its address"),
+        ("lo", "the first rank, on n1.invalid, has not written its address"),
         ("", "n1.invalid, does not resolve; set `interface`"),
     ],
 )

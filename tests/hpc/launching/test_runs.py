@@ -283,10 +283,11 @@ def test_gpus_that_are_not_named_by_numbers_are_refused(monkeypatch: pytest.Monk
 def test_a_folder_that_is_still_held_and_a_data_set_that_is_not_here_are_the_nodes_fault(
     spec: RunSpec,
 ) -> None:
-    assert failures.kind_here(Busy("another process works on this run"), spec) == "node"
-    assert failures.kind_here(InputError("loss.leader: there is no level 9"), spec) == "error"
+    assert failures.kind_in_job(Busy("another process works on this run"), spec) == "node"
+    assert failures.kind_in_job(InputError("loss.leader: there is no level 9"), spec) == "error"
     assert (
-        failures.kind_here(InputError("no such folder"), spec.override({"data.shards": "nowhere"})) == "node"
+        failures.kind_in_job(InputError("no such folder"), spec.override({"data.shards": "nowhere"}))
+        == "node"
     )
 
 

@@ -107,8 +107,8 @@ def test_without_scancel_or_scontrol_there_is_one_line(search: Path, monkeypatch
     monkeypatch.setenv("PATH", "/nowhere")
     said: dict[str, str] = {}
     cancel._scancel(["12"], said)
-    assert said["12"].startswith("scancel: not found")
-    with pytest.raises(InputError, match="job 12: not noted: scontrol: not found"):
+    assert said["12"].startswith("scancel: no such command here")
+    with pytest.raises(InputError, match="job 12: not noted: scontrol: no such command here"):
         study_jobs.note(search, "report", "12")
 
 
@@ -117,7 +117,7 @@ def test_the_end_of_the_input_is_a_no(search: Path, monkeypatch: pytest.MonkeyPa
     with open(os.devnull) as nothing:
         monkeypatch.setattr(nothing, "isatty", lambda: True, raising=False)
         monkeypatch.setattr("sys.stdin", nothing)
-        assert not cancel.confirmed(search, cancel.living(search))
+        assert not cancel.confirmed(search, cancel.find_work(search))
 
 
 def test_workers_end_after_the_search_which_would_queue_others(
