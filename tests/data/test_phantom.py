@@ -234,6 +234,7 @@ def morphology(pixels: np.ndarray, mask: np.ndarray) -> list[float]:
     ]
 
 
+@pytest.mark.slow("fits classifiers to many images")
 def test_a_split_that_leaks_patients_scores_higher_than_one_by_patients(
     images: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
 ) -> None:

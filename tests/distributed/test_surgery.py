@@ -242,6 +242,7 @@ def results(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int,
 
 
 @pytest.mark.parametrize("name", SURGERIES)
+@pytest.mark.slow("starts ranks")
 def test_two_ranks_train_as_one_does_with_the_whole_batch(
     results: dict[int, dict[Any, Any]], name: str
 ) -> None:

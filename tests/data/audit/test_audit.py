@@ -284,6 +284,7 @@ def test_baselines_use_colour_but_no_morphology(manifest):
     assert audit(packed(manifest)).baselines["colour only"] > 0.95
 
 
+@pytest.mark.slow("audits a real set")
 def test_real_deepapl_is_ok(real_data, tmp_path):
     from leukotree.data.sources.importer import import_source
 

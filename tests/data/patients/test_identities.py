@@ -272,6 +272,7 @@ def apart(pairs):
     return [f"{one!r} {other!r}" for one, other in pairs if one != other and not together(one, other)]
 
 
+@pytest.mark.slow("all letters of Unicode")
 def test_every_compatible_form_of_a_latin_letter_or_digit():
     plain = {letter: unicodedata.normalize("NFKC", letter) for letter in LETTERS}
     assert (
@@ -280,6 +281,7 @@ def test_every_compatible_form_of_a_latin_letter_or_digit():
     )
 
 
+@pytest.mark.slow("all letters of Unicode")
 def test_every_letter_in_both_cases():
     cased = [letter for letter in LETTERS if letter.upper() != letter.lower()]
     assert len(cased) > 2000

@@ -152,6 +152,7 @@ def test_links_in_a_circle_are_named_and_end(root):
     assert any("AML/p1/above" in note and "AML/p1/up" in note for note in summary.notes)
 
 
+@pytest.mark.slow("walks thousands of paths")
 def test_folders_that_all_link_to_each_other_end(root):
     for here in range(8):
         for there in range(8):

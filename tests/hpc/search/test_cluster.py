@@ -114,6 +114,7 @@ def test_trials_that_fit_nowhere_are_refused(cpus: int, gpus: float | None, says
 JOIN = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); print(ray.cluster_resources()['CPU'])"
 
 
+@pytest.mark.slow("starts Ray")
 def test_only_who_has_the_token_reaches_a_ray_of_our_own() -> None:
     import ray  # before it is told to ask for a token: that must not matter
 
