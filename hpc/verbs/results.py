@@ -113,7 +113,8 @@ def run_report(arguments: Namespace) -> int:
     from hpc.search import leakage
     from hpc.studies import study
     from leukotree.records import commands
-    from leukotree.report import collect, write
+    from leukotree.report.collect import collect
+    from leukotree.report.page import write
 
     plan = study.load(arguments.study, arguments.overrides)
     step("reading the runs")
@@ -135,7 +136,7 @@ def expected_runs(plan: Study) -> tuple[list[dict[str, Any]], list[dict[str, Any
     from hpc.launching import stale
     from hpc.search import sweep
     from hpc.studies import cells
-    from leukotree.report.collect import check_primary
+    from leukotree.report.arms import check_primary
 
     chosen = sweep.chosen(plan, partial=True)
     expected, grid = plan.expected(chosen), cells.expand(plan) if plan.grid else []

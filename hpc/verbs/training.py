@@ -139,7 +139,7 @@ def run_grid(arguments: Namespace) -> int:
     from hpc.doctor import precheck
     from hpc.launching import stale
     from hpc.studies import cells, study
-    from leukotree.report.collect import check_primary
+    from leukotree.report.arms import check_primary
 
     plan = study.load(arguments.study, arguments.overrides)
     grid = cells.expand(plan)

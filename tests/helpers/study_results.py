@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from leukotree import yamlfile
-from leukotree.report import collect, write
 from leukotree.report.blocks import Section, Table, Text
+from leukotree.report.collect import collect
+from leukotree.report.page import write
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 

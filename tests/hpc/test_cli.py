@@ -250,7 +250,7 @@ def test_folds_without_a_search_run_the_base_and_report_says_so(shards: Path, tm
     report = (tmp_path / "results/fixed/report.md").read_text()
     assert "| no search |" in report
     assert "not nested" not in report
-    assert "Declared anew" not in report
+    assert "declaration in the study file was changed" not in report
     assert (
         leukotree("report", "study.yaml", "rope=0.2", cwd=tmp_path).returncode == 0
     )  # chosen with the results at hand

@@ -15,8 +15,8 @@ import pytest
 from leukotree import yamlfile
 from leukotree.errors import InputError
 from leukotree.evaluation import decide
-from leukotree.report.collect import StudySummary, collect
-from leukotree.report.summary import identity
+from leukotree.report.collect import collect
+from leukotree.report.summary import StudySummary, identity
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 

@@ -8,17 +8,17 @@ import pytest
 
 from leukotree.errors import InputError
 from leukotree.records import runfolder
-from leukotree.report import collect
+from leukotree.report.collect import collect
 from tests.helpers.study_results import STUDY, expected_runs, report
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: pd.concat([f, f.head(1)]), "stands there twice"),
+        (lambda f: pd.concat([f, f.head(1)]), "occurs twice"),
         (lambda f: f.assign(leaf="lymph"), "unknown leaf 'lymph'"),
-        (lambda f: f.assign(**{"logp:AML": np.nan}), "no number"),
-        (lambda f: f.assign(fold=2), "of fold 2, not of the test fold"),
+        (lambda f: f.assign(**{"logp:AML": np.nan}), "not a number"),
+        (lambda f: f.assign(fold=2), "belongs to fold 2, not to the test fold"),
         (lambda f: f.head(0), "no rows"),
         (lambda f: f.head(5), "other images or labels than in"),
     ],

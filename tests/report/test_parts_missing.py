@@ -7,8 +7,9 @@ import shutil
 import pytest
 
 from leukotree.errors import InputError
-from leukotree.report import collect, scores
+from leukotree.report import scores
 from leukotree.report.blocks import Figure, Text
+from leukotree.report.collect import collect
 from leukotree.report.sections import answer, comparison, overview, patients, searches
 from tests.helpers.study_results import (
     STUDY,
@@ -81,7 +82,9 @@ def test_a_search_with_fewer_trials_is_flagged(copy):
     random_trials("base", 3).to_csv(copy / "search" / "base" / "trials.csv", index=False)
     summary = collect(copy, STUDY, expected_runs())
     for found in (searches.section(summary), lead(summary)):
-        assert "(flat 8, base 3, multilabel 8): the comparison favours the one with more" in texts(found)
+        assert "(flat 8, base 3, multilabel 8). The comparison favours the variant with more trials" in texts(
+            found
+        )
 
 
 def test_one_fold_gives_no_verdict_and_no_spread(copy):
@@ -111,7 +114,7 @@ def test_nothing_at_all_says_which_command_to_run(tmp_path):
 
 def test_without_patients_and_search_no_claim_is_made(tmp_path):
     markdown, _ = report(make_study(tmp_path / "s", searches=False, patients=False), tmp_path / "out")
-    assert "Not available: the images carry no patient" in markdown
+    assert "Not available: the images have no patient ids" in markdown
     assert table_row(markdown, "", "flat")[6:8] == ["–", "–"]
     rows = section(markdown, "Is a hierarchy better?").splitlines()
     levels = [row.split(" | ")[1] for row in rows if row.startswith("| base")]

@@ -54,7 +54,7 @@ class TestNumbers:
         assert (
             row[5] == f"{100 * np.mean([macro(*stored(whole, 'base', 1, seed)[:2]) for seed in (0, 1)]):.1f}"
         )
-        assert "images of the other folds (0, 2) took part in it" in markdown
+        assert "it used images of the other folds (0, 2)" in markdown
         assert table_row(markdown, "Folds", "1", "base")[2] == "clean"
         assert table_row(markdown, "Folds", "2", "base")[2] == "seen by the search"
 

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from leukotree.evaluation import calibration, decide, metrics, tree_scores
-from leukotree.report import collect, scores
+from leukotree.report import scores
 from leukotree.report.blocks import Figure, Text
+from leukotree.report.collect import collect
 from leukotree.report.sections import decisions, interference, overview, patients, searches, tree
 from leukotree.report.sections.calibration import LEAVES, calibrated
 from tests.helpers.study_results import (

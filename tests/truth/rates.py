@@ -127,7 +127,7 @@ def _compare(scenario: Scenario, draw: int) -> dict[str, Any]:
     from hpc.search import sweep
     from hpc.studies import study
     from leukotree.config import parse
-    from leukotree.report import collect
+    from leukotree.report.collect import collect
     from leukotree.report.sections import comparison
 
     plan = parse(study.Study, scenario.study(draw), "truth")

@@ -1,8 +1,5 @@
-"""The report of a study: `collect` reads its files, a module per section computes tables and figures, `write`
-renders them."""
+"""The report of a study.
 
-from leukotree.report.collect import collect
-from leukotree.report.summary import StudySummary
-from leukotree.report.write import write
-
-__all__ = ["StudySummary", "collect", "write"]
+`collect` reads the study's files. Each module of `sections` computes the tables and figures of its sections.
+`page` renders them.
+"""

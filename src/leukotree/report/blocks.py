@@ -1,7 +1,7 @@
-"""What a report is made of: sections of texts, notes, tables, figures and code, which both page templates
-render.
+"""The parts of a report: sections of texts, tables, figures and code. Both page templates render them.
 
-Texts are plain; `backticks` around a word set it as code. Numbers are formatted here, once, for both pages.
+Texts are plain text. Only `backticks` around a word have a meaning: they set it as code. Numbers are
+formatted here, so that both pages show the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """The first `labels` columns are texts, the others numbers (set to the right)."""
+    """A table whose first `labels` columns are texts. The others are numbers, set to the right."""
 
     caption: str
     header: Sequence[str]
@@ -34,7 +34,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG; `name` is its file name without the suffix."""
+    """A PNG image. `name` is its file name without the suffix."""
 
     name: str
     caption: str
@@ -56,44 +56,47 @@ class Section:
     title: str
     blocks: Sequence[Block]
     lead: bool = False
-    """Stands under the page's title, without one of its own."""
+    """True for the section under the page's title. It shows no title of its own."""
 
     @property
     def anchor(self) -> str:
+        """The id of the section's heading in the HTML page."""
         return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
 
 
 def text(template: str, tone: Tone = "plain", **values: object) -> Text:
-    """A text from a template of `prose`, its lines joined."""
+    """A text from a template of `prose`, with its values filled in and its lines joined."""
     return Text(" ".join((template.format(**values) if values else template).split()), tone)
 
 
 def plural(n: int, noun: str) -> str:
+    """1 fold, 2 folds."""
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def percent(value: float) -> str:
-    """0.8431 -> 84.3; an en dash for NaN."""
+    """A share in per cent: 0.8431 -> 84.3. An en dash for NaN."""
     return "–" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def points(value: float) -> str:
-    """A difference of scores in percentage points, with its sign: 0.0123 -> +1.2; an en dash for NaN."""
+    """A difference of scores in percentage points, with its sign: 0.0123 -> +1.2. An en dash for NaN."""
     return "–" if math.isnan(value) else f"{100 * value:+.1f}"
 
 
 def probability(value: float) -> str:
-    """Of a claim, in 0..1; an en dash for NaN."""
+    """A probability (0 to 1) with two digits. An en dash for NaN."""
     return "–" if math.isnan(value) else f"{value:.2f}"
 
 
 def p_value(value: float) -> str:
-    """Of a test; an en dash for NaN."""
+    """A p value with three digits, or "< 0.001". An en dash for NaN."""
     return "–" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def mean_sd(values: Sequence[float]) -> str:
-    """Mean ± sample standard deviation in per cent; without the latter for one value; an en dash for none."""
+    """Mean ± sample standard deviation in per cent. NaN values are left out. One value has no deviation. None
+    is an en dash."""
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return "–"
@@ -105,11 +108,12 @@ def mean_sd(values: Sequence[float]) -> str:
 
 
 def interval(bounds: tuple[float, float] | None) -> str:
+    """Lower and upper bound of shares, in per cent. None is "not estimable"."""
     return "not estimable" if bounds is None else f"{percent(bounds[0])} to {percent(bounds[1])}"
 
 
 def number(value: object) -> str:
-    """Short: 3e-05, 0.05, 128, ViT names as they are; an en dash for None and NaN."""
+    """A setting in short form: 3e-05, 0.05, 128. Texts stay as they are. An en dash for None and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, float):
@@ -118,12 +122,12 @@ def number(value: object) -> str:
 
 
 def count(value: float) -> str:
-    """A count, which is fractional only as a mean over seeds."""
+    """A count. A mean over seeds can be fractional: it gets one digit."""
     return f"{value:.0f}" if float(value).is_integer() else f"{value:.1f}"
 
 
 def duration(seconds: float) -> str:
-    """45 s, 12.3 min, 4.56 h."""
+    """A time in a suitable unit: 45 s, 12.3 min, 4.56 h."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"

@@ -1,9 +1,8 @@
-"""Read what a study left in its folder: the outer-fold runs that it expects, in arms, and its searches."""
+"""Read a study's folder: the outer-fold runs that the study expects, in arms, and its searches."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +17,11 @@ from leukotree.errors import InputError, one_line
 from leukotree.evaluation import decide
 from leukotree.evaluation.decide import Rule
 from leukotree.records import attempts, declared, predictions, runfolder, searchfolder
-from leukotree.report.belonging import belong_together, damaged, of_today, searched_on_the_same
-from leukotree.report.summary import Arm, Missing, Run, Search, StudySummary, Validation, identity
+from leukotree.report import arms, consistency, straddling
+from leukotree.report.consistency import damaged
+from leukotree.report.summary import Arm, Missing, Run, Search, StudySummary, identity
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
-
-__all__ = ["Arm", "Missing", "Run", "Search", "StudySummary", "Validation", "collect"]
-
-OF_A_RUN = ("run_name", "cell", "variant", "test_fold", "seed")
-"""Columns of a grid's rows beside its keys."""
 
 
 def collect(
@@ -36,15 +31,19 @@ def collect(
     cells: Sequence[Mapping[str, Any]] = (),
     typed: str | None = None,
 ) -> StudySummary:
-    """Read a study's folder (`results/runs/<study>`).
+    """The content of a study's folder (`results/runs/<study>`).
 
-    Args: study: its fields, as in its file. expected: one {variant, test_fold, seed, run_name} per outer-fold
-        run with chosen values; no other run counts. cells: one {run_name, cell, variant, test_fold, seed, and
-        the grid's keys that say something to the variant} per run of its grid. typed: the study's file, and
-        the changes to it, behind the verb of a command that is advised.
+    Args:
+        study: the fields of the study file.
+        expected: one {variant, test_fold, seed, run_name} per outer-fold run with chosen values. No other run
+            counts.
+        cells: one {run_name, cell, variant, test_fold, seed, and the keys of the grid that have an effect in
+            the variant} per run of the grid.
+        typed: the study file and its changes, as a command would name them after its verb. For the advice in
+            an error.
 
-    Raises InputError for a damaged file, runs that do not belong together, rules of decision that differ, or
-    a folder with nothing to report.
+    Raises InputError for a damaged file, for runs that do not belong together, for variants with different
+    decision rules, and for a folder with nothing to report.
     """
     study_root = Path(study_root)
     name = str(study.get("study") or study_root.name)
@@ -53,67 +52,63 @@ def collect(
     rule = _rule(study, variants)
     searching = study.get("search") or {}
     nested = bool(searching.get("nested", True))
-    searched = searching.get("trials") != 0  # without trials, what an earlier search left does not count
+    searched = searching.get("trials") != 0  # without trials, an earlier search does not count
     searches = _searches(study_root, variants, nested, base.data.test_fold) if searched else {}
     dataset = _dataset(base, study)
-    unchecked = of_today(study_root, [row["run_name"] for row in (*expected, *cells)], base.data.shards)
-    arms: list[Arm] = []
-    missing: list[Missing] = []
-    for arm, rows in _arms(expected, cells):
-        found = [_run(study_root / row["run_name"], arm.name, row, rule) for row in rows]
-        missing += [one for one in found if isinstance(one, Missing)]
-        arms.append(
-            Arm(
-                arm.name,
-                arm.variant,
-                arm.cell,
-                arm.values,
-                tuple(one for one in found if isinstance(one, Run)),
-            )
-        )
-    belong_together([run for arm in arms for run in arm.runs], study_root, base.data.shards)
-    arms, straddling = _without_straddling(arms, dataset)
+    names = [row["run_name"] for row in (*expected, *cells)]
+    unchecked = consistency.compare_with_today(study_root, names, base.data.shards)
+    all_arms, missing = _with_runs(study_root, arms.from_rows(expected, cells), rule)
+    consistency.check_runs([run for arm in all_arms for run in arm.runs], study_root, base.data.shards)
+    all_arms, n_straddling = straddling.without_ids(all_arms, dataset)
     summary = StudySummary(
-        name,
-        dict(study),
-        base,
-        variants,
-        tuple(arms),
-        missing,
-        searches,
-        nested or not searched,
-        rule,
-        float(study.get("rope", 0.01)),
-        _primary(study, variants, arms),
-        tuple(declared.changes(study_root, study)),
-        dataset,
-        straddling,
-        unchecked,
+        name=name,
+        study=dict(study),
+        base=base,
+        variants=variants,
+        arms=tuple(all_arms),
+        missing=missing,
+        searches=searches,
+        nested=nested or not searched,
+        decision=rule,
+        rope=float(study.get("rope", 0.01)),
+        primary=arms.primary(study, variants, all_arms),
+        redeclared=tuple(declared.changes(study_root, study)),
+        dataset=dataset,
+        straddling=n_straddling,
+        unchecked=unchecked,
     )
     if not summary.runs and not searches:
-        file = typed or "STUDY.yaml"
-        first = (
-            f"`leukotree grid {file}`"
-            if cells
-            else f"`leukotree sweep {file}`, then `leukotree folds {file}`"
-        )
-        first = first if cells or searched else f"`leukotree folds {file}`"
-        raise InputError(f"{study_root}: nothing to report yet; run {first}")
-    searched_on_the_same(summary)
+        commands = _first_commands(typed or "STUDY.yaml", bool(cells), searched)
+        raise InputError(f"{study_root}: nothing to report yet; run {commands}")
+    consistency.check_searches(summary)
     return summary
 
 
-def check_primary(study: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> None:
-    """Raises InputError where `primary` names an arm that a study with these cells (see `collect`) cannot
-    have."""
-    searched = (study.get("search") or {}).get("trials") != 0
-    variants = tuple(study.get("variants") or specs.VARIANTS)
-    arms = [arm for arm, _ in _arms([{"variant": variant} for variant in variants if searched], cells)]
-    _primary(study, variants, arms)
+def _first_commands(file: str, has_grid: bool, searched: bool) -> str:
+    """The commands that give a study its first results."""
+    if has_grid:
+        return f"`leukotree grid {file}`"
+    return (
+        f"`leukotree sweep {file}`, then `leukotree folds {file}`"
+        if searched
+        else f"`leukotree folds {file}`"
+    )
+
+
+def _with_runs(
+    root: Path, rows_of: Sequence[tuple[Arm, Sequence[Mapping[str, Any]]]], rule: Rule
+) -> tuple[list[Arm], list[Missing]]:
+    """The arms with their finished runs, and the runs without a result."""
+    filled, missing = [], []
+    for arm, rows in rows_of:
+        runs = [_run(root / row["run_name"], arm.name, row, rule) for row in rows]
+        missing += [run for run in runs if isinstance(run, Missing)]
+        filled.append(replace(arm, runs=tuple(run for run in runs if isinstance(run, Run))))
+    return filled, missing
 
 
 def _rule(study: Mapping[str, Any], variants: Sequence[str]) -> Rule:
-    """The rule that decides for all variants. Raises InputError where they have different ones."""
+    """The decision rule of all variants. Raises InputError for variants with different rules."""
     declared = study.get("decision") or "greedy"
     rules = {
         variant: declared.get(variant, "greedy") if isinstance(declared, Mapping) else declared
@@ -122,76 +117,15 @@ def _rule(study: Mapping[str, Any], variants: Sequence[str]) -> Rule:
     if len(set(rules.values())) > 1:
         listed = ", ".join(f"{variant} by {rule}" for variant, rule in rules.items())
         raise InputError(
-            f"study {study.get('study')}: decision: variants cannot be compared under different rules ({listed}); "
-            "give one rule for all"
+            f"study {study.get('study')}: decision: variants cannot be compared under different rules "
+            f"({listed}); give one rule for all"
         )
     return cast(Rule, next(iter(rules.values())))
 
 
-def _arms(
-    expected: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]]
-) -> list[tuple[Arm, list[Mapping[str, Any]]]]:
-    """The arms without their runs, and the rows of these: a variant each of `expected`, a cell and variant
-    each of `cells`."""
-    chosen: dict[str, list[Mapping[str, Any]]] = {}
-    for row in expected:
-        chosen.setdefault(row["variant"], []).append(row)
-    found = [(Arm(variant, variant, None, {}, ()), rows) for variant, rows in chosen.items()]
-    of_cells: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for row in cells:
-        of_cells.setdefault((row["variant"], row["cell"]), []).append(row)
-    values = {
-        place: {key: value for key, value in rows[0].items() if key not in OF_A_RUN}
-        for place, rows in of_cells.items()
-    }
-    taken = set(chosen)
-    for (variant, cell), rows in of_cells.items():
-        name = _name(
-            variant, values[variant, cell], [values[place] for place in of_cells if place[0] == variant]
-        )
-        name = f"{variant} cell={cell}" if name in taken else name
-        taken.add(name)
-        found.append((Arm(name, variant, cell, values[variant, cell], ()), rows))
-    return found
-
-
-def _name(variant: str, values: Mapping[str, Any], of_all: Sequence[Mapping[str, Any]]) -> str:
-    """A cell's name: the variant, and the values of those keys that differ between its cells."""
-    differ = [key for key in values if len({repr(other.get(key)) for other in of_all}) > 1]
-    short = [key.rpartition(".")[2] for key in differ]
-    named = [last if short.count(last) == 1 else key for key, last in zip(differ, short, strict=True)]
-    return " ".join([variant, *(f"{name}={values[key]}" for key, name in zip(differ, named, strict=True))])
-
-
-def _primary(
-    study: Mapping[str, Any], variants: Sequence[str], arms: Sequence[Arm]
-) -> tuple[tuple[str, str], ...]:
-    """The comparisons that the study declares; without that, each arm against the flat one that shares all
-    its values. Raises InputError for a name that is no arm's, unless it may be one of a grid that has not
-    begun."""
-    declared = study.get("primary")
-    names = list(
-        dict.fromkeys([*(arm.name for arm in arms), *variants])
-    )  # a variant whose search goes on is no arm yet
-    for name in [name for pair in declared or () for name in pair]:
-        if name not in names and (not study.get("grid") or any(arm.cell is not None for arm in arms)):
-            raise InputError(
-                f"study {study.get('study')}: primary: {name!r} is none of its arms: {', '.join(names)}"
-            )
-    if declared is not None:
-        return tuple((challenger, reference) for challenger, reference in declared)
-    return tuple(
-        (arm.name, flat.name)
-        for arm in arms
-        for flat in arms
-        if arm.variant != "flat"
-        and flat.variant == "flat"
-        and (arm.cell is None) == (flat.cell is None)
-        and all(arm.values.get(key) == value for key, value in flat.values.items())
-    )
-
-
 def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Missing:
+    """The run of an expected row, decided by the rule. Raises InputError for a damaged file, or for another
+    run's folder."""
     wanted: dict[str, Any] = {key: row[key] for key in ("variant", "test_fold", "seed")} | {
         "arm": arm,
         "name": row["run_name"],
@@ -203,9 +137,9 @@ def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Mi
     if not (folder / runfolder.PREDICTIONS).exists():
         return Missing(**wanted, state=f"done, but {runfolder.PREDICTIONS} is missing")
     spec = runfolder.read_spec(folder)
-    for key, given in (("variant", spec.variant), ("test_fold", spec.data.test_fold), ("seed", spec.seed)):
-        if given != row[key]:
-            raise damaged(folder / runfolder.SPEC, f"{key} is {given}, the study expects {row[key]}")
+    for key, value in (("variant", spec.variant), ("test_fold", spec.data.test_fold), ("seed", spec.seed)):
+        if value != row[key]:
+            raise damaged(folder / runfolder.SPEC, f"{key} is {value}, the study expects {row[key]}")
     images, true, logp, taxonomy = _predictions(folder, spec.data.test_fold)
     epochs = [entry for entry in runfolder.read_metrics(folder) if entry.get("kind") == "epoch"]
     return Run(
@@ -226,8 +160,11 @@ def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Mi
 
 
 def _predictions(folder: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, Taxonomy]:
-    """Images, true leaf indices and (N, E) log-probabilities, sorted by key. Raises InputError naming file
-    and row."""
+    """The images (N rows), the (N,) true leaf indices, the (N, E) log p(child | parent) and the tree, sorted
+    by key.
+
+    Raises InputError that names the file and the damaged row.
+    """
     frame, logp, taxonomy = predictions.read(folder)
     path = folder / runfolder.PREDICTIONS
     if frame.empty:
@@ -238,10 +175,10 @@ def _predictions(folder: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, np.
     frame, logp = frame.iloc[order].reset_index(drop=True), logp[order]
     true = pd.Index(taxonomy.leaves).get_indexer(pd.Index(frame["leaf"]))
     problems = {
-        "key {key!r} stands there twice": frame["key"].duplicated(),
+        "key {key!r} occurs twice": frame["key"].duplicated(),
         "key {key!r} has the unknown leaf {leaf!r}": true < 0,
-        "key {key!r} has a log-probability that is no number": np.isnan(logp).any(axis=1),
-        "key {key!r} is of fold {fold}, not of the test fold": frame["fold"] != fold,
+        "key {key!r} has a log-probability that is not a number": np.isnan(logp).any(axis=1),
+        "key {key!r} belongs to fold {fold}, not to the test fold": frame["fold"] != fold,
     }
     for problem, rows in problems.items():
         if np.any(rows):
@@ -252,11 +189,11 @@ def _predictions(folder: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, np.
 
 
 def _count(status: Mapping[str, Any], of: str) -> int | None:
-    """How many images a run says that it was `trained` or `tested` on; None where it says nothing, as older
-    ones do."""
+    """The number of images that a run was `trained` or `tested` on, by its status.json. None for older runs,
+    which did not record it."""
     images = status.get("images")
-    found = images.get(of) if isinstance(images, Mapping) else None
-    return found if isinstance(found, int) else None
+    count = images.get(of) if isinstance(images, Mapping) else None
+    return count if isinstance(count, int) else None
 
 
 def _ranks(folder: Path) -> int:
@@ -264,33 +201,6 @@ def _ranks(folder: Path) -> int:
     starts = attempts.read(folder)
     ranks = starts[-1].get("ranks") if starts else None
     return ranks if isinstance(ranks, int) else 1
-
-
-def _without_straddling(arms: list[Arm], dataset: Mapping[str, Any] | None) -> tuple[list[Arm], int]:
-    """The arms without the names of patients who are tested in several folds, and how many those are, where
-    the data set was dealt image by image. In any other such a patient is a fault, which `stats.pool`
-    refuses."""
-    if (dataset or {}).get("group") != "image":
-        return arms, 0
-    tested = {
-        (run.test_fold, name)
-        for arm in arms
-        for run in arm.runs
-        for name in run.images["patient"].unique()
-        if name
-    }
-    folds = Counter(name for _, name in tested)
-    several = [name for name, n in folds.items() if n > 1]
-    if not several:
-        return arms, 0
-    return [replace(arm, runs=tuple(_nameless(run, several) for run in arm.runs)) for arm in arms], len(
-        several
-    )
-
-
-def _nameless(run: Run, patients: Sequence[str]) -> Run:
-    images = run.images.assign(patient=run.images["patient"].where(~run.images["patient"].isin(patients), ""))
-    return replace(run, images=images)
 
 
 def _searches(
@@ -328,16 +238,16 @@ def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _dataset(base: RunSpec, study: Mapping[str, Any]) -> dict[str, Any] | None:
-    """dataset.json of the shards, where they are here. Raises InputError where the study counts on other
-    folds than theirs."""
+    """The content of the shards' dataset.json. None where the shards are not here. Raises InputError for
+    another number of folds than the study's."""
     path = Path(base.data.shards) / "dataset.json"
-    found = _json(path) if path.exists() else None
-    packed, outer = (found or {}).get("folds"), (study.get("folds") or {}).get("outer")
+    dataset = _json(path) if path.exists() else None
+    packed, outer = (dataset or {}).get("folds"), (study.get("folds") or {}).get("outer")
     if packed and outer and packed != outer:
         raise InputError(
             f"{path.parent}: packed with {packed} folds, but folds.outer is {outer}; make them equal"
         )
-    return found
+    return dataset
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
-"""What all figures share: style, colours, panels, PNG bytes. Drawn without matplotlib's global state: same
-data, same bytes."""
+"""Style, colours, panels and PNG output of all figures.
+
+The figures do not depend on matplotlib's global state: the same data give the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe-Ito: told apart with any kind of colour vision.
+# The palette of Okabe and Ito: its colours differ for any kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#b8bec6"
@@ -41,7 +43,7 @@ Parameters = ParamSpec("Parameters")
 
 
 def styled(draw: Callable[Parameters, bytes]) -> Callable[Parameters, bytes]:
-    """Draw in this report's style and leave matplotlib's settings as they were."""
+    """A function that draws in the style of the report. Matplotlib's own settings stay unchanged."""
 
     @functools.wraps(draw)
     def in_style(*args: Parameters.args, **kwargs: Parameters.kwargs) -> bytes:
@@ -54,17 +56,19 @@ def styled(draw: Callable[Parameters, bytes]) -> Callable[Parameters, bytes]:
 
 
 def colour(index: int) -> str:
+    """The colour of an arm or variant, by its position."""
     return COLOURS[index % len(COLOURS)]
 
 
 def marker(index: int) -> str:
+    """The marker of an arm or variant, by its position."""
     return MARKERS[index % len(MARKERS)]
 
 
 def grid(
     panels: int, columns: int, width: float, height: float, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with `panels` axes of about width x height inches each; unused places are removed."""
+    """A figure with `panels` axes of about width x height inches each."""
     from matplotlib.figure import Figure
 
     rows = math.ceil(panels / columns)
@@ -75,25 +79,27 @@ def grid(
     return figure, axes[:panels]
 
 
-def name(axis: Axes, text: str) -> None:
-    """The title of a panel; the long name of a grid's arm in lines, and smaller."""
+def set_title(axis: Axes, text: str) -> None:
+    """Set the title of a panel. A long name of a grid's arm is broken into lines and set smaller."""
     lines = textwrap.wrap(text, 24)
     axis.set_title("\n".join(lines), fontweight="bold", fontsize=10 if len(lines) == 1 else 8.5)
 
 
 def legend_above(figure: Figure, axis: Axes) -> None:
-    """One legend for all panels, from what is labelled in one of them."""
+    """Draw one legend for all panels, from the labels of one of them."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
 
 
-def integers(axis: Axes) -> None:
+def integer_ticks(axis: Axes) -> None:
+    """Only integers as ticks of the x axis."""
     from matplotlib.ticker import MaxNLocator
 
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def png(figure: Figure) -> bytes:
+    """The PNG file of a figure."""
     buffer = io.BytesIO()
     figure.savefig(
         buffer, format="png", dpi=120, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None}

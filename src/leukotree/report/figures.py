@@ -1,4 +1,4 @@
-"""Figures of results: confusion matrices, differences with their intervals, abstention, reliability,
+"""Figures of results: confusion matrices, differences with intervals, abstention, reliability,
 interference."""
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from leukotree.report.drawing import COLOURS, GREY, INK, colour, grid, legend_ab
 
 
 class Bar(NamedTuple):
-    """A difference with one interval, for `forest`; NaN bounds draw the point alone."""
+    """A difference with one interval, for `forest`. With NaN bounds only the point is drawn."""
 
     name: str
     kind: str
-    """What the interval is of: one colour and entry of the legend each."""
+    """The kind of the interval. Each kind has a colour and an entry in the legend."""
     mean: float
     low: float
     high: float
@@ -26,7 +26,8 @@ class Bar(NamedTuple):
 
 @styled
 def confusions(counts: Mapping[str, np.ndarray], leaves: Sequence[str]) -> bytes:
-    """One (L, L) matrix per arm: colour is the share of the row, text the count."""
+    """One panel per arm, from (L, L) counts: the colour is the share of the row, the text is share and
+    count."""
     side = max(2.4, 0.5 * len(leaves) + 0.9)
     figure, axes = grid(len(counts), min(3, len(counts)), side, side + 0.25)
     for column, (axis, (name, table)) in enumerate(zip(axes, counts.items(), strict=True)):
@@ -43,7 +44,7 @@ def confusions(counts: Mapping[str, np.ndarray], leaves: Sequence[str]) -> bytes
         axis.set_yticks(range(len(leaves)), leaves if column % 3 == 0 else [""] * len(leaves))
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
-        drawing.name(axis, name)
+        drawing.set_title(axis, name)
         axis.set_xlabel("predicted")
     axes[0].set_ylabel("true")
     return png(figure)
@@ -51,12 +52,10 @@ def confusions(counts: Mapping[str, np.ndarray], leaves: Sequence[str]) -> bytes
 
 @styled
 def forest(bars: Sequence[Bar], rope: float, label: str) -> bytes:
-    """A row per comparison, its intervals side by side; the region of practical equivalence is the grey band.
-    In points."""
-    names, kinds = (
-        list(dict.fromkeys(bar.name for bar in bars)),
-        list(dict.fromkeys(bar.kind for bar in bars)),
-    )
+    """A row per comparison with its intervals, in percentage points. The grey band is the region of practical
+    equivalence."""
+    names = list(dict.fromkeys(bar.name for bar in bars))
+    kinds = list(dict.fromkeys(bar.kind for bar in bars))
     figure, (axis,) = grid(1, 1, 6.2, 1.1 + 0.22 * len(names) * (len(kinds) + 1))
     axis.axvspan(-100 * rope, 100 * rope, color=GREY, alpha=0.35, lw=0, zorder=0)
     axis.axvline(0, color=INK, lw=0.8, zorder=1)
@@ -66,14 +65,8 @@ def forest(bars: Sequence[Bar], rope: float, label: str) -> bytes:
         index = kinds.index(bar.kind)
         y = names.index(bar.name) + 0.7 * ((index + 0.5) / len(kinds) - 0.5)
         if np.isfinite(bar.low):
-            axis.plot(
-                [100 * bar.low, 100 * bar.high],
-                [y, y],
-                color=colour(index),
-                lw=2.2,
-                alpha=0.7,
-                solid_capstyle="butt",
-            )
+            ends = [100 * bar.low, 100 * bar.high]
+            axis.plot(ends, [y, y], color=colour(index), lw=2.2, alpha=0.7, solid_capstyle="butt")
         axis.plot(100 * bar.mean, y, marker=marker(index), ms=5, color=colour(index), lw=0)
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
@@ -84,8 +77,11 @@ def forest(bars: Sequence[Bar], rope: float, label: str) -> bytes:
 
 @styled
 def abstention(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> bytes:
-    """Arm -> (coverage, accuracy of those that reach a leaf, hierarchical precision of all): against
-    coverage, in per cent."""
+    """Two panels against coverage, in per cent: accuracy of the images that reach a leaf, and hierarchical
+    precision of all images.
+
+    curves: arm -> (coverage, accuracy, precision), each (T,) for T thresholds.
+    """
     figure, axes = grid(2, 2, 3.2, 2.7, sharey=True)
     for index, (name, (coverage, *values)) in enumerate(curves.items()):
         for axis, value in zip(axes, values, strict=True):
@@ -103,10 +99,11 @@ def abstention(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) 
 
 @styled
 def reliability(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]]) -> bytes:
-    """One panel per arm: accuracy against confidence in each bin, before and after scaling; dots grow with
-    the share of images.
+    """One panel per arm: accuracy against confidence in each bin, before and after scaling. The size of a dot
+    is the share of the images.
 
-    curves: arm -> "raw" and "scaled" -> (confidence, accuracy, images) of the bins that have images.
+    curves: arm -> "raw" or "scaled" -> (confidence, accuracy, images), each (B,) for the B bins that have
+    images.
     """
     figure, axes = grid(len(curves), min(3, len(curves)), 2.9, 2.7, sharey=True)
     for axis, (name, states) in zip(axes, curves.items(), strict=True):
@@ -116,7 +113,7 @@ def reliability(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, 
             axis.scatter(
                 confidence, accuracy, s=6 + 160 * images / images.sum(), color=COLOURS[index], alpha=0.7, lw=0
             )
-        drawing.name(axis, name)
+        drawing.set_title(axis, name)
         axis.set_xlabel("confidence")
         axis.set_xlim(0, 1)
         axis.set_ylim(0, 1)
@@ -127,9 +124,12 @@ def reliability(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, 
 
 @styled
 def interference(probed: pd.DataFrame, along: str) -> bytes:
-    """One panel per arm: cosine over epochs or blocks, a line per pair of levels, dashed its control.
+    """One panel per arm: a line per pair of levels for the cosine, and a dashed line for its control.
 
-    probed: a row per arm, levels and value of the column `along`, in its order, with cosine and control.
+    Args:
+        probed: a row per arm, levels and value of the column `along`, in the order of `along`, with cosine
+            and control.
+        along: the column on the x axis, "epoch" or "block".
     """
     arms = probed["arm"].unique().tolist()
     places = probed[along].unique().tolist()
@@ -147,7 +147,7 @@ def interference(probed: pd.DataFrame, along: str) -> bytes:
             axis.set_xticks(
                 range(len(places)), places, rotation=60, ha="right", rotation_mode="anchor", fontsize=7
             )
-        drawing.name(axis, arm)
+        drawing.set_title(axis, arm)
         axis.set_xlabel(along)
     axes[0].set_ylabel("cosine")
     legend_above(figure, axes[0])

@@ -1,4 +1,4 @@
-"""How much each searched key matters: the share of the score's variance that it explains by itself
+"""The importance of each searched key: the share of the score's variance that the key explains by itself
 (fANOVA)."""
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ import pandas as pd
 from leukotree.report.space import Domain, bounds, place
 
 FLOOR = 10
-"""With fewer completed trials in all importances are `not estimable`."""
+"""With fewer completed trials in all searches together, importance is not estimable."""
 
 
 def importance(searches: Iterable[pd.DataFrame], space: Mapping[str, Domain]) -> dict[str, float] | None:
-    """Key -> importance in 0..1 (what is left of 1 is interactions); of the completed trials alone, since the
-    score of one that was stopped early is of another length. Keys that some of them lack, having said nothing
-    beside the others, are left out.
+    """Key -> importance, 0 to 1. The rest up to 1 are interactions of keys.
 
-    The trials of all searches of a variant are taken together, each search's scores about their own mean: a
-    scheduler leaves few completed trials in one, and that one outer fold is harder than another is nobody's
-    hyperparameter.
+    Only completed trials count: a trial that was stopped early has the score of a shorter training. Keys that
+    some trials lack are left out, because they had no effect there.
 
-    Main effects of a random forest's prediction (Hutter, Hoos and Leyton-Brown 2014), by Optuna, with a fixed
-    seed. None for fewer than FLOOR completed trials, or where all have the same score.
+    The trials of all searches of a variant are pooled, because one search has few completed trials. The mean
+    of each search is subtracted from its scores, because some outer folds are harder than others.
+
+    Importances are the main effects of a random forest's prediction (Hutter, Hoos and Leyton-Brown 2014), by
+    Optuna, with a fixed seed. None for fewer than FLOOR completed trials, and where all trials have the same
+    score.
     """
     parts = [trials[(trials["state"] == "completed") & trials["macro_f1"].notna()] for trials in searches]
     done = pd.concat(
@@ -32,8 +33,8 @@ def importance(searches: Iterable[pd.DataFrame], space: Mapping[str, Domain]) ->
         ignore_index=True,
     )
     keys = [key for key in space if key in done]
-    # Optuna's evaluator averages over the values themselves; on the axis they were drawn from, a logarithmic
-    # key counts evenly.
+    # Optuna averages evenly over the values that it gets. It gets places, so that a logarithmic range counts
+    # evenly in its logarithm.
     places = pd.DataFrame({key: place(space[key], done[key]) for key in keys}, index=done.index)
     places = places.dropna(axis="columns")
     scores = done["macro_f1"].to_numpy(float)
@@ -43,7 +44,7 @@ def importance(searches: Iterable[pd.DataFrame], space: Mapping[str, Domain]) ->
 
 
 def _fanova(places: pd.DataFrame, scores: np.ndarray, space: Mapping[str, Domain]) -> dict[str, float]:
-    """places: a column per key, a row per trial."""
+    """Key -> importance. places: a column per key, a row per trial."""
     import optuna
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
     from optuna.trial import create_trial
@@ -58,10 +59,12 @@ def _fanova(places: pd.DataFrame, scores: np.ndarray, space: Mapping[str, Domain
             params[key] = places[key].astype(int).tolist()
         else:
             distributions[key] = FloatDistribution(low, high)
-            params[key] = places[key].clip(low, high).tolist()  # as printed, a value may lie just outside
+            params[key] = (
+                places[key].clip(low, high).tolist()
+            )  # a rounded value in the table may lie just outside
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     for score, *row in zip(scores, *params.values(), strict=True):
         values = dict(zip(params, row, strict=True))
         study.add_trial(create_trial(params=values, distributions=distributions, value=float(score)))
-    found = optuna.importance.FanovaImportanceEvaluator(seed=0).evaluate(study)
-    return {key: float(found[key]) for key in params}
+    importances = optuna.importance.FanovaImportanceEvaluator(seed=0).evaluate(study)
+    return {key: float(importances[key]) for key in params}

@@ -1,214 +1,246 @@
-"""The report's longer explanations; `blocks.text` fills them in and joins their lines."""
+"""The longer explanations of the report. `blocks.text` fills in their values and joins their lines."""
 
 ABOUT = """
-Hierarchical classification of white blood cells: `flat` is one softmax over the leaves, `base` one separate model per
-decision of the tree, `multilabel` one shared model with a loss per level. All are decided by one rule, {rule} log
-p(child given parent), and every number below is computed from the stored predictions of held-out test folds.
+This study classifies white blood cells with a label tree. `flat` is one softmax over the leaves. `base` is
+one separate model for each decision of the tree. `multilabel` is one shared model with one loss for each
+level. All variants are decided by one rule: {rule} log p(child given parent), the log-probabilities of the
+edges of the tree. All test scores below are computed from the stored predictions of held-out test folds.
 """
 
 UNCHECKED = """
-The results are not compared with {what}: whether they belong to what is there today is not known.
+The results were not compared with {what}. They may come from another version.
 """
 
 READING = """
-Seeds are averaged within a fold first. Macro averages run over all {leaves} leaves; one that is never predicted
-counts as 0. Balanced accuracy is the mean recall of the leaves that have samples. {patients} For scale: always
-answering {common} gives accuracy {accuracy}, balanced accuracy {balanced_accuracy} and macro F1 {macro_f1}.
+Seeds are averaged within a fold first. Macro averages are over all {leaves} leaves. A leaf that is never
+predicted counts as 0. Balanced accuracy is the mean recall of the leaves that have samples. {patients} For
+comparison: always answering {common} gives accuracy {accuracy}, balanced accuracy {balanced_accuracy} and
+macro F1 {macro_f1}.
 """
 
 PATIENTS = {
-    None: "Patient-level scores are not available: the images carry no patient.",
-    "patient": "Patient level: the mode of a patient's image predictions.",
-    "patient x leaf": "Patient level: the unit is patient x leaf, by the mode of its image predictions (see Patients).",
+    None: "Patient-level scores are not available, because the images have no patient ids.",
+    "patient": "At patient level, the answer is the mode of the predictions of a patient's images.",
+    "patient x leaf": (
+        "At patient level, the unit is patient x leaf. Its answer is the mode of the predictions of its "
+        "images (see Patients)."
+    ),
 }
 
 NOT_NESTED = """
-The study is not nested: one search per variant chose the hyperparameters for all outer folds. It never saw fold
-{clean}, but the images of the other folds ({others}) took part in it, so scores on those folds, and means that
-include them, are optimistic. Only fold {clean} is an untouched test.{tested}
+The study is not nested. One search per variant chose the hyperparameters for all outer folds. The search
+did not use fold {clean}, but it used images of the other folds ({others}). Scores on those folds, and means
+that include them, are therefore optimistic. Only fold {clean} is an independent test.{tested}
 """
 
 INCOMPLETE = """
-{missing} of {total} expected runs have no result yet (listed under Runs). Means are over the others, and variants may
-differ in the folds that they cover.
+{missing} of {total} expected runs have no result yet (listed under Runs). Means are over the runs that have
+a result. Variants may therefore cover different folds.
 """
 
-SOME_ARMS = "{shown} of {arms} arms are shown in detail; all are under Ablation."
+SOME_ARMS = "{shown} of {arms} arms are shown in detail. All arms are under Ablation."
 
 WITHOUT_PATIENT = """
-{images} of {total} images have no patient: each counts as one in what is said by patient, so that intervals are too
-narrow where such images share a patient. Patient-level scores leave them out, and leaves that have no others: {leaves}.
+{images} of {total} images have no patient id. Each of them counts as one patient in intervals by patient.
+These intervals are too narrow where such images come from the same patient. Patient-level scores leave
+these images out. They also leave out the leaves that have no other images: {leaves}.
 """
 
 SLIDES = """
-The data set knows slides and no patients: what this report says of patients it says of slides, of which several may be
-of one patient.
+The data set has slide ids and no patient ids. In this report, patient therefore means slide. Several slides
+may come from the same patient.
 """
 
 STRADDLING = """
-{patients} have images in several test folds: the data set was dealt image by image (group `image`), and models were
-tested on patients whom they were trained on. Nothing here speaks of new patients, and these images count as images
-without a patient.
+{patients} have images in several test folds. The data set was split image by image (group `image`). Models
+were therefore tested on patients that they were trained on. No result in this report holds for new
+patients. The images of these patients count as images without a patient id.
 """
 
 UNEQUAL_TRIALS = """
-The variants did not get the same number of search trials ({trials}): the comparison favours the one with more.
+The variants had different numbers of search trials ({trials}). The comparison favours the variant with more
+trials.
 """
 
 OPTIMISTIC = """
-Optimistic: one search chose the values for all folds, and saw most of them.
+These scores are optimistic. One search chose the hyperparameters for all folds, and it used images of most
+folds.
 """
 
 VERDICT = """
-The rule, as the study file declares it: `better` where the posterior probability of a difference above the region of
-practical equivalence (±{rope} points) is at least {certain} and the Holm-adjusted two-sided p is below {alpha};
-`worse` likewise; `equivalent` where the probability of a difference within the region is at least {certain}; else
-`inconclusive`, which is an answer. The probabilities are those of the Bayesian correlated t-test (Corani and Benavoli
-2015) over fold-wise differences, with n_test/n_train = {ratio}. The images' comparisons are the primary family; those
-of patients are a family of their own.
+The study file declares the rule of the verdicts. `better`: the posterior probability of a difference above
+the region of practical equivalence (±{rope} points) is at least {certain}, and the Holm-adjusted two-sided
+p value is below {alpha}. `worse`: the same for a difference below the region. `equivalent`: the posterior
+probability of a difference inside the region is at least {certain}. `inconclusive`: none of these holds.
+The probabilities come from the Bayesian correlated t-test (Corani and Benavoli 2015) on the differences of
+the folds, with n_test/n_train = {ratio}. The comparisons of images are the primary family. The comparisons
+of patients are a separate family.
 """
 
 REDECLARED = """
-Declared anew after the first run: {changes}. A rule that was chosen with results at hand confirms nothing; read the
-verdicts as exploratory.
+The declaration in the study file was changed after the first run: {changes}. A rule that is chosen when
+results are known confirms nothing. Read the verdicts as exploratory.
 """
 
 EVIDENCE = """
-Nadeau-Bengio: mean ± t(J − 1) · sqrt(s² (1/J + n_test/n_train)) over J folds, for methods that are trained again.
-Bootstrap: of these trained models on other patients, resampled within their leaves with all their images, all folds
-pooled; not estimable below {floor} patients. Smallest detectable: the true difference that this rule would have
-called with a chance of 80 %. McNemar: patients that only the first : only the second has right, exact.
+Nadeau-Bengio: the interval mean ± t(J − 1) · sqrt(s² (1/J + n_test/n_train)) over J folds. It is about the
+methods, trained again. Bootstrap: an interval about these trained models on other patients. Patients are
+resampled within their leaves, with all their images, and all folds are pooled. It is not estimable below
+{floor} patients. Smallest detectable: the true difference that this design detects with a probability of 80
+%. McNemar, exact: the number of patients for whom only the first arm is right, then the number for whom
+only the second arm is right.
 """
 
-FEW_FOLDS = (
-    "With {folds} the spread between folds is itself poorly known; take a verdict as a hint, not as proof."
-)
+FEW_FOLDS = "With {folds} the spread between folds is poorly known. Read a verdict as a hint, not as proof."
 
 ANSWER = """
-Chosen by the mean macro F1 of {folds} inner folds inside the outer training folds. Interval over the top trials:
-lowest to highest (of a choice: how often each) among the {top} best completed trials of each search, or their better
-half where that is fewer. Importance: the share of the variance of the score that a key explains by itself (fANOVA),
-from the completed trials of all searches of the variant together, each search's scores about their mean; not
-estimable below {floor} of them. It is of this range: a key that matters only outside of it looks unimportant. Not
-stated: the paper gives no value.
+The values were chosen by their mean macro F1 over {folds} inner folds. The inner folds lie inside the outer
+training folds. Interval over the top trials: the lowest to the highest value among the {top} best completed
+trials of each search. With few completed trials it is over the better half of them. For a choice, the
+number in brackets says how often an option occurs. Importance: the share of the variance of the score that
+a key explains by itself (fANOVA). It is computed from the completed trials of all searches of the variant.
+The mean score of its search is subtracted from each trial's score. Importance is not estimable below
+{floor} trials. It holds for the searched range only: a key that matters outside the range can look
+unimportant. Not stated: the paper gives no value.
 """
 
 BORDER = """
-On the border of the searched range (its outer {share} per cent, or the first or last of an ordered choice): {keys}. A
-better value may lie outside; widen the range where the key allows it.
+These chosen values lie on the border of the searched range (its outer {share} per cent, or the first or
+last option of an ordered choice): {keys}. A better value may lie outside the range. Widen the range where
+the key allows it.
 """
 
-NO_SEARCH = "No search has ended for {variants}: no outer folds of it were run."
+NO_SEARCH = "No search has ended for {variants}. Its outer folds were not run."
 
 MARGINALS = """
-Each searched key against macro-F1. Points: trials, hollow if stopped early. Lines: mean of the completed trials in a
-bin; grey bars: how many these are, the support. Dotted: ends of the range.
+Macro F1 against each searched key. Points: trials; a hollow point is a trial that was stopped early. Lines:
+the mean of the completed trials in each bin. Grey bars: the number of these trials. Dotted lines: the ends
+of the range.
 """
 
 OPTIMISM = """
-Inner macro F1 is the score that the search maximised, so that of the chosen trial is optimistic; outer macro F1 is
-that of the same values on the outer fold that the search never saw. Both are decided greedily, as every search does.
+Inner macro F1 is the score that the search maximised. It is therefore optimistic for the chosen trial.
+Outer macro F1 is the score of the same values on the outer fold that the search did not use. Both use the
+rule `greedy`, as every search does.
 """
 
 RERUNS = """
-The choice is by the mean over the fresh seeds. Optimism: how much higher the search scored the trial that it liked
-best than the mean of that trial's fresh runs.
+The trial with the best mean over the fresh seeds is chosen. Optimism: the score that the search gave to its
+best trial, minus the mean of the fresh runs of that trial.
 """
 
-DECISIONS = """
-Variants are compared under one rule, here {rule}; the others decide the same stored predictions. Marginal takes the
-most probable node of each depth: its leaf is that of joint, and its picks may contradict the tree (the rate is
-given). Expected cost takes the leaf of least expected LCA height. LCA height of errors: how far up the tree true and
-predicted leaf meet, 1 is best.
+RULES_OF_DECISION = """
+Variants are compared under one rule, here {rule}. The other rules decide the same stored predictions.
+Marginal takes the most probable node of each depth. Its leaf is the leaf of joint. Its nodes may contradict
+the tree; the table gives the rate. Expected cost takes the leaf of the lowest expected LCA height. LCA
+height is the height of the lowest common ancestor of the true and the predicted leaf. Over errors alone, 1
+is the best value.
 """
 
 PATIENT_X_LEAF = """
-Some patients have images of several leaves (cells of several types), so a patient has no single right answer. The
-unit is therefore the pair of patient and true leaf: all images of one leaf of one patient vote together. The true
-leaf forms the group, which is not known in use: read this as how well a patient's cells of one kind are recognised
-together, not as the accuracy of a diagnosis. Pairs of one patient are not independent, so the Wilson intervals are
-somewhat too narrow.
+Some patients have images of several leaves (cells of several types). Such a patient has no single true
+leaf. The unit is therefore the pair of patient and true leaf: all images of one leaf of one patient vote
+together. The groups are made from the true leaf, which is unknown in clinical use. The scores say how well
+a patient's cells of one type are recognised together. They are not the accuracy of a diagnosis. Pairs of
+the same patient are not independent, so the Wilson intervals are somewhat too narrow.
 """
 
-RULES = """
-Mode: the leaf that most images were given (the paper's rule); a tie goes to the higher mean probability, then to the
-first leaf in preorder. Mean probability and mean log-probability average the images' leaf probabilities
-(arithmetically, geometrically) and decide as for an image. Counts are means over seeds where a fold has several.
+RULES_OF_PATIENTS = """
+Mode: the leaf that was predicted for most images (the paper's rule). A tie goes to the leaf with the higher
+mean probability, then to the first leaf in preorder. Mean probability: the arithmetic mean of the images'
+leaf probabilities, decided as for one image. Mean log-probability: the geometric mean, decided in the same
+way. Where a fold has several seeds, counts are means over the seeds.
 """
 
 TREE = """
-hP, hR, hF: hierarchical precision, recall and F1 (Kiritchenko et al. 2006) over the nodes of predicted and true
-paths, the root left out; macro hF is the mean over images. LCA height: how far up true and predicted leaf meet, 0
-where right. Depth: share of images whose path is right down to there; a leaf above it stands for itself.
+hP, hR, hF: hierarchical precision, recall and F1 (Kiritchenko et al. 2006). They count the nodes of the
+predicted and the true paths without the root. Macro hF is the mean over images. LCA height: the height of
+the lowest common ancestor of the true and the predicted leaf. It is 0 for a right prediction. Depth: the
+share of images whose path is right from the root to this depth. A leaf above this depth counts as itself.
 """
 
-NODES = """
-A decision is scored on the images that truly belong below it, whatever was decided above; a depth on all images. AP
-and ROC AUC are macro averages one-vs-rest; Brier is summed over the classes (0 to 2), ECE has 15 bins. Both are of the raw
-probabilities, which gamma alone shifts: compare variants by those of Calibration, after scaling.
+DECISIONS_AND_DEPTHS = """
+A decision is scored on the images whose true leaf lies below it, whatever was decided above it. A depth is
+scored on all images. AP (average precision) and ROC AUC are macro averages, one class against the rest. The
+Brier score is summed over the classes (0 to 2). ECE (expected calibration error) has 15 bins. Brier and ECE
+use the raw probabilities, which gamma alone can shift. To compare variants, use the scaled values under
+Calibration.
 """
 
 LEAVES = """
-Intervals: bootstrap over patients with all their images (percentiles with Student-t tails); not estimable for a leaf of
-fewer than {floor} patients, or most of whose images have none. No spread: all its patients are alike, such as all right.
+Intervals: bootstrap over patients with all their images (percentiles with Student-t tails). An interval is
+not estimable for a leaf of fewer than {floor} patients. It is also not estimable where most images of a
+leaf have no patient id. No spread: all patients of the leaf have the same result, for example all images
+right.
 """
 
 CALIBRATION = """
-Each decision is scaled by a temperature fitted on the chosen trial's predictions of its inner validation folds, never
-on test predictions; above 1, the raw probabilities were too sure. ECE: {bins} bins of the most probable class. Brier:
-summed over the classes. A focal loss tends to make raw probabilities too modest: compare variants after scaling.
+Each decision is scaled by a temperature. It is fitted on the chosen trial's predictions of the inner
+validation folds, never on test predictions. A temperature above 1 means that the raw probabilities were
+overconfident. ECE: the expected calibration error of the most probable class, in {bins} bins. Brier: the
+Brier score, summed over the classes. A focal loss tends to make raw probabilities underconfident. Compare
+variants after scaling.
 """
 
 RAW_ONLY = """
-Raw only: no inner validation for {variants}; its predictions are gone, or no search ran on the outer folds' own
-training part.
+Raw only: no inner validation for {variants}. The predictions of the chosen trial were removed, or no search
+ran inside the outer training folds.
 """
 
-CLEAN_ONLY = "Judged on fold {clean} alone: the one search saw images of the others."
+CLEAN_ONLY = "Calibration is judged on fold {clean} alone. The search used images of the other folds."
 
 MIXED = """
-The tree's leaves exclude each other. A cell with much probability on two of them is hard, or of a mixed phenotype
-that no leaf can hold, or the variant is too modest: its probabilities are scaled first where there is an inner
-validation (see Calibration), and raw ones of different losses should not be compared. LCA height 1 means siblings.
-If few lie between leaves, and one of the two is nearly always true, the assumption does little harm here. Labels
-cannot tell: they have one leaf per cell.
+The leaves of the tree exclude each other. A cell can have a high probability for two leaves for several
+reasons. The cell may be hard to classify. It may have a mixed phenotype, for which the tree has no leaf.
+The variant may be underconfident. Probabilities are therefore scaled first where there is an inner
+validation (see Calibration). Raw probabilities of different losses should not be compared. LCA height 1
+means that the two leaves are siblings. The assumption of exclusive leaves does little harm under two
+conditions: few cells lie between two leaves, and one of the two leaves is nearly always true. The labels
+cannot test the assumption, because they give one leaf per cell.
 """
 
 INTERFERENCE = """
-Gradients of the levels' losses on the parameters that they share, by block of the backbone, on fixed probe batches.
-Cosine below 0: what helps one level harms the other; conflicts: share of the batches where it is so. Norm ratio:
-first level over the second. With shuffled labels the same, for scale: a cosine no larger than that is no agreement
-about the images.
+The gradients of the levels' losses are compared on the parameters that the levels share. They are measured
+for each block of the backbone, on fixed probe batches. Cosine below 0: a step that helps one level harms
+the other. Conflicts: the share of batches with a negative cosine. Norm ratio: the gradient norm of the
+first level over that of the second. Labels shuffled: the cosine with shuffled labels, as a control. A
+cosine no larger than the control is no evidence that the levels agree about the images.
 """
 
 ABLATION = """
-One family of {comparisons} comparisons, with the rule given above; the reference is the first cell of the same
-variant. Intervals are not adjusted, p values are.
+The {comparisons} comparisons are one family. They follow the rule of the verdicts given above. The
+reference is the first cell of the same variant. The p values are adjusted. The intervals are not adjusted.
 """
 
 PAPER_RATE = """
-At the paper's 1e-6, {variant} scores {above} points above always answering {common} and {below} points from its best
-rate, {best}; its training loss goes from {fall}. Its learning rates add up to {moved}, about as far as AdamW can move
-a weight of the backbone; a head's moves head multiplier times as far.
+At the paper's 1e-6, {variant} scores {above} points above always answering {common} and {below} points from
+its best rate, {best}. Its training loss goes from {fall}. Its learning rates add up to {moved}. AdamW can
+move a weight of the backbone about that far. It can move a weight of a head that distance times the head
+multiplier.
 """
 
 RATES = """
-All rates get the same {epochs} epochs. AdamW moves a weight by about the learning rate in a step, so the sum of the
-rates over the steps is about how far weights of the backbone can get, and those of a head the head multiplier times
-as far; a new head starts at random and has to travel. The best rate
-is the best on these same test folds, so its lead is optimistic. More steps (a smaller
-batch, more images, more epochs) and a larger head multiplier are the ways out at a small rate.
+All rates get the same {epochs} epochs. AdamW moves a weight by about the learning rate in each step. The
+sum of the rates over the steps is therefore about how far a weight of the backbone can move. A weight of a
+head can move that distance times the head multiplier. A new head starts at random and has to move far. The
+best rate is the best on these same test folds, so its lead is optimistic. At a small rate, more steps help
+(a smaller batch, more images, more epochs), and so does a larger head multiplier.
 """
 
-ONE_SOURCE = "Fed by one source only: {leaves}. There a network can tell the leaf by the camera."
+ONE_SOURCE = """
+These leaves have images of one source only: {leaves}. A network can recognise them by the camera.
+"""
 
-SETTINGS = "Not stated: the paper gives no value, and the one here is this study's answer or default."
+SETTINGS = """
+Not stated: the paper gives no value. The value here is this study's answer or the default.
+"""
 
 REPRODUCE = """
-The commands as they were given, without options that only say where and how fast they run. The study's file lies beside this
-report as `{file}`.
+These are the commands as they were given. Options that only say where and how fast a command runs are left
+out. The study file lies beside this report as `{file}`.
 """
+
 COST = """
-Together {total} {hours}. Search: the sum of the times of the trials and of their re-runs. Runs: time in epochs. Both
-times the devices that they took.
+Total: {total} {hours}. Search: the sum of the times of the trials and of their re-runs. Runs: the time of
+the epochs. Both are multiplied by the number of devices.
 """

@@ -1,5 +1,5 @@
-"""From runs to score tables: one row per run, then the mean over seeds within a fold, then mean and spread
-over folds."""
+"""Tables of scores: a row per run, then the mean over the seeds of a fold. Sections show mean and spread over
+folds."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from leukotree.report.summary import Arm, Run, StudySummary
 from leukotree.stats import Clusters
 
 MOST_ARMS = 6
-"""Of a grid, that the detailed sections show."""
+"""The number of a grid's arms that the detailed sections show."""
 
 
 class Pooled(NamedTuple):
-    """Groups given their true leaf, of all groups of all folds: `right` is a mean over seeds and may be
-    fractional."""
+    """The groups of all folds, and how many of them got their true leaf."""
 
     right: float
+    """A mean over seeds, so it may be fractional."""
     n: int
+    """The number of groups."""
 
     @property
     def interval(self) -> tuple[float, float] | None:
+        """The Wilson interval of the share."""
         return metrics.wilson(self.right, self.n)
 
 
 def shown(summary: StudySummary) -> list[Arm]:
-    """The arms with results that the detailed sections are about: the variants with chosen values; of a grid
-    the arms of the declared comparisons, or else all, MOST_ARMS at most."""
+    """The arms with results that the detailed sections show: the variants with chosen values. In a grid, the
+    arms of the declared comparisons, or else all arms, at most MOST_ARMS."""
     done = [arm for arm in summary.arms if arm.runs]
     if variants := [arm for arm in done if arm.cell is None]:
         return variants
@@ -42,39 +44,41 @@ def shown(summary: StudySummary) -> list[Arm]:
 
 
 def groups(run: Run, rule: Rule, decision: decide.Rule) -> Groups:
+    """The groups (patient, or patient x leaf) of a run. `rule` combines the images of a group."""
     return metrics.by_patient(
         run.images["patient"].tolist(), run.true, run.logp, run.taxonomy, rule, decision
     )
 
 
 def unit(runs: Sequence[Run]) -> str | None:
-    """What patient-level scores count: "patient", "patient x leaf" where a patient has several leaves, None
-    without ids."""
-    found = {
-        (fold.test_fold, name, leaf)
-        for fold in one_per_fold(runs)
-        for name, leaf in zip(fold.images["patient"], fold.true, strict=True)
-        if name
+    """The unit of patient-level scores: "patient", or "patient x leaf" where a patient has several leaves.
+    None without patient ids."""
+    pairs = {
+        (run.test_fold, patient, leaf)
+        for run in one_per_fold(runs)
+        for patient, leaf in zip(run.images["patient"], run.true, strict=True)
+        if patient
     }
-    if not found:
+    if not pairs:
         return None
-    return "patient" if len({(fold, name) for fold, name, _ in found}) == len(found) else "patient x leaf"
+    patients = {(fold, patient) for fold, patient, _ in pairs}
+    return "patient" if len(patients) == len(pairs) else "patient x leaf"
 
 
 def leaves_of_patients(runs: Sequence[Run]) -> np.ndarray:
-    """The leaves that some group of some fold is of: what patient-level macro averages run over, in every
-    fold and arm. Of the others (all of whose images lack a patient) nothing is known."""
-    found = [fold.true[(fold.images["patient"] != "").to_numpy()] for fold in one_per_fold(runs)]
-    return np.unique(np.concatenate(found))
+    """The leaves that have an image with a patient id, in any fold. Patient-level macro averages are over
+    these leaves, in every fold and arm."""
+    leaves = [run.true[(run.images["patient"] != "").to_numpy()] for run in one_per_fold(runs)]
+    return np.unique(np.concatenate(leaves))
 
 
 def one_per_fold(runs: Sequence[Run]) -> list[Run]:
-    """Any one run of each test fold, in order of folds: together they hold each tested image once."""
+    """The first run of each test fold, in the order of the folds. Together they hold each test image once."""
     return [run for _, run in sorted({run.test_fold: run for run in reversed(runs)}.items())]
 
 
 def by_fold(runs: Sequence[Run]) -> dict[int, list[Run]]:
-    """Test fold -> its runs, one per seed; of one arm."""
+    """Test fold -> its runs, one per seed. The runs are those of one arm."""
     return {
         fold: [run for run in runs if run.test_fold == fold]
         for fold in sorted({run.test_fold for run in runs})
@@ -82,7 +86,7 @@ def by_fold(runs: Sequence[Run]) -> dict[int, list[Run]]:
 
 
 def most_common(runs: Sequence[Run]) -> tuple[str, dict[str, float]]:
-    """The most common leaf, and the scores of always answering it."""
+    """The most common leaf, and the scores of a classifier that always answers it."""
     folds = one_per_fold(runs)
     true = np.concatenate([run.true for run in folds])
     common = int(np.bincount(true).argmax())
@@ -91,12 +95,13 @@ def most_common(runs: Sequence[Run]) -> tuple[str, dict[str, float]]:
 
 
 def per_run(summary: StudySummary, arms: Sequence[Arm]) -> pd.DataFrame:
-    """A row per run: arm, fold, seed, images, the image scores, groups, the patient scores behind the name of
-    each rule (see
-    `_of_groups`), the scores of the tree by their names in `hierarchy.TreeScores` behind "tree:", and the
-    accuracy at each depth
-    behind "level:"."""
-    rows, of_patients = [], leaves_of_patients(summary.runs)
+    """A row per run: arm, fold, seed, images, groups, the scores of the images (see `metrics.summary`), and
+    more scores with a prefix.
+
+    "<rule>:" for the scores of the groups (see `_of_groups`), "tree:" for those of `tree_scores.TreeScores`,
+    and "level:" for the accuracy at each depth.
+    """
+    rows, leaves = [], leaves_of_patients(summary.runs)
     for run in (run for arm in arms for run in arm.runs):
         n_leaves = len(run.taxonomy.leaves)
         row: dict[str, object] = {
@@ -107,28 +112,27 @@ def per_run(summary: StudySummary, arms: Sequence[Arm]) -> pd.DataFrame:
         }
         row |= metrics.summary(run.true, run.predicted, n_leaves)
         for rule in metrics.RULES:
-            found = groups(run, rule, summary.decision)
-            row["groups"] = len(found.true)
-            row |= {f"{rule}:{key}": value for key, value in _of_groups(found, run, of_patients).items()}
+            of_run = groups(run, rule, summary.decision)
+            row["groups"] = len(of_run.true)
+            row |= {f"{rule}:{key}": value for key, value in _of_groups(of_run, run, leaves).items()}
         tree = tree_scores.scores(metrics.confusion(run.true, run.predicted, n_leaves), run.taxonomy)
         row |= {f"tree:{name}": float(value) for name, value in tree._asdict().items()}
-        right = (
-            decide.per_depth(run.logp, run.taxonomy, summary.decision) == run.taxonomy.cut_of_leaf.T[run.true]
-        )
+        decided = decide.per_depth(run.logp, run.taxonomy, summary.decision)
+        right = decided == run.taxonomy.cut_of_leaf.T[run.true]
         row |= {f"level:{level}": float(share) for level, share in enumerate(right.mean(axis=0), 1)}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _of_groups(found: Groups, run: Run, leaves: np.ndarray) -> dict[str, float]:
-    """right, accuracy, balanced_accuracy, macro_f1, h_f1, lca_height, and the accuracy at each depth behind
-    "level:"."""
+def _of_groups(groups: Groups, run: Run, leaves: np.ndarray) -> dict[str, float]:
+    """The scores of a run's groups: right, accuracy, balanced_accuracy, macro_f1, h_f1, lca_height, and
+    "level:" for the accuracy at each depth."""
     n_leaves = len(run.taxonomy.leaves)
-    score = metrics.summary(found.true, found.predicted, n_leaves, leaves)
-    counts = metrics.confusion(found.true, found.predicted, n_leaves)
-    levels = metrics.level_accuracy(found.true, found.predicted, run.taxonomy)
+    score = metrics.summary(groups.true, groups.predicted, n_leaves, leaves)
+    counts = metrics.confusion(groups.true, groups.predicted, n_leaves)
+    levels = metrics.level_accuracy(groups.true, groups.predicted, run.taxonomy)
     return {
-        "right": float((found.true == found.predicted).sum()),
+        "right": float((groups.true == groups.predicted).sum()),
         **{key: score[key] for key in ("accuracy", "balanced_accuracy", "macro_f1")},
         "h_f1": float(tree_scores.f1(counts, run.taxonomy)),
         "lca_height": float(tree_scores.lca_height(counts, run.taxonomy)),
@@ -137,18 +141,19 @@ def _of_groups(found: Groups, run: Run, leaves: np.ndarray) -> dict[str, float]:
 
 
 def per_fold(by_run: pd.DataFrame) -> pd.DataFrame:
-    """Seeds averaged within a fold: a row per (arm, fold), with `seeds`, how many there were."""
+    """A row per (arm, fold) with the mean over its seeds. The column `seeds` is their number."""
     grouped = by_run.groupby(["arm", "fold"], sort=False)
     return grouped.mean().drop(columns="seed").assign(seeds=grouped.size()).reset_index()
 
 
 def pooled(folds: pd.DataFrame, arm: str, rule: Rule) -> Pooled:
+    """The groups of an arm, from the table of `per_fold`."""
     rows = folds[folds["arm"] == arm]
     return Pooled(float(rows[f"{rule}:right"].sum()), int(rows["groups"].sum()))
 
 
 def pooled_per_leaf(clusters: Clusters) -> list[Pooled]:
-    """L entries: how many groups of a leaf were given it."""
+    """The groups of each leaf: L entries."""
     table = clusters.counts.sum(axis=0)
     return [
         Pooled(round(float(right), 6), round(float(n)))
@@ -157,7 +162,7 @@ def pooled_per_leaf(clusters: Clusters) -> list[Pooled]:
 
 
 def image_clusters(runs: Sequence[Run]) -> Clusters:
-    """The images of one fold by patient; runs: one per seed."""
+    """The images of one fold, by patient. The runs are those of one arm and fold, one per seed."""
     n_leaves = len(runs[0].taxonomy.leaves)
     return stats.patient_counts(
         runs[0].images["patient"].tolist(), runs[0].true, np.stack([run.predicted for run in runs]), n_leaves
@@ -165,18 +170,19 @@ def image_clusters(runs: Sequence[Run]) -> Clusters:
 
 
 def group_clusters(runs: Sequence[Run], decision: decide.Rule) -> Clusters:
-    """The groups of one fold, decided by the mode, by patient; runs: one per seed."""
-    seeds = [groups(run, "mode", decision) for run in runs]
-    n_leaves = len(runs[0].taxonomy.leaves)
-    return stats.patient_counts(
-        seeds[0].patient.tolist(), seeds[0].true, np.stack([found.predicted for found in seeds]), n_leaves
-    )
+    """The groups of one fold, decided by the mode, by patient. The runs are those of one arm and fold, one
+    per seed."""
+    of_seeds = [groups(run, "mode", decision) for run in runs]
+    first, predicted = of_seeds[0], np.stack([of_seed.predicted for of_seed in of_seeds])
+    return stats.patient_counts(first.patient.tolist(), first.true, predicted, len(runs[0].taxonomy.leaves))
 
 
 def ratio(summary: StudySummary) -> float:
-    """n_test / n_train of an outer fold: from what the runs noted that they were trained and tested on, or 1
-    / (K - 1) for the K folds of older runs, which noted nothing. Never from today's data set, which may have
-    grown."""
+    """n_test / n_train of an outer fold, from the numbers of images that the runs recorded.
+
+    Older runs recorded none: it is then 1 / (K - 1) for K folds. Today's data set is never used, because it
+    may have grown since.
+    """
     totals = [run.trained + len(run.true) for run in summary.runs if run.trained]
     test = np.mean([len(run.true) for run in one_per_fold(summary.runs)])
     if totals:

@@ -1,4 +1,4 @@
-"""Figures of the searches: learning curves, best so far against cost, marginals with support, maps of two
+"""Figures of the searches: learning curves, best score against cost, score against each key, maps of two
 keys."""
 
 from __future__ import annotations
@@ -10,25 +10,26 @@ import numpy as np
 import pandas as pd
 
 from leukotree.report import drawing, space
-from leukotree.report.drawing import GREY, INK, colour, grid, integers, legend_above, marker, png, styled
+from leukotree.report.drawing import GREY, INK, colour, grid, integer_ticks, legend_above, marker, png, styled
 from leukotree.report.space import Domain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BINS = 5
-"""Of a range, for the marginal means and their support."""
+"""The number of bins of a range, for the means of a marginal."""
 Trials = Mapping[str, Sequence[pd.DataFrame]]
 """Variant -> the trials of each of its searches."""
 
 
 @styled
 def learning_curves(histories: Mapping[str, Sequence[tuple[pd.DataFrame, str]]], reports: str) -> bytes:
-    """One panel per variant: macro-F1 over its reports, a grey line per trial, the chosen trial of each
-    search in colour.
+    """One panel per variant: macro F1 over the reports, a grey line per trial. The chosen trial of each
+    search is coloured.
 
-    histories: variant -> (history, chosen trial) of each search. reports: what is counted, "epoch" or "inner
-        folds".
+    Args:
+        histories: variant -> (history, chosen trial) of each search.
+        reports: the label of the x axis, "epoch" or "inner folds".
     """
     figure, axes = grid(len(histories), min(3, len(histories)), 3.4, 2.6, sharey=True)
     for index, (axis, (variant, searches)) in enumerate(zip(axes, histories.items(), strict=True)):
@@ -36,36 +37,32 @@ def learning_curves(histories: Mapping[str, Sequence[tuple[pd.DataFrame, str]]],
             for trial, curve in history.sort_values("epoch").groupby("trial"):
                 picked = trial == chosen
                 stroke, width, order = (colour(index), 2, 3) if picked else (GREY, 0.7, 2)
-                dot = "o" if len(curve) == 1 else None  # one epoch alone is a point, not an invisible line
+                dot = "o" if len(curve) == 1 else None  # a line through one point is invisible
                 axis.plot(
                     curve["epoch"], curve["macro_f1"], marker=dot, ms=3, color=stroke, lw=width, zorder=order
                 )
-        drawing.name(axis, variant)
+        drawing.set_title(axis, variant)
         axis.set_xlabel(reports)
-        integers(axis)
+        integer_ticks(axis)
     axes[0].set_ylabel("inner macro-F1")
     return png(figure)
 
 
 @styled
 def best_so_far(trials: Trials, hours: str) -> bytes:
-    """All variants in one panel: the best score of the completed trials so far against the time that all
-    took, a step line per search. Trials in order of their start; `hours` names the unit."""
+    """One panel: a step line per search with the best score of the completed trials against the time of all
+    trials.
+
+    Trials come in the order of their start. `hours` is the unit of the x axis.
+    """
     figure, (axis,) = grid(1, 1, 5.6, 2.8)
     for index, (variant, searches) in enumerate(trials.items()):
         for number, table in enumerate(searches):
             spent = table["seconds"].fillna(0).cumsum() / 3600
             best = table["macro_f1"].where(table["state"] == "completed").cummax().ffill()
             label = variant if number == 0 else None
-            axis.step(
-                spent,
-                best,
-                where="post",
-                color=colour(index),
-                lw=1.8,
-                alpha=0.9 if len(searches) == 1 else 0.6,
-                label=label,
-            )
+            alpha = 0.9 if len(searches) == 1 else 0.6
+            axis.step(spent, best, where="post", color=colour(index), lw=1.8, alpha=alpha, label=label)
             axis.plot(spent, best, color=colour(index), marker=marker(index), ms=3.5, lw=0, alpha=0.6)
     axis.set_xlabel(hours)
     axis.set_ylabel("inner macro-F1")
@@ -76,15 +73,14 @@ def best_so_far(trials: Trials, hours: str) -> bytes:
 
 @styled
 def marginals(trials: Trials, domains: Mapping[str, Domain]) -> bytes:
-    """One panel per searched key: each trial a point (hollow: stopped early), the mean of the completed ones
-    in each bin of the range a line, and how many they are, all variants together, as grey bars with their
-    number."""
+    """One panel per searched key: a point per trial, hollow if it was stopped early. A line is the mean of
+    the completed trials in each bin. Grey bars are the numbers of these trials, of all variants together."""
     figure, axes = grid(len(domains), min(3, len(domains)), 3.4, 2.7, sharey=True)
     pooled = {variant: pd.concat(searches, ignore_index=True) for variant, searches in trials.items()}
     lowest, highest = _limits(pooled.values())
     for axis, (key, domain) in zip(axes, domains.items(), strict=True):
         put = _scale(axis, domain)
-        shift = 0.16 if "choice" in domain else 0.0  # keeps variants apart that share a choice
+        shift = 0.16 if "choice" in domain else 0.0  # so that variants with the same option do not overlap
         support = np.zeros(len(_edges(domain)) - 1)
         for index, (variant, table) in enumerate(pooled.items()):
             if key not in table:
@@ -109,8 +105,8 @@ def marginals(trials: Trials, domains: Mapping[str, Domain]) -> bytes:
 
 @styled
 def plane(trials: Trials, x: tuple[str, Domain], y: tuple[str, Domain]) -> bytes:
-    """One panel per variant: the trials at their values of two keys, coloured by score; hollow: stopped
-    early."""
+    """One panel per variant: the trials at their values of two keys, coloured by score. Hollow points were
+    stopped early."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -121,13 +117,11 @@ def plane(trials: Trials, x: tuple[str, Domain], y: tuple[str, Domain]) -> bytes
     for axis, (variant, table) in zip(axes, pooled.items(), strict=True):
         table = table[table["macro_f1"].notna()].sort_values("macro_f1", kind="stable")  # the best on top
         across, up = _scale(axis, x[1])(table[x[0]]), _scale(axis, y[1], "y")(table[y[0]])
-        tone, whole = (
-            shades.to_rgba(table["macro_f1"].to_numpy(float)),
-            (table["state"] == "completed").to_numpy(),
-        )
-        axis.scatter(across[~whole], up[~whole], s=30, fc="none", ec=tone[~whole], lw=1.1)
-        axis.scatter(across[whole], up[whole], s=34, color=tone[whole], lw=0)
-        drawing.name(axis, variant)
+        shade = shades.to_rgba(table["macro_f1"].to_numpy(float))
+        done = (table["state"] == "completed").to_numpy()
+        axis.scatter(across[~done], up[~done], s=30, fc="none", ec=shade[~done], lw=1.1)
+        axis.scatter(across[done], up[done], s=34, color=shade[done], lw=0)
+        drawing.set_title(axis, variant)
         axis.set_xlabel(x[0])
     axes[0].set_ylabel(y[0])
     figure.colorbar(shades, ax=axes, label="inner macro-F1", pad=0.01)
@@ -135,24 +129,15 @@ def plane(trials: Trials, x: tuple[str, Domain], y: tuple[str, Domain]) -> bytes
 
 
 def _points(axis: Axes, x: np.ndarray, table: pd.DataFrame, index: int, variant: str) -> None:
-    whole, score = (table["state"] == "completed").to_numpy(), table["macro_f1"].to_numpy(float)
-    axis.scatter(
-        x[whole],
-        score[whole],
-        s=18,
-        marker=marker(index),
-        color=colour(index),
-        alpha=0.7,
-        lw=0,
-        label=variant,
-    )
-    axis.scatter(
-        x[~whole], score[~whole], s=16, marker=marker(index), fc="none", ec=colour(index), alpha=0.5, lw=0.8
-    )
+    """Draw the trials of a table: completed ones filled, others hollow."""
+    done, score = (table["state"] == "completed").to_numpy(), table["macro_f1"].to_numpy(float)
+    shape, ink = marker(index), colour(index)
+    axis.scatter(x[done], score[done], s=18, marker=shape, color=ink, alpha=0.7, lw=0, label=variant)
+    axis.scatter(x[~done], score[~done], s=16, marker=shape, fc="none", ec=ink, alpha=0.5, lw=0.8)
 
 
 def _limits(tables: Any) -> tuple[float, float]:
-    """Of the scores, with room below for the bars of the support."""
+    """The limits of the score axis, with room below for the grey bars."""
     scores = pd.concat([table["macro_f1"] for table in tables]).dropna()
     low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
     room = max(high - low, 0.05)
@@ -160,41 +145,31 @@ def _limits(tables: Any) -> tuple[float, float]:
 
 
 def _edges(domain: Domain) -> np.ndarray:
-    """Of the bins, as places: a bin per option of a choice, else BINS of equal width."""
+    """The edges of the bins, as places: a bin per option of a choice, else BINS bins of equal width."""
     low, high = space.bounds(domain)
     return np.arange(low - 0.5, high + 1) if "choice" in domain else np.linspace(low, high, BINS + 1)
 
 
 def _centres(domain: Domain) -> np.ndarray:
-    """Of the bins, on the drawn axis."""
+    """The centres of the bins, on the drawn axis."""
     middle = (_edges(domain)[1:] + _edges(domain)[:-1]) / 2
     return 10**middle if "loguniform" in domain else middle
 
 
 def _support(axis: Axes, domain: Domain, counts: np.ndarray) -> None:
-    """Grey bars along the foot of the panel, an eighth of its height at most."""
+    """Draw the numbers of trials as grey bars at the bottom of the panel, at most an eighth of its height."""
     edges = _edges(domain)
     edges = 10**edges if "loguniform" in domain else edges
     where = axis.get_xaxis_transform()
     heights = 0.12 * counts / max(counts.max(), 1)
-    axis.bar(
-        edges[:-1],
-        heights,
-        np.diff(edges),
-        align="edge",
-        transform=where,
-        color=GREY,
-        alpha=0.45,
-        ec="white",
-        lw=0.6,
-        zorder=0,
-    )
+    look: dict[str, Any] = {"color": GREY, "alpha": 0.45, "ec": "white", "lw": 0.6, "zorder": 0}
+    axis.bar(edges[:-1], heights, np.diff(edges), align="edge", transform=where, **look)
     for x, height, n in zip(_centres(domain), heights, counts, strict=True):
         axis.text(x, height + 0.015, str(int(n)), transform=where, ha="center", fontsize=6.5, color=INK)
 
 
 def _scale(axis: Axes, domain: Domain, side: str = "x") -> Callable[[pd.Series], np.ndarray]:
-    """Set an axis up for a domain of the space; returns the function from values to places on it."""
+    """Set up the x or y axis for a domain. Returns the function from values to positions on the axis."""
     which = axis.xaxis if side == "x" else axis.yaxis
     limit = axis.set_xlim if side == "x" else axis.set_ylim
     if "choice" in domain:

@@ -1,5 +1,7 @@
-"""The domain of a searched key, {uniform | loguniform: [lowest, highest]} or {choice: [...]}: its places,
-border and text."""
+"""The domain of a searched key, {uniform | loguniform: [lowest, highest]} or {choice: [...]}.
+
+The place of a value is its position on the axis from which the search draws evenly.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,13 @@ from leukotree.report.blocks import number
 Domain = Mapping[str, Any]
 
 BORDER_SHARE = 0.05
-"""A value within this share of a range's width (in logarithms for loguniform) of its end is on the border."""
+"""A value is on the border if it is this close to an end of the range, as a share of the range's width (of
+the logarithms for loguniform)."""
 
 
 def place(domain: Domain, values: Iterable[Any]) -> np.ndarray:
-    """(N,) places of values on the axis that the search draws from evenly: of a choice its number (NaN for
-    none of them), of a loguniform the decimal logarithm, else the value."""
+    """The (N,) places of values: the index of a choice (NaN for no option), the decimal logarithm for
+    loguniform, else the value itself."""
     if "choice" in domain:
         texts = [_plain(option) for option in domain["choice"]]
         return np.array(
@@ -31,7 +34,7 @@ def place(domain: Domain, values: Iterable[Any]) -> np.ndarray:
 
 
 def bounds(domain: Domain) -> tuple[float, float]:
-    """Lowest and highest `place`."""
+    """The lowest and the highest place."""
     if "choice" in domain:
         return 0.0, float(len(domain["choice"]) - 1)
     low, high = place(domain, next(iter(domain.values())))
@@ -39,11 +42,15 @@ def bounds(domain: Domain) -> tuple[float, float]:
 
 
 def border(domain: Domain, value: Any) -> str:
-    """ "lower" or "upper" where a value lies on the border of its domain, else ""; choices count where 3 or
-    more are numbers."""
+    """The border that a value lies on: "lower", "upper" or "" for none. A choice has borders if it has at
+    least 3 options and all are numbers."""
     if "choice" in domain:
         options = sorted(
-            {float(o) for o in domain["choice"] if isinstance(o, int | float) and not isinstance(o, bool)}
+            {
+                float(option)
+                for option in domain["choice"]
+                if isinstance(option, int | float) and not isinstance(option, bool)
+            }
         )
         if len(options) < max(3, len(set(map(str, domain["choice"])))):
             return ""
@@ -53,8 +60,8 @@ def border(domain: Domain, value: Any) -> str:
     return "lower" if share <= BORDER_SHARE else "upper" if share >= 1 - BORDER_SHARE else ""
 
 
-def shown(domain: Domain) -> str:
-    """The searched range, for a table."""
+def as_text(domain: Domain) -> str:
+    """The domain as text."""
     kind, values = next(iter(domain.items()))
     if kind == "choice":
         return ", ".join(number(value) for value in values)
@@ -62,7 +69,8 @@ def shown(domain: Domain) -> str:
 
 
 def span(domain: Domain, values: Iterable[Any]) -> str:
-    """Lowest to highest of the values; of a choice each option that stands among them, with how often."""
+    """The lowest to the highest of the values as text. For a choice, each option that occurs, with its
+    number."""
     places = place(domain, values := list(values))
     known = places[~np.isnan(places)]
     if not len(known):
@@ -80,8 +88,8 @@ def span(domain: Domain, values: Iterable[Any]) -> str:
 
 
 def middle(domain: Domain, values: Iterable[Any]) -> str:
-    """The median of a value per search, with lowest and highest where they differ; of a choice of texts how
-    often each."""
+    """The median of the values as text, with the lowest and the highest where they differ. For a choice of
+    texts, each option with its number. The values are one per search."""
     values = list(values)
     if len({_plain(value) for value in values}) == 1:
         return number(values[0])
@@ -92,8 +100,8 @@ def middle(domain: Domain, values: Iterable[Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    """One text for 16 and 16.0, since a table column of integers with a gap is read as floats; one for None
-    and NaN."""
+    """One text for 16 and 16.0, because a table's column of integers with a gap is read as floats. One text
+    for None and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "None"
     try:

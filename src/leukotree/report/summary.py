@@ -1,4 +1,4 @@
-"""What `collect` finds in a study's folder: runs in arms that are compared, and the searches that chose their
+"""The contents of a study's folder, as `collect` reads them: runs in arms, and the searches that chose their
 values."""
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Run:
     """One finished outer-fold run of N test images."""
 
     arm: str
-    """Name of the `Arm` that it belongs to."""
+    """The name of its `Arm`."""
     variant: str
     test_fold: int
     seed: int
     name: str
     folder: Path
-    """Its run folder."""
+    """The run folder."""
     taxonomy: Taxonomy
     images: pd.DataFrame
     """N rows: key, patient ("" where unknown), source."""
@@ -40,19 +40,20 @@ class Run:
     """(N, E) log p(child | parent)."""
     epochs: int
     seconds: float
-    """Time spent in these epochs."""
+    """The time that these epochs took."""
     ranks: int
+    """The number of processes of the last attempt."""
     environment: dict[str, Any]
-    """env.json: commit, packages, fingerprint of the data set, GPUs."""
+    """The content of env.json: commit, packages, fingerprint of the data set, GPUs."""
     trained: int | None = None
-    """Images that it was trained on, as it noted at its end; None in older runs."""
+    """The number of training images, as the run recorded at its end. None for older runs."""
     tested: int | None = None
-    """Images that it was tested on, likewise."""
+    """The number of test images, recorded in the same way."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """An expected run without a result, and what its folder says about it."""
+    """An expected run without a result."""
 
     arm: str
     variant: str
@@ -60,29 +61,30 @@ class Missing:
     seed: int
     name: str
     state: str
+    """The state that its folder records."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What is compared with others on the same outer folds: a variant, or a variant in a cell of a grid."""
+    """One side of a comparison on the outer folds: a variant, or a variant in a cell of a grid."""
 
     name: str
-    """Unique: "flat", or "multilabel isolation=detached" with the values that its variant has more than one
-    of."""
+    """Unique: "flat", or "multilabel isolation=detached" with the values that differ between the variant's
+    cells."""
     variant: str
     cell: int | None
-    """Number of the grid's cell; None for a variant with chosen values (`leukotree folds`)."""
+    """The number of the grid's cell. None for a variant with chosen values (`leukotree folds`)."""
     values: dict[str, Any]
-    """Of the cell: dotted key -> value, without the keys that say nothing to the variant. Empty without a
-    grid."""
+    """The values of the cell: dotted key -> value, without the keys that have no effect in the variant. Empty
+    without a grid."""
     runs: tuple[Run, ...]
-    """The finished ones, by fold and seed."""
+    """The finished runs, by fold and seed."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """A trial's predictions, pooled over its inner folds: each of N images of the outer training folds
-    once."""
+    """A trial's predictions, pooled over its inner folds. Each of the N images of the outer training folds
+    stands in it once."""
 
     images: pd.DataFrame
     """N rows: key, patient ("" where unknown), source."""
@@ -95,47 +97,50 @@ class Validation:
 
 @dataclass(frozen=True)
 class Search:
-    """The search of one variant on what one outer fold leaves."""
+    """The search of one variant on the images outside one outer fold."""
 
     variant: str
     test_fold: int
-    """The outer fold that no trial saw."""
+    """The outer fold that no trial used."""
     folder: Path
     trials: pd.DataFrame
-    """A row per trial: trial (text), state, epochs (with rungs on folds: inner folds), macro_f1,
+    """A row per trial: trial (text), state, epochs (with `rungs: folds`, inner folds), macro_f1,
     best_macro_f1, seconds, and a column for each searched key."""
     history: pd.DataFrame
-    """A row per trial and report: trial, epoch (with rungs on folds: how many inner folds), macro_f1,
+    """A row per trial and report: trial, epoch (with `rungs: folds`, the number of inner folds), macro_f1,
     seconds."""
     best: dict[str, Any] | None
-    """best.yaml: trial, value, search_value, optimism, chosen, reruns; None if no trial came to its end."""
+    """The content of best.yaml: trial, value, search_value, optimism, chosen, reruns. None if no trial
+    completed."""
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """Dotted key -> value; empty if no trial came to its end."""
+        """The chosen values: dotted key -> value. Empty if no trial completed."""
         return dict(self.best["chosen"]) if self.best else {}
 
     @property
     def reruns(self) -> pd.DataFrame | None:
-        """The best trials again, a row per trial and fresh seed: trial (text), seed, macro_f1 (NaN where it
-        failed). None if none was run again."""
+        """The re-runs of the best trials: a row per trial and fresh seed with trial (text), seed, macro_f1
+        (NaN for a failed run). None without re-runs."""
         if not self.best or not self.best.get("reruns"):
             return None
         rows = [
-            (str(one["trial"]), seed, score)
-            for one in self.best["reruns"]
-            for seed, score in zip(self.best["rerun_seeds"], one["scores"], strict=True)
+            (str(rerun["trial"]), seed, score)
+            for rerun in self.best["reruns"]
+            for seed, score in zip(self.best["rerun_seeds"], rerun["scores"], strict=True)
         ]
         return pd.DataFrame(rows, columns=["trial", "seed", "macro_f1"]).astype({"macro_f1": float})
 
     @cached_property
     def validation(self) -> Validation | None:
-        """Predictions of the chosen trial; None where its run folders are gone."""
+        """The predictions of the chosen trial. None where its run folders were removed."""
         return self.predictions(str(self.best["trial"])) if self.best and "trial" in self.best else None
 
     def predictions(self, trial: str) -> Validation | None:
-        """Of one completed trial, sorted by key; None where a run folder of it has none. Raises InputError
-        for a damaged file."""
+        """The predictions of one completed trial, sorted by key. None where one of its run folders has none.
+
+        Raises InputError for a damaged file.
+        """
         folders = searchfolder.runs_of_trial(self.folder, trial)
         if not folders or not all((folder / runfolder.PREDICTIONS).exists() for folder in folders):
             return None
@@ -149,48 +154,52 @@ class Search:
 
 
 def identity(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a run's predictions that say which image it is: key, patient and source. A patient's id
-    is its own within a source only, so the source is put before it, unless the data set says who is the same
-    over sources; an unknown one is ""."""
-    found = frame[["key", "patient", "source"]].fillna("").astype(str)
+    """The columns of a run's predictions that identify an image: key, patient and source.
+
+    A patient's id is unique within its source only. The source is therefore put before the id, unless the
+    data set has ids that hold over sources. An unknown patient is "".
+    """
+    columns = frame[["key", "patient", "source"]].fillna("").astype(str)
     if predictions.PERSON in frame:
-        return found.assign(patient=frame[predictions.PERSON].fillna("").astype(str))
-    known = (found["patient"] != "") & (found["source"] != "")
-    return found.assign(patient=found["patient"].where(~known, found["source"] + "/" + found["patient"]))
+        return columns.assign(patient=frame[predictions.PERSON].fillna("").astype(str))
+    known = (columns["patient"] != "") & (columns["source"] != "")
+    with_source = columns["source"] + "/" + columns["patient"]
+    return columns.assign(patient=columns["patient"].where(~known, with_source))
 
 
 @dataclass(frozen=True)
 class StudySummary:
-    """Everything that the report is made from."""
+    """Everything that a report is made from."""
 
     name: str
     study: dict[str, Any]
     base: RunSpec
     variants: tuple[str, ...]
     arms: tuple[Arm, ...]
-    """Every arm that is expected, also one without finished runs: variants first, then cells."""
+    """Every expected arm, also one without finished runs. Variants come first, then cells."""
     missing: list[Missing]
     searches: dict[str, dict[int, Search]]
-    """Variant -> outer fold -> its search. Without nesting there is one, under the fold that it left out."""
+    """Variant -> outer fold -> its search. A study that is not nested has one search, under the fold that it
+    left out."""
     nested: bool
-    """Whether no outer fold took part in a search for its own values: each has one of its own, or there is
-    none at all. If not, one search served all folds, and those but `clean_fold` are optimistic."""
+    """True where no outer fold took part in the search for its own values: each fold has its own search, or
+    there is no search. False where one search chose the values of all folds. Then all folds except
+    `clean_fold` are optimistic."""
     decision: Rule
-    """The rule of `decide.RULES`, the same for all."""
+    """The decision rule of all variants, one of `decide.RULES`."""
     rope: float
-    """Half the width of the region of practical equivalence, in macro-F1."""
+    """Half the width of the region of practical equivalence, in macro F1 (0 to 1)."""
     primary: tuple[tuple[str, str], ...]
-    """The declared comparisons: (challenger, reference), names of arms, of which some may not be there
-    yet."""
+    """The declared comparisons: pairs of arms' names (challenger, reference). An arm may have no runs yet."""
     redeclared: tuple[str, ...]
-    """What of the three the study file says otherwise than before the first run, a text per key."""
+    """The declared keys that the study file changed after the first run, a text per key."""
     dataset: dict[str, Any] | None
-    """dataset.json of the shards, where they are at hand."""
+    """The content of the shards' dataset.json. None where the shards are not here."""
     straddling: int
-    """Patients with images in several test folds, of a data set that keeps no patients together; `images`
-    names them no more."""
+    """The number of patients with images in several test folds, in a data set that was split image by image.
+    The runs' `images` no longer contain their ids."""
     unchecked: tuple[str, ...] = ()
-    """What the finished runs could not be compared with, since it is not here: "the data (data/my is not
+    """What is not here, so that the finished runs could not be compared with it: "the data (data/my is not
     here)"."""
 
     @property
@@ -199,20 +208,18 @@ class StudySummary:
         return [run for arm in self.arms for run in arm.runs]
 
     @property
-    def taxonomy(self) -> Taxonomy | None:
-        return self.runs[0].taxonomy if self.runs else None
-
-    @property
     def clean_fold(self) -> int | None:
-        """The test fold that the one search for all never saw. None where every fold is clean: with nested
-        searches, or without any."""
+        """The test fold that the one search for all folds did not use. None where every fold is clean: with
+        nested searches, or without a search."""
         ended = any(search.best for folds in self.searches.values() for search in folds.values())
         return self.base.data.test_fold if ended and not self.nested else None
 
     @property
     def space(self) -> dict[str, dict[str, Any]]:
-        """The searched keys, each with its one form of domain: {uniform | loguniform: [lo, hi]} or {choice:
-        [...]}. A key that says nothing to a variant is no column of its trials."""
+        """Searched key -> its domain: {uniform | loguniform: [low, high]} or {choice: [...]}.
+
+        A key that has no effect in a variant is no column of its trials.
+        """
         space = (self.study.get("search") or {}).get("space") or {}
         return {
             key: {form: values for form, values in domain.items() if values is not None}
@@ -220,5 +227,5 @@ class StudySummary:
         }
 
     def search(self, variant: str, fold: int) -> Search | None:
-        """The search that chose the values of a variant on an outer fold."""
+        """The search that chose the values of a variant on an outer fold. None without one."""
         return self.searches.get(variant, {}).get(fold if self.nested else self.base.data.test_fold)

@@ -385,8 +385,8 @@ DAMAGE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "keys": (_renamed, "2 missing, 2 not among them"),
     "patients": (_of_nobody, "2 with another patient or source"),
     "rows": (_more, "2 not among them"),
-    "twice": (lambda frame: pd.concat([frame, frame.head(3)]), "stands there twice"),
-    "other fold": (lambda frame: frame.assign(fold=1 - frame["fold"]), "not of the test fold"),
+    "twice": (lambda frame: pd.concat([frame, frame.head(3)]), "occurs twice"),
+    "other fold": (lambda frame: frame.assign(fold=1 - frame["fold"]), "not to the test fold"),
     "no key": (lambda frame: frame.assign(key=frame["key"].where(frame.index > 0, None)), "a row has no key"),
     "no leaf": (lambda frame: frame.assign(leaf=frame["leaf"].where(frame.index > 0, None)), "unknown leaf"),
 }
@@ -423,7 +423,7 @@ def test_without_the_data_a_run_is_blamed_that_deviates_from_what_it_noted(
     if (noted and kind == "five rows cut") or not _scores_as_noted(path.parent):
         assert_refused(done, f"leukotree report: {path.relative_to(project)}: ")
     else:
-        assert_refused(done, "nothing here tells which of the two is damaged", str(path.relative_to(project)))
+        assert_refused(done, "it is not known which of the two is damaged", str(path.relative_to(project)))
 
 
 def _scores_as_noted(run: Path) -> bool:

@@ -15,7 +15,7 @@ from hpc.studies.study import Study
 from leukotree.data import phantom
 from leukotree.data.pack import pack
 from leukotree.errors import InputError
-from leukotree.report.collect import _arms, _primary, check_primary
+from leukotree.report.arms import check_primary, from_rows, primary
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 from leukotree.training import run
@@ -88,9 +88,9 @@ def test_its_header_says_what_it_costs_and_how_to_run_it(file: Path) -> None:
 def test_the_comparisons_of_a_grid_are_of_arms_that_it_has(file: Path) -> None:
     plan = studies.load(file)
     rows, fields = cells.rows(cells.expand(plan)), plan.model_dump(mode="json")
-    arms = [arm for arm, _ in _arms([], rows)]
+    arms = [arm for arm, _ in from_rows([], rows)]
     assert len({arm.name for arm in arms}) == len(arms)
-    assert _primary(fields, plan.variants, arms)
+    assert primary(fields, plan.variants, arms)
     check_primary(fields, rows)
     with pytest.raises(InputError, match="'flat lr=7' is none of its arms"):
         check_primary({**fields, "primary": [["flat lr=7", "flat"]]}, rows)

@@ -5,8 +5,9 @@ import re
 import pytest
 
 from leukotree import stats
-from leukotree.report import collect, scores
-from leukotree.report.sections import ablation, comparison
+from leukotree.report import scores
+from leukotree.report.collect import collect
+from leukotree.report.sections import ablation, comparison, learning_rate
 from tests.helpers.study_results import (
     STUDY,
     expected_runs,
@@ -71,7 +72,7 @@ def test_neither_the_reference_nor_the_family_follows_what_has_ended(rows, tmp_p
         row | {"run_name": "absent"} if (row["variant"], row["cell"]) == ("flat", 0) else row for row in cells
     ]
     markdown, _ = report(root, tmp_path, GRID, expected=[], cells=cells)
-    assert "One family of 4 comparisons" in section(markdown, "Ablation").replace("\n", " ")
+    assert "The 4 comparisons are one family" in section(markdown, "Ablation").replace("\n", " ")
     assert table_row(markdown, "Ablation", "flat", "0")[3:] == ["–", "reference", "–", "–", "–", "0"]
     assert table_row(markdown, "Ablation", "flat", "1")[4:] == [
         "–",
@@ -93,10 +94,8 @@ def test_the_papers_rate_stands_beside_the_best_and_beside_guessing(rows, markdo
     assert worst[6:] == ["2 to 1", "0.0006"]
     root, cells = rows
     common, _ = scores.most_common(collect(root, GRID, [], cells).runs)
-    assert (
-        f"flat scores {worst[4]} points above always answering {common} and {worst[5]} points from its best rate, 0.001"
-        in text
-    )
+    above = f"flat scores {worst[4]} points above always answering {common}"
+    assert f"{above} and {worst[5]} points from its best rate, 0.001" in text
 
 
 def test_the_declared_comparisons_of_a_grid_are_those_of_equal_cells(markdown):
@@ -109,7 +108,7 @@ def test_the_declared_comparisons_of_a_grid_are_those_of_equal_cells(markdown):
 def test_a_study_without_a_grid_has_no_ablation(whole):
     summary = collect(whole, STUDY, expected_runs())
     assert ablation.section(summary) is None
-    assert ablation.sensitivity(summary) is None
+    assert learning_rate.section(summary) is None
 
 
 def test_many_arms_are_not_all_shown_in_detail(rows, tmp_path):
@@ -121,7 +120,7 @@ def test_many_arms_are_not_all_shown_in_detail(rows, tmp_path):
         expected=[],
         cells=cells,
     )
-    assert "2 of 6 arms are shown in detail; all are under Ablation." in markdown
+    assert "2 of 6 arms are shown in detail. All arms are under Ablation." in markdown
     assert table_row(markdown, "Ablation", "flat", "0")
     with pytest.raises(StopIteration):
         table_row(markdown, "Tree", "flat lr=1e-06")

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leukotree.report import collect, space
+from leukotree.report import space
+from leukotree.report.collect import collect
 from leukotree.report.importance import importance
 from leukotree.report.sections import answer, searches
 from tests.helpers.study_results import (

@@ -8,7 +8,8 @@ import pytest
 
 from leukotree import stats
 from leukotree.evaluation import metrics
-from leukotree.report import collect, scores
+from leukotree.report import scores
+from leukotree.report.collect import collect
 from leukotree.report.sections import comparison
 from tests.helpers.study_results import (
     STUDY,

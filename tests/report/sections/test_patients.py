@@ -13,8 +13,10 @@ import pytest
 from leukotree import stats
 from leukotree.errors import InputError
 from leukotree.evaluation import decision_scores, metrics, tree_scores
-from leukotree.report import collect, scores, write
+from leukotree.report import scores
 from leukotree.report.blocks import Text
+from leukotree.report.collect import collect
+from leukotree.report.page import write
 from leukotree.report.sections import comparison, overview, patients, tree
 from leukotree.report.summary import StudySummary
 from tests.helpers.study_results import STUDY, TREE, cells, expected_runs, images_of_fold, texts, write_run
@@ -61,8 +63,11 @@ class TestImagesWithoutPatient:
         assert row[0] == evidence[0][0]
 
     def test_the_first_lines_say_so(self, partial: StudySummary) -> None:
-        assert "images have no patient: each counts as one in what is said by patient" in lead(partial)
-        assert "leaves that have no others: normal." in lead(partial)
+        assert (
+            "images have no patient id. Each of them counts as one patient in intervals by patient"
+            in lead(partial)
+        )
+        assert "leaves that have no other images: normal." in lead(partial)
 
     def test_macro_averages_of_patients_leave_their_leaf_out(self, tmp_path: Path) -> None:
         """Predictions without an error score 1, not 3 of 4."""
@@ -161,7 +166,7 @@ class TestDealtByImage:
 
     def test_slides_are_called_slides(self, whole: Path) -> None:
         summary = dataclasses.replace(collect(whole, STUDY, expected_runs()), dataset={"group": "slide"})
-        assert "what this report says of patients it says of slides" in lead(summary)
+        assert "In this report, patient therefore means slide" in lead(summary)
 
 
 def test_an_image_without_a_patient_is_none() -> None:

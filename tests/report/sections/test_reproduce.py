@@ -35,8 +35,8 @@ def test_runs_of_one_code_have_no_warning(copy: Path, tmp_path: Path) -> None:
     """Runs of an older version say their commit in env.json."""
     write_attempts(copy / RUN / "attempts.jsonl", attempt("b", 0), attempt("b", 5))
     text = reproduced(copy, tmp_path / "out")
-    said = "Code: `commit bbbbbbbbbbbb with changes (code bbbbbbbbbbbb)` (1 run); `commit cccccccccccc` (17 runs)."
-    assert said in text
+    changed = "`commit bbbbbbbbbbbb with changes (code bbbbbbbbbbbb)` (1 run)"
+    assert f"Code: {changed}; `commit cccccccccccc` (17 runs)." in text
     assert "continued on other code" not in text
 
 

@@ -1,1 +1,1 @@
-"""The sections of a report, one per module."""
+"""The sections of a report. Each module computes the sections of one subject."""

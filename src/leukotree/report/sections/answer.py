@@ -1,5 +1,4 @@
-"""The answer: the values that the paper leaves out, as the searches of each variant found them, and how well
-that is known."""
+"""The section about the settings that the paper leaves out: the chosen values, and how certain they are."""
 
 from __future__ import annotations
 
@@ -16,9 +15,13 @@ from leukotree.report.sections.settings import ASKED, KEYS, NOT_STATED, hours, v
 from leukotree.report.summary import Search, StudySummary
 
 TOP = 5
-"""Trials of a search whose values make the interval; half of the completed ones if there are fewer than twice
-as many."""
-MAPS = (("optim.lr", "optim.batch_size", "map-lr-batch"), ("loss.gamma", "loss.tau", "map-gamma-tau"))
+"""The number of a search's best trials whose values make the interval. It is half of the completed trials if
+these are fewer than twice this number."""
+MAPS = (
+    ("optim.lr", "optim.batch_size", "map-lr-batch"),
+    ("loss.gamma", "loss.tau", "map-gamma-tau"),
+)
+"""Key across, key up, name of the figure."""
 HEADER = (
     "setting",
     "paper's value",
@@ -32,27 +35,27 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What the searches of one variant say about one key."""
+    """The result of the searches of one variant for one key."""
 
     chosen: list[Any]
-    """Of each search that has ended."""
+    """The chosen value of each search that has ended."""
     top: list[Any]
-    """Of the best trials of each search, by its own scores."""
+    """The values of the best trials of each search."""
     importance: float | None
-    """From the trials of all searches together; None where it is not estimable."""
+    """From the trials of all searches together. None where it is not estimable."""
     borders: dict[int, str]
-    """Outer fold -> "lower" or "upper", where the chosen value lies on the border."""
+    """Outer fold -> "lower" or "upper", for the folds whose chosen value lies on the border."""
 
 
 def answers(searches: Mapping[int, Search], domains: Mapping[str, space.Domain]) -> dict[str, Answer]:
-    """Searched key -> what is known of it; `searches`: outer fold -> search, of one variant."""
-    known = importance([search.trials for search in searches.values()], domains) or {}
+    """Searched key -> its answer. `searches`: outer fold -> search, of one variant."""
+    importances = importance([search.trials for search in searches.values()], domains) or {}
     best = pd.concat([top(search.trials) for search in searches.values()])
     return {
         key: Answer(
             chosen=[search.chosen[key] for search in searches.values() if key in search.chosen],
             top=best[key].tolist(),
-            importance=known.get(key),
+            importance=importances.get(key),
             borders={
                 fold: side
                 for fold, search in searches.items()
@@ -71,38 +74,31 @@ def top(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def section(summary: StudySummary) -> Section | None:
-    """A table per variant, warnings, maps, marginals and cost; None for a study that searches nothing."""
+    """A table per variant, warnings, and figures. None for a study that searches nothing."""
     if not summary.searches or not summary.space:
         return None
-    found = {variant: answers(searches, summary.space) for variant, searches in summary.searches.items()}
+    of_variants = {
+        variant: answers(searches, summary.space) for variant, searches in summary.searches.items()
+    }
     inner = int((summary.study.get("folds") or {}).get("inner") or 0)
-    tables = [_table(summary, variant, keys) for variant, keys in found.items()]
-    blocks: list[Block] = [*tables, *_warnings(summary, found)]
+    tables = [_table(summary, variant, of_keys) for variant, of_keys in of_variants.items()]
+    blocks: list[Block] = [*tables, *_warnings(summary, of_variants)]
     blocks.append(text(prose.ANSWER, folds=inner, top=TOP, floor=FLOOR))
     return Section("The answer: what the paper leaves out", [*blocks, *_figures(summary)])
 
 
-def _table(summary: StudySummary, variant: str, found: Mapping[str, Answer]) -> Table:
-    """The keys that the paper leaves open, then whatever else is searched."""
+def _table(summary: StudySummary, variant: str, of_keys: Mapping[str, Answer]) -> Table:
+    """A row for each setting that the paper leaves out, then for each other searched key."""
     rows = []
-    for key in dict.fromkeys([*ASKED, *(key for key in summary.space if key in found)]):
+    for key in dict.fromkeys([*ASKED, *(key for key in summary.space if key in of_keys)]):
         name, paper = KEYS.get(key, (key, NOT_STATED))
-        if key not in found:
+        if key not in of_keys:
             rows.append([name, paper, "not searched", number(value_of(summary.base, key)), "–", "–", "–"])
             continue
-        answer, domain = found[key], summary.space[key]
+        answer, domain = of_keys[key], summary.space[key]
         chosen = space.middle(domain, answer.chosen) if answer.chosen else "–"
-        rows.append(
-            [
-                name,
-                paper,
-                space.shown(domain),
-                chosen,
-                space.span(domain, answer.top),
-                _importance(answer),
-                _border(answer),
-            ]
-        )
+        known = [chosen, space.span(domain, answer.top), _importance(answer), _border(answer)]
+        rows.append([name, paper, space.as_text(domain), *known])
     folds = sum(search.best is not None for search in summary.searches[variant].values())
     which = f"median and range over the searches of {folds} outer folds" if folds > 1 else "of one search"
     return Table(f"`{variant}`: {which}.", HEADER, rows, labels=len(HEADER))
@@ -113,6 +109,7 @@ def _importance(answer: Answer) -> str:
 
 
 def _border(answer: Answer) -> str:
+    """The border of the chosen value, as text. For several searches, with the number of those on it."""
     if not answer.chosen:
         return "–"
     sides = list(answer.borders.values())
@@ -120,36 +117,38 @@ def _border(answer: Answer) -> str:
     return ("; ".join(named) if len(answer.chosen) > 1 else f"{sides[0]} border") if sides else "no"
 
 
-def _warnings(summary: StudySummary, found: Mapping[str, Mapping[str, Answer]]) -> list[Block]:
+def _warnings(summary: StudySummary, of_variants: Mapping[str, Mapping[str, Answer]]) -> list[Block]:
+    """Warnings for searches that have not ended, and for chosen values on a border."""
     blocks: list[Block] = []
-    if waiting := pending(summary):
-        blocks.append(text(prose.NO_SEARCH, "warning", variants=", ".join(waiting)))
-    flagged = []
-    for variant, keys in found.items():
-        for key, answer in keys.items():
+    if variants := _not_ended(summary):
+        blocks.append(text(prose.NO_SEARCH, "warning", variants=", ".join(variants)))
+    on_border = []
+    for variant, of_keys in of_variants.items():
+        for key, answer in of_keys.items():
             folds = f" (fold {', '.join(map(str, answer.borders))})" if summary.nested else ""
-            flagged += [f"{key} of {variant}{folds}"] if answer.borders else []
-    if flagged:
-        blocks.append(
-            text(prose.BORDER, "warning", share=round(100 * space.BORDER_SHARE), keys=", ".join(flagged))
-        )
+            on_border += [f"{key} of {variant}{folds}"] if answer.borders else []
+    if on_border:
+        share = round(100 * space.BORDER_SHARE)
+        blocks.append(text(prose.BORDER, "warning", share=share, keys=", ".join(on_border)))
     return blocks
 
 
-def pending(summary: StudySummary) -> list[str]:
-    """The variants, with folds where searches are nested, whose search has not ended."""
+def _not_ended(summary: StudySummary) -> list[str]:
+    """The variants whose search has not ended, with the folds where searches are nested."""
     folds = int((summary.study.get("folds") or {}).get("outer") or 0)
-    wanted = range(folds) if summary.nested else [summary.base.data.test_fold]
-    waiting = []
+    expected = range(folds) if summary.nested else [summary.base.data.test_fold]
+    variants = []
     for variant in summary.variants:
         ended = {fold for fold, search in summary.searches.get(variant, {}).items() if search.best}
-        missing = [str(fold) for fold in wanted if fold not in ended]
-        named = f"{variant} (fold {', '.join(missing)})" if summary.nested else variant
-        waiting += [named] if missing else []
-    return waiting
+        missing = [str(fold) for fold in expected if fold not in ended]
+        name = f"{variant} (fold {', '.join(missing)})" if summary.nested else variant
+        variants += [name] if missing else []
+    return variants
 
 
 def _figures(summary: StudySummary) -> list[Block]:
+    """Maps of two keys, the score against each key, and the best score against cost. Empty without a scored
+    trial."""
     scored = {
         variant: [search.trials for search in searches.values() if search.trials["macro_f1"].notna().any()]
         for variant, searches in summary.searches.items()
@@ -161,7 +160,20 @@ def _figures(summary: StudySummary) -> list[Block]:
         for key, domain in summary.space.items()
         if any(key in table for tables in trials.values() for table in tables)
     }
-    blocks: list[Block] = []
+    blocks: list[Block] = [*_maps(trials, domains)]
+    if domains:
+        blocks.append(Figure("marginals", text(prose.MARGINALS).text, searchplots.marginals(trials, domains)))
+    unit = hours(summary)
+    caption = (
+        f"The best score of the completed trials against the {unit} of all trials. Each line is a search."
+    )
+    blocks.append(Figure("best-so-far", caption, searchplots.best_so_far(trials, unit)))
+    return blocks
+
+
+def _maps(trials: searchplots.Trials, domains: Mapping[str, space.Domain]) -> list[Figure]:
+    """A figure for each pair of MAPS that was searched, of the variants whose trials have both keys."""
+    maps = []
     for across, up, name in MAPS:
         both = {
             variant: tables
@@ -169,15 +181,7 @@ def _figures(summary: StudySummary) -> list[Block]:
             if all({across, up} <= set(table) for table in tables)
         }
         if both and {across, up} <= set(domains):
-            caption = f"`{across}` against `{up}`: the trials, coloured by score. Hollow: stopped early."
-            blocks.append(
-                Figure(name, caption, searchplots.plane(both, (across, domains[across]), (up, domains[up])))
-            )
-    if domains:
-        blocks.append(Figure("marginals", text(prose.MARGINALS).text, searchplots.marginals(trials, domains)))
-    unit = hours(summary)
-    caption = (
-        f"The best completed trial so far against the {unit} of all trials until then; a line per search."
-    )
-    blocks.append(Figure("best-so-far", caption, searchplots.best_so_far(trials, unit)))
-    return blocks
+            caption = f"`{across}` against `{up}`. Trials are coloured by score. Hollow: stopped early."
+            png = searchplots.plane(both, (across, domains[across]), (up, domains[up]))
+            maps.append(Figure(name, caption, png))
+    return maps

@@ -1,5 +1,7 @@
-"""The section about calibration: before and after temperature scaling, fitted on the inner validation of the
-search."""
+"""The section about calibration, before and after temperature scaling.
+
+Temperatures are fitted on the inner validation folds of the search.
+"""
 
 from __future__ import annotations
 
@@ -17,43 +19,45 @@ from leukotree.taxonomy import Taxonomy
 LEAVES = "leaves"
 Problem = tuple[np.ndarray, np.ndarray]
 """(n,) true classes and (n, K) probabilities."""
-
-
 Temperatures = Mapping[int, dict[str, float]]
 """Test fold -> decision -> temperature."""
 
 
 class Calibrated(NamedTuple):
-    """The runs of one arm that are judged, pooled."""
+    """The judged runs of one arm, pooled."""
 
     raw: dict[str, Problem]
-    """Decision, or LEAVES -> its problem."""
+    """Decision, or LEAVES -> its classes and probabilities."""
     scaled: dict[str, Problem]
-    """The same after scaling; empty without inner validation."""
+    """The same after scaling. Empty without inner validation."""
     temperatures: list[dict[str, float]]
-    """Of each fold that has inner validation."""
+    """The temperatures of each fold that has inner validation."""
     runs: int
+    """The number of judged runs."""
 
 
 def section(summary: StudySummary) -> Section:
-    """ECE and Brier score of each decision and of the leaves, and the reliability of the leaves."""
-    found = {arm.name: calibrated(summary, arm) for arm in scores.shown(summary)}
-    rows = [row for name, one in found.items() for row in _rows(name, one)]
+    """A table of ECE and Brier score of each decision and of the leaves, and a figure of the reliability of
+    the leaves."""
+    of_arms = {arm.name: calibrated(summary, arm) for arm in scores.shown(summary)}
+    rows = [row for name, of_arm in of_arms.items() for row in _rows(name, of_arm)]
     header = ["variant", "decision", "ECE", "ECE, scaled", "Brier", "Brier, scaled", "temperature"]
     curves = {}
-    for name, one in found.items():
-        states = {"raw": one.raw[LEAVES], **({"scaled": one.scaled[LEAVES]} if one.scaled else {})}
+    for name, of_arm in of_arms.items():
+        states = {"raw": of_arm.raw[LEAVES]} | ({"scaled": of_arm.scaled[LEAVES]} if of_arm.scaled else {})
         curves[name] = {state: _curve(*problem) for state, problem in states.items()}
     blocks: list[Block] = [
-        Table("All judged folds and seeds pooled; temperature: median over folds.", header, rows, labels=2),
+        Table(
+            "All judged folds and seeds are pooled. Temperature: median over folds.", header, rows, labels=2
+        ),
         Figure(
             "reliability",
-            "Reliability of the most probable leaf; dots grow with their share of the images.",
+            "Reliability of the most probable leaf. The size of a dot is its share of the images.",
             figures.reliability(curves),
         ),
         text(prose.CALIBRATION, bins=calibration.BINS),
     ]
-    if without := [name for name, one in found.items() if not one.scaled]:
+    if without := [name for name, of_arm in of_arms.items() if not of_arm.scaled]:
         blocks.append(text(prose.RAW_ONLY, "note", variants=", ".join(without)))
     elif summary.clean_fold is not None:
         blocks.append(text(prose.CLEAN_ONLY, "note", clean=summary.clean_fold))
@@ -61,8 +65,7 @@ def section(summary: StudySummary) -> Section:
 
 
 def calibrated(summary: StudySummary, arm: Arm) -> Calibrated:
-    """Scaled are the folds that their search did not see, where it has left its predictions; without any, all
-    folds stay raw."""
+    """The judged runs of an arm, raw and scaled. Without inner validation in any fold, all runs stay raw."""
     runs, temperatures = judged(summary, arm)
     raw = _pooled(runs, [run.logp for run in runs])
     after = _pooled(runs, [scaled(run, temperatures) for run in runs]) if temperatures else {}
@@ -70,7 +73,8 @@ def calibrated(summary: StudySummary, arm: Arm) -> Calibrated:
 
 
 def judged(summary: StudySummary, arm: Arm) -> tuple[list[Run], Temperatures]:
-    """The runs of the folds that can be scaled, and by what; all runs where none can be."""
+    """The runs of the folds that have temperatures, and these temperatures. All runs where no fold has
+    any."""
     temperatures = {
         fold: fitted
         for fold, runs in scores.by_fold(arm.runs).items()
@@ -80,44 +84,44 @@ def judged(summary: StudySummary, arm: Arm) -> tuple[list[Run], Temperatures]:
 
 
 def scaled(run: Run, temperatures: Temperatures) -> np.ndarray:
-    """(N, E) log p(child | parent) of a run, scaled if its fold can be."""
-    return (
-        calibration.apply(run.logp, run.taxonomy, temperatures[run.test_fold]) if temperatures else run.logp
-    )
+    """(N, E) log p(child | parent) of a run, scaled where there are temperatures."""
+    if not temperatures:
+        return run.logp
+    return calibration.apply(run.logp, run.taxonomy, temperatures[run.test_fold])
 
 
 def _fit(summary: StudySummary, arm: Arm, fold: int, taxonomy: Taxonomy) -> dict[str, float] | None:
-    """Temperatures from the inner validation of a fold's search; None without, or where the search saw the
-    fold's images."""
+    """Decision -> temperature, from the inner validation of a fold's search. None without it, and where the
+    search used the fold's images."""
     search = summary.search(arm.variant, fold) if arm.cell is None else None
     if search is None or search.test_fold != fold or search.validation is None:
         return None
     inner = search.validation
-    same = list(inner.taxonomy.parent_of.items()) == list(
-        taxonomy.parent_of.items()
-    )  # the order of leaves counts
+    # The order of the leaves counts, so the items are compared as lists.
+    same = list(inner.taxonomy.parent_of.items()) == list(taxonomy.parent_of.items())
     return calibration.fit(inner.true, inner.logp, taxonomy) if same else None
 
 
 def _pooled(runs: Sequence[Run], logps: Sequence[np.ndarray]) -> dict[str, Problem]:
     true, logp, taxonomy = np.concatenate([run.true for run in runs]), np.concatenate(logps), runs[0].taxonomy
     problems = {
-        node: (target, np.exp(logs)) for node, target, logs in decide.at_decisions(true, logp, taxonomy)
+        decision: (target, np.exp(logs))
+        for decision, target, logs in decide.at_decisions(true, logp, taxonomy)
     }
     return {**problems, LEAVES: (true, np.exp(decide.leaf_logp(logp, taxonomy)))}
 
 
-def _rows(name: str, found: Calibrated) -> list[list[str]]:
+def _rows(arm: str, of_arm: Calibrated) -> list[list[str]]:
     rows = []
-    for problem, raw in found.raw.items():
-        scaled = found.scaled.get(problem)
+    for problem, raw in of_arm.raw.items():
+        scaled = of_arm.scaled.get(problem)
         cells = [
             _shown(value)
             for score in (calibration.ece, calibration.brier)
             for value in (score(*raw), score(*scaled) if scaled else float("nan"))
         ]
-        fitted = [one[problem] for one in found.temperatures if problem in one]
-        rows.append([name, problem, *cells, f"{np.median(fitted):.2f}" if fitted else "–"])
+        fitted = [of_fold[problem] for of_fold in of_arm.temperatures if problem in of_fold]
+        rows.append([arm, problem, *cells, f"{np.median(fitted):.2f}" if fitted else "–"])
     return rows
 
 
@@ -126,7 +130,7 @@ def _shown(value: float) -> str:
 
 
 def _curve(target: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Confidence, accuracy and images of the bins that have images."""
+    """Confidence, accuracy and number of images of the bins that have images."""
     bins = calibration.reliability(target, probability)
-    some = bins.count > 0
-    return bins.confidence[some], bins.accuracy[some], bins.count[some]
+    filled = bins.count > 0
+    return bins.confidence[filled], bins.accuracy[filled], bins.count[filled]

@@ -1,5 +1,5 @@
-"""Which code the runs of a study were made with, and which of them were continued on other code than they
-were begun with."""
+"""Texts about the code of a study's runs: which commits made them, and which runs were continued on other
+code."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from leukotree.report.summary import StudySummary
 
 
 def texts(summary: StudySummary) -> list[Text]:
-    """The code with its number of runs, then a warning for each run, and for the search, that several codes
-    made. Nothing where no run says."""
+    """Each commit with its number of runs, then a warning for each run that several commits made, and one for
+    such a search. Empty where no run recorded its code."""
     of_runs = {
         run.name: runfolder.code_of(run.folder) or _of_environment(run.environment.get("commit"))
         for run in summary.runs
     }
     counts = Counter(name for codes in of_runs.values() for name in dict.fromkeys(codes))
-    found = []
+    texts = []
     if counts:
         listed = "; ".join(f"`{name}` ({plural(count, 'run')})" for name, count in sorted(counts.items()))
-        found.append(Text(f"Code: {listed}."))
+        texts.append(Text(f"Code: {listed}."))
     changed = [(f"Run `{name}`", codes) for name, codes in of_runs.items() if len(codes) > 1]
     roots = {run.folder.parent for run in summary.runs}
     roots |= {
@@ -33,15 +33,16 @@ def texts(summary: StudySummary) -> list[Text]:
     for root in sorted(roots):
         if len(codes := searchfolder.code_of(root)) > 1:
             changed.append(("The search", codes))
-    return found + [
-        Text(f"{what} was continued on other code: {_then(codes)}.", "warning") for what, codes in changed
+    return texts + [
+        Text(f"{subject} was continued on other code: {_in_order(codes)}.", "warning")
+        for subject, codes in changed
     ]
 
 
 def _of_environment(commit: object) -> list[str]:
-    """Of a run of an older version, whose attempts do not say."""
+    """The code of a run of an older version, which recorded it in env.json alone."""
     return [origin.name({"commit": str(commit)})] if commit else []
 
 
-def _then(codes: Sequence[str]) -> str:
+def _in_order(codes: Sequence[str]) -> str:
     return ", then ".join(f"`{code}`" for code in codes)

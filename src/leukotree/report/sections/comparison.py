@@ -1,9 +1,9 @@
-"""Is a hierarchy better? The verdict on the declared comparisons, for images and for patients, with what
-speaks for it."""
+"""The section about the declared comparisons: verdicts for images and for patients, with the evidence."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,29 +31,32 @@ from leukotree.report.summary import Run, StudySummary
 from leukotree.stats import Comparison, Fold
 
 MOST_NAMED = 4
-"""Comparisons that the first lines tell one by one."""
+"""With more comparisons, the first lines of the report give counts of the verdicts."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The declared comparisons at both levels; `patients` is empty where images carry no patient."""
+    """The declared comparisons at image level and at patient level."""
 
     images: Sequence[Comparison]
     patients: Sequence[Comparison]
+    """Empty where the images have no patient ids."""
     unit: str | None
+    """The unit of the patient level, see `scores.unit`."""
 
     @property
     def levels(self) -> list[tuple[str, Sequence[Comparison]]]:
+        """The levels with their comparisons."""
         return [("image", self.images), *([(self.unit, self.patients)] if self.unit else [])]
 
 
 def compare(summary: StudySummary) -> list[Comparison]:
-    """The declared comparisons by the macro-F1 of images: the primary family."""
+    """The declared comparisons by the macro F1 of images: the primary family."""
     return _compare(summary, _of_images)
 
 
 def compared(summary: StudySummary) -> Compared:
-    """Both levels; the comparisons of one level are a family of their own."""
+    """The declared comparisons at both levels. The comparisons of each level are a family."""
     unit = scores.unit(summary.runs)
     leaves = scores.leaves_of_patients(summary.runs)
     patients = (
@@ -63,7 +66,7 @@ def compared(summary: StudySummary) -> Compared:
 
 
 def of_arm(runs: Sequence[Run]) -> dict[int, Fold]:
-    """Test fold -> macro-F1 and confusions of the images of one arm."""
+    """Test fold -> macro F1 and confusions of the images. The runs are those of one arm."""
     return {fold: _of_images(seeds) for fold, seeds in scores.by_fold(runs).items()}
 
 
@@ -72,16 +75,17 @@ def _compare(
     fold_of: Callable[[Sequence[Run]], Fold],
     statistic: stats.Statistic = stats.macro_f1,
 ) -> list[Comparison]:
-    named = {name for pair in summary.primary for name in pair}
-    # A fold without a single patient has no score by patient.
+    """The declared comparisons. `fold_of` makes the score of a fold from its runs."""
+    compared = {name for pair in summary.primary for name in pair}
+    # A fold without patient ids has no score by patient.
     arms = {
         arm.name: {
-            fold: found
-            for fold, seeds in scores.by_fold(arm.runs).items()
-            if not math.isnan((found := fold_of(seeds)).score)
+            number: fold
+            for number, runs in scores.by_fold(arm.runs).items()
+            if not math.isnan((fold := fold_of(runs)).score)
         }
         for arm in summary.arms
-        if arm.name in named
+        if arm.name in compared
     }
     return stats.compare(arms, summary.primary, scores.ratio(summary), summary.rope, statistic)
 
@@ -91,149 +95,142 @@ def _macro_f1(leaves: np.ndarray, confusion: np.ndarray) -> np.ndarray:
 
 
 def _of_images(runs: Sequence[Run]) -> Fold:
-    """runs: one per seed, of one fold."""
+    """The score of a fold by images. The runs are those of one arm and fold, one per seed."""
     values = [metrics.macro_f1(run.true, run.predicted, len(run.taxonomy.leaves)) for run in runs]
     return Fold(sum(values) / len(values), scores.image_clusters(runs))
 
 
 def _of_groups(summary: StudySummary, leaves: np.ndarray, runs: Sequence[Run]) -> Fold:
+    """The score of a fold by groups, over these leaves. The runs are those of one arm and fold, one per
+    seed."""
     values = []
     for run in runs:
-        found = scores.groups(run, "mode", summary.decision)
-        values.append(metrics.macro_f1(found.true, found.predicted, len(run.taxonomy.leaves), leaves))
+        groups = scores.groups(run, "mode", summary.decision)
+        values.append(metrics.macro_f1(groups.true, groups.predicted, len(run.taxonomy.leaves), leaves))
     return Fold(sum(values) / len(values), scores.group_clusters(runs, summary.decision))
 
 
-def headline(summary: StudySummary, found: Compared) -> Block:
-    """The verdicts in one paragraph, as preliminary while runs of the declared comparisons are missing."""
-    named = {name for pair in summary.primary for name in pair}
-    missing = sum(one.arm in named for one in summary.missing)
-    total = missing + sum(run.arm in named for run in summary.runs)
-    early = f"Preliminary, {total - missing} of {total} runs: " if missing and found.images else ""
-    verdict = _headline(found)
+def headline(summary: StudySummary, compared: Compared) -> Block:
+    """The verdicts in one paragraph. They are called preliminary while runs of the declared comparisons are
+    missing."""
+    names = {name for pair in summary.primary for name in pair}
+    missing = sum(run.arm in names for run in summary.missing)
+    total = missing + sum(run.arm in names for run in summary.runs)
+    early = f"Preliminary, {total - missing} of {total} runs: " if missing and compared.images else ""
+    verdict = _headline(compared)
     return Text(f"{early}{verdict[:1].lower()}{verdict[1:]}" if early else verdict)
 
 
-def _headline(found: Compared) -> str:
-    if not found.images:
+def _headline(compared: Compared) -> str:
+    if not compared.images:
         return (
-            "No verdict: the study declares no comparison (`primary`), and has no `flat` arm to compare with."
+            "No verdict: the study declares no comparison (`primary`), and it has no `flat` arm to compare "
+            "with."
         )
-    if len(found.images) > MOST_NAMED:
-        verdicts = [row.verdict for row in found.images]
-        counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
-        decided = [row for row in found.images if row.verdict in ("better", "worse", "equivalent")][
-            :MOST_NAMED
-        ]
-        named = "; ".join(f"`{row.challenger}` against `{row.reference}` is {row.verdict}" for row in decided)
-        return f"Of {len(verdicts)} declared comparisons by the macro F1 of images: {counts}.{f' {named}.' if named else ''}"
-    told = "; ".join(
-        f"`{row.challenger}` against `{row.reference}` is {row.verdict} ({row.reason})"
-        for row in found.images
+    if len(compared.images) <= MOST_NAMED:
+        verdicts = [f"{_verdict(row)} ({row.reason})" for row in compared.images]
+        return f"By the macro F1 of images, {'; '.join(verdicts)}."
+    counts = Counter(row.verdict for row in compared.images)
+    listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    decided = [row for row in compared.images if row.verdict in ("better", "worse", "equivalent")]
+    named = "; ".join(map(_verdict, decided[:MOST_NAMED]))
+    return (
+        f"Of {len(compared.images)} declared comparisons by the macro F1 of images: {listed}."
+        f"{f' {named}.' if named else ''}"
     )
-    return f"By the macro F1 of images, {told}."
 
 
-def section(summary: StudySummary, found: Compared) -> Section:
-    """The three-part verdict, the evidence, the rule."""
+def _verdict(row: Comparison) -> str:
+    return f"`{row.challenger}` against `{row.reference}` is {row.verdict}"
+
+
+def section(summary: StudySummary, compared: Compared) -> Section:
+    """The table of verdicts with three probabilities each, the evidence, and the rule."""
     title = "Is a hierarchy better?" if _against_flat(summary) else "The declared comparisons"
-    if not found.images:
-        return Section(
-            title, [Text("Not estimable: this needs results of `flat` and of another variant, or `primary`.")]
-        )
+    if not compared.images:
+        missing = "Not estimable: this needs results of `flat` and of another variant, or `primary`."
+        return Section(title, [Text(missing)])
     rope = f"{100 * summary.rope:.1f}"
-    blocks: list[Block] = [_verdicts(summary, found, rope)]
-    for level, rows in found.levels:
-        for row in rows:
-            if row.probabilities is None:
-                blocks.append(
-                    Text(
-                        f"{row.challenger} − {row.reference}, {level} level: {row.verdict}: {row.reason}.",
-                        "note",
-                    )
-                )
-    caption = f"Differences with their 95 % intervals; grey: equivalent (±{rope} points)."
-    blocks += [
-        Figure(
-            "differences",
-            caption,
-            figures.forest(_bars(found), summary.rope, "difference in macro F1, percentage points"),
-        ),
-        _evidence(found),
-        text(
-            prose.VERDICT,
-            rope=rope,
-            certain=f"{stats.CERTAIN:g}",
-            alpha=f"{stats.ALPHA:g}",
-            ratio=f"{scores.ratio(summary):.3f}",
-        ),
-        text(prose.EVIDENCE, floor=metrics.FLOOR),
+    caption = (
+        f"Differences with their 95 % intervals. Grey: the region of practical equivalence (±{rope} points)."
+    )
+    label = "difference in macro F1, percentage points"
+    return Section(
+        title,
+        [
+            _verdicts(summary, compared, rope),
+            *_not_estimable(compared),
+            Figure("differences", caption, figures.forest(_bars(compared), summary.rope, label)),
+            _evidence(compared),
+            *_explanations(summary, compared, rope),
+        ],
+    )
+
+
+def _not_estimable(compared: Compared) -> list[Block]:
+    """A note with the reason for each comparison without probabilities."""
+    return [
+        Text(f"{row.challenger} − {row.reference}, {level} level: {row.verdict}: {row.reason}.", "note")
+        for level, rows in compared.levels
+        for row in rows
+        if row.probabilities is None
     ]
-    if folds := max(row.folds for row in found.images):
+
+
+def _explanations(summary: StudySummary, compared: Compared, rope: str) -> list[Block]:
+    values = {
+        "rope": rope,
+        "certain": f"{stats.CERTAIN:g}",
+        "alpha": f"{stats.ALPHA:g}",
+        "ratio": f"{scores.ratio(summary):.3f}",
+    }
+    blocks: list[Block] = [text(prose.VERDICT, **values), text(prose.EVIDENCE, floor=metrics.FLOOR)]
+    if folds := max(row.folds for row in compared.images):
         blocks.append(text(prose.FEW_FOLDS, "note", folds=plural(folds, "fold")))
-    return Section(title, blocks)
+    return blocks
 
 
 def _against_flat(summary: StudySummary) -> bool:
-    """Whether hierarchies are compared with flat arms, and nothing else is."""
+    """Whether every comparison is of a hierarchical arm with a flat arm."""
     variants = {arm.name: arm.variant for arm in summary.arms}
     return all(
-        variants.get(other, other) == "flat" != variants.get(mine, mine) for mine, other in summary.primary
+        variants.get(reference, reference) == "flat" != variants.get(challenger, challenger)
+        for challenger, reference in summary.primary
     )
 
 
-def _verdicts(summary: StudySummary, found: Compared, rope: str) -> Table:
+def _verdicts(summary: StudySummary, compared: Compared, rope: str) -> Table:
     rows = []
-    for level, comparisons in found.levels:
+    for level, comparisons in compared.levels:
         for row in comparisons:
-            parts = [math.nan] * 3 if row.probabilities is None else list(row.probabilities)
-            name = f"{row.challenger} − {row.reference}"
-            rows.append(
-                [
-                    name,
-                    level,
-                    row.verdict,
-                    points(row.mean),
-                    *(probability(part) for part in parts),
-                    str(row.folds),
-                ]
-            )
-    worse, better = (
-        ("P(flat better)", "P(hierarchy better)") if _against_flat(summary) else ("P(worse)", "P(better)")
-    )
+            probabilities = [math.nan] * 3 if row.probabilities is None else list(row.probabilities)
+            cells = [row.verdict, points(row.mean), *map(probability, probabilities), str(row.folds)]
+            rows.append([f"{row.challenger} − {row.reference}", level, *cells])
+    worse, better = "P(worse)", "P(better)"
+    if _against_flat(summary):
+        worse, better = "P(flat better)", "P(hierarchy better)"
     header = ["difference", "level", "verdict", "mean", worse, f"P(within ±{rope})", better, "folds"]
     caption = (
-        "Macro F1 in percentage points, mean over folds; a positive difference favours the first of the two."
+        "Macro F1 in percentage points, mean over folds. A positive difference favours the first of the two "
+        "arms."
     )
     return Table(caption, header, rows, labels=3)
 
 
-def _evidence(found: Compared) -> Table:
+def _evidence(compared: Compared) -> Table:
     rows = []
-    for level, comparisons in found.levels:
+    for level, comparisons in compared.levels:
         for row in comparisons:
-            mcnemar = (
-                "–"
-                if row.mcnemar is None
-                else f"{row.mcnemar.first_only} : {row.mcnemar.second_only}, p {p_value(row.mcnemar.p)}"
-            )
-            patients = "unknown" if row.alone == row.clusters else str(row.clusters - row.alone)
-            patients += (
-                f" and {plural(row.alone, 'image')} without one" if 0 < row.alone < row.clusters else ""
-            )
-            rows.append(
-                [
-                    f"{row.challenger} − {row.reference}",
-                    level,
-                    interval(row.interval),
-                    p_value(row.p),
-                    p_value(row.p_holm),
-                    interval(_bootstrap(row)),
-                    percent(row.detectable),
-                    mcnemar,
-                    patients,
-                ]
-            )
+            cells = [
+                interval(row.interval),
+                p_value(row.p),
+                p_value(row.p_holm),
+                interval(_bootstrap(row)),
+                percent(row.detectable),
+                _mcnemar(row),
+                _patients(row),
+            ]
+            rows.append([f"{row.challenger} − {row.reference}", level, *cells])
     header = [
         "difference",
         "level",
@@ -248,9 +245,23 @@ def _evidence(found: Compared) -> Table:
     return Table("The evidence, in percentage points.", header, rows, labels=2)
 
 
-def _bars(found: Compared) -> list[figures.Bar]:
+def _mcnemar(row: Comparison) -> str:
+    if row.mcnemar is None:
+        return "–"
+    return f"{row.mcnemar.first_only} : {row.mcnemar.second_only}, p {p_value(row.mcnemar.p)}"
+
+
+def _patients(row: Comparison) -> str:
+    """The number of patients, and of the images without a patient id."""
+    if row.alone == row.clusters:
+        return "unknown"
+    images = f" and {plural(row.alone, 'image')} without one" if row.alone else ""
+    return f"{row.clusters - row.alone}{images}"
+
+
+def _bars(compared: Compared) -> list[figures.Bar]:
     bars = []
-    for level, rows in found.levels:
+    for level, rows in compared.levels:
         for row in rows:
             name = f"{row.challenger} − {row.reference}"
             low, high = row.interval or (math.nan, math.nan)
@@ -261,5 +272,6 @@ def _bars(found: Compared) -> list[figures.Bar]:
 
 
 def _bootstrap(row: Comparison) -> tuple[float, float] | None:
-    """None, too, where no image has a patient: then each would count as one."""
+    """The bootstrap interval. None where no image has a patient id, because each image would count as a
+    patient."""
     return None if row.alone == row.clusters else row.bootstrap

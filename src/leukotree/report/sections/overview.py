@@ -1,7 +1,8 @@
-"""The sections about scores: the arms side by side with honesty notes, the folds, the data."""
+"""The sections about scores: the arms side by side with warnings, the folds, and the data."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
@@ -23,29 +24,26 @@ COLUMNS = {
 
 
 def lead(summary: StudySummary, by_fold: pd.DataFrame, verdict: Block) -> Section:
-    """The verdict in a sentence, the score table, how to read it, and what speaks against it."""
+    """The verdict in a sentence, warnings, the table of scores, and how to read it."""
     blocks: list[Block] = [verdict, *unchecked(summary)]
     if summary.redeclared:
         blocks.append(text(prose.REDECLARED, "warning", changes="; ".join(summary.redeclared)))
-    if _clean_fold(summary) is not None:
+    clean = _clean_fold(summary)
+    if clean is not None:
         blocks.append(text(prose.OPTIMISTIC, "warning"))
     blocks.append(_score_table("Mean ± standard deviation over outer folds, in per cent.", summary, by_fold))
-    clean = _clean_fold(summary)
     if clean is not None and clean in set(by_fold["fold"]) and by_fold["fold"].nunique() > 1:
         only = by_fold[by_fold["fold"] == clean]
-        blocks.append(
-            _score_table(
-                f"The clean fold alone (fold {clean}, never seen by the search), in per cent.", summary, only
-            )
-        )
-    return Section("Variants", [*blocks, _reading(summary), *_honesty(summary, by_fold)], lead=True)
+        caption = f"The clean fold alone (fold {clean}, which the search did not use), in per cent."
+        blocks.append(_score_table(caption, summary, only))
+    return Section("Variants", [*blocks, _reading(summary), *_warnings(summary, by_fold)], lead=True)
 
 
 def unchecked(summary: StudySummary) -> list[Text]:
-    """That the results were not compared with today's data or weights, where these are not here."""
-    return (
-        [text(prose.UNCHECKED, "warning", what=" and ".join(summary.unchecked))] if summary.unchecked else []
-    )
+    """A warning that the results were not compared with today's data or weights, where these are not here."""
+    if not summary.unchecked:
+        return []
+    return [text(prose.UNCHECKED, "warning", what=" and ".join(summary.unchecked))]
 
 
 def _columns(summary: StudySummary) -> list[str]:
@@ -54,29 +52,32 @@ def _columns(summary: StudySummary) -> list[str]:
 
 def _score_table(caption: str, summary: StudySummary, by_fold: pd.DataFrame) -> Table:
     rows = []
-    for arm, mine in by_fold.groupby("arm", sort=False):
-        rows.append([str(arm), *(mean_sd(mine[column].tolist()) for column in COLUMNS), str(len(mine))])
+    for arm, folds in by_fold.groupby("arm", sort=False):
+        rows.append([str(arm), *(mean_sd(folds[column].tolist()) for column in COLUMNS), str(len(folds))])
     return Table(caption, ["variant", *_columns(summary), "folds"], rows)
 
 
 def _reading(summary: StudySummary) -> Text:
-    folds = scores.one_per_fold(summary.runs)
-    names = folds[0].taxonomy.leaves
-    patients = prose.PATIENTS[scores.unit(summary.runs)]
+    """How to read the table of scores, with the scores of always answering the most common leaf."""
     common, guess = scores.most_common(summary.runs)
-    scale = {"common": common, **{key: percent(value) for key, value in guess.items()}}
-    return text(prose.READING.format(leaves=len(names), patients=patients, **scale))
+    return text(
+        prose.READING,
+        leaves=len(summary.runs[0].taxonomy.leaves),
+        patients=prose.PATIENTS[scores.unit(summary.runs)],
+        common=common,
+        **{key: percent(value) for key, value in guess.items()},
+    )
 
 
-def _honesty(summary: StudySummary, by_fold: pd.DataFrame) -> list[Block]:
-    notes = _of_patients(summary)
+def _warnings(summary: StudySummary, by_fold: pd.DataFrame) -> list[Block]:
+    """What limits the scores of this study."""
+    notes = _about_patients(summary)
     clean = _clean_fold(summary)
     others = sorted(set(by_fold["fold"]) - {clean})
     if clean is not None and others:
-        tested = "" if clean in set(by_fold["fold"]) else " It has not been scored yet."
-        notes.append(
-            text(prose.NOT_NESTED, "warning", clean=clean, others=", ".join(map(str, others)), tested=tested)
-        )
+        tested = "" if clean in set(by_fold["fold"]) else " It has no scores yet."
+        listed = ", ".join(map(str, others))
+        notes.append(text(prose.NOT_NESTED, "warning", clean=clean, others=listed, tested=tested))
     if summary.missing:
         total = len(summary.missing) + len(summary.runs)
         notes.append(text(prose.INCOMPLETE, "warning", missing=len(summary.missing), total=total))
@@ -86,8 +87,8 @@ def _honesty(summary: StudySummary, by_fold: pd.DataFrame) -> list[Block]:
     return notes + searches.unequal_trials(summary)
 
 
-def _of_patients(summary: StudySummary) -> list[Block]:
-    """What makes a patient here less than a patient."""
+def _about_patients(summary: StudySummary) -> list[Block]:
+    """Warnings where patient ids are missing, shared by folds, or ids of slides."""
     notes: list[Block] = []
     if summary.straddling:
         notes.append(text(prose.STRADDLING, "warning", patients=plural(summary.straddling, "patient")))
@@ -98,42 +99,36 @@ def _of_patients(summary: StudySummary) -> list[Block]:
     total = sum(len(fold.images) for fold in folds)
     if 0 < unknown < total:
         known = scores.leaves_of_patients(summary.runs)
-        others = [leaf for place, leaf in enumerate(folds[0].taxonomy.leaves) if place not in known]
-        named = ", ".join(others) or "none"
-        notes.append(text(prose.WITHOUT_PATIENT, "warning", images=unknown, total=total, leaves=named))
+        others = [leaf for index, leaf in enumerate(folds[0].taxonomy.leaves) if index not in known]
+        listed = ", ".join(others) or "none"
+        notes.append(text(prose.WITHOUT_PATIENT, "warning", images=unknown, total=total, leaves=listed))
     return notes
 
 
 def folds(summary: StudySummary, by_fold: pd.DataFrame) -> Section:
-    """Each outer fold, and whether its hyperparameters were chosen without it."""
+    """A row per outer fold and arm: the scores, and whether the search used the fold."""
     rows = []
     for fold in sorted(set(by_fold["fold"])):
         for _, row in by_fold[by_fold["fold"] == fold].iterrows():
             counts = [count(row[key]) for key in ("seeds", "images", "groups")]
-            rows.append(
-                [
-                    str(fold),
-                    row["arm"],
-                    _state(summary, fold),
-                    *counts,
-                    *(percent(row[column]) for column in COLUMNS),
-                ]
-            )
+            shares = [percent(row[column]) for column in COLUMNS]
+            rows.append([str(fold), row["arm"], _state(summary, fold), *counts, *shares])
     header = ["fold", "variant", "hyperparameters", "seeds", "images", "groups", *_columns(summary)]
     return Section("Folds", [Table("Each outer fold, seeds averaged, in per cent.", header, rows, labels=3)])
 
 
 def _of_cells(summary: StudySummary) -> bool:
-    """Whether all arms that are shown are cells of a grid, whose values no search chose."""
+    """Whether all shown arms are cells of a grid. No search chose their values."""
     return all(arm.cell is not None for arm in scores.shown(summary))
 
 
 def _clean_fold(summary: StudySummary) -> int | None:
-    """The one fold that the search of the shown arms did not see; None where every fold is clean."""
+    """The one fold that the search of the shown arms did not use. None where every fold is clean."""
     return None if _of_cells(summary) else summary.clean_fold
 
 
 def _state(summary: StudySummary, fold: int) -> str:
+    """How the search relates to a fold."""
     if not summary.searches or _of_cells(summary):
         return "no search"
     if summary.nested:
@@ -142,45 +137,35 @@ def _state(summary: StudySummary, fold: int) -> str:
 
 
 def data(summary: StudySummary) -> Section:
-    """Images, patients and sources of each leaf, as scored."""
+    """Images, patients and sources of each leaf, among the scored images."""
     folds = scores.one_per_fold(summary.runs)
     taxonomy = folds[0].taxonomy
     frame = pd.concat([run.images.assign(leaf=run.true, fold=run.test_fold) for run in folds])
     sources = sorted(frame["source"].unique())
     rows = []
     for index, leaf in enumerate(taxonomy.leaves):
-        mine = frame[frame["leaf"] == index]
-        rows.append(_data_row(leaf, mine, len(frame), sources))
+        rows.append(_data_row(leaf, frame[frame["leaf"] == index], len(frame), sources))
     rows.append(_data_row("all", frame, len(frame), sources))
     header = ["leaf", "images", "share", "patients", *(source or "(no source)" for source in sources)]
     blocks: list[Block] = [
         Table(f"Images that were scored, in {plural(len(folds), 'test fold')}.", header, rows)
     ]
-    fed_by_one = [
+    of_one_source = [
         leaf
-        for i, leaf in enumerate(taxonomy.leaves)
-        if frame.loc[frame["leaf"] == i, "source"].nunique() == 1
+        for index, leaf in enumerate(taxonomy.leaves)
+        if frame.loc[frame["leaf"] == index, "source"].nunique() == 1
     ]
-    if len(sources) > 1 and fed_by_one:
-        blocks.append(text(prose.ONE_SOURCE, "warning", leaves=", ".join(fed_by_one)))
+    if len(sources) > 1 and of_one_source:
+        blocks.append(text(prose.ONE_SOURCE, "warning", leaves=", ".join(of_one_source)))
     if dropped := (summary.dataset or {}).get("dropped"):
-        reasons = pd.Series([str(row.get("reason", "unknown")) for row in dropped]).value_counts(sort=False)
-        blocks.append(
-            Text(
-                f"Left out when packing: {', '.join(f'{n} ({reason})' for reason, n in reasons.items())}.",
-                "note",
-            )
-        )
+        reasons = Counter(str(row.get("reason", "unknown")) for row in dropped)
+        listed = ", ".join(f"{n} ({reason})" for reason, n in reasons.items())
+        blocks.append(Text(f"Images left out when packing: {listed}.", "note"))
     return Section("Data", blocks)
 
 
 def _data_row(name: str, frame: pd.DataFrame, total: int, sources: Sequence[str]) -> list[str]:
-    patients = frame.loc[frame["patient"] != "", "patient"].nunique()
+    n_patients = frame.loc[frame["patient"] != "", "patient"].nunique()
+    patients = str(n_patients) if n_patients else "unknown"
     per_source = [str(int((frame["source"] == source).sum())) for source in sources]
-    return [
-        name,
-        str(len(frame)),
-        f"{percent(len(frame) / total)} %",
-        str(patients) if patients else "unknown",
-        *per_source,
-    ]
+    return [name, str(len(frame)), f"{percent(len(frame) / total)} %", patients, *per_source]

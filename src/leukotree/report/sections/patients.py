@@ -1,4 +1,4 @@
-"""The section about patients: scores by rule, and the leaves with intervals."""
+"""The section about patients: scores by rule, by leaf and by decision."""
 
 from __future__ import annotations
 
@@ -37,106 +37,85 @@ OF_DECISION = {
 
 
 def section(summary: StudySummary, by_fold: pd.DataFrame) -> Section:
+    """Three tables and how to read them. Without patient ids, a sentence that says so."""
     unit = scores.unit(summary.runs)
     if unit is None:
-        return Section(
-            "Patients",
-            [Text("Not available: the images carry no patient, so no claim about patients can be made.")],
-        )
-    rows, leaf_rows, taxonomy = [], [], summary.runs[0].taxonomy
+        missing = "Not available: the images have no patient ids, so no claim about patients can be made."
+        return Section("Patients", [Text(missing)])
+    tables = [_by_rule(summary, by_fold, unit), _by_leaf(summary), _by_decision(summary)]
+    return Section("Patients", [*_unit_notes(summary, unit), *tables, text(prose.RULES_OF_PATIENTS)])
+
+
+def _by_rule(summary: StudySummary, by_fold: pd.DataFrame, unit: str) -> Table:
+    """A row per arm and rule that combines the images of a group."""
+    depths = range(1, len(summary.runs[0].taxonomy.cuts) + 1)
+    rows = []
     for arm in scores.shown(summary):
-        mine = by_fold[by_fold["arm"] == arm.name]
+        folds = by_fold[by_fold["arm"] == arm.name]
         for rule in metrics.RULES:
             pooled = scores.pooled(by_fold, arm.name, rule)
-            means = [mean_sd(mine[f"{rule}:{score}"].tolist()) for score in SHARES]
-            right, height = f"{count(pooled.right)} / {pooled.n}", mine[f"{rule}:lca_height"].mean()
-            depths = [
-                mean_sd(mine[f"{rule}:level:{level + 1}"].tolist()) for level in range(len(taxonomy.cuts))
+            cells = [
+                f"{count(pooled.right)} / {pooled.n}",
+                interval(pooled.interval),
+                *(mean_sd(folds[f"{rule}:{score}"].tolist()) for score in SHARES),
+                f"{folds[f'{rule}:lca_height'].mean():.2f}",
+                *(mean_sd(folds[f"{rule}:level:{depth}"].tolist()) for depth in depths),
             ]
-            rows.append(
-                [
-                    arm.name,
-                    rule.replace("_", " "),
-                    right,
-                    interval(pooled.interval),
-                    *means,
-                    f"{height:.2f}",
-                    *depths,
-                ]
-            )
-        clusters = stats.pool(
-            [scores.group_clusters(runs, summary.decision) for runs in scores.by_fold(arm.runs).values()]
-        )
-        for leaf, found in zip(arm.runs[0].taxonomy.leaves, scores.pooled_per_leaf(clusters), strict=True):
-            share = percent(found.right / found.n if found.n else float("nan"))
-            leaf_rows.append(
-                [arm.name, leaf, f"{count(found.right)} / {found.n}", share, interval(found.interval)]
-            )
-    header = [
-        "variant",
-        "rule",
-        "right, all folds",
-        "Wilson 95 %",
-        *SHARES.values(),
-        "LCA height",
-        *(f"depth {level + 1}" for level in range(len(taxonomy.cuts))),
-    ]
-    leaf_header = ["variant", "leaf", "right, all folds", "recall", "Wilson 95 %"]
-    return Section(
-        "Patients",
-        [
-            *_unit_notes(summary, unit),
-            Table(
-                f"By rule; the unit is the {unit}. Mean ± standard deviation over folds, in per cent.",
-                header,
-                rows,
-                labels=2,
-            ),
-            Table(
-                f"By leaf, rule mode, all folds pooled, in per cent; below {metrics.FLOOR} groups not estimable.",
-                leaf_header,
-                leaf_rows,
-                labels=2,
-            ),
-            _decisions(summary),
-            text(prose.RULES),
-        ],
+            rows.append([arm.name, rule.replace("_", " "), *cells])
+    header = ["variant", "rule", "right, all folds", "Wilson 95 %", *SHARES.values(), "LCA height"]
+    return Table(
+        f"By rule. The unit is the {unit}. Mean ± standard deviation over folds, in per cent.",
+        [*header, *(f"depth {depth}" for depth in depths)],
+        rows,
+        labels=2,
     )
 
 
-def _decisions(summary: StudySummary) -> Table:
-    """Each decision among the groups that belong below it, from the mean of their images' probabilities."""
+def _by_leaf(summary: StudySummary) -> Table:
+    """A row per arm and leaf: the groups that were given their true leaf."""
     rows = []
     for arm in scores.shown(summary):
-        parts = []
-        for run in arm.runs:
-            found = scores.groups(run, "mean_probability", summary.decision)
-            parts.append(decision_scores.per_decision(found.true, found.logp, run.taxonomy))
-        for node, one in parts[0].items():
-            means = (
-                pd.DataFrame([part[node]._asdict() for part in parts])[list(OF_DECISION)].astype(float).mean()
-            )
-            support = sum(int(part[node].support.sum()) for part in parts)
-            rows.append(
-                [
-                    arm.name,
-                    f"{node}: {' / '.join(one.classes)}",
-                    *(percent(means[key]) for key in OF_DECISION),
-                    str(support),
-                ]
-            )
+        folds = scores.by_fold(arm.runs).values()
+        clusters = stats.pool([scores.group_clusters(runs, summary.decision) for runs in folds])
+        for leaf, groups in zip(arm.runs[0].taxonomy.leaves, scores.pooled_per_leaf(clusters), strict=True):
+            share = percent(groups.right / groups.n if groups.n else float("nan"))
+            right = f"{count(groups.right)} / {groups.n}"
+            rows.append([arm.name, leaf, right, share, interval(groups.interval)])
     caption = (
-        "Every decision, from the mean probability of a group's images; mean over runs, in per cent. A group counts once "
-        "per seed."
+        "By leaf, rule mode, all folds pooled, in per cent. Below "
+        f"{metrics.FLOOR} groups an interval is not estimable."
+    )
+    return Table(caption, ["variant", "leaf", "right, all folds", "recall", "Wilson 95 %"], rows, labels=2)
+
+
+def _by_decision(summary: StudySummary) -> Table:
+    """A row per arm and decision, over the groups whose true leaf lies below it, from the mean probability of
+    their images."""
+    rows = []
+    for arm in scores.shown(summary):
+        of_runs = []
+        for run in arm.runs:
+            groups = scores.groups(run, "mean_probability", summary.decision)
+            of_runs.append(decision_scores.per_decision(groups.true, groups.logp, run.taxonomy))
+        for decision, first in of_runs[0].items():
+            table = pd.DataFrame([of_run[decision]._asdict() for of_run in of_runs])
+            means = table[list(OF_DECISION)].astype(float).mean()
+            support = sum(int(of_run[decision].support.sum()) for of_run in of_runs)
+            name = f"{decision}: {' / '.join(first.classes)}"
+            rows.append([arm.name, name, *(percent(means[key]) for key in OF_DECISION), str(support)])
+    caption = (
+        "By decision, from the mean probability of a group's images. Mean over runs, in per cent. A group "
+        "counts once per seed."
     )
     return Table(caption, ["variant", "decision", *OF_DECISION.values(), "groups"], rows, labels=2)
 
 
 def _unit_notes(summary: StudySummary, unit: str) -> list[Block]:
+    """What the unit means, and how many images have none."""
     notes: list[Block] = []
     if unit == "patient x leaf":
         notes.append(text(prose.PATIENT_X_LEAF, "warning"))
     without = sum(int((run.images["patient"] == "").sum()) for run in scores.one_per_fold(summary.runs))
     if without:
-        notes.append(Text(f"{plural(without, 'image')} without a patient: left out here.", "note"))
+        notes.append(Text(f"{plural(without, 'image')} without a patient id: left out here.", "note"))
     return notes

@@ -1,5 +1,5 @@
-"""How to make the same results again: the commands as they were given, from the raw images to the report, and
-their files."""
+"""The section with the commands that made the results, from the raw images to the report, and the files they
+need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from leukotree import yamlfile
-from leukotree.records import commands, made
+from leukotree.records import commands, made, searchfolder
 from leukotree.records.commands import Given
 from leukotree.report import prose
 from leukotree.report.blocks import Block, Code, Section, Text, text
@@ -20,28 +20,32 @@ from leukotree.report.sections import code
 from leukotree.report.summary import StudySummary
 
 STUDY = "study.yaml"
-"""Beside the report: the study's file."""
+"""The name of the study file beside the report."""
 PACK_OPTIONS = ("folds", "size", "seed")
-"""Of dataset.json, for a folder whose command is not known."""
+"""The options of `leukotree pack` that dataset.json records. For a data set whose commands are not known."""
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The section, and the files that belong beside the report."""
+    """The section, and the files beside the report."""
 
     section: Section
     files: dict[str, bytes]
+    """File name -> content."""
 
 
 def reproduction(summary: StudySummary, out: Path, report: Given | None) -> Reproduction:
-    """`report`: the command that writes this report into `out`; None where no command does. Then files beside
-    the report have no folder."""
+    """The section, and the files beside the report.
+
+    `report` is the command that writes this report into `out`. Without one, files beside the report have no
+    folder.
+    """
     beside = {STUDY: _study_file(summary, report)}
     if report is None:
         out, report = Path(), Given("report", STUDY, (), commands.digest(beside[STUDY]))
     root = _root(summary)
-    lines = _data(summary)
-    for command in _of_runs(summary, report):
+    lines = _data_commands(summary)
+    for command in _run_commands(summary, report):
         lines.append(shlex_line(command.words(_file(command, root, out, beside))))
     lines.append(shlex_line(report.words(_file(report, root, out, beside))))
     if summary.runs:
@@ -50,22 +54,23 @@ def reproduction(summary: StudySummary, out: Path, report: Given | None) -> Repr
             f"leukotree train results/runs/{summary.name}/{run.name}/spec.yaml   # one run by itself"
         )
     blocks: list[Block] = [text(prose.REPRODUCE, file=STUDY), Code("\n".join(lines)), *code.texts(summary)]
-    if values := sorted(
-        {str(run.environment["dataset"]) for run in summary.runs if run.environment.get("dataset")}
-    ):
-        blocks.append(Text(f"Fingerprints of the data set: {', '.join(f'`{value}`' for value in values)}."))
-    blocks += [Text("The study, defaults left out:"), Code(yamlfile.dump(_fields(summary)).rstrip())]
+    fingerprints = {str(run.environment["dataset"]) for run in summary.runs if run.environment.get("dataset")}
+    if fingerprints:
+        listed = ", ".join(f"`{fingerprint}`" for fingerprint in sorted(fingerprints))
+        blocks.append(Text(f"Fingerprints of the data set: {listed}."))
+    blocks += [Text("The study, without default values:"), Code(yamlfile.dump(_fields(summary)).rstrip())]
     return Reproduction(Section("Reproduce", blocks), beside)
 
 
 def shlex_line(words: list[str]) -> str:
-    """A command in one line, as a shell reads it; a shell knows ~ only where it is not quoted."""
+    """A command in one line, quoted for a shell. A leading ~/ is not quoted, because a shell expands it only
+    then."""
     return " ".join(f"~/{_quoted(word[2:])}" if word.startswith("~/") else _quoted(word) for word in words)
 
 
 def _quoted(word: str) -> str:
-    """A line break would end the line, and with it perhaps the block of code; other control characters speak
-    to a terminal."""
+    """A word, quoted. Line breaks and other control characters are escaped: a line break would end the line
+    and could end the block of code, and others change the state of a terminal."""
     if word.isprintable():
         return shlex.quote(word)
     return "$'" + "".join(_escaped(letter) for letter in word) + "'"
@@ -75,13 +80,14 @@ def _escaped(letter: str) -> str:
     """A letter between $' and ', as bash and zsh read it."""
     if letter.isprintable() and letter not in "\\'":
         return letter
-    is_byte = "\udc80" <= letter <= "\udcff"  # of a name that is not UTF-8, as Python has it
+    is_byte = "\udc80" <= letter <= "\udcff"  # a byte of a name that is not UTF-8, as Python stores it
     return "".join(
         f"\\x{byte:02x}" for byte in letter.encode(errors="surrogateescape" if is_byte else "surrogatepass")
     )
 
 
 def _study_file(summary: StudySummary, report: Given | None) -> bytes:
+    """The content of the study file that the command named, or the study's fields where it cannot be read."""
     if report is not None:
         with suppress(OSError):
             return Path(report.file).expanduser().read_bytes()
@@ -89,48 +95,42 @@ def _study_file(summary: StudySummary, report: Given | None) -> bytes:
 
 
 def _root(summary: StudySummary) -> Path | None:
-    """The study's folder of runs."""
+    """The folder of the study's runs. None without runs and searches."""
     if summary.runs:
         return summary.runs[0].folder.parent
     for folds in summary.searches.values():
         for search in folds.values():
-            return search.folder.parents[2 if summary.nested else 1]
+            return searchfolder.study_of(search.folder)
     return None
 
 
-def _of_runs(summary: StudySummary, report: Given) -> list[Given]:
-    """The commands that made what is reported. What was made before commands were kept is said to be made by
-    the study's file as it is given now."""
+def _run_commands(summary: StudySummary, report: Given) -> list[Given]:
+    """The recorded commands that made the reported results.
+
+    Older versions recorded no commands. For their results, a command with the report's study file is added.
+    """
     root, names = _root(summary), {run.name for run in summary.runs}
-    everything = commands.kept(root) if root else []
-    found = [one for one in everything if (one.verb == "sweep" and summary.searches) or names & set(one.runs)]
-    needed = {
-        "sweep": bool(summary.searches),
-        "folds": any(arm.cell is None and arm.runs for arm in summary.arms),
-        "grid": any(arm.cell is not None and arm.runs for arm in summary.arms),
-    }
-    kept = {name for one in found for name in one.runs}
+    recorded = [
+        command
+        for command in (commands.kept(root) if root else [])
+        if (command.verb == "sweep" and summary.searches) or names & set(command.runs)
+    ]
+    made = {name for command in recorded for name in command.runs}
     of_cells = {run.name for arm in summary.arms if arm.cell is not None for run in arm.runs}
-    unknown = {
-        "sweep": not any(one.verb == "sweep" for one in found),
-        "folds": bool(names - of_cells - kept),
-        "grid": bool(of_cells - kept),
+    swept = any(command.verb == "sweep" for command in recorded)
+    missing = {
+        "sweep": bool(summary.searches) and not swept,
+        "folds": bool(names - of_cells - made),
+        "grid": bool(of_cells - made),
     }
-    added = [
-        Given(verb, report.file, report.overrides, report.digest)
-        for verb in needed
-        if needed[verb] and unknown[verb]
-    ]
-    return [
-        *(one for one in added if one.verb == "sweep"),
-        *found,
-        *(one for one in added if one.verb != "sweep"),
-    ]
+    added = [Given(verb, report.file, report.overrides, report.digest) for verb in missing if missing[verb]]
+    sweeps = [command for command in added if command.verb == "sweep"]
+    return [*sweeps, *recorded, *(command for command in added if command.verb != "sweep")]
 
 
 def _file(command: Given, root: Path | None, out: Path, beside: dict[str, bytes]) -> str:
-    """What to name as the file of a command: that which was typed while it is the same; else its copy, which
-    comes beside the report."""
+    """The file to name in a command: the given one while its content is the same, else a copy beside the
+    report. The copy is added to `beside`."""
     with suppress(OSError):
         if commands.digest(Path(command.file).expanduser().read_bytes()) == command.digest:
             return command.file
@@ -144,14 +144,14 @@ def _file(command: Given, root: Path | None, out: Path, beside: dict[str, bytes]
     return str(out / name)
 
 
-def _data(summary: StudySummary) -> list[str]:
-    """The commands that made the data set, or what is known of it."""
+def _data_commands(summary: StudySummary) -> list[str]:
+    """The commands that made the data set, or a comment with what is known of it."""
     shards = summary.base.data.shards
-    found = made.commands(Path(shards))
-    if found:
+    recorded = made.commands(Path(shards))
+    if recorded:
         return [
             shlex_line(["leukotree", *words]) + ("" if here else "   # given in another folder")
-            for words, here in found
+            for words, here in recorded
         ]
     options = _options(Path(shards))
     known = f", packed with {options}" if options else ""
@@ -159,6 +159,7 @@ def _data(summary: StudySummary) -> list[str]:
 
 
 def _options(shards: Path) -> str:
+    """The options of `leukotree pack`, by dataset.json. Empty where it cannot be read."""
     with suppress(OSError, ValueError):
         description = json.loads((shards / "dataset.json").read_text())
         return " ".join(f"--{key} {description[key]}" for key in PACK_OPTIONS if key in description)
@@ -166,6 +167,7 @@ def _options(shards: Path) -> str:
 
 
 def _fields(summary: StudySummary) -> dict[str, Any]:
+    """The fields of the study file without default values."""
     study = {**summary.study, "base": summary.base.model_dump(mode="json", exclude_defaults=True)}
     filled = _filled(study)
     assert isinstance(filled, dict)
@@ -173,7 +175,7 @@ def _fields(summary: StudySummary) -> dict[str, Any]:
 
 
 def _filled(value: Any) -> Any:
-    """Nested mappings without the keys that hold nothing."""
+    """Nested mappings without the keys whose value is None or empty."""
     if not isinstance(value, Mapping):
         return value
     inner = {key: _filled(below) for key, below in value.items()}

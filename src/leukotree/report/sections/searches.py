@@ -1,4 +1,5 @@
-"""The section about the searches: counts and chosen trials, optimism, the best trials, learning curves."""
+"""The section about the searches: numbers of trials, chosen trials, optimism, the best trials, learning
+curves."""
 
 from __future__ import annotations
 
@@ -10,17 +11,22 @@ from leukotree.report.sections.answer import top
 from leukotree.report.summary import Search, StudySummary
 
 MOST_ROWS = 45
-"""Of the table of the best trials; with more searches each shows fewer."""
+"""The most rows of the table of the best trials. Many searches show fewer trials each."""
 
 
 def section(summary: StudySummary) -> Section | None:
-    """None without a search."""
+    """Tables of the trials, and the learning curves. None without a search."""
     if not summary.searches:
         return None
     blocks: list[Block] = [_counts(summary), text(prose.OPTIMISM)]
-    if again := _reruns(summary):
-        blocks += [again, text(prose.RERUNS)]
+    if reruns := _reruns(summary):
+        blocks += [reruns, text(prose.RERUNS)]
     blocks += [*unequal_trials(summary), _best(summary)]
+    return Section("Search", [*blocks, *_learning_curves(summary)])
+
+
+def _learning_curves(summary: StudySummary) -> list[Block]:
+    """The figure of the learning curves. Empty where no search has a history."""
     histories = {
         variant: [
             (search.history, str((search.best or {}).get("trial")))
@@ -29,20 +35,25 @@ def section(summary: StudySummary) -> Section | None:
         ]
         for variant, searches in summary.searches.items()
     }
-    if shown := {variant: curves for variant, curves in histories.items() if curves}:
-        reports = "inner folds" if (summary.study.get("search") or {}).get("rungs") == "folds" else "epoch"
-        caption = "Mean macro-F1 of the inner folds: a grey line per trial, the chosen trial of each search in colour."
-        blocks.append(Figure("learning-curves", caption, searchplots.learning_curves(shown, reports)))
-    return Section("Search", blocks)
+    curves = {variant: of_searches for variant, of_searches in histories.items() if of_searches}
+    if not curves:
+        return []
+    reports = "inner folds" if (summary.study.get("search") or {}).get("rungs") == "folds" else "epoch"
+    caption = (
+        "Mean macro F1 of the inner folds. Each grey line is a trial. The chosen trial of each search is "
+        "coloured."
+    )
+    return [Figure("learning-curves", caption, searchplots.learning_curves(curves, reports))]
 
 
-def _each(summary: StudySummary) -> list[Search]:
+def _all(summary: StudySummary) -> list[Search]:
     return [search for searches in summary.searches.values() for search in searches.values()]
 
 
 def _counts(summary: StudySummary) -> Table:
+    """A row per search: the numbers of its trials, and the chosen trial with its scores."""
     rows = []
-    for search in _each(summary):
+    for search in _all(summary):
         states = search.trials["state"].value_counts()
         best = search.best or {}
         counts = [
@@ -51,16 +62,8 @@ def _counts(summary: StudySummary) -> Table:
         ]
         chosen = str(best.get("trial", "–"))
         score = search.trials.set_index("trial")["macro_f1"].get(chosen, float("nan"))
-        rows.append(
-            [
-                search.variant,
-                str(search.test_fold),
-                chosen,
-                *counts,
-                percent(score),
-                _outer_score(summary, search),
-            ]
-        )
+        result = [percent(score), _outer_score(summary, search)]
+        rows.append([search.variant, str(search.test_fold), chosen, *counts, *result])
     header = [
         "variant",
         "outer fold",
@@ -72,18 +75,14 @@ def _counts(summary: StudySummary) -> Table:
         "inner macro F1",
         "outer macro F1",
     ]
-    return Table(
-        "Trials of each search, by the outer fold that it did not see; scores in per cent.",
-        header,
-        rows,
-        labels=3,
-    )
+    caption = "The trials of each search, by the outer fold that it did not use. Scores are in per cent."
+    return Table(caption, header, rows, labels=3)
 
 
 def _outer_score(summary: StudySummary, search: Search) -> str:
-    """Of the runs with the chosen values on the fold that the search did not see, mean over seeds; decided as
-    in the search."""
-    mine = [
+    """The macro F1 of the runs with the chosen values on the search's outer fold, mean over seeds. It is
+    decided by the greedy rule, as in the search."""
+    runs = [
         run
         for arm in summary.arms
         if arm.cell is None and arm.variant == search.variant
@@ -92,18 +91,19 @@ def _outer_score(summary: StudySummary, search: Search) -> str:
     ]
     values = [
         metrics.macro_f1(run.true, decide.greedy(run.logp, run.taxonomy), len(run.taxonomy.leaves))
-        for run in mine
+        for run in runs
     ]
     return percent(sum(values) / len(values)) if values else "–"
 
 
 def _reruns(summary: StudySummary) -> Table | None:
+    """A row per search whose best trials were run again. None without one."""
     rows = []
-    for search in _each(summary):
-        again, best = search.reruns, search.best
-        if again is None or best is None:
+    for search in _all(summary):
+        reruns, best = search.reruns, search.best
+        if reruns is None or best is None:
             continue
-        n, seeds = again["trial"].nunique(), again["seed"].nunique()
+        n, seeds = reruns["trial"].nunique(), reruns["seed"].nunique()
         optimism = float("nan") if best["optimism"] is None else float(best["optimism"])
         scores = [percent(float(best["search_value"])), points(optimism), percent(float(best["value"]))]
         rows.append([search.variant, str(search.test_fold), str(best["trial"]), f"{n} × {seeds}", *scores])
@@ -116,46 +116,23 @@ def _reruns(summary: StudySummary) -> Table | None:
         "optimism",
         "chosen, run again",
     ]
-    return (
-        Table(
-            "The best trials, run again on seeds that the search did not use; macro F1 in per cent.",
-            header,
-            rows,
-            labels=3,
-        )
-        if rows
-        else None
-    )
+    caption = "The best trials, run again on seeds that the search did not use. Macro F1 in per cent."
+    return Table(caption, header, rows, labels=3) if rows else None
 
 
 def _best(summary: StudySummary) -> Table:
-    """The best trials of each search by its own scores, with what other patients could make of them."""
-    searches = _each(summary)
+    """The best trials of each search by its own scores, each with its interval over patients."""
+    searches = _all(summary)
     most = max(1, MOST_ROWS // len(searches))
     rows = []
     for search in searches:
-        again = search.reruns
-        means = (
-            {}
-            if again is None
-            else again.groupby("trial")["macro_f1"].agg(lambda scores: scores.mean(skipna=False)).to_dict()
-        )
+        means = _means_of_reruns(search)
         for rank, trial in enumerate(top(search.trials).head(most).to_dict("records"), 1):
             name = str(trial["trial"])
             values = [number(trial[key]) if key in trial else "–" for key in summary.space]
             rerun = percent(means.get(name, float("nan")))
-            rows.append(
-                [
-                    search.variant,
-                    str(search.test_fold),
-                    str(rank),
-                    name,
-                    percent(trial["macro_f1"]),
-                    _interval(search, name),
-                    rerun,
-                    *values,
-                ]
-            )
+            result = [percent(trial["macro_f1"]), _interval(search, name), rerun]
+            rows.append([search.variant, str(search.test_fold), str(rank), name, *result, *values])
     header = [
         "variant",
         "outer fold",
@@ -167,38 +144,40 @@ def _best(summary: StudySummary) -> Table:
         *summary.space,
     ]
     caption = (
-        "The best completed trials of each search, by the search's own scores (mean over inner folds, greedy), in per cent. "
-        "Intervals: bootstrap over patients of the score pooled over inner folds."
+        "The best completed trials of each search, by the search's own scores (mean over inner folds, rule "
+        "greedy), in per cent. Intervals: bootstrap over patients of the score pooled over inner folds."
     )
     return Table(caption, header, rows, labels=4)
 
 
+def _means_of_reruns(search: Search) -> dict[str, float]:
+    """Trial -> the mean macro F1 of its re-runs, NaN where one failed. Empty without re-runs."""
+    if search.reruns is None:
+        return {}
+    by_trial = search.reruns.groupby("trial")["macro_f1"]
+    return by_trial.agg(lambda scores: scores.mean(skipna=False)).to_dict()
+
+
 def _interval(search: Search, trial: str) -> str:
-    """Of the macro-F1 pooled over the inner folds, decided as in the search; an en dash where the trial's
-    predictions are gone, or have no patients."""
-    found = search.predictions(trial)
-    if found is None or not (found.images["patient"] != "").any():
+    """The interval of the macro F1 pooled over the inner folds, decided as in the search. An en dash where
+    the trial's predictions were removed, or have no patient ids."""
+    pooled = search.predictions(trial)
+    if pooled is None or not (pooled.images["patient"] != "").any():
         return "–"
-    predicted = decide.greedy(found.logp, found.taxonomy)
-    patients = stats.patient_counts(
-        found.images["patient"].tolist(), found.true, predicted, len(found.taxonomy.leaves)
-    )
-    return interval(stats.intervals([patients], stats.macro_f1)[0])
+    predicted = decide.greedy(pooled.logp, pooled.taxonomy)
+    patients = pooled.images["patient"].tolist()
+    counts = stats.patient_counts(patients, pooled.true, predicted, len(pooled.taxonomy.leaves))
+    return interval(stats.intervals([counts], stats.macro_f1)[0])
 
 
 def unequal_trials(summary: StudySummary) -> list[Block]:
-    """A warning where variants were not searched equally long; failed trials do not count."""
+    """A warning where the variants have different numbers of trials. Failed trials do not count."""
     if not summary.searches:
         return []
     trials = dict.fromkeys(summary.variants, 0)
-    for search in _each(summary):
+    for search in _all(summary):
         trials[search.variant] += int((search.trials["state"] != "failed").sum())
     if len(set(trials.values())) == 1:
         return []
-    return [
-        text(
-            prose.UNEQUAL_TRIALS,
-            "warning",
-            trials=", ".join(f"{variant} {n}" for variant, n in trials.items()),
-        )
-    ]
+    listed = ", ".join(f"{variant} {n}" for variant, n in trials.items())
+    return [text(prose.UNEQUAL_TRIALS, "warning", trials=listed)]

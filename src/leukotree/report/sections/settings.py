@@ -1,4 +1,4 @@
-"""The sections about settings: what was not searched, beside the paper's; runs, cost."""
+"""The sections about settings beside the paper's, about the runs, and about the cost."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ KEYS = {
     "loss.kind": ("loss", "focal"),
     "loss.isolation": ("loss isolation (multilabel)", "self-contained loss per level; mechanism not stated"),
 }
-"""Dotted key -> name, and the paper's value."""
+"""Dotted key -> its name, and the paper's value."""
 ASKED = tuple(KEYS)[:6]
-"""What the answer is about, searched or not."""
+"""The settings that `answer` shows, searched or not."""
 
 
 def value_of(spec: RunSpec, key: str) -> Any:
     """The value at a dotted key."""
-    found: Any = spec
+    value: Any = spec
     for step in key.split("."):
-        found = getattr(found, step)
-    return found
+        value = getattr(value, step)
+    return value
 
 
 def hours(summary: StudySummary) -> str:
-    """The unit of cost: GPU-hours, CPU-hours, or both where runs used both."""
+    """The unit of cost: GPU-hours, CPU-hours, or CPU/GPU-hours where the runs used both."""
     devices = sorted({"GPU" if run.environment.get("gpus") else "CPU" for run in summary.runs}) or ["device"]
     return f"{'/'.join(devices)}-hours"
 
@@ -45,9 +45,9 @@ def hours(summary: StudySummary) -> str:
 def settings(summary: StudySummary) -> Section:
     """The hyperparameters that no search chose, beside the paper's."""
     varied = [key for key in KEYS if any(key in arm.values for arm in summary.arms)]
-    caption = (
-        "Fixed, the same for all variants." if not varied else "Fixed, where the grid does not say otherwise."
-    )
+    caption = "Fixed, the same for all variants."
+    if varied:
+        caption = "Fixed, unless the grid sets another value."
     blocks: list[Block] = [
         Table(caption, ["setting", "paper", "here"], _fixed(summary), labels=3),
         text(prose.SETTINGS),
@@ -56,7 +56,8 @@ def settings(summary: StudySummary) -> Section:
 
 
 def _fixed(summary: StudySummary) -> list[list[str]]:
-    """Name, paper, here: the keys that were not searched, then what is no single key."""
+    """The rows name, paper, here: the keys that were not searched, then the settings that are more than one
+    key."""
     base, dataset, augment = summary.base, summary.dataset or {}, summary.base.augment
     searched = summary.space if summary.searches else {}
     rows = [
@@ -85,64 +86,41 @@ def _fixed(summary: StudySummary) -> list[list[str]]:
 
 
 def runs(summary: StudySummary) -> Section:
-    """Every expected run with its hash, those without a result first."""
+    """Every expected run with its name. Those without a result come first."""
     blocks: list[Block] = []
     if summary.missing:
-        rows = [[m.arm, str(m.test_fold), str(m.seed), m.name, m.state] for m in summary.missing]
-        blocks.append(
-            Table("Expected, but without a result.", ["arm", "fold", "seed", "run", "state"], rows, labels=5)
-        )
+        rows = [[run.arm, str(run.test_fold), str(run.seed), run.name, run.state] for run in summary.missing]
+        header = ["arm", "fold", "seed", "run", "state"]
+        blocks.append(Table("Expected runs without a result.", header, rows, labels=5))
     if summary.runs:
         rows = [
             [
-                r.arm,
-                str(r.test_fold),
-                str(r.seed),
-                r.name,
-                str(r.epochs),
-                str(len(r.true)),
-                duration(r.seconds),
+                *map(str, (run.arm, run.test_fold, run.seed, run.name, run.epochs, len(run.true))),
+                duration(run.seconds),
             ]
-            for r in summary.runs
+            for run in summary.runs
         ]
         header = ["arm", "fold", "seed", "run", "epochs", "images", "time"]
-        blocks.append(
-            Table("Finished; the 12 hex digits are the hash of the run's spec.", header, rows, labels=4)
-        )
+        caption = "Finished runs. The 12 hex digits are the hash of the run's spec."
+        blocks.append(Table(caption, header, rows, labels=4))
     return Section("Runs", blocks)
 
 
 def cost(summary: StudySummary) -> Section:
-    """Trials, runs and device time per variant."""
+    """The trials, runs and device time of each variant."""
     rows, total = [], 0.0
     for variant in summary.variants:
-        searches = summary.searches.get(variant, {}).values()
-        again = [
-            one.get("seconds") or 0.0
-            for search in searches
-            for one in (search.best or {}).get("reruns") or ()
-        ]
-        mine = [run for run in summary.runs if run.variant == variant]
-        searching = sum(float(search.trials["seconds"].sum()) for search in searches) + sum(again)
-        training = sum(run.seconds * run.ranks for run in mine)
+        searches = list(summary.searches.get(variant, {}).values())
+        runs = [run for run in summary.runs if run.variant == variant]
+        reruns = [rerun for search in searches for rerun in (search.best or {}).get("reruns") or ()]
+        searching = sum(float(search.trials["seconds"].sum()) for search in searches)
+        searching += sum(rerun.get("seconds") or 0.0 for rerun in reruns)
+        training = sum(run.seconds * run.ranks for run in runs)
         total += searching + training
-        both = f"{(searching + training) / 3600:.2f}"
-        rows.append(
-            [
-                variant,
-                str(sum(len(search.trials) for search in searches)),
-                f"{searching:.0f}",
-                str(len(mine)),
-                f"{training:.0f}",
-                both,
-            ]
-        )
+        trials = sum(len(search.trials) for search in searches)
+        times = [str(trials), f"{searching:.0f}", str(len(runs)), f"{training:.0f}"]
+        rows.append([variant, *times, f"{(searching + training) / 3600:.2f}"])
     unit = hours(summary)
     header = ["variant", "trials", "search, s", "runs", "runs, s", unit]
-    return Section(
-        "Cost",
-        [
-            Table("What the study took so far.", header, rows),
-            text(prose.COST, total=f"{total / 3600:.2f}", hours=unit),
-        ],
-    )
+    costs = text(prose.COST, total=f"{total / 3600:.2f}", hours=unit)
+    return Section("Cost", [Table("What the study took so far.", header, rows), costs])

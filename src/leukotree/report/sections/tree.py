@@ -1,4 +1,4 @@
-"""The sections about the tree: scores that know it, and every decision, depth and leaf by itself."""
+"""The sections about the tree: hierarchical scores, and each decision, depth and leaf by itself."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ OF_TREE = {
 
 
 def section(by_fold: pd.DataFrame) -> Section:
-    """Hierarchical scores, and how deep the paths are right."""
+    """A table of hierarchical scores, and of the accuracy at each depth."""
     levels = [column for column in by_fold if str(column).startswith("level:")]
     rows = []
-    for arm, mine in by_fold.groupby("arm", sort=False):
-        cells = [_height(mine[key]) if "lca" in key else mean_sd(mine[key].tolist()) for key in OF_TREE]
-        rows.append([str(arm), *cells, *(mean_sd(mine[level].tolist()) for level in levels)])
+    for arm, folds in by_fold.groupby("arm", sort=False):
+        cells = [_height(folds[key]) if "lca" in key else mean_sd(folds[key].tolist()) for key in OF_TREE]
+        rows.append([str(arm), *cells, *(mean_sd(folds[level].tolist()) for level in levels)])
     header = ["variant", *OF_TREE.values(), *(f"depth {i}" for i in range(1, len(levels) + 1))]
     return Section(
         "Tree",
         [
-            Table("Mean ± standard deviation over folds, in per cent; heights in edges.", header, rows),
+            Table("Mean ± standard deviation over folds, in per cent. Heights are in edges.", header, rows),
             text(prose.TREE),
         ],
     )
@@ -57,52 +57,55 @@ def _height(values: pd.Series) -> str:
     return "–" if np.isnan(mean) else f"{mean:.2f}"
 
 
-def nodes_section(summary: StudySummary) -> Section:
-    """Each decision among the images that belong below it, and each depth over all images."""
+def decisions(summary: StudySummary) -> Section:
+    """A row per decision over the images whose true leaf lies below it, and a row per depth over all
+    images."""
     rows = []
     for arm in scores.shown(summary):
-        parts = [_problems(run, summary) for run in arm.runs]
-        for name, one in parts[0].items():
-            found = pd.DataFrame([problems[name]._asdict() for problems in parts])[[*SHARES, *ERRORS]].astype(
-                float
-            )
-            support = sum(int(problems[name].support.sum()) for problems in parts)
-            means = found.mean()
-            rows.append(
-                [
-                    arm.name,
-                    f"{name}: {' / '.join(one.classes)}",
-                    *(percent(means[key]) for key in SHARES),
-                    *("–" if np.isnan(means[key]) else f"{means[key]:.3f}" for key in ERRORS),
-                    str(support),
-                ]
-            )
+        of_runs = [_problems(run, summary) for run in arm.runs]
+        for name, first in of_runs[0].items():
+            table = pd.DataFrame([of_run[name]._asdict() for of_run in of_runs])
+            means = table[[*SHARES, *ERRORS]].astype(float).mean()
+            support = sum(int(of_run[name].support.sum()) for of_run in of_runs)
+            shares = [percent(means[key]) for key in SHARES]
+            errors = ["–" if np.isnan(means[key]) else f"{means[key]:.3f}" for key in ERRORS]
+            rows.append([arm.name, f"{name}: {' / '.join(first.classes)}", *shares, *errors, str(support)])
     header = ["variant", "problem", *SHARES.values(), *ERRORS.values(), "images"]
-    caption = "Every decision, and every depth of the tree; mean over runs, shares in per cent. An image counts once per seed."
-    return Section("Decisions and depths", [Table(caption, header, rows, labels=2), text(prose.NODES)])
+    caption = (
+        "Each decision and each depth of the tree. Mean over runs, shares in per cent. An image counts once "
+        "per seed."
+    )
+    return Section(
+        "Decisions and depths", [Table(caption, header, rows, labels=2), text(prose.DECISIONS_AND_DEPTHS)]
+    )
 
 
 def _problems(run: Run, summary: StudySummary) -> dict[str, decision_scores.DecisionScores]:
-    """The decisions, then the depths, but for one that tells nothing apart that the depth above did not."""
+    """Name -> the scores of each decision, then of each depth. A depth with the same classes as the depth
+    above is left out."""
     depths = decision_scores.per_depth(run.true, run.logp, run.taxonomy, summary.decision)
-    parts = run.taxonomy.cut_of_leaf
-    named = {
-        f"depth {depth + 1}": found
-        for depth, found in enumerate(depths)
-        if not depth or not np.array_equal(parts[depth], parts[depth - 1])
+    cuts = run.taxonomy.cut_of_leaf
+    of_depths = {
+        f"depth {depth + 1}": of_depth
+        for depth, of_depth in enumerate(depths)
+        if not depth or not np.array_equal(cuts[depth], cuts[depth - 1])
     }
-    return decision_scores.per_decision(run.true, run.logp, run.taxonomy) | named
+    return decision_scores.per_decision(run.true, run.logp, run.taxonomy) | of_depths
 
 
 def leaves(summary: StudySummary) -> Section:
-    """Confusion matrices, and each leaf with intervals by patient."""
+    """The figure of the confusion matrices, and a table of each leaf with intervals by patient."""
     arms = scores.shown(summary)
     taxonomy = arms[0].runs[0].taxonomy
     rows = []
     for arm in arms:
         clusters = stats.pool([scores.image_clusters(runs) for runs in scores.by_fold(arm.runs).values()])
         rows += [[arm.name, *row] for row in _leaf_rows(clusters, taxonomy.leaves)]
-    caption = "Confusion, image level, all folds and seeds pooled: share of the true leaf's images, and their number."
+    confusions = {arm.name: _confusion(arm) for arm in arms}
+    caption = (
+        "Confusion matrices of the images, all folds and seeds pooled: the share of the true leaf's images, "
+        "and their number."
+    )
     header = [
         "variant",
         "leaf",
@@ -117,25 +120,21 @@ def leaves(summary: StudySummary) -> Section:
     return Section(
         "Leaves",
         [
-            Figure(
-                "confusion",
-                caption,
-                figures.confusions({arm.name: _confusion(arm) for arm in arms}, taxonomy.leaves),
-            ),
-            Table("Per leaf, all folds pooled and seeds averaged, in per cent.", header, rows, labels=2),
+            Figure("confusion", caption, figures.confusions(confusions, taxonomy.leaves)),
+            Table("Each leaf, all folds pooled and seeds averaged, in per cent.", header, rows, labels=2),
             text(prose.LEAVES, floor=metrics.FLOOR),
         ],
     )
 
 
 def _confusion(arm: Arm) -> np.ndarray:
-    """(L, L) counts over all folds and seeds: an image counts once per seed."""
+    """The (L, L) counts over all folds and seeds. An image counts once per seed."""
     tables = [metrics.confusion(run.true, run.predicted, len(run.taxonomy.leaves)) for run in arm.runs]
     return np.sum(tables, axis=0)
 
 
 def _leaf_rows(clusters: Clusters, names: tuple[str, ...]) -> list[list[str]]:
-    """leaf, precision, recall and its interval, F1 and its interval, images, patients."""
+    """A row per leaf: leaf, precision, recall with its interval, F1 with its interval, images, patients."""
     table = clusters.counts.sum(axis=0)
     right, images, given = np.diagonal(table), table.sum(axis=1), table.sum(axis=0)
     patients = stats.patients_per_leaf(clusters)
@@ -159,9 +158,10 @@ def _leaf_rows(clusters: Clusters, names: tuple[str, ...]) -> list[list[str]]:
 
 
 def _interval(clusters: Clusters, score: Callable[[np.ndarray], np.ndarray]) -> str:
-    """Of one leaf's score; patients who are all alike, such as all right, have no spread to resample."""
-    found = stats.intervals([clusters], score)[0]
-    return "no spread" if found is None else interval(found)
+    """The bootstrap interval of one leaf's score. Patients with the same result have no spread to
+    resample."""
+    bounds = stats.intervals([clusters], score)[0]
+    return "no spread" if bounds is None else interval(bounds)
 
 
 def _of_leaf(score: Callable[[np.ndarray], np.ndarray], leaf: int, confusion: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Render a study's report: Markdown with PNG files beside it, and one HTML page that needs nothing else."""
+"""Render a study's report: a Markdown page with PNG files beside it, and one HTML page that needs no other
+file."""
 
 from __future__ import annotations
 
@@ -20,6 +21,8 @@ from leukotree.report.sections import (
     comparison,
     decisions,
     interference,
+    learning_rate,
+    mixed,
     overview,
     patients,
     reproduce,
@@ -31,20 +34,21 @@ from leukotree.report.summary import StudySummary
 
 
 def write(summary: StudySummary, out: Path, command: Given | None = None) -> tuple[Path, Path]:
-    """Write `report.md`, `figures/*.png`, `report.html` and the study's file into a folder; returns the paths
-    of the two pages.
+    """Write `report.md`, `figures/*.png`, `report.html` and the study file into the folder `out`.
 
-    `command`: that which writes this report, where one does.
-    Everything is rendered before anything is written, and each file is replaced atomically. Same files in,
-    same bytes out.
+    Args: command: the command that writes this report. None where no command does.
+
+    Returns the paths of the two pages. Everything is rendered before the first file is written. Each file is
+    replaced atomically. The same input files give the same bytes.
     """
     out = Path(out)
-    again = reproduce.reproduction(summary, out, command)
-    sections = [*_sections(summary), again.section]
-    unchecked = [] if summary.runs else overview.unchecked(summary)  # with runs the lead says it
-    about = text(
-        " ".join([prose.ABOUT, *(note.text for note in unchecked)]), rule=decide.RULES[summary.decision].words
-    )
+    reproduction = reproduce.reproduction(summary, out, command)
+    sections = [*_sections(summary), reproduction.section]
+    unchecked = (
+        [] if summary.runs else overview.unchecked(summary)
+    )  # with runs, the first section has this warning
+    rule = decide.RULES[summary.decision].words
+    about = " ".join([text(prose.ABOUT, rule=rule).text, *(warning.text for warning in unchecked)])
     values = {"title": f"Study {summary.name}", "about": about, "sections": sections}
     environment = _environment()
     pages = {
@@ -55,13 +59,13 @@ def write(summary: StudySummary, out: Path, command: Given | None = None) -> tup
         for block in section.blocks:
             if isinstance(block, Figure):
                 files.write_atomic(out / "figures" / f"{block.name}.png", block.png)
-    for name, page in (again.files | pages).items():
-        files.write_atomic(out / name, page)
+    for name, content in (reproduction.files | pages).items():
+        files.write_atomic(out / name, content)
     return out / "report.md", out / "report.html"
 
 
 def _sections(summary: StudySummary) -> Sequence[Section]:
-    """The answers first, the long tables last."""
+    """The sections with content: the answers first, the long tables last."""
     tail = [
         settings.settings(summary),
         searches.section(summary),
@@ -71,22 +75,22 @@ def _sections(summary: StudySummary) -> Sequence[Section]:
     if not summary.runs:
         return [section for section in (answer.section(summary), *tail) if section and section.blocks]
     by_fold = scores.per_fold(scores.per_run(summary, scores.shown(summary)))
-    found = comparison.compared(summary)
+    compared = comparison.compared(summary)
     everything = [
-        overview.lead(summary, by_fold, comparison.headline(summary, found)),
-        comparison.section(summary, found),
+        overview.lead(summary, by_fold, comparison.headline(summary, compared)),
+        comparison.section(summary, compared),
         answer.section(summary),
         ablation.section(summary),
-        ablation.sensitivity(summary),
+        learning_rate.section(summary),
         decisions.section(summary),
         patients.section(summary, by_fold),
         tree.section(by_fold),
         calibration.section(summary),
-        decisions.mixed(summary),
+        mixed.section(summary),
         interference.section(summary),
         tree.leaves(summary),
         overview.folds(summary, by_fold),
-        tree.nodes_section(summary),
+        tree.decisions(summary),
         overview.data(summary),
         *tail,
     ]
@@ -113,12 +117,12 @@ def _environment() -> Any:
 
 
 def _code(value: str) -> Any:
-    """HTML of a text: escaped, with `backticks` as <code>."""
+    """The HTML of a text: escaped, with `backticks` as <code>."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(value))))  # noqa: S704 - escaped just before
 
 
 def _cell(value: str) -> str:
-    """A text that cannot break out of a Markdown table's cell or become HTML."""
+    """The Markdown of a text: it cannot end a table's cell, and it cannot become HTML."""
     return " ".join(value.replace("|", "\\|").replace("<", "&lt;").split())

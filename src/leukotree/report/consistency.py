@@ -1,0 +1,172 @@
+"""Checks of a study's runs: they were made from today's data, tree and weights, and they can be compared.
+
+Each check raises an InputError that names the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from leukotree import yamlfile
+from leukotree.data import fingerprint
+from leukotree.data.dataset import Dataset
+from leukotree.errors import InputError
+from leukotree.records import compared, predictions, runfolder, searchfolder, tested
+from leukotree.records.compared import Inputs
+from leukotree.report.summary import Run, StudySummary, identity
+
+ROUNDING = 1e-9
+"""Scores that differ by less are equal."""
+
+
+def damaged(path: Path, problem: str) -> InputError:
+    """The error for a damaged file of a run, with the way to fix it."""
+    return InputError(f"{path}: {problem}; remove the run's folder and run folds again")
+
+
+def compare_with_today(root: Path, names: Sequence[str], shards: str) -> tuple[str, ...]:
+    """Compare the finished runs of these names with today's data, tree and weights.
+
+    Returns what is not here, so that nothing could be compared with it. Raises InputError for a run that was
+    made from other data, another tree or other weights.
+    """
+    done = [root / name for name in names if runfolder.read_status(root / name).get("state") == "done"]
+    inputs_of = {folder: inputs._replace(shards=shards) for folder in done if (inputs := Inputs.read(folder))}
+    changes = [
+        (folder, change)
+        for folder, inputs in inputs_of.items()
+        if (change := compared.changed(folder, inputs))
+    ]
+    compared.refuse(changes, shards)
+    absent = [part for inputs in [Inputs(shards, None), *inputs_of.values()] for part in inputs.absent()]
+    return tuple(dict.fromkeys(absent))
+
+
+def check_runs(runs: Sequence[Run], root: Path, shards: str) -> None:
+    """Check that all runs have the same tree and data set, that the runs of a fold have the same images, and
+    that no image is in two folds. Raises InputError otherwise."""
+    for run in runs:
+        _check_same_tree_and_data(run, runs[0], root)
+    by_fold: dict[int, list[Run]] = {}
+    for run in runs:
+        by_fold.setdefault(run.test_fold, []).append(run)
+    dataset = Dataset.open(shards, ends=False) if runs and fingerprint.packed(shards) else None
+    for fold, runs_of_fold in by_fold.items():
+        if dataset is None:
+            _check_images_without_dataset(runs_of_fold)
+        else:
+            _check_images(runs_of_fold, fold, dataset)
+    if not by_fold:
+        return
+    keys = pd.concat([runs_of_fold[0].images["key"] for runs_of_fold in by_fold.values()])
+    if keys.duplicated().any():
+        key = keys[keys.duplicated()].iloc[0]
+        raise InputError(
+            f"{root}: image {key!r} is in two test folds; pack into an empty folder and run folds again"
+        )
+
+
+def _check_same_tree_and_data(run: Run, first: Run, root: Path) -> None:
+    # The order of the leaves counts, so the items are compared as lists.
+    if list(run.taxonomy.parent_of.items()) != list(first.taxonomy.parent_of.items()):
+        raise damaged(root / run.name / runfolder.TAXONOMY, f"differs from that of {first.name}")
+    fingerprints = {one.environment["dataset"] for one in (first, run) if one.environment.get("dataset")}
+    if len(fingerprints) > 1:
+        raise damaged(root / run.name / runfolder.ENVIRONMENT, f"made from other shards than {first.name}")
+
+
+def _check_images(runs: Sequence[Run], fold: int, dataset: Dataset) -> None:
+    """Raises InputError for a run whose images or labels are not those of the fold in the data set."""
+    rows = tested.whole(dataset, fold)
+    right = identity(rows).assign(leaf=rows["leaf"])
+    for run in runs:
+        if difference := tested.difference(_images(run), right):
+            problem = f"not the images of test fold {fold} in {dataset.folder}: {difference}"
+            raise damaged(run.folder / runfolder.PREDICTIONS, problem)
+
+
+def _check_images_without_dataset(runs: Sequence[Run]) -> None:
+    """Raises InputError for a run with another number of images than it recorded, and for a run whose images
+    or labels differ from those of the other runs of its fold."""
+    for run in runs:
+        if lost := (run.tested or len(run.true)) - len(run.true):
+            difference = f"{abs(lost)} {'missing' if lost > 0 else 'too many'}"
+            raise damaged(
+                run.folder / runfolder.PREDICTIONS,
+                f"of the {run.tested} images that it was tested on {difference}",
+            )
+    by_images: dict[bytes, list[Run]] = {}
+    for run in runs:
+        by_images.setdefault(_digest(run), []).append(run)
+    if len(by_images) > 1:
+        wrong, right = _wrong_and_right(list(by_images.values()))
+        difference = tested.difference(_images(wrong), _images(right))
+        raise damaged(
+            wrong.folder / runfolder.PREDICTIONS, f"other images or labels than in {right.name}: {difference}"
+        )
+
+
+def _wrong_and_right(groups: Sequence[list[Run]]) -> tuple[Run, Run]:
+    """A run with wrong images and a run with right ones, from groups of runs whose images differ.
+
+    The largest group is right. Among groups of equal size, those are right whose predictions have the
+    recorded scores. Raises InputError that names two runs where neither decides.
+    """
+    by_size = sorted(groups, key=len, reverse=True)
+    if len(by_size[0]) > len(by_size[1]):
+        return next(group for group in groups if group is not by_size[0])[0], by_size[0][0]
+    right = [group for group in groups if all(map(_has_recorded_scores, group))]
+    if 0 < len(right) < len(groups):
+        return next(run for group in groups for run in group if not _has_recorded_scores(run)), right[0][0]
+    first, second = groups[0][0], groups[1][0]
+    difference = tested.difference(_images(second), _images(first))
+    raise InputError(
+        f"{second.folder / runfolder.PREDICTIONS}: other images or labels than in "
+        f"{first.folder / runfolder.PREDICTIONS} ({difference}), and it is not known which of the two is "
+        "damaged; put the packed data set in its place, or remove both folders and run folds again"
+    )
+
+
+def _has_recorded_scores(run: Run) -> bool:
+    """Whether the predictions of a run have the scores that the run recorded at its end. True where it
+    recorded none."""
+    recorded = runfolder.read_status(run.folder)
+    scores = predictions.scores(run.true, run.logp, run.taxonomy)
+    return all(
+        not isinstance(recorded.get(name), float) or abs(recorded[name] - score) < ROUNDING
+        for name, score in scores.items()
+    )
+
+
+def _images(run: Run) -> pd.DataFrame:
+    """N rows: key, patient, source, leaf."""
+    return run.images.assign(leaf=np.asarray(run.taxonomy.leaves, dtype=object)[run.true])
+
+
+def _digest(run: Run) -> bytes:
+    hashes: Any = pd.util.hash_pandas_object(_images(run), index=False)
+    return hashlib.sha256(hashes.to_numpy().tobytes()).digest()
+
+
+def check_searches(summary: StudySummary) -> None:
+    """Check that each search was made from the shards of its runs. Raises InputError otherwise: a search on
+    other shards may have used images that are test images here."""
+    for run in (run for arm in summary.arms if arm.cell is None for run in arm.runs):
+        search = summary.search(run.variant, run.test_fold)
+        shards = run.environment.get("dataset")
+        if (
+            search is None
+            or shards is None
+            or not (settings := search.folder / searchfolder.SETTINGS).exists()
+        ):
+            continue
+        if yamlfile.load(settings).get(searchfolder.DATASET, shards) != shards:
+            raise InputError(
+                f"{settings}: searched on other shards than {run.name} was made from; rename the study"
+            )
