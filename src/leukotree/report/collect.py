@@ -207,15 +207,15 @@ def _searches(
     root: Path, variants: Sequence[str], nested: bool, left_out: int
 ) -> dict[str, dict[int, Search]]:
     """Variant -> outer fold -> its search, of those whose trials have ended."""
-    found: dict[str, dict[int, Search]] = {}
+    searches: dict[str, dict[int, Search]] = {}
     for variant in variants:
         folders = {left_out: searchfolder.search_folder(root, variant)}
         if nested:
             folders = searchfolder.of_variant(root, variant)
         for fold, folder in folders.items():
             if (folder / searchfolder.TRIALS).exists():
-                found.setdefault(variant, {})[fold] = _search(variant, fold, folder)
-    return found
+                searches.setdefault(variant, {})[fold] = _search(variant, fold, folder)
+    return searches
 
 
 def _search(variant: str, fold: int, folder: Path) -> Search:

@@ -85,10 +85,10 @@ results are known confirms nothing. Read the verdicts as exploratory.
 EVIDENCE = """
 Nadeau-Bengio: the interval mean ± t(J − 1) · sqrt(s² (1/J + n_test/n_train)) over J folds. It is about the
 methods, trained again. Bootstrap: an interval about these trained models on other patients. Patients are
-resampled within their leaves, with all their images, and all folds are pooled. It is not estimable below
-{floor} patients. Smallest detectable: the true difference that this design detects with a probability of 80
-%. McNemar, exact: the number of patients for whom only the first arm is right, then the number for whom
-only the second arm is right.
+resampled within their leaves, with all their images, and all folds are pooled. The interval is not
+estimable below {floor} patients. Smallest detectable: the true difference that this rule detects with a
+probability of 80 %. McNemar, exact: the number of patients for whom only the first arm is right, then the
+number for whom only the second arm is right.
 """
 
 FEW_FOLDS = "With {folds} the spread between folds is poorly known. Read a verdict as a hint, not as proof."
@@ -110,7 +110,7 @@ last option of an ordered choice): {keys}. A better value may lie outside the ra
 the key allows it.
 """
 
-NO_SEARCH = "No search has ended for {variants}. Its outer folds were not run."
+NO_SEARCH = "No search has ended for {variants}. Outer folds without chosen values are not run."
 
 MARGINALS = """
 Macro F1 against each searched key. Points: trials; a hollow point is a trial that was stopped early. Lines:

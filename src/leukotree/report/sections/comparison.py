@@ -178,13 +178,14 @@ def _not_estimable(compared: Compared) -> list[Block]:
 
 
 def _explanations(summary: StudySummary, compared: Compared, rope: str) -> list[Block]:
-    values = {
-        "rope": rope,
-        "certain": f"{stats.CERTAIN:g}",
-        "alpha": f"{stats.ALPHA:g}",
-        "ratio": f"{scores.ratio(summary):.3f}",
-    }
-    blocks: list[Block] = [text(prose.VERDICT, **values), text(prose.EVIDENCE, floor=metrics.FLOOR)]
+    verdict = text(
+        prose.VERDICT,
+        rope=rope,
+        certain=f"{stats.CERTAIN:g}",
+        alpha=f"{stats.ALPHA:g}",
+        ratio=f"{scores.ratio(summary):.3f}",
+    )
+    blocks: list[Block] = [verdict, text(prose.EVIDENCE, floor=metrics.FLOOR)]
     if folds := max(row.folds for row in compared.images):
         blocks.append(text(prose.FEW_FOLDS, "note", folds=plural(folds, "fold")))
     return blocks

@@ -10,7 +10,7 @@ import pandas as pd
 
 from leukotree.records import runfolder
 from leukotree.report import prose, scores
-from leukotree.report.blocks import Section, Table, Text, number, percent, points, text
+from leukotree.report.blocks import Block, Section, Table, Text, number, percent, points, text
 from leukotree.report.sections import comparison
 from leukotree.report.sections.settings import KEYS, value_of
 from leukotree.report.summary import Arm, Run, StudySummary
@@ -50,7 +50,7 @@ def section(summary: StudySummary) -> Section | None:
     ]
     caption = "Mean over folds and seeds. Scores are in per cent, differences in percentage points."
     epochs = number(value_of(summary.base, "optim.epochs"))
-    blocks = [*texts, Table(caption, header, rows, labels=3), text(prose.RATES, epochs=epochs)]
+    blocks: list[Block] = [*texts, Table(caption, header, rows, labels=3), text(prose.RATES, epochs=epochs)]
     return Section("What a learning rate can learn", blocks)
 
 

@@ -60,13 +60,9 @@ def _score_table(caption: str, summary: StudySummary, by_fold: pd.DataFrame) -> 
 def _reading(summary: StudySummary) -> Text:
     """How to read the table of scores, with the scores of always answering the most common leaf."""
     common, guess = scores.most_common(summary.runs)
-    return text(
-        prose.READING,
-        leaves=len(summary.runs[0].taxonomy.leaves),
-        patients=prose.PATIENTS[scores.unit(summary.runs)],
-        common=common,
-        **{key: percent(value) for key, value in guess.items()},
-    )
+    shares: dict[str, object] = {key: percent(value) for key, value in guess.items()}
+    leaves, patients = len(summary.runs[0].taxonomy.leaves), prose.PATIENTS[scores.unit(summary.runs)]
+    return text(prose.READING.format(leaves=leaves, patients=patients, common=common, **shares))
 
 
 def _warnings(summary: StudySummary, by_fold: pd.DataFrame) -> list[Block]:

@@ -155,7 +155,8 @@ def _means_of_reruns(search: Search) -> dict[str, float]:
     if search.reruns is None:
         return {}
     by_trial = search.reruns.groupby("trial")["macro_f1"]
-    return by_trial.agg(lambda scores: scores.mean(skipna=False)).to_dict()
+    means = by_trial.agg(lambda scores: scores.mean(skipna=False))
+    return {str(trial): float(mean) for trial, mean in means.items()}
 
 
 def _interval(search: Search, trial: str) -> str:
