@@ -152,7 +152,7 @@ def _same_tree(folder: Path, today: str) -> bool:
         return True
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{folder / 'taxonomy.json'}: cannot be read as JSON: {one_line(error)[:200]}; {_AGAIN}"
+            f"{folder / runfolder.TAXONOMY}: cannot be read as JSON: {one_line(error)[:200]}; {_AGAIN}"
         ) from error
 
 
