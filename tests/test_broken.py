@@ -52,7 +52,8 @@ def spec(packed: Path, tmp_path: Path) -> Path:
 def index(folder: Path, change: Callable[[pd.DataFrame], object]) -> None:
     frame = pd.read_parquet(folder / "index.parquet")
     changed = change(frame)
-    (frame if changed is None else changed).to_parquet(folder / "index.parquet", index=False)  # type: ignore[attr-defined]
+    whole = changed if isinstance(changed, pd.DataFrame) else frame
+    whole.to_parquet(folder / "index.parquet", index=False)
 
 
 def cell(row: int, column: str, value: object) -> Callable[[Path], None]:
@@ -77,7 +78,7 @@ def described(**changes: object) -> Callable[[Path], object]:
 
 
 def members(change: Callable[[tarfile.TarInfo, int], None]) -> Callable[[Path], None]:
-    """Write a shard's members anew, as somebody else may have made them."""
+    """Write a shard again with changed members, as another program may have made them."""
 
     def write(folder: Path) -> None:
         old = folder / SHARD
@@ -302,14 +303,14 @@ TEXTS = {
     "code": b"seed: !!python/object/apply:os.getpid []",
     "a date": b"seed: 2020-01-01",
 }
-"""What is no specification of anything."""
+"""Files that hold no settings."""
 
 
 @pytest.mark.parametrize("what", TEXTS)
 @pytest.mark.parametrize(
     "command", [["train"], ["sweep"], ["folds"], ["doctor", "--site"], ["pack", "m.csv", "out", "--taxonomy"]]
 )
-def test_a_file_that_is_no_yaml_of_ours_is_refused(command: list[str], what: str, tmp_path: Path) -> None:
+def test_a_file_that_holds_no_settings_is_refused(command: list[str], what: str, tmp_path: Path) -> None:
     (tmp_path / "hostile.yaml").write_bytes(TEXTS[what])
     assert_refused(leukotree(*command, "hostile.yaml", cwd=tmp_path), "hostile.yaml")
     assert [path.name for path in tmp_path.iterdir()] == ["hostile.yaml"]
@@ -416,6 +417,6 @@ def test_an_import_leaves_links_out_of_the_folder_alone(tmp_path: Path) -> None:
     for leaf, target in (("normal", "/etc/passwd"), ("AML", "/etc/group")):
         (tmp_path / "own" / leaf / "p1").mkdir(parents=True)
         (tmp_path / "own" / leaf / "p1/way.png").symlink_to(target)
-    said = "own/AML/p1/way.png: a link out of the data set, to /etc/group"
-    assert_refused(leukotree("import", "folder", "own", "own.csv", cwd=tmp_path), said, "--follow-links")
+    message = "own/AML/p1/way.png: a link out of the data set, to /etc/group"
+    assert_refused(leukotree("import", "folder", "own", "own.csv", cwd=tmp_path), message, "--follow-links")
     assert not (tmp_path / "own.csv").exists()

@@ -16,7 +16,8 @@ from leukotree.errors import Busy, InputError, Preempted, RunFailed, kind, one_l
         (RuntimeError("[1] is setting up NCCL communicator: Connection reset by peer"), "node"),
         (
             RuntimeError(
-                "The server socket has failed to listen: port: 29500, EADDRINUSE, message: address already in use"
+                "The server socket has failed to listen: port: 29500, EADDRINUSE, "
+                "message: address already in use"
             ),
             "node",
         ),
@@ -53,8 +54,8 @@ def test_what_an_error_stands_for(error: Exception, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("given", "expected"),
     [(EOFError(), "EOFError"), (ValueError("two\nlines"), "two lines"), ("", ""), ("a\ntext", "a text")],
 )
-def test_one_line_of_an_error_or_a_text(said: object, expected: str) -> None:
-    assert one_line(said) == expected
+def test_one_line_of_an_error_or_a_text(given: object, expected: str) -> None:
+    assert one_line(given) == expected

@@ -1,4 +1,4 @@
-"""Writes that a kill, a full disk or a second process cannot spoil."""
+"""Files that stay whole after a kill or on a full disk, and locks between processes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ from hypothesis import strategies as st
 
 from leukotree import files
 from leukotree.errors import Busy
+
+HOLD = """
+import sys
+from leukotree.files import locked
+with locked(sys.argv[1], "busy"):
+    print("held", flush=True)
+    input()
+"""
+"""A program that holds a lock file until its input ends."""
 
 
 def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,8 +53,7 @@ def test_lines_are_added_whole_also_behind_one_that_was_cut_short(
 
 
 def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path: Path) -> None:
-    script = "import sys; from leukotree.files import locked\nwith locked(sys.argv[1], 'busy'): print('held', flush=1); input()"
-    command = [sys.executable, "-c", script, str(tmp_path / "lock")]
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
@@ -59,10 +67,9 @@ def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path: Path) -> No
         pass
 
 
-def test_a_lock_that_is_let_go_of_in_time_is_had(tmp_path: Path) -> None:
-    script = "import sys; from leukotree.files import locked\nwith locked(sys.argv[1], 'busy'): print('held', flush=1); input()"
+def test_a_lock_that_is_released_in_time_is_taken(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", HOLD, str(tmp_path / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()

@@ -104,11 +104,11 @@ def test_a_run_that_meets_a_full_disk_says_what_it_needs_and_continues_when_ther
         fill(ballast, LEFT)
     assert cli.main(command) == 1
     monkeypatch.setattr(checkpoint, "save", save)
-    said = [line for line in capsys.readouterr().err.splitlines() if "room" in line]
-    assert len(said) == 1, said
+    lines = [line for line in capsys.readouterr().err.splitlines() if "room" in line]
+    assert len(lines) == 1, lines
     assert (
         f"{Path('results/runs/single') / spec.run_name / 'checkpoints'}: no room for a checkpoint of "
-        in said[0]
+        in lines[0]
     )
     kept = checkpoint.load_latest(folder / "checkpoints")
     assert (kept is None) == (ranks == 2)

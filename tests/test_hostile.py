@@ -266,8 +266,8 @@ def test_overrides(home: Path, overrides: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def description(home: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((home / "shards/dataset.json").read_text())
-    return found
+    description: dict[str, Any] = json.loads((home / "shards/dataset.json").read_text())
+    return description
 
 
 @MORE_EDITS

@@ -108,8 +108,8 @@ def test_a_terminal_without_a_size_still_has_bars(tmp_path: Path) -> None:
 
 
 def test_durations_are_short() -> None:
-    said = [progress.duration(seconds) for seconds in (0, 89, 100, 5399, 5400, 40 * 3600, 50 * 3600)]
-    assert said == ["0 s", "89 s", "2 min", "90 min", "1.5 h", "40 h", "2 d"]
+    texts = [progress.duration(seconds) for seconds in (0, 89, 100, 5399, 5400, 40 * 3600, 50 * 3600)]
+    assert texts == ["0 s", "89 s", "2 min", "90 min", "1.5 h", "40 h", "2 d"]
 
 
 def test_a_log_is_told_of_work_that_has_begun() -> None:

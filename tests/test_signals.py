@@ -66,9 +66,9 @@ def test_a_signal_long_before_the_limit_is_a_preemption(monkeypatch: pytest.Monk
     assert signals.reason() == "preempted"
 
 
-@pytest.mark.parametrize("said", ["", "soon"])
-def test_a_limit_that_slurm_does_not_say_is_none(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("end", ["", "soon"])
+def test_a_limit_that_slurm_does_not_say_is_none(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_START_TIME", "0")
-    monkeypatch.setenv("SLURM_JOB_END_TIME", said)
+    monkeypatch.setenv("SLURM_JOB_END_TIME", end)
     with signals.watched():
         assert not signals.requested()

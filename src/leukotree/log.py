@@ -1,7 +1,7 @@
 """The log: one line for each thing that happened, with the time, the host, the rank and the run.
 
-In a job the lines go to stderr. On a terminal, and wherever else no job runs, stderr gets warnings only. The lines
-of a run also go to a file in its folder; the main rank alone writes it.
+In a job the lines go to stderr. On a terminal, and wherever else no job runs, stderr gets warnings only. The
+lines of a run also go to a file in its folder; the main rank alone writes it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class _Formatter(logging.Formatter):
 
 
 class _Stderr(logging.Handler):
-    """Writes to stderr, above the progress bars: everything in a job, unless `quiet`; elsewhere warnings only."""
+    """Writes to stderr, above the progress bars: everything in a job, unless `quiet`; elsewhere warnings
+    only."""
 
     def __init__(self, quiet: bool) -> None:
         super().__init__()
@@ -80,12 +81,13 @@ def _rank() -> str:
 
 
 def _logger(run: str, quiet: bool, file: Path | None = None) -> logging.Logger:
-    """A logger of its own, outside of the tree of `logging.getLogger`: the trials of a process come and go."""
-    made = logging.Logger("leukotree", logging.INFO)
+    """A logger outside of the tree of `logging.getLogger`, since a process has a logger for each of its
+    trials."""
+    logger = logging.Logger("leukotree", logging.INFO)
     for handler in (_Stderr(quiet), *([_File(file)] if file else [])):
         handler.setFormatter(_Formatter(run))
-        made.addHandler(handler)
-    return made
+        logger.addHandler(handler)
+    return logger
 
 
 def of_run(run: str, file: Path, *, quiet: bool = False) -> logging.Logger:

@@ -90,14 +90,14 @@ class TestTemperature:
     def test_planted_temperatures_come_back_and_mend_the_calibration(self):
         true, logp = honest(8000)
         spoilt = calibration.apply(logp, PAPER, {node: 1 / t for node, t in PLANTED.items()})
-        found = calibration.fit(true, spoilt, PAPER)
-        assert found == pytest.approx(PLANTED, rel=0.15)
+        temperatures = calibration.fit(true, spoilt, PAPER)
+        assert temperatures == pytest.approx(PLANTED, rel=0.15)
         before, after = (
             {
                 node: calibration.ece(target, np.exp(logs))
                 for node, target, logs in decide.at_decisions(true, one, PAPER)
             }
-            for one in (spoilt, calibration.apply(spoilt, PAPER, found))
+            for one in (spoilt, calibration.apply(spoilt, PAPER, temperatures))
         )
         assert all(after[node] < before[node] for node in PLANTED if PLANTED[node] != 1)
         assert max(after.values()) < 0.04
@@ -105,8 +105,8 @@ class TestTemperature:
     @given(cases(most=40))
     def test_no_other_temperature_is_likelier(self, case):
         tree, true, logp = case
-        found = calibration.fit(true, logp, tree)
-        assert list(found) == list(tree.decisions)
+        temperatures = calibration.fit(true, logp, tree)
+        assert list(temperatures) == list(tree.decisions)
         grid = np.geomspace(*calibration.BOUNDS, 25)
 
         def loss(logs, target, t):
@@ -115,7 +115,9 @@ class TestTemperature:
 
         for node, target, logs in decide.at_decisions(true, logp, tree):
             if len(target):
-                assert loss(logs, target, found[node]) <= min(loss(logs, target, t) for t in grid) + 1e-3
+                assert (
+                    loss(logs, target, temperatures[node]) <= min(loss(logs, target, t) for t in grid) + 1e-3
+                )
 
     @given(cases(), st.floats(0.05, 20))
     def test_order_among_siblings_stays_and_leaves_still_sum_to_one(self, case, temperature):
@@ -137,9 +139,9 @@ class TestTemperature:
 
     def test_a_decision_without_samples_keeps_temperature_one(self):
         _, logp = drawn(PAPER, 30)
-        found = calibration.fit(np.zeros(30, dtype=int), logp, PAPER)  # all normal
-        assert found["root"] != 1
-        assert [found[node] for node in ("leukemia", "acute", "chronic")] == [1, 1, 1]
+        temperatures = calibration.fit(np.zeros(30, dtype=int), logp, PAPER)  # all normal
+        assert temperatures["root"] != 1
+        assert [temperatures[node] for node in ("leukemia", "acute", "chronic")] == [1, 1, 1]
 
     def test_what_was_ruled_out_does_not_decide_the_temperature(self):
         tree = Taxonomy.from_nested({"root": ["a", "b", "c"]})
@@ -151,5 +153,5 @@ class TestTemperature:
 
     def test_predictions_without_an_error_end_at_the_lower_bound(self):
         tree = Taxonomy.from_nested({"root": ["a", "b"]})
-        found = calibration.fit(np.array([0, 1]), np.log([[0.7, 0.3], [0.3, 0.7]]), tree)
-        assert found["root"] == pytest.approx(calibration.BOUNDS[0], rel=0.05)
+        temperatures = calibration.fit(np.array([0, 1]), np.log([[0.7, 0.3], [0.3, 0.7]]), tree)
+        assert temperatures["root"] == pytest.approx(calibration.BOUNDS[0], rel=0.05)

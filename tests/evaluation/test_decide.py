@@ -221,23 +221,23 @@ class TestMixed:
     @given(cases())
     def test_is_the_two_most_probable_leaves(self, case):
         tree, _, logp = case
-        found = decide.mixed(logp, tree)
+        mixed = decide.mixed(logp, tree)
         for i, row in enumerate(logp):
             p = chances(row, tree)
             first, second = sorted(p, key=p.get, reverse=True)[:2]
-            assert [tree.leaves[found.first[i]], tree.leaves[found.second[i]]] == [first, second]
-            assert (found.mass[i], found.ratio[i]) == pytest.approx(
+            assert [tree.leaves[mixed.first[i]], tree.leaves[mixed.second[i]]] == [first, second]
+            assert (mixed.mass[i], mixed.ratio[i]) == pytest.approx(
                 (p[first] + p[second], p[second] / p[first])
             )
-            assert found.height[i] == tree.lca_heights[found.first[i], found.second[i]]
+            assert mixed.height[i] == tree.lca_heights[mixed.first[i], mixed.second[i]]
 
     def test_a_cell_of_two_groups_stands_out_from_a_sure_one(self):
         both = paper_logp(leukemia=1, acute=1, ALL=0.5, AML=0.5, CLL=1)
-        found = decide.mixed(np.concatenate([both, paper_logp(normal=1)]), PAPER)
-        assert [PAPER.leaves[found.first[0]], PAPER.leaves[found.second[0]]] == ["ALL", "AML"]
-        assert found.mass == pytest.approx([1, 1])
-        assert found.ratio == pytest.approx([1, 0])
-        assert found.height[0] == 1
+        mixed = decide.mixed(np.concatenate([both, paper_logp(normal=1)]), PAPER)
+        assert [PAPER.leaves[mixed.first[0]], PAPER.leaves[mixed.second[0]]] == ["ALL", "AML"]
+        assert mixed.mass == pytest.approx([1, 1])
+        assert mixed.ratio == pytest.approx([1, 0])
+        assert mixed.height[0] == 1
 
 
 class TestLogProbabilities:
@@ -260,11 +260,11 @@ class TestLogProbabilities:
         np.testing.assert_allclose(np.exp(decide.leaf_logp(logp, tree)).sum(axis=1), 1)
 
     def test_minus_infinity_is_a_probability_of_zero_and_not_nan(self):
-        found = dict(
+        logs = dict(
             zip(PAPER.leaves, decide.leaf_logp(paper_logp(normal=1, acute=1, AML=1), PAPER)[0], strict=True)
         )
-        assert found["normal"] == 0
-        assert found["CML"] == -np.inf
+        assert logs["normal"] == 0
+        assert logs["CML"] == -np.inf
 
     @given(cases(), st.floats(-5, 5))
     def test_edges_come_back_from_the_leaves_up_to_a_constant(self, case, constant):
@@ -285,9 +285,9 @@ class TestLogProbabilities:
     @given(cases())
     def test_at_decisions_holds_each_sample_where_its_leaf_lies_below(self, case):
         tree, true, logp = case
-        found = {node: (target, logs) for node, target, logs in decide.at_decisions(true, logp, tree)}
-        assert list(found) == list(tree.decisions)
-        for node, (target, logs) in found.items():
+        problems = {node: (target, logs) for node, target, logs in decide.at_decisions(true, logp, tree)}
+        assert list(problems) == list(tree.decisions)
+        for node, (target, logs) in problems.items():
             rows = [i for i, leaf in enumerate(true) if node in (tree.root, *tree.path(tree.leaves[leaf]))]
             children = tree.decisions[node]
             assert all(

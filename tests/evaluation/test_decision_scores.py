@@ -30,59 +30,61 @@ class TestProblem:
     def test_probabilities_are_judged_as_by_torchmetrics(self, n, seed):
         target, p = problem(n, seed)
         assume(len(set(target)) == 3)
-        found = decision_scores.problem(ABC, target, p, p.argmax(axis=1))
+        scores = decision_scores.problem(ABC, target, p, p.argmax(axis=1))
         tensors = torch.tensor(p), torch.tensor(target)
-        assert found.roc_auc == pytest.approx(float(multiclass_auroc(*tensors, 3, average="macro")), abs=1e-6)
-        assert found.average_precision == pytest.approx(
+        assert scores.roc_auc == pytest.approx(
+            float(multiclass_auroc(*tensors, 3, average="macro")), abs=1e-6
+        )
+        assert scores.average_precision == pytest.approx(
             float(multiclass_average_precision(*tensors, 3)), abs=1e-6
         )
-        assert found.ece == calibration.ece(target, p)
-        assert found.brier == calibration.brier(target, p)
+        assert scores.ece == calibration.ece(target, p)
+        assert scores.brier == calibration.brier(target, p)
 
     @settings(max_examples=40)
     @given(st.integers(1, 30), st.integers(0, 10_000))
     def test_roc_auc_is_the_share_of_pairs_in_the_right_order(self, n, seed):
         target, p = problem(n, seed)
         p = p.round(1)  # ties count half
-        for k, found in enumerate(decision_scores.one_vs_rest(target, p, sk.roc_auc_score)):
-            mine, rest = p[target == k, k], p[target != k, k]
-            order = np.sign(mine[:, None] - rest) / 2 + 0.5
-            assert found == pytest.approx(order.mean() if order.size else np.nan, nan_ok=True)
+        for k, area in enumerate(decision_scores.one_vs_rest(target, p, sk.roc_auc_score)):
+            inside, rest = p[target == k, k], p[target != k, k]
+            order = np.sign(inside[:, None] - rest) / 2 + 0.5
+            assert area == pytest.approx(order.mean() if order.size else np.nan, nan_ok=True)
 
     @settings(max_examples=40)
     @given(st.integers(1, 30), st.integers(0, 10_000))
     def test_average_precision_is_the_mean_precision_at_each_hit(self, n, seed):
         target, p = problem(n, seed)
-        for k, found in enumerate(decision_scores.one_vs_rest(target, p, sk.average_precision_score)):
+        for k, precision in enumerate(decision_scores.one_vs_rest(target, p, sk.average_precision_score)):
             hits = (target == k)[np.argsort(-p[:, k])]
             at_hits = (hits.cumsum() / np.arange(1, n + 1))[hits]
             defined = 0 < hits.sum() < n
-            assert found == pytest.approx(at_hits.mean() if defined else np.nan, nan_ok=True)
+            assert precision == pytest.approx(at_hits.mean() if defined else np.nan, nan_ok=True)
 
     @given(st.integers(1, 30), st.integers(0, 10_000))
     def test_predictions_are_judged_as_by_scikit_learn(self, n, seed):
         target, p = problem(n, seed)
         predicted = problem(n, seed + 1)[0]
-        found = decision_scores.problem(ABC, target, p, predicted)
+        scores = decision_scores.problem(ABC, target, p, predicted)
         options = {"labels": range(3), "average": "macro", "zero_division": 0}
-        assert found.accuracy == pytest.approx(sk.accuracy_score(target, predicted))
-        assert found.macro_precision == pytest.approx(sk.precision_score(target, predicted, **options))
-        assert found.macro_recall == pytest.approx(sk.recall_score(target, predicted, **options))
-        assert found.macro_f1 == pytest.approx(sk.f1_score(target, predicted, **options))
+        assert scores.accuracy == pytest.approx(sk.accuracy_score(target, predicted))
+        assert scores.macro_precision == pytest.approx(sk.precision_score(target, predicted, **options))
+        assert scores.macro_recall == pytest.approx(sk.recall_score(target, predicted, **options))
+        assert scores.macro_f1 == pytest.approx(sk.f1_score(target, predicted, **options))
         np.testing.assert_array_equal(
-            found.confusion, sk.confusion_matrix(target, predicted, labels=range(3))
+            scores.confusion, sk.confusion_matrix(target, predicted, labels=range(3))
         )
-        assert found.support.tolist() == [(target == k).sum() for k in range(3)]
+        assert scores.support.tolist() == [(target == k).sum() for k in range(3)]
 
     def test_a_class_without_samples_is_left_out_of_the_means_of_curves(self):
         target, p = np.array([0, 0, 1, 1]), problem(4, 0)[1]
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = decision_scores.problem(ABC, target, p, p.argmax(axis=1))
+            scores = decision_scores.problem(ABC, target, p, p.argmax(axis=1))
             curves = decision_scores.one_vs_rest(target, p, sk.roc_auc_score)
         assert np.isnan(curves).tolist() == [False, False, True]
-        assert found.roc_auc == pytest.approx(curves[:2].mean())
-        assert found.support.tolist() == [2, 2, 0]
+        assert scores.roc_auc == pytest.approx(curves[:2].mean())
+        assert scores.support.tolist() == [2, 2, 0]
 
     def test_one_class_alone_has_no_curve_and_no_samples_no_score(self):
         with warnings.catch_warnings():
@@ -104,12 +106,12 @@ class TestTree:
     @given(cases(most=20))
     def test_a_decision_counts_the_samples_below_it_and_no_others(self, case):
         tree, true, logp = case
-        found = decision_scores.per_decision(true, logp, tree)
-        assert list(found) == list(tree.decisions)
+        scores = decision_scores.per_decision(true, logp, tree)
+        assert list(scores) == list(tree.decisions)
         for node, share in metrics.decision_accuracy(true, logp, tree).items():
-            assert found[node].support.sum() == share.n
-            assert found[node].accuracy == pytest.approx(share.value, nan_ok=True)
-            assert found[node].classes == tree.decisions[node]
+            assert scores[node].support.sum() == share.n
+            assert scores[node].accuracy == pytest.approx(share.value, nan_ok=True)
+            assert scores[node].classes == tree.decisions[node]
 
     @pytest.mark.parametrize("rule", decide.RULES)
     @settings(max_examples=20)
@@ -154,8 +156,8 @@ class TestTree:
 
     def test_every_score_of_random_predictions_is_defined_and_in_its_range(self):
         true, logp = drawn(PAPER, 3000)
-        found = decision_scores.per_decision(true, logp, PAPER) | dict(
+        problems = decision_scores.per_decision(true, logp, PAPER) | dict(
             enumerate(decision_scores.per_depth(true, logp, PAPER))
         )
-        assert len(found) == 7
-        assert all(0 <= value <= 2 for scores in found.values() for value in scores[:9])
+        assert len(problems) == 7
+        assert all(0 <= value <= 2 for scores in problems.values() for value in scores[:9])

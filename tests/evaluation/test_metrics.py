@@ -25,20 +25,20 @@ def one_hot(leaf: str, confidence: float = 4.0) -> np.ndarray:
 @given(leaf_pairs)
 def test_scores_are_those_of_scikit_learn_over_all_leaves(pairs):
     true, predicted = np.array(pairs).T
-    found = metrics.summary(true, predicted, L)
+    scores = metrics.summary(true, predicted, L)
     options = {"labels": range(L), "average": "macro", "zero_division": 0}
-    assert found["accuracy"] == pytest.approx(sk.accuracy_score(true, predicted))
-    assert found["macro_precision"] == pytest.approx(sk.precision_score(true, predicted, **options))
-    assert found["macro_recall"] == pytest.approx(sk.recall_score(true, predicted, **options))
-    assert found["macro_f1"] == pytest.approx(sk.f1_score(true, predicted, **options))
-    assert metrics.macro_f1(true, predicted, L) == pytest.approx(found["macro_f1"])
+    assert scores["accuracy"] == pytest.approx(sk.accuracy_score(true, predicted))
+    assert scores["macro_precision"] == pytest.approx(sk.precision_score(true, predicted, **options))
+    assert scores["macro_recall"] == pytest.approx(sk.recall_score(true, predicted, **options))
+    assert scores["macro_f1"] == pytest.approx(sk.f1_score(true, predicted, **options))
+    assert metrics.macro_f1(true, predicted, L) == pytest.approx(scores["macro_f1"])
     present = sk.recall_score(true, predicted, labels=np.unique(true), average="macro", zero_division=0)
-    assert found["balanced_accuracy"] == pytest.approx(present)
+    assert scores["balanced_accuracy"] == pytest.approx(present)
 
 
 def test_a_leaf_without_samples_counts_as_zero_in_the_macro_mean_but_not_in_balanced_accuracy():
-    found = metrics.summary(np.array([0, 1]), np.array([0, 1]), 4)
-    assert (found["accuracy"], found["balanced_accuracy"], found["macro_f1"]) == (1, 1, 0.5)
+    scores = metrics.summary(np.array([0, 1]), np.array([0, 1]), 4)
+    assert (scores["accuracy"], scores["balanced_accuracy"], scores["macro_f1"]) == (1, 1, 0.5)
 
 
 def test_no_samples_give_nan_not_a_number_from_nowhere():
@@ -58,16 +58,16 @@ def test_confusion_rows_are_true_and_columns_predicted(pairs):
 def test_decision_accuracy_is_conditional_on_reaching_the_node(seed):
     rng = np.random.default_rng(seed)
     true, logp = rng.integers(0, L, 30), normalised(rng.normal(size=(30, E)), PAPER)
-    found = metrics.decision_accuracy(true, logp, PAPER)
-    assert list(found) == ["root", "leukemia", "acute", "chronic"]
+    accuracies = metrics.decision_accuracy(true, logp, PAPER)
+    assert list(accuracies) == ["root", "leukemia", "acute", "chronic"]
     for node, children in PAPER.decisions.items():
         right = []
         for row, leaf in zip(logp, true, strict=True):
             on_path = [child for child in children if child in PAPER.path(PAPER.leaves[leaf])]
             if on_path:
                 right.append(max(children, key=lambda c: row[PAPER.edges.index(c)]) == on_path[0])
-        assert found[node].n == len(right)
-        assert not right or found[node].value == pytest.approx(np.mean(right))
+        assert accuracies[node].n == len(right)
+        assert not right or accuracies[node].value == pytest.approx(np.mean(right))
 
 
 @given(leaf_pairs)
@@ -151,16 +151,19 @@ class TestPatients:
     def test_agrees_with_going_through_the_groups_one_by_one(self, decision, seed):
         true, logp = drawn(PAPER, 40, seed)
         patient = np.random.default_rng(seed).choice(["", "p", "q", "r"], 40)
-        found = {
+        by_rule = {
             rule: metrics.by_patient(patient, true, logp, PAPER, rule, decision) for rule in metrics.RULES
         }
         groups = sorted({(p, leaf) for p, leaf in zip(patient, true, strict=True) if p})
-        assert list(zip(found["mode"].patient, found["mode"].true, strict=True)) == groups
+        assert list(zip(by_rule["mode"].patient, by_rule["mode"].true, strict=True)) == groups
         for row, (name, leaf) in enumerate(groups):
-            mine = logp[(patient == name) & (true == leaf)]
-            leaves, votes = decide.leaf_logp(mine, PAPER), decide.leaves(mine, PAPER, decision).tolist()
+            of_group = logp[(patient == name) & (true == leaf)]
+            leaves, votes = (
+                decide.leaf_logp(of_group, PAPER),
+                decide.leaves(of_group, PAPER, decision).tolist(),
+            )
             best = max(range(L), key=lambda one: (votes.count(one), np.exp(leaves[:, one]).mean()))
-            assert (found["mode"].images[row], found["mode"].predicted[row]) == (len(mine), best)
+            assert (by_rule["mode"].images[row], by_rule["mode"].predicted[row]) == (len(of_group), best)
             for rule, mean in (
                 ("mean_probability", logsumexp(leaves, axis=0)),
                 ("mean_log_probability", leaves.mean(axis=0)),
@@ -174,7 +177,7 @@ class TestPatients:
                     p - (logsumexp(mean) if up is None else edges[up])
                     for p, up in zip(edges, parents, strict=True)
                 ]
-                assert found[rule].predicted[row] == decide.leaves(np.array([edges]), PAPER, decision)[0]
+                assert by_rule[rule].predicted[row] == decide.leaves(np.array([edges]), PAPER, decision)[0]
 
 
 class TestWilson:

@@ -34,13 +34,13 @@ def vector() -> np.ndarray:
 
 
 def test_the_paper_tree_by_hand(vector):
-    found = tree_scores.scores(vector, PAPER)
-    assert (found.precision, found.recall, found.f1) == pytest.approx((6 / 13, 6 / 11, 0.5))
-    assert (found.macro_precision, found.macro_recall, found.macro_f1) == pytest.approx((0.4, 0.4, 0.4))
-    assert (found.lca_height, found.lca_height_of_errors) == pytest.approx(
+    scores = tree_scores.scores(vector, PAPER)
+    assert (scores.precision, scores.recall, scores.f1) == pytest.approx((6 / 13, 6 / 11, 0.5))
+    assert (scores.macro_precision, scores.macro_recall, scores.macro_f1) == pytest.approx((0.4, 0.4, 0.4))
+    assert (scores.lca_height, scores.lca_height_of_errors) == pytest.approx(
         ((3 + 1 + 0 + 2 + 3) / 5, (3 + 1 + 2 + 3) / 4)
     )
-    assert found.full_path_accuracy == pytest.approx(1 / 5)
+    assert scores.full_path_accuracy == pytest.approx(1 / 5)
 
 
 @settings(max_examples=60)
@@ -61,8 +61,8 @@ def test_height_of_the_common_ancestor_sample_by_sample(tree, n, seed):
     true, predicted = leaf_pairs(tree, n, seed)
     heights = []
     for pair in zip(true, predicted, strict=True):
-        mine, other = ((tree.root, *tree.path(tree.leaves[leaf])) for leaf in pair)
-        heights.append(tree.heights[[node for node in mine if node in other][-1]])
+        first, second = ((tree.root, *tree.path(tree.leaves[leaf])) for leaf in pair)
+        heights.append(tree.heights[[node for node in first if node in second][-1]])
     table, wrong = counts(true, predicted, tree), [height for height in heights if height]
     assert tree_scores.lca_height(table, tree) == pytest.approx(np.mean(heights))
     assert tree_scores.lca_height(table, tree, errors_only=True) == pytest.approx(
@@ -76,10 +76,10 @@ def test_leading_axes_are_scored_each_for_itself(tree, seed):
     tables = np.stack([counts(*leaf_pairs(tree, 8, seed + i), tree) for i in range(6)]).reshape(
         2, 3, *2 * [len(tree.leaves)]
     )
-    found = tree_scores.scores(tables, tree)
+    scores = tree_scores.scores(tables, tree)
     for place in np.ndindex(2, 3):
         alone = tree_scores.scores(tables[place], tree)
-        np.testing.assert_allclose([score[place] for score in found], alone)
+        np.testing.assert_allclose([score[place] for score in scores], alone)
 
 
 def test_without_samples_or_errors_the_score_is_nan_without_a_warning(vector):
@@ -87,10 +87,10 @@ def test_without_samples_or_errors_the_score_is_nan_without_a_warning(vector):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         nothing = tree_scores.scores(np.zeros((2, 7, 7)), PAPER)
-        found = tree_scores.scores(right, PAPER)
+        scores = tree_scores.scores(right, PAPER)
     assert all(np.isnan(score).all() and score.shape == (2,) for score in nothing)
-    assert found._replace(lca_height_of_errors=0) == (1, 1, 1, 1, 1, 1, 0, 0, 1)
-    assert np.isnan(found.lca_height_of_errors)
+    assert scores._replace(lca_height_of_errors=0) == (1, 1, 1, 1, 1, 1, 0, 0, 1)
+    assert np.isnan(scores.lca_height_of_errors)
 
 
 def test_a_bootstrap_can_take_any_score_as_its_statistic(vector):

@@ -45,9 +45,9 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_this_code_names_its_commit_and_its_files() -> None:
-    found = origin.here()
-    assert set(found) == set(origin.KEYS)
-    assert found["code"] == origin.digest(
+    code = origin.here()
+    assert set(code) == set(origin.KEYS)
+    assert code["code"] == origin.digest(
         {"leukotree": REPOSITORY / "src" / "leukotree", "hpc": REPOSITORY / "hpc"}
     )
 

@@ -78,8 +78,8 @@ def test_a_patient_of_several_sources_is_one_where_the_data_set_says_so(tmp_path
         assert identity(frame)["patient"].nunique() == persons
         assert set(identity(frame)["source"]) == {"old", "new"}
         assert ("person" in frame) is across
-        mine, right = frame[frame["fold"] == 0], tested.whole(dataset, 0)
-        images = [identity(one).assign(leaf=one["leaf"]) for one in (mine, right)]
+        images_of_fold, right = frame[frame["fold"] == 0], tested.whole(dataset, 0)
+        images = [identity(one).assign(leaf=one["leaf"]) for one in (images_of_fold, right)]
         assert not tested.difference(*images), (
             "a report refuses runs whose images are not those of their fold"
         )

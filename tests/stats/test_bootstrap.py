@@ -38,9 +38,9 @@ def test_a_draw_keeps_the_patients_of_each_stratum(seed):
     strata = np.random.default_rng(seed).permutation(np.repeat([0, 1, 2], [2, 5, 9]))
     weights = stats.resample(strata, 20, np.random.default_rng(seed))
     for stratum, size in enumerate([2, 5, 9]):
-        mine = weights[:, strata == stratum]
-        np.testing.assert_allclose(mine.sum(axis=1), size)
-        times = mine * (size - 1) / size
+        inside = weights[:, strata == stratum]
+        np.testing.assert_allclose(inside.sum(axis=1), size)
+        times = inside * (size - 1) / size
         np.testing.assert_allclose(times, np.round(times), atol=1e-9)
 
 
@@ -62,7 +62,7 @@ def test_a_stratum_of_one_is_refused():
 @pytest.mark.parametrize("statistic", [stats.accuracy, stats.macro_f1])
 def test_equals_a_loop_over_the_same_draws(statistic):
     counts, strata = stacked(clusters(1))
-    found = stats.bootstrap(counts, strata, statistic, draws=40, seed=7)
+    samples = stats.bootstrap(counts, strata, statistic, draws=40, seed=7)
     weights = stats.resample(strata, 40, seeds.generator(7, "bootstrap"))
     for draw, row in enumerate(weights):
         for arm in range(2):
@@ -70,7 +70,7 @@ def test_equals_a_loop_over_the_same_draws(statistic):
                 (weight * square for weight, square in zip(row, counts[arm], strict=True)),
                 start=np.zeros((L, L)),
             )
-            assert found[arm, draw] == pytest.approx(float(statistic(table)))
+            assert samples[arm, draw] == pytest.approx(float(statistic(table)))
 
 
 def test_chunks_do_not_change_the_draws(monkeypatch):
@@ -95,13 +95,13 @@ def test_draws_are_paired():
 
 def test_jackknife_equals_a_loop():
     counts, strata = stacked(clusters(4))
-    found = stats.jackknife(counts, strata, stats.macro_f1)
+    scores = stats.jackknife(counts, strata, stats.macro_f1)
     for patient in range(len(strata)):
-        mine = strata == strata[patient]
-        weights = np.where(mine, mine.sum() / (mine.sum() - 1), 1.0)
+        inside = strata == strata[patient]
+        weights = np.where(inside, inside.sum() / (inside.sum() - 1), 1.0)
         weights[patient] = 0
         for arm in range(2):
-            assert found[arm, patient] == pytest.approx(
+            assert scores[arm, patient] == pytest.approx(
                 float(stats.macro_f1(np.tensordot(weights, counts[arm], axes=1)))
             )
 
@@ -111,10 +111,10 @@ class TestInterval:
         widths = []
         for patients in (15, 150):
             arms = clusters(5, patients=patients)
-            for arm, found in zip(arms, stats.intervals(arms, stats.macro_f1), strict=True):
-                assert found is not None
-                assert 0 <= found[0] < stats.macro_f1(arm.counts.sum(axis=0)) < found[1] <= 1
-            widths.append(found[1] - found[0])
+            for arm, interval in zip(arms, stats.intervals(arms, stats.macro_f1), strict=True):
+                assert interval is not None
+                assert 0 <= interval[0] < stats.macro_f1(arm.counts.sum(axis=0)) < interval[1] <= 1
+            widths.append(interval[1] - interval[0])
         assert widths[1] < widths[0] / 2
 
     def test_a_difference_is_narrower_than_that_of_unpaired_arms_that_agree_mostly(self):
@@ -136,7 +136,9 @@ class TestInterval:
     def test_below_five_patients_it_is_not_estimable(self):
         for patients, estimable in [(4, False), (6, True)]:
             arms = clusters(8, patients=patients)
-            assert [found is not None for found in stats.intervals(arms, stats.accuracy)] == [estimable] * 2
+            assert [interval is not None for interval in stats.intervals(arms, stats.accuracy)] == [
+                estimable
+            ] * 2
             assert (stats.difference_interval(*arms, stats.accuracy) is not None) == estimable
 
     def test_without_any_error_there_is_no_spread(self):
@@ -145,7 +147,7 @@ class TestInterval:
     def test_images_without_patients_are_clusters_of_their_own(self):
         arms = clusters(10, patients=40, known=False)
         assert arms[0].alone == len(arms[0].names) == arms[0].counts.sum()
-        assert all(found is not None for found in stats.intervals(arms, stats.macro_f1))
+        assert all(interval is not None for interval in stats.intervals(arms, stats.macro_f1))
 
     def test_arms_on_different_images_are_refused(self):
         with pytest.raises(ValueError, match="different images"):

@@ -42,50 +42,50 @@ def test_without_images_there_is_no_accuracy():
 @given(images)
 def test_clusters_hold_every_image_once_and_average_over_seeds(rows):
     patient, true, first, second = (np.array(column) for column in zip(*rows, strict=True))
-    found = stats.patient_counts(patient, true, np.stack([first, second]), L)
-    assert found.alone == sum(patient == "")
-    assert len(found.names) == len(set(patient) - {""}) + found.alone
-    for name, counts in zip(found.names, found.counts, strict=True):
+    clusters = stats.patient_counts(patient, true, np.stack([first, second]), L)
+    assert clusters.alone == sum(patient == "")
+    assert len(clusters.names) == len(set(patient) - {""}) + clusters.alone
+    for name, counts in zip(clusters.names, clusters.counts, strict=True):
         if name:
-            mine = patient == name
-            expected = [metrics.confusion(true[mine], one[mine], L) for one in (first, second)]
+            inside = patient == name
+            expected = [metrics.confusion(true[inside], one[inside], L) for one in (first, second)]
             np.testing.assert_array_equal(counts, np.mean(expected, axis=0))
         else:
             assert counts.sum() == 1
     np.testing.assert_array_equal(
-        found.counts[found.names == ""].sum(axis=(0, 2)), np.bincount(true[patient == ""], minlength=L)
+        clusters.counts[clusters.names == ""].sum(axis=(0, 2)), np.bincount(true[patient == ""], minlength=L)
     )
 
 
 def test_no_images_are_no_clusters():
-    found = stats.patient_counts([], np.array([]), np.array([]), L)
-    assert found.counts.shape == (0, L, L)
-    assert len(found.strata) == 0
+    clusters = stats.patient_counts([], np.array([]), np.array([]), L)
+    assert clusters.counts.shape == (0, L, L)
+    assert len(clusters.strata) == 0
 
 
 class TestStrata:
     def test_a_stratum_is_a_set_of_leaves(self):
         counts = np.stack([square(0), square(0, 1), square(0), square(1, 0), square(2), square(2)])
-        found = stats.pool([stats.Clusters(np.array(list("abcdef")), counts, np.zeros(6))]).strata
-        assert len(set(found)) == 3
-        assert found[0] == found[2]
-        assert found[1] == found[3]
-        assert found[4] == found[5]
+        strata = stats.pool([stats.Clusters(np.array(list("abcdef")), counts, np.zeros(6))]).strata
+        assert len(set(strata)) == 3
+        assert strata[0] == strata[2]
+        assert strata[1] == strata[3]
+        assert strata[4] == strata[5]
 
     def test_a_lonely_set_joins_the_one_that_is_most_like_it(self):
         """{0, 1, 2} shares two of three leaves with {0, 1}, and one of four with {2, 3}."""
         sets = [(0, 1), (0, 1), (2, 3), (2, 3), (2, 3), (0, 1, 2)]
-        found = stats.pool(
+        strata = stats.pool(
             [stats.Clusters(np.array(list("abcdef")), np.stack([square(*s) for s in sets]), np.zeros(6))]
         ).strata
-        assert found[5] == found[0] != found[2]
+        assert strata[5] == strata[0] != strata[2]
 
     def test_of_equally_like_ones_it_joins_the_larger(self):
         sets = [(0,), (0,), (1,), (1,), (1,), (3,)]
-        found = stats.pool(
+        strata = stats.pool(
             [stats.Clusters(np.array(list("abcdef")), np.stack([square(*s) for s in sets]), np.zeros(6))]
         ).strata
-        assert found[5] == found[2] != found[0]
+        assert strata[5] == strata[2] != strata[0]
 
     @given(
         images.filter(
@@ -94,19 +94,19 @@ class TestStrata:
     )
     def test_no_stratum_has_one_cluster(self, rows):
         patient, true, predicted, _ = zip(*rows, strict=True)
-        found = stats.patient_counts(patient, np.array(true), np.array(predicted), L).strata
-        assert np.bincount(found).min() >= 2
-        assert set(found) == set(range(found.max() + 1))
+        strata = stats.patient_counts(patient, np.array(true), np.array(predicted), L).strata
+        assert np.bincount(strata).min() >= 2
+        assert set(strata) == set(range(strata.max() + 1))
 
 
 class TestPool:
     def test_folds_follow_each_other_and_strata_are_of_all(self):
         parts = [stats.patient_counts([a, b], np.array([0, 1]), np.array([0, 0]), L) for a, b in ("ab", "cd")]
-        found = stats.pool(parts)
-        assert found.names.tolist() == list("abcd")
-        assert found.strata.tolist() == [0, 1, 0, 1] or found.strata.tolist() == [1, 0, 1, 0]
-        assert found.counts.sum() == 4
-        assert stats.patients_per_leaf(found).tolist() == [2, 2, 0, 0]
+        clusters = stats.pool(parts)
+        assert clusters.names.tolist() == list("abcd")
+        assert clusters.strata.tolist() == [0, 1, 0, 1] or clusters.strata.tolist() == [1, 0, 1, 0]
+        assert clusters.counts.sum() == 4
+        assert stats.patients_per_leaf(clusters).tolist() == [2, 2, 0, 0]
 
     def test_a_patient_in_two_folds_is_refused(self):
         part = stats.patient_counts(["a", ""], np.array([0, 1]), np.array([0, 0]), L)

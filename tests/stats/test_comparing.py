@@ -21,27 +21,27 @@ p_values = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 
 class TestNadeauBengio:
     def test_by_hand(self):
-        found = stats.nadeau_bengio([0.1, 0.2, 0.3], 0.5)
+        test = stats.nadeau_bengio([0.1, 0.2, 0.3], 0.5)
         half = 4.302652729911275 * 0.1 * math.sqrt(1 / 3 + 0.5)
-        assert found is not None
-        assert (found.mean, found.se, found.df) == pytest.approx((0.2, 0.1 * math.sqrt(1 / 3 + 0.5), 2))
-        assert (found.low, found.high) == pytest.approx((0.2 - half, 0.2 + half))
+        assert test is not None
+        assert (test.mean, test.se, test.df) == pytest.approx((0.2, 0.1 * math.sqrt(1 / 3 + 0.5), 2))
+        assert (test.low, test.high) == pytest.approx((0.2 - half, 0.2 + half))
 
     @given(pairs)
     def test_one_sided_p_values_are_those_of_baycomp(self, rows):
         """baycomp takes n_test / n_train = 1 / (K - 1) for K folds, and gives (P(x better), P(y better)) for
         rope 0."""
         x, y = np.array(rows).T
-        found = stats.nadeau_bengio(y - x, 1 / (len(rows) - 1))
-        assert found is not None
-        assert (found.p_greater, found.p_less) == pytest.approx(baycomp.two_on_single(x, y), abs=1e-12)
-        assert found.p == pytest.approx(2 * min(found.p_greater, found.p_less))
+        test = stats.nadeau_bengio(y - x, 1 / (len(rows) - 1))
+        assert test is not None
+        assert (test.p_greater, test.p_less) == pytest.approx(baycomp.two_on_single(x, y), abs=1e-12)
+        assert test.p == pytest.approx(2 * min(test.p_greater, test.p_less))
 
     @given(pairs, st.floats(0.05, 0.5))
     def test_the_interval_leaves_out_zero_where_p_is_below_five_per_cent(self, rows, ratio):
-        found = stats.nadeau_bengio([a - b for a, b in rows], ratio)
-        assert found is not None
-        assert (found.low > 0 or found.high < 0) == (found.p < 0.05)
+        test = stats.nadeau_bengio([a - b for a, b in rows], ratio)
+        assert test is not None
+        assert (test.low > 0 or test.high < 0) == (test.p < 0.05)
 
     @pytest.mark.parametrize("values", [[], [0.3], [0, 0], [0.25, 0.25], [0.1 + 0.2, 0.3, 0.3]])
     def test_without_spread_there_is_none(self, values):
@@ -54,9 +54,9 @@ class TestCorrelatedT:
     @given(pairs, st.sampled_from([0.001, 0.01, 0.1]))
     def test_equals_baycomp(self, rows, rope):
         x, y = np.array(rows).T
-        found = stats.correlated_t(y - x, 1 / (len(rows) - 1), rope)
-        assert found == pytest.approx(baycomp.two_on_single(x, y, rope=rope), abs=1e-12)
-        assert sum(found) == pytest.approx(1)
+        probabilities = stats.correlated_t(y - x, 1 / (len(rows) - 1), rope)
+        assert probabilities == pytest.approx(baycomp.two_on_single(x, y, rope=rope), abs=1e-12)
+        assert sum(probabilities) == pytest.approx(1)
 
     @pytest.mark.parametrize("runs", [2, 5])
     def test_equals_baycomp_with_repeated_runs(self, runs):
@@ -65,9 +65,9 @@ class TestCorrelatedT:
         assert stats.correlated_t(y - x, 1 / 4, 0.02) == pytest.approx(expected)
 
     def test_without_a_region_nothing_is_the_same(self):
-        found = stats.correlated_t([0.1, 0.3, -0.1], 0.5, 0.0)
-        assert found is not None
-        assert found.same == pytest.approx(0, abs=1e-15)
+        probabilities = stats.correlated_t([0.1, 0.3, -0.1], 0.5, 0.0)
+        assert probabilities is not None
+        assert probabilities.same == pytest.approx(0, abs=1e-15)
 
 
 class TestHolm:
@@ -79,18 +79,18 @@ class TestHolm:
         assert stats.holm([0.9, 0.8]).tolist() == [1, 1]
 
     def test_a_comparison_that_could_not_be_made_counts_in_the_family(self):
-        found = stats.holm([math.nan, 0.02, 0.04])
-        assert found[1:] == pytest.approx([0.06, 0.08])
-        assert math.isnan(found[0])
+        adjusted = stats.holm([math.nan, 0.02, 0.04])
+        assert adjusted[1:] == pytest.approx([0.06, 0.08])
+        assert math.isnan(adjusted[0])
 
     @given(p_values)
     def test_keeps_the_order_never_lowers_and_never_exceeds_bonferroni(self, values):
-        found = stats.holm(values)
+        adjusted = stats.holm(values)
         order = np.argsort(values, kind="stable")
-        assert (np.diff(found[order]) >= 0).all()
-        assert (found >= np.array(values)).all()
-        assert (found <= np.minimum(1, len(values) * np.array(values)) + 1e-12).all()
-        assert found.min() == pytest.approx(min(1, len(values) * min(values)))
+        assert (np.diff(adjusted[order]) >= 0).all()
+        assert (adjusted >= np.array(values)).all()
+        assert (adjusted <= np.minimum(1, len(values) * np.array(values)) + 1e-12).all()
+        assert adjusted.min() == pytest.approx(min(1, len(values) * min(values)))
 
 
 class TestSmallestDetectable:
@@ -98,11 +98,11 @@ class TestSmallestDetectable:
 
     @pytest.mark.parametrize("power", [0.5, 0.8, 0.95])
     def test_is_the_noncentral_t_power_of_the_test(self, power):
-        found, test = (
+        difference, test = (
             stats.smallest_detectable(self.DIFFERENCES, 0.25, power),
             stats.nadeau_bengio(self.DIFFERENCES, 0.25),
         )
-        assert nct.sf(student_t.ppf(0.975, 4), 4, found / test.se) == pytest.approx(power, abs=2e-3)
+        assert nct.sf(student_t.ppf(0.975, 4), 4, difference / test.se) == pytest.approx(power, abs=2e-3)
 
     def test_a_region_and_a_family_ask_for_more(self):
         one = stats.smallest_detectable(self.DIFFERENCES, 0.25)
@@ -125,7 +125,7 @@ class TestMcNemar:
     @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
     def test_is_the_binomial_test_of_the_patients_that_differ(self, rows):
         first, second = np.array(rows).T
-        found = stats.mcnemar(first, second)
+        test = stats.mcnemar(first, second)
         one, other = rows.count((True, False)), rows.count((False, True))
-        assert found[:2] == (one, other)
-        assert found.p == pytest.approx(binomtest(one, one + other).pvalue if one + other else 1)
+        assert test[:2] == (one, other)
+        assert test.p == pytest.approx(binomtest(one, one + other).pvalue if one + other else 1)

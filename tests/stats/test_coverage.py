@@ -74,12 +74,12 @@ def covered(
 ) -> list[tuple[bool, bool]]:
     """Per statistic, whether the intervals of the first arm and of the difference of the two hold the true
     values."""
-    found = []
+    covered = []
     for statistic in STATISTICS.values():
         (one, other), (low, high) = statistic(truth), stats.intervals(arms[:1], statistic, draws, seed)[0]
         below, above = stats.difference_interval(arms[1], arms[0], statistic, draws, seed)
-        found.append((low <= one <= high, below <= other - one <= above))
-    return found
+        covered.append((low <= one <= high, below <= other - one <= above))
+    return covered
 
 
 def coverage(design: Design, simulations: int, draws: int, naive: int) -> Rates:
@@ -103,18 +103,17 @@ def coverage(design: Design, simulations: int, draws: int, naive: int) -> Rates:
     }
 
 
-def show(title: str, found: Rates) -> None:
-    print(
-        f"\n{title}\n{'95 % interval of':20} {'resampling':12} {'covers, of one arm':>20} {'of the difference':>20}"
-    )
-    for (name, unit), (one, difference) in found.items():
+def show(title: str, rates: Rates) -> None:
+    heads = f"{'95 % interval of':20} {'resampling':12} {'covers, of one arm':>20} {'of the difference':>20}"
+    print(f"\n{title}\n{heads}")
+    for (name, unit), (one, difference) in rates.items():
         print(f"{name:20} {unit:12} {100 * one:18.1f} % {100 * difference:18.1f} %")
 
 
 def test_intervals_by_patient_cover_and_those_by_image_do_not():
-    found = coverage(USUAL, simulations=1000, draws=600, naive=150)
-    show("72 patients, 4 leaves", found)
-    for (_, unit), rates in found.items():
+    by_statistic = coverage(USUAL, simulations=1000, draws=600, naive=150)
+    show("72 patients, 4 leaves", by_statistic)
+    for (_, unit), rates in by_statistic.items():
         for rate in rates:
             assert 0.93 <= rate <= 0.97 if unit == "patients" else rate < 0.88
 

@@ -43,11 +43,11 @@ def arms(**scores: list[float]) -> dict[str, dict[int, Fold]]:
     ],
 )
 def test_each_verdict_and_its_reason(values, verdict, reason):
-    (found,) = stats.compare(arms(new=values, flat=[0.0] * len(values)), [("new", "flat")], RATIO, draws=50)
-    assert found.verdict == verdict
-    assert reason in found.reason
-    assert "\n" not in found.reason
-    assert found.folds == len(values)
+    (row,) = stats.compare(arms(new=values, flat=[0.0] * len(values)), [("new", "flat")], RATIO, draws=50)
+    assert row.verdict == verdict
+    assert reason in row.reason
+    assert "\n" not in row.reason
+    assert row.folds == len(values)
 
 
 def test_a_certain_difference_needs_a_small_p_too():
@@ -62,20 +62,20 @@ def test_a_certain_difference_needs_a_small_p_too():
 
 def test_a_small_but_certain_difference_is_equivalent():
     """Significantly above 0, and surely within the region: no practical difference."""
-    (found,) = stats.compare(
+    (row,) = stats.compare(
         arms(new=[0.001, 0.0012, 0.0011], flat=[0, 0, 0]), [("new", "flat")], RATIO, draws=50
     )
-    assert found.p < 0.05
-    assert found.verdict == "equivalent"
+    assert row.p < 0.05
+    assert row.verdict == "equivalent"
 
 
 def test_rows_hold_the_numbers_of_the_tests():
     scores = {"new": [0.6, 0.7, 0.65], "old": [0.5, 0.68, 0.6], "flat": [0.55, 0.6, 0.58]}
-    found = stats.compare(arms(**scores), [("new", "flat"), ("old", "flat")], RATIO, rope=0.02, draws=100)
-    assert [(row.challenger, row.reference) for row in found] == [("new", "flat"), ("old", "flat")]
+    rows = stats.compare(arms(**scores), [("new", "flat"), ("old", "flat")], RATIO, rope=0.02, draws=100)
+    assert [(row.challenger, row.reference) for row in rows] == [("new", "flat"), ("old", "flat")]
     tests = [stats.nadeau_bengio(np.subtract(scores[name], scores["flat"]), RATIO) for name in ("new", "old")]
-    assert [row.p_holm for row in found] == pytest.approx(stats.holm([test.p for test in tests]))
-    for row, test, name in zip(found, tests, ("new", "old"), strict=True):
+    assert [row.p_holm for row in rows] == pytest.approx(stats.holm([test.p for test in tests]))
+    for row, test, name in zip(rows, tests, ("new", "old"), strict=True):
         differences = np.subtract(scores[name], scores["flat"])
         assert (row.mean, *row.interval, row.p) == pytest.approx((test.mean, test.low, test.high, test.p))
         assert row.probabilities == pytest.approx(stats.correlated_t(differences, RATIO, 0.02))
@@ -87,9 +87,9 @@ def test_rows_hold_the_numbers_of_the_tests():
 
 
 def test_only_common_folds_count_and_a_missing_arm_is_not_estimable():
-    found = arms(new=[0.9, 0.8, 0.7], flat=[0.5, 0.5, 0.1])
-    del found["flat"][2], found["new"][0]
-    row, absent = stats.compare(found, [("new", "flat"), ("base", "flat")], RATIO, draws=50)
+    results = arms(new=[0.9, 0.8, 0.7], flat=[0.5, 0.5, 0.1])
+    del results["flat"][2], results["new"][0]
+    row, absent = stats.compare(results, [("new", "flat"), ("base", "flat")], RATIO, draws=50)
     assert (row.folds, row.mean, row.clusters) == (1, pytest.approx(0.3), 6)
     assert (absent.folds, absent.verdict, absent.clusters, absent.bootstrap) == (0, "not estimable", 0, None)
     assert math.isnan(absent.mean)

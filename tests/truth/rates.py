@@ -1,11 +1,10 @@
-"""Does a study find what is true? Studies on phantom images in which the truth is known, drawn again and
-again.
+"""How often studies find what is true: many studies on phantom images whose truth is known.
 
     python -m tests.truth.rates [--draws N] [--only NAME ...]        (continues what an earlier call has done)
 
-Each draw is a study of its own: new patients, folds and weights. It goes the way of a user's: phantom images,
-`pack`, the runs of all outer folds, and the comparison that the report prints. Its row stays in data/truth/;
-results/phantom/ gets rates.csv, verdicts.png and the README with the rates.
+Each draw is a study with new patients, folds and weights. It follows the steps of a user: phantom images,
+`pack`, the runs of all outer folds, and the comparison of the report. Its row is kept in data/truth/. The
+folder results/phantom/ gets rates.csv, verdicts.png and the README with the rates.
 """
 
 from __future__ import annotations
@@ -32,7 +31,8 @@ ROOT = Path(__file__).parents[2]
 WORK = ROOT / "data" / "truth"
 RESULTS = ROOT / "results" / "phantom"
 FIRST = 100
-"""Number of the first draw: earlier ones served to make the scenarios, and say nothing of their rates."""
+"""Number of the first draw. Earlier draws were used to choose the scenarios, and do not count for the
+rates."""
 
 
 def main() -> None:
@@ -80,8 +80,8 @@ def _study(task: tuple[str, int]) -> None:
     place.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(place):
         _pack(scenario, draw)
-        found = _compare(scenario, draw)
-    write_atomic(_row(name, draw), json.dumps({"scenario": name, "draw": draw, **found}) + "\n")
+        result = _compare(scenario, draw)
+    write_atomic(_row(name, draw), json.dumps({"scenario": name, "draw": draw, **result}) + "\n")
     shutil.rmtree(place)
 
 
@@ -135,10 +135,10 @@ def _compare(scenario: Scenario, draw: int) -> dict[str, Any]:
     runtime = Runtime(device="cpu", threads=1, workers=1, quiet=True)
     runs.run_many(plan.fold_specs(chosen), plan.root, Place(), runtime=runtime)
     summary = collect(plan.root, plan.model_dump(mode="json"), plan.expected(chosen))
-    (found,) = comparison.compare(summary)
-    parts = dict(zip(("p_worse", "p_same", "p_better"), found.probabilities or (), strict=False))
-    numbers = {key: getattr(found, key) for key in ("mean", "p_holm", "detectable")}
-    return {"verdict": found.verdict, **numbers, **parts}
+    (row,) = comparison.compare(summary)
+    parts = dict(zip(("p_worse", "p_same", "p_better"), row.probabilities or (), strict=False))
+    numbers = {key: getattr(row, key) for key in ("mean", "p_holm", "detectable")}
+    return {"verdict": row.verdict, **numbers, **parts}
 
 
 if __name__ == "__main__":

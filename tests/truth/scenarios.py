@@ -62,14 +62,16 @@ class Scenario:
 SCENARIOS = {
     "same": Scenario(
         "equal",
-        "The tree has one decision, so `multilabel` is `flat`: the same model, loss and images, only other random weights.",
+        "The tree has one decision, so `multilabel` is `flat`: the same model, loss and images, with other "
+        "random weights.",
         STAR,
     ),
     "helps": Scenario(
         "better",
-        "Normal cells are common (30 images of a patient), reactive ones less so (8), each leukemia is rare (2), and classes are "
-        "weighted fully (`tau: 1`), so that those of a softmax count alike. To `flat` abnormal cells are six classes of seven, "
-        "to the tree's first decision one of two: `flat` takes far too many normal cells for leukemias.",
+        "Normal cells are common (30 images of a patient), reactive ones less so (8), each leukemia is rare "
+        "(2). Classes are fully weighted (`tau: 1`), so that all classes of a softmax count the same. For "
+        "`flat`, abnormal cells are six classes of seven; for the tree's first decision, one class of two. So "
+        "`flat` predicts leukemia for far too many normal cells.",
         NESTED,
         {**dict.fromkeys(LEAVES, 2), "normal": 30, "reactive": 8},
         loss={"tau": 1.0},
@@ -78,8 +80,8 @@ SCENARIOS = {
     ),
     "hurts": Scenario(
         "worse",
-        "The decisions form a chain, and only the first one trains the backbone (`isolation: detached`): it learns nothing but "
-        "CML against the rest.",
+        "The decisions form a chain, and only the first one trains the backbone (`isolation: detached`). The "
+        "backbone learns only CML against the rest.",
         CHAIN,
         loss={"isolation": "detached", "leader": 1},
     ),

@@ -22,17 +22,19 @@ RIGHT = {"better": "better", "worse": "worse", "equal": "equivalent"}
 WRONG = {"better": ("worse", "equivalent"), "worse": ("better", "equivalent"), "equal": ("better", "worse")}
 HEAD = """# Does a study find what is true?
 
-Studies on phantom images in which the truth is known by construction, drawn again and again: each draw has new patients, folds
-and weights, and goes the whole way of a user's study (`pack`, the runs of all outer folds, the comparison of the report):
+Studies on phantom images whose truth is known by construction. They are drawn many times: each draw has new
+patients, folds and weights, and follows the steps of a user's study (`pack`, the runs of all outer folds, the
+comparison of the report):
 
 """
 RULE = """
-*Difference*: macro-F1 of the challenger minus `flat`, the mean over the draws and its standard error. *Smallest detectable*:
-what one such study could have found with a chance of 80 %, the median of the draws. *Right* is the verdict `{better}`,
-`{worse}` or `{equal}`, as the truth is; *wrong* contradicts it; the rest is inconclusive. Behind a rate its 95 % interval
-(Wilson). The rule is declared in [`docs/science.md`](../../docs/science.md): 95 % posterior probability outside of the
-region of practical equivalence of 0.01, and a Holm-adjusted p below 0.05. Studies of this size see differences of a tenth,
-and so cannot be sure of {equal}: of two equal methods they say inconclusive, and in one of twenty something else.
+*Difference*: macro-F1 of the challenger minus `flat`, the mean over the draws with its standard error.
+*Smallest detectable*: the difference that one such study detects with a probability of 80 %, the median over
+the draws. *Right*: the verdict (`{better}`, `{worse}` or `{equal}`) is the truth. *Wrong*: it contradicts the
+truth. All other verdicts are inconclusive. Each rate has its 95 % interval (Wilson). The rule is declared in
+[`docs/science.md`](../../docs/science.md): 95 % posterior probability outside of the region of practical
+equivalence of 0.01, and a Holm-adjusted p below 0.05. Studies of this size detect differences of about a
+tenth, so they cannot show {equal}: for two equal methods they are inconclusive, and wrong in one of twenty.
 
 ![Verdicts of each scenario](verdicts.png)
 
@@ -65,7 +67,8 @@ def write(out: Path, rows: pd.DataFrame) -> None:
     for name, group in rows.groupby("scenario", sort=False):
         lines.append(f"| {' | '.join(_cells(str(name), group))} |")
     scenarios = [
-        f"* `{name}`: `{found.challenger}` against `flat`. {found.why}" for name, found in SCENARIOS.items()
+        f"* `{name}`: `{scenario.challenger}` against `flat`. {scenario.why}"
+        for name, scenario in SCENARIOS.items()
     ]
     fewest = rows.groupby("scenario")["draw"].nunique().min()
     text = (

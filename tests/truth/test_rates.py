@@ -56,8 +56,8 @@ def test_verdicts_are_counted_by_what_is_true(tmp_path: Path) -> None:
     }
     rows = [
         {"scenario": name, "draw": draw, "verdict": verdict, "mean": 0.01 * draw, "detectable": 0.1}
-        for name, found in verdicts.items()
-        for draw, verdict in enumerate(found)
+        for name, draws in verdicts.items()
+        for draw, verdict in enumerate(draws)
     ]
     tables.write(tmp_path, pd.DataFrame(rows).sample(frac=1, random_state=0))
     text = (tmp_path / "README.md").read_text()
