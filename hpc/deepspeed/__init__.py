@@ -1,1 +1,1 @@
-"""Settings of DeepSpeed that decide speed only, one file per strategy."""
+"""Settings of DeepSpeed that only decide speed, one file per strategy."""

@@ -1,4 +1,4 @@
-"""DeepSpeed's settings that only decide speed: hpc/deepspeed/<strategy>.yaml, or a file of the user's."""
+"""DeepSpeed's settings that only decide speed: from hpc/deepspeed/<strategy>.yaml, or from a user's file."""
 
 from __future__ import annotations
 
@@ -36,29 +36,31 @@ KNOWN: dict[str, Any] = {
         "offload_param": {"pin_memory": bool, "buffer_count": int, "buffer_size": int, "max_in_cpu": int},
     }
 }
-"""Key -> type of its value, or the keys inside it."""
+"""Key -> the type of its value, or the keys inside it."""
 
 
 def settings(file: str | Path | None = None) -> dict[str, dict[str, Any]]:
-    """Strategy -> DeepSpeed's settings, of `Runtime.deepspeed`; from one file for all of them, or from each
-    one's own.
+    """Strategy -> DeepSpeed's settings, for `Runtime.deepspeed`. `file`: one file for all strategies; None
+    for the file of each.
 
-    Raises InputError for a key that the spec decides or DeepSpeed does not have, and for a value of another
-    type.
+    Raises InputError for a key that the spec decides, for an unknown key, and for a value of a wrong type.
     """
     return {strategy: read(Path(file or FOLDER / f"{strategy}.yaml")) for strategy in STRATEGIES}
 
 
 def read(path: Path) -> dict[str, Any]:
     """The settings of one file. Raises InputError."""
-    return _checked({} if (found := yamlfile.load(path)) is None else found, KNOWN, str(path), "")
+    tree = yamlfile.load(path)
+    return _checked({} if tree is None else tree, KNOWN, str(path), "")
 
 
-def _checked(found: Any, known: Mapping[str, Any], path: str, group: str) -> dict[str, Any]:
-    if not isinstance(found, Mapping):
-        raise InputError(f"{path}: {group.rstrip('.') or 'the file'} has to be a mapping of keys")
+def _checked(tree: Any, known: Mapping[str, Any], path: str, group: str) -> dict[str, Any]:
+    """The settings of a group of keys, with values of their types. `group`: the path of the group, such as
+    `zero_optimization.`."""
+    if not isinstance(tree, Mapping):
+        raise InputError(f"{path}: {group.rstrip('.') or 'the file'} must be a mapping of keys")
     checked: dict[str, Any] = {}
-    for key, value in found.items():
+    for key, value in tree.items():
         if key not in known:
             rest = f"the spec decides the rest (engine, optim); known: {', '.join(known)}"
             raise InputError(f"{path}: {group}{key} is not a setting of speed; {rest}")
@@ -74,6 +76,7 @@ def _checked(found: Any, known: Mapping[str, Any], path: str, group: str) -> dic
 
 
 def _is(value: Any, wanted: type) -> bool:
+    """Whether a value is a flag or, for `int`, a whole number of 1 or more."""
     if wanted is bool or isinstance(value, bool):
         return wanted is bool and isinstance(value, bool)
     return isinstance(value, int | float) and value >= 1 and value % 1 == 0  # 8.0e+6 is a whole number

@@ -1,4 +1,4 @@
-"""The files of hpc/deepspeed hold what only decides speed, and nothing else gets through."""
+"""The files of hpc/deepspeed hold settings that only decide speed. Other keys are refused."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from leukotree.errors import InputError
 
 def test_each_strategy_has_a_file_of_its_own() -> None:
     assert {path.stem for path in settings.FOLDER.glob("*.yaml")} == set(settings.STRATEGIES)
-    found = settings.settings()
-    assert found["zero1"]["zero_optimization"]["reduce_bucket_size"] == 8_000_000
-    assert isinstance(found["zero3"]["zero_optimization"]["stage3_prefetch_bucket_size"], int)
+    known = settings.settings()
+    assert known["zero1"]["zero_optimization"]["reduce_bucket_size"] == 8_000_000
+    assert isinstance(known["zero3"]["zero_optimization"]["stage3_prefetch_bucket_size"], int)
 
 
-def test_one_file_of_the_users_stands_for_all(tmp_path: Path) -> None:
+def test_one_user_file_replaces_all(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         "zero_optimization: {overlap_comm: false, offload_optimizer: {pin_memory: false}}"
     )
@@ -26,7 +26,7 @@ def test_one_file_of_the_users_stands_for_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("gradient_clipping: 1.0", "gradient_clipping is not a setting of speed"),
         ("bf16: {enabled: true}", "bf16 is not a setting of speed"),
@@ -47,14 +47,14 @@ def test_one_file_of_the_users_stands_for_all(tmp_path: Path) -> None:
             "zero_optimization: {reduce_bucket_size: .inf}",
             "reduce_bucket_size: expected a whole number above 0, got inf",
         ),
-        ("zero_optimization: 3", "zero_optimization has to be a mapping"),
-        ("- 1", "the file has to be a mapping"),
+        ("zero_optimization: 3", "zero_optimization must be a mapping"),
+        ("- 1", "the file must be a mapping"),
     ],
 )
-def test_what_the_spec_decides_is_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_what_the_spec_decides_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(InputError) as error:
         settings.settings(tmp_path / "mine.yaml")
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert str(error.value).startswith(str(tmp_path / "mine.yaml"))
     assert "\n" not in str(error.value)
