@@ -10,8 +10,8 @@ from pathlib import Path
 
 from hpc.launching import code_changes, job_files, run_states
 from hpc.launching.run_states import Look, RunState
-from hpc.search import progress
-from hpc.search.progress import SearchState
+from hpc.search import search_states
+from hpc.search.search_states import SearchState
 from hpc.tables import align
 from leukotree.progress import duration
 
@@ -28,7 +28,7 @@ def as_json(root: str | Path, look: Look) -> str:
 def searches(root: str | Path, look: Look) -> list[SearchState]:
     """The searches; those of a study whose job waits in the queue wait, too."""
     queued = {one.study for one in look.jobs if one.kind == "sweep" and one.job.state == "PENDING"}
-    return progress.read(root, queued)
+    return search_states.read(root, queued)
 
 
 def table(root: str | Path, look: Look) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from hpc.doctor import doctor, precheck
 from hpc.launching import snapshot
 from hpc.search import sweep
+from hpc.search.trial_place import TrialPlace
 from hpc.slurm import exported, scheduler
 from hpc.slurm import site as sites
 from hpc.slurm.outside import outside_a_job
@@ -102,7 +103,7 @@ def command(
         plan = study.load(file, overrides)
         plan.require_search()
         precheck.check_search(plan, ranks)
-        sweep.prepare(plan, address="auto", ranks=ranks)
+        sweep.prepare(plan, TrialPlace(address="auto", ranks=ranks))
         doctor.require(plan, site, sweep=elastic is None)
     variables = (
         {"SITE": name} | ({"LEUKOTREE_ELASTIC": str(elastic)} if elastic else {}) | exported.handed_on()

@@ -14,6 +14,7 @@ import pytest
 from hpc import cli
 from hpc.search import cluster, sweep
 from hpc.search.record import Record
+from hpc.search.trial_place import TrialPlace
 from hpc.studies.study import SearchId, Study
 from leukotree.config import parse
 from leukotree.errors import RunFailed
@@ -140,12 +141,12 @@ def test_a_search_that_meets_a_full_disk_at_its_record_says_so_and_continues_whe
     with pytest.raises(
         RunFailed, match=r"^\S+: no room for the record of the search; make room and run it again$"
     ) as failed:
-        sweep.sweep(plan, concurrency=1, runtime=quiet)
+        sweep.sweep(plan, TrialPlace(concurrency=1), quiet)
     assert failed.value.kind == "disk"
     monkeypatch.setattr(Record, moment, note)
 
     ballast.unlink()
-    best = sweep.sweep(plan, concurrency=1, runtime=quiet)[SearchId("flat", 0)]
+    best = sweep.sweep(plan, TrialPlace(concurrency=1), quiet)[SearchId("flat", 0)]
     trials = Record(plan, SearchId("flat", 0)).trials
     assert [trial.state for trial in trials] == ["completed", "completed"]
     assert best["value"] == max(trial.scores[1] for trial in trials)
@@ -166,7 +167,7 @@ def test_a_search_whose_disk_fills_up_while_ray_writes_says_so_in_one_line(
 
     monkeypatch.setattr(Record, "report", note_and_fill)
     with pytest.raises(RunFailed, match=r"^\S+: no room \D+; make room and run it again$") as failed:
-        sweep.sweep(plan, concurrency=2, runtime=quiet)
+        sweep.sweep(plan, TrialPlace(concurrency=2), quiet)
     assert failed.value.kind == "disk"
 
 
@@ -187,7 +188,7 @@ def test_what_ray_says_of_a_full_disk(
     with pytest.raises(
         RunFailed, match=r"^\S+: no room for the record of the search; make room and run it again$"
     ):
-        sweep.sweep(search(shards, trials=1), concurrency=1, runtime=Runtime(device="cpu", quiet=True))
+        sweep.sweep(search(shards, trials=1), TrialPlace(concurrency=1), Runtime(device="cpu", quiet=True))
 
 
 def test_a_full_disk_under_rays_temporary_folder_is_named(
@@ -206,7 +207,7 @@ def test_a_full_disk_under_rays_temporary_folder_is_named(
     with pytest.raises(
         RunFailed, match=rf"^{short_disk}: no room for Ray's files; make room, or set TMPDIR"
     ) as failed:
-        sweep.sweep(search(shards, trials=1), concurrency=1, runtime=Runtime(device="cpu", quiet=True))
+        sweep.sweep(search(shards, trials=1), TrialPlace(concurrency=1), Runtime(device="cpu", quiet=True))
     assert failed.value.kind == "disk"
 
 

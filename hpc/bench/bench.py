@@ -1,37 +1,32 @@
-"""`leukotree bench`: what training and its parts reach on this machine, each beside its limit, and which
-setting to change.
+"""`leukotree bench`: how fast training and its parts are on this machine, their limits, and which setting to
+change.
 
-The science measures itself (`leukotree.bench`, on every rank); here the cost of a trial joins it, and a table
-is made.
+`leukotree.bench` measures the parts, on every rank. This module adds the cost of a trial and makes a report.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import itertools
 import os
 import platform
 import re
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpc.bench import trial_cost
 from hpc.bench.advice import Setup, Speeds, advice, shares
+from hpc.bench.phantoms import phantoms
 from hpc.launching.devices import gpu_count
 from hpc.launching.ranks import in_ranks
-from hpc.studies.study import RUNS, SearchId, Study
+from hpc.studies.study import RUNS
 from hpc.tables import align
 from leukotree import config
 from leukotree import spec as specs
 from leukotree.errors import InputError
 from leukotree.progress import say
-from leukotree.records import runfolder, searchfolder
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 
@@ -41,15 +36,12 @@ if TYPE_CHECKING:
 
 PARTS = ("loader", "step", "all-reduce", "checkpoint", "trial")
 PHANTOMS = {"patients": 28, "per_patient": 8}
-"""The images that are drawn where no spec is named."""
-TRIALS = 5
-BUDGET = 0.5
-"""Seconds that a trial may take beyond its training, on a slot that has done one before."""
+"""The images that are drawn where no spec is given."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was measured where, and what follows from it."""
+    """The measurements, the machine and the settings, and the advice."""
 
     machine: dict[str, Any]
     setup: dict[str, Any]
@@ -59,30 +51,30 @@ class Report:
     advice: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """All fields, for JSON."""
         rows = [{**dataclasses.asdict(row), "share": row.share} for row in self.rows]
         return {**dataclasses.asdict(self), "rows": rows}
 
     def lines(self) -> list[str]:
-        """The machine, the setting, the table, the bottleneck."""
+        """The machine, the settings, the table and the bottleneck, for people."""
         gpus = "".join(f", {gpu}" for gpu in self.machine["gpus"])
         lines = [
-            f"{self.machine['cores']} cores, {self.machine['processor']}{gpus}, torch {self.machine['torch']}",
+            f"{self.machine['cores']} cores, {self.machine['processor']}{gpus}, "
+            f"torch {self.machine['torch']}",
             ", ".join(f"{name} {value}" for name, value in self.setup.items()),
             "",
             *_table(self.rows),
         ]
         if self.shares:
-            lines += [
-                "",
-                "time of a run: " + ", ".join(f"{name} {share:.0%}" for name, share in self.shares.items()),
-            ]
-        named = f"bottleneck: {self.bottleneck}, " if self.bottleneck else ""
-        return [*lines, *(named * (number == 0) + line for number, line in enumerate(self.advice))]
+            times = ", ".join(f"{name} {share:.0%}" for name, share in self.shares.items())
+            lines += ["", f"time of a run: {times}"]
+        bottleneck = f"bottleneck: {self.bottleneck}, " if self.bottleneck else ""
+        return [*lines, *(bottleneck * (number == 0) + line for number, line in enumerate(self.advice))]
 
 
 def parts(only: str | None) -> list[str]:
-    """The parts that a comma-separated list names, all for None. Raises InputError for an unknown one."""
+    """The parts in a comma-separated list, in their usual order; all for None. Raises InputError for an
+    unknown one."""
     named = list(PARTS) if only is None else only.split(",")
     for name in named:
         if name not in PARTS:
@@ -100,11 +92,10 @@ def bench(
     seconds: float,
     size: int,
 ) -> Report:
-    """Measure the parts `only`, about `seconds` each.
+    """Measure the parts `only`, about `seconds` each. Raises InputError for bad input.
 
-    `path` is a RunSpec in YAML; without it a small model is measured on phantoms of `size` pixels, drawn into
-    a temporary
-    folder unless an override names shards. Raises InputError for bad input.
+    `path` is a RunSpec in YAML. Without it a small model is measured on phantoms of `size` pixels. They are
+    drawn into a temporary folder, unless an override names shards.
     """
     import torch
 
@@ -113,13 +104,13 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="leukotree-bench-") as name:
         scratch = Path(name)
         spec = specs.load(path, overrides) if path else _default(list(overrides), scratch, size, runtime)
-        plan.check(spec, ranks)  # here, so that bad input is one line and not the end of some rank
+        plan.check(spec, ranks)  # bad input is one line here, and the failure of a rank later
         measured = _measured(spec, only, ranks, runtime, seconds, scratch)
         rows = measured.rows
         if "trial" in only:
             if sys.stderr.isatty():
                 say("leukotree bench: trial")
-            rows = [*rows, trial(runtime, scratch)]
+            rows = [*rows, trial_cost.trial(runtime, scratch)]
     gpus = [torch.cuda.get_device_name(index) for index in range(gpu_count(runtime))]
     machine = {
         "cores": len(os.sched_getaffinity(0)),
@@ -139,105 +130,25 @@ def _measured(
     from leukotree.bench import measure
 
     runs = next(folder for folder in (RUNS, *RUNS.parents) if folder.is_dir())
-    asked = (spec, sorted(only), seconds, runs, scratch)
+    arguments = (spec, sorted(only), seconds, runs, scratch)
     if ranks == 1:
-        return measure.measure(*asked, runtime)
-    found: Measured = in_ranks(measure.measure, *asked, runtime=runtime, ranks=ranks)
-    return found
+        return measure.measure(*arguments, runtime)
+    measured: Measured = in_ranks(measure.measure, *arguments, runtime=runtime, ranks=ranks)
+    return measured
 
 
 def _default(overrides: list[str], scratch: Path, size: int, runtime: Runtime) -> RunSpec:
-    """A spec for a laptop, on phantoms drawn now, as the overrides change it."""
+    """A spec that suits a laptop, with the overrides. Its phantoms are drawn now."""
     changes = config.parse_overrides(overrides)
     small = {
         "backbone.name": "test_vit.r160_in1k",
         "optim.epochs": 16,
         "engine.precision": "bf16" if gpu_count(runtime) else "fp32",
     }
-    spec = RunSpec().override({**small, **changes})  # before anything is drawn
+    spec = RunSpec().override({**small, **changes})  # before the drawing, which takes time
     if "data.shards" in changes:
         return spec
     return spec.override({"data.shards": str(phantoms(scratch / "phantoms", size, **PHANTOMS))})
-
-
-def phantoms(folder: Path, size: int, folds: int = 4, **amounts: int) -> Path:
-    """Phantoms drawn and packed at `size` pixels; the folder of their shards."""
-    from leukotree.data import phantom
-    from leukotree.data.pack import pack
-
-    manifest = phantom.write(folder / "images", size=size, **amounts)
-    pack(manifest, folder / "shards", folds=folds, size=size)
-    return folder / "shards"
-
-
-def trial(runtime: Runtime, scratch: Path) -> Row:
-    """Seconds of a trial beyond its training, on a slot that has done one before; the median over a tiny
-    search."""
-    from hpc.search import sweep
-    from leukotree.bench.setting import Row
-
-    study = config.parse(
-        Study,
-        {
-            "study": "bench",
-            "base": {
-                "data": {"shards": str(phantoms(scratch / "tiny", 32, patients=28, per_patient=1))},
-                "backbone": {"name": "test_vit"},
-                "optim": {"epochs": 1, "batch_size": 7},
-                "engine": {"precision": "fp32"},
-            },
-            "variants": ["flat"],
-            "folds": {"outer": 4, "inner": 2},
-            "search": {
-                "nested": False,
-                "algorithm": "random",
-                "scheduler": "none",
-                "trials": TRIALS,
-                "space": {"loss.gamma": {"uniform": [0, 5]}},
-            },
-        },
-        "bench",
-    )
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import torch, timm"], check=True)
-    imports = time.perf_counter() - began
-    with contextlib.chdir(scratch):
-        sweep.sweep(study, concurrency=1, runtime=dataclasses.replace(runtime, cache=None, quiet=True))
-        seconds = statistics.median(overheads(study, study.search_ids[0]))
-    return Row(
-        "trial",
-        "s",
-        seconds,
-        BUDGET,
-        f"budget; a new process imports torch and timm for {imports:.1f} s",
-        seconds,
-    )
-
-
-def overheads(study: Study, search_id: SearchId) -> list[float]:
-    """`beyond_training` of a search that had one slot."""
-    folder = study.search_folder(search_id)
-    ends = {
-        row["trial"]: row["seconds"] for row in searchfolder.read_history(folder)
-    }  # the last row of a trial stays
-    return beyond_training(
-        sorted((end, searchfolder.trial_folder(folder, number)) for number, end in ends.items())
-    )
-
-
-def beyond_training(trials: Iterable[tuple[float, Path]]) -> list[float]:
-    """What each trial but the first took beyond its training: seconds from the end of the trial before to its
-    own end, less those that its runs trained by their own record. So models, scores, checkpoints and
-    predictions count, and all of Ray.
-
-    Args:
-        trials: (end in seconds, folder of the trial's runs) of trials one after another on a slot.
-    """
-    costs = []
-    for (before, _), (end, runs) in itertools.pairwise(trials):
-        rows = [row for run in runs.iterdir() for row in runfolder.read_metrics(run)]
-        costs.append(end - before - sum(row["seconds"] for row in rows if row["kind"] == "epoch"))
-    return costs
 
 
 def processor() -> str:
@@ -281,9 +192,9 @@ def _setup(spec: RunSpec, measured: Measured, gpus: int, cache: bool) -> Setup:
 
 
 def _speeds(rows: list[Row], batch: int) -> Speeds:
-    found = {row.what: row for row in rows}
-    seconds = {name: row.seconds for name, row in found.items()}
-    limit = found["step"].limit if "step" in found else None
+    by_name = {row.what: row for row in rows}
+    seconds = {name: row.seconds for name, row in by_name.items()}
+    limit = by_name["step"].limit if "step" in by_name else None
     return Speeds(
         step=seconds.get("step"),
         bare=batch / limit if limit else None,
@@ -306,5 +217,5 @@ def _table(rows: list[Row]) -> list[str]:
 
 
 def _short(value: float | None) -> str:
-    """Three digits, or all before the point."""
+    """A number with three digits, or with all digits before the point."""
     return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,1 +1,1 @@
-"""The search of hyperparameters with Ray Tune, its records, and what it chose."""
+"""The search of hyperparameters with Ray Tune, its record, and the values that it chose."""

@@ -1,5 +1,5 @@
-"""Could a search have seen the images that its values are tested on? What the files say, before folds and
-report trust them."""
+"""The check that no search could have seen the images on which its values are tested. It reads the files of
+the search. The outer folds and the report use no value without it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.launching import stale
-from hpc.studies.study import SearchId, Study
+from hpc.studies.study import Study
 from leukotree import yamlfile
 from leukotree.errors import InputError, one_line
 from leukotree.records.runfolder import PREDICTIONS, SPEC
@@ -31,19 +31,22 @@ class HeldOut:
     """What the trials of a search must not have seen."""
 
     fold: int
+    """The outer test fold."""
     keys: frozenset[str] = frozenset()
-    """Of the images of the outer test fold; none where the shards are not at hand."""
+    """Keys of its images. Empty where the shards are not here."""
     patients: frozenset[str] = frozenset()
-    """Those whose images the folds keep together, as `identities.persons` names them."""
+    """Its patients whose images the folds keep together, named as by `identities.persons`."""
     across_sources: bool = False
     """Whether an id is the same patient in every source."""
 
 
 def check(study: Study) -> None:
-    """Raises InputError for a patient in two outer folds, and for the first search that could have seen the
-    outer fold which it is to leave alone: by what its search.yaml or best.yaml names, by the spec of a run of
-    its trials, or by an image or a patient in such a run's predictions. Without the shards, as in a copy of
-    the results, an image is known by the fold noted beside it.
+    """Raises InputError for a patient in two outer folds, for a search of other data or weights than those of
+    today, and for a search that could have seen its outer test fold.
+
+    Such a search is known by the fold in its search.yaml or best.yaml, by the spec of a run of its trials, or
+    by an image or a patient in such a run's predictions. Without the shards, as in a copy of the results, an
+    image is known by the fold noted with it.
     """
     from leukotree.data.dataset import Dataset
 
@@ -55,8 +58,9 @@ def check(study: Study) -> None:
         folder = study.search_folder(search_id)
         if dataset is not None:
             stale.check_search(folder, str(shards))
-        held = HeldOut(search_id.test_fold) if dataset is None else _held_out(dataset, search_id.test_fold)
-        problem = _misnamed(folder, search_id, study.search.nested) or _first_problem(folder, held)
+        fold = search_id.test_fold
+        held_out = HeldOut(fold) if dataset is None else _held_out(dataset, fold)
+        problem = _wrong_fold(folder, fold, study.search.nested) or _first_problem(folder, held_out)
         if problem:
             raise InputError(
                 f"{problem}: the search of {search_id} could see its test fold; move its folder away and run "
@@ -65,8 +69,8 @@ def check(study: Study) -> None:
 
 
 def check_index(dataset: Dataset) -> None:
-    """Raises InputError where a group, or a patient whose images the folds are to keep together, stands in
-    two folds."""
+    """Raises InputError if a group, or a patient whose images the folds must keep together, is in two
+    folds."""
     for name, ids in (
         ("group", dataset.index["group"]),
         ("patient", dataset.persons[_kept_together(dataset)]),
@@ -74,14 +78,14 @@ def check_index(dataset: Dataset) -> None:
         folds = dataset.index["fold"].groupby(ids).nunique()
         if (folds > 1).any():
             raise InputError(
-                f"{dataset.folder}: {name} {folds.index[folds > 1][0]!r} stands in two folds, so that a model would be tested on "
-                "what it was trained on; pack the manifest into an empty folder"
+                f"{dataset.folder}: {name} {folds.index[folds > 1][0]!r} is in two folds, so a model would "
+                "be tested on what it was trained on; pack the manifest into an empty folder"
             )
 
 
 def _kept_together(dataset: Dataset) -> pd.Series:
-    """(N,) bool: images with a patient whom the folds keep together. Where some images were dealt one by one
-    (group `image`), a patient is kept together who is one group."""
+    """(N,) bool: whether the folds keep all images of an image's patient together. Where some images were
+    dealt one by one (group `image`), they do so for a patient who is one group."""
     named = dataset.index["patient"] != ""
     if dataset.group != "image":
         return named
@@ -95,40 +99,38 @@ def _held_out(dataset: Dataset, fold: int) -> HeldOut:
     return HeldOut(fold, frozenset(index["key"][inside]), patients, dataset.patients_across_sources)
 
 
-def _misnamed(folder: Path, search_id: SearchId, nested: bool) -> str | None:
-    """Which file of a search names another fold than the one that it chooses values for."""
+def _wrong_fold(folder: Path, fold: int, nested: bool) -> str | None:
+    """The file of a search that names another test fold than `fold`, as a problem; None if there is none."""
     for path in (folder / SETTINGS, folder / BEST):
-        tree = yamlfile.load(path) if path.exists() else {TEST_FOLD: search_id.test_fold}
-        named = (
-            tree.get(TEST_FOLD, None if nested else search_id.test_fold) if isinstance(tree, dict) else None
-        )
-        if named != search_id.test_fold:
-            return f"{path}: left out fold {named}, not fold {search_id.test_fold}"
+        tree = yamlfile.load(path) if path.exists() else {TEST_FOLD: fold}
+        named = tree.get(TEST_FOLD, None if nested else fold) if isinstance(tree, dict) else None
+        if named != fold:
+            return f"{path}: left out fold {named}, not fold {fold}"
     return None
 
 
-def _first_problem(folder: Path, held: HeldOut) -> str | None:
+def _first_problem(folder: Path, held_out: HeldOut) -> str | None:
     with ThreadPoolExecutor() as pool:
-        return next(filter(None, pool.map(partial(_problem, held=held), begun_runs(folder))), None)
+        return next(filter(None, pool.map(partial(_problem, held_out=held_out), begun_runs(folder))), None)
 
 
-def _problem(run: Path, held: HeldOut) -> str | None:
-    """What of a run shows that it could see the held-out fold; None if nothing does."""
+def _problem(run: Path, held_out: HeldOut) -> str | None:
+    """What in a run folder shows that the run could see the held-out fold; None if nothing does."""
     spec = run / SPEC
-    text = spec.read_text(
-        encoding="utf-8"
-    )  # a search has thousands of them: parsing each would take a minute
+    # A search has thousands of specs. To parse each would take a minute.
+    text = spec.read_text(encoding="utf-8")
     named = _TEST_FOLD.search(text)
-    if named is None or int(named[1]) != held.fold:
-        return f"{spec}: leaves out fold {named[1] if named else 'unknown'}, not fold {held.fold}"
+    if named is None or int(named[1]) != held_out.fold:
+        return f"{spec}: leaves out fold {named[1] if named else 'unknown'}, not fold {held_out.fold}"
     if not _INNER.search(text):
-        return f"{spec}: scores fold {held.fold} itself"
+        return f"{spec}: scores fold {held_out.fold} itself"
     path = run / PREDICTIONS
-    return _seen(path, held) if path.exists() else None
+    return _seen(path, held_out) if path.exists() else None
 
 
-def _seen(path: Path, held: HeldOut) -> str | None:
-    """What predictions hold of the held-out fold. Raises InputError where they cannot be read."""
+def _seen(path: Path, held_out: HeldOut) -> str | None:
+    """The first image or patient of the held-out fold in a run's predictions, as a problem. Raises InputError
+    if they cannot be read."""
     import pandas as pd
 
     from leukotree.data.patients import identities
@@ -139,14 +141,11 @@ def _seen(path: Path, held: HeldOut) -> str | None:
         raise InputError(
             f"{path}: cannot be read: {one_line(error)[:200]}; remove the search's folder and sweep again"
         ) from None
-    seen = (frame["fold"] == held.fold) | frame["key"].isin(held.keys)
+    seen = (frame["fold"] == held_out.fold) | frame["key"].isin(held_out.keys)
     if seen.any():
-        return f"{path}: holds image {frame['key'][seen].iloc[0]!r} of fold {held.fold}"
-    known = identities.persons(frame.fillna({"patient": "", "source": ""}), held.across_sources).isin(
-        held.patients
-    )
-    return (
-        f"{path}: holds patient {frame['patient'][known].iloc[0]!r} of fold {held.fold}"
-        if known.any()
-        else None
-    )
+        return f"{path}: holds image {frame['key'][seen].iloc[0]!r} of fold {held_out.fold}"
+    persons = identities.persons(frame.fillna({"patient": "", "source": ""}), held_out.across_sources)
+    seen = persons.isin(held_out.patients)
+    if seen.any():
+        return f"{path}: holds patient {frame['patient'][seen].iloc[0]!r} of fold {held_out.fold}"
+    return None

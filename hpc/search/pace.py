@@ -1,4 +1,4 @@
-"""How long the searches of a study still take, at the pace so far."""
+"""The time that the searches of a study still take, at their pace so far."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from hpc.search.record import Record
 
 ENOUGH = 2
-"""Trials that have ended before the pace of a search is known."""
+"""Trials that must have ended before the pace of a search is known."""
 
 
 def seconds_left(records: Iterable[Record]) -> float | None:
-    """About how long it takes until all trials and re-runs of these searches have ended, in seconds, if they
-    go on as fast as so far; None where too little has ended to tell. The mean length of the trials that have
-    ended, stopped ones included, is taken for that of the others."""
+    """The approximate time until all trials and re-runs of these searches have ended, in seconds. None if too
+    few have ended. Open trials are taken to be as long as the mean trial that has ended, stopped ones
+    included."""
     records = list(records)
     scored = [record for record in records if record.reported]
     ended = [

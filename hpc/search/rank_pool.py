@@ -1,9 +1,9 @@
-"""A gang: the ranks of a trial as processes that stay, so that only the first trial pays for imports and for
-joining.
+"""A pool of processes, one per rank of a trial. They stay from trial to trial, so that only the first trial
+waits for their imports and for their joining.
 
-Each rank is a rank of one torch.distributed group on this machine, and trains
-`leukotree.training.run.lockstep` of the same runs. The process that speaks for them sends each the same
-command and waits for all their answers. A rank ends when that process does, however it ends.
+The ranks form one torch.distributed group on this machine. Each trains the same runs by
+`leukotree.training.run.lockstep`. The process that owns the pool sends each rank the same command and waits
+for all answers. A rank ends when that process ends, in whatever way.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from leukotree.spec import RunSpec
 from leukotree.training import run
 
 PATIENCE = 10.0
-"""Seconds that ranks have to say something after one of them has failed; then they wait for it in a
-collective, and are ended."""
+"""Seconds that the other ranks have to answer after one has failed. Later they wait for it in a collective,
+and are ended."""
 START = 600.0
-"""Seconds for all ranks to join."""
+"""Seconds within which all ranks must join."""
 HOST = "127.0.0.1"
 Rows = Generator[dict[str, Any], None, None]
-FORESEEN = (InputError, RunFailed, Preempted, PeerFailed)
-"""Errors after which a rank can train something else. They travel between processes, which others may not."""
+EXPECTED = (InputError, RunFailed, Preempted, PeerFailed)
+"""Errors after which a rank can train something else. They can be sent between processes; others may not."""
 
 
 class RankDied(RuntimeError):
-    """A rank's process ended, which says nothing of what it trained."""
+    """The process of a rank ended. The reason need not lie in what it trained."""
 
 
-class Gang:
-    """`ranks` processes on this machine; a context, at whose end they are gone. They start when they are
-    first needed, and anew after one that died."""
+class RankPool:
+    """`ranks` processes on this machine. A context; at its end the processes are ended. They start when they
+    are first needed, and again after one has died."""
 
     def __init__(self, ranks: int) -> None:
         self.ranks = ranks
@@ -53,7 +53,7 @@ class Gang:
         self._pipes: list[connection.Connection[Any, Any]] = []
         self._store: Any = None
 
-    def __enter__(self) -> Gang:
+    def __enter__(self) -> RankPool:
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -61,14 +61,14 @@ class Gang:
 
     @property
     def pids(self) -> list[int]:
-        """Of the living ranks, in rank order."""
+        """Process ids of the living ranks, in rank order."""
         return [process.pid for process in self._processes if process.poll() is None]
 
     def lockstep(
         self, specs: Sequence[RunSpec], root: Path, runtime: Runtime, *, each_epoch: bool = True
     ) -> Rows:
-        """`leukotree.training.run.lockstep` in all ranks; the main rank's rows. Raises what ended them, or
-        RankDied."""
+        """The rows of the main rank of `leukotree.training.run.lockstep` in all ranks. Raises the error that
+        ended it, or RankDied."""
         if not self._processes:
             self._start(runtime)
         self._ask(("begin", list(specs), root, runtime, each_epoch))
@@ -82,7 +82,7 @@ class Gang:
     def _start(self, runtime: Runtime) -> None:
         import torch.distributed as dist
 
-        # The store is ours, so that its port is taken before anyone hears of it.
+        # This process serves the store, so that its port is taken before the ranks are told of it.
         self._store = dist.TCPStore(
             HOST, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=START)
         )
@@ -96,25 +96,27 @@ class Gang:
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
         for rank in range(self.ranks):
-            ours, theirs = connection.Pipe()
-            with theirs:
-                command = [
-                    sys.executable,
-                    "-c",
-                    "import sys, hpc.search.rank_pool; hpc.search.rank_pool.main(int(sys.argv[1]))",
-                    str(theirs.fileno()),
-                ]
-                environment = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                process = subprocess.Popen(
-                    command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
-                )
-            self._processes.append(process)
-            self._pipes.append(ours)
+            self._start_rank(common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         self._ask(runtime)
 
+    def _start_rank(self, variables: dict[str, str]) -> None:
+        pipe, rank_end = connection.Pipe()
+        with rank_end:
+            command = [
+                sys.executable,
+                "-c",
+                "import sys, hpc.search.rank_pool; hpc.search.rank_pool.main(int(sys.argv[1]))",
+                str(rank_end.fileno()),
+            ]
+            process = subprocess.Popen(
+                command, env=os.environ | variables, stdin=subprocess.DEVNULL, pass_fds=[rank_end.fileno()]
+            )
+        self._processes.append(process)
+        self._pipes.append(pipe)
+
     def _ask(self, command: Any) -> Any:
-        """Send a command to every rank; the main rank's answer when all have answered. Ends the gang where
-        one did not."""
+        """Send a command to every rank. Returns the main rank's answer when all have answered. Ends the pool
+        if a rank does not answer."""
         try:
             for pipe in self._pipes:
                 pipe.send(command)
@@ -126,16 +128,16 @@ class Gang:
         except BaseException:
             self._end()
             raise
-        problems = [answer for answer in answers.values() if isinstance(answer, Exception)]
-        if len(answers) < self.ranks or not all(isinstance(problem, FORESEEN) for problem in problems):
+        errors = [answer for answer in answers.values() if isinstance(answer, Exception)]
+        if len(answers) < self.ranks or not all(isinstance(error, EXPECTED) for error in errors):
             self._end()
-        if problems:
-            raise next((problem for problem in problems if not isinstance(problem, PeerFailed)), problems[0])
+        if errors:
+            raise next((error for error in errors if not isinstance(error, PeerFailed)), errors[0])
         return answers[0]
 
     def _answers(self) -> dict[int, Any]:
-        """rank -> its answer; after an error those that came in time. Raises EOFError where a rank is
-        gone."""
+        """rank -> its answer. After an error only the answers that came within PATIENCE. Raises EOFError
+        where a rank has ended."""
         answers: dict[int, Any] = {}
         end = float("inf")
         while len(answers) < self.ranks and time.monotonic() < end:
@@ -149,7 +151,7 @@ class Gang:
         return answers
 
     def _exit_code(self) -> int | None:
-        """Of a rank that ended; None if none has by now."""
+        """The exit code of a rank that has ended; None if none ends within two seconds."""
         deadline = time.monotonic() + 2.0
         while time.monotonic() < deadline:
             for process in self._processes:
@@ -166,13 +168,13 @@ class Gang:
         deadline = time.monotonic() + 1.0
         for process in processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))  # at the end of its pipe it leaves
+                process.wait(max(0.0, deadline - time.monotonic()))  # a rank ends when its pipe is closed
             process.kill()
             process.wait()
 
 
 def main(descriptor: int) -> None:
-    """A rank: joins the others, then does what it is told until its pipe ends."""
+    """The program of a rank: it joins the others, then obeys commands until its pipe is closed."""
     pipe: connection.Connection[Any, Any] = connection.Connection(descriptor)
     commands: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, commands), daemon=True).start()
@@ -182,7 +184,7 @@ def main(descriptor: int) -> None:
         while True:
             try:
                 rows, answer = _do(commands.get(), rows)
-            except FORESEEN as error:
+            except EXPECTED as error:
                 rows, answer = None, error
             except Exception as error:
                 rows, answer = None, RuntimeError(f"{type(error).__name__}: {one_line(error)}")
@@ -190,7 +192,7 @@ def main(descriptor: int) -> None:
 
 
 def _listen(pipe: connection.Connection[Any, Any], commands: queue.SimpleQueue[Any]) -> None:
-    """Hand over what is sent. When nobody is left to send, this process ends at once, whatever it does."""
+    """Put what is received into `commands`. When the sender has ended, this process ends at once."""
     with contextlib.suppress(EOFError, OSError):
         while True:
             commands.put(pipe.recv())
@@ -198,7 +200,7 @@ def _listen(pipe: connection.Connection[Any, Any], commands: queue.SimpleQueue[A
 
 
 def _do(command: Any, rows: Rows | None) -> tuple[Rows | None, Any]:
-    """The generator that is to be driven, and the answer."""
+    """The generator of rows after a command, and the answer to the command."""
     match command:
         case ("begin", specs, root, runtime, each_epoch):
             return run.lockstep(specs, root, runtime, each_epoch=each_epoch), None

@@ -55,9 +55,8 @@ class Grid(Strict):
         for group in groups:
             if len({len(values) for values in group.values()}) != 1:
                 lengths = ", ".join(f"{key} has {len(values)}" for key, values in group.items())
-                raise ValueError(
-                    f"zip: keys that advance together need equally many values: {lengths or 'no key is named'}"
-                )
+                problem = lengths or "no key is named"
+                raise ValueError(f"zip: keys that advance together need equally many values: {problem}")
             rows = [repr(row) for row in zip(*group.values(), strict=True)]
             if not rows or len(set(rows)) < len(rows):
                 raise ValueError(f"{', '.join(group)}: {'a value occurs twice' if rows else 'has no values'}")

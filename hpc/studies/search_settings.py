@@ -46,7 +46,7 @@ class Axis(Strict):
 
     @property
     def samples(self) -> list[Scalar]:
-        """Values to check: every choice, or both ends of a range and a point between them that is no integer."""
+        """The values to check: every choice, or both ends of a range and a point between them, no integer."""
         if self.choice is not None:
             return list(self.choice)
         low, high = self.bounds

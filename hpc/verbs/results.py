@@ -110,7 +110,6 @@ def define_report(verbs: options.Verbs) -> None:
 
 def run_report(arguments: Namespace) -> int:
     step("importing what draws and computes")
-    from hpc.search import leakage
     from hpc.studies import study
     from leukotree.records import commands
     from leukotree.report.collect import collect
@@ -118,7 +117,6 @@ def run_report(arguments: Namespace) -> int:
 
     plan = study.load(arguments.study, arguments.overrides)
     step("reading the runs")
-    leakage.check(plan)
     expected, cells = expected_runs(plan)
     summary = collect(plan.root, plan.model_dump(mode="json"), expected, cells, typed=plan.typed)
     command = commands.given("report", arguments.study, arguments.overrides)
@@ -134,11 +132,11 @@ def expected_runs(plan: Study) -> tuple[list[dict[str, Any]], list[dict[str, Any
     """(runs with chosen values, cells of the grid) that a report expects. Cells count once the grid was
     begun. A grid without a search expects no other runs, unless somebody ran them."""
     from hpc.launching import stale
-    from hpc.search import sweep
+    from hpc.search import choice
     from hpc.studies import cells
     from leukotree.report.arms import check_primary
 
-    chosen = sweep.chosen(plan, partial=True)
+    chosen = choice.chosen(plan, partial=True)
     expected, grid = plan.expected(chosen), cells.expand(plan) if plan.grid else []
     if line := stale.at_another_path(plan.root, [*plan.fold_specs(chosen), *(cell.spec for cell in grid)]):
         raise InputError(line)

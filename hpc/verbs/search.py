@@ -6,7 +6,7 @@ import argparse
 import shlex
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpc import options
 from hpc.verbs import given
@@ -14,7 +14,7 @@ from leukotree.errors import InputError
 from leukotree.progress import step
 
 if TYPE_CHECKING:
-    from hpc.search.sweep import Elastic
+    from hpc.search.elastic import Elastic
     from hpc.studies.study import Study
 
 
@@ -87,6 +87,7 @@ def run_sweep(arguments: Namespace) -> int:
     step("reading the study")
     from hpc.doctor import precheck
     from hpc.search import sweep
+    from hpc.search.trial_place import TrialPlace
     from hpc.studies import study
     from leukotree.records import commands
 
@@ -94,22 +95,23 @@ def run_sweep(arguments: Namespace) -> int:
     plan.require_search()
     step("importing torch and timm, and looking at the data")
     precheck.check_search(plan, arguments.ranks_per_trial)
-    settings: dict[str, Any] = {
-        "address": arguments.ray_address,
-        "cpus_per_trial": arguments.cpus_per_trial,
-        "gpus_per_trial": arguments.gpus_per_trial,
-        "concurrency": arguments.concurrency,
-        "ranks": arguments.ranks_per_trial,
-        "elastically": _elastic(arguments),
-        "runtime": given.runtime(arguments),
-    }
-    sweep.prepare(plan, **settings)
+    place = TrialPlace(
+        address=arguments.ray_address,
+        nodes=arguments.ray_nodes,
+        ranks=arguments.ranks_per_trial,
+        cpus=arguments.cpus_per_trial,
+        gpus=arguments.gpus_per_trial,
+        concurrency=arguments.concurrency,
+        elastic=_elastic(arguments),
+    )
+    runtime = given.runtime(arguments)
+    sweep.prepare(plan, place, runtime)
     if arguments.dry_run:
         sweep.require_free(plan)
         print(*_planned(plan), sep="\n")
         return 0
     command = commands.given("sweep", arguments.study, arguments.overrides)
-    for search_id, best in sweep.sweep(plan, nodes=arguments.ray_nodes, command=command, **settings).items():
+    for search_id, best in sweep.sweep(plan, place, runtime, command).items():
         chosen = "  ".join(
             f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
             for key, value in best["chosen"].items()
@@ -140,7 +142,7 @@ def _planned(plan: Study) -> list[str]:
 
 def _elastic(arguments: Namespace) -> Elastic | None:
     """The workers of an elastic search. Raises InputError outside of the job of slurm/sweep.sh."""
-    from hpc.search.sweep import Elastic
+    from hpc.search.elastic import Elastic
     from hpc.slurm.site import load as load_site
 
     if not arguments.elastic:

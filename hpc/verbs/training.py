@@ -103,14 +103,13 @@ def run_folds(arguments: Namespace) -> int:
     step("reading the study")
     from hpc.doctor import precheck
     from hpc.launching import stale
-    from hpc.search import leakage, sweep
+    from hpc.search import choice
     from hpc.studies import study
 
     plan = study.load(arguments.study, arguments.overrides)
     step("importing torch and timm, and looking at the data and the search")
     precheck.check_data(plan)
-    leakage.check(plan)
-    specs = plan.fold_specs(sweep.chosen(plan))
+    specs = plan.fold_specs(choice.chosen(plan))
     precheck.check_runs(specs, arguments.ranks)
     stale.check_runs(plan.root, specs)
     return _launch(plan, specs, given.place(arguments), arguments)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from pairs import arguments, compare, save
 
-from hpc.bench.bench import phantoms
+from hpc.bench.phantoms import phantoms
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.distributed.engine import Engine

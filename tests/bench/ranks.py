@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pairs import Measure, arguments, compare, save
 
-from hpc.bench.bench import phantoms
+from hpc.bench.phantoms import phantoms
 from leukotree.records.runfolder import read_metrics
 from leukotree.spec import RunSpec
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from pairs import Measure, arguments, compare, save
 
-from hpc.bench.bench import phantoms
+from hpc.bench.phantoms import phantoms
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.distributed.engine import Engine

@@ -20,9 +20,10 @@ from typing import Any
 from pairs import arguments, compare, save
 from ray import tune
 
-from hpc.bench import bench
+from hpc.bench import trial_cost
 from hpc.search import cluster
 from hpc.search.sweep import sweep
+from hpc.search.trial_place import TrialPlace
 from hpc.studies.study import Study
 from leukotree.config import parse
 from leukotree.data import phantom
@@ -56,8 +57,8 @@ def study(shards: Path, name: str) -> Study:
 
 def ours(shards: Path, name: str) -> float:
     plan = study(shards, name)
-    sweep(plan, concurrency=1, runtime=RUNTIME)
-    return median(bench.overheads(plan, plan.search_ids[0]))
+    sweep(plan, TrialPlace(concurrency=1), RUNTIME)
+    return median(trial_cost.overheads(plan, plan.search_ids[0]))
 
 
 def default(shards: Path, name: str) -> float:
@@ -75,7 +76,7 @@ def default(shards: Path, name: str) -> float:
         ).fit()
         results = [grid[index].metrics or {} for index in range(len(grid))]
     trials = sorted((metrics["ended"], place / "runs" / metrics["trial_id"]) for metrics in results)
-    return median(bench.beyond_training(trials))
+    return median(trial_cost.beyond_training(trials))
 
 
 def train_trial(config: dict[str, Any], plan: Study, runs: Path) -> None:

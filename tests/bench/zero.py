@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from pairs import RESULTS, Comparison, Measure, arguments, compare, save
 
-from hpc.bench.bench import phantoms
+from hpc.bench.phantoms import phantoms
 from hpc.deepspeed import settings
 from hpc.launching.ranks import in_ranks
 from leukotree.data.dataset import Dataset

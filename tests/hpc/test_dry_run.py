@@ -60,7 +60,7 @@ def _files(folder: Path) -> dict[str, bytes | None]:
 def _searched(_: Path) -> Record:
     """A search of 3 epochs that has begun."""
     plan = studies.load("study.yaml")
-    choice.begin(plan, plan.search_ids, choice.fingerprint(plan))
+    choice.write_settings(plan, plan.search_ids, choice.fingerprint(plan))
     record = Record(plan, FLAT)
     record.draw({"optim.lr": 1e-3})
     return record
@@ -221,7 +221,7 @@ def test_a_dry_run_beside_another_command_at_work_refuses_as_the_command_does(wo
     with locked(Path("results/runs/s/search") / searchfolder.LOCK, "busy"):
         tried, done = (leukotree("sweep", "study.yaml", *more, cwd=work) for more in (["--dry-run"], []))
     assert (tried.returncode, tried.stderr) == (done.returncode, done.stderr)
-    assert "another sweep works on this study (held by process " in done.stderr
+    assert "another sweep runs on this study (held by process " in done.stderr
 
 
 def test_a_dry_run_says_trainings_and_epochs_and_how_many_are_done(work: Path) -> None:

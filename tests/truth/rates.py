@@ -124,14 +124,14 @@ def _compare(scenario: Scenario, draw: int) -> dict[str, Any]:
     """The row of the primary comparison."""
     from hpc.launching import runs
     from hpc.launching.place import Place
-    from hpc.search import sweep
+    from hpc.search import choice
     from hpc.studies import study
     from leukotree.config import parse
     from leukotree.report.collect import collect
     from leukotree.report.sections import comparison
 
     plan = parse(study.Study, scenario.study(draw), "truth")
-    chosen = sweep.chosen(plan)  # a study without a search: the values of its base
+    chosen = choice.chosen(plan)  # a study without a search: the values of its base
     runtime = Runtime(device="cpu", threads=1, workers=1, quiet=True)
     runs.run_many(plan.fold_specs(chosen), plan.root, Place(), runtime=runtime)
     summary = collect(plan.root, plan.model_dump(mode="json"), plan.expected(chosen))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hpc.bench import bench
+from hpc.bench import bench, trial_cost
 from hpc.cli import main
 from hpc.studies.study import Study
 from leukotree.config import parse
@@ -117,7 +117,7 @@ def test_a_trial_is_measured_through_ray(tmp_path: Path) -> None:
     [row] = json.loads(
         printed("backbone.name=test_vit", "--size", 32, "--only", "trial", "--json", cwd=tmp_path)
     )["rows"]
-    assert (row["what"], row["unit"], row["limit"]) == ("trial", "s", bench.BUDGET)
+    assert (row["what"], row["unit"], row["limit"]) == ("trial", "s", trial_cost.BUDGET)
     assert row["measured"] > 0
     assert not list(tmp_path.iterdir())
 
@@ -142,7 +142,7 @@ def test_a_trials_seconds_are_those_between_two_ends_without_the_training(
                 {"kind": "step", "epoch": 0, "loss": 1.0},
             ]
             (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in 2 * lines))
-    assert bench.overheads(study, study.search_ids[0]) == pytest.approx([3 - 1.5, 4 - 1.5])
+    assert trial_cost.overheads(study, study.search_ids[0]) == pytest.approx([3 - 1.5, 4 - 1.5])
 
 
 def test_parts_keep_their_order() -> None:

@@ -18,7 +18,7 @@ from hpc.launching import caps, job_notes, retries, runs, sender, submission
 from hpc.launching import job as jobs
 from hpc.launching.place import Place, Where
 from hpc.launching.runs import Outcome
-from hpc.search.sweep import chosen
+from hpc.search.choice import chosen
 from hpc.studies.study import Study
 from leukotree import files
 from leukotree.config import parse

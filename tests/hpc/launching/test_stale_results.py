@@ -291,7 +291,7 @@ def searched(project: Path, monkeypatch: pytest.MonkeyPatch) -> studies.Study:
     monkeypatch.chdir(project)
     _study(project, search=SEARCH, grid=None)
     plan = studies.load("study.yaml")
-    choice.begin(plan, plan.search_ids, choice.fingerprint(plan))
+    choice.write_settings(plan, plan.search_ids, choice.fingerprint(plan))
     for search_id in plan.search_ids:
         folder, chosen = plan.search_folder(search_id), {"loss.gamma": 1.0}
         best = {

@@ -49,8 +49,8 @@ def _again(record: Record, scores: dict[tuple[int, int], float | None]) -> dict[
         record.end(
             rerun, "failed" if score is None else "completed", "diverged" if score is None else None, 1.5
         )
-    choice.freeze_all([record])
-    return choice.best(
+    choice.write_choices([record])
+    return choice.read_choices(
         record.study.model_copy(update={"variants": ("flat",), "folds": _one_fold(record.study)})
     )[SEARCH_ID]
 
@@ -65,7 +65,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for fold in (0, 1):  # searches that nobody asks for
         folder = _study().search_folder(SearchId("flat", fold))
         folder.mkdir(parents=True)
-        (folder / "best.yaml").write_text("chosen: {}")
+        (folder / "best.yaml").write_text(f"test_fold: {fold}\nchosen: {{}}\n")
 
 
 def test_without_reruns_the_best_trial_is_chosen() -> None:
@@ -94,8 +94,8 @@ def test_the_mean_over_fresh_seeds_chooses_and_tells_the_optimism() -> None:
     ]
 
 
-def test_values_that_say_nothing_beside_the_others_are_not_said_to_be_chosen() -> None:
-    """Gamma says nothing to a loss that is not focal."""
+def test_a_key_without_effect_beside_the_other_values_is_not_among_the_chosen() -> None:
+    """Gamma has no effect in a loss that is not focal."""
     space = {"loss.gamma": {"uniform": [0, 5]}, "loss.kind": {"choice": ["focal", "conditional"]}}
     record = Record(_study(space=space), SEARCH_ID)
     for score, kind in ((0.5, "focal"), (0.75, "conditional")):
@@ -124,7 +124,7 @@ def test_a_trial_that_failed_on_a_fresh_seed_is_not_chosen() -> None:
 
 def test_where_every_rerun_failed_nothing_is_chosen() -> None:
     record = _searched(_study(rerun_top=1, rerun_seeds=1))
-    with pytest.raises(RunFailed, match="no re-run came to its end; the first error: diverged"):
+    with pytest.raises(RunFailed, match="no re-run completed; the first error: diverged"):
         _again(record, {(1, 0): None})
     assert not (record.study.search_folder(SEARCH_ID) / "best.yaml").exists()
 
@@ -147,13 +147,13 @@ def test_the_chosen_values_go_to_their_own_fold() -> None:
 )
 def test_a_search_goes_on_with_its_own_settings_only(key: str, value: Any, says: str | None) -> None:
     study, other = _study(), _study(**{key: value})
-    choice.begin(study, [SEARCH_ID], "data")
+    choice.write_settings(study, [SEARCH_ID], "data")
     other.search_folder(SEARCH_ID).mkdir(exist_ok=True)
     if says is None:
-        assert not choice.finished(other, SEARCH_ID, "data")
+        assert not choice.has_ended(other, SEARCH_ID, "data")
     else:
         with pytest.raises(InputError, match=f"{says}; rename the study, or move the folder away"):
-            choice.finished(other, SEARCH_ID, "data")
+            choice.has_ended(other, SEARCH_ID, "data")
 
 
 @pytest.mark.parametrize("text", ["", "- 1"])
@@ -162,26 +162,28 @@ def test_damaged_settings_of_a_search_are_named(text: str) -> None:
     file.parent.mkdir()
     file.write_text(text)
     with pytest.raises(InputError, match=r"search\.yaml: holds no settings of a search"):
-        choice.finished(_study(), SEARCH_ID, None)
+        choice.has_ended(_study(), SEARCH_ID, None)
 
 
 def test_a_search_of_another_fold_is_told() -> None:
     study = _study()
-    choice.begin(study, [SEARCH_ID], "data")
+    choice.write_settings(study, [SEARCH_ID], "data")
     other = SearchId("flat", 3)
     study.search_folder(SEARCH_ID).rename(study.search_folder(other))
     with pytest.raises(InputError, match="test_fold was 2 and is 3"):
-        choice.finished(study, other, "data")
+        choice.has_ended(study, other, "data")
 
 
 def test_a_key_that_is_searched_for_another_variant_does_not_hold_a_search_up() -> None:
     space = {"loss.gamma": {"uniform": [0, 5]}, "loss.isolation": {"choice": ["shared", "chained"]}}
     study = _study(space=space)
     narrower = _study()
-    choice.begin(study, study.search_ids, "data")
+    choice.write_settings(study, study.search_ids, "data")
     assert not any(
-        choice.finished(study, search_id, "data") for search_id in study.search_ids if search_id.test_fold > 1
+        choice.has_ended(study, search_id, "data")
+        for search_id in study.search_ids
+        if search_id.test_fold > 1
     )
-    assert not choice.finished(narrower, SEARCH_ID, "data")
+    assert not choice.has_ended(narrower, SEARCH_ID, "data")
     with pytest.raises(InputError, match="isolation"):
-        choice.finished(narrower, SearchId("multilabel", 2), "data")
+        choice.has_ended(narrower, SearchId("multilabel", 2), "data")

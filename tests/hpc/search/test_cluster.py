@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from hpc.launching import snapshot
 from hpc.search import cluster
-from hpc.search.cluster import Slots, connect, nodes, slots
+from hpc.search.cluster import connect, nodes
+from hpc.search.slot_plan import SlotPlan, plan_slots
 from leukotree.errors import InputError, Preempted
 from tests.helpers.checkouts import make_checkout
 
@@ -25,22 +26,22 @@ NODE = {"CPU": 64.0, "GPU": 8.0}
 @pytest.mark.parametrize(
     ("nodes", "cpus", "gpus", "concurrency", "expected"),
     [
-        ([LAPTOP], None, None, None, Slots(1, 0.0, 2)),
-        ([LAPTOP], 2, None, None, Slots(2, 0.0, 1)),
-        ([LAPTOP], None, None, 1, Slots(1, 0.0, 1)),
-        ([NODE], None, None, None, Slots(8, 1.0, 8)),  # a GPU and its share of the cores
-        ([NODE], None, 0.25, None, Slots(2, 0.25, 32)),
+        ([LAPTOP], None, None, None, SlotPlan(1, 0.0, 2)),
+        ([LAPTOP], 2, None, None, SlotPlan(2, 0.0, 1)),
+        ([LAPTOP], None, None, 1, SlotPlan(1, 0.0, 1)),
+        ([NODE], None, None, None, SlotPlan(8, 1.0, 8)),  # a GPU and its share of the cores
+        ([NODE], None, 0.25, None, SlotPlan(2, 0.25, 32)),
         (
             [NODE],
             None,
             0.3,
             None,
-            Slots(2, 0.3, 24),
+            SlotPlan(2, 0.3, 24),
         ),  # three fit on one GPU; a fourth would have parts of two
-        ([NODE], 16, 0.25, None, Slots(16, 0.25, 4)),
-        ([NODE, NODE, LAPTOP], None, 0.5, None, Slots(4, 0.5, 32)),
-        ([NODE], None, 0.0, None, Slots(1, 0.0, 64)),
-        ([{"CPU": 4.0, "GPU": 8.0}], None, 1.0, None, Slots(1, 1.0, 4)),
+        ([NODE], 16, 0.25, None, SlotPlan(16, 0.25, 4)),
+        ([NODE, NODE, LAPTOP], None, 0.5, None, SlotPlan(4, 0.5, 32)),
+        ([NODE], None, 0.0, None, SlotPlan(1, 0.0, 64)),
+        ([{"CPU": 4.0, "GPU": 8.0}], None, 1.0, None, SlotPlan(1, 1.0, 4)),
     ],
 )
 def test_slots(
@@ -48,39 +49,39 @@ def test_slots(
     cpus: int | None,
     gpus: float | None,
     concurrency: int | None,
-    expected: Slots,
+    expected: SlotPlan,
 ) -> None:
-    assert slots(nodes, cpus, gpus, concurrency) == expected
+    assert plan_slots(nodes, cpus, gpus, concurrency) == expected
 
 
 @pytest.mark.parametrize(
     ("nodes", "gpus", "ranks", "expected"),
     [
-        ([NODE], None, 4, Slots(8, 1.0, 2, 4)),
-        ([NODE, NODE], None, 3, Slots(8, 1.0, 4, 3)),  # the ranks of a trial share a node
-        ([NODE], 2.0, 2, Slots(16, 2.0, 2, 2)),
-        ([LAPTOP, LAPTOP], None, 2, Slots(1, 0.0, 2, 2)),
+        ([NODE], None, 4, SlotPlan(8, 1.0, 2, 4)),
+        ([NODE, NODE], None, 3, SlotPlan(8, 1.0, 4, 3)),  # the ranks of a trial share a node
+        ([NODE], 2.0, 2, SlotPlan(16, 2.0, 2, 2)),
+        ([LAPTOP, LAPTOP], None, 2, SlotPlan(1, 0.0, 2, 2)),
     ],
 )
 def test_slots_of_several_ranks(
-    nodes: list[dict[str, float]], gpus: float | None, ranks: int, expected: Slots
+    nodes: list[dict[str, float]], gpus: float | None, ranks: int, expected: SlotPlan
 ) -> None:
-    assert slots(nodes, None, gpus, ranks=ranks) == expected
+    assert plan_slots(nodes, None, gpus, ranks=ranks) == expected
 
 
 def test_ranks_do_not_share_a_gpu_and_a_trial_does_not_span_nodes() -> None:
     with pytest.raises(
         InputError, match=r"--gpus-per-trial 0\.5: each of the 2 ranks of a trial takes whole GPUs"
     ):
-        slots([NODE], None, 0.5, ranks=2)
-    with pytest.raises(InputError, match="no node of Ray has the 4 cores and 0 GPUs that a trial is to take"):
-        slots([LAPTOP, LAPTOP], None, None, ranks=4)
+        plan_slots([NODE], None, 0.5, ranks=2)
+    with pytest.raises(InputError, match="no node of Ray has the 4 cores and 0 GPUs of a trial"):
+        plan_slots([LAPTOP, LAPTOP], None, None, ranks=4)
 
 
 def test_a_cluster_whose_nodes_do_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "nodes", lambda: [LAPTOP])
     monkeypatch.setattr(cluster, "PATIENCE", 0.0)
-    with pytest.raises(Preempted, match="only 1 of 2 nodes of Ray have come within 0 s") as early:
+    with pytest.raises(Preempted, match="only 1 of 2 nodes of Ray have joined within 0 s") as early:
         cluster._wait_for_nodes(2)
     assert early.value.kind == "node"  # the job that searches is queued again
 
@@ -96,9 +97,9 @@ def test_what_the_machine_is_divided_into_never_exceeds_it(
     nodes = [{"CPU": float(count), "GPU": float(cards)} for count in cores]
     if gpus and not cards:
         with pytest.raises(InputError):
-            slots(nodes, None, gpus)
+            plan_slots(nodes, None, gpus)
         return
-    found = slots(nodes, None, gpus)
+    found = plan_slots(nodes, None, gpus)
     assert 1 <= found.count * found.cpus <= sum(cores)
     assert found.count * found.gpus <= cards * len(cores) + 1e-9
 
@@ -108,7 +109,7 @@ def test_what_the_machine_is_divided_into_never_exceeds_it(
 )
 def test_trials_that_fit_nowhere_are_refused(cpus: int, gpus: float | None, says: str) -> None:
     with pytest.raises(InputError, match=says):
-        slots([LAPTOP, LAPTOP], cpus, gpus)
+        plan_slots([LAPTOP, LAPTOP], cpus, gpus)
 
 
 JOIN = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); print(ray.cluster_resources()['CPU'])"

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from hpc.launching import caps
 from hpc.search import elastic
 from hpc.slurm.site_model import Site
 from leukotree import files
@@ -76,13 +75,11 @@ class Queue:
     def calls(self, name: str) -> list[list[str]]:
         return [words for command, *words in self["calls"] if command == name]
 
-    def workers(self, most: int, places: int = 1) -> elastic.Workers:
+    def workers(self, most: int, slots: int = 1) -> elastic.Workers:
         return elastic.Workers(
-            most,
-            self.shared,
-            Site(),
+            elastic.Elastic(most, self.shared, Site()),
             open_trials=lambda: self.open,
-            places=places,
+            slots_per_worker=slots,
             joined=lambda: self.joined,
             give_up=self.gave_up.append,
         )
@@ -98,14 +95,14 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
 
 
 @pytest.mark.parametrize(
-    ("most", "trials", "places", "expected"),
+    ("most", "trials", "slots", "expected"),
     [(3, 100, 1, 3), (3, 2, 1, 2), (3, 1, 1, 1), (3, 5, 4, 2), (1, 1, 1, 1)],
 )
 def test_as_many_workers_are_queued_as_there_are_trials_for(
-    queue: Queue, most: int, trials: int, places: int, expected: int
+    queue: Queue, most: int, trials: int, slots: int, expected: int
 ) -> None:
     queue.open = trials
-    workers = queue.workers(most, places)
+    workers = queue.workers(most, slots)
     for _ in range(3):
         assert workers._look() is None
     assert len(queue["queue"]) == expected
@@ -149,9 +146,7 @@ def test_a_queue_that_is_full_is_asked_again_and_that_is_said_once(
     for _ in range(3):
         assert workers._look() is None
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(
-        "leukotree: the queue takes no workers: sbatch: error: QOSMaxSubmitJobPerUserLimit"
-    )
+    assert line.startswith("sweep: the queue takes no workers: sbatch: error: QOSMaxSubmitJobPerUserLimit")
     queue.set(limit=2)
     assert workers._look() is None
     assert len(queue["queue"]) == 2
@@ -214,7 +209,7 @@ def test_bad_nodes_are_left_out_and_two_of_them_end_a_search_that_has_no_workers
     assert "--exclude=n1" in queue.calls("sbatch")[-1]
     queue.set(queue={})
     queue.bad("n1", "n2")
-    assert workers._look() == "workers cannot begin on n1, n2 (n2: no room); mend that"
+    assert workers._look() == "workers cannot start on n1, n2 (n2: no room); fix that"
 
 
 def test_nodes_that_turned_bad_over_a_long_search_do_not_end_it(queue: Queue) -> None:
@@ -265,5 +260,5 @@ def test_an_error_of_its_own_is_told_to_the_search(queue: Queue, monkeypatch: py
     with workers:
         until(lambda: bool(queue.gave_up))
     assert queue.gave_up == [
-        "the workers cannot be looked after: ZeroDivisionError: integer division or modulo by zero"
+        "the workers cannot be managed: ZeroDivisionError: integer division or modulo by zero"
     ]

@@ -41,7 +41,7 @@ def _write_run(root: Path, spec: RunSpec, dataset: Dataset) -> Path:
 
 def _write_searches(plan: Study, dataset: Dataset) -> None:
     """Searches of one trial each, as a sweep leaves them when they have ended."""
-    choice.begin(plan, plan.search_ids, dataset.fingerprint)
+    choice.write_settings(plan, plan.search_ids, dataset.fingerprint)
     for search_id in plan.search_ids:
         folder, chosen = plan.search_folder(search_id), {"loss.gamma": 1.0}
         for spec in plan.trial_specs(search_id.variant, chosen, search_id.test_fold):
@@ -194,7 +194,7 @@ def test_a_patient_in_two_folds_of_the_index(plan: Study, shards: Path, columns:
             done,
             "shards: ",
             columns[-1],
-            "stands in two folds, so that a model would be tested on what it was trained on",
+            "is in two folds, so a model would be tested on what it was trained on",
         )
 
 
@@ -203,7 +203,7 @@ def test_where_images_were_dealt_one_by_one_a_patient_may_be_in_two_folds(plan: 
     index = Dataset.open("shards").index
     assert (index.groupby("patient")["fold"].nunique() > 1).any()
     leakage.check_index(Dataset.open("shards"))
-    with pytest.raises(InputError, match=r"group .* stands in two folds"):
+    with pytest.raises(InputError, match=r"group .* is in two folds"):
         _spread_again(shards)
 
 
@@ -237,5 +237,5 @@ def test_a_patient_is_the_same_in_every_source_where_the_data_set_says_so(tmp_pa
     mixed = dataset.index.assign(
         patient=dataset.index["patient"].where(dataset.index["source"] != "new", "AML0")
     )
-    with pytest.raises(InputError, match="patient '/AML0' stands in two folds"):
+    with pytest.raises(InputError, match="patient '/AML0' is in two folds"):
         leakage.check_index(replace(dataset, index=mixed))

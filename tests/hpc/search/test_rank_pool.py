@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hpc.search.rank_pool import Gang, RankDied
+from hpc.search.rank_pool import RankDied, RankPool
 from leukotree.errors import InputError, Preempted, RunFailed
 from leukotree.records import runfolder
 from leukotree.runtime import Runtime
@@ -55,41 +55,41 @@ def _lives(pid: int) -> bool:
 def test_a_gang_trains_one_trial_after_another_whatever_became_of_the_one_before(
     shards: Path, tmp_path: Path
 ) -> None:
-    with Gang(2) as gang:
-        rows = list(gang.lockstep(_specs(shards), tmp_path / "a", RUNTIME))
+    with RankPool(2) as pool:
+        rows = list(pool.lockstep(_specs(shards), tmp_path / "a", RUNTIME))
         assert [row["epoch"] for row in rows] == [1, 2]
-        pids = gang.pids
+        pids = pool.pids
         assert len(pids) == 2
-        late = list(gang.lockstep(_specs(shards), tmp_path / "late", RUNTIME, each_epoch=False))
+        late = list(pool.lockstep(_specs(shards), tmp_path / "late", RUNTIME, each_epoch=False))
         assert [row.get("folds") for row in late] == [None, rows[1]["folds"]]
 
         with pytest.raises(RunFailed, match="loss"):
-            list(gang.lockstep(_specs(shards, **{"optim.lr": 1e30}), tmp_path / "diverged", RUNTIME))
+            list(pool.lockstep(_specs(shards, **{"optim.lr": 1e30}), tmp_path / "diverged", RUNTIME))
         with pytest.raises(InputError, match="15 images do not divide over 2 ranks"):
-            list(gang.lockstep(_specs(shards, **{"optim.batch_size": 15}), tmp_path / "odd", RUNTIME))
-        stopped = gang.lockstep(_specs(shards), tmp_path / "stopped", RUNTIME)
+            list(pool.lockstep(_specs(shards, **{"optim.batch_size": 15}), tmp_path / "odd", RUNTIME))
+        stopped = pool.lockstep(_specs(shards), tmp_path / "stopped", RUNTIME)
         next(stopped)
         stopped.close()
         assert {runfolder.read_status(run)["state"] for run in (tmp_path / "stopped").iterdir()} == {
             "stopped"
         }
-        assert gang.pids == pids
+        assert pool.pids == pids
 
         # A rank that is asked to leave takes the others with it, and all is saved; one that is killed ends
         # them.
-        asked = gang.lockstep(_specs(shards), tmp_path / "b", RUNTIME)
+        asked = pool.lockstep(_specs(shards), tmp_path / "b", RUNTIME)
         os.kill(pids[1], signal.SIGTERM)
         with pytest.raises(Preempted):
             next(asked)
         assert {runfolder.read_status(run)["state"] for run in (tmp_path / "b").iterdir()} == {"preempted"}
-        os.kill(gang.pids[1], signal.SIGKILL)
+        os.kill(pool.pids[1], signal.SIGKILL)
         with pytest.raises(RankDied, match="-9"):
-            list(gang.lockstep(_specs(shards), tmp_path / "b", RUNTIME))
+            list(pool.lockstep(_specs(shards), tmp_path / "b", RUNTIME))
         assert _gone(pids)
 
-        again = list(gang.lockstep(_specs(shards), tmp_path / "b", RUNTIME))
+        again = list(pool.lockstep(_specs(shards), tmp_path / "b", RUNTIME))
         assert [row["folds"] for row in again] == [row["folds"] for row in rows]
-        pids = gang.pids
+        pids = pool.pids
     assert _gone(pids)
     # The same runs in one process: what ranks do to the rounding is all that differs.
     alone = list(run.lockstep(_specs(shards), tmp_path / "alone", RUNTIME))
@@ -99,13 +99,13 @@ def test_a_gang_trains_one_trial_after_another_whatever_became_of_the_one_before
 OWNER = """
 import sys
 from pathlib import Path
-from hpc.search.rank_pool import Gang
+from hpc.search.rank_pool import RankPool
 from leukotree.spec import load
 from leukotree.runtime import Runtime
 
-gang = Gang(2)
-for row in gang.lockstep([load(sys.argv[1])], Path(sys.argv[2]), Runtime(device="cpu", workers=0, threads=1, quiet=True)):
-    print(*gang.pids, flush=True)
+pool = RankPool(2)
+for row in pool.lockstep([load(sys.argv[1])], Path(sys.argv[2]), Runtime(device="cpu", workers=0, threads=1, quiet=True)):
+    print(*pool.pids, flush=True)
 """
 
 

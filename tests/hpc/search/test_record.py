@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hpc.search.record import Progress, Record
+from hpc.search.record import Record
+from hpc.search.trial_queue import TrialQueue
 from hpc.studies.search_settings import Axis
 from hpc.studies.study import SearchId, Study
 from leukotree.errors import InputError
@@ -56,7 +57,7 @@ def test_a_line_that_a_kill_cut_short_did_not_happen(study: Study, cut: int) -> 
     found = Record(study, SEARCH_ID)
     assert [trial.state for trial in found.trials] == [None, None]
     # Its two epochs are all: it has nothing left to do but to be noted.
-    assert Progress(study, [found]).open() == 2
+    assert TrialQueue(study, [found]).open() == 2
     third = found.draw(VALUES)
     assert [trial.state for trial in Record(study, SEARCH_ID).trials] == ["completed", None, None]
     assert third.number == 2
@@ -98,7 +99,7 @@ def test_a_score_of_no_known_trial_is_refused(study: Study, row: str) -> None:
     with open(_written(study) / "history.csv", "a") as file:
         file.write(row + "\n")
     with pytest.raises(
-        InputError, match=r"history\.csv: has epoch . of trial ., which trials\.jsonl does not know"
+        InputError, match=r"history\.csv: has epoch . of trial ., which is not in trials\.jsonl"
     ):
         Record(study, SEARCH_ID)
 
@@ -106,7 +107,7 @@ def test_a_score_of_no_known_trial_is_refused(study: Study, row: str) -> None:
 def test_a_trial_that_completed_without_its_score_is_refused(study: Study) -> None:
     path = _written(study) / "history.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:1]) + "\n")
-    with pytest.raises(InputError, match=r"history\.csv: has not the last score of trial ., which completed"):
+    with pytest.raises(InputError, match=r"history\.csv: lacks the last score of trial ., which completed"):
         Record(study, SEARCH_ID)
 
 
@@ -176,11 +177,11 @@ def test_the_best_trials_are_to_be_run_again_once_all_have_ended(again: Study) -
         (0, seeds[0]),
         (0, seeds[1]),
     ]
-    progress = Progress(again, [record])
-    assert (progress.open(), progress.ended()) == (4, 3)
-    assert progress.next() == (record, record.reruns[0])
-    progress.started(record, record.reruns[0])
-    assert progress.next() == (record, record.reruns[1])
+    queue = TrialQueue(again, [record])
+    assert (queue.open(), queue.ended()) == (4, 3)
+    assert queue.next() == (record, record.reruns[0])
+    queue.started(record, record.reruns[0])
+    assert queue.next() == (record, record.reruns[1])
 
 
 @pytest.mark.parametrize("cut", [0, 3, 20])

@@ -14,10 +14,11 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from hpc.search import searcher
-from hpc.search.cluster import Slots
-from hpc.search.record import LOSSES, Progress, Record
-from hpc.search.slot import FAILED, KIND, LEFT
+from hpc.search import early_stopping, sampler, searcher
+from hpc.search.record import Record
+from hpc.search.slot_plan import SlotPlan
+from hpc.search.trial_queue import LOSSES, TrialQueue
+from hpc.search.tune_keys import FAILED, INTERRUPTED, KIND
 from hpc.studies.search_settings import Axis
 from hpc.studies.study import SearchId, Study
 
@@ -44,25 +45,27 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     )
 
 
-def _begun(study: Study, search_ids: list[SearchId] = SEARCH_IDS) -> tuple[Progress, searcher.StudySearcher]:
+def _begun(
+    study: Study, search_ids: list[SearchId] = SEARCH_IDS
+) -> tuple[TrialQueue, searcher.StudySearcher]:
     """A sweep that starts now, with what is on the disk."""
-    progress = Progress(study, [Record(study, search_id) for search_id in search_ids])
-    return progress, searcher.StudySearcher(progress, "macro_f1")
+    queue = TrialQueue(study, [Record(study, search_id) for search_id in search_ids])
+    return queue, searcher.StudySearcher(queue, "macro_f1")
 
 
 def _score(chosen: dict[str, Any]) -> float:
     return 1 / (1 + chosen["loss.gamma"])
 
 
-def _run(progress: Progress, of: searcher.StudySearcher, ids: list[str]) -> list[dict[str, Any]]:
+def _run(queue: TrialQueue, of: searcher.StudySearcher, ids: list[str]) -> list[dict[str, Any]]:
     """Suggestions, each trial ended with a score before the next one is asked for."""
     asked = []
     for trial_id in ids:
         one = of.suggest(trial_id)
         assert isinstance(one, dict)
         asked.append(one)
-        record = progress.records[SearchId(one["variant"], one["test_fold"])]
-        progress.report(record, record.trials[one["trial"]], EPOCHS, _score(one["chosen"]))
+        record = queue.records[SearchId(one["variant"], one["test_fold"])]
+        queue.report(record, record.trials[one["trial"]], EPOCHS, _score(one["chosen"]))
         of.on_trial_complete(trial_id, {"epoch": EPOCHS, "macro_f1": _score(one["chosen"])})
     return asked
 
@@ -72,8 +75,8 @@ def _ids(first: int, last: int) -> list[str]:
 
 
 def test_variants_follow_each_other_and_none_knows_of_another(study: Study) -> None:
-    progress, found = _begun(study)
-    asked = _run(progress, found, _ids(0, 2 * TRIALS))
+    queue, found = _begun(study)
+    asked = _run(queue, found, _ids(0, 2 * TRIALS))
     assert [(one["variant"], one["trial"]) for one in asked] == [
         (v, n) for v in ("flat", "base") for n in range(TRIALS)
     ]
@@ -99,24 +102,24 @@ def test_a_sweep_that_starts_again_goes_on_as_if_it_had_not_stopped(
 
 
 def test_a_trial_costs_its_time_times_its_devices(study: Study) -> None:
-    progress = Progress(study, [Record(study, FLAT)])
-    found = searcher.StudySearcher(progress, "macro_f1", Slots(cpus=1, gpus=0.25, count=4, ranks=2).devices)
+    queue = TrialQueue(study, [Record(study, FLAT)])
+    found = searcher.StudySearcher(queue, "macro_f1", SlotPlan(cpus=1, gpus=0.25, count=4, ranks=2).devices)
     for trial_id in "ab":
         found.suggest(trial_id)
-    progress.report(progress.records[FLAT], progress.records[FLAT].trials[0], EPOCHS, 0.8)
+    queue.report(queue.records[FLAT], queue.records[FLAT].trials[0], EPOCHS, 0.8)
     found.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.8, "time_total_s": 60.0})
     found.on_trial_complete("b", {FAILED: "the loss is nan", "time_total_s": 10.0})
     assert [trial.seconds for trial in Record(study, FLAT).trials] == [30.0, 5.0]
-    assert Slots(cpus=4, gpus=0.0, count=1, ranks=2).devices == 2
+    assert SlotPlan(cpus=4, gpus=0.0, count=1, ranks=2).devices == 2
 
 
 def test_the_sampler_learns_how_a_trial_ended(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    progress, found = _begun(study, [FLAT])
-    trials = progress.records[FLAT].trials
+    queue, found = _begun(study, [FLAT])
+    trials = queue.records[FLAT].trials
     for trial_id in "abcde":
         found.suggest(trial_id)
     for number, epoch in ((0, EPOCHS), (1, 1), (1, 2)):
-        progress.report(progress.records[FLAT], trials[number], epoch, epoch / 5)
+        queue.report(queue.records[FLAT], trials[number], epoch, epoch / 5)
     found.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.8})
     found.on_trial_complete("b", {"epoch": 2, "macro_f1": 0.4})
     found.on_trial_complete("c", {FAILED: "the loss is nan"})
@@ -128,7 +131,7 @@ def test_the_sampler_learns_how_a_trial_ended(study: Study, monkeypatch: pytest.
     monkeypatch.setattr(
         optuna.Study, "add_trials", lambda self, trials: told.extend(trials) or add(self, trials)
     )
-    searcher.propose(study, "flat", Record(study, FLAT).trials)
+    sampler.propose(study, "flat", Record(study, FLAT).trials)
     assert [trial.state for trial in told] == [
         TrialState.COMPLETE,
         TrialState.PRUNED,
@@ -154,13 +157,13 @@ def test_a_trial_whose_process_died_is_tried_again_so_many_times(study: Study) -
 
 
 def test_nothing_is_drawn_that_nobody_needs(study: Study) -> None:
-    progress, found = _begun(study, [FLAT])
-    _run(progress, found, _ids(0, TRIALS - 1))
+    queue, found = _begun(study, [FLAT])
+    _run(queue, found, _ids(0, TRIALS - 1))
     assert isinstance(found.suggest("last"), dict)
     assert found.suggest("more") is None  # the last one runs: its process may yet die
-    found.on_trial_result("last", {LEFT: "asked to stop", KIND: "preempted"})
+    found.on_trial_result("last", {INTERRUPTED: "asked to stop", KIND: "preempted"})
     assert found.suggest("more") == Searcher.FINISHED
-    assert progress.open() == 1
+    assert queue.open() == 1
 
 
 def _report(asha: TrialScheduler) -> Callable[..., str]:
@@ -176,7 +179,7 @@ def _report(asha: TrialScheduler) -> Callable[..., str]:
 
 
 def test_a_trial_competes_with_those_of_its_own_variant(study: Study) -> None:
-    report = _report(searcher.scheduler(study, _begun(study)[0].records.values()))
+    report = _report(early_stopping.scheduler(study, _begun(study)[0].records.values()))
     for number, score in ((0, 0.9), (1, 0.8)):
         report("flat", number, score)
     assert report("flat", 2, 0.1) == TrialScheduler.STOP
@@ -185,15 +188,15 @@ def test_a_trial_competes_with_those_of_its_own_variant(study: Study) -> None:
 
 
 def test_a_trial_competes_with_those_of_an_earlier_sweep(study: Study) -> None:
-    progress, found = _begun(study)
-    record = progress.records[FLAT]
+    queue, found = _begun(study)
+    record = queue.records[FLAT]
     for number, score in enumerate((0.8, 0.9, 0.1)):
         found.suggest(f"t{number}")
-        progress.report(record, record.trials[number], 1, score)
+        queue.report(record, record.trials[number], 1, score)
     # Killed now: the third was to be stopped, and nobody has noted it. The others go on, and replay what they
     # did.
-    progress, found = _begun(study)
-    report = _report(searcher.scheduler(study, progress.records.values()))
+    queue, found = _begun(study)
+    report = _report(early_stopping.scheduler(study, queue.records.values()))
     assert [trial.state for trial in Record(study, FLAT).trials] == [None, None, "stopped"]
     assert [report("flat", number, score) for number, score in ((0, 0.8), (1, 0.9))] == [
         TrialScheduler.CONTINUE
@@ -207,7 +210,7 @@ def test_nothing_is_stopped_where_it_was_not_asked_for_or_no_epoch_is_left(
     study: Study, change: dict[str, Any]
 ) -> None:
     changed = study.model_copy(update={"search": study.search.model_copy(update=change)})
-    assert type(searcher.scheduler(changed, [])) is FIFOScheduler
+    assert type(early_stopping.scheduler(changed, [])) is FIFOScheduler
 
 
 def _changed(study: Study, name: str = "s", **search: Any) -> Study:
@@ -218,8 +221,8 @@ def test_nested_searches_know_nothing_of_each_other(study: Study) -> None:
     """Trials of one variant on two outer folds: each fold's search draws and stops as if it were alone."""
     nested = _changed(study, nested=True)
     search_ids = [SearchId("flat", 0), SearchId("flat", 1)]
-    progress, found = _begun(nested, search_ids)
-    asked = _run(progress, found, _ids(0, 2 * TRIALS))
+    queue, found = _begun(nested, search_ids)
+    asked = _run(queue, found, _ids(0, 2 * TRIALS))
     assert [(one["test_fold"], one["trial"]) for one in asked] == [
         (fold, n) for fold in (0, 1) for n in range(TRIALS)
     ]
@@ -231,7 +234,7 @@ def test_variants_draw_the_same_first_values_though_one_knows_more_keys(study: S
     axis = {"loss.isolation": Axis(choice=["shared", "detached"])}
     for algorithm in ("tpe", "random"):
         wider = _changed(study, space={**axis, **study.search.space}, algorithm=algorithm)
-        first, more = (searcher.propose(wider, variant, []) for variant in ("flat", "multilabel"))
+        first, more = (sampler.propose(wider, variant, []) for variant in ("flat", "multilabel"))
         assert set(more) - set(first) == {"loss.isolation"}
         assert {key: more[key] for key in first} == first
 
@@ -239,8 +242,8 @@ def test_variants_draw_the_same_first_values_though_one_knows_more_keys(study: S
 def test_the_last_trials_of_a_search_hold_up_no_slot(study: Study) -> None:
     """While they run the next search begins; then the re-runs come first, then the rest of it."""
     again = _changed(study, rerun_top=1, rerun_seeds=2)
-    progress, found = _begun(again)
-    _run(progress, found, _ids(0, TRIALS - 1))
+    queue, found = _begun(again)
+    _run(queue, found, _ids(0, TRIALS - 1))
     last, following = found.suggest("last"), found.suggest("following")
     assert isinstance(last, dict)
     assert isinstance(following, dict)
@@ -248,8 +251,8 @@ def test_the_last_trials_of_a_search_hold_up_no_slot(study: Study) -> None:
         ("flat", 5, None),
         ("base", 0, None),
     ]
-    record = progress.records[FLAT]
-    progress.report(record, record.trials[5], EPOCHS, 1.0)
+    record = queue.records[FLAT]
+    queue.report(record, record.trials[5], EPOCHS, 1.0)
     found.on_trial_complete("last", {"epoch": EPOCHS, "macro_f1": 1.0})
     reruns = [found.suggest(trial_id) for trial_id in ("a", "b")]
     assert reruns == [{**last, "seed": seed} for seed in again.fresh_seeds]
@@ -257,16 +260,16 @@ def test_the_last_trials_of_a_search_hold_up_no_slot(study: Study) -> None:
     assert isinstance(after, dict)
     assert (after["variant"], after["trial"], after["seed"]) == ("base", 1, None)
 
-    progress.report(record, record.reruns[0], EPOCHS, 0.5)
+    queue.report(record, record.reruns[0], EPOCHS, 0.5)
     found.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.5})
     # Killed now: one re-run has ended, the other is asked for again.
-    progress, found = _begun(again)
+    queue, found = _begun(again)
     assert found.suggest("b") == reruns[1]
-    assert [rerun.score for rerun in progress.records[FLAT].reruns] == [0.5, None]
+    assert [rerun.score for rerun in queue.records[FLAT].reruns] == [0.5, None]
 
 
 def test_reruns_are_never_stopped(study: Study) -> None:
-    report = _report(searcher.scheduler(study, _begun(study)[0].records.values()))
+    report = _report(early_stopping.scheduler(study, _begun(study)[0].records.values()))
     for number, score in ((0, 0.9), (1, 0.8)):
         report("flat", number, score)
     assert report("flat", 0, 0.1, epoch=EPOCHS, seed=77) == TrialScheduler.CONTINUE
@@ -277,7 +280,7 @@ def test_rungs_may_be_inner_folds(study: Study) -> None:
     """Four inner folds: who is far behind after the first trains no second."""
     folds = study.model_copy(update={"folds": study.folds.model_copy(update={"inner": 4})})
     folds = _changed(folds, rungs="folds", grace=None)
-    report = _report(searcher.scheduler(folds, _begun(folds)[0].records.values()))
+    report = _report(early_stopping.scheduler(folds, _begun(folds)[0].records.values()))
     assert [report("flat", number, score, epoch=1) for number, score in ((0, 0.8), (1, 0.9))] == [
         TrialScheduler.CONTINUE
     ] * 2

@@ -17,8 +17,9 @@ import pytest
 from ray.tune.result import DONE
 
 from hpc.launching import failures
-from hpc.search.cluster import Slots
-from hpc.search.slot import FAILED, KIND, LEAVE, LEFT, Slot
+from hpc.search.slot import STOP_FILE, Slot
+from hpc.search.slot_plan import SlotPlan
+from hpc.search.tune_keys import FAILED, INTERRUPTED, KIND
 from hpc.studies.study import Study
 from leukotree import signals
 from leukotree.errors import Busy
@@ -29,7 +30,7 @@ from leukotree.spec import RunSpec, load
 pytestmark = pytest.mark.slow("trains trials")
 
 Make = Callable[..., Slot]
-SLOTS = Slots(cpus=1, gpus=0.0, count=1)
+PLAN = SlotPlan(cpus=1, gpus=0.0, count=1)
 
 
 def _config(trial: int, seed: int | None = None, **chosen: Any) -> dict[str, Any]:
@@ -66,8 +67,8 @@ def slot(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
                 study.model_copy(update={"search": rungs}),
                 str(tmp_path),
                 runtime,
-                SLOTS,
-                tmp_path / LEAVE,
+                PLAN,
+                tmp_path / STOP_FILE,
             )
 
     def make(seed: int | None = None, rungs: str = "epochs", **chosen: Any) -> Slot:
@@ -151,14 +152,14 @@ def test_a_process_that_is_asked_to_leave_says_so_and_saves(slot: Make, tmp_path
     if how == "by a signal":
         os.kill(os.getpid(), signal.SIGTERM)
     else:
-        (tmp_path / LEAVE).touch()
+        (tmp_path / STOP_FILE).touch()
         while not signals.requested():
             time.sleep(0.05)
-        (tmp_path / LEAVE).unlink()
+        (tmp_path / STOP_FILE).unlink()
     found = one.step()
     assert found[KIND] == "preempted"
     assert FAILED not in found
-    assert "asked to stop, all saved" in found[LEFT]
+    assert "asked to stop, all saved" in found[INTERRUPTED]
     states = [
         runfolder.read_status(run)["state"]
         for run in (tmp_path / "results/runs/s/search/flat/fold1/runs/00000").iterdir()

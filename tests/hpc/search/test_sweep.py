@@ -21,6 +21,8 @@ import yaml
 from hpc import cli
 from hpc.launching import failures
 from hpc.search import choice, cluster, leakage, sweep
+from hpc.search.slot_plan import SlotPlan
+from hpc.search.trial_place import TrialPlace
 from hpc.studies import study as studies
 from hpc.studies.study import SearchId, Study
 from leukotree.config import parse
@@ -94,7 +96,7 @@ def test_a_sweep_freezes_the_best_and_leaves_nothing_behind(
     folder, used = plan.search_folder(FLAT), []
     private = tempfile.mkdtemp
     monkeypatch.setattr(tempfile, "mkdtemp", lambda *a, **k: used.append(private(*a, **k)) or used[-1])
-    best = sweep.sweep(plan, concurrency=1, runtime=QUIET)[FLAT]
+    best = sweep.sweep(plan, TrialPlace(concurrency=1), QUIET)[FLAT]
 
     trials = _table(folder / "trials.csv")
     assert [(row["trial"], row["state"], row["epochs"]) for row in trials] == [
@@ -106,7 +108,7 @@ def test_a_sweep_freezes_the_best_and_leaves_nothing_behind(
     assert best["value"] == max(float(row["macro_f1"]) for row in trials)
     winner = trials[best["trial"]]
     assert {key: float(winner[key]) for key in SPACE} == best["chosen"]
-    assert sweep.chosen(plan) == {"flat": dict.fromkeys(range(4), best["chosen"])}
+    assert choice.chosen(plan) == {"flat": dict.fromkeys(range(4), best["chosen"])}
     assert all(
         0 <= float(row["loss.gamma"]) <= 5 and row["optim.batch_size"] in ("16", "21") for row in trials
     )
@@ -139,7 +141,7 @@ def test_a_sweep_freezes_the_best_and_leaves_nothing_behind(
     # On data that were packed anew the fold that the search did not see is another one.
     monkeypatch.setattr(choice, "fingerprint", lambda study: "another")
     with pytest.raises(InputError, match=r"dataset was .* and is 'another'"):
-        sweep.chosen(plan)
+        choice.chosen(plan)
 
 
 def test_nested_searches_choose_for_their_own_fold_by_reruns(
@@ -150,9 +152,9 @@ def test_nested_searches_choose_for_their_own_fold_by_reruns(
     monkeypatch.chdir(tmp_path)
     plan = _study(shards, nested=True, trials=2, scheduler="none", rerun_top=2, rerun_seeds=2)
     plan = plan.model_copy(update={"folds": plan.folds.model_copy(update={"outer": 2})})
-    found = sweep.sweep(plan, concurrency=1, runtime=QUIET)
+    found = sweep.sweep(plan, TrialPlace(concurrency=1), QUIET)
     assert list(found) == [SearchId("flat", 0), SearchId("flat", 1)]
-    assert sweep.chosen(plan) == {
+    assert choice.chosen(plan) == {
         "flat": {search_id.test_fold: best["chosen"] for search_id, best in found.items()}
     }
     leakage.check(plan)
@@ -181,7 +183,7 @@ def test_nested_searches_choose_for_their_own_fold_by_reruns(
     lines = (folder / "reruns.jsonl").read_text().splitlines(keepends=True)
     (folder / "reruns.jsonl").write_text("".join(lines[:-1]) + lines[-1][:7])
     starts = [len(_attempts(plan, FLAT, trial, "reruns")) for trial in (0, 1)]
-    again = sweep.sweep(plan, concurrency=1, runtime=QUIET)
+    again = sweep.sweep(plan, TrialPlace(concurrency=1), QUIET)
     for one in (again[FLAT], found[FLAT]):
         for row in one["reruns"]:
             del row["seconds"]
@@ -198,7 +200,7 @@ def test_two_sweeps_of_a_study_do_not_meet(
     plan = _study(shards)
     (plan.root / "search").mkdir(parents=True)
     monkeypatch.setattr(failures, "HELD", 1.0)
-    holder = rf"another sweep works on this study \(held by process {os.getpid()} on \S+, since "
+    holder = rf"another sweep runs on this study \(held by process {os.getpid()} on \S+, since "
     with locked(plan.root / "search" / ".lock", "first"), pytest.raises(Busy, match=holder):
         sweep.sweep(plan, runtime=QUIET)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # the one that holds it may be this job's earlier start
@@ -311,7 +313,9 @@ def test_an_interrupted_sweep_goes_on_from_its_record(
     started = _starts(plan, killed)
 
     monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 2.0}])
-    best = sweep.sweep(plan.model_copy(update={"variants": ("flat",)}), concurrency=1, runtime=QUIET)[FLAT]
+    best = sweep.sweep(plan.model_copy(update={"variants": ("flat",)}), TrialPlace(concurrency=1), QUIET)[
+        FLAT
+    ]
     assert drawn()[: len(killed)] == killed
     assert _starts(plan, killed) == started
     assert _table(folder / "history.csv")[: len(begun)] == begun
@@ -354,7 +358,7 @@ def test_a_slot_trains_all_its_trials_in_one_process(
     plan = plan.model_copy(
         update={"base": plan.base.override({"optim.epochs": 3, "engine.precision": "fp32"})}
     )
-    sweep.sweep(plan, concurrency=1, runtime=QUIET)
+    sweep.sweep(plan, TrialPlace(concurrency=1), QUIET)
 
     order = [(search_id, trial) for search_id in plan.search_ids for trial in range(5)]
     attempts = [_attempts(plan, *one) for one in order]
@@ -389,31 +393,29 @@ def test_trials_get_what_the_slots_have(
     from hpc.search import slot
 
     for ranks, expected in ((1, {"CPU": 2.0, "GPU": 1.0}), (4, {"CPU": 8.0, "GPU": 4.0})):
-        slots = cluster.Slots(cpus=2, gpus=1, count=4, ranks=ranks)
+        slots = SlotPlan(cpus=2, gpus=1, count=4, ranks=ranks)
         wanted = slot.trainable(_study(shards), slots, QUIET, tmp_path).default_resource_request({})
         assert wanted is not None
         assert wanted.required_resources == expected
         assert len(wanted.bundles) == 1  # one node
 
-    asked: list[tuple[cluster.Slots, Runtime]] = []
-    monkeypatch.setattr(
-        sweep, "_search", lambda progress, slots, runtime, *others: asked.append((slots, runtime))
-    )
-    monkeypatch.setattr(choice, "freeze_all", lambda records: None)
-    monkeypatch.setattr(choice, "best", lambda study: {})
+    asked: list[tuple[SlotPlan, Runtime]] = []
+    monkeypatch.setattr(sweep, "_search", lambda queue, plan, runtime, *others: asked.append((plan, runtime)))
+    monkeypatch.setattr(choice, "write_choices", lambda records: None)
+    monkeypatch.setattr(choice, "read_choices", lambda study: {})
     monkeypatch.setattr(cluster, "connect", lambda *where: contextlib.nullcontext(tmp_path / "private"))
     monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 16.0, "GPU": 2.0}])
-    sweep.sweep(_study(shards), gpus_per_trial=0.25, concurrency=3, runtime=Runtime())
+    sweep.sweep(_study(shards), TrialPlace(gpus=0.25, concurrency=3), Runtime())
     sweep.sweep(
         _study(shards),
-        cpus_per_trial=4,
-        runtime=Runtime(device="cpu", workers=0, threads=3, cache=Path("kept")),
+        TrialPlace(cpus=4),
+        Runtime(device="cpu", workers=0, threads=3, cache=Path("kept")),
     )
-    sweep.sweep(_study(shards), address="auto", runtime=Runtime())
+    sweep.sweep(_study(shards), TrialPlace(address="auto"), Runtime())
     assert [slots for slots, _ in asked] == [
-        cluster.Slots(2, 0.25, 3),
-        cluster.Slots(4, 0.0, 4),
-        cluster.Slots(8, 1.0, 2),
+        SlotPlan(2, 0.25, 3),
+        SlotPlan(4, 0.0, 4),
+        SlotPlan(8, 1.0, 2),
     ]
     # A Ray of our own comes with a decoded cache, which goes with it; in a cluster only its user knows a
     # place.
@@ -428,7 +430,7 @@ def test_failed_trials_are_told_and_never_chosen(
     space = {"backbone.name": {"choice": ["test_vit", "no_such_model"]}}
     plan = _study(shards, space=space, algorithm="random", trials=4, rungs="folds", scheduler="none")
     plan = plan.model_copy(update={"folds": plan.folds.model_copy(update={"inner": 3})})
-    best = sweep.sweep(plan, concurrency=1, runtime=QUIET)[FLAT]
+    best = sweep.sweep(plan, TrialPlace(concurrency=1), QUIET)[FLAT]
     trials = _table(plan.search_folder(FLAT) / "trials.csv")
     states = {(row["backbone.name"], row["state"], row["epochs"]) for row in trials}
     assert states == {
@@ -443,7 +445,7 @@ def test_a_sweep_whose_trials_all_fail_names_the_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plan = _study(shards, space={"backbone.name": {"choice": ["no_such_model"]}}, trials=1)
-    with pytest.raises(RuntimeError, match=r"no trial came to its end; the first error: .*no_such_model"):
+    with pytest.raises(RuntimeError, match=r"no trial completed; the first error: .*no_such_model"):
         sweep.sweep(plan, runtime=QUIET)
     assert not (plan.search_folder(FLAT) / "best.yaml").exists()
 
@@ -455,7 +457,7 @@ def test_what_needs_a_search_says_so(
     with pytest.raises(InputError, match="no trials"):
         sweep.sweep(_study(shards, trials=0), runtime=QUIET)
     with pytest.raises(InputError, match=r"best\.yaml: missing; run `leukotree sweep`"):
-        sweep.chosen(_study(shards))
+        choice.chosen(_study(shards))
     assert not list(tmp_path.iterdir())
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(_study(shards).model_dump(mode="json", exclude_defaults=True)))

@@ -12,7 +12,7 @@ import pytest
 
 from hpc import status
 from hpc.launching import run_states
-from hpc.search import choice, pace, progress
+from hpc.search import choice, pace, search_states
 from hpc.search.record import Record
 from hpc.studies.study import SearchId, Study
 from leukotree import yamlfile
@@ -40,7 +40,7 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, Recor
     fourth has begun."""
     monkeypatch.chdir(tmp_path)
     study = _study()
-    choice.begin(study, study.search_ids, "0" * 64)
+    choice.write_settings(study, study.search_ids, "0" * 64)
     return study, _searched(study)
 
 
@@ -67,16 +67,16 @@ def _at_work(study: Study, record: Record, epoch: int, state: str = "running") -
 def test_the_best_score_is_the_one_that_is_chosen_by(begun: tuple[Study, Record]) -> None:
     """Not the best after any epoch (0.8), nor that of a trial that was stopped (0.9)."""
     study, record = begun
-    found = choice.leader(record)
+    found = choice.current(record)
     assert found is not None
     assert (found[0].number, found[1]) == (1, 0.4)
-    [search] = progress.read(study.root)
+    [search] = search_states.read(study.root)
     assert search.best == 0.4
     record.end(record.trials[-1], "failed", "nan")
-    choice.freeze_all([record])
+    choice.write_choices([record])
     best = yamlfile.load(study.search_folder(FLAT) / "best.yaml")
     assert (best["trial"], best["value"]) == (1, 0.4)
-    assert progress.read(study.root)[0].best == best["value"]
+    assert search_states.read(study.root)[0].best == best["value"]
 
 
 def test_reruns_choose_once_all_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,11 +90,11 @@ def test_reruns_choose_once_all_have_ended(tmp_path: Path, monkeypatch: pytest.M
     first, second = record.reruns
     record.report(first, 3, 0.2, 2.0)
     record.end(first, "completed")
-    assert choice.leader(record) == (record.trials[2], 0.5)  # the other may still be better
+    assert choice.current(record) == (record.trials[2], 0.5)  # the other may still be better
     record.report(second, 3, 0.35, 2.0)
     record.end(second, "completed")
-    assert choice.leader(record) == (record.trials[0], 0.35)
-    choice.freeze_all([record])
+    assert choice.current(record) == (record.trials[0], 0.35)
+    choice.write_choices([record])
     assert yamlfile.load(study.search_folder(FLAT) / "best.yaml")["value"] == 0.35
 
 
@@ -122,7 +122,7 @@ def test_a_search_that_nobody_works_on_is_interrupted_whatever_its_last_heartbea
     _at_work(study, record, epoch=1)
     with locked(study.root / "search" / searchfolder.LOCK, "busy"):
         pass
-    [search] = progress.read(study.root)
+    [search] = search_states.read(study.root)
     assert (search.state, search.running, search.interrupted, search.seconds_left) == (
         "interrupted",
         0,
@@ -132,13 +132,13 @@ def test_a_search_that_nobody_works_on_is_interrupted_whatever_its_last_heartbea
     table = status.table(study.root, run_states.look(study.root))
     assert "interrupted" in table
     assert "the same `leukotree sweep` command continues it" in table
-    assert progress.read(study.root, queued={"s"})[0].state == "waiting"
+    assert search_states.read(study.root, queued={"s"})[0].state == "waiting"
 
 
 def test_trials_that_wait_for_a_place_do_not_run(begun: tuple[Study, Record]) -> None:
     study, _ = begun
     with locked(study.root / "search" / searchfolder.LOCK, "busy"):
-        [search] = progress.read(study.root)
+        [search] = search_states.read(study.root)
     assert (search.state, search.running, search.waiting) == ("waiting", 0, 1)
 
 
@@ -147,10 +147,12 @@ def test_nested_searches_are_named_by_their_fold_in_one_study_and_in_all(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     study = _study(nested=True)
-    choice.begin(study, study.search_ids, "0" * 64)
+    choice.write_settings(study, study.search_ids, "0" * 64)
     (study.search_folder(SearchId("flat", 1)) / "best.yaml").write_text("{}")
     for place in (study.root, study.root.parent):
-        found = [(one.study, one.search, one.state, one.ended, one.trials) for one in progress.read(place)]
+        found = [
+            (one.study, one.search, one.state, one.ended, one.trials) for one in search_states.read(place)
+        ]
         assert found[:2] == [("s", "flat/fold0", "interrupted", 0, 4), ("s", "flat/fold1", "ended", 0, 4)]
 
 

@@ -1,0 +1,168 @@
+"""How far the searches of a study are, read from their folders without Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hpc.launching import run_states
+from hpc.launching.run_states import RunState
+from hpc.search import choice
+from hpc.search.pace import seconds_left
+from hpc.search.record import Record, Trial
+from hpc.studies.study import SearchId, Study
+from leukotree import files, yamlfile
+from leukotree.config import parse
+from leukotree.errors import InputError, RunFailed, one_line
+from leukotree.records import compared, searchfolder
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """The state of one search. A trial is running, waiting (for a slot, or to be continued), interrupted
+    (begun, but no sweep runs) or ended."""
+
+    study: str
+    search: str
+    """The variant, and with nested searches the outer fold: "flat" or "flat/fold0"."""
+    state: str
+    """ended (its values are chosen), running, waiting (its sweep runs another search, or is queued) or
+    interrupted."""
+    ended: int
+    """Trials that have ended: completed, stopped or failed."""
+    trials: int | None
+    """All trials. None if search.yaml cannot be read."""
+    failed: int = 0
+    reruns_ended: int = 0
+    reruns: int = 0
+    """All re-runs. Before all trials have ended, the most that there can be."""
+    running: int = 0
+    waiting: int = 0
+    interrupted: int = 0
+    epoch: int | None = None
+    """Epoch of the most advanced running trial, from 1. `epochs` is its last one."""
+    epochs: int | None = None
+    best: float | None = None
+    """The score that decides what the search would choose now (see `choice.current`)."""
+    metric: str = "macro_f1"
+    seconds_left: float | None = None
+    """Approximate time until all searches of the study have ended. None if it is not known."""
+    folder: str = ""
+    problem: str = ""
+    """Why its files cannot be read."""
+    stale: str = ""
+    """Why its scores do not belong to today's data or weights. Empty if they do, or if these are not here."""
+
+
+def read(root: str | Path, queued: Collection[str] = ()) -> list[SearchState]:
+    """The searches of a study's folder, or of all studies if `root` holds the studies' folders. `queued`:
+    studies whose search has a pending job."""
+    return [
+        state
+        for sweep, folders in searchfolder.find(Path(root)).items()
+        for state in _of_study(sweep, folders, sweep.parent.name in queued)
+    ]
+
+
+def _of_study(sweep: Path, folders: list[Path], queued: bool) -> list[SearchState]:
+    records: dict[Path, Record | str] = {folder: _record(folder) for folder in folders}
+    held = files.held(sweep / searchfolder.LOCK)
+    states = [_state(sweep, folder, record, held) for folder, record in records.items()]
+    if held is None:  # a lock of another host may be invisible here; its running trials are visible
+        held = any(state.running for state in states)
+    left = seconds_left(record for record in records.values() if isinstance(record, Record)) if held else None
+    states = [state if state.state == "ended" else _with_state(state, held, queued, left) for state in states]
+    return [state if state.problem else replace(state, stale=_stale(Path(state.folder))) for state in states]
+
+
+def _stale(folder: Path) -> str:
+    try:
+        return str(compared.changed_search(folder) or "")
+    except (InputError, RunFailed) as error:
+        return one_line(error)
+
+
+def _with_state(state: SearchState, held: bool, queued: bool, left: float | None) -> SearchState:
+    """A search that has not ended, with its state. `held`: whether a sweep runs on the study."""
+    if not held:
+        begun = state.interrupted + state.running
+        now = "waiting" if queued else "interrupted"
+        return replace(state, state=now, running=0, interrupted=begun, epoch=None, epochs=None)
+    waiting = state.waiting + state.interrupted  # they continue when a slot is free
+    now = "running" if state.running else "waiting"
+    return replace(state, state=now, waiting=waiting, interrupted=0, seconds_left=left)
+
+
+def _record(folder: Path) -> Record | str:
+    """The record of a search, or why it cannot be read."""
+    path = folder / searchfolder.SETTINGS
+    try:
+        tree = yamlfile.load(path)
+        if not isinstance(tree, dict):
+            return f"{path}: holds no settings of a search"
+        tree.pop(searchfolder.DATASET, None)
+        search_id = SearchId(searchfolder.variant_of(folder), tree.pop(searchfolder.TEST_FOLD, 0))
+        return Record(parse(Study, tree, str(path)), search_id, folder)
+    except InputError as error:
+        return str(error)
+
+
+def _state(sweep: Path, folder: Path, record: Record | str, held: bool | None) -> SearchState:
+    """A search with its counts; `state` is empty unless it has ended."""
+    ended = (folder / searchfolder.BEST).exists()
+    name, study = folder.relative_to(sweep).as_posix(), sweep.parent.name
+    if isinstance(record, str):
+        return SearchState(study, name, "ended" if ended else "", 0, None, folder=str(folder), problem=record)
+    current = choice.current(record)
+    state = SearchState(
+        study,
+        name,
+        "ended" if ended else "",
+        sum(trial.state is not None for trial in record.trials),
+        record.study.search.trials,
+        sum(trial.state == "failed" for trial in record.trials),
+        sum(rerun.state is not None for rerun in record.reruns),
+        len(record.reruns) or record.open_reruns(),
+        best=current[1] if current else None,
+        metric=record.study.search.metric,
+        folder=str(folder),
+    )
+    return state if ended else _with_open_trials(state, folder, record, held)
+
+
+def _with_open_trials(state: SearchState, folder: Path, record: Record, held: bool | None) -> SearchState:
+    """A search with the counts of its trials that have not ended."""
+    open_trials = [trial for trial in (*record.trials, *record.reruns) if trial.state is None]
+    runs = [_runs(record, folder, trial) for trial in open_trials]
+    running = [
+        of_trial for of_trial in runs if held is not False and any(run.state == "running" for run in of_trial)
+    ]
+    begun = sum(any(run.begun for run in of_trial) for of_trial in runs)
+    epochs = [
+        (min(run.epoch + 1, run.epochs), run.epochs)
+        for of_trial in running
+        for run in of_trial
+        if run.state == "running"
+    ]
+    epoch, last = max(epochs, default=(None, None))
+    return replace(
+        state,
+        running=len(running),
+        interrupted=begun - len(running),
+        waiting=record.open_trials() + record.open_reruns() - begun,
+        epoch=epoch,
+        epochs=last,
+    )
+
+
+def _runs(record: Record, folder: Path, trial: Trial) -> list[RunState]:
+    """The runs of a trial or re-run that have begun."""
+    runs = searchfolder.trial_folder(folder, trial.number, rerun=trial.seed is not None)
+    if not runs.is_dir():
+        return []
+    search_id, now = record.search_id, time.time()
+    specs = record.study.trial_specs(search_id.variant, trial.chosen, search_id.test_fold, trial.seed)
+    states = [run_states.read(runs / spec.run_name, now) for spec in specs]
+    return [state for state in states if state.begun]

@@ -1,0 +1,126 @@
+"""Callbacks of Ray Tune: they record every score, show a progress bar, and end a sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from hpc.search import choice, pace
+from hpc.search.trial_queue import TrialQueue
+from hpc.search.tune_keys import FAILED, INTERRUPTED, search_id_of
+from leukotree import signals
+from leukotree.progress import Bar, duration
+
+TICK = 1.0
+"""Seconds between two updates of the bar."""
+GRACE = 20.0
+"""Seconds that trials have to save and end: some training steps. Then they are killed."""
+
+
+class Recorder(tune.Callback):
+    """Records every score when it is reported. Shows a bar of the trials and re-runs that have ended."""
+
+    def __init__(self, queue: TrialQueue, quiet: bool) -> None:
+        self._queue, self._quiet = queue, quiet
+        self._bar: Bar | None = None
+        self._shown = 0.0
+        self._scored = False
+        """Whether a trial of this sweep has a score."""
+
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        """Called when a sweep begins. The bar of a continued sweep begins with the trials that have
+        ended."""
+        study, ended = self._queue.study, self._queue.ended()
+        # Trials run side by side and differ in length: `pace` estimates their time better than a bar.
+        self._bar = Bar(
+            study.study, ended + self._queue.open(), "trial", done=ended, quiet=self._quiet, rate=False
+        )
+        self._show()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if time.monotonic() - self._shown > TICK:
+            self._show()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if FAILED in result or INTERRUPTED in result:
+            return
+        record, config = self._queue.records[search_id_of(trial)], trial.config
+        scored = record.find(config["trial"], config["seed"])
+        self._queue.report(record, scored, result["epoch"], result["macro_f1"])
+        self._scored = True
+        self._show()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._show()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._show()
+
+    def _show(self) -> None:
+        self._shown = time.monotonic()
+        if self._bar is not None:
+            ended = self._queue.ended()
+            # The total falls where fewer trials complete, and so fewer are run again.
+            self._bar.at(ended, self._note(), total=ended + self._queue.open())
+
+    def _note(self) -> str:
+        """The text behind the bar: trials that run, the time left, and the scores of the current choices."""
+        running = self._queue.running
+        if not self._queue.open():
+            return ""
+        if not self._scored:
+            return (
+                f"{len(running)} start: each process first imports its packages"
+                if running
+                else "the first trials start"
+            )
+        parts = [f"{len(running)} running"]
+        if (left := pace.seconds_left(self._queue.records.values())) is not None:
+            parts.append(f"about {duration(left)} left")
+        searches = {search_id for search_id, _, _ in running}
+        choices = {
+            search_id: choice.current(record)
+            for search_id, record in self._queue.records.items()
+            if search_id in searches
+        }
+        nested = self._queue.study.search.nested
+        best = [
+            f"{search_id if nested else search_id.variant} {chosen[1]:.4f}"
+            for search_id, chosen in choices.items()
+            if chosen
+        ]
+        return ", ".join(parts) + (f"; best {', '.join(best[:3])}" if best else "")
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class SweepStopper(tune.Stopper):
+    """Ends a sweep after a signal to it or to one of its trials. All trials are told by the stop file, and
+    have GRACE seconds to save."""
+
+    def __init__(self, queue: TrialQueue, stop_file: Path) -> None:
+        self._queue, self._stop_file = queue, stop_file
+        self._since: float | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        if self._queue.stop_reason is None:
+            if not signals.requested():
+                return False
+            self._queue.stop("preempted", "asked to stop")
+        if self._since is None:
+            self._since = time.monotonic()
+            with contextlib.suppress(OSError):  # on a full disk the trials are killed without notice
+                self._stop_file.touch()
+        return not self._queue.running or time.monotonic() - self._since > GRACE
