@@ -22,6 +22,10 @@ BAD_NODES = 2
 """Nodes that cannot begin after which a search stops."""
 UNJOINED_WORKERS = 3
 """How often all workers of a search may end before one joined it."""
+LOST_PROCESSES = 3
+"""How many processes a trial may lose, without a score in between, before it counts as failed."""
+LOST_PROCESSES_OF_WORKERS = 20
+"""The same where workers come and go: a lost process then mostly means that its worker ended."""
 
 FOR_SHELLS = {"bad-nodes": BAD_NODES}
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from hpc.launching import caps
 from hpc.search import sampler
 from hpc.search.record import Record, Trial
-from hpc.search.trial_queue import LOSSES, LOSSES_OF_WORKERS, TrialQueue
+from hpc.search.trial_queue import TrialQueue
 from hpc.search.tune_keys import FAILED, INTERRUPTED, KIND
 from leukotree import signals
 
@@ -80,7 +81,7 @@ class StudySearcher(Searcher):
             return
         if result and not error:
             self._note_end(record, trial, result)
-        most = LOSSES_OF_WORKERS if self._slots_now else LOSSES
+        most = caps.LOST_PROCESSES_OF_WORKERS if self._slots_now else caps.LOST_PROCESSES
         self._queue.released(record, trial, died=error and self._queue.stop_reason is None, most=most)
 
     def _spent(self, result: dict[str, Any]) -> float:

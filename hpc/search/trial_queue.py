@@ -5,13 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from hpc.launching import caps
 from hpc.search.record import Record, Trial
 from hpc.studies.study import SearchId, Study
 from leukotree.errors import Kind
-
-LOSSES, LOSSES_OF_WORKERS = 3, 20
-"""A trial counts as failed after it has lost this many processes without a score in between. The second
-number holds where workers come and go: a lost process then mostly means that its worker ended."""
 
 
 class TrialQueue:
@@ -58,7 +55,7 @@ class TrialQueue:
         """Note a trial's score after an epoch, or after an inner fold."""
         record.report(trial, epoch, score, time.time() - self._began)
 
-    def released(self, record: Record, trial: Trial, died: bool, most: int = LOSSES) -> None:
+    def released(self, record: Record, trial: Trial, died: bool, most: int = caps.LOST_PROCESSES) -> None:
         """Note that a trial runs no more. If it has not ended it will run again. `died`: its process died;
         the trial fails once it has lost `most` processes."""
         self.running.discard((record.search_id, trial.number, trial.seed))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hpc.launching import caps
 from hpc.search import elastic
 from hpc.slurm.site_model import Site
 from leukotree import files

@@ -14,10 +14,11 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from hpc.launching import caps
 from hpc.search import early_stopping, sampler, searcher
 from hpc.search.record import Record
 from hpc.search.slot_plan import SlotPlan
-from hpc.search.trial_queue import LOSSES, TrialQueue
+from hpc.search.trial_queue import TrialQueue
 from hpc.search.tune_keys import FAILED, INTERRUPTED, KIND
 from hpc.studies.search_settings import Axis
 from hpc.studies.study import SearchId, Study
@@ -146,14 +147,14 @@ def test_the_sampler_learns_how_a_trial_ended(study: Study, monkeypatch: pytest.
 def test_a_trial_whose_process_died_is_tried_again_so_many_times(study: Study) -> None:
     found = _begun(study, [FLAT])[1]
     first = found.suggest("t0")
-    for number in range(1, LOSSES):
+    for number in range(1, caps.LOST_PROCESSES):
         found.on_trial_complete(f"t{number - 1}", None, error=True)
         assert found.suggest(f"t{number}") == first
-    found.on_trial_complete(f"t{LOSSES - 1}", None, error=True)
+    found.on_trial_complete(f"t{caps.LOST_PROCESSES - 1}", None, error=True)
     following = found.suggest("t9")
     assert isinstance(following, dict)
     assert following["trial"] == 1
-    assert Record(study, FLAT).trials[0].message == f"its process died {LOSSES} times"
+    assert Record(study, FLAT).trials[0].message == f"its process died {caps.LOST_PROCESSES} times"
 
 
 def test_nothing_is_drawn_that_nobody_needs(study: Study) -> None:
