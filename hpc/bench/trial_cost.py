@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.bench.phantoms import phantoms
+from hpc.search import sweep
 from hpc.search.trial_place import TrialPlace
 from hpc.studies.study import SearchId, Study
 from leukotree import config
@@ -31,7 +32,6 @@ BUDGET = 0.5
 def trial(runtime: Runtime, scratch: Path) -> Row:
     """Seconds of a trial beyond its training, on a slot that has trained one before: the median over the
     trials of a tiny search."""
-    from hpc.search import sweep
     from leukotree.bench.setting import Row
 
     study = _study(phantoms(scratch / "tiny", 32, patients=28, per_patient=1))

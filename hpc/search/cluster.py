@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from hpc.launching import snapshot
 from leukotree import files, signals
 from leukotree.errors import Preempted, RunFailed
@@ -51,13 +53,13 @@ def connect(address: str | None, count: int = 1, code: Path | None = None) -> It
         import ray
 
         private = Path(tempfile.mkdtemp(prefix="ray", dir=short_folder())) if address is None else None
-        handler, others = signal.getsignal(signal.SIGTERM), _descendants(os.getpid())
+        handler, others = signal.getsignal(signal.SIGTERM), _descendants()
         try:
             _init(address, private, code)
             if handler is not None and threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)  # Ray's own handler ends this process
             if private is not None:
-                stack.enter_context(_removed_after_a_kill(private, _descendants(os.getpid()) - others))
+                stack.enter_context(_removed_after_a_kill(private, _descendants() - others))
             else:
                 _wait_for_nodes(count)
             yield private
@@ -132,16 +134,9 @@ def _removed_after_a_kill(private: Path, ids: Iterable[int]) -> Iterator[None]:
         cleaner.communicate()
 
 
-def _descendants(pid: int) -> set[int]:
-    """Ids of the living processes that a process has started, directly or through others."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    family = {pid}
-    while grown := {child for child, parent in parents.items() if parent in family} - family:
-        family |= grown
-    return family - {pid}
+def _descendants() -> set[int]:
+    """Ids of the living processes that this process has started, directly or through others."""
+    return {process.pid for process in psutil.Process().children(recursive=True)}
 
 
 def _wait_for_nodes(count: int) -> None:

@@ -1,4 +1,4 @@
-"""What to change, from made-up measurements: a step of one second whose parts are known."""
+"""Advice from made-up measurements: a step of one second whose parts are known."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def only_line(speeds: Speeds, setup: Setup, bottleneck: str) -> str:
     return lines[0]
 
 
-def test_a_model_that_waits_for_images_wants_the_cache_if_that_is_faster() -> None:
+def test_a_slow_loader_calls_for_the_cache_if_that_is_faster() -> None:
     speeds = Speeds(step=1.0, bare=0.2, loader=1.0, cached=0.1)
     assert "--cache" in only_line(speeds, GPU, "loader")
     assert "80%" in only_line(speeds, GPU, "loader")
     assert "10 times" in only_line(speeds, GPU, "loader")
 
 
-def test_or_more_workers_where_cores_are_idle() -> None:
+def test_a_slow_loader_calls_for_more_workers_if_cores_are_idle() -> None:
     slow = Speeds(step=1.0, bare=0.2, loader=1.0, cached=0.9)
     assert "--workers 7" in only_line(slow, replace(GPU, workers=2), "loader")
     assert "pack smaller images" in only_line(slow, GPU, "loader")
     assert "pack smaller images" in only_line(replace(slow, cached=0.1), replace(GPU, cache=True), "loader")
 
 
-def test_a_model_that_computes_all_the_time_wants_what_makes_computing_cheaper() -> None:
+def test_a_busy_model_calls_for_cheaper_computing() -> None:
     speeds = Speeds(step=1.0, bare=0.98, loader=0.1)
     assert "engine.precision=bf16, engine.compile=true, --ranks 4" in only_line(
         speeds, replace(GPU, precision="fp32", compile=False, ranks=1), "compute"
@@ -60,7 +60,7 @@ def test_a_model_that_computes_all_the_time_wants_what_makes_computing_cheaper()
     assert "a GPU" in only_line(speeds, CPU, "compute")
 
 
-def test_ranks_that_wait_for_each_other_want_to_meet_less_often() -> None:
+def test_ranks_that_wait_for_each_other_call_for_less_exchange() -> None:
     speeds = Speeds(step=1.0, bare=0.6, loader=0.1, exchange=0.5)
     assert "optim.batch_size=512" in only_line(speeds, GPU, "communication")
     assert shares(speeds, GPU)["communication"] == pytest.approx(
@@ -68,11 +68,11 @@ def test_ranks_that_wait_for_each_other_want_to_meet_less_often() -> None:
     )  # the rest hides behind the backward pass
 
 
-def test_a_loader_that_just_keeps_pace_is_balanced() -> None:
+def test_a_loader_as_fast_as_the_model_is_balanced() -> None:
     assert "--cache" in only_line(Speeds(step=1.0, bare=0.97, loader=0.9), GPU, "balanced")
 
 
-def test_a_host_that_does_not_keep_the_gpu_busy_is_given_larger_pieces() -> None:
+def test_a_slow_host_calls_for_larger_batches() -> None:
     speeds = Speeds(step=1.0, bare=0.5, loader=0.1)
     assert "optim.batch_size=512" in only_line(speeds, GPU, "loop")
     assert "engine.compile=true" in only_line(speeds, replace(GPU, compile=False), "loop")
@@ -100,17 +100,15 @@ def test_a_second_notable_loss_has_a_line_of_its_own() -> None:
     assert "gradients" in lines[1]
 
 
-def test_nothing_is_said_of_a_step_that_was_not_measured() -> None:
+def test_without_a_measured_step_there_is_no_advice() -> None:
     assert advice(Speeds(step=None, bare=None, loader=1.0), GPU) == (None, [])
 
 
 @given(st.builds(Speeds, *[seconds] * 8), st.sampled_from([GPU, CPU]))
-def test_the_shares_are_of_one_whole_and_there_is_always_something_to_say(
-    speeds: Speeds, setup: Setup
-) -> None:
-    found = shares(speeds, setup)
-    assert min(found.values()) >= 0
-    assert sum(found.values()) == pytest.approx(1)
+def test_the_shares_sum_to_one_and_there_is_always_advice(speeds: Speeds, setup: Setup) -> None:
+    parts = shares(speeds, setup)
+    assert min(parts.values()) >= 0
+    assert sum(parts.values()) == pytest.approx(1)
     named, lines = advice(speeds, setup)
-    assert named in {*found, "balanced"}
+    assert named in {*parts, "balanced"}
     assert 1 <= len(lines) <= 2

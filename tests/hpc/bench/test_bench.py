@@ -1,4 +1,4 @@
-"""`leukotree bench` as a person meets it, and the seconds of a trial from what a search has written."""
+"""The command `leukotree bench`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hpc.bench import bench, trial_cost
 from hpc.cli import main
-from hpc.studies.study import Study
-from leukotree.config import parse
 from leukotree.errors import InputError
 from leukotree.spec import RunSpec
 
@@ -62,29 +59,29 @@ def test_the_table_has_each_measurement_beside_its_limit(spec: Path, tmp_path: P
 
 @pytest.mark.slow("measures")
 def test_json_has_everything_and_its_bottleneck(spec: Path, tmp_path: Path) -> None:
-    found = json.loads(
+    report = json.loads(
         printed(spec, "optim.batch_size=6", "--only", "step,all-reduce", "--json", cwd=tmp_path)
     )
-    step, reduce = found["rows"]
+    step, reduce = report["rows"]
     assert step["share"] == pytest.approx(step["measured"] / step["limit"])
     assert step["seconds"] == pytest.approx(6 / step["measured"])
     assert (reduce["measured"], reduce["share"]) == (None, None)
-    assert set(found["machine"]) == {"cores", "processor", "gpus", "torch"}
-    assert (found["setup"]["batch"], found["setup"]["ranks"]) == (6, 1)
-    assert sum(found["shares"].values()) == pytest.approx(1)
-    assert found["bottleneck"] in {*found["shares"], "balanced"}
-    assert found["advice"]
+    assert set(report["machine"]) == {"cores", "processor", "gpus", "torch"}
+    assert (report["setup"]["batch"], report["setup"]["ranks"]) == (6, 1)
+    assert sum(report["shares"].values()) == pytest.approx(1)
+    assert report["bottleneck"] in {*report["shares"], "balanced"}
+    assert report["advice"]
 
 
 @pytest.mark.slow("starts ranks")
 def test_ranks_measure_together_and_exchange_gradients(spec: Path, tmp_path: Path) -> None:
-    """In a process of its own: local ranks are forked from a server that this one would keep."""
+    """In a separate process: local ranks are forked from a server that this process would keep."""
     command = [sys.executable, "-m", "hpc.cli", "bench", spec.name, "--ranks", "2", "--json", *BRIEF]
     command += ["--only", "loader,step,all-reduce,checkpoint"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert [row["what"] for row in found["rows"]] == [
+    report = json.loads(done.stdout)
+    assert [row["what"] for row in report["rows"]] == [
         "loader",
         "loader, cached",
         "step",
@@ -92,18 +89,18 @@ def test_ranks_measure_together_and_exchange_gradients(spec: Path, tmp_path: Pat
         "checkpoint, held up",
         "checkpoint, written",
     ]
-    assert all(row["share"] > 0 for row in found["rows"])
-    assert found["rows"][3]["unit"] == "GB/s"
-    assert "gloo" in found["rows"][3]["limit_is"]
-    assert found["setup"]["ranks"] == 2
+    assert all(row["share"] > 0 for row in report["rows"])
+    assert report["rows"][3]["unit"] == "GB/s"
+    assert "gloo" in report["rows"][3]["limit_is"]
+    assert report["setup"]["ranks"] == 2
 
 
 @pytest.mark.slow("measures")
-def test_without_a_spec_phantoms_are_drawn_for_the_time_of_it(tmp_path: Path) -> None:
-    found = json.loads(
+def test_without_a_spec_phantoms_are_drawn_into_a_temporary_folder(tmp_path: Path) -> None:
+    report = json.loads(
         printed("backbone.name=test_resnet", "--size", 32, "--only", "step", "--json", cwd=tmp_path)
     )
-    assert (found["setup"]["backbone"], found["setup"]["size"]) == ("test_resnet", 32)
+    assert (report["setup"]["backbone"], report["setup"]["size"]) == ("test_resnet", 32)
     assert not list(tmp_path.iterdir())
 
 
@@ -120,29 +117,6 @@ def test_a_trial_is_measured_through_ray(tmp_path: Path) -> None:
     assert (row["what"], row["unit"], row["limit"]) == ("trial", "s", trial_cost.BUDGET)
     assert row["measured"] > 0
     assert not list(tmp_path.iterdir())
-
-
-def test_a_trials_seconds_are_those_between_two_ends_without_the_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Trial 1 ends 3 s after trial 0, trial 2 ends 4 s after trial 1; the two runs of each train 1 s and 0.5
-    s."""
-    monkeypatch.chdir(tmp_path)
-    study = parse(Study, {"study": "made-up"}, "test")
-    folder = study.search_folder(study.search_ids[0])
-    folder.mkdir(parents=True)
-    rows = ["0,1,0.5,2.0", "0,2,0.5,5.0", "1,1,0.5,7.0", "1,2,0.5,8.0", "2,2,0.5,12.0"]
-    (folder / "history.csv").write_text("\n".join(["trial,epoch,macro_f1,seconds", *rows]) + "\n")
-    for trial in range(3):
-        for run, seconds in (("one", 0.5), ("other", 0.25)):
-            path = folder / "runs" / f"{trial:05d}" / run
-            path.mkdir(parents=True)
-            lines: list[dict[str, Any]] = [
-                {"kind": "epoch", "epoch": 0, "seconds": seconds},
-                {"kind": "step", "epoch": 0, "loss": 1.0},
-            ]
-            (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in 2 * lines))
-    assert trial_cost.overheads(study, study.search_ids[0]) == pytest.approx([3 - 1.5, 4 - 1.5])
 
 
 def test_parts_keep_their_order() -> None:
@@ -168,10 +142,10 @@ def test_bad_input_is_one_line(
 ) -> None:
     with contextlib.chdir(tmp_path):
         assert main(["bench", *arguments]) == 2
-    said = capfd.readouterr().err
-    assert said.startswith("leukotree bench: ")
-    assert says in said
-    assert len(said.splitlines()) == 1
+    error = capfd.readouterr().err
+    assert error.startswith("leukotree bench: ")
+    assert says in error
+    assert len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 

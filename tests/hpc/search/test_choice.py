@@ -1,4 +1,4 @@
-"""What a search that has ended chose: by its own scores, or by those of fresh seeds."""
+"""The choice of a search that has ended: by its own scores, or by those of fresh seeds."""
 
 from __future__ import annotations
 
@@ -62,32 +62,32 @@ def _one_fold(study: Study) -> Any:
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for fold in (0, 1):  # searches that nobody asks for
+    for fold in (0, 1):  # searches of other folds
         folder = _study().search_folder(SearchId("flat", fold))
         folder.mkdir(parents=True)
         (folder / "best.yaml").write_text(f"test_fold: {fold}\nchosen: {{}}\n")
 
 
 def test_without_reruns_the_best_trial_is_chosen() -> None:
-    found = _again(_searched(_study()), {})
-    assert (found["trial"], found["value"], found["chosen"], found["trials"]) == (
+    best = _again(_searched(_study()), {})
+    assert (best["trial"], best["value"], best["chosen"], best["trials"]) == (
         1,
         0.75,
         {"loss.gamma": 1.0},
         5,
     )
-    assert found["test_fold"] == 2
-    assert not {"search_value", "optimism", "reruns"} & set(found)
+    assert best["test_fold"] == 2
+    assert not {"search_value", "optimism", "reruns"} & set(best)
 
 
-def test_the_mean_over_fresh_seeds_chooses_and_tells_the_optimism() -> None:
+def test_the_mean_over_fresh_seeds_chooses_and_the_optimism_is_written() -> None:
     study = _study(rerun_top=3, rerun_seeds=2)
     again = {(1, 0): 0.25, (1, 1): 0.5, (3, 0): 0.75, (3, 1): 0.5, (0, 0): 0.5, (0, 1): 0.5}
-    found = _again(_searched(study), again)
-    assert (found["trial"], found["value"], found["chosen"]) == (3, 0.625, {"loss.gamma": 3.0})
-    assert (found["search_trial"], found["search_value"], found["optimism"]) == (1, 0.75, 0.75 - 0.375)
-    assert found["rerun_seeds"] == study.fresh_seeds
-    assert found["reruns"] == [
+    best = _again(_searched(study), again)
+    assert (best["trial"], best["value"], best["chosen"]) == (3, 0.625, {"loss.gamma": 3.0})
+    assert (best["search_trial"], best["search_value"], best["optimism"]) == (1, 0.75, 0.75 - 0.375)
+    assert best["rerun_seeds"] == study.fresh_seeds
+    assert best["reruns"] == [
         {"trial": 1, "scores": [0.25, 0.5], "seconds": 3.0},
         {"trial": 3, "scores": [0.75, 0.5], "seconds": 3.0},
         {"trial": 0, "scores": [0.5, 0.5], "seconds": 3.0},
@@ -111,15 +111,15 @@ def test_a_key_without_effect_beside_the_other_values_is_not_among_the_chosen() 
 
 
 def test_of_equal_means_the_earlier_trial_is_chosen() -> None:
-    found = _again(_searched(_study(rerun_top=3, rerun_seeds=1)), {(number, 0): 0.5 for number in (0, 1, 3)})
-    assert found["trial"] == 0
+    best = _again(_searched(_study(rerun_top=3, rerun_seeds=1)), {(number, 0): 0.5 for number in (0, 1, 3)})
+    assert best["trial"] == 0
 
 
 def test_a_trial_that_failed_on_a_fresh_seed_is_not_chosen() -> None:
     study = _study(rerun_top=2, rerun_seeds=2)
-    found = _again(_searched(study), {(1, 0): 0.9, (1, 1): None, (3, 0): 0.25, (3, 1): 0.25})
-    assert (found["trial"], found["value"], found["optimism"]) == (3, 0.25, None)
-    assert found["reruns"][0]["scores"] == [0.9, None]
+    best = _again(_searched(study), {(1, 0): 0.9, (1, 1): None, (3, 0): 0.25, (3, 1): 0.25})
+    assert (best["trial"], best["value"], best["optimism"]) == (3, 0.25, None)
+    assert best["reruns"][0]["scores"] == [0.9, None]
 
 
 def test_where_every_rerun_failed_nothing_is_chosen() -> None:
@@ -145,7 +145,7 @@ def test_the_chosen_values_go_to_their_own_fold() -> None:
         ("nested", False, None),  # another folder, and no part of what a search does
     ],
 )
-def test_a_search_goes_on_with_its_own_settings_only(key: str, value: Any, says: str | None) -> None:
+def test_a_search_continues_with_its_own_settings_only(key: str, value: Any, says: str | None) -> None:
     study, other = _study(), _study(**{key: value})
     choice.write_settings(study, [SEARCH_ID], "data")
     other.search_folder(SEARCH_ID).mkdir(exist_ok=True)
@@ -165,7 +165,7 @@ def test_damaged_settings_of_a_search_are_named(text: str) -> None:
         choice.has_ended(_study(), SEARCH_ID, None)
 
 
-def test_a_search_of_another_fold_is_told() -> None:
+def test_a_search_of_another_fold_is_refused() -> None:
     study = _study()
     choice.write_settings(study, [SEARCH_ID], "data")
     other = SearchId("flat", 3)
@@ -174,7 +174,7 @@ def test_a_search_of_another_fold_is_told() -> None:
         choice.has_ended(study, other, "data")
 
 
-def test_a_key_that_is_searched_for_another_variant_does_not_hold_a_search_up() -> None:
+def test_a_key_that_is_searched_for_another_variant_only_changes_no_search() -> None:
     space = {"loss.gamma": {"uniform": [0, 5]}, "loss.isolation": {"choice": ["shared", "chained"]}}
     study = _study(space=space)
     narrower = _study()

@@ -1,5 +1,4 @@
-"""The workers of an elastic search at a queue that does what queues do. SLURM's commands are stand-ins with a
-queue in a file."""
+"""The workers of an elastic search. Scripts with a queue in a file stand in for SLURM's commands."""
 
 from __future__ import annotations
 
@@ -30,8 +29,8 @@ refused = state["refuse"].get(name, "")
 if not refused and name == "sbatch":
     count = int(options["--array"].split("-")[1]) + 1
     if len(state["queue"]) + count > state["limit"]:
-        refused = "sbatch: error: QOSMaxSubmitJobPerUserLimit\\nsbatch: error: Batch job submission failed: Job violates \
-accounting/QOS policy (job submit limit, user's size and/or time limits)"
+        refused = "sbatch: error: QOSMaxSubmitJobPerUserLimit\\nsbatch: error: Batch job submission failed: \
+Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
     else:
         state["last"] += 1
         state["queue"].update({{f"{{state['last']}}_{{index}}": "PENDING" for index in range(count)}})
@@ -40,7 +39,8 @@ elif not refused and name == "scancel":
         state["queue"].pop(job, None)
 elif not refused:
     wanted = os.environ.get("SQUEUE_STATES", "")
-    print("".join(f"{{job}} {{what}}\\n" for job, what in state["queue"].items() if wanted in ("", what)), end="")
+    jobs = [(job, what) for job, what in state["queue"].items() if wanted in ("", what)]
+    print("".join(f"{{job}} {{what}}\\n" for job, what in jobs), end="")
 if name != "squeue":
     whole = path.with_name(f"{{os.getpid()}}.json")
     whole.write_text(json.dumps(state))
@@ -51,7 +51,7 @@ if refused:
 
 
 class Queue:
-    """A queue of SLURM, and what the search knows of its workers."""
+    """A queue of SLURM, and the search's view of its workers."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "queue.json"
@@ -118,7 +118,7 @@ def test_many_workers_are_queued_in_arrays_that_every_cluster_takes(queue: Queue
     assert [words[0] for words in queue.calls("sbatch")] == ["--array=0-99", "--array=0-99", "--array=0-49"]
 
 
-def test_workers_that_wait_for_nothing_leave_and_those_at_work_stay(queue: Queue) -> None:
+def test_superfluous_pending_workers_are_cancelled_and_running_ones_stay(queue: Queue) -> None:
     workers = queue.workers(4)
     workers._look()
     states = dict(zip(queue["queue"], ("RUNNING", "PENDING", "PENDING", "PENDING"), strict=True))
@@ -139,7 +139,7 @@ def test_a_limit_on_jobs_is_used_to_the_full(queue: Queue) -> None:
     assert len(queue["queue"]) == 2
 
 
-def test_a_queue_that_is_full_is_asked_again_and_that_is_said_once(
+def test_a_full_queue_is_asked_again_and_reported_once(
     queue: Queue, capsys: pytest.CaptureFixture[str]
 ) -> None:
     queue.set(limit=0)
@@ -147,14 +147,16 @@ def test_a_queue_that_is_full_is_asked_again_and_that_is_said_once(
     for _ in range(3):
         assert workers._look() is None
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("sweep: the queue takes no workers: sbatch: error: QOSMaxSubmitJobPerUserLimit")
+    assert line.startswith(
+        "leukotree: the queue takes no workers: sbatch: error: QOSMaxSubmitJobPerUserLimit"
+    )
     queue.set(limit=2)
     assert workers._look() is None
     assert len(queue["queue"]) == 2
 
 
 @pytest.mark.parametrize("command", ["squeue", "sbatch"])
-def test_a_slurm_that_does_not_answer_is_waited_for(queue: Queue, command: str) -> None:
+def test_a_slurm_that_does_not_answer_is_asked_again(queue: Queue, command: str) -> None:
     queue.set(refuse={command: f"{command}: error: Unable to contact slurm controller (connect failure)"})
     workers = queue.workers(2)
     for _ in range(10):
@@ -165,7 +167,7 @@ def test_a_slurm_that_does_not_answer_is_waited_for(queue: Queue, command: str) 
     assert len(queue["queue"]) == 2
 
 
-def test_what_slurm_refuses_for_good_ends_the_search_with_its_words(queue: Queue) -> None:
+def test_a_lasting_refusal_ends_the_search_with_the_words_of_slurm(queue: Queue) -> None:
     queue.set(refuse={"sbatch": "sbatch: error: invalid partition specified: moon"})
     assert (
         queue.workers(4)._look()
@@ -173,13 +175,13 @@ def test_what_slurm_refuses_for_good_ends_the_search_with_its_words(queue: Queue
     )
 
 
-def test_a_refusal_while_others_work_is_none(queue: Queue) -> None:
+def test_a_refusal_while_other_workers_run_is_ignored(queue: Queue) -> None:
     queue.joined = 1
     queue.set(refuse={"sbatch": "sbatch: error: invalid partition specified: moon"})
     assert queue.workers(4)._look() is None
 
 
-def test_workers_that_end_at_once_are_queued_some_times_only(queue: Queue) -> None:
+def test_workers_that_end_at_once_are_queued_a_few_times_only(queue: Queue) -> None:
     workers = queue.workers(2)
     answers = []
     for _ in range(caps.UNJOINED_WORKERS + 1):
@@ -189,8 +191,8 @@ def test_workers_that_end_at_once_are_queued_some_times_only(queue: Queue) -> No
     assert "workers end before they join the search" in str(answers[-1])
 
 
-def test_all_workers_may_be_lost_at_once_again_and_again_if_they_had_joined(queue: Queue) -> None:
-    """As on a partition whose jobs are preempted."""
+def test_all_workers_may_be_lost_repeatedly_if_they_had_joined(queue: Queue) -> None:
+    """For example on a partition whose jobs are preempted."""
     workers = queue.workers(2)
     for _ in range(3 * caps.UNJOINED_WORKERS):
         queue.joined = 0
@@ -201,7 +203,7 @@ def test_all_workers_may_be_lost_at_once_again_and_again_if_they_had_joined(queu
     assert queue.gave_up == []
 
 
-def test_bad_nodes_are_left_out_and_two_of_them_end_a_search_that_has_no_workers(queue: Queue) -> None:
+def test_bad_nodes_are_excluded_and_two_of_them_end_a_search_without_workers(queue: Queue) -> None:
     workers = queue.workers(1)
     workers._look()
     queue.set(queue={})
@@ -213,7 +215,7 @@ def test_bad_nodes_are_left_out_and_two_of_them_end_a_search_that_has_no_workers
     assert workers._look() == "workers cannot start on n1, n2 (n2: no room); fix that"
 
 
-def test_nodes_that_turned_bad_over_a_long_search_do_not_end_it(queue: Queue) -> None:
+def test_nodes_that_became_bad_over_a_long_search_do_not_end_it(queue: Queue) -> None:
     workers = queue.workers(1)
     for number in range(5):
         queue.bad(*(f"n{index}" for index in range(number + 1)))
@@ -224,8 +226,8 @@ def test_nodes_that_turned_bad_over_a_long_search_do_not_end_it(queue: Queue) ->
         queue.set(queue={})
 
 
-def test_what_a_user_sets_for_squeue_hides_no_worker(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else more and more would be queued."""
+def test_settings_of_a_user_for_squeue_hide_no_worker(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hidden workers would be queued again and again."""
     monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
     workers = queue.workers(2)
     for _ in range(3):
@@ -241,10 +243,10 @@ def until(ready: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
-def test_at_the_end_of_the_search_its_workers_are_gone(
+def test_at_the_end_of_the_search_its_workers_are_cancelled(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    """Also those that somebody holds: they are pending."""
+    """Held workers too: they are pending."""
     monkeypatch.setattr(elastic, "TICK", 0.05)
     with queue.workers(3):
         until(lambda: len(queue["queue"]) == 3)
@@ -254,7 +256,9 @@ def test_at_the_end_of_the_search_its_workers_are_gone(
     assert queue.gave_up == []
 
 
-def test_an_error_of_its_own_is_told_to_the_search(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_the_thread_is_reported_to_the_search(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(elastic, "TICK", 0.05)
     workers = queue.workers(1)
     monkeypatch.setattr(workers, "_joined", lambda: 1 // 0)

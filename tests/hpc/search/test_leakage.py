@@ -1,5 +1,4 @@
-"""A study whose search could see its test fold is refused: each leak is planted, and seen by `folds` and
-`report`."""
+"""`folds` and `report` refuse a study whose search could see its test fold. Each leak is planted."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ FOLD = SearchId("flat", 2)
 
 
 def _write_run(root: Path, spec: RunSpec, dataset: Dataset) -> Path:
-    """What a trial's run leaves that matters here."""
+    """The files of a trial's run that matter here."""
     folder = root / spec.run_name
     folder.mkdir(parents=True)
     (folder / "spec.yaml").write_text(spec.dump())
@@ -40,7 +39,7 @@ def _write_run(root: Path, spec: RunSpec, dataset: Dataset) -> Path:
 
 
 def _write_searches(plan: Study, dataset: Dataset) -> None:
-    """Searches of one trial each, as a sweep leaves them when they have ended."""
+    """Searches of one trial each that have ended."""
     choice.write_settings(plan, plan.search_ids, dataset.fingerprint)
     for search_id in plan.search_ids:
         folder, chosen = plan.search_folder(search_id), {"loss.gamma": 1.0}
@@ -139,18 +138,18 @@ def _plant(run: Path, **columns: Any) -> None:
 
 def test_an_image_of_the_test_fold_in_a_trials_predictions(plan: Study) -> None:
     index = Dataset.open("shards").index
-    stranger = index[index["fold"] == FOLD.test_fold].iloc[3]
-    _plant(_some_run(plan), key=stranger["key"])
-    _refused("predictions.parquet: holds image", stranger["key"], "of fold 2")
+    leaked = index[index["fold"] == FOLD.test_fold].iloc[3]
+    _plant(_some_run(plan), key=leaked["key"])
+    _refused("predictions.parquet: holds image", leaked["key"], "of fold 2")
 
 
 def test_a_patient_of_the_test_fold_in_a_trials_predictions(plan: Study) -> None:
     index = Dataset.open("shards").index
-    stranger = index[index["fold"] == FOLD.test_fold].iloc[3]
-    _plant(_some_run(plan), key="another-cell", patient=stranger["patient"], source="elsewhere")
+    leaked = index[index["fold"] == FOLD.test_fold].iloc[3]
+    _plant(_some_run(plan), key="another-cell", patient=leaked["patient"], source="elsewhere")
     leakage.check(plan)  # the patient of that name in another source is somebody else
-    _plant(_some_run(plan), key="another-cell", patient=stranger["patient"], source=stranger["source"])
-    _refused("predictions.parquet: holds patient", stranger["patient"])
+    _plant(_some_run(plan), key="another-cell", patient=leaked["patient"], source=leaked["source"])
+    _refused("predictions.parquet: holds patient", leaked["patient"])
 
 
 def test_without_the_shards_an_image_is_known_by_its_fold(plan: Study) -> None:
@@ -198,7 +197,7 @@ def test_a_patient_in_two_folds_of_the_index(plan: Study, shards: Path, columns:
         )
 
 
-def test_where_images_were_dealt_one_by_one_a_patient_may_be_in_two_folds(plan: Study, shards: Path) -> None:
+def test_a_patient_may_be_in_two_folds_where_images_were_dealt_one_by_one(plan: Study, shards: Path) -> None:
     _spread(shards, ("patient",), group="image")
     index = Dataset.open("shards").index
     assert (index.groupby("patient")["fold"].nunique() > 1).any()
@@ -213,7 +212,7 @@ def _spread_again(shards: Path) -> None:
     leakage.check_index(Dataset.open("shards"))
 
 
-def test_a_patient_is_the_same_in_every_source_where_the_data_set_says_so(tmp_path: Path) -> None:
+def test_a_patient_is_the_same_in_every_source_if_the_data_set_says_so(tmp_path: Path) -> None:
     rows = [
         (leaf, f"{leaf}{number}", source, 1)
         for leaf in ("AML", "ALL")

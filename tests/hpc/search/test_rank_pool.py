@@ -1,4 +1,4 @@
-"""The ranks of a trial: they stay from one trial to the next, and go with whoever speaks for them."""
+"""The pool of a trial's ranks: they stay from trial to trial, and end with the process that owns them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def test_a_gang_trains_one_trial_after_another_whatever_became_of_the_one_before(
+def test_a_pool_trains_one_trial_after_another_however_the_one_before_ended(
     shards: Path, tmp_path: Path
 ) -> None:
     with RankPool(2) as pool:
@@ -104,12 +104,13 @@ from leukotree.spec import load
 from leukotree.runtime import Runtime
 
 pool = RankPool(2)
-for row in pool.lockstep([load(sys.argv[1])], Path(sys.argv[2]), Runtime(device="cpu", workers=0, threads=1, quiet=True)):
+runtime = Runtime(device="cpu", workers=0, threads=1, quiet=True)
+for row in pool.lockstep([load(sys.argv[1])], Path(sys.argv[2]), runtime):
     print(*pool.pids, flush=True)
 """
 
 
-def test_ranks_end_with_the_process_that_speaks_for_them(shards: Path, tmp_path: Path) -> None:
+def test_ranks_end_with_the_process_that_owns_them(shards: Path, tmp_path: Path) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text(_specs(shards, **{"optim.epochs": 1000})[0].dump())
     command = [sys.executable, "-c", OWNER, str(file), str(tmp_path / "runs")]

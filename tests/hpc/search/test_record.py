@@ -1,4 +1,4 @@
-"""The record of a search: what a kill can leave, and what does not fit its study."""
+"""The record of a search: after a kill, and where it does not fit its study."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ def _written(study: Study) -> Path:
     return study.search_folder(SEARCH_ID)
 
 
-def test_what_was_written_is_read(study: Study) -> None:
+def test_a_written_record_is_read_back(study: Study) -> None:
     _written(study)
-    found = Record(study, SEARCH_ID)
-    assert [(trial.chosen["optim.batch_size"], trial.state, trial.scores) for trial in found.trials] == [
+    loaded = Record(study, SEARCH_ID)
+    assert [(trial.chosen["optim.batch_size"], trial.state, trial.scores) for trial in loaded.trials] == [
         (16, "completed", {1: 0.25, 2: 0.75}),
         (32, None, {1: 0.5}),
     ]
-    assert found.reported == [(0, 1, 0.25), (1, 1, 0.5), (0, 2, 0.75)]
-    assert (found.seconds, found.trials[0].seconds) == (5.0, 4.5)
-    found.report(found.trials[1], 1, 0.5, 9.0)  # replayed
-    assert Record(study, SEARCH_ID).reported == found.reported
+    assert loaded.reported == [(0, 1, 0.25), (1, 1, 0.5), (0, 2, 0.75)]
+    assert (loaded.seconds, loaded.trials[0].seconds) == (5.0, 4.5)
+    loaded.report(loaded.trials[1], 1, 0.5, 9.0)  # replayed
+    assert Record(study, SEARCH_ID).reported == loaded.reported
 
 
 @pytest.mark.parametrize("cut", [2, 5, 20])
-def test_a_line_that_a_kill_cut_short_did_not_happen(study: Study, cut: int) -> None:
+def test_a_line_that_a_kill_cut_short_is_ignored(study: Study, cut: int) -> None:
     drawn = _written(study) / "trials.jsonl"
     drawn.write_bytes(drawn.read_bytes()[:-cut])
-    found = Record(study, SEARCH_ID)
-    assert [trial.state for trial in found.trials] == [None, None]
+    loaded = Record(study, SEARCH_ID)
+    assert [trial.state for trial in loaded.trials] == [None, None]
     # Its two epochs are all: it has nothing left to do but to be noted.
-    assert TrialQueue(study, [found]).open() == 2
-    third = found.draw(VALUES)
+    assert TrialQueue(study, [loaded]).open() == 2
+    third = loaded.draw(VALUES)
     assert [trial.state for trial in Record(study, SEARCH_ID).trials] == ["completed", None, None]
     assert third.number == 2
 
@@ -95,7 +95,7 @@ def test_a_record_that_does_not_fit_its_study_is_refused(study: Study, line: obj
 
 
 @pytest.mark.parametrize("row", ["7,1,0.5,6.0", "1,3,0.5,6.0"])
-def test_a_score_of_no_known_trial_is_refused(study: Study, row: str) -> None:
+def test_a_score_of_an_unknown_trial_is_refused(study: Study, row: str) -> None:
     with open(_written(study) / "history.csv", "a") as file:
         file.write(row + "\n")
     with pytest.raises(
@@ -112,7 +112,7 @@ def test_a_trial_that_completed_without_its_score_is_refused(study: Study) -> No
 
 
 @pytest.mark.parametrize("left", ["", "trial,epo"])
-def test_a_first_score_that_met_a_full_disk_leaves_nothing_to_stumble_on(study: Study, left: str) -> None:
+def test_a_first_score_cut_short_by_a_full_disk_is_written_again(study: Study, left: str) -> None:
     record = Record(study, SEARCH_ID)
     trial = record.draw(VALUES)
     history = study.search_folder(SEARCH_ID) / "history.csv"
@@ -123,7 +123,7 @@ def test_a_first_score_that_met_a_full_disk_leaves_nothing_to_stumble_on(study: 
     assert Record(study, SEARCH_ID).reported == [(0, 1, 0.5)]
 
 
-def test_only_trials_that_nobody_continues_lose_their_checkpoints(study: Study) -> None:
+def test_only_trials_that_are_not_continued_lose_their_checkpoints(study: Study) -> None:
     record = Record(study, SEARCH_ID)
     runs = study.search_folder(SEARCH_ID) / "runs"
     for number, state in enumerate(("stopped", None, "failed")):
@@ -135,7 +135,7 @@ def test_only_trials_that_nobody_continues_lose_their_checkpoints(study: Study) 
     assert [path.parts[-3] for path in runs.glob("*/*/checkpoints")] == ["00001"]
 
 
-def test_scores_of_a_removed_record_do_not_count(study: Study) -> None:
+def test_scores_of_a_removed_record_are_ignored(study: Study) -> None:
     folder = _written(study)
     (folder / "trials.jsonl").unlink()
     record = Record(study, SEARCH_ID)
@@ -148,7 +148,7 @@ def test_scores_of_a_removed_record_do_not_count(study: Study) -> None:
 
 @pytest.fixture
 def again(study: Study) -> Study:
-    """The same, and the two best trials are run again on two seeds."""
+    """The same study, with the two best trials run again on two seeds."""
     return study.model_copy(
         update={"search": study.search.model_copy(update={"rerun_top": 2, "rerun_seeds": 2})}
     )
@@ -168,7 +168,7 @@ def _searched(study: Study) -> Record:
     return record
 
 
-def test_the_best_trials_are_to_be_run_again_once_all_have_ended(again: Study) -> None:
+def test_the_best_trials_are_run_again_once_all_have_ended(again: Study) -> None:
     record = _searched(again)
     seeds = again.fresh_seeds
     assert [(rerun.number, rerun.seed) for rerun in record.reruns] == [
@@ -193,16 +193,16 @@ def test_reruns_that_ended_are_not_run_again(again: Study, cut: int) -> None:
     record.end(record.reruns[2], "failed", "the loss is nan")
     file = again.search_folder(SEARCH_ID) / "reruns.jsonl"
     file.write_bytes(file.read_bytes()[: -cut or None])
-    found = Record(again, SEARCH_ID)
-    assert [rerun.state for rerun in found.reruns] == [
+    loaded = Record(again, SEARCH_ID)
+    assert [rerun.state for rerun in loaded.reruns] == [
         "completed",
         "completed",
         None if cut else "failed",
         None,
     ]
-    assert [rerun.score for rerun in found.reruns] == [0.5, 0.625, None, None]
-    assert found.reported == record.reported  # which the stopping of trials looks at: none of the re-runs'
-    assert found.open() == (2 if cut else 1)
+    assert [rerun.score for rerun in loaded.reruns] == [0.5, 0.625, None, None]
+    assert loaded.reported == record.reported  # which the stopping of trials looks at: none of the re-runs'
+    assert loaded.open() == (2 if cut else 1)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_rerun_of_no_best_trial_is_refused(again: Study, line: object) -> None
         Record(again, SEARCH_ID)
 
 
-def test_fewer_trials_than_are_to_be_run_again_make_fewer_reruns(again: Study) -> None:
+def test_there_are_no_more_reruns_than_trials_allow(again: Study) -> None:
     record = Record(again, SEARCH_ID)
     assert record.open() == 3 + 4
     for _ in range(3):
@@ -231,7 +231,7 @@ def test_fewer_trials_than_are_to_be_run_again_make_fewer_reruns(again: Study) -
     assert (record.reruns, record.open()) == ([], 0)
 
 
-def test_a_key_that_says_nothing_to_the_variant_is_none_of_its_record(study: Study) -> None:
+def test_a_key_without_effect_in_the_variant_is_not_in_its_record(study: Study) -> None:
     space = {**study.search.space, "loss.isolation": Axis(choice=["shared", "detached"])}
     wider = study.model_copy(update={"search": study.search.model_copy(update={"space": space})})
     _written(wider)

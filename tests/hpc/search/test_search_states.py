@@ -1,5 +1,4 @@
-"""How far searches are, as `status` and its JSON tell it: by the score that the search chooses by, and in
-words of trials."""
+"""The state of searches in `status` and its JSON: the score that decides the choice, and counts of trials."""
 
 from __future__ import annotations
 
@@ -36,8 +35,8 @@ def _study(**search: Any) -> Study:
 
 @pytest.fixture
 def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, Record]:
-    """A search whose second trial ended lower than it once was, whose third was stopped while ahead; the
-    fourth has begun."""
+    """A search of four trials. The second ended with a lower score than it had before. The third was stopped
+    with the highest score. The fourth has begun."""
     monkeypatch.chdir(tmp_path)
     study = _study()
     choice.write_settings(study, study.search_ids, "0" * 64)
@@ -60,16 +59,16 @@ def _at_work(study: Study, record: Record, epoch: int, state: str = "running") -
     for spec in study.trial_specs("flat", trial.chosen, 0):
         folder = study.search_folder(FLAT) / "runs" / f"{trial.number:05d}" / spec.run_name
         folder.mkdir(parents=True)
-        said = {"state": state, "epoch": epoch, "epochs": 3, "heartbeat": time.time()}
-        (folder / "status.json").write_text(json.dumps(said))
+        status = {"state": state, "epoch": epoch, "epochs": 3, "heartbeat": time.time()}
+        (folder / "status.json").write_text(json.dumps(status))
 
 
-def test_the_best_score_is_the_one_that_is_chosen_by(begun: tuple[Study, Record]) -> None:
-    """Not the best after any epoch (0.8), nor that of a trial that was stopped (0.9)."""
+def test_the_best_score_is_the_one_that_decides_the_choice(begun: tuple[Study, Record]) -> None:
+    """It is neither the best after any epoch (0.8) nor the score of a stopped trial (0.9)."""
     study, record = begun
-    found = choice.current(record)
-    assert found is not None
-    assert (found[0].number, found[1]) == (1, 0.4)
+    current = choice.current(record)
+    assert current is not None
+    assert (current[0].number, current[1]) == (1, 0.4)
     [search] = search_states.read(study.root)
     assert search.best == 0.4
     record.end(record.trials[-1], "failed", "nan")
@@ -98,24 +97,24 @@ def test_reruns_choose_once_all_have_ended(tmp_path: Path, monkeypatch: pytest.M
     assert yamlfile.load(study.search_folder(FLAT) / "best.yaml")["value"] == 0.35
 
 
-def test_a_search_at_work_tells_trials_epoch_and_time_left(begun: tuple[Study, Record]) -> None:
+def test_a_running_search_has_trials_epoch_and_time_left(begun: tuple[Study, Record]) -> None:
     study, record = begun
     _at_work(study, record, epoch=1)
     with locked(study.root / "search" / searchfolder.LOCK, "busy"):
         look = run_states.look(study.root)
         table = status.table(study.root, look).splitlines()
-        [said] = [one for one in json.loads(status.as_json(study.root, look)) if "search" in one]
+        [row] = [one for one in json.loads(status.as_json(study.root, look)) if "search" in one]
     assert table[1].split() == ["s", "flat", "running", "3", "of", "4", "1", "0", "2", "of", "3", "0.4000"]
     counts = {"ended": 3, "trials": 4, "running": 1, "epoch": 2, "epochs": 3, "best": 0.4}
-    assert said | counts | {"study": "s", "search": "flat", "state": "running"} == said
-    assert said["folder"] == "results/runs/s/search/flat"
-    assert said["seconds_left"] == pytest.approx(pace.seconds_left([record]))
+    assert row | counts | {"study": "s", "search": "flat", "state": "running"} == row
+    assert row["folder"] == "results/runs/s/search/flat"
+    assert row["seconds_left"] == pytest.approx(pace.seconds_left([record]))
     assert table[2].startswith("s: its searches take about ")
     assert "reports" not in "".join(table)
     assert " open" not in "".join(table)
 
 
-def test_a_search_that_nobody_works_on_is_interrupted_whatever_its_last_heartbeat_says(
+def test_a_search_without_a_sweep_is_interrupted_whatever_its_last_heartbeat_is(
     begun: tuple[Study, Record],
 ) -> None:
     study, record = begun
@@ -135,7 +134,7 @@ def test_a_search_that_nobody_works_on_is_interrupted_whatever_its_last_heartbea
     assert search_states.read(study.root, queued={"s"})[0].state == "waiting"
 
 
-def test_trials_that_wait_for_a_place_do_not_run(begun: tuple[Study, Record]) -> None:
+def test_trials_that_wait_for_a_slot_do_not_run(begun: tuple[Study, Record]) -> None:
     study, _ = begun
     with locked(study.root / "search" / searchfolder.LOCK, "busy"):
         [search] = search_states.read(study.root)
@@ -150,10 +149,10 @@ def test_nested_searches_are_named_by_their_fold_in_one_study_and_in_all(
     choice.write_settings(study, study.search_ids, "0" * 64)
     (study.search_folder(SearchId("flat", 1)) / "best.yaml").write_text("{}")
     for place in (study.root, study.root.parent):
-        found = [
+        states = [
             (one.study, one.search, one.state, one.ended, one.trials) for one in search_states.read(place)
         ]
-        assert found[:2] == [("s", "flat/fold0", "interrupted", 0, 4), ("s", "flat/fold1", "ended", 0, 4)]
+        assert states[:2] == [("s", "flat/fold0", "interrupted", 0, 4), ("s", "flat/fold1", "ended", 0, 4)]
 
 
 @pytest.mark.parametrize("damage", ["{", "study: s\nsearch: {trials: many}", "[]", None])
@@ -170,7 +169,7 @@ def test_a_search_whose_settings_cannot_be_read_is_still_listed(
     assert "search.yaml" in table
 
 
-def test_the_time_left_follows_the_pace_and_is_not_guessed_from_one_trial(
+def test_the_time_left_follows_the_pace_and_needs_more_than_one_trial(
     begun: tuple[Study, Record],
 ) -> None:
     """Seven scores in 60 s, a trial ends after 7/3 of them on average: the last one takes 20 s."""

@@ -1,5 +1,5 @@
-"""What is tried next, and what is stopped: each variant by itself, and as the records say, whoever wrote
-them."""
+"""The trials that are tried next, and those that are stopped: per search, by the records of this sweep and of
+earlier ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 def _begun(
     study: Study, search_ids: list[SearchId] = SEARCH_IDS
 ) -> tuple[TrialQueue, searcher.StudySearcher]:
-    """A sweep that starts now, with what is on the disk."""
+    """A sweep that starts now, with the records on the disk."""
     queue = TrialQueue(study, [Record(study, search_id) for search_id in search_ids])
     return queue, searcher.StudySearcher(queue, "macro_f1")
 
@@ -59,7 +59,7 @@ def _score(chosen: dict[str, Any]) -> float:
 
 
 def _run(queue: TrialQueue, of: searcher.StudySearcher, ids: list[str]) -> list[dict[str, Any]]:
-    """Suggestions, each trial ended with a score before the next one is asked for."""
+    """Suggestions. Each trial ends with a score before the next one is suggested."""
     asked = []
     for trial_id in ids:
         one = of.suggest(trial_id)
@@ -75,9 +75,9 @@ def _ids(first: int, last: int) -> list[str]:
     return [f"t{number}" for number in range(first, last)]
 
 
-def test_variants_follow_each_other_and_none_knows_of_another(study: Study) -> None:
-    queue, found = _begun(study)
-    asked = _run(queue, found, _ids(0, 2 * TRIALS))
+def test_variants_follow_each_other_and_are_independent(study: Study) -> None:
+    queue, tune_searcher = _begun(study)
+    asked = _run(queue, tune_searcher, _ids(0, 2 * TRIALS))
     assert [(one["variant"], one["trial"]) for one in asked] == [
         (v, n) for v in ("flat", "base") for n in range(TRIALS)
     ]
@@ -85,11 +85,11 @@ def test_variants_follow_each_other_and_none_knows_of_another(study: Study) -> N
     # same.
     assert [one["chosen"] for one in asked[:TRIALS]] == [one["chosen"] for one in asked[TRIALS:]]
     assert len({one["chosen"]["loss.gamma"] for one in asked}) == TRIALS
-    assert found.suggest("more") == Searcher.FINISHED
+    assert tune_searcher.suggest("more") == Searcher.FINISHED
 
 
 @pytest.mark.parametrize("ended", [1, 4, 8])
-def test_a_sweep_that_starts_again_goes_on_as_if_it_had_not_stopped(
+def test_a_restarted_sweep_continues_as_if_it_had_not_stopped(
     study: Study, tmp_path: Path, ended: int
 ) -> None:
     through = _run(*_begun(study), _ids(0, 2 * TRIALS))
@@ -104,66 +104,68 @@ def test_a_sweep_that_starts_again_goes_on_as_if_it_had_not_stopped(
 
 def test_a_trial_costs_its_time_times_its_devices(study: Study) -> None:
     queue = TrialQueue(study, [Record(study, FLAT)])
-    found = searcher.StudySearcher(queue, "macro_f1", SlotPlan(cpus=1, gpus=0.25, count=4, ranks=2).devices)
+    tune_searcher = searcher.StudySearcher(
+        queue, "macro_f1", SlotPlan(cpus=1, gpus=0.25, count=4, ranks=2).devices
+    )
     for trial_id in "ab":
-        found.suggest(trial_id)
+        tune_searcher.suggest(trial_id)
     queue.report(queue.records[FLAT], queue.records[FLAT].trials[0], EPOCHS, 0.8)
-    found.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.8, "time_total_s": 60.0})
-    found.on_trial_complete("b", {FAILED: "the loss is nan", "time_total_s": 10.0})
+    tune_searcher.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.8, "time_total_s": 60.0})
+    tune_searcher.on_trial_complete("b", {FAILED: "the loss is nan", "time_total_s": 10.0})
     assert [trial.seconds for trial in Record(study, FLAT).trials] == [30.0, 5.0]
     assert SlotPlan(cpus=4, gpus=0.0, count=1, ranks=2).devices == 2
 
 
 def test_the_sampler_learns_how_a_trial_ended(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    queue, found = _begun(study, [FLAT])
+    queue, tune_searcher = _begun(study, [FLAT])
     trials = queue.records[FLAT].trials
     for trial_id in "abcde":
-        found.suggest(trial_id)
+        tune_searcher.suggest(trial_id)
     for number, epoch in ((0, EPOCHS), (1, 1), (1, 2)):
         queue.report(queue.records[FLAT], trials[number], epoch, epoch / 5)
-    found.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.8})
-    found.on_trial_complete("b", {"epoch": 2, "macro_f1": 0.4})
-    found.on_trial_complete("c", {FAILED: "the loss is nan"})
-    found.on_trial_result("d", {FAILED: "ValueError: no such model"})
-    found.on_trial_complete("d", None, error=True)
+    tune_searcher.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.8})
+    tune_searcher.on_trial_complete("b", {"epoch": 2, "macro_f1": 0.4})
+    tune_searcher.on_trial_complete("c", {FAILED: "the loss is nan"})
+    tune_searcher.on_trial_result("d", {FAILED: "ValueError: no such model"})
+    tune_searcher.on_trial_complete("d", None, error=True)
 
-    told: list[Any] = []
+    frozen: list[Any] = []
     add = optuna.Study.add_trials
     monkeypatch.setattr(
-        optuna.Study, "add_trials", lambda self, trials: told.extend(trials) or add(self, trials)
+        optuna.Study, "add_trials", lambda self, trials: frozen.extend(trials) or add(self, trials)
     )
     sampler.propose(study, "flat", Record(study, FLAT).trials)
-    assert [trial.state for trial in told] == [
+    assert [trial.state for trial in frozen] == [
         TrialState.COMPLETE,
         TrialState.PRUNED,
         TrialState.FAIL,
         TrialState.FAIL,
         TrialState.RUNNING,
     ]
-    assert [trial.value for trial in told[:2]] == [0.8, 0.4]
-    assert told[1].intermediate_values == {1: 0.2, 2: 0.4}
+    assert [trial.value for trial in frozen[:2]] == [0.8, 0.4]
+    assert frozen[1].intermediate_values == {1: 0.2, 2: 0.4}
 
 
-def test_a_trial_whose_process_died_is_tried_again_so_many_times(study: Study) -> None:
-    found = _begun(study, [FLAT])[1]
-    first = found.suggest("t0")
+def test_a_trial_whose_process_died_is_tried_again_a_few_times(study: Study) -> None:
+    tune_searcher = _begun(study, [FLAT])[1]
+    first = tune_searcher.suggest("t0")
     for number in range(1, caps.LOST_PROCESSES):
-        found.on_trial_complete(f"t{number - 1}", None, error=True)
-        assert found.suggest(f"t{number}") == first
-    found.on_trial_complete(f"t{caps.LOST_PROCESSES - 1}", None, error=True)
-    following = found.suggest("t9")
+        tune_searcher.on_trial_complete(f"t{number - 1}", None, error=True)
+        assert tune_searcher.suggest(f"t{number}") == first
+    tune_searcher.on_trial_complete(f"t{caps.LOST_PROCESSES - 1}", None, error=True)
+    following = tune_searcher.suggest("t9")
     assert isinstance(following, dict)
     assert following["trial"] == 1
     assert Record(study, FLAT).trials[0].message == f"its process died {caps.LOST_PROCESSES} times"
 
 
-def test_nothing_is_drawn_that_nobody_needs(study: Study) -> None:
-    queue, found = _begun(study, [FLAT])
-    _run(queue, found, _ids(0, TRIALS - 1))
-    assert isinstance(found.suggest("last"), dict)
-    assert found.suggest("more") is None  # the last one runs: its process may yet die
-    found.on_trial_result("last", {INTERRUPTED: "asked to stop", KIND: "preempted"})
-    assert found.suggest("more") == Searcher.FINISHED
+def test_no_more_trials_are_drawn_than_the_search_has(study: Study) -> None:
+    queue, tune_searcher = _begun(study, [FLAT])
+    _run(queue, tune_searcher, _ids(0, TRIALS - 1))
+    assert isinstance(tune_searcher.suggest("last"), dict)
+    assert tune_searcher.suggest("more") is None  # the last one runs: its process may yet die
+    tune_searcher.on_trial_result("last", {INTERRUPTED: "asked to stop", KIND: "preempted"})
+    assert tune_searcher.suggest("more") == Searcher.FINISHED
     assert queue.open() == 1
 
 
@@ -189,14 +191,14 @@ def test_a_trial_competes_with_those_of_its_own_variant(study: Study) -> None:
 
 
 def test_a_trial_competes_with_those_of_an_earlier_sweep(study: Study) -> None:
-    queue, found = _begun(study)
+    queue, tune_searcher = _begun(study)
     record = queue.records[FLAT]
     for number, score in enumerate((0.8, 0.9, 0.1)):
-        found.suggest(f"t{number}")
+        tune_searcher.suggest(f"t{number}")
         queue.report(record, record.trials[number], 1, score)
     # Killed now: the third was to be stopped, and nobody has noted it. The others go on, and replay what they
     # did.
-    queue, found = _begun(study)
+    queue, tune_searcher = _begun(study)
     report = _report(early_stopping.scheduler(study, queue.records.values()))
     assert [trial.state for trial in Record(study, FLAT).trials] == [None, None, "stopped"]
     assert [report("flat", number, score) for number, score in ((0, 0.8), (1, 0.9))] == [
@@ -207,7 +209,7 @@ def test_a_trial_competes_with_those_of_an_earlier_sweep(study: Study) -> None:
 
 
 @pytest.mark.parametrize("change", [{"scheduler": "none"}, {"grace": 4}])
-def test_nothing_is_stopped_where_it_was_not_asked_for_or_no_epoch_is_left(
+def test_nothing_is_stopped_without_a_scheduler_or_without_a_later_epoch(
     study: Study, change: dict[str, Any]
 ) -> None:
     changed = study.model_copy(update={"search": study.search.model_copy(update=change)})
@@ -218,12 +220,12 @@ def _changed(study: Study, name: str = "s", **search: Any) -> Study:
     return study.model_copy(update={"study": name, "search": study.search.model_copy(update=search)})
 
 
-def test_nested_searches_know_nothing_of_each_other(study: Study) -> None:
-    """Trials of one variant on two outer folds: each fold's search draws and stops as if it were alone."""
+def test_nested_searches_are_independent(study: Study) -> None:
+    """The searches of one variant on two outer folds draw and stop trials as if they were alone."""
     nested = _changed(study, nested=True)
     search_ids = [SearchId("flat", 0), SearchId("flat", 1)]
-    queue, found = _begun(nested, search_ids)
-    asked = _run(queue, found, _ids(0, 2 * TRIALS))
+    queue, tune_searcher = _begun(nested, search_ids)
+    asked = _run(queue, tune_searcher, _ids(0, 2 * TRIALS))
     assert [(one["test_fold"], one["trial"]) for one in asked] == [
         (fold, n) for fold in (0, 1) for n in range(TRIALS)
     ]
@@ -231,7 +233,7 @@ def test_nested_searches_know_nothing_of_each_other(study: Study) -> None:
     assert [one["chosen"] for one in alone] == [one["chosen"] for one in asked[TRIALS:]]
 
 
-def test_variants_draw_the_same_first_values_though_one_knows_more_keys(study: Study) -> None:
+def test_variants_draw_the_same_first_values_also_where_one_has_more_keys(study: Study) -> None:
     axis = {"loss.isolation": Axis(choice=["shared", "detached"])}
     for algorithm in ("tpe", "random"):
         wider = _changed(study, space={**axis, **study.search.space}, algorithm=algorithm)
@@ -241,11 +243,12 @@ def test_variants_draw_the_same_first_values_though_one_knows_more_keys(study: S
 
 
 def test_the_last_trials_of_a_search_hold_up_no_slot(study: Study) -> None:
-    """While they run the next search begins; then the re-runs come first, then the rest of it."""
+    """The next search begins while they run. Then the re-runs of the first search come before the rest of the
+    next one."""
     again = _changed(study, rerun_top=1, rerun_seeds=2)
-    queue, found = _begun(again)
-    _run(queue, found, _ids(0, TRIALS - 1))
-    last, following = found.suggest("last"), found.suggest("following")
+    queue, tune_searcher = _begun(again)
+    _run(queue, tune_searcher, _ids(0, TRIALS - 1))
+    last, following = tune_searcher.suggest("last"), tune_searcher.suggest("following")
     assert isinstance(last, dict)
     assert isinstance(following, dict)
     assert [(one["variant"], one["trial"], one["seed"]) for one in (last, following)] == [
@@ -254,18 +257,18 @@ def test_the_last_trials_of_a_search_hold_up_no_slot(study: Study) -> None:
     ]
     record = queue.records[FLAT]
     queue.report(record, record.trials[5], EPOCHS, 1.0)
-    found.on_trial_complete("last", {"epoch": EPOCHS, "macro_f1": 1.0})
-    reruns = [found.suggest(trial_id) for trial_id in ("a", "b")]
+    tune_searcher.on_trial_complete("last", {"epoch": EPOCHS, "macro_f1": 1.0})
+    reruns = [tune_searcher.suggest(trial_id) for trial_id in ("a", "b")]
     assert reruns == [{**last, "seed": seed} for seed in again.fresh_seeds]
-    after = found.suggest("c")
+    after = tune_searcher.suggest("c")
     assert isinstance(after, dict)
     assert (after["variant"], after["trial"], after["seed"]) == ("base", 1, None)
 
     queue.report(record, record.reruns[0], EPOCHS, 0.5)
-    found.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.5})
+    tune_searcher.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.5})
     # Killed now: one re-run has ended, the other is asked for again.
-    queue, found = _begun(again)
-    assert found.suggest("b") == reruns[1]
+    queue, tune_searcher = _begun(again)
+    assert tune_searcher.suggest("b") == reruns[1]
     assert [rerun.score for rerun in queue.records[FLAT].reruns] == [0.5, None]
 
 
@@ -278,7 +281,7 @@ def test_reruns_are_never_stopped(study: Study) -> None:
 
 
 def test_rungs_may_be_inner_folds(study: Study) -> None:
-    """Four inner folds: who is far behind after the first trains no second."""
+    """With four inner folds, a trial far behind after the first does not train the second."""
     folds = study.model_copy(update={"folds": study.folds.model_copy(update={"inner": 4})})
     folds = _changed(folds, rungs="folds", grace=None)
     report = _report(early_stopping.scheduler(folds, _begun(folds)[0].records.values()))

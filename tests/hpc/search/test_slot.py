@@ -1,4 +1,4 @@
-"""The process that trains trials: what it says of a trial that ends before its end."""
+"""A slot: its results for trials that end early, and its next trials."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ PLAN = SlotPlan(cpus=1, gpus=0.0, count=1)
 
 
 def _config(trial: int, seed: int | None = None, **chosen: Any) -> dict[str, Any]:
-    """What Ray hands over; `optim_lr` stands for `optim.lr`."""
+    """The configuration of a trial from Ray. `optim_lr` stands for `optim.lr`."""
     values = {key.replace("_", ".", 1): value for key, value in chosen.items()}
     return {"variant": "flat", "test_fold": 1, "trial": trial, "seed": seed, "chosen": values}
 
 
 @pytest.fixture
 def slot(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes a slot that has trial 0, in this process."""
+    """Makes a slot with trial 0 in this process."""
     monkeypatch.chdir(tmp_path)
     fields = {
         "study": "s",
@@ -94,18 +94,18 @@ def test_it_reports_each_epoch_and_takes_the_next_trial(slot: Make, tmp_path: Pa
     assert {path.parts[-3] for path in folders.glob("*/*/checkpoints")} == {"00002"}
 
 
-def test_a_trial_that_diverged_is_over_and_the_process_goes_on(slot: Make) -> None:
+def test_after_a_trial_that_diverged_the_process_takes_the_next(slot: Make) -> None:
     one = slot(optim_lr=1e30)
-    found: dict[str, Any] = {}
-    while FAILED not in found:
-        found = one.step()
-    assert found[DONE] is True
+    result: dict[str, Any] = {}
+    while FAILED not in result:
+        result = one.step()
+    assert result[DONE] is True
     assert one.reset_config(_config(1, optim_lr=1e-3))
     assert one.step()["epoch"] == 1
 
 
 def test_a_rerun_leaves_the_others_of_its_trial_alone(slot: Make, tmp_path: Path) -> None:
-    """They are trained in other slots at the same time, in the same folder."""
+    """Other slots train them at the same time, in the same folder."""
     other = tmp_path / "results/runs/s/search/flat/fold1/reruns/00000/flat-0/checkpoints"
     other.mkdir(parents=True)
     one = slot(optim_lr=1e-3, seed=7)
@@ -114,11 +114,11 @@ def test_a_rerun_leaves_the_others_of_its_trial_alone(slot: Make, tmp_path: Path
     assert other.is_dir()
 
 
-def test_after_an_error_the_trial_is_over_and_so_is_the_process(slot: Make) -> None:
+def test_after_an_error_the_trial_has_ended_and_the_process_is_replaced(slot: Make) -> None:
     one = slot(backbone_name="no_such_model")
-    found = one.step()
-    assert DONE not in found  # or the process would get another trial
-    assert "no_such_model" in found[FAILED]
+    result = one.step()
+    assert DONE not in result  # or the process would get another trial
+    assert "no_such_model" in result[FAILED]
     with pytest.raises(RuntimeError, match="no_such_model"):
         one.step()
 
@@ -126,13 +126,14 @@ def test_after_an_error_the_trial_is_over_and_so_is_the_process(slot: Make) -> N
 def test_runs_that_another_process_still_holds_are_tried_again_elsewhere(
     slot: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a node that was cut off: the trial is not failed, its process counts as lost."""
+    """For example after a node was cut off. The trial does not fail; its process counts as lost."""
     monkeypatch.setattr(failures, "HELD", 0.1)
     one = slot(optim_lr=1e-3)
     one.step()
     one.reset_config(_config(1, optim_lr=1e-3))  # lets go of trial 0
     run = next((tmp_path / "results/runs/s/search/flat/fold1/runs/00000").iterdir())
-    script = "import sys; from leukotree.files import locked\nwith locked(sys.argv[1], 'busy'): print('held', flush=1); input()"
+    hold = "with locked(sys.argv[1], 'busy'): print('held', flush=True); input()"
+    script = f"import sys; from leukotree.files import locked\n{hold}"
     command = [sys.executable, "-c", script, str(run / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout
@@ -146,7 +147,7 @@ def test_runs_that_another_process_still_holds_are_tried_again_elsewhere(
 
 
 @pytest.mark.parametrize("how", ["by a signal", "by a file"])
-def test_a_process_that_is_asked_to_leave_says_so_and_saves(slot: Make, tmp_path: Path, how: str) -> None:
+def test_a_process_that_is_asked_to_stop_saves_and_reports_it(slot: Make, tmp_path: Path, how: str) -> None:
     one = slot(optim_lr=1e-3)
     one.step()
     if how == "by a signal":
@@ -156,10 +157,10 @@ def test_a_process_that_is_asked_to_leave_says_so_and_saves(slot: Make, tmp_path
         while not signals.requested():
             time.sleep(0.05)
         (tmp_path / STOP_FILE).unlink()
-    found = one.step()
-    assert found[KIND] == "preempted"
-    assert FAILED not in found
-    assert "asked to stop, all saved" in found[INTERRUPTED]
+    result = one.step()
+    assert result[KIND] == "preempted"
+    assert FAILED not in result
+    assert "asked to stop, all saved" in result[INTERRUPTED]
     states = [
         runfolder.read_status(run)["state"]
         for run in (tmp_path / "results/runs/s/search/flat/fold1/runs/00000").iterdir()
@@ -203,7 +204,7 @@ def test_with_rungs_on_folds_a_step_is_an_inner_fold_to_its_end(slot: Make, tmp_
     scores = _scores(folder)
     assert (first["macro_f1"], second["macro_f1"]) == (scores[0], sum(scores) / 2)
 
-    # The same bits as in lockstep, and a trial that is started again trains nothing anew.
+    # The same bits as in lockstep, and a restarted trial trains nothing again.
     again = slot(optim_lr=1e-3, rungs="folds")
     assert [again.step()["macro_f1"] for _ in range(2)] == [first["macro_f1"], second["macro_f1"]]
     assert all(len((run / "attempts.jsonl").read_text().splitlines()) == 1 for run in folder.iterdir())
@@ -215,11 +216,11 @@ def test_with_rungs_on_folds_a_step_is_an_inner_fold_to_its_end(slot: Make, tmp_
 
 def test_a_rerun_is_one_step_on_its_own_seed_beside_the_trial(slot: Make, tmp_path: Path) -> None:
     one = slot(seed=77, optim_lr=1e-3)
-    found = one.step()
-    assert (found["epoch"], found[DONE]) == (2, True)
+    result = one.step()
+    assert (result["epoch"], result[DONE]) == (2, True)
     search = tmp_path / "results/runs/s/search/flat/fold1"
     assert [spec.seed for spec in _specs(search / "reruns/00000")] == [77, 77]
-    assert found["macro_f1"] == sum(_scores(search / "reruns/00000")) / 2
+    assert result["macro_f1"] == sum(_scores(search / "reruns/00000")) / 2
     assert not (search / "runs").exists()
     assert one.reset_config(_config(0, optim_lr=1e-3))
     assert one.step()["epoch"] == 1

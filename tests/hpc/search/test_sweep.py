@@ -1,4 +1,4 @@
-"""The search with a real Ray: what it writes, that it continues, and what it says when trials fail."""
+"""A sweep with a real Ray: the files that it writes, its continuation, and its errors when trials fail."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def _table(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A temporary folder of this test's own, as short as Ray's sockets need it: tests beside this one run Ray
-    too."""
+    """A temporary folder for this test alone: other tests run Ray at the same time. Its path is as short as
+    Ray's sockets need."""
     with tempfile.TemporaryDirectory(prefix="t") as name:
         monkeypatch.setattr(tempfile, "tempdir", name)
         yield Path(name)
@@ -88,7 +88,7 @@ def _children() -> list[str]:
     ]
 
 
-def test_a_sweep_freezes_the_best_and_leaves_nothing_behind(
+def test_a_sweep_writes_the_best_and_removes_its_temporary_files(
     shards: Path, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -138,7 +138,7 @@ def test_a_sweep_freezes_the_best_and_leaves_nothing_behind(
         sweep.sweep(_study(shards, scheduler="none", seed=7), runtime=QUIET)
     assert "\n" not in str(caught.value)
 
-    # On data that were packed anew the fold that the search did not see is another one.
+    # If the data are packed again, the fold that the search did not see is another one.
     monkeypatch.setattr(choice, "fingerprint", lambda study: "another")
     with pytest.raises(InputError, match=r"dataset was .* and is 'another'"):
         choice.chosen(plan)
@@ -147,18 +147,18 @@ def test_a_sweep_freezes_the_best_and_leaves_nothing_behind(
 def test_nested_searches_choose_for_their_own_fold_by_reruns(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two outer folds, in each of which both trials are run again on two seeds. Then again, with a re-run
-    that a kill cut off."""
+    """Two outer folds. In each both trials are run again on two seeds. Then the sweep continues after a kill
+    of a re-run."""
     monkeypatch.chdir(tmp_path)
     plan = _study(shards, nested=True, trials=2, scheduler="none", rerun_top=2, rerun_seeds=2)
     plan = plan.model_copy(update={"folds": plan.folds.model_copy(update={"outer": 2})})
-    found = sweep.sweep(plan, TrialPlace(concurrency=1), QUIET)
-    assert list(found) == [SearchId("flat", 0), SearchId("flat", 1)]
+    choices = sweep.sweep(plan, TrialPlace(concurrency=1), QUIET)
+    assert list(choices) == [SearchId("flat", 0), SearchId("flat", 1)]
     assert choice.chosen(plan) == {
-        "flat": {search_id.test_fold: best["chosen"] for search_id, best in found.items()}
+        "flat": {search_id.test_fold: best["chosen"] for search_id, best in choices.items()}
     }
     leakage.check(plan)
-    for search_id, best in found.items():
+    for search_id, best in choices.items():
         folder = plan.search_folder(search_id)
         assert folder.name == f"fold{search_id.test_fold}"
         assert best["test_fold"] == search_id.test_fold
@@ -184,16 +184,16 @@ def test_nested_searches_choose_for_their_own_fold_by_reruns(
     (folder / "reruns.jsonl").write_text("".join(lines[:-1]) + lines[-1][:7])
     starts = [len(_attempts(plan, FLAT, trial, "reruns")) for trial in (0, 1)]
     again = sweep.sweep(plan, TrialPlace(concurrency=1), QUIET)
-    for one in (again[FLAT], found[FLAT]):
+    for one in (again[FLAT], choices[FLAT]):
         for row in one["reruns"]:
             del row["seconds"]
-    assert again == found
+    assert again == choices
     assert [
         len(_attempts(plan, FLAT, trial, "reruns")) for trial in (0, 1)
     ] == starts  # its runs were done: it was read only
 
 
-def test_two_sweeps_of_a_study_do_not_meet(
+def test_two_sweeps_of_a_study_do_not_run_at_once(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -228,7 +228,7 @@ def _words(pid: int) -> str:
 
 
 def _left(family: dict[int, str], seconds: float = 20) -> dict[int, str]:
-    """Those of a family that still live after some time."""
+    """The processes of a family that still live after some time."""
     end = time.monotonic() + seconds
     while living := {pid: start for pid, start in family.items() if _family(pid).get(pid) == start}:
         if time.monotonic() > end:
@@ -275,11 +275,11 @@ def _starts(plan: Study, ended: list[dict[str, Any]]) -> int:
     return sum(len(_attempts(plan, FLAT, line["trial"])) for line in ended if "state" in line)
 
 
-def test_an_interrupted_sweep_goes_on_from_its_record(
+def test_an_interrupted_sweep_continues_from_its_record(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told to leave, then killed (a process of a trial first), each time continued with another number of
-    slots and ranks; in the end with a variant less."""
+    """The sweep is stopped by a signal, then killed (a process of a trial first). Each time it is continued
+    with another number of slots and ranks, at last with one variant less."""
     monkeypatch.chdir(tmp_path)
     space = {**SPACE, "optim.batch_size": {"choice": [14, 16]}}
     plan = _study(shards, scheduler="asha", grace=1, trials=5, reduction_factor=2, space=space)
@@ -300,7 +300,7 @@ def test_an_interrupted_sweep_goes_on_from_its_record(
     assert (code, took < 45) == (75, True), errors
     assert "trials have not ended, asked to stop; run the same command again to continue" in errors
     assert not (folder.parent / "ray").exists()
-    told, begun, started = drawn(), _table(folder / "history.csv"), _starts(plan, drawn())
+    drawn_before, begun, started = drawn(), _table(folder / "history.csv"), _starts(plan, drawn())
 
     more = len(begun) + 2
     code, _, _ = _interrupted(
@@ -308,8 +308,8 @@ def test_an_interrupted_sweep_goes_on_from_its_record(
     )
     assert code == -signal.SIGKILL
     killed = drawn()
-    assert killed[: len(told)] == told
-    assert _starts(plan, told) == started  # what had ended was not started again
+    assert killed[: len(drawn_before)] == drawn_before
+    assert _starts(plan, drawn_before) == started  # trials that had ended were not started again
     started = _starts(plan, killed)
 
     monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 2.0}])
@@ -333,14 +333,14 @@ def test_an_interrupted_sweep_goes_on_from_its_record(
 
 def _attempts(plan: Study, search_id: SearchId, trial: int, kind: str = "runs") -> list[dict[str, Any]]:
     """The starts of a trial's runs: their process and time."""
-    found = (plan.search_folder(search_id) / kind / f"{trial:05d}").glob("*/attempts.jsonl")
-    return [json.loads(line) for file in found for line in file.read_text().splitlines()]
+    files = (plan.search_folder(search_id) / kind / f"{trial:05d}").glob("*/attempts.jsonl")
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 def test_a_slot_trains_all_its_trials_in_one_process(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Across variants, and also after a trial that was stopped, or that diverged."""
+    """This holds across variants, and after a trial that was stopped or has diverged."""
     monkeypatch.chdir(tmp_path)
     space = {
         "optim.lr": {"choice": [1e-2, 1e-6, 1e30]},
@@ -376,17 +376,17 @@ def test_a_slot_trains_all_its_trials_in_one_process(
     for (search_id, trial), following in zip(order[:-1], attempts[1:], strict=True):
         runs = (plan.search_folder(search_id) / "runs" / f"{trial:05d}").glob("*/status.json")
         statuses = [json.loads(file.read_text()) for file in runs]
-        said = {"completed": "done", "stopped": "stopped", "failed": "failed"}[
+        state = {"completed": "done", "stopped": "stopped", "failed": "failed"}[
             trials[search_id][trial]["state"]
         ]
-        assert said in {status["state"] for status in statuses}
-        # What a trial has to say is said before the next one takes its slot.
+        assert state in {status["state"] for status in statuses}
+        # A trial has written its state before the next one takes its slot.
         assert max(status["heartbeat"] for status in statuses) < min(
             attempt["started"] for attempt in following
         )
 
 
-def test_trials_get_what_the_slots_have(
+def test_trials_get_the_resources_of_their_slots(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -423,7 +423,7 @@ def test_trials_get_what_the_slots_have(
     assert [(runtime.threads, runtime.workers) for _, runtime in asked] == [(2, 1), (3, 0), (8, 7)]
 
 
-def test_failed_trials_are_told_and_never_chosen(
+def test_failed_trials_are_recorded_and_never_chosen(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -450,7 +450,7 @@ def test_a_sweep_whose_trials_all_fail_names_the_error(
     assert not (plan.search_folder(FLAT) / "best.yaml").exists()
 
 
-def test_what_needs_a_search_says_so(
+def test_commands_that_need_a_search_name_it(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

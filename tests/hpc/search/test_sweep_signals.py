@@ -1,4 +1,4 @@
-"""slurm/sweep.sh where SIGUSR1 comes at an odd time, or a node cannot begin, with stand-ins for SLURM's
+"""slurm/sweep.sh when SIGUSR1 comes at an odd time, or a node cannot start. Scripts stand in for SLURM's
 commands."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ echo $$ >"$shared/driver"
 {begin}
 for _ in {{1..100}}; do sleep 0.1; [[ -s told ]] && (( ++ends > 20 )) && exit 75; done
 """
-"""In place of the step and of the search in it: saves for two seconds once it is told to leave."""
+"""Stands in for the step and its search: saves for two seconds after SIGTERM."""
 
 
 @pytest.fixture
@@ -81,8 +81,8 @@ def test_asked_to_leave_before_the_search_it_is_requeued_without_a_search(home: 
     with start(home) as job:
         wait_for(home / "looked")
         job.send_signal(signal.SIGUSR1)
-        _, said = job.communicate(timeout=60)
-    assert (job.returncode, said) == (75, "sweep.sh: asked to leave, requeued; the search will continue\n")
+        _, errors = job.communicate(timeout=60)
+    assert (job.returncode, errors) == (75, "sweep.sh: asked to leave, requeued; the search will continue\n")
     assert (home / "requeued").read_text() == "requeue 7\n"
     assert not (home / "told").exists()
 
@@ -96,8 +96,8 @@ def test_asked_to_leave_in_the_search_it_waits_for_it_however_often_it_is_asked(
         for _ in range(times):
             job.send_signal(signal.SIGUSR1)
             time.sleep(0.3)
-        _, said = job.communicate(timeout=60)
-    assert (job.returncode, said) == (75, "sweep.sh: asked to leave, requeued; the search will continue\n")
+        _, errors = job.communicate(timeout=60)
+    assert (job.returncode, errors) == (75, "sweep.sh: asked to leave, requeued; the search will continue\n")
     assert (home / "told").read_text().split() == ["told"] * times
 
 

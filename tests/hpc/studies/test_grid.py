@@ -32,7 +32,7 @@ def combinations(**grid: Any) -> list[dict[str, Any]]:
     return parse(Grid, grid, "grid").combinations()
 
 
-def test_every_value_with_every_value() -> None:
+def test_a_grid_has_all_combinations_of_values() -> None:
     assert combinations(**{"loss.gamma": [0, 2], "loss.tau": [0, 1]}) == [
         {"loss.gamma": 0, "loss.tau": 0},
         {"loss.gamma": 0, "loss.tau": 1},
@@ -50,19 +50,19 @@ def test_zipped_keys_advance_together() -> None:
     ]
 
 
-def test_runs_are_cells_by_variants_by_folds_by_seeds_without_what_is_excluded() -> None:
-    found = cells.expand(plan(**{"loss.gamma": [0, 2]}, exclude=[{"variant": "flat", "loss.gamma": 2}]))
-    assert len(found) == (2 * 3 - 1) * 2 * 2
-    assert {(cell.spec.variant, cell.spec.loss.gamma) for cell in found} == {
+def test_runs_are_cells_by_variants_by_folds_by_seeds_without_excluded_ones() -> None:
+    expanded = cells.expand(plan(**{"loss.gamma": [0, 2]}, exclude=[{"variant": "flat", "loss.gamma": 2}]))
+    assert len(expanded) == (2 * 3 - 1) * 2 * 2
+    assert {(cell.spec.variant, cell.spec.loss.gamma) for cell in expanded} == {
         (variant, gamma) for variant in ("flat", "base", "multilabel") for gamma in (0, 2)
     } - {("flat", 2)}
-    assert len({cell.run_name for cell in found}) == len(found)
+    assert len({cell.run_name for cell in expanded}) == len(expanded)
 
 
 def test_the_same_run_is_done_once() -> None:
-    """A value that equals another after the run spec has read it: 2 and 2.0."""
-    found = cells.expand(plan(**{"loss.gamma": [2, 2.0, 3]}))
-    assert len(found) == 2 * 3 * 2 * 2
+    """Two values may be equal after the run spec has read them: 2 and 2.0."""
+    expanded = cells.expand(plan(**{"loss.gamma": [2, 2.0, 3]}))
+    assert len(expanded) == 2 * 3 * 2 * 2
 
 
 @given(
@@ -80,8 +80,10 @@ def test_a_grid_has_as_many_cells_as_its_values_multiply_to(
         "seeds": seeds,
         "grid": {"loss.gamma": gammas},
     }
-    found = cells.expand(parse(Study, fields, "x"))
-    assert len({cell.run_name for cell in found}) == len(found) == len(gammas) * len(seeds) * (outer + 1)
+    expanded = cells.expand(parse(Study, fields, "x"))
+    assert (
+        len({cell.run_name for cell in expanded}) == len(expanded) == len(gammas) * len(seeds) * (outer + 1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_the_difference_between_cells_and_between_runs(
     assert "--diff flat-nope: no cell of this grid" in capsys.readouterr().err
 
 
-def test_what_no_run_could_do_is_refused_before_anything_is_written(
+def test_a_bad_grid_is_refused_before_anything_is_written(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["grid", str(file), "grid.backbone.name=[test_vit,no_such_model]"]) == 2
@@ -227,23 +229,23 @@ def test_a_grid_runs_its_cells_and_only_what_is_missing(
 ISOLATION = ["grid={loss.isolation: [shared, detached], loss.leader: [1, 2], loss.surgery: [pcgrad, upgrad]}"]
 
 
-def test_values_that_say_nothing_make_no_more_runs(file: Path) -> None:
-    """Isolation to flat, the leader to shared, surgery to both."""
-    found = cells.expand(study.load(file, ISOLATION))
-    assert {(cell.spec.variant, *cell.values.items()) for cell in found} == {
+def test_values_without_effect_add_no_runs(file: Path) -> None:
+    """Isolation has no effect in flat, the leader none with shared, surgery none in both."""
+    expanded = cells.expand(study.load(file, ISOLATION))
+    assert {(cell.spec.variant, *cell.values.items()) for cell in expanded} == {
         ("flat",),
         ("multilabel", ("loss.isolation", "shared")),
         ("multilabel", ("loss.isolation", "detached"), ("loss.leader", 1)),
         ("multilabel", ("loss.isolation", "detached"), ("loss.leader", 2)),
     }
-    assert len(found) == 4 * 4
-    table = [line.split() for line in cells.table(found)]
+    assert len(expanded) == 4 * 4
+    table = [line.split() for line in cells.table(expanded)]
     assert table[1:4] == [
         ["cell", "loss.isolation", "loss.leader", "variants", "runs"],
         ["0", "shared", "-", "flat", "multilabel", "8"],
         ["4", "detached", "1", "multilabel", "4"],
     ]
-    cells.write(file.parent, found)
+    cells.write(file.parent, expanded)
     with open(file.parent / cells.FILE, newline="") as written:
         rows = list(csv.DictReader(written))
     assert {(row["variant"], row["loss.isolation"], row["loss.leader"]) for row in rows} == {
@@ -254,13 +256,11 @@ def test_values_that_say_nothing_make_no_more_runs(file: Path) -> None:
     }
 
 
-def test_a_cell_that_no_run_can_be_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cell_that_no_run_accepts_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["grid", str(file), "grid={loss.kind: [focal, soft]}", 'variants=["flat", "base"]']) == 2
     error = capsys.readouterr().err
-    assert (
-        "no run can be {variant: base, loss.kind: soft} (loss.kind: soft needs all leaves in one model; base has one"
-        in error
-    )
+    reason = "loss.kind: soft needs all leaves in one model; base has one"
+    assert f"no run can be {{variant: base, loss.kind: soft}} ({reason}" in error
     assert error.endswith("; leave it out by grid.exclude\n")
     assert error.count("\n") == 1
     excluded = "grid={loss.kind: [focal, soft], exclude: [{variant: base, loss.kind: soft}]}"
@@ -269,7 +269,7 @@ def test_a_cell_that_no_run_can_be_is_named(file: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.slow("trains a grid")
 def test_a_report_has_the_cells_as_arms(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And it is refused where variants are decided by different rules."""
+    """The report is refused where variants have different decision rules."""
     words = [str(file), "grid={loss.isolation: [shared, detached]}"]
     assert main(["report", *words]) == 2
     assert f"nothing to report yet; run `leukotree grid {shlex.join(words)}`" in capsys.readouterr().err
@@ -288,8 +288,8 @@ def test_a_report_has_the_cells_as_arms(file: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_report_expects_chosen_values_and_cells_once_they_are_begun(file: Path) -> None:
-    """With a search the outer folds, and the cells of a grid that was begun; without one what stands in no
-    cell only if run."""
+    """With a search: the outer folds, and the cells of a grid that was begun. Without a search: runs that
+    are no cells only if they were run."""
     plain, searched = (
         study.load(file),
         study.load(file, ["search={trials: 1, nested: false, space: {loss.gamma: {uniform: [0, 5]}}}"]),

@@ -1,4 +1,4 @@
-"""A study file stands for its runs, and says in one line what is wrong with it."""
+"""The runs of a study file, and the one-line errors of a bad one."""
 
 from __future__ import annotations
 
@@ -190,8 +190,8 @@ def test_each_outer_fold_runs_the_values_that_were_chosen_for_it(path: Path) -> 
     ]
 
 
-def test_a_key_is_searched_where_it_says_something(path: Path) -> None:
-    """Isolation beside flat and base; and the base's own isolation is left out of them."""
+def test_a_key_is_searched_where_it_has_an_effect(path: Path) -> None:
+    """Isolation is not searched in flat and base, and the isolation of `base` is left out of their runs."""
     keys = [
         "search.space.loss.isolation={choice: [shared, detached]}",
         'variants=["flat", "base", "multilabel"]',
@@ -222,7 +222,7 @@ def test_a_key_is_searched_where_it_says_something(path: Path) -> None:
         only.require_search()
 
 
-def test_a_key_that_says_nothing_beside_another_makes_no_other_run(path: Path) -> None:
+def test_a_key_without_effect_beside_another_adds_no_run(path: Path) -> None:
     plan = study.load(path)
     one, other = (
         plan.spec("multilabel", {"loss.isolation": "detached", "loss.surgery": way}, 0, 0)
@@ -235,7 +235,7 @@ def test_a_key_that_says_nothing_beside_another_makes_no_other_run(path: Path) -
     assert plan.with_effect("flat", given) == {}
 
 
-def test_fresh_seeds_are_others_than_that_of_the_trials(path: Path) -> None:
+def test_fresh_seeds_differ_from_the_seed_of_the_trials(path: Path) -> None:
     plan = study.load(path, ["search.rerun_seeds=50"])
     assert len(set(plan.fresh_seeds)) == 50
     used = plan.fresh_seeds[7]
@@ -246,7 +246,7 @@ def test_fresh_seeds_are_others_than_that_of_the_trials(path: Path) -> None:
     assert study.load(path, ["search.seed=1"]).fresh_seeds != plan.fresh_seeds[:3]
 
 
-def test_the_rules_of_decision_are_those_that_there_are(path: Path) -> None:
+def test_only_known_decision_rules_are_accepted(path: Path) -> None:
     for rule in decide.RULES:
         assert study.load(path, [f"decision={rule}"]).decision == rule
     assert study.load(path, ["decision={flat: joint, multilabel: joint}"]).decision == {
@@ -277,7 +277,7 @@ def test_nothing_to_search(path: Path) -> None:
 
 
 @given(epochs=st.integers(1, 300), warmup=st.floats(0, 0.9))
-def test_asha_waits_for_the_warm_up_and_some_more(epochs: int, warmup: float) -> None:
+def test_asha_waits_for_the_warm_up_and_15_per_cent(epochs: int, warmup: float) -> None:
     plan = Study.model_validate({"study": "s", "base": {"optim": {"epochs": epochs, "warmup": warmup}}})
     assert plan.grace() >= 1
     assert plan.grace() >= warmup * epochs + 0.15 * epochs - 1e-9
@@ -312,7 +312,7 @@ def test_a_study_that_fits_its_data_passes(path: Path, shards: Path) -> None:
         ("folds.inner=5", 1, "5"),
     ],
 )
-def test_what_the_data_set_refuses_is_found_before_anything_runs(
+def test_settings_that_the_data_set_refuses_are_found_before_any_run(
     path: Path, shards: Path, override: str, ranks: int, message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as caught:
@@ -320,9 +320,7 @@ def test_what_the_data_set_refuses_is_found_before_anything_runs(
     assert "\n" not in str(caught.value)
 
 
-def test_searched_values_that_do_not_go_together_are_found_before_anything_runs(
-    path: Path, shards: Path
-) -> None:
+def test_searched_values_that_conflict_are_found_before_any_run(path: Path, shards: Path) -> None:
     apart = (
         "search.space.engine.strategy={choice: [ddp, zero0]}",
         "search.space.engine.compile={choice: [false, true]}",
@@ -336,9 +334,9 @@ def test_searched_values_that_do_not_go_together_are_found_before_anything_runs(
         precheck.check_search(_on_disk(path, shards, *apart))
 
 
-def test_what_a_variant_alone_cannot_take_is_found_too(path: Path, shards: Path) -> None:
-    """Weights of three levels: `multilabel` has them with any loss, `flat` only where the loss sums over an
-    image's path."""
+def test_settings_that_one_variant_refuses_are_found_too(path: Path, shards: Path) -> None:
+    """Weights of three levels, for example. `multilabel` accepts them with any loss. `flat` accepts them only
+    if the loss sums over an image's path."""
     weighted = [
         "base.loss.level_weights=[1, 1, 1]",
         "base.loss.kind=conditional",
@@ -351,7 +349,7 @@ def test_what_a_variant_alone_cannot_take_is_found_too(path: Path, shards: Path)
         )
 
 
-def test_only_the_chosen_values_have_to_fit_the_ranks_of_the_outer_folds(path: Path, shards: Path) -> None:
+def test_only_the_chosen_values_must_fit_the_ranks_of_the_outer_folds(path: Path, shards: Path) -> None:
     plan = _on_disk(path, shards)
     for size, ranks in ((12, 12), (16, 16)):
         specs = plan.fold_specs(
@@ -362,7 +360,7 @@ def test_only_the_chosen_values_have_to_fit_the_ranks_of_the_outer_folds(path: P
         precheck.check_runs(specs, 12)
 
 
-def test_a_base_that_a_variant_cannot_take_is_named_with_it(path: Path) -> None:
+def test_a_base_that_a_variant_refuses_is_named_with_the_variant(path: Path) -> None:
     plan = study.load(path, ["variants=[flat, base]", "base.loss.kind=soft", "search={trials: 0, space: {}}"])
     with pytest.raises(
         InputError, match=r"^loss.kind: soft needs all leaves in one model; base has one per decision"

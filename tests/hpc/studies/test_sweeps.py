@@ -1,5 +1,4 @@
-"""Every study that is shipped: it loads, says what it costs, and all that it stands for trains, in a tiny
-form."""
+"""The studies in sweeps/: each loads, has a header with its costs, and trains all its runs in a tiny form."""
 
 from __future__ import annotations
 
@@ -41,7 +40,7 @@ RUNTIME = Runtime(device="cpu", workers=0, threads=1, quiet=True)
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """28 images of 32 pixels, in two folds."""
+    """Shards of 28 images of 32 pixels, in two folds."""
     place = tmp_path_factory.mktemp("tiny")
     manifest = phantom.write(place / "images", patients=28, per_patient=1, size=32, seed=0)
     pack(manifest, place / "shards", folds=2, size=32)
@@ -85,7 +84,7 @@ def test_its_header_says_what_it_costs_and_how_to_run_it(file: Path) -> None:
 @pytest.mark.parametrize(
     "file", [file for file in FILES if studies.load(file).grid], ids=lambda file: file.stem
 )
-def test_the_comparisons_of_a_grid_are_of_arms_that_it_has(file: Path) -> None:
+def test_the_comparisons_of_a_grid_name_arms_that_exist(file: Path) -> None:
     plan = studies.load(file)
     rows, fields = cells.rows(cells.expand(plan)), plan.model_dump(mode="json")
     arms = [arm for arm, _ in from_rows([], rows)]
@@ -97,7 +96,7 @@ def test_the_comparisons_of_a_grid_are_of_arms_that_it_has(file: Path) -> None:
 
 
 def _kind(spec: RunSpec) -> str:
-    """What makes a run another piece of code, not only other numbers."""
+    """The keys that make a run use other code, and not only other numbers."""
     return str(
         [
             spec.variant,
@@ -109,16 +108,16 @@ def _kind(spec: RunSpec) -> str:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 @pytest.mark.slow("trains each study file in small")
-def test_what_it_stands_for_trains(file: Path, tiny: Path, tmp_path: Path) -> None:
-    """Of a search an inner fold of each variant with the base's values, of a grid each kind of model and loss
-    on one fold."""
+def test_its_runs_train(file: Path, tiny: Path, tmp_path: Path) -> None:
+    """For a search: an inner fold of each variant with the base's values. For a grid: each kind of model and
+    loss on one fold."""
     plan = _fast(file, tiny)
     precheck.check_search(plan)
     specs: dict[str, RunSpec] = {variant: plan.trial_specs(variant, {}, 1)[0] for variant in plan.variants}
     if plan.grid:
-        found = cells.expand(plan)
-        precheck.check_runs([cell.spec for cell in found])
-        specs = {_kind(cell.spec): cell.spec for cell in found if cell.spec.data.test_fold == 0}
+        expanded = cells.expand(plan)
+        precheck.check_runs([cell.spec for cell in expanded])
+        specs = {_kind(cell.spec): cell.spec for cell in expanded if cell.spec.data.test_fold == 0}
     for spec in specs.values():
         assert 0 <= run.run(spec, tmp_path, RUNTIME).metrics["macro_f1"] <= 1
     assert plan.search.trials or plan.grid
@@ -126,7 +125,7 @@ def test_what_it_stands_for_trains(file: Path, tiny: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow("searches under Ray")
 def test_smoke_from_the_search_to_the_report(tmp_path: Path) -> None:
-    """The whole path through the command line: the file's own preparation, nested searches, re-runs, folds,
+    """Every step by the command line: the preparation in the file's header, nested searches, re-runs, folds,
     report."""
     file = next(file for file in FILES if file.stem == "smoke")
     for words in re.findall(r"^#.*leukotree (phantom|pack)(.*)$", file.read_text(), re.MULTILINE):
