@@ -171,7 +171,9 @@ def _notes(root: str | Path, look: Look) -> list[str]:
     """Where the logs lie, and what could not be known."""
     logs = sorted({str(Path(run.job.log).parent) for run in look.runs if run.job})
     lines = [f"logs: {folder}/{job_files.LOG.format(job='JOB', task=0)}" for folder in logs]
-    return [*lines, f"jobs of SLURM are not known here: {look.slurm_problem}"] if look.slurm_problem else lines
+    return (
+        [*lines, f"jobs of SLURM are not known here: {look.slurm_problem}"] if look.slurm_problem else lines
+    )
 
 
 def _ago(age: float | None) -> str:

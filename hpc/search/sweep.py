@@ -137,7 +137,9 @@ def _locked(folder: Path) -> Iterator[None]:
     Preempted: the holder may be the job's own earlier start, on a node that is cut off."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(files.locked(folder / searchfolder.LOCK, _busy(folder), failures.HELD_SECONDS))
+            stack.enter_context(
+                files.locked(folder / searchfolder.LOCK, _busy(folder), failures.HELD_SECONDS)
+            )
         except Busy as error:
             if "SLURM_RESTART_COUNT" in os.environ:
                 raise Preempted(one_line(error)) from None

@@ -127,7 +127,7 @@ def test_runs_that_another_process_still_holds_are_tried_again_elsewhere(
     slot: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For example after a node was cut off. The trial does not fail; its process counts as lost."""
-    monkeypatch.setattr(failures, "HELD", 0.1)
+    monkeypatch.setattr(failures, "HELD_SECONDS", 0.1)
     one = slot(optim_lr=1e-3)
     one.step()
     one.reset_config(_config(1, optim_lr=1e-3))  # lets go of trial 0

@@ -199,7 +199,7 @@ def test_two_sweeps_of_a_study_do_not_run_at_once(
     monkeypatch.chdir(tmp_path)
     plan = _study(shards)
     (plan.root / "search").mkdir(parents=True)
-    monkeypatch.setattr(failures, "HELD", 1.0)
+    monkeypatch.setattr(failures, "HELD_SECONDS", 1.0)
     holder = rf"another sweep runs on this study \(held by process {os.getpid()} on \S+, since "
     with locked(plan.root / "search" / ".lock", "first"), pytest.raises(Busy, match=holder):
         sweep.sweep(plan, runtime=QUIET)
