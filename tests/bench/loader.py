@@ -161,10 +161,10 @@ def main() -> None:
         ours(dataset, cache)  # fills it
 
         def rate(
-            question: str, mine: tuple[str, Measure], other: tuple[str, Measure], goal: str | None = None
+            question: str, one: tuple[str, Measure], other: tuple[str, Measure], goal: str | None = None
         ) -> Comparison:
             goals = {"ratio": goal} if goal else {}
-            return compare(question, mine, other, unit="images/s", goals=goals, pairs=options.pairs)
+            return compare(question, one, other, unit="images/s", goals=goals, pairs=options.pairs)
 
         first: tuple[str, Measure] = ("uint8 batches", lambda: ours(dataset, None))
         cached: tuple[str, Measure] = ("uint8 batches", lambda: ours(dataset, cache))
