@@ -319,7 +319,7 @@ def test_a_file_that_holds_no_settings_is_refused(command: list[str], what: str,
 @pytest.mark.parametrize(
     "value", [".nan", ".inf", "-.inf", "1e400", "0", "-1", "[1]", "{a: 1}", "yes please"]
 )
-def test_a_number_that_is_none_is_refused(value: str, spec: Path) -> None:
+def test_a_value_that_is_not_a_number_is_refused(value: str, spec: Path) -> None:
     assert_refused(leukotree("train", spec, f"optim.lr={value}", cwd=spec.parent), "optim.lr")
     assert not (spec.parent / "results").exists()
 

@@ -1,4 +1,4 @@
-"""CSV tables: text in, text out, faults named by line."""
+"""CSV tables: values stay texts, and errors name the line."""
 
 import pytest
 

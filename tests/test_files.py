@@ -52,7 +52,7 @@ def test_lines_are_added_whole_also_behind_one_that_was_cut_short(
     assert log.read_bytes().decode().split("\n")[1 + torn : -1] == lines
 
 
-def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path: Path) -> None:
+def test_a_lock_excludes_others_and_ends_with_its_process(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(tmp_path / "lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None

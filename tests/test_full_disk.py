@@ -74,7 +74,7 @@ def search(shards: Path, trials: int, variants: Sequence[str] = ("flat",)) -> St
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_that_meets_a_full_disk_says_what_it_needs_and_continues_when_there_is_room(
+def test_a_run_on_a_full_disk_names_what_it_needs_and_continues_when_there_is_room(
     shards: Path,
     small_disk: Path,
     tmp_path: Path,
@@ -126,7 +126,7 @@ def test_a_run_that_meets_a_full_disk_says_what_it_needs_and_continues_when_ther
 
 
 @pytest.mark.parametrize("moment", ["draw", "report"])
-def test_a_search_that_meets_a_full_disk_at_its_record_says_so_and_continues_when_there_is_room(
+def test_a_search_whose_record_meets_a_full_disk_names_it_and_continues_when_there_is_room(
     shards: Path, small_disk: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(small_disk)
@@ -174,7 +174,7 @@ def test_a_search_whose_disk_fills_up_while_ray_writes_says_so_in_one_line(
 @pytest.mark.parametrize(
     "error", [EOFError("Ran out of input"), RuntimeError("worker: [Errno 28] No space left on device")]
 )
-def test_what_ray_says_of_a_full_disk(
+def test_errors_of_ray_on_a_full_disk(
     shards: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     from ray.tune import Tuner

@@ -117,7 +117,7 @@ def _is_json(value: Any) -> bool:
 
 
 def places(tree: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every value of a tree."""
+    """The path to every value of a tree."""
     yield way
     inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in inner:
@@ -186,7 +186,7 @@ def home(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def nothing_begins() -> Iterator[list[str]]:
-    """What was asked to begin, by name."""
+    """Names of the pieces of work that were begun."""
     asked: list[str] = []
 
     def note(name: str, answer: Any) -> Callable[..., Any]:
@@ -227,7 +227,7 @@ def judge(home: Path, *command: object, names: str) -> bool:
 
 
 def test_the_valid_ones_are_taken(home: Path) -> None:
-    """Else the tests below would prove nothing."""
+    """Without this the tests below would prove nothing."""
     (home / "valid-run.yaml").write_bytes(as_yaml(SPEC))
     (home / "valid-study.yaml").write_bytes(as_yaml(STUDY))
     assert judge(home, "train", "valid-run.yaml", names="valid-run.yaml")

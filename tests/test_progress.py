@@ -1,4 +1,4 @@
-"""What a command says while it works: steps, and counts without an invented pace; on stderr only."""
+"""Progress on stderr: steps, and counts without an estimate where there is no rate."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Screen(io.StringIO):
 
 
 def seen(terminal: bool) -> contextlib.redirect_stderr[Screen]:
-    """What is written to stderr within."""
+    """A stderr whose content is kept."""
     return contextlib.redirect_stderr(Screen(terminal))
 
 
-def test_looks_that_find_nothing_new_make_no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_updates_without_progress_give_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """tqdm takes an update by nothing for the begin of the next one: a run of minutes would seem to have
     taken half a second."""
     updates: list[float] = []
@@ -87,7 +87,7 @@ def test_a_terminal_sees_each_step() -> None:
     )
 
 
-def test_what_ended_a_run_is_no_such_line() -> None:
+def test_a_line_of_progress_is_not_why_a_run_ended() -> None:
     for line in (
         "torch.OutOfMemoryError: CUDA out of memory",
         "flat-0: node: n1: no GPU",
@@ -112,7 +112,7 @@ def test_durations_are_short() -> None:
     assert texts == ["0 s", "89 s", "2 min", "90 min", "1.5 h", "40 h", "2 d"]
 
 
-def test_a_log_is_told_of_work_that_has_begun() -> None:
+def test_a_log_has_the_steps_of_accepted_work() -> None:
     with seen(terminal=False) as log, progress.command("leukotree sweep"):
         progress.step("reading the study")
         progress.step("starting Ray", accepted=True)

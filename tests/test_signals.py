@@ -23,7 +23,7 @@ def test_a_signal_sets_the_flag_and_the_next_watch_begins_without_it(number: sig
         assert not signals.requested()
 
 
-def test_handlers_are_put_back() -> None:
+def test_handlers_are_restored() -> None:
     before = {number: signal.getsignal(number) for number in signals.STOPS}
     with signals.watched():
         assert all(signal.getsignal(number) != before[number] for number in signals.STOPS)
@@ -47,10 +47,10 @@ def test_outside_the_main_thread_it_changes_nothing() -> None:
     ("minutes", "left", "leaves"),
     [(60, 121, False), (60, 119, True), (5, 31, False), (5, 29, True), (5, -10, True)],
 )
-def test_work_leaves_its_job_before_the_time_limit(
+def test_work_stops_before_the_time_limit_of_its_job(
     minutes: int, left: float, leaves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two minutes before; in a short job a tenth of its time."""
+    """Two minutes before the limit; in a short job a tenth of its time."""
     end = time.time() + left
     monkeypatch.setenv("SLURM_JOB_START_TIME", str(int(end) - 60 * minutes))
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(end))
@@ -67,7 +67,7 @@ def test_a_signal_long_before_the_limit_is_a_preemption(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("end", ["", "soon"])
-def test_a_limit_that_slurm_does_not_say_is_none(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_limit_from_slurm_there_is_none(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_START_TIME", "0")
     monkeypatch.setenv("SLURM_JOB_END_TIME", end)
     with signals.watched():

@@ -1,4 +1,4 @@
-"""RunSpec: what it refuses, how it is overridden, and what its hash depends on."""
+"""RunSpec: refused values, overrides, and the hash."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The label tree: what it derives, what it refuses, and that pruning keeps paths."""
+"""The label tree: its derived tables, the trees that it refuses, and pruning."""
 
 import json
 
@@ -176,7 +176,7 @@ def test_a_malformed_tree_is_refused_in_one_line(tmp_path, text: str, says: str)
         ([("r", "x"), ("s", "y")], "several roots"),
     ],
 )
-def test_edges_that_are_no_tree_are_refused(edges: list[tuple[str, str]], says: str) -> None:
+def test_edges_that_form_no_tree_are_refused(edges: list[tuple[str, str]], says: str) -> None:
     with pytest.raises(InputError, match=says):
         Taxonomy.from_edges(edges)
 

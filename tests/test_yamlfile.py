@@ -1,4 +1,4 @@
-"""YAML that can be trusted: numbers are numbers, keys are given once, a file is old or new."""
+"""YAML files: numbers are read as people write them, and keys that are given twice are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration against torchmetrics and scikit-learn, and temperatures that were planted."""
+"""Calibration against torchmetrics and scikit-learn, and against known temperatures."""
 
 import warnings
 
@@ -73,12 +73,12 @@ class TestReliability:
         np.testing.assert_allclose(curve.confidence, [np.nan, np.nan, (0.55 + 0.55 + 0.7 + 0.5) / 4, 1])
         np.testing.assert_allclose(curve.accuracy, [np.nan, np.nan, 3 / 4, 1])
 
-    def test_a_probability_that_rounding_lifted_over_one_is_in_the_last_bin(self):
+    def test_a_probability_above_one_by_rounding_is_in_the_last_bin(self):
         assert calibration.reliability(np.array([0]), np.array([[1 + 1e-12, 0]])).count.tolist() == [
             0
         ] * 14 + [1]
 
-    def test_honest_probabilities_lie_on_the_diagonal(self):
+    def test_calibrated_probabilities_are_on_the_diagonal(self):
         true, logp = honest(20_000)
         curve = calibration.reliability(true, np.exp(decide.leaf_logp(logp, PAPER)))
         filled = curve.count > 200
@@ -87,7 +87,7 @@ class TestReliability:
 
 
 class TestTemperature:
-    def test_planted_temperatures_come_back_and_mend_the_calibration(self):
+    def test_planted_temperatures_are_fitted_and_improve_the_calibration(self):
         true, logp = honest(8000)
         spoilt = calibration.apply(logp, PAPER, {node: 1 / t for node, t in PLANTED.items()})
         temperatures = calibration.fit(true, spoilt, PAPER)
@@ -103,7 +103,7 @@ class TestTemperature:
         assert max(after.values()) < 0.04
 
     @given(cases(most=40))
-    def test_no_other_temperature_is_likelier(self, case):
+    def test_no_other_temperature_has_a_lower_loss(self, case):
         tree, true, logp = case
         temperatures = calibration.fit(true, logp, tree)
         assert list(temperatures) == list(tree.decisions)
@@ -143,7 +143,7 @@ class TestTemperature:
         assert temperatures["root"] != 1
         assert [temperatures[node] for node in ("leukemia", "acute", "chronic")] == [1, 1, 1]
 
-    def test_what_was_ruled_out_does_not_decide_the_temperature(self):
+    def test_a_true_class_with_probability_zero_does_not_change_the_temperature(self):
         tree = Taxonomy.from_nested({"root": ["a", "b", "c"]})
         true, logp = drawn(tree, 200)
         with np.errstate(divide="ignore"):

@@ -101,7 +101,7 @@ class TestRules:
         assert decided == answers
 
     @pytest.mark.parametrize("rule", decide.RULES)
-    def test_a_sure_sample_is_decided_alike_by_all_and_a_tie_goes_to_the_first_in_preorder(self, rule):
+    def test_all_rules_agree_on_a_certain_sample_and_take_the_first_of_equal_leaves(self, rule):
         sure = paper_logp(leukemia=1, chronic=1, CML=1, ALL=1)
         assert PAPER.leaves[decide.leaves(sure, PAPER, rule)[0]] == "CML"
         tree = Taxonomy.from_nested({"root": {"a": ["b", "c"], "d": ["e", "f"]}})
@@ -123,7 +123,7 @@ class TestRules:
 
 class TestContradictions:
     @given(trees(), st.integers(1, 30), st.integers(0, 10_000))
-    def test_are_the_picks_that_share_no_path(self, tree, n, seed):
+    def test_are_the_samples_whose_nodes_are_not_on_one_path(self, tree, n, seed):
         _, logp = drawn(tree, n, seed, scale=0.5)
         names = [
             [cut[i] for cut, i in zip(tree.cuts, row, strict=True)] for row in decide.marginals(logp, tree)
@@ -131,7 +131,7 @@ class TestContradictions:
         apart = [not any(set(row) <= set(tree.path(leaf)) for leaf in tree.leaves) for row in names]
         assert decide.contradictions(logp, tree) == pytest.approx(np.mean(apart))
 
-    def test_a_sure_sample_has_none_and_a_torn_one_does(self):
+    def test_a_certain_sample_has_none_and_an_uncertain_one_has(self):
         sure = paper_logp(leukemia=1, chronic=1, CML=1, ALL=1)
         assert decide.contradictions(sure, PAPER) == 0
         assert decide.contradictions(np.concatenate([sure, TORN]), PAPER) == 0.5
@@ -148,7 +148,7 @@ class TestContradictions:
 
 class TestStop:
     @given(tied_cases(), st.sampled_from([0.0, 0.05, 0.1, 0.3, 0.5, 0.9, 1.0]))
-    def test_goes_on_as_long_as_the_node_is_probable_enough(self, case, threshold):
+    def test_descends_as_long_as_the_node_is_probable_enough(self, case, threshold):
         tree, logp = case
         expected = []
         for row in logp:
@@ -161,7 +161,7 @@ class TestStop:
             expected.append(at)
         assert [tree.nodes[i] for i in decide.stop(logp, tree, threshold)] == expected
 
-    def test_a_torn_sample_stops_where_the_leaves_are_too_alike(self):
+    def test_an_uncertain_sample_stops_where_no_child_is_probable_enough(self):
         assert [PAPER.nodes[decide.stop(TORN, PAPER, t)[0]] for t in (0, 0.3, 0.6, 0.7)] == [
             "ALL",
             "acute",
@@ -170,7 +170,7 @@ class TestStop:
         ]
 
     @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
-    def test_a_threshold_that_is_no_probability_is_refused(self, threshold):
+    def test_a_threshold_outside_of_0_to_1_is_refused(self, threshold):
         with pytest.raises(InputError, match=r"is in 0\.\.1"):
             decide.stop(TORN, PAPER, threshold)
 
@@ -194,7 +194,7 @@ class TestAbstention:
             assert precision == pytest.approx(common / entered if entered else np.nan, nan_ok=True)
 
     @given(tied_cases())
-    def test_coverage_falls_from_everything_and_no_threshold_comes_twice(self, case):
+    def test_coverage_falls_from_one_and_thresholds_are_unique(self, case):
         tree, logp = case
         assume(len(logp))
         with warnings.catch_warnings():
@@ -212,7 +212,7 @@ class TestAbstention:
         assert set(curve.coverage) <= set(all_points.coverage)
         assert 0 < curve.coverage[1] < 1
 
-    def test_a_sure_sample_is_covered_up_to_threshold_one(self):
+    def test_a_certain_sample_is_covered_up_to_threshold_one(self):
         curve = decide.abstention(np.array([0]), paper_logp(normal=1), PAPER)
         assert [list(values) for values in curve] == [[0, 1], [1, 1], [1, 1], [1, 1]]
 
@@ -231,7 +231,7 @@ class TestMixed:
             )
             assert mixed.height[i] == tree.lca_heights[mixed.first[i], mixed.second[i]]
 
-    def test_a_cell_of_two_groups_stands_out_from_a_sure_one(self):
+    def test_a_cell_of_two_groups_differs_from_a_certain_one(self):
         both = paper_logp(leukemia=1, acute=1, ALL=0.5, AML=0.5, CLL=1)
         mixed = decide.mixed(np.concatenate([both, paper_logp(normal=1)]), PAPER)
         assert [PAPER.leaves[mixed.first[0]], PAPER.leaves[mixed.second[0]]] == ["ALL", "AML"]
@@ -273,7 +273,7 @@ class TestLogProbabilities:
             decide.edge_logp(decide.leaf_logp(logp, tree) + constant, tree), logp, atol=1e-9
         )
 
-    def test_a_node_without_mass_gives_no_nan(self):
+    def test_a_node_with_probability_zero_gives_no_nan(self):
         with np.errstate(divide="ignore"):
             leaves = np.log([[0.25, 0.75, 0, 0, 0, 0, 0]])
         with warnings.catch_warnings():
@@ -283,7 +283,7 @@ class TestLogProbabilities:
         assert (edges["leukemia"], edges["acute"], edges["CML"]) == (-np.inf, 0, 0)
 
     @given(cases())
-    def test_at_decisions_holds_each_sample_where_its_leaf_lies_below(self, case):
+    def test_at_decisions_has_each_sample_whose_leaf_is_below(self, case):
         tree, true, logp = case
         problems = {node: (target, logs) for node, target, logs in decide.at_decisions(true, logp, tree)}
         assert list(problems) == list(tree.decisions)

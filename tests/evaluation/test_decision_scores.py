@@ -27,7 +27,7 @@ def problem(n: int, seed: int, spread: float = 2.0) -> tuple[np.ndarray, np.ndar
 class TestProblem:
     @settings(max_examples=40)
     @given(st.integers(20, 60), st.integers(0, 10_000))
-    def test_probabilities_are_judged_as_by_torchmetrics(self, n, seed):
+    def test_scores_of_probabilities_are_those_of_torchmetrics(self, n, seed):
         target, p = problem(n, seed)
         assume(len(set(target)) == 3)
         scores = decision_scores.problem(ABC, target, p, p.argmax(axis=1))
@@ -62,7 +62,7 @@ class TestProblem:
             assert precision == pytest.approx(at_hits.mean() if defined else np.nan, nan_ok=True)
 
     @given(st.integers(1, 30), st.integers(0, 10_000))
-    def test_predictions_are_judged_as_by_scikit_learn(self, n, seed):
+    def test_scores_of_predictions_are_those_of_scikit_learn(self, n, seed):
         target, p = problem(n, seed)
         predicted = problem(n, seed + 1)[0]
         scores = decision_scores.problem(ABC, target, p, predicted)
@@ -116,7 +116,7 @@ class TestTree:
     @pytest.mark.parametrize("rule", decide.RULES)
     @settings(max_examples=20)
     @given(case=cases(most=20))
-    def test_the_last_depth_is_the_leaves_and_a_path_can_only_go_wrong(self, case, rule):
+    def test_the_last_depth_has_the_leaves_and_accuracy_falls_with_depth(self, case, rule):
         tree, true, logp = case
         depths = decision_scores.per_depth(true, logp, tree, rule)
         predicted, last = decide.leaves(logp, tree, rule), depths[-1]

@@ -18,7 +18,7 @@ leaf_pairs = st.lists(st.tuples(st.integers(0, L - 1), st.integers(0, L - 1)), m
 
 
 def one_hot(leaf: str, confidence: float = 4.0) -> np.ndarray:
-    """An image that is surely, by `confidence` logits at each node, of one leaf."""
+    """An image that is of one leaf, by `confidence` logits at each node."""
     return normalised(np.array([[confidence * (edge in PAPER.path(leaf)) for edge in PAPER.edges]]), PAPER)[0]
 
 
@@ -41,7 +41,7 @@ def test_a_leaf_without_samples_counts_as_zero_in_the_macro_mean_but_not_in_bala
     assert (scores["accuracy"], scores["balanced_accuracy"], scores["macro_f1"]) == (1, 1, 0.5)
 
 
-def test_no_samples_give_nan_not_a_number_from_nowhere():
+def test_without_samples_scores_are_nan():
     assert all(np.isnan(value) for value in metrics.summary(np.array([]), np.array([]), L).values())
 
 
@@ -90,7 +90,7 @@ def test_level_accuracy_by_hand():
 
 
 class TestPatients:
-    def test_mode_takes_the_leaf_that_most_images_were_given(self):
+    def test_mode_takes_the_most_frequent_leaf(self):
         logp = np.stack([one_hot("AML", 1), one_hot("AML", 1), one_hot("APML", 9)])
         groups = metrics.by_patient(["p"] * 3, np.zeros(3), logp, PAPER, "mode")
         assert [PAPER.leaves[i] for i in groups.predicted] == ["AML"]
@@ -109,7 +109,7 @@ class TestPatients:
         groups = metrics.by_patient(["p", "p"], np.zeros(2), logp, PAPER, "mode")
         assert PAPER.leaves[groups.predicted[0]] == "CLL"
 
-    def test_one_sure_image_moves_the_mean_and_one_sure_denial_the_mean_log(self):
+    def test_one_certain_image_changes_the_mean_and_one_excluded_leaf_the_mean_log(self):
         """Probabilities of (normal, reactive): two lukewarm images for normal, one that all but excludes
         it."""
         tree = Taxonomy.from_nested({"root": ["normal", "reactive"]})

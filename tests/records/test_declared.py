@@ -49,17 +49,17 @@ def test_the_first_declaration_stays(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_later_change_is_told(tmp_path: Path, key: str, value: object, change: str) -> None:
+def test_a_later_change_is_named(tmp_path: Path, key: str, value: object, change: str) -> None:
     declared.keep(tmp_path, STUDY)
     assert declared.changes(tmp_path, {**STUDY, key: value, "search": {}}) == [change]
 
 
-def test_without_a_record_there_is_nothing_to_tell(tmp_path: Path) -> None:
+def test_without_a_file_there_are_no_changes(tmp_path: Path) -> None:
     assert declared.changes(tmp_path, STUDY) == []
 
 
 @pytest.mark.parametrize("content", ["rope: 0.01\n", "[]\n", "decision: [\n"])
-def test_a_damaged_record_is_named(tmp_path: Path, content: str) -> None:
+def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / declared.FILE).write_text(content)
     with pytest.raises(InputError, match=r"declared\.yaml"):
         declared.changes(tmp_path, STUDY)

@@ -1,4 +1,4 @@
-"""Which code runs: what git says of it, a digest of its files, and what attempts on several codes come to."""
+"""The code of a process: its commit, a digest of its files, and the codes of several attempts."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_a_file_that_was_removed_is_a_change(checkout: Path) -> None:
     assert origin._dirty(checkout) is True
 
 
-def test_a_checkout_of_somebody_else_answers(checkout: Path) -> None:
-    """git itself speaks of dubious ownership."""
+def test_the_checkout_of_another_user_is_read(checkout: Path) -> None:
+    """git itself refuses it, with "dubious ownership"."""
     if os.geteuid() != 0:
         pytest.skip("only root can give a folder away")
     for path in (checkout, checkout / ".git"):
@@ -95,7 +95,7 @@ def test_a_checkout_of_somebody_else_answers(checkout: Path) -> None:
     assert origin._dirty(checkout) is False
 
 
-def test_without_git_or_a_checkout_nothing_is_claimed(
+def test_without_git_or_a_checkout_the_commit_is_unknown(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = checkout / ".venv" / "site-packages"  # an installed package within the checkout of something else
@@ -106,7 +106,7 @@ def test_without_git_or_a_checkout_nothing_is_claimed(
     assert origin._dirty(checkout) is None
 
 
-def test_variables_of_git_lead_nowhere_else(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_of_git_are_ignored(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a hook of git."""
     monkeypatch.setenv("GIT_DIR", str(REPOSITORY / ".git"))
     assert (
@@ -120,7 +120,7 @@ def test_variables_of_git_lead_nowhere_else(checkout: Path, monkeypatch: pytest.
     )
 
 
-def test_a_digest_is_that_of_a_copy_and_of_nothing_else(
+def test_a_copy_has_the_same_digest_and_other_files_another_one(
     checkout: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     place = tmp_path_factory.mktemp("copy") / "hpc"
@@ -173,7 +173,7 @@ def test_the_codes_of_a_run(attempts: list[dict[str, Any]], expected: list[str])
 
 
 def begin(root: Path, code: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """An attempt at a run with some code, that leaves a checkpoint."""
+    """An attempt at a run with some code, that writes a checkpoint."""
     monkeypatch.setattr(origin, "here", lambda: dict.fromkeys(origin.KEYS) | code)
     folder = RunFolder(root, RunSpec())
     with folder.opened(Taxonomy.paper(), {"dataset": "d"}, ranks=1):
@@ -182,7 +182,7 @@ def begin(root: Path, code: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> 
     return folder
 
 
-def test_each_attempt_says_its_code_and_a_change_stands_in_the_status(
+def test_each_attempt_has_its_code_and_the_status_has_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = ({"commit": letter * 40, "dirty": False, "code": letter * 12} for letter in "ab")
@@ -197,7 +197,7 @@ def test_each_attempt_says_its_code_and_a_change_stands_in_the_status(
     assert runfolder.read_status(folder.path)["codes"] == ["commit aaaaaaaaaaaa", "commit bbbbbbbbbbbb"]
 
 
-def test_a_run_of_an_older_version_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_an_older_version_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = begin(tmp_path, {}, monkeypatch)
     path = folder.path / "attempts.jsonl"
     path.write_text(json.dumps({"host": "n1", "ranks": 1, "at": 0}) + "\n")

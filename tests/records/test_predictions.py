@@ -1,4 +1,4 @@
-"""Predictions: joined over ranks exactly, and read back with suspicion."""
+"""Predictions: joined over ranks, written and read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def part(rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(st.lists(st.integers(0, 500), unique=True, min_size=1), st.integers(1, 5))
-def test_the_parts_of_the_ranks_come_together_in_the_order_of_the_index(rows: list[int], world: int) -> None:
+def test_the_parts_of_the_ranks_are_joined_in_the_order_of_the_index(rows: list[int], world: int) -> None:
     joined = Predictions.join([part(rows[rank::world]) for rank in range(world)], np.array(rows))
     assert joined.rows.tolist() == sorted(rows)
     np.testing.assert_array_equal(joined.logp[:, 0], -joined.rows.astype(np.float32))

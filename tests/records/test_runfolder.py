@@ -1,4 +1,4 @@
-"""A run's folder: what is recorded of how it began and how it ended."""
+"""A run's folder: how a run began and how it ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path, RunSpec())
 
 
-def test_it_holds_all_that_decides_the_run(folder: RunFolder) -> None:
+def test_it_has_everything_that_changes_the_result(folder: RunFolder) -> None:
     with folder.opened(Taxonomy.paper(), DATA, ranks=2):
         folder.status(state="running", epoch=1)
     assert RunSpec.model_validate(json.loads(json.dumps(RunSpec().model_dump(mode="json")))) == folder.spec
@@ -34,7 +34,7 @@ def test_it_holds_all_that_decides_the_run(folder: RunFolder) -> None:
 
 
 def leave(folder: RunFolder, state: str, error: BaseException) -> None:
-    """Work on a run that has come to a state, and end by an error."""
+    """Work on a run that has a state, and end by an error."""
     with folder.opened(Taxonomy.paper(), DATA, ranks=1):
         folder.predictions.write_bytes(b"")
         folder.status(state=state)
@@ -93,8 +93,8 @@ def test_metrics_behind_the_last_checkpoint_are_cut_off(folder: RunFolder) -> No
 
 
 @pytest.mark.parametrize("keys", [("optim.clip",), ("augment.turns", "engine.bucket_mb"), ("loss",)])
-def test_a_run_from_before_a_key_came_goes_on(folder: RunFolder, keys: tuple[str, ...]) -> None:
-    """The key has its default, which changes neither the run nor its name."""
+def test_a_run_without_a_later_key_is_continued(folder: RunFolder, keys: tuple[str, ...]) -> None:
+    """The missing key has its default, which changes neither the run nor its name."""
     stored = folder.spec.model_dump(mode="json")
     for key in keys:
         *way, last = key.split(".")

@@ -1,4 +1,4 @@
-"""The vectorised bootstrap against loops over the same draws, and what it must keep."""
+"""The vectorised bootstrap against loops over the same draws, and its properties."""
 
 import numpy as np
 import pytest
@@ -107,7 +107,7 @@ def test_jackknife_equals_a_loop():
 
 
 class TestInterval:
-    def test_of_arms_holds_their_estimates_and_is_narrower_with_more_patients(self):
+    def test_it_contains_the_estimate_and_is_narrower_with_more_patients(self):
         widths = []
         for patients in (15, 150):
             arms = clusters(5, patients=patients)

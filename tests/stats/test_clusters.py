@@ -1,4 +1,4 @@
-"""Gathering images by patient, strata, and scores of confusion matrices against scikit-learn."""
+"""Images by patient, strata, and scores of confusion matrices against scikit-learn."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ images = st.lists(image, min_size=1, max_size=30)
 
 
 def square(*leaves: int) -> np.ndarray:
-    """(L, L) of a patient with one rightly classified image of each of these leaves."""
+    """(L, L) counts of a patient with one correctly classified image of each of these leaves."""
     return np.diag(np.isin(np.arange(L), leaves).astype(float))
 
 
@@ -40,7 +40,7 @@ def test_without_images_there_is_no_accuracy():
 
 
 @given(images)
-def test_clusters_hold_every_image_once_and_average_over_seeds(rows):
+def test_clusters_have_every_image_once_and_means_over_seeds(rows):
     patient, true, first, second = (np.array(column) for column in zip(*rows, strict=True))
     clusters = stats.patient_counts(patient, true, np.stack([first, second]), L)
     assert clusters.alone == sum(patient == "")
@@ -72,7 +72,7 @@ class TestStrata:
         assert strata[1] == strata[3]
         assert strata[4] == strata[5]
 
-    def test_a_lonely_set_joins_the_one_that_is_most_like_it(self):
+    def test_a_single_set_joins_the_most_similar_one(self):
         """{0, 1, 2} shares two of three leaves with {0, 1}, and one of four with {2, 3}."""
         sets = [(0, 1), (0, 1), (2, 3), (2, 3), (2, 3), (0, 1, 2)]
         strata = stats.pool(
@@ -80,7 +80,7 @@ class TestStrata:
         ).strata
         assert strata[5] == strata[0] != strata[2]
 
-    def test_of_equally_like_ones_it_joins_the_larger(self):
+    def test_of_equally_similar_sets_it_joins_the_larger(self):
         sets = [(0,), (0,), (1,), (1,), (1,), (3,)]
         strata = stats.pool(
             [stats.Clusters(np.array(list("abcdef")), np.stack([square(*s) for s in sets]), np.zeros(6))]

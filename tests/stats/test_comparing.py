@@ -104,12 +104,12 @@ class TestSmallestDetectable:
         )
         assert nct.sf(student_t.ppf(0.975, 4), 4, difference / test.se) == pytest.approx(power, abs=2e-3)
 
-    def test_a_region_and_a_family_ask_for_more(self):
+    def test_a_region_and_a_family_need_a_larger_difference(self):
         one = stats.smallest_detectable(self.DIFFERENCES, 0.25)
         assert stats.smallest_detectable(self.DIFFERENCES, 0.25, family=3) > one
         assert stats.smallest_detectable(self.DIFFERENCES, 0.25, rope=0.1) > one + 0.05
 
-    def test_a_study_with_that_effect_finds_it_at_that_rate(self):
+    def test_a_study_with_that_effect_detects_it_at_that_rate(self):
         """Independent folds (ratio 0), effect as computed from their true spread of 1."""
         rng, folds, rope = np.random.default_rng(0), 5, 0.5
         unit = np.array([-1, -1, 0, 1, 1])  # its standard deviation is 1

@@ -1,4 +1,4 @@
-"""The declared rule: each verdict by example, and how often it errs where the truth is known."""
+"""The declared rule: an example of each verdict, and its error rates where the truth is known."""
 
 import math
 
@@ -61,7 +61,7 @@ def test_a_certain_difference_needs_a_small_p_too():
 
 
 def test_a_small_but_certain_difference_is_equivalent():
-    """Significantly above 0, and surely within the region: no practical difference."""
+    """Significantly above 0, and within the region with certainty: no practical difference."""
     (row,) = stats.compare(
         arms(new=[0.001, 0.0012, 0.0011], flat=[0, 0, 0]), [("new", "flat")], RATIO, draws=50
     )

@@ -71,7 +71,7 @@ def _row(name: str, draw: int) -> Path:
 
 
 def _study(task: tuple[str, int]) -> None:
-    """Draw one study, run it, and keep what the report would say of it."""
+    """Draw one study, run it, and keep the comparison of the report."""
     import torch
 
     torch.set_num_threads(1)

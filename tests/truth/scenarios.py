@@ -1,4 +1,4 @@
-"""What is true, by construction."""
+"""Scenarios whose truth is known by construction."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ SCENARIOS = {
         "better",
         "Normal cells are common (30 images of a patient), reactive ones less so (8), each leukemia is rare "
         "(2). Classes are fully weighted (`tau: 1`), so that all classes of a softmax count the same. For "
-        "`flat`, abnormal cells are six classes of seven; for the tree's first decision, one class of two. So "
-        "`flat` predicts leukemia for far too many normal cells.",
+        "`flat`, abnormal cells are six classes of seven; for the tree's first decision, one class of two. "
+        "So `flat` predicts leukemia for far too many normal cells.",
         NESTED,
         {**dict.fromkeys(LEAVES, 2), "normal": 30, "reactive": 8},
         loss={"tau": 1.0},

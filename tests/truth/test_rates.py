@@ -20,7 +20,7 @@ SMALL: dict[str, Any] = {"images": dict.fromkeys(LEAVES, 2), "epochs": 1, "patie
 
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.slow("trains a study")
-def test_a_draw_is_a_study_of_its_own(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_draw_is_a_study(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "WORK", tmp_path)
     monkeypatch.setitem(rates.SCENARIOS, name, dataclasses.replace(SCENARIOS[name], **SMALL))
     rates._study((name, 7))
