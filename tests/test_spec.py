@@ -95,3 +95,17 @@ def test_whatever_a_file_holds_the_answer_is_a_spec_or_one_line(value: object) -
     except InputError as refused:
         answer = f"refused: {refused}"
     assert answer.startswith("variant: ") or answer.count("\n") == 0
+
+
+def test_keys_that_need_another_key_name_values_that_it_accepts() -> None:
+    for key, (other, values) in spec.NEEDS.items():
+        assert spec.LossSpec.default(key) == RunSpec().loss.value(key)
+        assert all(RunSpec().override({other: value}).loss.value(other) == value for value in values)
+
+
+def test_keys_without_effect_follow_the_variant_and_the_other_settings() -> None:
+    loss = RunSpec().loss
+    assert "loss.gamma" not in spec.without_effect("multilabel", loss, {})
+    assert spec.without_effect("multilabel", loss, {"loss.kind": "conditional"})["loss.gamma"] == 2.0
+    assert "loss.leader" not in spec.without_effect("multilabel", loss, {"loss.isolation": "detached"})
+    assert "loss.leader" in spec.without_effect("flat", loss, {"loss.isolation": "detached"})

@@ -24,11 +24,11 @@ from hpc.launching.ranks import in_ranks
 from hpc.studies.study import RUNS
 from hpc.tables import align
 from leukotree import config
-from leukotree import spec as specs
 from leukotree.errors import InputError
 from leukotree.progress import say
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
+from leukotree.spec import load as load_spec
 
 if TYPE_CHECKING:
     from leukotree.bench.measure import Measured
@@ -103,7 +103,7 @@ def bench(
 
     with tempfile.TemporaryDirectory(prefix="leukotree-bench-") as name:
         scratch = Path(name)
-        spec = specs.load(path, overrides) if path else _default(list(overrides), scratch, size, runtime)
+        spec = load_spec(path, overrides) if path else _default(list(overrides), scratch, size, runtime)
         plan.check(spec, ranks)  # bad input is one line here, and the failure of a rank later
         measured = _measured(spec, only, ranks, runtime, seconds, scratch)
         rows = measured.rows

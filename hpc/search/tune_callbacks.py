@@ -104,7 +104,7 @@ class Recorder(tune.Callback):
 
 
 class SweepStopper(tune.Stopper):
-    """Ends a sweep after a signal to it or to one of its trials. All trials are told by the stop file, and
+    """Ends a sweep after a signal to it or to one of its trials. The stop file tells all trials, which
     have GRACE seconds to save."""
 
     def __init__(self, queue: TrialQueue, stop_file: Path) -> None:

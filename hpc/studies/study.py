@@ -18,12 +18,11 @@ from hpc.studies import varied_keys
 from hpc.studies.grid import Grid
 from hpc.studies.search_settings import Axis, FoldCounts, SearchSettings
 from leukotree import config, yamlfile
-from leukotree import spec as specs
 from leukotree.config import Strict
 from leukotree.errors import InputError
 from leukotree.evaluation.decide import RULES
 from leukotree.records import searchfolder
-from leukotree.spec import VARIANTS, InnerFold, RunSpec, Variant
+from leukotree.spec import VARIANTS, InnerFold, RunSpec, Variant, without_effect, without_effect_in
 
 RUNS = Path("results/runs")
 """The folder of all studies' runs, relative to the current folder."""
@@ -142,7 +141,7 @@ class Study(Strict):
 
     def space(self, variant: str) -> dict[str, Axis]:
         """The searched keys that have an effect in a variant."""
-        idle = specs.without_effect_in(variant)
+        idle = without_effect_in(variant)
         return {key: axis for key, axis in self.search.space.items() if key not in idle}
 
     @property
@@ -196,7 +195,7 @@ class Study(Strict):
         for a value that RunSpec refuses."""
         position = {"variant": variant, "seed": seed, "data.test_fold": test_fold}
         inner_fold = {"data.inner": inner.model_dump() if inner else None}
-        idle = specs.without_effect(variant, self.base.loss, chosen)
+        idle = without_effect(variant, self.base.loss, chosen)
         try:
             return self.base.override({**chosen, **idle, **position, **inner_fold})
         except InputError as error:
@@ -205,7 +204,7 @@ class Study(Strict):
     def with_effect(self, variant: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Dotted key -> value, without the keys that have no effect in the variant beside the other
         values."""
-        idle = specs.without_effect(variant, self.base.loss, values)
+        idle = without_effect(variant, self.base.loss, values)
         return {key: value for key, value in values.items() if key not in idle}
 
     def trial_specs(
