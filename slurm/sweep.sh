@@ -1,29 +1,31 @@
 #!/usr/bin/env bash
-# The main job: search the hyperparameters of a study, run its outer folds with the chosen values, write the report.
+# The main job: searches the hyperparameters of a study, runs its outer folds with the chosen values, and writes the report.
 #
 #   leukotree submit STUDY --site NAME [key=value ...]                                 on SLURM, from a login node
 #   sbatch [options] slurm/sweep.sh [STUDY] [--site NAME] [key=value ...] [option ...]    the same by hand, from the repository's root
 #   bash slurm/sweep.sh [STUDY] [key=value ...] [option ...]    on this machine without SLURM, or inside `salloc` or `srun --pty`
 #
-# STUDY is sweeps/phantom.yaml if not given; other options are those of `leukotree sweep`. The site (also: SITE=NAME) is
-# slurm/site/NAME.yaml, with everything that differs between clusters; `leukotree submit` gives sbatch its options from there.
-# On SLURM the allocation becomes one Ray cluster for the search; every run of an outer fold is a job of its own, and so is the
-# report. With `elastic: N` in the site, or LEUKOTREE_ELASTIC=N, the job is small: it has the head of that Ray, whose other nodes
-# are up to N small jobs that come and go (slurm/worker.sh).
-# Submitting the same study again continues it, whatever ended it. Several such jobs may share a node: each has a Ray of its own,
-# with its own ports, folder and token. `extra: {exclusive: true}` in the site file asks for whole nodes.
+# The default of STUDY is sweeps/phantom.yaml. Other options are those of `leukotree sweep`. The site (also: SITE=NAME) is
+# slurm/site/NAME.yaml, with everything that differs between clusters. `leukotree submit` takes the options of sbatch from there.
+#
+# On SLURM the job's nodes form one Ray cluster for the search. Each run of an outer fold is a job of its own, and so is the report.
+# With `elastic: N` in the site, or LEUKOTREE_ELASTIC=N, the job is small: it runs the head of Ray, and the other nodes of Ray are
+# up to N small jobs (slurm/worker.sh), each of which may begin and end at any time.
+#
+# To continue a study, submit it again, whatever ended it. Several such jobs may share a node: each has its own Ray with its own
+# ports, folder and token. `extra: {exclusive: true}` in the site file asks for whole nodes.
 #
 #SBATCH --job-name=leukotree-sweep
 #SBATCH --output=slurm-%j.out
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --ntasks-per-node=1
-# Two minutes before the time limit the sweep is asked to leave, and the job requeues itself; the search continues where it was.
+# Two minutes before the time limit the sweep is asked to stop, and the job queues itself again. The search then continues.
 #SBATCH --signal=B:USR1@120
 
 set -euo pipefail
 
-SAID=70 # exit code where somebody else has said in a line what is wrong
+REPORTED=70 # exit code if another program has already printed what is wrong
 
 say() {
     echo "sweep.sh: $1" >&2
@@ -34,9 +36,9 @@ fail() {
     exit "${2:-1}"
 }
 
-unset "${!SQUEUE_@}" # of the user: they would hide jobs from us
+unset "${!SQUEUE_@}" # variables of the user, which would hide jobs
 
-# sbatch runs a copy of this script in a spool folder, so its own path says nothing there.
+# sbatch runs a copy of this script in a spool folder, so the path of the script is not that of the repository.
 home=${LEUKOTREE_HOME:-${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}}
 if [[ -n ${SLURM_STEP_ID:-} && -z ${LEUKOTREE_HOME:-} ]]; then home=$(dirname "${BASH_SOURCE[0]}")/..; fi # inside srun: no copy
 cd "$home" || fail "$home: no such folder; set LEUKOTREE_HOME to the repository's root" 2
@@ -46,7 +48,7 @@ if [[ -d .venv/bin ]]; then
     export PATH="$PWD/.venv/bin:$PATH"
 fi
 
-study='' overrides=() options=() # key=value changes the study, for every step; the other arguments are options of the sweep
+study='' overrides=() options=() # key=value changes the study, for each step; other arguments are options of the sweep
 while (($#)); do
     case $1 in
         --site)
@@ -65,18 +67,18 @@ study=${study:-sweeps/phantom.yaml}
 plan=("$study" "${overrides[@]}")
 [[ -f $study ]] || fail "$study: no such study file; sweeps/ has some" 2
 
-# The code of a job on SLURM is a copy of this one beside the runs (hpc/launching/snapshot.py). `leukotree submit` has made it, or the first
-# start of this job does; queued again, the job goes on with the same.
+# The code of a job on SLURM is a copy of the repository's code beside the runs (hpc/launching/snapshot.py). `leukotree submit` makes
+# it, or the first start of this job. When the job is queued again it uses the same copy.
 shared=$PWD/results/runs/.sweeps/${SLURM_CLUSTER_NAME:-slurm}-${SLURM_JOB_ID:-}
 copy=''
 if [[ -n ${SLURM_JOB_ID:-} ]]; then copy=${LEUKOTREE_CODE:-}; fi
 if [[ -n ${SLURM_RESTART_COUNT:-} && -s $shared/code ]]; then copy=$(<"$shared/code"); fi
 if [[ -n $copy && ! -f $copy/slurm/node.sh ]]; then
-    say "$copy: the code of this job was removed; it goes on with the code of today"
+    say "$copy: the code of this job was removed; it continues with the code of today"
     copy=''
 fi
 
-# Lets all that follows take that code. Without PYTHONSAFEPATH, `python -m` would look in the current folder first.
+# Lets all later commands take that code. Without PYTHONSAFEPATH, `python -m` would look in the current folder first.
 use_code() {
     export LEUKOTREE_CODE=$copy PYTHONSAFEPATH=1
     if [[ ${PYTHONPATH:-}: != "$copy:"* ]]; then export PYTHONPATH=$copy${PYTHONPATH:+:$PYTHONPATH}; fi
@@ -87,7 +89,7 @@ if [[ -n $copy ]]; then use_code; fi
 source "${copy:-$PWD}/slurm/container/enter.sh"
 enter_site "${SITE:-}"
 
-# By their paths from now on: what a site sets up may put another Python first. In a container, by the container's PATH.
+# The path of a program: a site may put another Python first on PATH. In a container its name, which the container's PATH finds.
 program() {
     if ((${#here[@]})); then
         echo "$1"
@@ -99,8 +101,8 @@ leukotree=$(program leukotree) || exit 2
 python=$(program python) || exit 2
 site=(${SITE:+--site "$SITE"})
 
-# Runs a command that submits jobs as if from outside of this one: a job that inherits our SLURM_* variables is bound to our
-# CPUs and takes our task count for its own. What the user exports for sbatch stays: the site takes it over.
+# Runs a command that submits jobs without the variables of this job: a job that inherits SLURM_* is bound to the CPUs of this job and
+# takes its number of tasks. Variables that the user exports for sbatch stay: the site takes them over.
 outside_job() {
     local name hide=()
     for name in $(compgen -e); do
@@ -116,14 +118,14 @@ if [[ -z ${SLURM_JOB_ID:-} ]]; then
     "${here[@]}" "$leukotree" sweep "${plan[@]}" "${options[@]}"
     code=0
     "${here[@]}" "$leukotree" folds "${plan[@]}" --on local "${site[@]}" || code=$?
-    ((code <= 1)) || exit "$code" # 1: some runs failed, the report says which
+    ((code <= 1)) || exit "$code" # 1: some runs failed, the report names them
     "${here[@]}" "$leukotree" report "${plan[@]}"
     exit "$code"
 fi
 
-# From here on, on SLURM.
+# Everything below is for a job on SLURM.
 
-((${SLURM_PROCID:-0} == 0)) || fail "task $SLURM_PROCID: one is enough; start it by sbatch, or by bash inside salloc or srun --pty" 2
+((${SLURM_PROCID:-0} == 0)) || fail "task $SLURM_PROCID: only one is needed; start it by sbatch, or by bash inside salloc or srun --pty" 2
 
 if [[ -z $copy ]]; then
     copy=$("${here[@]}" "$python" -m hpc.launching.snapshot 2> >(tail -n 1 >&2)) || exit 2
@@ -133,7 +135,7 @@ if [[ -z $copy ]]; then
     enter_site "${SITE:-}"
 fi
 
-# Our IPv4 address as the other nodes see it.
+# The IPv4 address of this node for the other nodes.
 head_address() {
     local address='' interface=${LEUKOTREE_INTERFACE:-}
     if [[ -n $interface ]]; then
@@ -147,22 +149,24 @@ head_address() {
     echo "$address"
 }
 
-# A port that is free here now.
+# A port of this node that is free now.
 free_port() {
     "${here[@]}" "$python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])' 2>/dev/null \
         || fail "$(hostname -s): no free port" 1
 }
 
-# What the nodes of this search share: notes between them, for nobody else's eyes. A requeued job finds it again.
+# Makes the folder that the nodes of this search share, with notes that only this user may read. A job that is queued again uses the
+# same folder.
 make_shared() {
-    local said
-    said=$({ mkdir -p "$shared" && chmod 700 "$shared"; } 2>&1) || fail "$shared: cannot be made: ${said##*: }" 2
-    # A worker that finds the head of an earlier start would wait for it in vain, and count as a bad node.
-    said=$({ rm -f "$shared/head" "$shared/driver" && : >"$shared/bad-nodes" && echo "$copy" >"$shared/code"; } 2>&1) \
-        || fail "$shared: cannot be written: ${said##*: }" 2
+    local error
+    error=$({ mkdir -p "$shared" && chmod 700 "$shared"; } 2>&1) || fail "$shared: cannot be made: ${error##*: }" 2
+    # A worker that finds the head of an earlier start would wait for it without end, and count as a bad node.
+    error=$({ rm -f "$shared/head" "$shared/driver" && : >"$shared/bad-nodes" && echo "$copy" >"$shared/code"; } 2>&1) \
+        || fail "$shared: cannot be written: ${error##*: }" 2
 }
 
-near_the_end() { # the sweep notes what is left, and leaves with code 75
+# Asks the search to stop: it saves what is left to do, and ends with code 75.
+near_the_end() {
     asked=yes
     [[ -n $step ]] || return 0
     for _ in {1..60}; do
@@ -170,7 +174,7 @@ near_the_end() { # the sweep notes what is left, and leaves with code 75
         kill -0 "$step" 2>/dev/null || return 0
         sleep 1
     done
-    # Only where it still is the search: process ids are used again, and a container may have others.
+    # Only if it still is the search: process ids are used again, and a container may have other ones.
     if grep -qzFx "RAY_AUTH_TOKEN=$token" "/proc/$(<"$shared/driver")/environ" 2>/dev/null; then
         kill -TERM "$(<"$shared/driver")" || true
     fi
@@ -178,16 +182,16 @@ near_the_end() { # the sweep notes what is left, and leaves with code 75
 asked='' step=''
 trap near_the_end USR1 # it may come before the search has begun
 
-# For the workers of an elastic search: where its head is. The token lets them in.
-tell_workers() {
+# Writes for the workers of an elastic search where its head is. They need the token to join.
+write_head() {
     local name
     for name in SLURM_JOB_ID SITE address port token shared copy python ray; do
         printf '%s=%q\n' "${name/SLURM_JOB_ID/head_job}" "${!name:-}"
     done >"$shared/.head" && chmod 600 "$shared/.head" && mv "$shared/.head" "$shared/head"
 }
 
-# The search on a Ray cluster over the nodes of this job. Ray runs anyone's code who reaches its port, hence the token, new
-# for each start and only in the environment of what belongs to it.
+# Runs the search on a Ray cluster over the nodes of this job. Ray runs the code of anyone who reaches its port, so it needs a token.
+# The token is new for each start, and only the environment of the processes of this search has it.
 sweep_on_slurm() {
     local address port token ray code=0 role=all nodes=$SLURM_JOB_NUM_NODES more=()
     address=$(head_address) || exit
@@ -196,18 +200,18 @@ sweep_on_slurm() {
     token=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
     if [[ -n ${LEUKOTREE_ELASTIC:-} ]]; then
         role='head' nodes=1 more=(--elastic "$LEUKOTREE_ELASTIC" --workers-folder "$shared" "${site[@]}")
-        tell_workers || fail "$shared: cannot be written" 1
+        write_head || fail "$shared: cannot be written" 1
     fi
     step=''
     trap near_the_end USR1
     [[ -z $asked ]] || return 75
-    # --overlap: inside `srun --pty`, which holds the CPUs. Where a site exports nothing, a step has no PATH.
+    # --overlap: for use inside `srun --pty`, which holds the CPUs. --export: if a site exports nothing, a step has no PATH.
     RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$token RAY_USAGE_STATS_ENABLED=0 \
         srun --export=ALL --overlap --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" \
         "${srun_args[@]}" "${inside[@]}" bash "$copy/slurm/node.sh" "$role" "$address" "$port" "$shared" "$ray" \
         "$leukotree" sweep "${plan[@]}" --ray-address "$address:$port" --ray-nodes "$nodes" "${more[@]}" "${options[@]}" &
     step=$!
-    if [[ -n $asked ]]; then near_the_end; fi # while the step began
+    if [[ -n $asked ]]; then near_the_end; fi # the signal came while the step began
     wait "$step" || code=$?
     while ((code == 128 + $(kill -l USR1))); do # the signal has ended `wait`, and not the step
         code=0
@@ -217,12 +221,12 @@ sweep_on_slurm() {
     return "$code"
 }
 
-# Whether SLURM counts this start of the job as running, and has not begun to end it.
+# Whether SLURM counts this start of the job as running, and is not ending it.
 is_running() {
     "${here[@]}" "$python" -m hpc.slurm.own_job "$SLURM_JOB_ID"
 }
 
-# Queues this job again, without the nodes in $1 (with commas); $2 says why. Where SLURM refuses that, as a job of a new number.
+# Queues this job again, without the nodes in $1 (separated by commas); $2 is the reason. If SLURM refuses that, a new job is submitted.
 requeue() {
     "${here[@]}" "$python" -m hpc.launching.requeue "${plan[@]}" || exit 75
     trap '' TERM # SLURM ends this script as soon as it has queued the job again
@@ -234,7 +238,7 @@ requeue() {
         fi
         [[ $refused == *[Tt]imed\ out* || $refused == *contact* ]] || break
         sleep 5
-        is_running || exit 75 # SLURM has heard it
+        is_running || exit 75 # SLURM has taken the request
     done
     [[ $(scontrol show job "$SLURM_JOB_ID") == *BatchFlag=1* ]] || fail "$2; run it again to continue" 75
     submit_again "$1" || fail "$2, and the requeue was refused (${refused##*: }); submit again to continue" 75
@@ -242,16 +246,17 @@ requeue() {
     exit 75
 }
 
-# Keeps a job that is queued again from some nodes. It is pending from the moment of its requeue.
+# Excludes nodes from this job after its requeue. It is pending from that moment on.
 leave_out() {
     for _ in {1..16}; do
         if scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$1" 2>/dev/null; then return; fi
         sleep 0.5
     done
-    say "the job could not be kept from $1"
+    say "the nodes $1 could not be left out"
 }
 
-# A new job like this one, after it, without the nodes in $1: what the site asks for, in this job's place and size.
+# Submits a job like this one, to run after it, without the nodes in $1. It has the options of the site, and the partition, account,
+# time limit and size of this job.
 submit_again() {
     local limit asked
     limit=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format=%l)
@@ -268,20 +273,20 @@ leave_bad_nodes() {
     local bad others most
     most=$("${here[@]}" "$python" -m hpc.launching.caps bad-nodes) || exit 1
     bad=$(cut -d' ' -f1 "$shared/bad-nodes" | sort -u)
-    if [[ -z ${SLURM_RESTART_COUNT:-} ]] && grep -qxF "${SLURMD_NODENAME:-$(hostname -s)}" <<<"$bad"; then exit "$SAID"; fi
+    if [[ -z ${SLURM_RESTART_COUNT:-} ]] && grep -qxF "${SLURMD_NODENAME:-$(hostname -s)}" <<<"$bad"; then exit "$REPORTED"; fi
     echo "$bad" >>"$shared/left-out"
     bad=$(sort -u "$shared/left-out" | paste -sd,)
     if (($(sort -u "$shared/left-out" | wc -l) >= most)); then
-        fail "$bad cannot begin, see above; repair them, or leave them out: sbatch --exclude=$bad" "$SAID"
+        fail "$bad cannot begin, see above; repair them, or leave them out: sbatch --exclude=$bad" "$REPORTED"
     fi
     others=$(sinfo --noheader --Node --partition="$SLURM_JOB_PARTITION" --states=idle,alloc,mix,comp --format=%N | sort -u | grep -vcxF "$bad") || true
-    ((others >= SLURM_JOB_NUM_NODES)) || fail "$bad cannot begin, see above, and there are not enough others; repair it" "$SAID"
+    ((others >= SLURM_JOB_NUM_NODES)) || fail "$bad cannot begin, see above, and there are not enough others; repair it" "$REPORTED"
     requeue "$bad" "$bad cannot begin and is left out"
 }
 
 search() {
     local code=0
-    for _ in 1 2 3; do # another process may have taken the port in between, and the search goes on from its records
+    for _ in 1 2 3; do # another process may have taken the port meanwhile; the search continues from its records
         make_shared
         code=0
         sweep_on_slurm || code=$?
@@ -290,17 +295,17 @@ search() {
     if [[ -s $shared/bad-nodes && $code != 0 ]]; then leave_bad_nodes; fi
     case $code in
         0) rm -rf -- "${shared:?}" ;;
-        75) requeue '' "asked to leave" ;;
-        143) # SIGTERM: a preemption that grants some time, or an end that somebody wants
-            if is_running; then requeue '' "asked to leave"; fi
+        75) requeue '' "asked to stop" ;;
+        143) # SIGTERM: a preemption that grants some time, or somebody ends the job
+            if is_running; then requeue '' "asked to stop"; fi
             fail "the search of $study was ended; submit again to continue" "$code"
             ;;
-        "$SAID") exit "$SAID" ;;
+        "$REPORTED") exit "$REPORTED" ;;
         *) fail "the search of $study ended with exit code $code" "$code" ;;
     esac
 }
 
-# The folds as jobs of their own, and the report after them, whatever became of them.
+# Submits the folds as jobs of their own, and the report after them, even if some fail.
 submit_folds_and_report() {
     local answer jobs small job report=("$leukotree" report "${plan[@]}")
     if ((${#here[@]})); then
@@ -308,10 +313,11 @@ submit_folds_and_report() {
     else
         report=(env "PYTHONPATH=$PYTHONPATH" "${report[@]}") # a site may export nothing
     fi
-    # Code 1 says that a run has failed already; the others are queued, and the report will say which.
+    # Code 1: a run has failed already. The others are queued, and the report will name those that failed.
     answer=$(outside_job "${here[@]}" "$leukotree" folds "${plan[@]}" --on slurm --no-wait --json "${site[@]}") || (($? == 1)) || return
     [[ $answer == "{"* ]] || fail "folds of $study: not submitted, see above"
-    # Jobs of another cluster read 12_3@cluster. The reducer may queue others; then it lets the report wait for them.
+    # The id of a job of another cluster is 12_3@cluster. The follow-up job ("reducer") may queue more jobs; it then lets the report wait
+    # for them.
     jobs=$("${here[@]}" "$python" -c 'import json, sys
 answer = json.loads(sys.argv[1])
 jobs = [*(job for job in answer["waiting"].values() if "@" not in job), answer.get("reducer")]
@@ -331,12 +337,12 @@ print(":".join(dict.fromkeys(job.split("_")[0] for job in jobs if job)))' "$answ
 
 [[ -n ${SITE:-} ]] || say "no --site (or SITE): runs train on CPUs and get what the cluster gives by default"
 setup=$("${here[@]}" "$python" -m hpc.slurm.site ${SITE:+"$SITE"} 2> >(tail -n 1 >&2)) || exit 2
-srun_args=() # of the site, if it has some
-set +eu # a cluster's module files are not written for these
+srun_args=() # the site may set some
+set +eu # the module files of a cluster may break under these
 eval "$setup"
 set -eu
 use_code # a module may have set Python's path
-# What could else fail only after the search.
+# Errors that would otherwise show only after the search.
 outside_job "${here[@]}" "$leukotree" doctor "${plan[@]}" "${site[@]}" --queue || exit 2
 search
 submit_folds_and_report

@@ -1,4 +1,4 @@
-"""How the jobs of a site enter its container. The shell that does it is slurm/container/enter.sh."""
+"""How the jobs of a site run in its container. The shell code is slurm/container/enter.sh."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from leukotree.errors import InputError
 ROOT = Path(__file__).resolve().parents[2]
 ENTER = "slurm/container/enter.sh"
 PYTHON = '"${inside[@]}" python'
-"""The command for Python between the options of srun and its arguments, in a script that has
-`setup_lines`."""
+"""What starts Python as a step of srun, in a script that has the `setup_lines`."""
 PYTHON_HERE = '"${here[@]}" python'
-"""The same without srun."""
+"""What starts Python without srun, in such a script."""
 
 INSIDE = "LEUKOTREE_INSIDE"
-"""Set in a container, which need not see the file that it came from."""
+"""This variable is set inside a container, where the image's file may not be visible."""
 
 
 def check(site: Site) -> None:
-    """Raises InputError for an image that is not there, where that can be known: pyxis may look for it on the
-    nodes alone."""
+    """Raises InputError for an image that does not exist, where that is known here. An image of pyxis may
+    exist only on the nodes."""
     image = site.container
     if not image or INSIDE in os.environ or "#" in image or "://" in image or image.endswith(".sqsh"):
         return
@@ -32,10 +31,11 @@ def check(site: Site) -> None:
 
 
 def setup_lines(site: Site) -> list[str]:
-    """Lines of bash at the start of a job that define `inside`; none without a container."""
+    """Lines of bash for the start of a job, which define the arrays `inside` and `here`; none without a
+    container."""
     if not site.container:
         return []
-    # The code that is used inside is that beside the program which enters.
+    # Inside, the code is the one beside enter.sh.
     code = f"LEUKOTREE_CODE=${{LEUKOTREE_CODE:-{shlex.quote(str(ROOT))}}}"
     return [
         code,

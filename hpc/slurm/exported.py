@@ -1,8 +1,8 @@
-"""What a user exports for sbatch, such as SBATCH_ACCOUNT, as part of a site.
+"""Variables that a user exports for sbatch, such as SBATCH_ACCOUNT, as part of a site.
 
-sbatch itself must not see these variables: it prefers them to what a batch script says, and a job's
-environment has some that SLURM made. So a site takes over those that it leaves open, and whoever submits
-hides them all.
+sbatch itself must not see these variables: it prefers them to the options of a batch script, and SLURM sets
+some of them in a job. So a site takes over those whose keys it leaves out, and all are hidden when a job is
+submitted.
 """
 
 from __future__ import annotations
@@ -25,24 +25,23 @@ KEYS = {
 }
 """Variable -> key of a site."""
 EVERYWHERE = {"SBATCH_RESERVATION": "reservation", "SBATCH_EXPORT": "export"}
-"""Variable -> option of each job that has no key."""
+"""Variable -> option of sbatch without a key, for all jobs."""
 LARGE = {
     "SBATCH_EXCLUSIVE": "exclusive",
     "SBATCH_HINT": "hint",
     "SBATCH_NETWORK": "network",
     "SBATCH_MEM_PER_CPU": "mem-per-cpu",
 }
-"""Variable -> option of all but small jobs."""
-HONOURED = (*KEYS, *EVERYWHERE, *LARGE)
+"""Variable -> option of sbatch without a key, for all but small jobs."""
+TAKEN_OVER = (*KEYS, *EVERYWHERE, *LARGE)
 PREFIX = "LEUKOTREE_"
 """Before the name of a variable that is handed on to a job."""
 OF_THE_JOB = ("SBATCH_CPU_BIND", "SBATCH_MEM_BIND")
-"""Beginnings of those that SLURM makes for a job."""
+"""Beginnings of the variables that SLURM sets in a job."""
 
 
 def fill(site: Site, variables: Mapping[str, str] = os.environ) -> Site:
-    """The site, with what it does not say taken from variables. Raises InputError for a value that no site
-    may have."""
+    """The site, with the keys that it leaves out taken from variables. Raises InputError for a bad value."""
     from hpc.slurm.site_model import Site
 
     given = _given(variables)
@@ -65,44 +64,44 @@ def fill(site: Site, variables: Mapping[str, str] = os.environ) -> Site:
 
 
 def handed_on(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables under names that sbatch does not know, for a job that queues others."""
+    """The variables under names that sbatch does not know, for a job that submits others."""
     return {PREFIX + name: value for name, value in _given(variables).items()}
 
 
 def named(variables: Mapping[str, str] = os.environ) -> list[str]:
-    """Names of the variables that a site takes over, if it leaves them open."""
-    return [name for name in HONOURED if name in variables]
+    """Names of the variables that are set and that a site may take over."""
+    return [name for name in TAKEN_OVER if name in variables]
 
 
 def _given(variables: Mapping[str, str]) -> dict[str, str]:
-    found = {name: variables.get(name, variables.get(PREFIX + name)) for name in HONOURED}
+    values = {name: variables.get(name, variables.get(PREFIX + name)) for name in TAKEN_OVER}
     return {
-        name: value for name, value in found.items() if value or (value == "" and name == "SBATCH_EXCLUSIVE")
+        name: value for name, value in values.items() if value or (value == "" and name == "SBATCH_EXCLUSIVE")
     }
 
 
 def through(options: Sequence[str], names: Iterable[str]) -> list[str]:
-    """Options of sbatch that let variables, and all LEUKOTREE_*, through an `--export` that keeps others
-    back."""
+    """Options of sbatch. If an `--export` among them keeps variables back, it lets those of these `names`,
+    and all LEUKOTREE_*, through."""
     wanted = list(dict.fromkeys([*names, *sorted(name for name in os.environ if name.startswith(PREFIX))]))
-    found = []
+    adapted = []
     for option in options:
         key, _, value = option.partition("=")
         if key != "--export" or value == "ALL" or value.startswith("ALL,"):
-            found.append(option)
-        elif value in ("NONE", "NIL"):  # what NONE does beside, a list does not: look up what a login sets
-            found += [f"--export={','.join(wanted)}", *(["--get-user-env"] if value == "NONE" else [])]
+            adapted.append(option)
+        elif value in ("NONE", "NIL"):  # unlike NONE, a list does not set the variables of a login
+            adapted += [f"--export={','.join(wanted)}", *(["--get-user-env"] if value == "NONE" else [])]
         else:
-            found.append(",".join([option, *wanted]))
-    return found
+            adapted.append(",".join([option, *wanted]))
+    return adapted
 
 
 def ignored(variables: Mapping[str, str] = os.environ) -> list[str]:
-    """Variables for sbatch that no job gets: what they say is the launcher's to say."""
+    """Variables for sbatch that no job gets: the launcher sets these options itself."""
     return sorted(
         name
         for name in variables
-        if name.startswith("SBATCH_") and name not in HONOURED and not name.startswith(OF_THE_JOB)
+        if name.startswith("SBATCH_") and name not in TAKEN_OVER and not name.startswith(OF_THE_JOB)
     )
 
 
@@ -111,9 +110,8 @@ def _minutes(variable: str, text: str) -> int:
     `1-12:00:00`."""
     days, dash, rest = text.rpartition("-")
     if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", text):
-        raise InputError(
-            f"{variable}={text}: no time limit; give minutes, or hours:minutes:seconds, or set `time` in the site file"
-        )
+        fix = "give minutes, or hours:minutes:seconds, or set `time` in the site file"
+        raise InputError(f"{variable}={text}: no time limit; {fix}")
     parts = [int(part) for part in rest.split(":")]
     if dash or len(parts) == 3:
         hours, minutes, seconds = [*parts, 0, 0][:3]

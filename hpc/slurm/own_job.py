@@ -1,8 +1,8 @@
 """The job that this process is in: whether SLURM still counts it as running, and its requeue.
 
 `python -m hpc.slurm.own_job JOB` has exit code 0 if this start of the job is running, 1 if not.
-`python -m hpc.slurm.own_job --head JOB` asks the same about another job, whatever its start; 75 is the exit
-code where SLURM does not answer. The scripts of slurm/ and the end of a batch script ask it.
+`python -m hpc.slurm.own_job --head JOB` has exit code 3 if another job, whatever its start, is not running: a
+Python that breaks must not look like that. The scripts of slurm/ and the end of a batch script ask it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from collections.abc import Sequence
 
 from hpc.slurm import scheduler
 from hpc.slurm.scheduler import NoAnswer, SlurmError
+
+NOT_RUNNING = 3
+"""Exit code for another job that is not running."""
 
 
 def is_running(job_id: str) -> bool:
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     match words:
         case ["--head", job_id]:
             try:
-                return int(not head_is_running(job_id))
+                return 0 if head_is_running(job_id) else NOT_RUNNING
             except NoAnswer:
                 return os.EX_TEMPFAIL
         case [job_id]:

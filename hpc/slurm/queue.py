@@ -1,4 +1,4 @@
-"""What SLURM says of this user's jobs: one call of squeue, whatever their number. It needs no accounting."""
+"""This user's jobs in SLURM's queue: one call of squeue, whatever their number. It needs no accounting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hpc.slurm import scheduler
 
 BETWEEN = "\x1f"
-"""Between two fields: the unit separator stands in no name, path or reason."""
+"""The character between two fields, the unit separator: no name, path or reason has it."""
 FORMAT = BETWEEN.join(("%i", "%T", "%N", "%L", "%r", "%Z", "%o", "%j"))
 
 
@@ -17,14 +17,14 @@ class QueuedJob:
     """One job, or element of an array, that SLURM holds or runs."""
 
     job: str
-    """Its id; of an array's element as 12_3."""
+    """Its id; 12_3 for an element of an array."""
     state: str
     """PENDING, RUNNING, COMPLETING, ..."""
     nodes: str
     left: str
     """Time left of its limit, as [days-]hours:minutes:seconds."""
     reason: str
-    """Why it waits, in SLURM's words; empty if for nothing."""
+    """Why it waits, in SLURM's words; empty if there is no reason."""
     workdir: str
     command: str
     """Its batch script and the script's arguments; "(null)" for `sbatch --wrap`."""
@@ -37,8 +37,8 @@ def here() -> bool:
 
 
 def look() -> dict[str, QueuedJob]:
-    """Job id -> job. Raises InputError if SLURM does not answer."""
-    return {found.job: found for line in scheduler.listed(FORMAT, pauses=()) if (found := _parse(line)).job}
+    """Job id -> job. Raises NoAnswer if SLURM does not answer."""
+    return {job.job: job for line in scheduler.listed(FORMAT, pauses=()) if (job := _parse(line)).job}
 
 
 def _parse(line: str) -> QueuedJob:

@@ -1,4 +1,5 @@
-"""SLURM's commands. A controller that is busy or restarts does not answer; it is asked again after a pause."""
+"""SLURM's commands. A controller that is busy or restarts does not answer; it is asked again after a
+pause."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A job's own folders on its node: `lt.*` in the scratch, each with a marker that says whose it is.
+"""A job's own folders on its node: `lt.*` in the scratch folder, each with a marker that names its job.
 
-A job that is killed leaves its folders behind. `python -m hpc.slurm.scratch FOLDER`, inside a job, removes
+A job that is killed leaves its folders behind. Inside a job, `python -m hpc.slurm.scratch FOLDER` removes
 those in FOLDER that jobs of this user left on this node: jobs that SLURM no longer has, and earlier starts of
-this one. A folder without a marker is never touched.
+this job. A folder without a marker is never removed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from pathlib import Path
 from hpc.slurm import scheduler
 
 MARKER = ".leukotree-job"
-"""Its lines: cluster=NAME, job=ID (a number, or 12_3), restart=HOW OFTEN THE JOB HAS BEEN REQUEUED,
-host=NAME, user=NAME."""
+"""The file in a job's folder. Its lines: cluster=NAME, job=ID (a number, or 12_3), restart=NUMBER (how often
+the job was queued again), host=NAME, user=NAME."""
 CACHES = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
-"""What compilers would else keep in the home that all jobs share, or leave on the node for good. CUDA's own
-cache has a limit and locks, and saves each job minutes: it stays shared."""
-PATIENCE = 60.0
+"""Variable -> folder of a compiler's cache. Otherwise the caches would lie in the home that all jobs share,
+or stay on the node for ever. CUDA's own cache has a limit and locks, and saves each job minutes: it stays
+shared."""
+SQUEUE_TIMEOUT = 60.0
 """Seconds that squeue may take."""
 
 
@@ -39,35 +40,35 @@ def place() -> Path:
 
 @contextlib.contextmanager
 def caches() -> Iterator[None]:
-    """Inside a job of SLURM, keep what is compiled in a folder of this job, unless the user said where.
+    """Inside a job of SLURM, keep compiled code in a folder of this job, unless the user has set another one.
 
-    The ranks of a node share it, and the last one to leave removes it. Where it cannot be made, everything
-    stays as it was.
+    The ranks of a node share the folder, and the last one to end removes it. If it cannot be made, the
+    variables stay as they are.
     """
-    ours = [name for name in CACHES if name not in os.environ]
-    if not ours or not _job():
+    unset = [name for name in CACHES if name not in os.environ]
+    if not unset or not _job():
         yield
         return
     clean(place())
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             folder = stack.enter_context(_shared(place() / f"lt.{_job()}.caches"))
-            os.environ.update({name: str(folder / CACHES[name]) for name in ours})
+            os.environ.update({name: str(folder / CACHES[name]) for name in unset})
         try:
             yield
         finally:
-            for name in ours:
+            for name in unset:
                 os.environ.pop(name, None)
 
 
 @contextlib.contextmanager
 def _shared(folder: Path) -> Iterator[Path]:
-    """A folder that belongs to the processes of this job, until the last one leaves. Raises OSError where it
-    cannot be made, or is somebody else's: its name can be guessed."""
+    """A folder of the processes of this job, until the last one ends. Raises OSError if it cannot be made, or
+    if it belongs to another user, who may have guessed its name."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if folder.is_symlink() or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{folder}: is not ours alone")
+    status = folder.lstat()
+    if folder.is_symlink() or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise PermissionError(f"{folder}: others may use it, too")
     marker = os.open(folder / MARKER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(marker, fcntl.LOCK_SH)
@@ -82,9 +83,9 @@ def _shared(folder: Path) -> Iterator[Path]:
 
 
 def clean(folder: Path) -> list[Path]:
-    """Remove what jobs of this user that are gone left in a folder of this node. Returns what was removed.
+    """Remove what ended jobs of this user left in a folder of this node. Returns the removed folders.
 
-    Nothing is removed where SLURM does not answer, or outside a job.
+    Nothing is removed if SLURM does not answer, or outside a job.
     """
     if not _job():
         return []
@@ -92,15 +93,17 @@ def clean(folder: Path) -> list[Path]:
     if not left:
         return []
     known = _known_jobs() if set(left.values()).difference(_names()) else None
-    gone = [path for path, job in left.items() if job in _names() or (known is not None and job not in known)]
-    for path in gone:
+    ended = [
+        path for path, job in left.items() if job in _names() or (known is not None and job not in known)
+    ]
+    for path in ended:
         shutil.rmtree(path, ignore_errors=True)
-    return [path for path in gone if not path.exists()]
+    return [path for path in ended if not path.exists()]
 
 
 def _left_by(folder: Path) -> str | None:
-    """The job that made a folder, if it is another one of this user on this node, or an earlier start of this
-    job, and no process of it holds the marker."""
+    """The job that made a folder; None if no other job of this user on this node did, nor an earlier start of
+    this job, or if a process holds the marker."""
     try:
         if folder.is_symlink() or folder.lstat().st_uid != os.geteuid():
             return None
@@ -117,10 +120,10 @@ def _left_by(folder: Path) -> str | None:
     finally:
         os.close(marker)
     job, restart = fields.pop("job", ""), fields.pop("restart", "")
-    ours = {key: value for key, value in _owner().items() if key not in ("job", "restart")}
+    own = {key: value for key, value in _owner().items() if key not in ("job", "restart")}
     earlier = restart.isdecimal() and int(restart) < int(_restart())
     other = re.fullmatch(r"\d+(_\d+)?", job) and (job not in _names() or earlier)
-    return job if other and fields == ours else None
+    return job if other and fields == own else None
 
 
 def _owner() -> dict[str, str]:
@@ -134,7 +137,7 @@ def _owner() -> dict[str, str]:
 
 
 def _user() -> str:
-    """As `id -un` says it."""
+    """The name of this user, as `id -un` prints it."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # a container may not know its users
@@ -142,12 +145,12 @@ def _user() -> str:
 
 
 def _job() -> str:
-    """Empty outside a job of SLURM."""
+    """The id of this job; empty outside a job of SLURM."""
     return os.environ.get("SLURM_JOB_ID", "")
 
 
 def _names() -> tuple[str, str]:
-    """Of this job: its id, and its other name if it is an element of an array."""
+    """The id of this job, and its other name if it is an element of an array."""
     return _job(), "_".join(os.environ.get(f"SLURM_ARRAY_{name}_ID", "") for name in ("JOB", "TASK"))
 
 
@@ -157,10 +160,8 @@ def _restart() -> str:
 
 
 def _known_jobs() -> set[str] | None:
-    """Ids of this user's jobs that wait or run, elements of arrays by both names; None if SLURM does not
-    answer.
-
-    An answer without this job is none: it is that of another cluster, say.
+    """Ids of this user's jobs that wait or run, elements of arrays by both names. None if SLURM does not
+    answer, and if the answer lacks this job: it may come from another cluster.
     """
     command = ["squeue", "--all", "--noheader", "--array", "--user", str(os.geteuid()), "--format=%i %A"]
     try:
@@ -169,7 +170,7 @@ def _known_jobs() -> set[str] | None:
             env=scheduler.environment(),
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=SQUEUE_TIMEOUT,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
@@ -179,13 +180,13 @@ def _known_jobs() -> set[str] | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Clean a folder and say what was removed."""
+    """Clean a folder and print what was removed."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if len(words) != 1:
         print("usage: python -m hpc.slurm.scratch FOLDER", file=sys.stderr)
         return 2
     for path in clean(Path(words[0])):
-        print(f"{path}: removed; its job is gone")
+        print(f"{path}: removed; its job has ended")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Site: everything that differs between clusters, so that no study or script has to.
+"""The site files of clusters, and what a site gives to a job: options of sbatch and lines of shell.
 
 `python -m hpc.slurm.site NAME` prints shell lines for use inside a job; `--sbatch` prints the options of
 `sbatch` instead.
@@ -22,7 +22,7 @@ from leukotree.errors import InputError
 SITES = Path(__file__).resolve().parents[2] / "slurm" / "site"
 DEFAULT = "default"
 REFUSED = "--the-site-is-bad"
-"""No option of sbatch."""
+"""Not an option of sbatch, which therefore refuses it."""
 
 
 def known() -> list[str]:
@@ -34,16 +34,15 @@ def load(name_or_path: str | None = None) -> Site:
     """The site slurm/site/<name>.yaml, or the one in a file (anything with a `/` or ending in .yaml); None is
     `default`.
 
-    What the site leaves open is taken from the variables that the user exports for sbatch.
+    Keys that the site leaves out are taken from the variables that the user exports for sbatch.
     Raises InputError for an unknown name (listing the known ones), an unreadable file, or a bad key or value.
     """
     name = name_or_path or DEFAULT
     is_path = "/" in name or name.endswith((".yaml", ".yml"))
     path = Path(name) if is_path else SITES / f"{name}.yaml"
     if not is_path and name not in known():
-        raise InputError(
-            f"site {name!r}: unknown; known sites: {', '.join(known()) or 'none'}; or give the path of a YAML file"
-        )
+        names = ", ".join(known()) or "none"
+        raise InputError(f"site {name!r}: unknown; known sites: {names}; or give the path of a YAML file")
     tree = yamlfile.load(path)
     site = exported.fill(parse(Site, {} if tree is None else tree, str(path)))
     container.check(site)
@@ -75,9 +74,9 @@ def gpus(site: Site, count: int) -> dict[str, str]:
 
 
 def submitit_parameters(site: Site, gpus_per_node: int | None = None, small: bool = False) -> dict[str, Any]:
-    """Keyword arguments for `hpc.launching.job.slurm_executor`, for jobs of one node.
+    """Keyword arguments for `hpc.launching.arrays.slurm_executor`, for jobs of one node.
 
-    `tasks_per_node` and the job's name are the caller's. Keys that the site leaves to the cluster are absent.
+    The caller adds `tasks_per_node` and the job's name. Keys that the site leaves to the cluster are absent.
 
     Args:
         gpus_per_node: GPUs of the job on each node (None: the site's).
@@ -113,12 +112,12 @@ def submitit_parameters(site: Site, gpus_per_node: int | None = None, small: boo
 
 def _of_ranks(site: Site) -> list[str]:
     """Arguments of the srun that starts the ranks of a run."""
-    # A rank that dies ends its peers. srun does not take the cores of a task over from sbatch.
+    # A rank that dies ends the others. srun does not take the number of cores of a task from sbatch.
     return ["--kill-on-bad-exit=1", f"--cpus-per-task={site.cpus_per_task}", *site.srun_args]
 
 
 def small_site(site: Site) -> Site:
-    """The site as small jobs see it: one core, no GPU, and nothing that is meant for large nodes."""
+    """The site for small jobs: one core, no GPU, and nothing that is meant for large nodes."""
     small = site.small.model_dump(exclude_none=True)
     none = {
         "gpus_per_node": 0,
@@ -132,8 +131,7 @@ def small_site(site: Site) -> Site:
 
 
 def worker_site(site: Site) -> Site:
-    """The site as a worker of an elastic search sees it: one node, or one GPU of it with its share of the
-    rest."""
+    """The site for a worker of an elastic search: one node, or one GPU of it with its share of the rest."""
     if site.worker == "node" or not site.gpus_per_node:
         return site.model_copy(update={"nodes": 1})
     memory = max(1, site.mem_gb // site.gpus_per_node) if site.mem_gb else None
@@ -146,14 +144,14 @@ def mail(site: Site) -> dict[str, str]:
 
 
 def setup_lines(site: Site) -> list[str]:
-    """Lines of bash for the start of a job: the site's own first (a module may set a variable that we then
-    replace)."""
+    """Lines of bash for the start of a job. The site's own lines come first: a module may set a variable that
+    is then replaced."""
     exports = [f"export {name}={value}" for name, value in environment(site).items()]
     return [*site.setup, *exports, *container.setup_lines(site)]
 
 
 def shell_exports(site: Site) -> str:
-    """`setup_lines` and the array `srun_args` as text for `eval`. Used inside a job by slurm/sweep.sh."""
+    """`setup_lines` and the array `srun_args` as text for `eval`, inside a job of slurm/sweep.sh."""
     of_srun = [f"srun_args=({shlex.join(site.srun_args)})"] if site.srun_args else []
     return "".join(f"{line}\n" for line in [*setup_lines(site), *of_srun])
 

@@ -21,10 +21,10 @@ Image = Annotated[str, Field(pattern=r"^([A-Za-z0-9._/+:#@-]|\$[A-Za-z_]+|\$\{[A
 GpuType = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 
 
-def _sbatch_alone(extra: dict[str, Any]) -> dict[str, Any]:
-    """Further options of sbatch. Raises ValueError for one that the launcher sets."""
+def _only_sbatch(extra: dict[str, Any]) -> dict[str, Any]:
+    """`extra` itself. Raises ValueError for an option of sbatch that the launcher sets."""
     for name in extra:
-        if name.replace("-", "_") in Site.model_fields or name in OURS:
+        if name.replace("-", "_") in Site.model_fields or name in LAUNCHER_OPTIONS:
             raise ValueError(f"{name!r} has a key of its own in a site file, or is set by the launcher")
         if extra[name] is False:
             raise ValueError(f"{name!r}: leave an option out instead of setting it to false")
@@ -32,15 +32,15 @@ def _sbatch_alone(extra: dict[str, Any]) -> dict[str, Any]:
 
 
 GPUS = {"gpus", "gpus-per-task", "gpus-per-socket"}
-"""Options of sbatch that ask for GPUs otherwise than a site does."""
-OURS = {"mem", "array", "mail-user", "ntasks", "ntasks-per-node", "output", "error", "dependency"}
-"""Options of sbatch that the launcher sets, and that no key is named after."""
-Extra = Annotated[dict[Word, bool | int | Word], AfterValidator(_sbatch_alone)]
+"""Options of sbatch for GPUs that a site does not use."""
+LAUNCHER_OPTIONS = {"mem", "array", "mail-user", "ntasks", "ntasks-per-node", "output", "error", "dependency"}
+"""Options of sbatch that the launcher sets, and that have no key of their name."""
+Extra = Annotated[dict[Word, bool | int | Word], AfterValidator(_only_sbatch)]
 
 
 class Small(Strict):
-    """What differs for small jobs, which ask for one core and no GPU: the report, the list of missing runs,
-    the head of an elastic search. None takes the site's value."""
+    """Keys for small jobs, which ask for one core and no GPU: the report, the list of missing runs, the head
+    of an elastic search. None takes the site's value."""
 
     partition: Word | None = None
     account: Word | None = None
@@ -57,8 +57,8 @@ class Small(Strict):
 
 
 class Site(Strict):
-    """One cluster: how to ask its SLURM for a job, and what the job finds there. None leaves the cluster's
-    own default."""
+    """One cluster: the options of its SLURM for a job, and the job's environment there. None leaves the
+    cluster's own default."""
 
     partition: Word | None = None
     """`--partition`; several with commas."""
@@ -96,8 +96,7 @@ class Site(Strict):
     """What a worker of an elastic search takes: one GPU with its share of a node, or what a job takes of a
     whole node."""
     warn: int = Field(120, ge=10)
-    """Seconds before the time limit at which a run is told to save and leave; its job is then queued
-    again."""
+    """Seconds before the time limit at which a run is asked to save and end. Its job is then queued again."""
     interface: Word | None = None
     """Network interface between the nodes, for Gloo, NCCL and Ray. None lets each choose."""
     scratch: Folder | None = None
@@ -109,17 +108,17 @@ class Site(Strict):
     """Further arguments of each srun that starts the ranks of a run or the nodes of a search, such as
     `--mpi=none`."""
     container: Image | None = None
-    """Image that jobs run in: an Apptainer `.sif`, an enroot `.sqsh` or `registry#image` for pyxis, a folder
-    for Charliecloud."""
+    """The image that jobs run in: an Apptainer `.sif`, an enroot `.sqsh` or `registry#image` for pyxis, a
+    folder for Charliecloud."""
     container_runtime: Literal["apptainer", "pyxis", "charliecloud"] | None = None
-    """What runs the image. None tells it by the image's ending."""
+    """The program that runs the image. None chooses it by the image's ending."""
     mail: Word | None = None
-    """Address that hears of the sweep's job and of small jobs. Never of the jobs of runs: the report names
-    what failed."""
+    """The address for mail about the sweep's job and small jobs. There is no mail about the jobs of runs: the
+    report names what failed."""
     mail_type: Word = "END,FAIL,REQUEUE"
-    """`--mail-type`: of what it hears."""
+    """`--mail-type`: the events that mail is sent about."""
     small: Small = Small()
-    """What differs for small jobs."""
+    """Keys for small jobs."""
     extra: Extra = {}  # noqa: RUF012 - pydantic copies it
     """Further options of sbatch, by their long names without dashes. `true` for an option without a value.
     Not for small jobs."""
@@ -136,9 +135,8 @@ class Site(Strict):
     def _no_gpus(cls, extra: dict[str, Any]) -> dict[str, Any]:
         for name, value in extra.items():
             if name in GPUS or (name == "gres" and re.search(r"(^|,)gpu\b", str(value))):
-                raise ValueError(
-                    f"{name!r}: ask for GPUs by 'gpus_per_node', 'gpu_type' and 'gpu_option', so that each job gets its share"
-                )
+                keys = "'gpus_per_node', 'gpu_type' and 'gpu_option'"
+                raise ValueError(f"{name!r}: ask for GPUs by {keys}, so that each job gets its share")
         return extra
 
     @model_validator(mode="after")

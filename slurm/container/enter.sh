@@ -1,16 +1,17 @@
-# How the commands of this shell run in a container. To be sourced by bash; then one of
+# Runs the commands of a shell in a container. Bash sources this file; then one of
 #
-#   enter RUNTIME IMAGE       apptainer, pyxis or charliecloud ('': by the image's ending); without an image there is no container
-#   enter_site SITE           what the site says: a name in slurm/site/, or a path
+#   enter RUNTIME IMAGE       apptainer, pyxis or charliecloud ('': chosen by the image's ending); without an image no container
+#   enter_site SITE           the container of a site: a name in slurm/site/, or a path
 #
-# sets two arrays. They are empty without a container.
+# sets two arrays, which are empty without a container.
 #
 #   srun [option ...] "${inside[@]}" command ...       a step of srun
 #   "${here[@]}" command ...                           anything else
 #
-# Each folder keeps its path: the repository, the current folder and what its links lead to, $HOME, temporary folders, and those in
-# LEUKOTREE_MOUNTS (a:b:c). The command sees the environment, but the image's PATH. SLURM's commands are those of relay.sh.
-# shellcheck shell=bash disable=SC2034 # the arrays are for the one who sources this
+# These folders are mounted, each at its own path: the repository, the current folder and the folders that its links name, $HOME,
+# temporary folders, and those in LEUKOTREE_MOUNTS (a:b:c). The command has the environment of the shell, but the image's PATH.
+# SLURM's commands go through relay.sh.
+# shellcheck shell=bash disable=SC2034 # the script that sources this uses the arrays
 
 container_home=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -19,7 +20,7 @@ refuse_container() {
     exit 2
 }
 
-# By the ending of an image.
+# Prints the runtime for the ending of an image.
 container_runtime() {
     case $1 in
         *.sif) echo apptainer ;;
@@ -28,7 +29,7 @@ container_runtime() {
     esac
 }
 
-# Adds folders to `mounts`, but those that do not exist or lie in one that is there already.
+# Adds folders to `mounts`, except those that do not exist, or lie in one that is already in it.
 mount_folders() {
     local folder known
     for folder; do
@@ -41,19 +42,19 @@ mount_folders() {
     done
 }
 
-# Sets `mounts`.
+# Sets `mounts`, the folders that the container sees.
 find_mounts() {
     local more link code=${container_home%/slurm/container} git=''
     mounts=()
     IFS=: read -ra more <<<"${LEUKOTREE_MOUNTS:-}"
-    if [[ -f $code/.git ]]; then git=$(sed -n 's|^gitdir: \(/.*\)/worktrees/.*|\1|p' "$code/.git"); fi # of a worktree; runs note the commit
+    if [[ -f $code/.git ]]; then git=$(sed -n 's|^gitdir: \(/.*\)/worktrees/.*|\1|p' "$code/.git"); fi # the repository of a worktree: runs note the commit
     mount_folders "${HOME:-}" "$PWD" "$(pwd -P)" "$code" "$git" /tmp "${LEUKOTREE_SCRATCH:-}" "${TMPDIR:-}" "${more[@]}"
     for link in *; do
         if [[ -L $link ]]; then mount_folders "$(readlink -f "$link")"; fi
     done
 }
 
-# The words in front of a command, for each runtime. `nv` is where the host has a driver of NVIDIA.
+# Each of these sets the words before a command, for one runtime. `nv` is set if the host has a driver of NVIDIA.
 apptainer_words() {
     local nv=() IFS=,
     if command -v nvidia-smi >/dev/null; then nv=(--nv); fi
@@ -80,10 +81,10 @@ charliecloud_words() {
     here=("${inside[@]}")
 }
 
-# Starts a relay to SLURM's commands, for as long as this shell lives. It is no child, so that `wait` does not wait for it.
+# Starts a relay to SLURM's commands, which runs as long as this shell. It is no child of the shell: `wait` does not wait for it.
 start_relay() {
     if [[ ${relay_of:-} == "$$" ]] || ! command -v sbatch >/dev/null; then return 0; fi
-    LEUKOTREE_RELAY=$(mktemp -d /tmp/lt-relay.XXXXXX) || refuse_container "no folder of our own in /tmp"
+    LEUKOTREE_RELAY=$(mktemp -d /tmp/lt-relay.XXXXXX) || refuse_container "cannot make a folder in /tmp"
     mkfifo "$LEUKOTREE_RELAY/requests" || refuse_container "no named pipe in /tmp"
     export LEUKOTREE_RELAY
     (bash "$container_home/relay.sh" "$LEUKOTREE_RELAY" "$$" </dev/null >/dev/null 2>&1 &)
@@ -105,7 +106,7 @@ enter() {
     here+=(/bin/sh "$container_home/guest.sh")
 }
 
-# Value of a key in a site file, as far as a shell reads YAML: `key: value   # remark`, perhaps in quotes.
+# Prints the value of a key in a site file. It reads only lines of YAML like `key: value   # remark`, also with quotes.
 site_value() {
     sed -nE "s/^$2:[[:space:]]+([\"']?)([^\"'[:space:]]+)\1[[:space:]]*([[:space:]]#.*)?\$/\2/p" "$1" | grep -vxE 'null|~' | tail -n 1
 }
@@ -117,6 +118,6 @@ enter_site() {
     image=$(site_value "$file" container) || image=''
     runtime=$(site_value "$file" container_runtime) || runtime=''
     [[ $image =~ ^[][A-Za-z0-9._/+:#@\$\{\}-]*$ ]] || refuse_container "$file: container: not a path or name: $image"
-    eval "image=\"$image\"" # variables, and nothing else
+    eval "image=\"$image\"" # it can contain variables, and nothing else
     enter "$runtime" "$image"
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The first program in a container: what follows takes LeukoTree's code from the repository, and nothing of the host's Python.
+# The first program in a container: it lets a command take LeukoTree's code from the repository, and nothing of the host's Python.
 #
 #   guest.sh COMMAND...
 here=$(dirname "$0")

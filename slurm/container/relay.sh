@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# SLURM's commands for programs in a container, which has none: runs them here, on the host, as if from outside of any job.
+# Runs SLURM's commands on the host for programs in a container, which has none of them. They run without the variables of the job.
 #
-#   bash slurm/container/relay.sh FOLDER PID      until process PID has ended; then it removes FOLDER
+#   bash slurm/container/relay.sh FOLDER PID      runs until process PID has ended, then removes FOLDER
 #
-# FOLDER is private and holds a named pipe, `requests`. bin/ask makes a folder in it with the command's words and its input, and
-# writes the folder's name into the pipe. No shell reads the words, and only the commands that have a link in bin/ are run.
+# FOLDER is private and has a named pipe, `requests`. bin/ask makes a folder in it with the words and the input of a command, and
+# writes the folder's name to the pipe. No shell reads the words. Only commands that have a link in bin/ are run.
 set -u
 
 folder=$1 pid=$2
 commands=$(dirname "${BASH_SOURCE[0]}")/bin
-trap '' HUP INT TERM USR1 USR2 # they are for the programs
+trap '' HUP INT TERM USR1 USR2 # these signals are for the programs
 for name in $(compgen -e); do
     case $name in
         SLURM_CONF) ;;
@@ -29,7 +29,7 @@ run_request() {
 
 answer() {
     (run_request "$1") <"$1/in" >"$1/out" 2>"$1/err"
-    echo $? 1<>"$1/done" # open for both: it waits for no reader
+    echo $? 1<>"$1/done" # opened for reading, too, so it waits for no reader
 }
 
 exec 3<>"$folder/requests"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a command in the container of a site; as it is, where the site has none.
+# Runs a command in the container of a site; without a container if the site has none.
 #
 #   bash slurm/container/run.sh SITE COMMAND...
 #

@@ -172,7 +172,6 @@ def test_a_run_of_a_command_that_submits_nothing_is_named(root: Path) -> None:
 
 def test_without_slurm_nothing_is_done(root: Path) -> None:
     job_notes.record(root, {"12_3": ["flat-00000000000a"]}, "slurm")
-    assert cancel("demo", "--yes", code=2, PATH="/nowhere").startswith(
-        "leukotree cancel: squeue: no such command here"
-    )
+    error = cancel("demo", "--yes", code=2, PATH="/nowhere")
+    assert error.startswith("leukotree cancel: squeue: no such command here")
     assert "no such study has begun" in cancel("unknown", code=2)

@@ -93,10 +93,12 @@ def test_a_search_that_is_queued_again_goes_on_with_its_code(slurm: Slurm, tmp_p
             file.write(json.dumps([sys.argv[1], hpc.__file__, leukotree.__file__]) + "\\n")
         if sys.argv[1] == "folds":
             command = ["sbatch", "--parsable", "--output=/dev/null", "--wrap", "true"]
-            print(json.dumps({{"waiting": {{"a": subprocess.run(command, capture_output=True, text=True).stdout.strip()}}}}))
+            job = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+            print(json.dumps({{"waiting": {{"a": job}}}}))
         if sys.argv[1] == "sweep" and not os.path.exists("edited"):
             open("edited", "w")
-            for module in ("hpc/__init__.py", "src/leukotree/__init__.py", "hpc/slurm/site.py", "slurm/node.sh"):
+            packages = ("hpc/__init__.py", "src/leukotree/__init__.py")
+            for module in (*packages, "hpc/slurm/site.py", "slurm/node.sh"):
                 open(module, "w").write({BROKEN!r})
             sys.exit(75)
         """,

@@ -106,7 +106,7 @@ def python_without_ports(home: Path) -> None:
         (
             {"LEUKOTREE_SCRATCH": "{home}/absent"},
             None,
-            "n1: no folder of our own in {home}/absent (site key `scratch`): No such file",
+            "n1: cannot make a folder in {home}/absent (site key `scratch`): No such file",
         ),
         ({"LEUKOTREE_SCRATCH": "{home}"}, None, "{home} (site key `scratch`) is too long for Ray's sockets"),
         (
@@ -117,7 +117,7 @@ def python_without_ports(home: Path) -> None:
         (
             {"LEUKOTREE_SCRATCH": "{home}/readonly"},
             None,
-            "n1: no folder of our own in {home}/readonly (site key `scratch`): Read-only",
+            "n1: cannot make a folder in {home}/readonly (site key `scratch`): Read-only",
         ),
         (
             {"SITE": "{home}/site.yaml"},
@@ -216,7 +216,7 @@ def test_nobody_waits_for_a_node_that_cannot_begin(slurm: Slurm, home: Path, scr
     job = sbatch(slurm, home, environment, nodes=2)
     assert wait_for_jobs(slurm, job)[job] == "FAILED"
     [first, last] = [line for line in said(home, job) if line.startswith("sweep.sh")]
-    assert "n2: no folder of our own in" in first
+    assert "n2: cannot make a folder in" in first
     assert "n2 cannot begin, see above, and there are not enough others" in last
     nothing_left(slurm, home, job)
 
@@ -277,5 +277,5 @@ def test_inside_srun_it_runs_and_more_than_one_of_it_is_refused(slurm: Slurm, ho
     done = subprocess.run(
         twice, cwd=home, env=environment, capture_output=True, text=True, timeout=180, check=False
     )
-    assert "task 1: one is enough" in done.stderr
+    assert "task 1: only one is needed" in done.stderr
     assert done.returncode == 2

@@ -73,7 +73,8 @@ def test_a_job_removes_what_a_killed_one_left_and_leaves_nothing(
     node = place / "scratch"
     for name, host in (("lt.999998.dead", "n1"), ("lt.999999.other", "n2")):
         (node / name).mkdir(parents=True)
-        marker = f"cluster={slurm.cluster}\njob={name.split('.')[1]}\nhost={host}\nuser={pwd.getpwuid(os.geteuid()).pw_name}\n"
+        job, user = name.split(".")[1], pwd.getpwuid(os.geteuid()).pw_name
+        marker = f"cluster={slurm.cluster}\njob={job}\nhost={host}\nuser={user}\n"
         (node / name / scratch.MARKER).write_text(marker)
     state, status = ended(slurm, place / "study", spec, scratch=str(node))
     assert (state, status["state"]) == ("COMPLETED", "done")

@@ -29,7 +29,8 @@ def test_a_job_spans_both_hosts(slurm: Slurm, tmp_path: Path) -> None:
 
 
 def test_hosts_reach_each_other_by_name_and_themselves_by_loopback(slurm: Slurm, tmp_path: Path) -> None:
-    serve = "import socket; s = socket.create_server(('', 17999)); s.settimeout(30); s.accept(); s.accept(); print('served')"
+    listen = "import socket; s = socket.create_server(('', 17999)); s.settimeout(30)"
+    serve = f"{listen}; s.accept(); s.accept(); print('served')"
     knock = "for i in $(seq 100); do (exec 3<>/dev/tcp/$1/17999) 2>/dev/null && break; sleep 0.2; done"
     (tmp_path / "knock.sh").write_text(knock)
     shell = f"""srun -N1 -n1 -w n1 --overlap python3 -c "{serve}" &

@@ -67,7 +67,8 @@ class TestOnSlurm:
                 job = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
                 print(json.dumps({"waiting": {"a": f"{job}_0", "b": f"{job}_1"}}))
             if sys.argv[1] == "report":
-                assert os.path.exists("fold-0") and os.path.exists("fold-1"), "the report came before the folds"
+                folds = [os.path.exists("fold-0"), os.path.exists("fold-1")]
+                assert all(folds), "the report came before the folds"
             """,
         )
         job = sbatch(slurm, home, environment, "sweeps/phantom.yaml", "search.trials=2")
@@ -152,7 +153,7 @@ class TestOnSlurm:
         assert ray_processes(slurm) == []
         assert wait_for_jobs(slurm, job) == {job: "COMPLETED"}
         assert [call["argv"][0] for call in calls(home)] == ["sweep", "sweep", "folds", "report"]
-        assert "asked to leave, requeued" in (home / f"slurm-{job}.out").read_text()
+        assert "asked to stop, requeued" in (home / f"slurm-{job}.out").read_text()
 
     def test_a_search_whose_ray_is_lost_gets_another_in_the_same_job(self, slurm: Slurm, home: Path) -> None:
         environment = stand_in(
@@ -173,7 +174,7 @@ class TestOnSlurm:
         for pid, _ in ray:
             os.kill(pid, signal.SIGKILL)
         assert wait_for_jobs(slurm, job) == {job: "COMPLETED"}, (home / f"slurm-{job}.out").read_text()
-        assert "without being asked to" in (home / f"slurm-{job}.out").read_text()
+        assert "without a request" in (home / f"slurm-{job}.out").read_text()
         assert [call["argv"][0] for call in calls(home)] == ["sweep", "sweep", "folds", "report"]
         assert ray_processes(slurm) == []
 

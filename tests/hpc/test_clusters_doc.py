@@ -45,7 +45,7 @@ def test_the_keys_of_small_jobs_are_named() -> None:
 
 def test_the_variables_that_are_honoured_are_named() -> None:
     section = TEXT.split("### What you export yourself")[1].split("###")[0]
-    assert set(re.findall(r"`(SBATCH_\w+)`", section)) == set(exported.HONOURED)
+    assert set(re.findall(r"`(SBATCH_\w+)`", section)) == set(exported.TAKEN_OVER)
 
 
 def test_there_is_an_example_of_each_kind_of_site() -> None:

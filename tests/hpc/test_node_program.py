@@ -131,8 +131,9 @@ def test_a_worker_leaves_where_its_search_has_ended_and_goes_on_where_slurm_does
 ) -> None:
     monkeypatch.setenv("SLURM_SUBMIT_DIR", str(SLURM.parent))
     (node / "shared" / "head").write_text(
-        f"head_job=7 address=127.0.0.1 port=9 token=x shared={node}/shared python=false ray=false\n"
+        f"head_job=7 address=127.0.0.1 port=9 token=x shared={node}/shared python=asks ray=false\n"
     )
+    program(node, "asks", f'[[ $* == *own_job* ]] && exec {sys.executable} "$@"\nexit 1')
     words = ["bash", str(SLURM / "worker.sh"), str(node / "shared")]
 
     def run(squeue: str) -> subprocess.CompletedProcess[str]:
@@ -152,7 +153,7 @@ def test_a_worker_leaves_where_its_search_has_ended_and_goes_on_where_slurm_does
     ):
         done = run(goes_on)
         assert done.returncode == 70
-        assert done.stderr.startswith("worker.sh: gpu001: false does not run here")
+        assert done.stderr.startswith("worker.sh: gpu001: asks does not run here")
     (node / "shared" / "head").unlink()
     done = run("echo RUNNING")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -51,7 +51,8 @@ def test_the_end_of_a_batch_script_tells_out_of_memory_from_a_lost_rank(tmp_path
     (root / "jobs").mkdir()
     log = root / "jobs" / "9_0_log.err"
     log.write_text(
-        "slurmstepd: error: Detected 1 oom_kill event in StepId=9.0. Some of the step tasks have been OOM Killed.\n"
+        "slurmstepd: error: Detected 1 oom_kill event in StepId=9.0. "
+        "Some of the step tasks have been OOM Killed.\n"
     )
     script = "\n".join(
         [*batch_script.at_the_start(root / "jobs", "t"), "(exit 137)", *batch_script.at_the_end()]

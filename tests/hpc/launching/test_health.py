@@ -136,7 +136,8 @@ def test_a_full_temporary_folder_and_a_results_folder_that_takes_no_file(
     with mounted(tmp_path / "full", "size=1m") as full, mounted(tmp_path / "fixed", "ro") as fixed:
         monkeypatch.setattr(tempfile, "tempdir", str(full))
         (full / "big").write_bytes(bytes(2**20))
-        expected = rf"{HOST}: temporary folder: 0 MiB free in {full}, results: {fixed}: cannot be written: Read-only file system"
+        results = f"results: {fixed}: cannot be written: Read-only file system"
+        expected = f"{HOST}: temporary folder: 0 MiB free in {full}, {results}"
         with pytest.raises(RunFailed, match=f"^{expected}$") as caught:
             health.require(fixed, ALONE)
         assert caught.value.kind == "node"

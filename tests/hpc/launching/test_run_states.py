@@ -116,7 +116,8 @@ def test_runs_that_have_not_begun_are_one_line_for_each_reason(tmp_path: Path) -
     shown = table(tmp_path).splitlines()
     assert len(shown) < 10
     name = tmp_path.name
-    waiting = f"{name}: 500 runs pending: a local job on {socket.gethostname()} is to do it; first flat-000000000000, job {job}"
+    reason = f"a local job on {socket.gethostname()} is to do it"
+    waiting = f"{name}: 500 runs pending: {reason}; first flat-000000000000, job {job}"
     assert waiting in shown
     assert f"{name}: 3 runs lost: the job ended before the run began; first base-000000000000" in shown
 

@@ -77,7 +77,10 @@ def test_a_copy_says_what_its_checkout_was(tmp_path: Path) -> None:
 def test_python_takes_the_copy_and_not_what_lies_in_the_current_folder(tmp_path: Path) -> None:
     copy = snapshot.take(tmp_path)
     lines = [*snapshot.at_the_start(tmp_path), snapshot.IMPORT]
-    where = f'"{sys.executable}" -c "import hpc.launching.snapshot, leukotree; print(hpc.launching.snapshot.__file__, leukotree.__file__)"'
+    program = (
+        "from hpc.launching import snapshot; import leukotree; print(snapshot.__file__, leukotree.__file__)"
+    )
+    where = f'"{sys.executable}" -c "{program}"'
     module = f'"{sys.executable}" -m hpc.launching.snapshot'
     shell = "\n".join([*lines, where, module])
     environment = {
@@ -159,10 +162,8 @@ def test_a_job_whose_code_was_removed_says_so_and_runs(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.strip() == str(origin.root())
-    assert (
-        done.stderr
-        == f"leukotree: {copy}: the code that this job was submitted with was removed; it runs the code of today\n"
-    )
+    removed = "the code that this job was submitted with was removed; it runs the code of today"
+    assert done.stderr == f"leukotree: {copy}: {removed}\n"
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
@@ -216,10 +217,8 @@ def test_status_names_what_went_on_with_other_code(tmp_path: Path) -> None:
     look = run_states.look(tmp_path / "study")
     text = status.table(tmp_path / "study", look)
     assert "warning: study: flat-0123456789ab: continued on other code: commit a, then commit b" in text
-    assert (
-        "warning: study: the search was continued on other code: commit cccccccccccc, then commit dddddddddddd"
-        in text
-    )
+    search = "warning: study: the search was continued on other code"
+    assert f"{search}: commit cccccccccccc, then commit dddddddddddd" in text
     assert text.count("warning:") == 2
     codes = {
         row["run_name"]: row["codes"]

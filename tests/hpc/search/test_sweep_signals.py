@@ -82,7 +82,7 @@ def test_asked_to_leave_before_the_search_it_is_requeued_without_a_search(home: 
         wait_for(home / "looked")
         job.send_signal(signal.SIGUSR1)
         _, errors = job.communicate(timeout=60)
-    assert (job.returncode, errors) == (75, "sweep.sh: asked to leave, requeued; the search will continue\n")
+    assert (job.returncode, errors) == (75, "sweep.sh: asked to stop, requeued; the search will continue\n")
     assert (home / "requeued").read_text() == "requeue 7\n"
     assert not (home / "told").exists()
 
@@ -97,7 +97,7 @@ def test_asked_to_leave_in_the_search_it_waits_for_it_however_often_it_is_asked(
             job.send_signal(signal.SIGUSR1)
             time.sleep(0.3)
         _, errors = job.communicate(timeout=60)
-    assert (job.returncode, errors) == (75, "sweep.sh: asked to leave, requeued; the search will continue\n")
+    assert (job.returncode, errors) == (75, "sweep.sh: asked to stop, requeued; the search will continue\n")
     assert (home / "told").read_text().split() == ["told"] * times
 
 

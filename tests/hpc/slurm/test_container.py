@@ -1,7 +1,7 @@
 """How a site's jobs enter its container: the exact command lines of Apptainer and pyxis, in golden/, with
 stand-ins for both.
 
-A file of golden/ is written anew with LEUKOTREE_GOLDEN=write in the environment; read what has changed.
+A file of golden/ is rewritten with LEUKOTREE_GOLDEN=write in the environment; read what has changed.
 """
 
 from __future__ import annotations
@@ -158,7 +158,10 @@ def test_a_run_of_two_ranks_runs_inside(
 
 
 def test_without_a_container_everything_runs_as_it_is(home: Path, environment: dict[str, str]) -> None:
-    script = 'source slurm/container/enter.sh; enter_site default; sbatch "${#inside[@]}" "${#here[@]}" "${LEUKOTREE_RELAY-none}"'
+    script = (
+        "source slurm/container/enter.sh; enter_site default; "
+        'sbatch "${#inside[@]}" "${#here[@]}" "${LEUKOTREE_RELAY-none}"'
+    )
     assert run(script, home, environment).split() == ["sbatch", "0", "0", "none"]
 
 

@@ -65,10 +65,8 @@ def test_a_slurm_without_arrays_takes_one_job_at_a_time(says: Says, size: str, l
     ],
 )
 def test_a_limit_on_the_number_of_jobs_is_waited_for(says: Says, limit: str) -> None:
-    says(
-        "sbatch",
-        f"echo 'sbatch: error: {limit}\nsbatch: error: Job violates accounting/QOS policy (job submit limit, ...)' >&2; exit 1",
-    )
+    violation = "sbatch: error: Job violates accounting/QOS policy (job submit limit, ...)"
+    says("sbatch", f"echo 'sbatch: error: {limit}\n{violation}' >&2; exit 1")
     with pytest.raises(scheduler.QueueFull, match=limit):
         scheduler.ask("sbatch")
 

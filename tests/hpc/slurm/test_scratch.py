@@ -195,5 +195,5 @@ def test_slurm_is_asked_only_if_there_is_something_to_remove(node: Path, tmp_pat
 def test_the_command_says_what_it_removed(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = left(node, "5")
     assert scratch.main([str(node)]) == 0
-    assert capsys.readouterr().out == f"{old}: removed; its job is gone\n"
+    assert capsys.readouterr().out == f"{old}: removed; its job has ended\n"
     assert scratch.main([]) == 2
