@@ -119,7 +119,7 @@ class Dataset:
         """(N,) int64: position of each sample's leaf in `taxonomy.leaves`."""
         return pd.Index(self.taxonomy.leaves).get_indexer(pd.Index(self.index["leaf"])).astype(np.int64)
 
-    def chosen(self, option: str) -> Any:
+    def pack_option(self, option: str) -> Any:
         """Return the value of an option that the folder was packed with; None if it was not given."""
         options = (self.description.model_extra or {}).get("options")
         return options.get(option) if isinstance(options, dict) else None
@@ -127,7 +127,7 @@ class Dataset:
     @property
     def patients_across_sources(self) -> bool:
         """Whether an id means the same patient in every source."""
-        return self.chosen("patients_across_sources") is True
+        return self.pack_option("patients_across_sources") is True
 
     @cached_property
     def persons(self) -> pd.Series:

@@ -158,7 +158,7 @@ def _assign_folds(table: pd.DataFrame, options: Options, taxonomy: Taxonomy, wor
     Raises InputError for input that cannot be divided into folds, before anything is written.
     """
     taxonomy.prune(table["leaf"].unique())
-    progress.step("dealing the patients to folds")
+    progress.step("assigning the patients to folds")
     with _no_pillow_warnings():
         table["group"] = _joined_groups(table, options, workers)
     table["fold"] = assign(table, options.folds, options.seed)

@@ -105,12 +105,12 @@ def audit(folder: Path) -> Audit:
     contents = _read(data)
     progress.step("comparing the images with each other, and fitting the models that see no morphology")
     alike = near_duplicates.compare(data.index, contents.names, contents.thumbnails, contents.decoded)
-    about_ids = doubts.find(data.index, data.chosen("similar_ids"), data.patients_across_sources)
+    about_ids = doubts.find(data.index, data.pack_option("similar_ids"), data.patients_across_sources)
     unusual = appearance.unusual(contents.names, contents.decoded, contents.colours, contents.thumbnails)
     errors = [*contents.errors, *_leaks(data), *alike.errors()]
     warnings = [doubt.text() for doubt in about_ids if doubt.warns]
     warnings += [*alike.warnings(), *_confounded(data)]
-    if data.chosen("pseudonyms"):
+    if data.pack_option("pseudonyms"):
         warnings.append(
             "patients have numbers instead of names: only `leukotree pack` reports ids that look alike"
         )
