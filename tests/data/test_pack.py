@@ -39,7 +39,7 @@ def hidden(out):
     return out.with_name(f".{out.name}.partial")
 
 
-# --- what is written
+# --- written files
 
 
 def test_folder_says_what_it_holds(manifest, out):
@@ -200,7 +200,7 @@ def test_the_two_truncated_deepapl_files_are_named(real_data, tmp_path, out):
     assert "BL_7744281.jpg" in str(refusal.value)
 
 
-# --- interrupted, again, otherwise
+# --- interrupted and repeated packs
 
 
 def test_packing_again_does_nothing(manifest, out):
@@ -481,7 +481,7 @@ def test_a_damaged_state_is_refused(manifest, out, text):
         pack(manifest, out, **SMALL)
 
 
-# --- refused before anything is written
+# --- refusals before anything is written
 
 
 @pytest.mark.parametrize(

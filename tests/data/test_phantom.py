@@ -42,7 +42,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-# What lies on disk
+# --- files
 
 
 def test_the_manifest_lists_every_image_with_its_mask_and_patients_are_dealt_evenly(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_an_interrupted_set_is_continued_and_a_finished_one_is_kept(tmp_path: Pa
     assert {path: path.stat().st_mtime_ns for path in manifest.parent.rglob("*")} == times
 
 
-# What is refused
+# --- refusals
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_another_set_is_not_overwritten(tmp_path: Path) -> None:
     assert digests(tmp_path / "set") == before
 
 
-# What the pictures show
+# --- pictures
 
 
 @settings(max_examples=25, deadline=None)
@@ -178,7 +178,7 @@ def test_every_leaf_is_made_of_kinds_that_exist() -> None:
         assert all(low <= high for low, high in kind.traits.values()), name
 
 
-# What a split that leaks patients does
+# --- leakage between patients
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def on_white(colours, alpha):
     return colours.reshape(SIZE, SIZE, -1) * share + 255 * (1 - share)
 
 
-# --- every mode and container that Pillow can write
+# --- modes and containers
 
 
 def from_inks(inks):
@@ -512,10 +512,10 @@ def test_damage_that_libtiff_and_pillow_pass_over_is_refused(packed):
     assert off(packed(JPEG_STRIPS), np.asarray(SMOOTH.resize((SIZE, SIZE), Image.Resampling.BICUBIC))) < 4
 
 
-# --- what is no image
+# --- other files
 
 TAR_HEADER = b"name".ljust(257, b"\0") + b"ustar\x0000".ljust(255, b"\0")
-STRANGERS = {
+OTHER_FILES = {
     "nothing": (b"", r"empty \(0 bytes\); copy it again"),
     "zeros": (bytes(4096), "only zero bytes"),
     "lfs": (
@@ -549,9 +549,9 @@ STRANGERS = {
 }
 
 
-@pytest.mark.parametrize("kind", STRANGERS)
+@pytest.mark.parametrize("kind", OTHER_FILES)
 def test_each_kind_of_other_file_has_its_own_reason(packed, kind):
-    data, reason = STRANGERS[kind]
+    data, reason = OTHER_FILES[kind]
     with pytest.raises(codec.BrokenImage, match=reason):
         packed(data)
 

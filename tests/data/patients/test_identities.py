@@ -25,7 +25,7 @@ def of_category(name):
     return [letter for letter in LETTERS if unicodedata.category(letter) == name]
 
 
-# --- the list: what Unicode and spreadsheets call the same; `n` makes each pair's ids its own
+# --- pairs that are equal by rules of Unicode and spreadsheets; `n` makes the ids of each pair unique
 
 CYRILLIC = dict(zip("ABCEHIJKMOPSTXYacehijopsxy", "АВСЕНІЈКМОРЅТХУасеһіјорѕху", strict=True))
 GREEK = dict(zip("ABEZHIKMNOPTYXov", "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧον", strict=True))
