@@ -1,4 +1,4 @@
-"""`leukotree status`, for people and as JSON: how far searches and runs are, and what their jobs wait for."""
+"""`leukotree status`, for people and as JSON: how far searches and runs are, and why their jobs wait."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ STATES = ("done", "stale", "running", "hung", "queued", "lost", "preempted", "st
 
 
 def as_json(root: str | Path, look: Look) -> str:
-    """One object per run, with the fields of RunState, then one per search, with those of SearchState:
-    `run_name` stands in the first only, `search` in the second."""
-    runs, found = [asdict(run) for run in look.runs], [asdict(search) for search in searches(root, look)]
-    return json.dumps([*runs, *found], indent=1)
+    """A list of objects: one per run, with the fields of RunState, then one per search, with those of
+    SearchState. Only runs have a `run_name`, only searches a `search`."""
+    states = [*look.runs, *searches(root, look)]
+    return json.dumps([asdict(state) for state in states], indent=1)
 
 
 def searches(root: str | Path, look: Look) -> list[SearchState]:
-    """The searches; those of a study whose job waits in the queue wait, too."""
+    """The searches of the studies below `root`. A search waits where the job of its study waits in the
+    queue."""
     queued = {one.study for one in look.jobs if one.kind == "sweep" and one.job.state == "PENDING"}
     return search_states.read(root, queued)
 
 
 def table(root: str | Path, look: Look) -> str:
-    """How far each search is, how many runs of each variant are in which state and how well the finished ones
-    score, the jobs that do no run, each run that is at work or has ended early, and those that have not
-    begun, counted by what they wait for."""
+    """The answer for people. Its parts, each left out if empty: searches; runs of each variant by state, with
+    their mean score; jobs that do no run; runs that are at work or ended early; waiting runs by reason;
+    notes."""
     changed = code_changes.lines(look.runs, run_states.studies(root))
     parts = [
         _searches(searches(root, look)),
@@ -50,7 +51,7 @@ def table(root: str | Path, look: Look) -> str:
 
 
 def _searches(searches: Sequence[SearchState]) -> list[str]:
-    """A line for each search, and for each study how long they still take, or what continues them."""
+    """A line for each search, then for each study the time that is left, or the command that continues it."""
     if not searches:
         return []
     again, late = any(search.reruns for search in searches), any(search.interrupted for search in searches)
@@ -84,10 +85,10 @@ def _of_studies(searches: Sequence[SearchState]) -> list[str]:
     lines = [f"{one.study}: {one.problem}" for one in searches if one.problem]
     lines += [f"{one.study} search/{one.search}: {one.stale}" for one in searches if one.stale]
     for study in dict.fromkeys(one.study for one in searches):
-        ours = [one for one in searches if one.study == study]
-        if any(one.state == "interrupted" for one in ours):
+        of_study = [one for one in searches if one.study == study]
+        if any(one.state == "interrupted" for one in of_study):
             lines.append(f"{study}: no search is at work; the same `leukotree sweep` command continues it")
-        elif left := next((one.seconds_left for one in ours if one.seconds_left is not None), None):
+        elif left := next((one.seconds_left for one in of_study if one.seconds_left is not None), None):
             lines.append(f"{study}: its searches take about {duration(left)} more")
     return lines
 
@@ -130,21 +131,23 @@ def _open(runs: list[RunState]) -> list[str]:
         if run.state == "done" or _waits(run):
             continue
         job = [run.job.id, run.job.nodes or "-", run.job.left or "-"] if run.job else ["-", "-", "-"]
-        said = run.message or (run.job.reason if run.job else "")
+        message = run.message or (run.job.reason if run.job else "")
         epoch = f"{run.epoch}/{run.epochs}"
-        cells.append([run.study, run.run_name, run.state, run.kind or "-", epoch, _ago(run.age), *job, said])
+        cells.append(
+            [run.study, run.run_name, run.state, run.kind or "-", epoch, _ago(run.age), *job, message]
+        )
     return align([heads, *cells]) if cells else []
 
 
 def _waits(run: RunState) -> bool:
-    """Whether there is no more to say of a run than why it has not begun."""
+    """Whether a run has not begun, so that only the reason is of interest."""
     if run.state == "lost":
         return not run.begun
     return run.state == "queued" and (run.job is None or run.job.state == "PENDING" or run.job.on == "local")
 
 
 def _waiting(runs: list[RunState]) -> list[str]:
-    """A line for each reason: ten thousand runs mostly wait for the same."""
+    """A line for each reason, since ten thousand runs mostly wait for the same one."""
     groups: dict[tuple[str, str], list[RunState]] = {}
     for run in filter(_waits, runs):
         groups.setdefault((run.study, _reason(run)), []).append(run)
@@ -168,7 +171,7 @@ def _reason(run: RunState) -> str:
 
 
 def _notes(root: str | Path, look: Look) -> list[str]:
-    """Where the logs lie, and what could not be known."""
+    """Where the logs are, and why jobs of SLURM are not known."""
     logs = sorted({str(Path(run.job.log).parent) for run in look.runs if run.job})
     lines = [f"logs: {folder}/{job_files.LOG.format(job='JOB', task=0)}" for folder in logs]
     return (

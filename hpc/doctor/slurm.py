@@ -57,10 +57,10 @@ def _lacking(site: Site) -> bool:
     """Whether it is certain that the site's partitions have too few nodes with what it asks for."""
     try:
         partitions = _partitions()
-        found = nodes_for(site, [name for name in _named(site, partitions) if name in partitions])
+        nodes = nodes_for(site, [name for name in _named(site, partitions) if name in partitions])
     except SlurmError:
         return False
-    return found.state != "ok" and found.certain
+    return nodes.state != "ok" and nodes.certain
 
 
 def _guesses(site: Site, pinged: str) -> Iterator[Finding]:
@@ -126,11 +126,11 @@ def _partition(site: Site, partitions: dict[str, dict[str, str]]) -> Iterator[Fi
     if not named:
         yield Finding("warn", "partition", "the cluster has no default", fix)
     for name in named:
-        found = partitions.get(name, {}).get("State")
-        if found is None:
+        state = partitions.get(name, {}).get("State")
+        if state is None:
             yield Finding("warn", "partition", f"none is named {name!r}, as far as one can see", fix)
-        elif found != "UP":
-            yield Finding("warn", "partition", f"{name} is {found}", "wait for it, or name another")
+        elif state != "UP":
+            yield Finding("warn", "partition", f"{name} is {state}", "wait for it, or name another")
         else:
             yield Finding("ok", "partition", f"{name} is up")
 

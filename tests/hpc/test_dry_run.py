@@ -248,7 +248,7 @@ def test_a_dry_run_says_trainings_and_epochs_and_how_many_are_done(work: Path) -
     )
     _chosen(work)
     plan = studies.load("study.yaml")
-    for fold, said in (
+    for fold, status in (
         (0, {"state": "done", "epoch": 3}),
         (1, {"state": "preempted", "kind": "preempted", "epoch": 2}),
     ):
@@ -256,7 +256,7 @@ def test_a_dry_run_says_trainings_and_epochs_and_how_many_are_done(work: Path) -
         (folder / "env.json").write_text(
             json.dumps({"dataset": Dataset.open(plan.base.data.shards).fingerprint})
         )
-        (folder / "status.json").write_text(json.dumps({**said, "epochs": 3, "heartbeat": 1.0}))
+        (folder / "status.json").write_text(json.dumps({**status, "epochs": 3, "heartbeat": 1.0}))
     assert (
         first("folds", "study.yaml")
         == "4 trainings of 3 epochs; 1 of 4 trainings and 5 of 12 epochs are done"

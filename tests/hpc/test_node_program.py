@@ -73,9 +73,9 @@ def folders(job: str) -> list[Path]:
 def test_a_node_is_called_as_slurm_calls_it(node: Path) -> None:
     """Its host may have another name, which `sbatch --exclude` does not know."""
     with start(node, "head") as program_of_node:
-        _, said = program_of_node.communicate(timeout=60)
+        _, message = program_of_node.communicate(timeout=60)
     assert program_of_node.returncode == 70
-    assert said.startswith("sweep.sh: gpu001: no program ")
+    assert message.startswith("sweep.sh: gpu001: no program ")
     assert bad_nodes(node).startswith("gpu001 no program ")
 
 
@@ -86,19 +86,19 @@ def test_a_scratch_that_is_no_absolute_path_is_refused(
     program(node, "ray", "exit 1")
     monkeypatch.setenv("LEUKOTREE_SCRATCH", scratch)
     with start(node, "head") as program_of_node:
-        _, said = program_of_node.communicate(timeout=60)
-    assert said == f"sweep.sh: gpu001: {scratch} (site key `scratch`) is no absolute path\n"
+        _, message = program_of_node.communicate(timeout=60)
+    assert message == f"sweep.sh: gpu001: {scratch} (site key `scratch`) is no absolute path\n"
 
 
 @pytest.mark.parametrize(("head", "bad"), [("port=9\n", True), ("port=10\n", False), (None, False)])
 def test_a_worker_whose_search_has_gone_is_on_no_bad_node(node: Path, head: str | None, bad: bool) -> None:
-    """The search began anew at another port, or has ended, while the worker waited for it."""
+    """The search restarted at another port, or has ended, while the worker waited for it."""
     if head:
         (node / "shared" / "head").write_text(head)
     with start(node, "worker") as program_of_node:
-        _, said = program_of_node.communicate(timeout=60)
+        _, message = program_of_node.communicate(timeout=60)
     assert program_of_node.returncode == (70 if bad else 0)
-    assert bool(bad_nodes(node)) == bad == bool(said)
+    assert bool(bad_nodes(node)) == bad == bool(message)
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_a_command_that_is_refused_is_not_kept_and_one_that_goes_on_once(homes: 
     assert (row["verb"], row["file"], row["overrides"], len(row["runs"])) == ("folds", "study.yaml", [], 2)
 
 
-def test_an_edited_manifest_is_not_said_to_be_imported(homes: tuple[Path, Path]) -> None:
+def test_an_edited_manifest_is_not_reported_as_imported(homes: tuple[Path, Path]) -> None:
     one, _ = homes
     run("leukotree import folder images all.csv", one)
     rows = (one / "all.csv").read_text().splitlines()

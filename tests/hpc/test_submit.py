@@ -1,5 +1,5 @@
-"""`leukotree submit` with a stand-in for sbatch: what is refused before it is asked, and what is said of its
-answer."""
+"""`leukotree submit` with a stand-in for sbatch: what is refused before sbatch is asked, and how its answer
+is told."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ def test_a_controller_that_did_not_answer_may_have_queued_the_job(root: Path) ->
     stand_in(root, "sbatch", "echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1")
     done = leukotree("submit", "study.yaml", cwd=root)
     assert done.returncode == 2
-    said = done.stderr.splitlines()[-1]
+    message = done.stderr.splitlines()[-1]
     assert (
         "Socket timed out on send/recv operation; the job may be queued all the same; see `squeue --me`"
-        in said
+        in message
     )
-    assert "site file" not in said
+    assert "site file" not in message
 
 
 def test_status_and_cancel_take_the_changes_that_name_another_study(root: Path) -> None:

@@ -1,5 +1,5 @@
-"""The doctor: what it measures is true of this machine, what is wrong is said with the mend, and nothing is
-left behind."""
+"""The doctor: what it measures is true of this machine, a failure comes with its fix, and nothing is left
+behind."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_a_folder_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_clock_that_is_off_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_wrong_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 60)  # the file server's clock cannot be set here
     assert states(list(results_folder.check(tmp_path)))["clock"] == "warn"
