@@ -79,6 +79,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypatch:
     log.logger.warning("nobody listens")
 
 
+@pytest.mark.slow("trains")
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_file_of_a_run_has_its_start_epochs_checkpoints_and_end(
     ranks: int, no_job: None, spec: Path, monkeypatch: pytest.MonkeyPatch
@@ -103,6 +104,7 @@ def test_the_file_of_a_run_has_its_start_epochs_checkpoints_and_end(
     assert file.read_bytes() == before, "a run that is done is left alone"
 
 
+@pytest.mark.slow("trains")
 def test_a_request_to_stop_and_what_continues_are_in_the_file(
     no_job: None, spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
