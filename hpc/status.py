@@ -21,7 +21,7 @@ STATES = ("done", "stale", "running", "hung", "queued", "lost", "preempted", "st
 def as_json(root: str | Path, look: Look) -> str:
     """A list of objects: one per run, with the fields of RunState, then one per search, with those of
     SearchState. Only runs have a `run_name`, only searches a `search`."""
-    states = [*look.runs, *searches(root, look)]
+    states: list[RunState | SearchState] = [*look.runs, *searches(root, look)]
     return json.dumps([asdict(state) for state in states], indent=1)
 
 
