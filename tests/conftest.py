@@ -1,4 +1,4 @@
-"""Data that many tests share: a small phantom set, packed once per session."""
+"""Fixtures of all tests, and the order of the files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from hypothesis import settings
 
 from leukotree import signals
 
-# Two cores are shared by ranks, trials and jobs here; one thread each keeps them from fighting, and keeps
-# bits equal.
+# Ranks, trials and jobs share two cores. With one thread each they are faster together, and bits are equal.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# An example that the machine was too busy for is no failure.
+# An example that takes long on a busy machine is no failure.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
@@ -23,7 +22,7 @@ LONG = ("chaos", "cluster")
 """Folders of tests/ whose files run first."""
 
 REAL_DATA = Path(__file__).parents[1] / "../shared/data"
-"""Real images, where a checkout has them beside it."""
+"""Real images beside the checkout, where they are."""
 
 
 @pytest.hookimpl(trylast=True)  # after the conftest.py of folders, which mark tests

@@ -50,12 +50,12 @@ Graph = dict[str, set[str]]
 
 def modules(root: Path) -> dict[str, Path]:
     """Dotted name -> file of each module of `src/leukotree` and `hpc`."""
-    found = {}
+    files = {}
     for base in (root / "src" / "leukotree", root / "hpc"):
         for file in sorted(base.rglob("*.py")):
             parts = [base.name, *file.relative_to(base).with_suffix("").parts]
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
-    return found
+            files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return files
 
 
 def names(file: Path, module: str) -> Iterator[str]:

@@ -15,7 +15,8 @@ from leukotree.records.runfolder import read_metrics, read_status
 from leukotree.runtime import Runtime
 from leukotree.spec import VARIANTS, RunSpec
 from leukotree.training import checkpoint
-from tests.helpers import interruptions
+from tests.helpers.interruptions import Interruption
+from tests.helpers.interruptions import run as interrupted_run
 from tests.helpers.specs import tiny_spec
 
 pytestmark = pytest.mark.slow("each attempt starts two ranks, and there are seventy")
@@ -24,23 +25,23 @@ RANKS = 2
 
 
 @pytest.mark.parametrize(
-    ("variant", "strategy", "blows"),
+    ("variant", "strategy", "interruptions"),
     [*((variant, "ddp", 20) for variant in VARIANTS), ("multilabel", "zero1", 6)],
 )
 def test_interrupted_at_random_moments_a_run_ends_with_the_same_bits(
-    shards: Path, tmp_path: Path, variant: str, strategy: str, blows: int
+    shards: Path, tmp_path: Path, variant: str, strategy: str, interruptions: int
 ) -> None:
     changes = {"variant": variant, "backbone.drop_path": 0.1, "engine.strategy": strategy}
     spec = tiny_spec(shards, {**changes, "optim.epochs": 10})
-    in_ranks(interruptions.run, spec, tmp_path / "whole", None, runtime=Runtime(threads=1), ranks=RANKS)
-    undisturbed, folder = tmp_path / "whole" / spec.run_name, tmp_path / "struck" / spec.run_name
+    in_ranks(interrupted_run, spec, tmp_path / "whole", None, runtime=Runtime(threads=1), ranks=RANKS)
+    undisturbed, folder = tmp_path / "whole" / spec.run_name, tmp_path / "interrupted" / spec.run_name
 
     numbers = random.Random(f"{variant} {strategy}")
-    for _ in range(blows):
-        struck(spec, folder, numbers)
-    in_ranks(interruptions.run, spec, folder.parent, None, runtime=Runtime(threads=1), ranks=RANKS)
+    for _ in range(interruptions):
+        attempt(spec, folder, numbers)
+    in_ranks(interrupted_run, spec, folder.parent, None, runtime=Runtime(threads=1), ranks=RANKS)
     assert read_status(folder)["state"] == "done"
-    assert len((folder / "attempts.jsonl").read_text().splitlines()) == blows + 1
+    assert len((folder / "attempts.jsonl").read_text().splitlines()) == interruptions + 1
 
     assert losses(folder) == losses(undisturbed)
     assert scores(folder) == scores(undisturbed)
@@ -48,32 +49,32 @@ def test_interrupted_at_random_moments_a_run_ends_with_the_same_bits(
 
 
 def test_three_ranks_stopped_in_an_epoch_go_on_with_the_same_bits(shards: Path, tmp_path: Path) -> None:
-    """With two the order of a sum does not matter. DDP sorts its buckets anew after its first backward pass,
-    also in a run that goes on, and from the third rank on that could be seen."""
+    """The order of a sum of two does not matter. DDP sorts its buckets again after the first backward pass,
+    also in a run that is continued. With three ranks that could change bits."""
     spec = tiny_spec(shards, {"optim.epochs": 2})
-    runtime, stop = Runtime(threads=1), interruptions.Blow("SIGUSR2", "training", 5, 0, False)
-    in_ranks(interruptions.run, spec, tmp_path / "whole", None, runtime=runtime, ranks=3)
+    runtime, stop = Runtime(threads=1), Interruption("SIGUSR2", "training", 5, 0, False)
+    in_ranks(interrupted_run, spec, tmp_path / "whole", None, runtime=runtime, ranks=3)
     with signals.watched(), pytest.raises(Preempted):
-        in_ranks(interruptions.run, spec, tmp_path / "stopped", stop, runtime=runtime, ranks=3)
+        in_ranks(interrupted_run, spec, tmp_path / "stopped", stop, runtime=runtime, ranks=3)
     assert checkpoint.load_latest(tmp_path / "stopped" / spec.run_name / "checkpoints")[1]["epoch"] == 0
-    in_ranks(interruptions.run, spec, tmp_path / "stopped", None, runtime=runtime, ranks=3)
+    in_ranks(interrupted_run, spec, tmp_path / "stopped", None, runtime=runtime, ranks=3)
     assert losses(tmp_path / "stopped" / spec.run_name) == losses(tmp_path / "whole" / spec.run_name)
 
 
-def struck(spec: RunSpec, folder: Path, numbers: random.Random) -> None:
-    """One attempt, which a blow ends."""
-    blow = interruptions.Blow.draw(numbers, RANKS)
+def attempt(spec: RunSpec, folder: Path, numbers: random.Random) -> None:
+    """Train until a drawn interruption."""
+    interruption = Interruption.draw(numbers, RANKS)
     # Some attempts save at every step, others only when they are asked to, or at the end of an epoch.
     runtime = Runtime(threads=1, save_s=numbers.choice([0, 0, 600]))
-    killed = blow.how.startswith("kill")
+    killed = interruption.how.startswith("kill")
     with signals.watched(), pytest.raises(RunFailed if killed else Preempted) as ended:
-        in_ranks(interruptions.run, spec, folder.parent, blow, runtime=runtime, ranks=RANKS)
+        in_ranks(interrupted_run, spec, folder.parent, interruption, runtime=runtime, ranks=RANKS)
     if killed:
-        assert ended.value.kind == "node", (blow, ended.value)  # type: ignore[attr-defined]
+        assert ended.value.kind == "node", (interruption, ended.value)  # type: ignore[attr-defined]
     else:
         assert read_status(folder)["state"] == "preempted"
     steps = losses(folder)
-    assert len({row[:2] for row in steps}) == len(steps), f"a step counted twice after {blow}"
+    assert len({row[:2] for row in steps}) == len(steps), f"a step counted twice after {interruption}"
 
 
 def losses(folder: Path) -> list[tuple[str, int, float]]:

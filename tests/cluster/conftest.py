@@ -20,8 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Slurm]:
-    """The two-host SLURM. Boots it where it is not up; then it also stops it, and nothing of it may be
-    left."""
+    """The SLURM with two hosts. It is booted if it is not up. Then it is also stopped, and leaves nothing."""
     cluster = Slurm()
     try:
         booted = cluster.up()
@@ -38,7 +37,7 @@ def slurm() -> Iterator[Slurm]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A checkout to submit from: the repository's code, and `sweeps`, `data` and `results` of its own."""
+    """A checkout to submit from: a folder with the repository's code, and an empty `sweeps`."""
     repository = Path(__file__).parents[2]
     for name in ("hpc", "slurm"):
         (tmp_path / name).symlink_to(repository / name)

@@ -1,9 +1,8 @@
 """Loss traces: 20 steps of each variant on each kind of backbone, in fp32 on the CPU.
 
-`python tests/golden/traces.py OUT.json` writes them. Files of two commits on one machine must be equal
-(`cmp`): a change
-that only moves code changes no bit. `tests/golden/test_traces.py` compares the stored file on any machine, to
-1e-4.
+`python tests/golden/traces.py OUT.json` writes them. A change that only moves code changes no bit: the files
+of two commits on one machine must be equal (`cmp`). `tests/golden/test_traces.py` compares the stored file to
+1e-4, on any machine.
 """
 
 from __future__ import annotations

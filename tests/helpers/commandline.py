@@ -1,4 +1,4 @@
-"""The command line in this process, as tests of bad input call it."""
+"""The command line, called in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpc.cli import main
 
 
 def leukotree(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The command in this process: importing torch anew for each would take most of the time."""
+    """The result of a command. It runs in this process: a new one would import torch for seconds."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -23,9 +23,9 @@ def leukotree(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]
     )
 
 
-def assert_refused(done: subprocess.CompletedProcess[str], *says: str) -> None:
+def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
     """Exit code 2 and one line on stderr that names what is wrong."""
     assert done.returncode == 2, done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert all(word in done.stderr for word in says), done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
     assert "Traceback" not in done.stderr

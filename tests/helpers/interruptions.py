@@ -1,4 +1,4 @@
-"""A run that one of its ranks interrupts, by a signal at a drawn moment."""
+"""A run that one of its ranks interrupts: by a signal, at a drawn place."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ PLACES: dict[str, tuple[Any, str]] = {
     "saving": (checkpoint, "_sync"),  # three times in each save, on the main rank only
 }
 WEIGHTS = {"training": 10, "evaluation": 3, "saving": 7}
-BLOWS = ("kill one", "kill all", "SIGTERM", "SIGUSR2")
+KINDS = ("kill one", "kill all", "SIGTERM", "SIGUSR2")
 
 
 @dataclass(frozen=True)
-class Blow:
-    """An interruption, by a rank that passes a place for the n-th time."""
+class Interruption:
+    """A signal that a rank sends when it passes a place for the n-th time."""
 
     how: str
     where: str
     after: int
     rank: int
-    """Of the rank that strikes."""
+    """The rank that sends it."""
     to_launcher: bool
-    """A signal goes to the launcher, as a scheduler's does, or to this rank alone."""
+    """Whether a signal goes to the launcher, as a scheduler's does, or to this rank alone."""
 
     @classmethod
-    def draw(cls, numbers: random.Random, ranks: int) -> Blow:
+    def draw(cls, numbers: random.Random, ranks: int) -> Interruption:
         where = numbers.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         rank = 0 if where == "saving" else numbers.randrange(ranks)
-        return cls(numbers.choice(BLOWS), where, numbers.randrange(1, 5), rank, numbers.random() < 0.5)
+        return cls(numbers.choice(KINDS), where, numbers.randrange(1, 5), rank, numbers.random() < 0.5)
 
-    def strike(self) -> None:
+    def send(self) -> None:
         if self.how == "kill all":
             for sibling in _siblings():
                 os.kill(sibling, signal.SIGKILL)
@@ -58,29 +58,29 @@ class Blow:
 
 
 def _siblings() -> list[int]:
-    """The other ranks: what the server forked that forked this one."""
+    """Process ids of the other ranks: the server that forked this one forked them too."""
     server = os.getppid()
     pids = Path(f"/proc/{server}/task/{server}/children").read_text().split()
     return [int(pid) for pid in pids if int(pid) != os.getpid()]
 
 
-def run(spec: RunSpec, root: Path, blow: Blow | None, runtime: Runtime) -> None:
-    """Train a run, scored after each epoch, until it ends or the blow falls."""
-    if blow is not None and blow.rank == int(os.environ["RANK"]):
-        owner, name = PLACES[blow.where]
-        setattr(owner, name, _struck(getattr(owner, name), blow))
+def run(spec: RunSpec, root: Path, interruption: Interruption | None, runtime: Runtime) -> None:
+    """Train a run, scored after each epoch, until it ends or is interrupted."""
+    if interruption is not None and interruption.rank == int(os.environ["RANK"]):
+        owner, name = PLACES[interruption.where]
+        setattr(owner, name, _interrupted(getattr(owner, name), interruption))
     for _ in train.lockstep([spec], root, runtime):
         pass
 
 
-def _struck(function: Callable[..., Any], blow: Blow) -> Callable[..., Any]:
-    passed = 0
+def _interrupted(function: Callable[..., Any], interruption: Interruption) -> Callable[..., Any]:
+    calls = 0
 
     def wrapper(*arguments: Any, **options: Any) -> Any:
-        nonlocal passed
-        passed += 1
-        if passed == blow.after:
-            blow.strike()
+        nonlocal calls
+        calls += 1
+        if calls == interruption.after:
+            interruption.send()
         return function(*arguments, **options)
 
     return wrapper

@@ -14,8 +14,7 @@ from leukotree.taxonomy import Taxonomy
 
 
 def objective(tree: Taxonomy, variant: Variant, stage: Stage | None = None, **loss: Any) -> Objective:
-    """In float64, of the first stage unless told, after a training set with ever more images from leaf to
-    leaf."""
+    """The objective of a stage (the first one by default) in float64. Leaf i has i + 1 training images."""
     spec = RunSpec().override({"variant": variant, **{f"loss.{key}": value for key, value in loss.items()}})
     stage = stages(variant, tree)[0] if stage is None else stage
     return Objective(stage, tree, spec, np.arange(1, 1 + len(tree.leaves))).double()

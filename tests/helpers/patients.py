@@ -1,5 +1,4 @@
-"""Tiny data sets for the tests of patients' ids: folders of patients, and manifests of (leaf, patient,
-source, images)."""
+"""Tiny data sets for the tests of patients' ids: folders of patients, and manifests."""
 
 import numpy as np
 import pandas as pd
@@ -18,9 +17,9 @@ def cohort(root, ids):
     return root
 
 
-def named(found):
+def named(doubts):
     """The groups of ids that doubts about look-alikes name, as sets."""
-    return [set(case.ids) for doubt in found if doubt.kind == "similar-ids" for case in doubt.cases]
+    return [set(case.ids) for doubt in doubts if doubt.kind == "similar-ids" for case in doubt.cases]
 
 
 def manifest(folder, rows):

@@ -1,5 +1,4 @@
-"""Small made-up data sets for the tests of folds, shards and audit: noise with a colour per patient, in a
-real manifest."""
+"""Small data sets for tests: noise as images, and a manifest."""
 
 import hashlib
 from pathlib import Path
@@ -15,7 +14,7 @@ LEAVES = ("normal", "AML", "APML")
 
 
 def noise(seed, height=40, width=50):
-    """(height, width, 3) uint8: soft blobs on a colour of their own, unlike any other seed's."""
+    """(height, width, 3) uint8: soft blobs, different for each seed."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
     return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
@@ -64,8 +63,8 @@ def files(folder):
 
 
 def overwrite(folder, row, jpeg, indexed):
-    """Write the beginning of a sample's JPEG anew in a packed folder; `indexed`: the index then holds the new
-    sha256. The key."""
+    """Replace the first bytes of a sample's JPEG in a packed folder, and with `indexed` its sha256 in the
+    index. Returns the sample's key."""
     index = pd.read_parquet(folder / "index.parquet")
     sample = index.iloc[row]
     with open(folder / sample["shard"], "r+b") as shard:
@@ -79,7 +78,7 @@ def overwrite(folder, row, jpeg, indexed):
 
 
 def bomb(side=65_000):
-    """A JPEG of a few hundred bytes whose header says side x side pixels."""
+    """A JPEG of a few hundred bytes whose header names side x side pixels."""
     jpeg = bytearray(simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8)))
     start = jpeg.index(b"\xff\xc0") + 5
     jpeg[start : start + 4] = side.to_bytes(2, "big") * 2

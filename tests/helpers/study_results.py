@@ -1,5 +1,4 @@
-"""Folders of studies as runs and searches leave them, with seeded random predictions: what a report is made
-from."""
+"""Folders of a made-up study, as runs and searches leave them, with seeded random predictions."""
 
 from __future__ import annotations
 
@@ -95,7 +94,7 @@ def write_predictions(folder: Path, images: pd.DataFrame, logp: np.ndarray) -> N
 def write_run(
     root: Path, row: Mapping[str, Any], images: pd.DataFrame, skill: float | None = None, **loss: Any
 ) -> Path:
-    """A finished run; its training loss falls from 2 to 1 at a learning rate of 1e-4."""
+    """The folder of a finished run. Its training loss falls from 2 to 1 at a learning rate of 1e-4."""
     folder = root / row["run_name"]
     place = {
         "variant": row["variant"],
@@ -131,8 +130,8 @@ def write_run(
 def write_search(
     folder: Path, variant: str, chosen: Mapping[str, Any], trials: pd.DataFrame | None = None, **best: Any
 ) -> None:
-    """A search that has ended. trials: a row per completed trial, the searched keys and macro_f1; None for 8
-    random ones."""
+    """Write a search that has ended. `trials`: a row per completed trial with the searched keys and macro_f1;
+    None for 8 random trials."""
     folder.mkdir(parents=True)
     table = random_trials(variant) if trials is None else completed(trials)
     history = [
@@ -159,14 +158,14 @@ def write_search(
 
 
 def completed(trials: pd.DataFrame) -> pd.DataFrame:
-    """trials.csv of trials that all came to their end."""
+    """The trials.csv of completed trials."""
     fixed = {"trial": range(len(trials)), "state": "completed", "epochs": 6, "macro_f1": trials["macro_f1"]}
     keys = trials.drop(columns="macro_f1")
     return pd.DataFrame({**fixed, "best_macro_f1": trials["macro_f1"], "seconds": 9.0}).join(keys)
 
 
 def random_trials(variant: str, n: int = 8) -> pd.DataFrame:
-    """trials.csv of n trials, every second of them stopped early."""
+    """The trials.csv of n trials. Every second trial was stopped early."""
     rng = np.random.default_rng(VARIANTS.index(variant))
     rows = []
     for trial in range(n):
@@ -205,7 +204,7 @@ def expected_runs(
 
 
 def make_study(root: Path, searches: bool = True, **images: bool) -> Path:
-    """The folder of STUDY; images: how `images_of_fold` makes them."""
+    """Write the folder of STUDY. `images`: options of `images_of_fold`."""
     for row in expected_runs():
         write_run(root, row, images_of_fold(row["test_fold"], **images))
     for variant in VARIANTS if searches else ():
@@ -216,14 +215,14 @@ def make_study(root: Path, searches: bool = True, **images: bool) -> Path:
 def report(
     root: Path, out: Path, study: Mapping[str, Any] | None = None, **rows: Sequence[Mapping[str, Any]]
 ) -> tuple[str, str]:
-    """Markdown and HTML. rows: `expected` and `cells` of `collect`; those of STUDY without."""
+    """(Markdown, HTML) of a study, STUDY by default. `rows`: `expected` and `cells` of `collect`."""
     paths = write(collect(root, study or STUDY, **({"expected": expected_runs()} | rows)), out)
     markdown, html = (path.read_text(encoding="utf-8") for path in paths)
     return markdown, html
 
 
 def section(markdown: str, title: str) -> str:
-    """The body of a section; "" is the lead."""
+    """The body of a section. The title "" stands for the lead."""
     return markdown.split(f"\n## {title}\n")[1 if title else 0].split("\n## ")[0]
 
 
@@ -238,15 +237,15 @@ def table_row(markdown: str, title: str, *first: str) -> list[str]:
     return next(row for row in rows if row[: len(first)] == list(first))
 
 
-def cells(found: Section, *first: str) -> list[str]:
-    """The cells of the first row in the tables of a section, not rendered, that starts with the given
-    ones."""
+def cells(part: Section, *first: str) -> list[str]:
+    """The cells of the first table row that starts with the given cells, of a section before it is
+    rendered."""
     rows = [
-        list(row) for block in found.blocks if isinstance(block, Table) for row in (block.header, *block.rows)
+        list(row) for block in part.blocks if isinstance(block, Table) for row in (block.header, *block.rows)
     ]
     return next(row for row in rows if row[: len(first)] == list(first))
 
 
-def texts(found: Section) -> str:
-    """The texts of a section, not rendered."""
-    return "\n".join(block.text for block in found.blocks if isinstance(block, Text))
+def texts(part: Section) -> str:
+    """The texts of a section before it is rendered."""
+    return "\n".join(block.text for block in part.blocks if isinstance(block, Text))

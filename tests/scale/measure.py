@@ -55,10 +55,10 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - began, result
 
 
-def make(study: Study, found: list[cells.Cell]) -> None:
+def make(study: Study, grid: list[cells.Cell]) -> None:
     """Run folders as a finished run leaves them, with empty files for its arrays."""
     taxonomy = Taxonomy.paper()
-    for cell in found:
+    for cell in grid:
         folder = RunFolder(study.root, cell.spec)
         with folder.opened(taxonomy, {"dataset": "0"}, 1):
             folder.append_metrics([{"kind": "epoch", "epoch": 0, "loss": 1.0, "macro_f1": 0.5}])
@@ -109,14 +109,17 @@ def fake_slurm(folder: Path) -> Path:
     return folder
 
 
-def submit(study: Study, found: list[cells.Cell], commands: Path) -> tuple[float, int]:
+def submit(study: Study, grid: list[cells.Cell], commands: Path) -> tuple[float, int]:
     """(seconds, calls of SLURM's commands) to queue every run."""
     before = os.environ["PATH"]
     os.environ["PATH"] = f"{commands}:{before}"
     try:
         seconds, _ = timed(
             lambda: submission.submit(
-                Place("slurm"), Path("queued") / study.study, [[c.spec] for c in found], runtime=Runtime()
+                Place("slurm"),
+                Path("queued") / study.study,
+                [[cell.spec] for cell in grid],
+                runtime=Runtime(),
             )
         )
     finally:
@@ -129,18 +132,18 @@ def submit(study: Study, found: list[cells.Cell], commands: Path) -> tuple[float
 
 def measure(runs: int, commands: Path) -> list[str]:
     study = plan(runs)
-    planned, found = timed(lambda: cells.expand(study))
-    specs = [cell.spec for cell in found]
+    planned, grid = timed(lambda: cells.expand(study))
+    specs = [cell.spec for cell in grid]
     compared, missing = timed(lambda: launch.missing(specs, study.root))
     assert len(missing) == runs
-    make(study, found)
+    make(study, grid)
     again, missing = timed(lambda: launch.missing(specs, study.root))
     assert not missing
     listed, states = timed(lambda: run_states.scan(study.root))
     assert len(states) == runs
     inodes = [path for path in study.root.rglob("*")]
     files = sum(path.is_file() for path in inodes)
-    queue_seconds, scheduler = submit(study, found, commands)
+    queue_seconds, scheduler = submit(study, grid, commands)
     logs = sum(1 for path in (Path("queued") / study.study).rglob("*"))
     return [
         f"{runs:,}",

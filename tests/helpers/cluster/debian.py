@@ -22,10 +22,10 @@ def install(packages: Mapping[str, str]) -> None:
         return
     if not shutil.which("apt-get"):
         raise ClusterError(f"packages missing and no apt-get to install them: {' '.join(missing)}")
-    # Debian starts a service when it installs one; this policy lets it not, and is taken back.
+    # Debian starts a service when it installs one. This policy forbids it, and is removed at the end.
     policy = Path("/usr/sbin/policy-rc.d")
-    ours = not policy.exists()
-    if ours:
+    missing_policy = not policy.exists()
+    if missing_policy:
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     try:
@@ -33,5 +33,5 @@ def install(packages: Mapping[str, str]) -> None:
         command("apt-get", "update", "-qq", env=environment)
         command("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, env=environment)
     finally:
-        if ours:
+        if missing_policy:
             policy.unlink()

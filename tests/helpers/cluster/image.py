@@ -1,5 +1,4 @@
-"""The image that slurm/container/image builds, for Charliecloud, on a base that mmdebstrap makes: no registry
-is asked."""
+"""The image of slurm/container/image for Charliecloud. mmdebstrap makes its base, without a registry."""
 
 from __future__ import annotations
 
@@ -22,11 +21,11 @@ PACKAGES = {"ch-image": "charliecloud", "ch-run": "charliecloud", "mmdebstrap": 
 BASE = "debian:12"
 SUITE = "bookworm"
 LARGEST = 8 * 2**20
-"""KiB of a file: a build that runs wild must not fill the disk."""
+"""The largest file of a build in KiB: an error must not fill the disk."""
 
 
 def built() -> Path:
-    """Folder of the image: built now, or by an earlier call with the same recipe and packages. Raises
+    """The folder of the image, from an earlier call with the same recipe and packages or built now. Raises
     ClusterError."""
     if os.geteuid() != 0:
         raise ClusterError("mmdebstrap needs root")
@@ -52,7 +51,7 @@ def _store() -> Path:
 
 
 def _key() -> str:
-    """Tells images apart by all that is in them."""
+    """A hash of all that the image is made from."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     files = [*sorted(RECIPE.iterdir()), REPOSITORY / "constraints.txt"]
     return hashlib.sha256(repr(project).encode() + b"".join(file.read_bytes() for file in files)).hexdigest()[
@@ -87,15 +86,15 @@ def _build(store: Path) -> None:
 
 
 def _context(folder: Path) -> list[str]:
-    """What the build reads: the recipe and, as its pip.conf, what pip is told on this machine. Returns
-    ch-image's options that let it see the same folders of packages."""
+    """Write what the build reads: the recipe, and a pip.conf with this machine's settings of pip. Returns
+    options of ch-image that show it the same folders of packages."""
     recipe = folder / "slurm" / "container" / "image"
     shutil.copytree(RECIPE, recipe)
     for name in ("pyproject.toml", "constraints.txt"):
         shutil.copy(REPOSITORY / name, folder)
     lines, binds = [], set()
-    told = command(sys.executable, "-m", "pip", "config", "list").stdout
-    for name, value in (line.split("=", 1) for line in told.splitlines()):
+    settings = command(sys.executable, "-m", "pip", "config", "list").stdout
+    for name, value in (line.split("=", 1) for line in settings.splitlines()):
         key, words = name.rpartition(".")[2], value.strip("'").split()
         if key == "constraint":  # the recipe has its own
             continue
@@ -112,7 +111,7 @@ def _context(folder: Path) -> list[str]:
 
 
 def _run(*words: str) -> None:
-    """Run with the system's programs, as on a host that has none of our packages."""
+    """Run a command with the system's programs only, as on a host without our packages."""
     hidden = ("PIP_", "PYTHON", "VIRTUAL_ENV")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     limited = ["bash", "-c", f'ulimit -f {LARGEST}; exec "$@"', "limited", *words]

@@ -1,4 +1,4 @@
-"""What the cluster's tests share: asking for jobs and waiting for them."""
+"""Jobs on the test SLURM: their states, and waiting for their end."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ OPEN = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDE
 
 
 def states(slurm: Slurm, job: str) -> dict[str, str]:
-    """State of each job of an id (an array has several), as accounting knows it: {"12_0": "COMPLETED"}."""
+    """Accounting's state of each job of an id, as in {"12_0": "COMPLETED"}. An array has several jobs."""
     lines = slurm.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "jobid,state").splitlines()
     return dict(line.split("|") for line in lines)
 
 
 def wait_for_jobs(slurm: Slurm, *jobs: str, count: int | None = None, seconds: float = 240) -> dict[str, str]:
-    """Accounting's states of jobs once they have ended: `count` of them, as the tasks of an array count each.
+    """Accounting's states of jobs after their end. `count`: how many there are; each task of an array counts.
 
-    Fails with the queue if they have not after `seconds`.
+    Fails after `seconds`, and shows the queue.
     """
     end = time.monotonic() + seconds
-    found: dict[str, str] = {}
+    ended: dict[str, str] = {}
     while time.monotonic() < end:
         queue = set(slurm.run("squeue", "-h", "-o", "%F").split())
-        found = {job: state for asked in jobs for job, state in states(slurm, asked).items()}
-        # Accounting hears of a job a moment after the queue, and of its end too.
+        ended = {job: state for asked in jobs for job, state in states(slurm, asked).items()}
+        # Accounting is a moment behind the queue.
         if (
             not queue.intersection(jobs)
-            and len(found) >= (count or len(jobs))
-            and not OPEN.intersection(found.values())
+            and len(ended) >= (count or len(jobs))
+            and not OPEN.intersection(ended.values())
         ):
-            return found
+            return ended
         time.sleep(0.5)
-    pytest.fail(f"jobs {', '.join(jobs)} did not end in {seconds:.0f} s: {found}\n{slurm.run('squeue')}")
+    pytest.fail(f"jobs {', '.join(jobs)} did not end in {seconds:.0f} s: {ended}\n{slurm.run('squeue')}")

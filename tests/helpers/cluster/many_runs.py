@@ -1,5 +1,4 @@
-"""What the tests of many runs on the cluster share: small runs, a site for them, and stand-ins before SLURM's
-commands."""
+"""Small runs on the test SLURM, a site for them, and scripts that replace SLURM's commands."""
 
 from __future__ import annotations
 
@@ -33,14 +32,14 @@ def run(wanted: list[RunSpec], root: Path, site: Site = SITE, *, wait: bool = Fa
 
 
 def talk_to(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let SLURM's commands go to this cluster."""
+    """Send SLURM's commands to this cluster."""
     for name, value in slurm.environment.items():
         monkeypatch.setenv(name, value)
 
 
 def stand_in(command: str, shell: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A shell script before one of SLURM's commands, which it knows as $real; the log that has a line for
-    each call. Tests of sbatch, which queue nothing, go straight to it."""
+    """Replace one of SLURM's commands by a shell script, which calls the command as $real. Returns the log of
+    the script, a line for each call. `sbatch --test-only` queues nothing and is passed on."""
     real, log, script = shutil.which(command), folder / f"{command}-calls", folder / "bin" / command
     script.parent.mkdir(exist_ok=True)
     tests = f'[[ $1 != --test-only ]] || exec {real} "$@"'
@@ -51,5 +50,5 @@ def stand_in(command: str, shell: str, folder: Path, monkeypatch: pytest.MonkeyP
 
 
 def ids_in_queue(slurm: Slurm) -> set[str]:
-    """Of all jobs that have not ended; elements of arrays as 12_3."""
+    """Ids of all jobs that have not ended. The task of an array is 12_3."""
     return set(slurm.run("squeue", "--noheader", "--array", "--format=%i").split())

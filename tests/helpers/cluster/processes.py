@@ -1,4 +1,4 @@
-"""Processes of the test SLURM: run one to its end, recognise one again, wait for one, end one."""
+"""Processes: run one, recognise one, wait for one, end one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 
 
 class ClusterError(RuntimeError):
-    """The test SLURM cannot run here. The message is one line that says what is missing."""
+    """The test SLURM cannot run here. The message is one line that names what is missing."""
 
 
 def process_start(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is none. Tells it from a later one of
-    the same pid."""
+    """When a process started, in clock ticks since boot; None without such a process. A later process of the
+    same pid has another start."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -45,7 +45,7 @@ def command(*words: str, **options) -> subprocess.CompletedProcess[str]:
 
 
 def end(pid: int, start: int, how: signal.Signals = signal.SIGTERM) -> None:
-    """End the process of this pid and start time, in the end by SIGKILL; nothing if it has gone."""
+    """End the process of this pid and start time, after 15 s by SIGKILL. Otherwise do nothing."""
     for number in (how, signal.SIGKILL):
         if process_start(pid) != start:
             return

@@ -8,8 +8,8 @@ Each host is a slurmd in a network, UTS, PID and mount namespace of its own, at 
 neither n2's processes nor its ports, as on two machines. Everything else is shared, so any folder is a shared
 file system. All files lie in one folder; the system's own SLURM, munge and MariaDB are not touched.
 
-Several may be up at once, each with a number of its own (its network, its ports, its folder): the variable
-LEUKOTREE_TEST_SLURM is the number of the usual one, and tests boot others whose settings differ.
+Several may be up at once. Each has a number, and with it a network, ports and a folder. The variable
+LEUKOTREE_TEST_SLURM is the number of the usual one. Some tests boot another with other settings.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.helpers.cluster.processes import ClusterError, command, end, process_
 NUMBER = int(os.environ.get("LEUKOTREE_TEST_SLURM", 0)) + int(
     os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
 )
-"""Of the usual cluster; tests that run beside each other have one each."""
+"""Number of the usual cluster. Each worker of pytest-xdist has its own."""
 PACKAGES = {
     "slurmctld": "slurm-wlm",
     "slurmd": "slurm-wlm",
@@ -56,7 +56,7 @@ def template(name: str) -> str:
 
 
 def usual_folder(number: int) -> Path:
-    """Where the files of a cluster lie if nothing else is said."""
+    """The default folder of a cluster's files."""
     return Path(tempfile.gettempdir()) / f"leukotree-slurm{number or ''}"
 
 
@@ -115,8 +115,7 @@ class Slurm:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The current environment with what SLURM's commands need, and with nothing of a job that we may be
-        in."""
+        """The current environment with what SLURM's commands need, without the variables of a job."""
         clean = {
             name: value
             for name, value in os.environ.items()
@@ -180,7 +179,7 @@ class Slurm:
 
     @staticmethod
     def _index(host: str) -> int:
-        """Of a host among the processes: they are the last ones."""
+        """Index of a host among the recorded processes. The hosts are the last ones."""
         return list(HOSTS).index(host) - len(HOSTS)
 
     def started(self) -> list[tuple[int, int]]:
@@ -192,7 +191,7 @@ class Slurm:
         return [tuple(json.loads(line)) for line in lines]
 
     def _make_folder(self) -> None:
-        """A folder of our own: somebody else's (or a link) of this name is refused, as root writes keys into
+        """Make the folder. A link of this name, or another user's folder, is refused: root writes keys into
         it."""
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         if self.folder.is_symlink() or self.folder.stat().st_uid != os.geteuid():
@@ -254,14 +253,15 @@ class Slurm:
             "dbd_port": first + 2,
         }
         nodes = [
-            f"NodeName={host} NodeAddr={address} CPUs={CPUS} RealMemory=16000 State=UNKNOWN {self.settings.node}"
+            f"NodeName={host} NodeAddr={address} CPUs={CPUS} RealMemory=16000 State=UNKNOWN "
+            f"{self.settings.node}"
             for host, address in self.hosts.items()
         ]
         lines = template("slurm.conf").format(**values).splitlines()
         if not self.settings.accounting:
             lines = [line for line in lines if not line.startswith("AccountingStorage")]
-        ours = {line.partition("=")[0] for line in self.settings.more.splitlines()}
-        lines = [line for line in lines if line.partition("=")[0] not in ours]
+        replaced = {line.partition("=")[0] for line in self.settings.more.splitlines()}
+        lines = [line for line in lines if line.partition("=")[0] not in replaced]
         self.conf.write_text("\n".join([*lines, self.settings.more, *nodes, self.settings.partitions, ""]))
         (self.folder / "gres.conf").write_text(self.settings.gres)
         dbd = self.folder / "slurmdbd.conf"  # slurmdbd looks for it beside slurm.conf
@@ -274,9 +274,10 @@ class Slurm:
     def _make_network(self) -> None:
         if Path("/sys/class/net", self.bridge).exists():
             raise ClusterError(
-                f"network bridge {self.bridge} exists: a test SLURM is up in another folder; stop it with its TMPDIR"
+                f"network bridge {self.bridge} exists: a test SLURM is up in another folder; "
+                "stop it with its TMPDIR"
             )
-        (self.folder / "network").touch()  # it is ours to remove
+        (self.folder / "network").touch()  # `_stop` removes the network
         command("ip", "link", "add", self.bridge, "type", "bridge")
         command("ip", "addr", "add", f"{self.controller}/24", "dev", self.bridge)
         command("ip", "link", "set", self.bridge, "up")
@@ -319,11 +320,14 @@ class Slurm:
     def _start_host(self, host: str) -> None:
         """A slurmd with namespaces of its own.
 
-        nsenter instead of `ip netns exec`, which mounts /sys anew so that slurmd misses the cgroups. The
-        shell is the host's process 1: it reaps the orphans of jobs. When `unshare` is killed the host dies
-        with all its processes.
+        nsenter instead of `ip netns exec`: that mounts another /sys, without the cgroups that slurmd needs.
+        The shell is the host's process 1 and reaps the orphans of jobs. When `unshare` is killed, the host
+        ends with all its processes.
         """
-        boot = f"hostname {host} && mount --bind {self.folder}/hosts /etc/hosts && slurmd -D -N {host} -f {self.conf}; exit 1"
+        boot = (
+            f"hostname {host} && mount --bind {self.folder}/hosts /etc/hosts && "
+            f"slurmd -D -N {host} -f {self.conf}; exit 1"
+        )
         enter = ("nsenter", f"--net=/run/netns/{self.space(host)}")
         self._start(
             f"slurmd-{host}",

@@ -1,4 +1,4 @@
-"""slurm/sweep.sh as a job of the test SLURM, with a stand-in for `leukotree` that notes its calls."""
+"""slurm/sweep.sh as a job of the test SLURM, with a script for `leukotree` that notes its calls."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from tests.helpers.cluster.slurm import Slurm
 STAND_IN = """\
 #!{python}
 import json, os, subprocess, sys, time
-if sys.argv[1] == "doctor":  # the look at the cluster that stands before each search
+if sys.argv[1] == "doctor":  # the check before each search
     sys.exit()
 hidden = ("PATH", "SLURM_CONF")
 seen = {{name: value for name, value in os.environ.items() if name.startswith(("SLURM", "RAY_AUTH"))}}
-note = {{"argv": sys.argv[1:], "environment": seen, "job": os.environ.get("SLURM_JOB_ID"), "cwd": os.getcwd()}}
+note = {{"argv": sys.argv[1:], "environment": seen, "cwd": os.getcwd()}}
+note["job"] = os.environ.get("SLURM_JOB_ID")
 if sys.argv[1] == "sweep" and "--ray-address" in sys.argv:
     import ray
     ray.init(address=sys.argv[sys.argv.index("--ray-address") + 1])
@@ -33,13 +34,13 @@ with open("calls", "a") as file:
 
 
 def calls(home: Path) -> list[dict]:
-    """What the stand-in noted, in order."""
+    """The calls that the script noted, in order."""
     path = home / "calls"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def stand_in(home: Path, behaviour: str) -> dict[str, str]:
-    """An environment in which `leukotree` is a script that notes its call, then does `behaviour`."""
+    """An environment in which `leukotree` is a script that notes its call and then runs `behaviour`."""
     program = home / "bin" / "leukotree"
     program.parent.mkdir()
     program.write_text(STAND_IN.format(python=sys.executable, behaviour=textwrap.dedent(behaviour)))
@@ -59,11 +60,11 @@ def sbatch(
     nodes: int = 2,
     more: Sequence[str] = (),
 ) -> str:
-    """Submit slurm/sweep.sh with the options of the site `test` and `more`, as its header says. Returns the
-    job id."""
+    """Submit slurm/sweep.sh with the options of the site `test` and `more`. Returns the job id."""
     options = " ".join([f"--nodes={nodes}", *more])
     environment = slurm.environment | {"SITE": "test"} | environment | {"SLURM_CONF": str(slurm.conf)}
-    shell = f'sbatch --parsable $("{sys.executable}" -m hpc.slurm.site test --sbatch) {options} slurm/sweep.sh "$@"'
+    of_site = f'$("{sys.executable}" -m hpc.slurm.site test --sbatch)'
+    shell = f'sbatch --parsable {of_site} {options} slurm/sweep.sh "$@"'
     return slurm.run("bash", "-c", shell, "submit", *arguments, cwd=home, env=environment).strip()
 
 
@@ -73,20 +74,20 @@ def report_job(home: Path, job: str) -> str:
 
 
 def processes(word: str) -> list[tuple[int, str]]:
-    """(pid, command line) of the processes of both hosts with a word in their command line, and of no others
-    on this machine."""
+    """(pid, command line) of the processes of both hosts whose command line has a word. Other processes of
+    this machine are left out."""
     cluster = Slurm()
-    ours = {os.stat(f"/run/netns/{cluster.space(host)}").st_ino for host in cluster.hosts}
+    networks = {os.stat(f"/run/netns/{cluster.space(host)}").st_ino for host in cluster.hosts}
     listed = subprocess.run(
         ["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True
     ).stdout.splitlines()[1:]
     rows = [line.split(None, 1) for line in listed]
-    found = [(int(row[0]), row[1]) for row in rows if len(row) == 2 and word in row[1]]
-    return [(pid, args) for pid, args in found if _network(pid) in ours]
+    matching = [(int(row[0]), row[1]) for row in rows if len(row) == 2 and word in row[1]]
+    return [(pid, args) for pid, args in matching if _network(pid) in networks]
 
 
 def _network(pid: int) -> int | None:
-    """What tells the network of a process; None if it has gone."""
+    """The inode of a process's network; None if the process has ended."""
     try:
         return os.stat(f"/proc/{pid}/ns/net").st_ino
     except OSError:
@@ -94,7 +95,7 @@ def _network(pid: int) -> int | None:
 
 
 def ray_processes(slurm: Slurm) -> list[str]:
-    """Command lines of Ray's processes on both hosts."""
+    """The command lines of Ray's processes on both hosts."""
     listing = slurm.run("srun", "--quiet", "-N2", "ps", "-eo", "args")
     return [
         line
