@@ -21,6 +21,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from hpc.studies import study
 from leukotree import files
 from leukotree.errors import InputError, one_line
 from leukotree.records import origin
@@ -161,8 +162,6 @@ path."""
 
 def main() -> int:
     """Make the copy and print its folder. Returns 2 after one line on stderr if it cannot be made."""
-    from hpc.studies import study
-
     try:
         print(take(study.RUNS))
     except InputError as error:

@@ -23,6 +23,7 @@ from pathlib import Path
 from hpc.launching import job_files
 from hpc.slurm import scheduler
 from hpc.slurm.queue import QueuedJob
+from hpc.studies import study
 from leukotree.errors import InputError
 from leukotree.files import append_lines
 
@@ -76,8 +77,6 @@ def in_folder(command: str, root: Path) -> bool:
 @functools.cache
 def _sweeps(workdir: str, command: str) -> Path | None:
     """The folder of the study that a job of slurm/sweep.sh searches; None for another job."""
-    from hpc.studies import study
-
     script, *words = command.split() or [""]
     if Path(workdir, script).parts[-2:] != SWEEP:
         return None
@@ -134,8 +133,6 @@ def note(root: Path, kind: str, job: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Note a job. Returns 2 after one line on stderr for bad input."""
-    from hpc.studies import study
-
     parser = argparse.ArgumentParser(
         prog="python -m hpc.launching.study_jobs", description="Note that a job is a study's."
     )

@@ -42,8 +42,6 @@ OF_THE_JOB = ("SBATCH_CPU_BIND", "SBATCH_MEM_BIND")
 
 def fill(site: Site, variables: Mapping[str, str] = os.environ) -> Site:
     """The site, with the keys that it leaves out taken from variables. Raises InputError for a bad value."""
-    from hpc.slurm.site_model import Site
-
     given = _given(variables)
     if not given:
         return site
