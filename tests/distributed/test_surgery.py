@@ -252,16 +252,19 @@ def test_two_ranks_train_as_one_does_with_the_whole_batch(
 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("name", SURGERIES)
+@pytest.mark.slow("starts ranks")
 def test_a_resume_has_the_same_bits(results: dict[int, dict[Any, Any]], name: str, ranks: int) -> None:
     """The order in which PCGrad projects is the same too."""
     np.testing.assert_array_equal(results[ranks][name, "resumed"], results[ranks][name][SAVED:])
 
 
+@pytest.mark.slow("starts ranks")
 def test_surgeries_differ(results: dict[int, dict[Any, Any]]) -> None:
     ends = [results[1][name][-1].sum() for name in SURGERIES]
     assert len(set(ends)) == 3
 
 
+@pytest.mark.slow("starts ranks")
 def test_ranks_score_with_the_same_model(results: dict[int, dict[Any, Any]]) -> None:
     first, second = results[2]["logits"]
     np.testing.assert_array_equal(first, second)

@@ -110,6 +110,7 @@ def gradients() -> dict[int, dict[tuple[str, str], list[Table]]]:
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("isolated", ISOLATIONS)
+@pytest.mark.slow("starts ranks")
 def test_zero_means_zero(gradients, isolated: str, backbone: str, ranks: int) -> None:
     wanted = isolation.reach(spec_of(isolated, leader=2).loss, STAGE.levels)
     for table in gradients[ranks][isolated, backbone]:
@@ -282,6 +283,7 @@ def run_spec(shards: Path) -> RunSpec:
 
 
 @pytest.mark.parametrize("isolated", ISOLATIONS)
+@pytest.mark.slow("trains runs")
 def test_each_isolation_runs_from_start_to_predictions(
     run_spec: RunSpec, isolated: str, tmp_path: Path
 ) -> None:
@@ -294,6 +296,7 @@ def test_each_isolation_runs_from_start_to_predictions(
             assert sum(row["levels"].values()) == pytest.approx(row["loss"])
 
 
+@pytest.mark.slow("starts ranks")
 def test_three_ranks_learn_the_weights_of_the_losses(run_spec: RunSpec, tmp_path: Path) -> None:
     """`rehearse` includes those weights, which the forward pass does not use."""
     spec = run_spec.override(
@@ -312,6 +315,7 @@ def test_three_ranks_learn_the_weights_of_the_losses(run_spec: RunSpec, tmp_path
 
 
 @pytest.mark.parametrize("isolated", ["branched", "projected"])
+@pytest.mark.slow("trains runs")
 def test_an_isolated_run_that_was_stopped_ends_with_the_same_bits(
     run_spec: RunSpec, isolated: str, tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
         declared.changes(tmp_path, STUDY)
 
 
+@pytest.mark.slow("renders two reports")
 def test_the_report_warns_at_its_top(copy: Path, tmp_path: Path) -> None:
     declared.keep(copy, STUDY)
     same, _ = study_results.report(copy, tmp_path / "same", STUDY)

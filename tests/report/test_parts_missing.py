@@ -23,6 +23,8 @@ from tests.helpers.study_results import (
     texts,
 )
 
+pytestmark = pytest.mark.slow("renders many reports")
+
 
 def test_runs_without_a_result_are_listed_and_left_out(copy, tmp_path):
     names = [row["run_name"] for row in expected_runs()]

@@ -18,6 +18,8 @@ from tests.helpers.study_results import (
     write_run,
 )
 
+pytestmark = pytest.mark.slow("renders many reports")
+
 RATES = (1e-6, 1e-4, 1e-3)
 SKILLS = (0.0, 1.0, 5.0)
 VARIANTS = ("flat", "multilabel")

@@ -16,6 +16,8 @@ from leukotree.records.commands import Given
 from leukotree.report.sections.reproduce import shlex_line
 from tests.helpers.study_results import expected_runs, report, section
 
+pytestmark = pytest.mark.slow("renders many reports")
+
 RUN = expected_runs()[0]["run_name"]
 
 
