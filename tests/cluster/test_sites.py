@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hpc.cli import main
-from hpc.doctor import doctor
+from hpc.doctor import doctor, upfront
 from hpc.doctor import slurm as slurm_checks
 from hpc.finding import Finding
 from hpc.launching import runs
@@ -127,7 +127,9 @@ def spec(shards: Path) -> RunSpec:
 
 def queue(spec: RunSpec, root: Path, site: Site, ranks: int = 1) -> Outcome:
     runtime = Runtime(device="cpu", threads=1, quiet=True)
-    return runs.run_many([spec], root, Place("slurm", ranks=ranks, site=site), wait=False, runtime=runtime)
+    place = Place("slurm", ranks=ranks, site=site)
+    todo = upfront.planned([spec], root, place, runtime=runtime)
+    return runs.run_many([spec], root, place, wait=False, runtime=runtime, todo=todo)
 
 
 def shown(cluster: Slurm, job: str) -> dict[str, str]:
@@ -268,8 +270,8 @@ class TestWithoutMuch:
         self, bare: Slurm, use, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         use(bare)
-        tried = scheduler._tried
-        monkeypatch.setattr(scheduler, "_tried", lambda *words, **options: tried(*NOBODY, *words, **options))
+        run = scheduler._run
+        monkeypatch.setattr(scheduler, "_run", lambda *words, **options: run(*NOBODY, *words, **options))
         listed = bare.run(*NOBODY, "scontrol", "show", "partition", "--oneliner")
         assert "PartitionName=secret" not in listed
         found = findings(Site(partition="secret", cpus_per_task=1))
