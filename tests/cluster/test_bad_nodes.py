@@ -125,7 +125,7 @@ def _children(pid: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_a_run_that_the_kernel_ends_for_want_of_memory_is_no_lost_node(shards: Path, tmp_path: Path) -> None:
+def test_a_run_that_the_kernel_ends_for_lack_of_memory_is_no_lost_node(shards: Path, tmp_path: Path) -> None:
     [small], root = specs(1, shards), tmp_path / "study"
     spec = small.override({"backbone.name": "vit_base_patch16_224", "optim.batch_size": 98})
     outcome = run([spec], root, wait=True)

@@ -214,7 +214,7 @@ def test_the_real_study_runs_in_the_container_from_submit_to_report(
     wait_for("the end of its relays", lambda: relays() <= before, 30)
 
 
-def test_a_run_in_the_container_that_is_told_to_leave_goes_on(
+def test_a_run_in_the_container_that_is_asked_to_stop_goes_on(
     slurm: Slurm, home: Path, bare: dict[str, str], folder: Path, shards: Path
 ) -> None:
     """Two ranks on two hosts. Its end and its way back are SLURM's commands, asked for from inside."""
@@ -242,5 +242,5 @@ def test_a_run_in_the_container_that_is_told_to_leave_goes_on(
     attempts = next(runs.glob("*/attempts.jsonl")).read_text().splitlines()
     assert len(attempts) == 2, said + logs
     assert len((runs / "submitted.jsonl").read_text().splitlines()) == 1, (
-        "it was queued again by itself, and not submitted anew"
+        "it was queued again by itself, and not submitted again"
     )

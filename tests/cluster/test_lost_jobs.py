@@ -144,7 +144,7 @@ def test_jobs_of_another_cluster_are_left_alone_and_named(
     assert job_notes.alive(root)[wanted[0].run_name] == first.submitted[0]
 
 
-def test_a_run_whose_requeue_is_refused_is_submitted_anew_by_the_last_job(
+def test_a_run_whose_requeue_is_refused_is_submitted_again_by_the_last_job(
     here: Slurm, shards: Path, tmp_path: Path
 ) -> None:
     [short], root = specs(1, shards), tmp_path / "study"
@@ -164,7 +164,7 @@ def test_a_run_whose_requeue_is_refused_is_submitted_anew_by_the_last_job(
     assert "1 jobs submitted for those that are missing" in said
 
 
-def test_what_somebody_cancelled_is_not_submitted_anew_by_the_last_job(
+def test_what_somebody_cancelled_is_not_submitted_again_by_the_last_job(
     here: Slurm, shards: Path, tmp_path: Path
 ) -> None:
     wanted, root = specs(2, shards), tmp_path / "study"

@@ -143,7 +143,7 @@ def test_requeued_and_then_without_a_host(
     _no_step_twice(run.folder)
 
 
-def test_sharded_optimizer_told_to_leave_by_a_preemption_that_grants_time(
+def test_sharded_optimizer_asked_to_stop_by_a_preemption_that_grants_time(
     slurm: Slurm,
     spec: RunSpec,
     launched: Callable[[RunSpec], Launched],

@@ -91,7 +91,7 @@ def test_a_scratch_that_is_no_absolute_path_is_refused(
 
 
 @pytest.mark.parametrize(("head", "bad"), [("port=9\n", True), ("port=10\n", False), (None, False)])
-def test_a_worker_whose_search_has_gone_is_on_no_bad_node(node: Path, head: str | None, bad: bool) -> None:
+def test_a_worker_whose_search_has_ended_is_on_no_bad_node(node: Path, head: str | None, bad: bool) -> None:
     """The search restarted at another port, or has ended, while the worker waited for it."""
     if head:
         (node / "shared" / "head").write_text(head)
@@ -104,7 +104,7 @@ def test_a_worker_whose_search_has_gone_is_on_no_bad_node(node: Path, head: str 
 @pytest.mark.parametrize(
     "signals", [["TERM"], ["USR1"], ["USR2"], ["TERM", "TERM", "USR1", "USR2"]], ids=" ".join
 )
-def test_told_to_leave_while_ray_starts_it_leaves_nothing(
+def test_asked_to_stop_while_ray_starts_it_leaves_nothing(
     node: Path, monkeypatch: pytest.MonkeyPatch, signals: list[str]
 ) -> None:
     job = str(os.getpid())

@@ -29,7 +29,7 @@ from leukotree.records.runfolder import read_status
     ],
     ids=["version 2", "container", "version 1", "not counted"],
 )
-def test_the_kernel_counts_what_it_ended_for_want_of_memory(
+def test_the_kernel_counts_what_it_ended_for_lack_of_memory(
     tmp_path: Path, groups: str, file: str, content: str
 ) -> None:
     for name, text in (("proc/self/cgroup", groups), (file, content)):

@@ -114,7 +114,7 @@ def test_local_jobs_do_every_fold_once(plan: Study) -> None:
     assert again.lines() == ["4 runs done, 0 failed, 0 queued or at work"]
 
 
-def test_a_refused_run_stops_no_other_and_is_done_when_mended(plan: Study) -> None:
+def test_a_refused_run_stops_no_other_and_is_done_when_repaired(plan: Study) -> None:
     broken, *others = folds(plan)
     folder = spoil(plan, broken)
     result = launched(plan, parallel=1)
@@ -126,8 +126,8 @@ def test_a_refused_run_stops_no_other_and_is_done_when_mended(plan: Study) -> No
 
     (folder / "spec.yaml").unlink()
     assert runs.missing(folds(plan), plan.root) == [broken]
-    mended = launched(plan, "inline")
-    assert (len(mended.done), mended.failed) == (4, {})
+    repaired = launched(plan, "inline")
+    assert (len(repaired.done), repaired.failed) == (4, {})
 
 
 def test_inline_failures_are_told_too(plan: Study) -> None:
@@ -256,7 +256,7 @@ def test_a_preempted_run_whose_next_job_was_refused_is_not_submitted_for_ever(pl
     assert first not in runs.missing(folds(plan), plan.root, new_command=False)
     assert first in runs.missing(
         folds(plan), plan.root
-    )  # somebody may have mended it before giving the command anew
+    )  # somebody may have repaired it before giving the command again
 
 
 def test_inline_ranks_that_die_before_the_run_begins_are_not_started_for_ever(

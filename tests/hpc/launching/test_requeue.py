@@ -30,7 +30,7 @@ def test_a_search_without_progress_is_queued_again_some_times(root: Path) -> Non
     ] * 2
 
 
-def test_progress_starts_the_count_anew(root: Path) -> None:
+def test_progress_restarts_the_count(root: Path) -> None:
     for _ in range(3 * caps.SEARCH_ENDS):
         steps(root, "{}\n")
         assert requeue.again(root)
@@ -50,7 +50,7 @@ def test_a_log_that_was_cut_is_no_progress(root: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"reached": null, "ends": 1}', '{"reached": 1e999, "ends": 1}', "\xff"]
 )
-def test_a_damaged_count_starts_anew(root: Path, text: str) -> None:
+def test_a_damaged_count_starts_again(root: Path, text: str) -> None:
     (root / "search" / searchfolder.ENDS).write_bytes(text.encode("latin-1"))
     assert requeue.again(root)
 

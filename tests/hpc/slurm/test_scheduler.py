@@ -91,7 +91,7 @@ def test_a_request_to_stop_ends_the_wait_for_an_answer(says: Says) -> None:
         timer.join()
 
 
-def test_a_job_that_was_told_to_leave_asks_as_patiently_as_ever(says: Says, tmp_path: Path) -> None:
+def test_a_job_that_was_asked_to_stop_asks_as_patiently_as_ever(says: Says, tmp_path: Path) -> None:
     says("squeue", f"[ -e {tmp_path}/asked ] && exit 0; touch {tmp_path}/asked; {SILENCE}")
     with signals.watched():
         os.kill(os.getpid(), signal.SIGTERM)
