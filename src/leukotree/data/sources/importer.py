@@ -26,10 +26,10 @@ SOURCES = tuple(
     for path in sorted(Path(__file__).parent.glob("*.py"))
     if "\ndef scan(" in path.read_text(encoding="utf-8")
 )
-"""Names on the command line: the modules of this package that have a function `scan`. They are not imported
-here.
+"""Names on the command line: the modules of this package with a function `scan(root, options) -> Scan`.
 
-It has `scan(root, options) -> Scan`, and `OPTIONS`, the names of the `Options` that it uses.
+Each also has `OPTIONS`, the names of the `Options` that it uses. The modules are not imported here, to keep
+the start fast.
 """
 
 
