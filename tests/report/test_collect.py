@@ -1,5 +1,4 @@
-"""What is read of a study's folder: arms of variants and of grid cells, searches by fold, and what is
-refused."""
+"""Reading a study's folder: arms of variants and of grid cells, searches by fold, and what is refused."""
 
 from __future__ import annotations
 
@@ -59,7 +58,7 @@ def _row(variant: str, fold: int, **more: Any) -> dict[str, Any]:
 
 
 def _outer(root: Path, rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """Finished runs of these rows, each of which gets a name of its own."""
+    """Write finished runs of these rows. Each row gets its own run name."""
     for number, row in enumerate(rows):
         fold = row["test_fold"]
         row["run_name"] = f"{row['variant']}-{number:012x}"
@@ -69,7 +68,7 @@ def _outer(root: Path, rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any
 
 
 def _write_search(folder: Path, variant: str, fold: int, gamma: float, **best: Any) -> None:
-    """Two trials, of which the second was chosen, each with two inner folds."""
+    """Write two trials with two inner folds each. The second is chosen."""
     trials = [
         {
             "trial": n,
@@ -141,19 +140,19 @@ class TestSearches:
         assert search.reruns is None
 
     def test_validation_holds_each_image_of_the_inner_folds_once(self, nested: StudySummary) -> None:
-        found = nested.searches["flat"][0].validation
-        assert found is not None
-        assert list(found.images["key"]) == [
+        validation = nested.searches["flat"][0].validation
+        assert validation is not None
+        assert list(validation.images["key"]) == [
             f"t1-{n:02}" for n in range(20)
         ]  # of the chosen trial, the second
-        assert found.logp.shape == (20, len(TREE.edges))
+        assert validation.logp.shape == (20, len(TREE.edges))
         folder = nested.searches["flat"][0].folder / "runs/00001"
         frame = pd.concat(
             [pd.read_parquet(path) for path in folder.glob("*/predictions.parquet")]
         ).sort_values("key")
-        assert list(frame["source"] + "/" + frame["patient"]) == list(found.images["patient"])
-        assert [TREE.leaves[leaf] for leaf in found.true] == list(frame["leaf"])
-        np.testing.assert_array_equal(found.logp, frame[[f"logp:{edge}" for edge in TREE.edges]])
+        assert list(frame["source"] + "/" + frame["patient"]) == list(validation.images["patient"])
+        assert [TREE.leaves[leaf] for leaf in validation.true] == list(frame["leaf"])
+        np.testing.assert_array_equal(validation.logp, frame[[f"logp:{edge}" for edge in TREE.edges]])
         other = nested.searches["flat"][0].predictions("0")
         assert other is not None
         assert other.images["key"][0] == "t0-00"
@@ -179,12 +178,12 @@ class TestSearches:
         assert search.predictions("7") is None
 
     def test_reruns_are_a_table(self, tmp_path: Path) -> None:
-        again = {
+        reruns = {
             "rerun_seeds": [11, 12],
             "reruns": [{"trial": 1, "scores": [0.4, 0.5]}, {"trial": 0, "scores": [0.3, None]}],
         }
         root = tmp_path / "made-up"
-        _write_search(root / "search/flat/fold0", "flat", 0, 1.0, **again)
+        _write_search(root / "search/flat/fold0", "flat", 0, 1.0, **reruns)
         table = collect(root, STUDY, []).searches["flat"][0].reruns
         assert table is not None
         assert table[["trial", "seed"]].to_numpy().tolist() == [["1", 11], ["1", 12], ["0", 11], ["0", 12]]
@@ -193,17 +192,17 @@ class TestSearches:
     def test_one_search_for_all_leaves_one_fold_clean(self, tmp_path: Path) -> None:
         root, study = tmp_path / "made-up", _study(search={**STUDY["search"], "nested": False})
         _write_search(root / "search/flat", "flat", 1, gamma=4.0)
-        found = collect(root, study, [])
-        assert list(found.searches["flat"]) == [1]
-        assert (found.nested, found.clean_fold) == (False, 1)
-        assert [found.search("flat", fold).chosen for fold in range(3)] == [{"loss.gamma": 4.0}] * 3
-        assert found.search("multilabel", 0) is None
+        summary = collect(root, study, [])
+        assert list(summary.searches["flat"]) == [1]
+        assert (summary.nested, summary.clean_fold) == (False, 1)
+        assert [summary.search("flat", fold).chosen for fold in range(3)] == [{"loss.gamma": 4.0}] * 3
+        assert summary.search("multilabel", 0) is None
 
     def test_without_trials_no_earlier_search_counts(self, tmp_path: Path) -> None:
         root = tmp_path / "made-up"
         _write_search(root / "search/flat/fold0", "flat", 0, gamma=4.0)
-        found = collect(root, _study(search={"trials": 0}), _outer(root, _expected()))
-        assert (found.searches, found.nested, found.clean_fold) == ({}, True, None)
+        summary = collect(root, _study(search={"trials": 0}), _outer(root, _expected()))
+        assert (summary.searches, summary.nested, summary.clean_fold) == ({}, True, None)
 
 
 class TestArms:
@@ -218,7 +217,7 @@ class TestArms:
         assert nested.primary == (("multilabel", "flat"),)
 
     def test_cells_are_arms_named_by_what_differs(self, tmp_path: Path) -> None:
-        """Isolation says nothing to flat; tau is the same in all cells."""
+        """Isolation has no effect in flat. Tau is the same in all cells."""
         common = {"loss.tau": 0.5}
         cells = [_row("flat", fold, cell=0, **common) for fold in range(2)]
         cells += [_row("multilabel", 0, cell=0, **{"loss.isolation": "shared", **common})]
@@ -233,17 +232,17 @@ class TestArms:
                 "run_name": "multilabel-gone",
             }
         )
-        found = collect(root, _study(search={}), [], cells)
-        assert [(arm.name, arm.cell, len(arm.runs)) for arm in found.arms] == [
+        summary = collect(root, _study(search={}), [], cells)
+        assert [(arm.name, arm.cell, len(arm.runs)) for arm in summary.arms] == [
             ("flat", 0, 2),
             ("multilabel isolation=shared", 0, 1),
             ("multilabel isolation=detached", 1, 2),
         ]
-        assert found.arms[2].values == {"loss.isolation": "detached", "loss.tau": 0.5}
-        assert [(one.arm, one.name, one.state) for one in found.missing] == [
+        assert summary.arms[2].values == {"loss.isolation": "detached", "loss.tau": 0.5}
+        assert [(one.arm, one.name, one.state) for one in summary.missing] == [
             ("multilabel isolation=shared", "multilabel-gone", "not started")
         ]
-        assert found.primary == (
+        assert summary.primary == (
             ("multilabel isolation=shared", "flat"),
             ("multilabel isolation=detached", "flat"),
         )
@@ -255,8 +254,8 @@ class TestArms:
             for variant in STUDY["variants"]
         ]
         root = tmp_path / "made-up"
-        found = collect(root, _study(search={}), [], _outer(root, cells))
-        assert found.primary == (
+        summary = collect(root, _study(search={}), [], _outer(root, cells))
+        assert summary.primary == (
             ("multilabel gamma=0", "flat gamma=0"),
             ("multilabel gamma=1", "flat gamma=1"),
         )
@@ -265,8 +264,8 @@ class TestArms:
         values = [{"backbone.name": "a", "other.name": "x"}, {"backbone.name": "b", "other.name": "y"}]
         cells = [_row("flat", 0, cell=n, **one) for n, one in enumerate(values)]
         root = tmp_path / "made-up"
-        found = collect(root, _study(search={}), [], _outer(root, cells))
-        assert [arm.name for arm in found.arms] == [
+        summary = collect(root, _study(search={}), [], _outer(root, cells))
+        assert [arm.name for arm in summary.arms] == [
             "flat backbone.name=a other.name=x",
             "flat backbone.name=b other.name=y",
         ]
@@ -275,13 +274,13 @@ class TestArms:
         root = tmp_path / "made-up"
         rows = [*_expected(), *(_row("flat", fold, cell=0, **{"loss.tau": 0.5}) for fold in range(FOLDS))]
         _outer(root, rows)
-        found = collect(root, STUDY, rows[:6], rows[6:])
-        assert [(arm.name, arm.cell) for arm in found.arms] == [
+        summary = collect(root, STUDY, rows[:6], rows[6:])
+        assert [(arm.name, arm.cell) for arm in summary.arms] == [
             ("flat", None),
             ("multilabel", None),
             ("flat cell=0", 0),
         ]
-        assert found.primary == (("multilabel", "flat"),)
+        assert summary.primary == (("multilabel", "flat"),)
 
     def test_declared_comparisons_name_arms(self, nested: StudySummary, tmp_path: Path) -> None:
         root = tmp_path / "made-up"
@@ -307,9 +306,9 @@ class TestDecisions:
             {"run_name": run.name, "variant": run.variant, "test_fold": run.test_fold, "seed": 0}
             for run in nested.runs
         ]
-        found = collect(tmp_path / "made-up", _study(decision=rule, rope=0.02), rows)
-        assert (found.decision, found.rope) == (rule, 0.02)
-        for run in found.runs:
+        summary = collect(tmp_path / "made-up", _study(decision=rule, rope=0.02), rows)
+        assert (summary.decision, summary.rope) == (rule, 0.02)
+        for run in summary.runs:
             np.testing.assert_array_equal(run.predicted, decide.leaves(run.logp, TREE, rule))
 
     def test_the_same_rule_for_each_variant_may_be_written_out(

@@ -83,7 +83,7 @@ def test_runs_on_another_tree(copy):
 
 
 def test_a_patient_in_two_test_folds(copy):
-    """Other images of it, so that no key stands twice: the bootstrap over patients could not be trusted."""
+    """The images differ, so that no key occurs twice. The bootstrap over patients would be wrong."""
     for row in expected_runs():
         if row["test_fold"] == 2:
             path = copy / row["run_name"] / "predictions.parquet"

@@ -1,4 +1,4 @@
-"""Reports of studies that are not finished, or whose images say less than others'."""
+"""Reports of studies that are not finished, or whose images have no patient ids."""
 
 import json
 import math
@@ -73,19 +73,19 @@ def test_a_search_in_which_every_trial_failed(copy, tmp_path):
     failed.to_csv(copy / "search" / "flat" / "trials.csv", index=False)
     (copy / "search" / "flat" / "best.yaml").unlink()
     summary = collect(copy, STUDY, expected_runs())
-    found = answer.section(summary)
-    assert "No search has ended for flat" in texts(found)
-    assert cells(found, "focal gamma")[3:] == ["–", "–", "not estimable", "–"]
+    answers = answer.section(summary)
+    assert "No search has ended for flat" in texts(answers)
+    assert cells(answers, "focal gamma")[3:] == ["–", "–", "not estimable", "–"]
     assert cells(searches.section(summary), "flat", "1", "–")[3:7] == ["8", "0", "0", "8"]
-    assert len([block for block in found.blocks if isinstance(block, Figure)]) == 3
+    assert len([block for block in answers.blocks if isinstance(block, Figure)]) == 3
 
 
 def test_a_search_with_fewer_trials_is_flagged(copy):
     random_trials("base", 3).to_csv(copy / "search" / "base" / "trials.csv", index=False)
     summary = collect(copy, STUDY, expected_runs())
-    for found in (searches.section(summary), lead(summary)):
+    for part in (searches.section(summary), lead(summary)):
         assert "(flat 8, base 3, multilabel 8). The comparison favours the variant with more trials" in texts(
-            found
+            part
         )
 
 
@@ -94,11 +94,11 @@ def test_one_fold_gives_no_verdict_and_no_spread(copy):
         if row["test_fold"] != 1:
             shutil.rmtree(copy / row["run_name"])
     summary = collect(copy, STUDY, expected_runs())
-    found = comparison.section(summary, comparison.compared(summary))
-    row = cells(found, "base − flat", "image")
+    verdicts = comparison.section(summary, comparison.compared(summary))
+    row = cells(verdicts, "base − flat", "image")
     assert row[2] == "not estimable"
     assert row[4:7] == ["–"] * 3
-    assert "base − flat, image level: not estimable: 1 common fold; a spread needs two." in texts(found)
+    assert "base − flat, image level: not estimable: 1 common fold; a spread needs two." in texts(verdicts)
     assert "±" not in cells(lead(summary), "flat")[1]
 
 
@@ -130,8 +130,8 @@ def test_without_patients_and_search_no_claim_is_made(tmp_path):
 def test_with_one_leaf_per_patient_the_unit_is_the_patient(tmp_path):
     summary = collect(make_study(tmp_path, searches=False, one_leaf=True), STUDY, expected_runs())
     by_fold = scores.per_fold(scores.per_run(summary, summary.arms))
-    found = patients.section(summary, by_fold)
-    assert "pair of patient and true leaf" not in texts(found)
-    assert cells(found, "flat", "mode")[2].endswith(" / 36")
+    by_patient = patients.section(summary, by_fold)
+    assert "pair of patient and true leaf" not in texts(by_patient)
+    assert cells(by_patient, "flat", "mode")[2].endswith(" / 36")
     assert cells(lead(summary), "variant")[6:8] == ["patient accuracy", "patient macro F1"]
     assert comparison.compared(summary).unit == "patient"

@@ -1,5 +1,4 @@
-"""A study's folder, made here from seeded random predictions, becomes a report whose numbers scikit-learn
-confirms."""
+"""The report of a study of seeded random predictions. Its numbers are compared with scikit-learn's."""
 
 import re
 from html.parser import HTMLParser
@@ -14,7 +13,8 @@ from tests.helpers.study_results import SKILL, SPACE, STUDY, TREE, report, secti
 
 
 def stored(root, variant: str, fold: int, seed: int) -> tuple[list[str], list[str], pd.DataFrame]:
-    """True and greedily predicted leaf names straight from the file, by walking the pruned tree."""
+    """True leaf names, greedily predicted ones, and the frame, read from the file by walking the pruned
+    tree."""
     frame = pd.read_parquet(root / f"{variant}-{fold:06x}{seed:06x}" / "predictions.parquet")
     top = frame[["logp:normal", "logp:reactive", "logp:leukemia"]].to_numpy().argmax(axis=1)
     sub = frame[["logp:AML", "logp:APML"]].to_numpy().argmax(axis=1)
@@ -45,7 +45,7 @@ class TestNumbers:
         assert row[5] == mean_sd(f1)
         assert row[8] == "3"
 
-    def test_clean_fold_stands_by_itself(self, whole, pages):
+    def test_the_clean_fold_is_shown_alone(self, whole, pages):
         markdown, *_ = pages
         clean = markdown.split("The clean fold alone (fold 1")[1]
         row = [
@@ -66,13 +66,13 @@ class TestNumbers:
                 true, predicted, frame = stored(whole, "multilabel", fold, seed)
                 votes = pd.DataFrame({"patient": frame["patient"], "leaf": true, "voted": predicted})
                 for (_, leaf), group in votes.groupby(["patient", "leaf"]):
-                    found = group["voted"].value_counts()
-                    if (found == found.max()).sum() == 1:
-                        right += found.idxmax() == leaf
+                    votes_of_group = group["voted"].value_counts()
+                    if (votes_of_group == votes_of_group.max()).sum() == 1:
+                        right += votes_of_group.idxmax() == leaf
                     else:  # the tie goes by mean probability of the leaf
                         tied = {
                             name: [f"logp:{edge}" for edge in TREE.path(name)]
-                            for name in found.index[found == found.max()]
+                            for name in votes_of_group.index[votes_of_group == votes_of_group.max()]
                         }
                         mass = {
                             name: np.exp(frame.loc[group.index, c].sum(axis=1)).mean()
@@ -107,14 +107,14 @@ class TestNumbers:
 
 
 class Links(HTMLParser):
-    """What an HTML page links to, its ids, and the tags that are still open."""
+    """The links of an HTML page, its ids, and the tags that are still open."""
 
     def __init__(self):
         super().__init__()
-        self.found, self.ids, self.open = [], set(), []
+        self.links, self.ids, self.open = [], set(), []
 
     def handle_starttag(self, tag, attrs):
-        self.found += [value for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        self.links += [value for name, value in attrs if name in ("src", "href", "srcset", "action")]
         self.ids |= {value for name, value in attrs if name == "id"}
         if tag not in ("meta", "img", "link", "br"):
             self.open.append(tag)
@@ -129,9 +129,9 @@ class TestPages:
         page = Links()
         page.feed(html)
         assert page.open == []
-        assert page.found
-        assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.found)
-        assert {link[1:] for link in page.found if link.startswith("#")} <= page.ids
+        assert page.links
+        assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+        assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
         assert not re.search(r"<script|<link|@import|url\(", html)
 
     def test_markdown_shows_each_figure_that_lies_beside_it(self, pages):

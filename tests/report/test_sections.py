@@ -58,7 +58,7 @@ class TestDecisions:
         joint = cells(decisions.section(summary), "flat", "joint (this study's)")
         assert cells(overview.lead(summary, by_fold, Text("")), "flat")[5] == joint[2]
 
-    def test_who_stops_early_is_right_more_often(self, pages):
+    def test_accuracy_rises_with_the_threshold_of_abstention(self, pages):
         rows = [table_row(pages[0], "Decision rules", "multilabel", at) for at in ("0.5", "0.9")]
         coverage, accuracy = ([float(row[column]) for row in rows] for column in (2, 3))
         assert coverage[0] > coverage[1]
@@ -77,7 +77,7 @@ def test_mixed_cells_have_two_likely_leaves(summary, pages):
 class TestCalibration:
     @pytest.fixture
     def sharp(self, tmp_path):
-        """A study of one fold whose probabilities are three times too sure in test and inner validation
+        """A study of one fold. Its log-probabilities are three times too large, in test and inner validation
         alike."""
         (row,) = expected_runs(folds=2, seeds=(0,), variants=("flat",))[1:]
         images = images_of_fold(1)
@@ -98,13 +98,13 @@ class TestCalibration:
         return collect(tmp_path, {**STUDY, "variants": ["flat"]}, [row])
 
     def test_temperatures_come_from_inner_validation(self, sharp):
-        found = calibrated(sharp, sharp.arms[0])
+        of_arm = calibrated(sharp, sharp.arms[0])
         inner = sharp.searches["flat"][1].validation
         assert len(inner.true) == len(images_of_fold(0)) + len(images_of_fold(2))
-        assert found.temperatures == [calibration.fit(inner.true, inner.logp, TREE)]
-        assert found.temperatures[0]["root"] == pytest.approx(3, rel=0.4)
-        assert calibration.ece(*found.scaled[LEAVES]) < calibration.ece(*found.raw[LEAVES]) - 0.05
-        np.testing.assert_allclose(found.scaled[LEAVES][1].sum(axis=1), 1)
+        assert of_arm.temperatures == [calibration.fit(inner.true, inner.logp, TREE)]
+        assert of_arm.temperatures[0]["root"] == pytest.approx(3, rel=0.4)
+        assert calibration.ece(*of_arm.scaled[LEAVES]) < calibration.ece(*of_arm.raw[LEAVES]) - 0.05
+        np.testing.assert_allclose(of_arm.scaled[LEAVES][1].sum(axis=1), 1)
 
     def test_the_best_trials_have_an_interval_where_their_predictions_are(self, sharp):
         table = next(block for block in searches.section(sharp).blocks if getattr(block, "labels", 0) == 4)
@@ -115,19 +115,19 @@ class TestCalibration:
         assert {row[5] for row in table.rows if row[3] != "2"} == {"–"}
 
     def test_without_inner_validation_it_stays_raw(self, summary, pages):
-        found = calibrated(summary, summary.arms[0])
-        assert not found.scaled
-        assert found.runs == 6
+        of_arm = calibrated(summary, summary.arms[0])
+        assert not of_arm.scaled
+        assert of_arm.runs == 6
         assert "Raw only: no inner validation for flat, base, multilabel" in pages[0]
         row = table_row(pages[0], "Calibration", "flat", "leaves")
-        assert row[2] == f"{calibration.ece(*found.raw[LEAVES]):.3f}"
+        assert row[2] == f"{calibration.ece(*of_arm.raw[LEAVES]):.3f}"
         assert row[3] == row[5] == row[6] == "–"
 
 
 class TestFewPatients:
     def test_a_leaf_of_three_patients_is_not_estimable(self, tmp_path):
-        """Reactive images of three patients in all, one in each fold; the other leaves have twelve or
-        more."""
+        """Reactive images come from three patients, one in each fold. The other leaves have twelve patients
+        or more."""
         expected = expected_runs(seeds=(0,), variants=("flat", "multilabel"))
         for row in expected:
             images = images_of_fold(row["test_fold"])
@@ -144,7 +144,7 @@ class TestFewPatients:
 
 
 class TestTree:
-    def test_scores_that_know_the_tree(self, summary, pages):
+    def test_hierarchical_scores(self, summary, pages):
         runs = [run for run in summary.runs if run.variant == "multilabel"]
         values = [float(tree_scores.f1(metrics.confusion(run.true, run.predicted, 4), TREE)) for run in runs]
         means = np.array(values).reshape(3, 2).mean(axis=1)
@@ -185,13 +185,13 @@ class TestInterference:
             (copy / f"multilabel-000000{seed:06x}" / interference.FILE).write_text(
                 "\n".join([*lines, '{"epoch": 6'])
             )
-        found = interference.section(collect(copy, STUDY, expected_runs()))
-        assert cells(found, "multilabel", "1 and 2")[2:] == [
+        gradients = interference.section(collect(copy, STUDY, expected_runs()))
+        assert cells(gradients, "multilabel", "1 and 2")[2:] == [
             "0.05",
             "0.05",
             "0.25",
             "2.00",
             "blocks.0 (-0.05)",
         ]
-        drawn = [block for block in found.blocks if isinstance(block, Figure)]
+        drawn = [block for block in gradients.blocks if isinstance(block, Figure)]
         assert [figure.name for figure in drawn] == ["interference", "interference-blocks"]

@@ -1,4 +1,5 @@
-"""A grid's report: each cell against the first of its variant, and what a learning rate can learn."""
+"""The report of a grid: each cell against the first cell of its variant, and the sections of learning
+rates."""
 
 import re
 
@@ -34,7 +35,7 @@ GRID = {
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory) -> tuple:
-    """A grid of three learning rates; the higher, the more is learned."""
+    """A grid of three learning rates. The score rises with the rate."""
     root = tmp_path_factory.mktemp("grid") / "synthetic"
     cells = []
     for number, (rate, skill) in enumerate(zip(RATES, SKILLS, strict=True)):
@@ -57,17 +58,17 @@ def test_cells_are_compared_with_the_first_of_their_variant(rows, markdown):
     arms = {arm.name: comparison.of_arm(arm.runs) for arm in summary.arms}
     pairs = [(arm.name, f"{arm.variant} lr=1e-06") for arm in summary.arms if arm.cell]
     assert len(pairs) == 4
-    for found in stats.compare(arms, pairs, scores.ratio(summary), 0.01):
-        variant, rate = found.challenger.split(" lr=")
+    for difference in stats.compare(arms, pairs, scores.ratio(summary), 0.01):
+        variant, rate = difference.challenger.split(" lr=")
         row = table_row(markdown, "Ablation", variant, str(RATES.index(float(rate))))
-        low, high = found.interval
-        assert row[4:7] == [f"{100 * found.mean:+.1f}", f"{100 * low:.1f} to {100 * high:.1f}", row[6]]
-        assert row[7:] == [found.verdict, "5"]
+        low, high = difference.interval
+        assert row[4:7] == [f"{100 * difference.mean:+.1f}", f"{100 * low:.1f} to {100 * high:.1f}", row[6]]
+        assert row[7:] == [difference.verdict, "5"]
     assert table_row(markdown, "Ablation", "flat", "0")[4] == "reference"
     assert table_row(markdown, "Ablation", "flat", "2")[7] == "better"
 
 
-def test_neither_the_reference_nor_the_family_follows_what_has_ended(rows, tmp_path):
+def test_reference_and_family_do_not_depend_on_which_runs_have_ended(rows, tmp_path):
     """The first cell of flat has no run yet."""
     root, cells = rows
     cells = [
@@ -86,7 +87,7 @@ def test_neither_the_reference_nor_the_family_follows_what_has_ended(rows, tmp_p
     assert table_row(markdown, "Ablation", "multilabel", "2")[7] == "better"
 
 
-def test_the_papers_rate_stands_beside_the_best_and_beside_guessing(rows, markdown):
+def test_the_papers_rate_is_compared_with_the_best_rate_and_with_the_most_common_leaf(rows, markdown):
     title = "What a learning rate can learn"
     text = section(markdown, title)
     assert text.count("At the paper's 1e-6") == 2

@@ -1,4 +1,4 @@
-"""The table of the missing hyperparameters: borders, importance, the interval over the top trials,
+"""The table of the settings that the paper leaves out: borders, importance, interval over the top trials,
 re-runs."""
 
 import math
@@ -96,8 +96,8 @@ class TestPlaces:
 
 
 def planted(n: int = 24, seed: int = 0) -> pd.DataFrame:
-    """Trials whose score rises with log10 of the learning rate, to the border of its range, and with nothing
-    else."""
+    """Trials whose score rises with log10 of the learning rate up to the border of its range. No other key
+    matters."""
     rng = np.random.default_rng(seed)
     table = pd.DataFrame(
         {
@@ -112,14 +112,14 @@ def planted(n: int = 24, seed: int = 0) -> pd.DataFrame:
 
 class TestImportance:
     def test_finds_the_key_that_matters(self):
-        found = importance([completed(planted())], DOMAINS)
-        assert set(found) == set(DOMAINS)
-        assert found["optim.lr"] > 0.8
-        assert found == importance([completed(planted())], DOMAINS)
+        importances = importance([completed(planted())], DOMAINS)
+        assert set(importances) == set(DOMAINS)
+        assert importances["optim.lr"] > 0.8
+        assert importances == importance([completed(planted())], DOMAINS)
 
     def test_a_range_counts_as_it_was_drawn(self):
-        """A score that differs only below 1e-5 differs in a third of the logarithmic range, if in 1 % of the
-        linear one."""
+        """The score differs only below 1e-5. That is a third of the logarithmic range and 1 % of the linear
+        one."""
         trials = planted(40)
         trials["macro_f1"] = np.where(trials["optim.lr"] < 1e-5, 0.2, 0.8)
         assert importance([completed(trials)], DOMAINS)["optim.lr"] > 0.9
@@ -133,12 +133,12 @@ class TestImportance:
     def test_a_key_that_some_trials_lack_is_left_out(self):
         trials = completed(planted(20))
         trials.loc[trials.index[::2], "loss.gamma"] = np.nan
-        found = importance([trials], DOMAINS)
-        assert set(found) == set(DOMAINS) - {"loss.gamma"}
-        assert found["optim.lr"] > 0.6
+        importances = importance([trials], DOMAINS)
+        assert set(importances) == set(DOMAINS) - {"loss.gamma"}
+        assert importances["optim.lr"] > 0.6
 
-    def test_searches_of_few_trials_are_taken_together_and_a_harder_fold_is_no_key(self):
-        """Four searches of six trials each: alone none is enough. Whole folds lie apart by more than any key
+    def test_searches_of_few_trials_are_pooled_and_a_harder_fold_has_no_effect(self):
+        """Four searches of six trials each. One alone has too few. The folds differ by more than any key
         explains."""
         searches = [
             completed(planted(6, seed)).assign(macro_f1=lambda t, f=seed: t["macro_f1"] / 4 - 0.2 * f)
@@ -164,7 +164,7 @@ def nested(tmp_path_factory) -> str:
                 "optim.batch_size": 32,
                 "optim.weight_decay": 0.1,
             }
-            again = {
+            reruns = {
                 "search_trial": 3,
                 "search_value": 0.85,
                 "optimism": 0.021,
@@ -179,7 +179,7 @@ def nested(tmp_path_factory) -> str:
                 chosen,
                 planted(12, fold),
                 test_fold=fold,
-                **again,
+                **reruns,
             )
     study = {
         **STUDY,
@@ -205,7 +205,7 @@ class TestNested:
         assert table_row(nested, "Folds", "2", "flat")[2] == "own search"
         assert table_row(nested, "Search", "flat", "2")[6] == "0"
 
-    def test_optimism_of_the_reruns_is_told(self, nested):
+    def test_optimism_of_the_reruns_is_shown(self, nested):
         assert table_row(nested, "Search", "multilabel", "1", "3", "2 × 2")[4:] == ["85.0", "+2.1", "82.9"]
 
     def test_the_best_trials_stand_with_their_own_scores(self, nested):
@@ -213,7 +213,7 @@ class TestNested:
         row = table_row(nested, "Search", "flat", "0", "1")
         assert row[3:5] == [str(best.idxmax()), f"{100 * best.max():.1f}"]
 
-    def test_a_search_that_goes_on_is_named(self, nested, tmp_path):
+    def test_a_search_that_has_not_ended_is_named(self, nested, tmp_path):
         for fold in (0, 1):
             write_search(
                 tmp_path / "s" / "search" / "flat" / f"fold{fold}",

@@ -32,15 +32,15 @@ def summary(whole):
 
 def folds_of(summary, variant: str) -> dict[int, stats.Fold]:
     """Fold -> macro-F1 of the images, mean over seeds, and their confusions by patient."""
-    found = {}
+    folds = {}
     for fold in range(3):
         runs = [run for run in summary.runs if run.variant == variant and run.test_fold == fold]
         score = np.mean([metrics.macro_f1(run.true, run.predicted, 4) for run in runs])
         predicted = np.stack([run.predicted for run in runs])
-        found[fold] = stats.Fold(
+        folds[fold] = stats.Fold(
             score, stats.patient_counts(runs[0].images["patient"].tolist(), runs[0].true, predicted, 4)
         )
-    return found
+    return folds
 
 
 def test_images_agree_with_stats(summary, pages):
@@ -63,19 +63,20 @@ def test_images_agree_with_stats(summary, pages):
 
 
 def test_patients_are_groups_by_the_mode(summary, pages):
-    found = comparison.compared(summary)
-    assert found.unit == "patient x leaf"
+    compared = comparison.compared(summary)
+    assert compared.unit == "patient x leaf"
     run = summary.runs[0]
     groups = metrics.by_patient(run.images["patient"].tolist(), run.true, run.logp, TREE, "mode")
     clusters = scores.group_clusters([run], "greedy")
     assert clusters.counts.sum() == len(groups.true)
     assert len(clusters.names) == 12
     shown = table_row(pages[0], TITLE, "multilabel − flat", "patient x leaf")
-    assert shown[2:4] == [found.patients[1].verdict, f"{100 * found.patients[1].mean:+.1f}"]
+    assert shown[2:4] == [compared.patients[1].verdict, f"{100 * compared.patients[1].mean:+.1f}"]
 
 
-def test_a_clear_difference_is_told_as_such(tmp_path):
-    """Skills far apart in every fold: the multilabel runs are better, and the first lines say so."""
+def test_a_clear_difference_is_better(tmp_path):
+    """The scores differ much in every fold: multilabel is better, and the first lines of the report say
+    so."""
     expected = expected_runs(folds=5, seeds=(0,), variants=("flat", "multilabel"))
     for row in expected:
         write_run(
@@ -91,38 +92,42 @@ def test_a_clear_difference_is_told_as_such(tmp_path):
         "search": {"trials": 0},
     }
     summary = collect(tmp_path, study, expected)
-    found = comparison.compared(summary)
+    compared = comparison.compared(summary)
     assert (
         "`multilabel` against `flat` is better (P(better) 1.000, Holm-adjusted p"
-        in comparison.headline(summary, found).text
+        in comparison.headline(summary, compared).text
     )
-    row = cells(comparison.section(summary, found), "multilabel − flat", "image")
+    row = cells(comparison.section(summary, compared), "multilabel − flat", "image")
     assert row[2] == "better"
     assert float(row[6]) > 0.95
 
 
 def test_the_declared_comparisons_are_made_and_no_others(whole):
     summary = collect(whole, {**STUDY, "primary": [["multilabel", "base"]], "rope": 0.03}, expected_runs())
-    found = comparison.section(summary, comparison.compared(summary))
-    assert found.title == "The declared comparisons"
-    assert cells(found, "difference")[4:7] == ["P(worse)", "P(within ±3.0)", "P(better)"]
-    assert cells(found, "multilabel − base", "image")[2] == comparison.compare(summary)[0].verdict
+    section = comparison.section(summary, comparison.compared(summary))
+    assert section.title == "The declared comparisons"
+    assert cells(section, "difference")[4:7] == ["P(worse)", "P(within ±3.0)", "P(better)"]
+    assert cells(section, "multilabel − base", "image")[2] == comparison.compare(summary)[0].verdict
     with pytest.raises(StopIteration):
-        cells(found, "base − flat")
+        cells(section, "base − flat")
 
 
 def test_without_a_declared_comparison_there_is_no_verdict(whole):
     summary = collect(whole, {**STUDY, "primary": []}, expected_runs())
-    found = comparison.compared(summary)
-    assert comparison.headline(summary, found).text.startswith("No verdict: the study declares no comparison")
-    assert texts(comparison.section(summary, found)).startswith("Not estimable: this needs results of `flat`")
+    compared = comparison.compared(summary)
+    assert comparison.headline(summary, compared).text.startswith(
+        "No verdict: the study declares no comparison"
+    )
+    assert texts(comparison.section(summary, compared)).startswith(
+        "Not estimable: this needs results of `flat`"
+    )
 
 
 def test_a_verdict_on_some_of_the_runs_is_preliminary(whole):
     expected = expected_runs(folds=4)  # the fourth fold is still to come
     summary = collect(whole, {**STUDY, "primary": [["multilabel", "flat"]]}, expected)
-    told = comparison.headline(summary, comparison.compared(summary)).text
-    assert told.startswith(
+    headline = comparison.headline(summary, comparison.compared(summary)).text
+    assert headline.startswith(
         "Preliminary, 12 of 16 runs: by the macro F1 of images, `multilabel` against `flat`"
     )
     done = collect(whole, STUDY, expected_runs())
@@ -130,7 +135,7 @@ def test_a_verdict_on_some_of_the_runs_is_preliminary(whole):
 
 
 def test_the_ratio_is_that_of_the_runs_and_not_of_todays_data_set(summary):
-    """Older runs did not note how many images they were trained on: K folds then."""
+    """Older runs did not record how many images they were trained on. The ratio is then that of K folds."""
     assert scores.ratio(summary) == 1 / 2
     images = sum(len(run.true) for run in scores.one_per_fold(summary.runs))
     assert scores.ratio(dataclasses.replace(summary, dataset={"counts": {"AML": 4 * images}})) == 1 / 2

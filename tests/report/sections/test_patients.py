@@ -1,5 +1,5 @@
-"""What is said of patients: by rule, decision and leaf; and what makes a patient of the data less than
-one."""
+"""Results by patient: by rule, decision and leaf. Images without a patient id, and patients in several
+folds."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def partial(tmp_path_factory: pytest.TempPathFactory) -> StudySummary:
 
 
 class TestImagesWithoutPatient:
-    def test_their_leaf_has_no_patients_and_no_interval(self, partial: StudySummary) -> None:
+    def test_a_leaf_without_patient_ids_has_no_interval(self, partial: StudySummary) -> None:
         row = cells(tree.leaves(partial), "flat", "normal")
         assert [row[4], row[6], row[8]] == ["not estimable", "not estimable", "unknown"]
         assert cells(tree.leaves(partial), "flat", "AML")[8] == "18"
 
-    def test_they_are_no_patients_in_the_evidence(self, partial: StudySummary) -> None:
+    def test_they_do_not_count_as_patients_in_the_evidence(self, partial: StudySummary) -> None:
         alone = sum(int((run.images["patient"] == "").sum()) for run in scores.one_per_fold(partial.runs))
         section = comparison.section(partial, comparison.compared(partial))
         header, row = (
@@ -62,7 +62,7 @@ class TestImagesWithoutPatient:
         assert evidence[0][-1] == f"36 and {alone} images without one"
         assert row[0] == evidence[0][0]
 
-    def test_the_first_lines_say_so(self, partial: StudySummary) -> None:
+    def test_the_first_section_warns(self, partial: StudySummary) -> None:
         assert (
             "images have no patient id. Each of them counts as one patient in intervals by patient"
             in lead(partial)
@@ -70,12 +70,12 @@ class TestImagesWithoutPatient:
         assert "leaves that have no other images: normal." in lead(partial)
 
     def test_macro_averages_of_patients_leave_their_leaf_out(self, tmp_path: Path) -> None:
-        """Predictions without an error score 1, not 3 of 4."""
+        """Predictions without an error have the score 1, not 3/4."""
         summary = study(tmp_path / "s", skill=60.0)
         assert scores.leaves_of_patients(summary.runs).tolist() == [1, 2, 3]
-        found = scores.per_run(summary, summary.arms)
-        assert found["mode:macro_f1"].tolist() == [1.0] * len(RUNS)
-        assert found["macro_f1"].tolist() == [1.0] * len(RUNS)
+        table = scores.per_run(summary, summary.arms)
+        assert table["mode:macro_f1"].tolist() == [1.0] * len(RUNS)
+        assert table["macro_f1"].tolist() == [1.0] * len(RUNS)
 
     def test_both_arms_and_all_folds_are_averaged_over_the_same_leaves(self, partial: StudySummary) -> None:
         run = next(run for run in partial.runs if run.variant == "flat" and run.test_fold == 0)
@@ -93,8 +93,11 @@ class TestFoldWithoutPatients:
         for row in RUNS:
             write_run(tmp_path / "s", row, images_of_fold(row["test_fold"], patients=row["test_fold"] != 2))
         summary = collect(tmp_path / "s", TWO, RUNS)
-        found = comparison.compared(summary)
-        assert ([row.folds for row in found.images], [row.folds for row in found.patients]) == ([3], [2])
+        compared = comparison.compared(summary)
+        assert ([row.folds for row in compared.images], [row.folds for row in compared.patients]) == (
+            [3],
+            [2],
+        )
         markdown, _ = write(summary, tmp_path / "out")
         assert "Is a hierarchy better?" in markdown.read_text()
 
@@ -123,11 +126,11 @@ class TestScores:
         row = cells(patients.section(summary, by_fold), "flat", "acute: AML / APML")
         runs = [run for run in summary.runs if run.variant == "flat"]
         groups = [scores.groups(run, "mean_probability", "greedy") for run in runs]
-        found = [decision_scores.per_decision(one.true, one.logp, TREE)["acute"] for one in groups]
-        assert row[2] == f"{100 * np.mean([one.accuracy for one in found]):.1f}"
-        assert row[-1] == str(sum(int(one.support.sum()) for one in found))
+        acute = [decision_scores.per_decision(one.true, one.logp, TREE)["acute"] for one in groups]
+        assert row[2] == f"{100 * np.mean([one.accuracy for one in acute]):.1f}"
+        assert row[-1] == str(sum(int(one.support.sum()) for one in acute))
 
-    def test_patients_who_are_all_right_have_no_spread(self, tmp_path: Path) -> None:
+    def test_patients_with_only_right_predictions_have_no_spread(self, tmp_path: Path) -> None:
         for row in RUNS:
             write_run(tmp_path / "s", row, images_of_fold(row["test_fold"]), skill=60.0)
         row = cells(tree.leaves(collect(tmp_path / "s", TWO, RUNS)), "flat", "AML")
@@ -146,11 +149,11 @@ class TestDealtByImage:
             write_run(root, row, images)
         return root
 
-    def test_patients_in_several_test_folds_are_a_fault(self, root: Path) -> None:
+    def test_patients_in_several_test_folds_are_refused(self, root: Path) -> None:
         with pytest.raises(InputError, match="is in two test folds"):
             comparison.compared(collect(root, TWO, RUNS))
 
-    def test_where_no_patient_is_kept_together_the_report_says_what_that_means(
+    def test_a_data_set_split_by_image_has_a_warning(
         self, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         shards = tmp_path / "shards"
@@ -161,14 +164,14 @@ class TestDealtByImage:
         named = pd.concat([run.images for run in scores.one_per_fold(summary.runs)])["patient"]
         assert not named.isin([f"lab/p-{number}" for number in range(4)]).any()
         assert "4 patients have images in several test folds" in lead(summary)
-        [found] = comparison.compared(summary).images
-        assert found.clusters - found.alone == 3 * 8
+        [row] = comparison.compared(summary).images
+        assert row.clusters - row.alone == 3 * 8
 
-    def test_slides_are_called_slides(self, whole: Path) -> None:
+    def test_a_data_set_of_slides_has_a_warning(self, whole: Path) -> None:
         summary = dataclasses.replace(collect(whole, STUDY, expected_runs()), dataset={"group": "slide"})
         assert "In this report, patient therefore means slide" in lead(summary)
 
 
-def test_an_image_without_a_patient_is_none() -> None:
-    found = stats.patient_counts(["a", "a", "", ""], np.array([0, 0, 0, 1]), np.array([0, 1, 0, 1]), 2)
-    assert stats.patients_per_leaf(found).tolist() == [1, 0]
+def test_an_image_without_a_patient_id_is_no_patient() -> None:
+    clusters = stats.patient_counts(["a", "a", "", ""], np.array([0, 0, 0, 1]), np.array([0, 1, 0, 1]), 2)
+    assert stats.patients_per_leaf(clusters).tolist() == [1, 0]

@@ -1,5 +1,4 @@
-"""How the report says to make the results again, and which code it says made them. That the commands work:
-tests/hpc."""
+"""The section Reproduce: the commands and the code that made the results. tests/hpc runs the commands."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ def write_attempts(path: Path, *attempts: dict[str, Any]) -> None:
 
 
 def test_runs_of_one_code_have_no_warning(copy: Path, tmp_path: Path) -> None:
-    """Runs of an older version say their commit in env.json."""
+    """Runs of an older version have their commit in env.json alone."""
     write_attempts(copy / RUN / "attempts.jsonl", attempt("b", 0), attempt("b", 5))
     text = reproduced(copy, tmp_path / "out")
     changed = "`commit bbbbbbbbbbbb with changes (code bbbbbbbbbbbb)` (1 run)"
@@ -42,7 +41,7 @@ def test_runs_of_one_code_have_no_warning(copy: Path, tmp_path: Path) -> None:
     assert "continued on other code" not in text
 
 
-def test_a_run_and_a_search_that_went_on_with_other_code_are_named(copy: Path, tmp_path: Path) -> None:
+def test_a_run_and_a_search_that_were_continued_on_other_code_are_named(copy: Path, tmp_path: Path) -> None:
     write_attempts(copy / RUN / "attempts.jsonl", attempt("a", 0), attempt("b", 5))
     write_attempts(copy / "search" / "attempts.jsonl", attempt("c", 0), attempt("a", 9))
     text = reproduced(copy, tmp_path / "out")
@@ -54,7 +53,7 @@ def test_a_run_and_a_search_that_went_on_with_other_code_are_named(copy: Path, t
     assert text.count("continued on other code") == 2
 
 
-def test_what_was_made_before_commands_were_kept(whole: Path, tmp_path: Path) -> None:
+def test_results_from_before_commands_were_recorded(whole: Path, tmp_path: Path) -> None:
     text = reproduced(whole, tmp_path)
     lines = text.split("```")[1].strip().splitlines()
     assert lines[:4] == [
@@ -81,7 +80,7 @@ def test_a_command_that_made_none_of_the_runs_is_left_out(copy: Path, tmp_path: 
     assert folds == [f"leukotree folds {file} 'seeds=[0]'", f"leukotree folds {file}"]
 
 
-def test_a_damaged_line_of_commands_costs_only_itself(tmp_path: Path) -> None:
+def test_a_damaged_line_of_commands_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("study: a\n")
     command = commands.given("sweep", str(file), ["search.trials=2"])
@@ -95,19 +94,19 @@ def test_a_damaged_line_of_commands_costs_only_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["", "{", "[]", "null"])
-def test_attempts_that_are_none(tmp_path: Path, line: str) -> None:
+def test_lines_that_are_no_attempts(tmp_path: Path, line: str) -> None:
     (tmp_path / "attempts.jsonl").write_text(f"{line}\n")
     assert attempts.read(tmp_path) == []
 
 
 @pytest.mark.parametrize("line", ["[1]", "{}", '{"commit": 5, "code": [1], "ranks": "x", "at": "y"}'])
-def test_attempts_of_another_form_cost_a_report_nothing(copy: Path, tmp_path: Path, line: str) -> None:
+def test_attempts_of_another_form_are_left_out(copy: Path, tmp_path: Path, line: str) -> None:
     (copy / RUN / "attempts.jsonl").write_text(f"{line}\n")
     assert "continued on other code" not in reproduced(copy, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["digest", "file"])
-def test_a_command_whose_names_lead_elsewhere_is_left_out(tmp_path: Path, name: str) -> None:
+def test_a_command_whose_names_leave_the_folder_is_left_out(tmp_path: Path, name: str) -> None:
     row = {"verb": "folds", "file": "study.yaml", "overrides": [], "digest": "0" * 12, "runs": []}
     lines = [
         json.dumps(one) for one in (row, row | {name: {"digest": "../" * 4 + "x", "file": "a\0b"}[name]})
@@ -141,7 +140,7 @@ def test_a_word_of_a_command_is_printed_in_one_line_that_a_shell_reads_back(word
     "text",
     ["[]", "3", "{", '{"commands": 3}', '{"commands": [{"words": "ab", "folder": "."}]}', "[" * 100_000, ""],
 )
-def test_a_note_of_the_data_that_is_damaged_says_nothing(tmp_path: Path, text: str) -> None:
+def test_a_damaged_note_of_the_data_is_left_out(tmp_path: Path, text: str) -> None:
     manifest = tmp_path / "m.csv"
     manifest.write_text("image,leaf,patient\n")
     for note in (tmp_path / "made.json", tmp_path / ".m.csv.made.json"):
@@ -152,6 +151,6 @@ def test_a_note_of_the_data_that_is_damaged_says_nothing(tmp_path: Path, text: s
     assert [words for words, _ in made.commands(tmp_path / "shards")] == [["pack", "m.csv", "shards"]]
 
 
-def test_a_pipe_in_the_place_of_a_note_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_instead_of_a_note_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "made.json")
     assert made.commands(tmp_path) == []
