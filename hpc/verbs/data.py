@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from hpc import options
 from hpc.verbs.given import RESULTS
 from leukotree.data.sources.importer import SOURCES
 from leukotree.errors import InputError
+from leukotree.log import logger
 from leukotree.progress import step
 
 
@@ -197,7 +197,7 @@ def run_pack(arguments: Namespace) -> int:
         workers=arguments.workers,
         similar_ids=arguments.similar_ids,
         patients_across_sources=arguments.patients_across_sources,
-        tell=lambda line: print(line, file=sys.stderr, flush=True),
+        tell=lambda line: logger.warning(line.removeprefix("warning: ")),
         group_duplicates=arguments.group_duplicates,
         pseudonyms=_outside_results(arguments.pseudonyms),
     )
