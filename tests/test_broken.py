@@ -127,7 +127,7 @@ def unlike(name: str, content: bytes) -> Callable[[Path], object]:
 
 
 BEFORE = {
-    "shard gone": (lambda folder: (folder / SHARD).unlink(), SHARD, "no such shard"),
+    "no shard": (lambda folder: (folder / SHARD).unlink(), SHARD, "no such shard"),
     "shard cut short": (lambda folder: os.truncate(folder / SHARD, 3000), SHARD, "3000 bytes"),
     "shard of zeros": (zeros, SHARD, "no tar header"),
     "shard replaced": (
@@ -138,7 +138,7 @@ BEFORE = {
     "shard is a link": (linked(SHARD), SHARD, "is a link"),
     "member path with ..": (members(escape), SHARD, "../../evil.jpg"),
     "member is a link": (members(link), SHARD, "not a plain file"),
-    "index gone": (lambda folder: (folder / "index.parquet").unlink(), "index.parquet", "No such file"),
+    "no index": (lambda folder: (folder / "index.parquet").unlink(), "index.parquet", "No such file"),
     "index cut short": (
         lambda folder: os.truncate(folder / "index.parquet", 900),
         "index.parquet",
@@ -172,7 +172,7 @@ BEFORE = {
         "another sample",
     ),
     "index has another fold": (cell(3, "fold", 3), "index.parquet row 3", "is not of fold 3"),
-    "dataset.json gone": (lambda folder: (folder / "dataset.json").unlink(), "dataset.json", "No such file"),
+    "no dataset.json": (lambda folder: (folder / "dataset.json").unlink(), "dataset.json", "No such file"),
     "dataset.json is garbage": (unlike("dataset.json", os.urandom(200)), "dataset.json", "not valid JSON"),
     "dataset.json is deep": (unlike("dataset.json", b"[" * 10**5), "dataset.json", "not valid JSON"),
     "dataset.json gives a key twice": (

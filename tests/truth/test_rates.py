@@ -30,7 +30,7 @@ def test_each_draw_is_a_study(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert -1 <= row["mean"] <= 1
     assert [path.name for path in tmp_path.iterdir()] == [
         f"{name}-0007.json"
-    ]  # images, shards and runs are gone
+    ]  # images, shards and runs are removed
 
 
 def test_scenarios_are_studies_that_name_a_pair() -> None:
