@@ -24,7 +24,7 @@ def named(doubts):
 
 def manifest(folder, rows):
     """A manifest of (leaf, patient, source, images) and its images."""
-    lines = []
+    lines: list[dict[str, str]] = []
     for leaf, patient, source, images in rows:
         for _ in range(images):
             picture(folder / f"{len(lines)}.bmp", len(lines))

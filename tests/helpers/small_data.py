@@ -23,7 +23,7 @@ def noise(seed, height=40, width=50):
 def write_manifest(folder, patients=6, images=2, leaves=LEAVES, source="here"):
     """`patients` per leaf with `images` each, as PNG beside a manifest; returns the manifest's path."""
     folder = Path(folder)
-    rows = []
+    rows: list[dict[str, str]] = []
     for leaf in leaves:
         for patient in range(patients):
             for number in range(images):

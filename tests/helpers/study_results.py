@@ -213,10 +213,16 @@ def make_study(root: Path, searches: bool = True, **images: bool) -> Path:
 
 
 def report(
-    root: Path, out: Path, study: Mapping[str, Any] | None = None, **rows: Sequence[Mapping[str, Any]]
+    root: Path,
+    out: Path,
+    study: Mapping[str, Any] | None = None,
+    expected: Sequence[Mapping[str, Any]] | None = None,
+    cells: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[str, str]:
-    """(Markdown, HTML) of a study, STUDY by default. `rows`: `expected` and `cells` of `collect`."""
-    paths = write(collect(root, study or STUDY, **({"expected": expected_runs()} | rows)), out)
+    """(Markdown, HTML) of a study, by default STUDY with its expected runs. `expected`, `cells`: as for
+    `collect`."""
+    rows = expected_runs() if expected is None else expected
+    paths = write(collect(root, study or STUDY, rows, cells), out)
     markdown, html = (path.read_text(encoding="utf-8") for path in paths)
     return markdown, html
 
