@@ -344,4 +344,4 @@ def test_a_line_that_says_how_far_a_run_is_is_not_what_ended_it(tmp_path: Path) 
     (tmp_path / "jobs").mkdir()
     log = tmp_path / "jobs" / "7_0_log.err"
     log.write_text("Killed\n2026-01-02 03:04:05 n1 rank 0 flat-0 INFO: epoch 2 of 9: loss 0.5\n")
-    assert retries._last_words(tmp_path, {"job": "7"}) == f"Killed; see {log}"
+    assert retries._last_log_line(tmp_path, {"job": "7"}) == f"Killed; see {log}"
