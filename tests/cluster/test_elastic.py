@@ -203,7 +203,7 @@ def test_a_search_whose_workers_cannot_begin_stops_and_names_the_nodes(
     search = started(2, site={"scratch": f"{scratch}/$SLURM_CPUS_ON_NODE"})
     assert wait_for_jobs(slurm, search.job, seconds=180)[search.job] == "FAILED", search.said()
     said = (smoke / f"slurm-{search.job}.out").read_text()
-    assert "workers cannot begin on" in said
+    assert "workers cannot start on" in said
     assert "Traceback" not in said
     assert search.workers("PENDING,RUNNING,CONFIGURING,COMPLETING") == {}
     assert ray_processes(slurm) == []
