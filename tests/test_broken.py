@@ -236,6 +236,7 @@ def test_a_broken_sample_is_named_when_it_is_first_read(what: str, packed: Path,
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8 * 2**20, "kilobytes: the bomb went off"
 
 
+@pytest.mark.slow("starts ranks")
 def test_a_broken_sample_of_one_rank_is_the_line_of_both(
     packed: Path, spec: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpc.launching import runs
-from hpc.search import sweep
+from hpc.search import choice, sweep
 from leukotree.data import pack_folder
 from leukotree.training import run
 from tests.helpers.commandline import leukotree
@@ -203,7 +203,7 @@ def nothing_begins() -> Iterator[list[str]]:
         mock.patch.object(runs, "prepare_ranks", note("ranks", None)),
         mock.patch.object(sweep, "sweep", note("search", {})),
         mock.patch.object(
-            sweep, "chosen", lambda study, *_, **__: {variant: {} for variant in study.variants}
+            choice, "chosen", lambda study, *_, **__: {variant: {} for variant in study.variants}
         ),
     ):
         yield asked
@@ -245,6 +245,7 @@ def test_a_spec(home: Path, content: bytes) -> None:
 
 @EDITS
 @given(anything(STUDY, values, as_yaml), st.sampled_from([["sweep"], ["folds"], ["grid", "--dry-run"]]))
+@pytest.mark.slow("tries many made-up files")
 def test_a_study(home: Path, content: bytes, verb: list[str]) -> None:
     (home / "study.yaml").write_bytes(content)
     judge(home, verb[0], "study.yaml", *verb[1:], names="study")
@@ -252,6 +253,7 @@ def test_a_study(home: Path, content: bytes, verb: list[str]) -> None:
 
 @EDITS
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=2))
+@pytest.mark.slow("tries many made-up overrides")
 def test_overrides(home: Path, overrides: list[str]) -> None:
     (home / "over.yaml").write_bytes(as_yaml(SPEC))
     judge(
@@ -272,6 +274,7 @@ def description(home: Path) -> dict[str, Any]:
 
 @MORE_EDITS
 @given(st.data())
+@pytest.mark.slow("tries many made-up files")
 def test_a_dataset_json(home: Path, description: dict[str, Any], data: st.DataObject) -> None:
     """Edits that `open` cannot know to be wrong are refused when the first sample is read, see
     test_broken."""
@@ -328,6 +331,7 @@ def tables(draw: st.DrawFn, text: str) -> bytes:
 
 @EDITS
 @given(st.data())
+@pytest.mark.slow("tries many made-up files")
 def test_a_manifest(raw: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """What is taken is packed, which is quick here, and then opens; what is refused leaves nothing."""
     home = tmp_path_factory.mktemp("packing")

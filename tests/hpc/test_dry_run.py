@@ -49,7 +49,7 @@ def work(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(base | {"variant": "flat"}))
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(failures, "HELD", 0.0)
+    monkeypatch.setattr(failures, "HELD_SECONDS", 0.0)
     return tmp_path
 
 

@@ -160,6 +160,7 @@ class TestPages:
             .startswith("By the macro F1 of images, `base` against `flat` is")
         )
 
+    @pytest.mark.slow("renders two reports")
     def test_same_files_and_the_study_with_every_default_written_out_give_the_same_bytes(
         self, whole, pages, tmp_path
     ):

@@ -26,6 +26,8 @@ from leukotree.training.stage_trainer import StageTrainer
 from tests.helpers.commandline import leukotree
 from tests.helpers.specs import tiny_spec
 
+pytestmark = pytest.mark.slow("trains runs")
+
 HERE = Engine(0, 1, torch.device("cpu"))
 RUNTIME = Runtime(device="cpu", threads=1, workers=0, quiet=True)
 PROBED = Runtime(device="cpu", threads=1, workers=0, quiet=True, probe=1)

@@ -67,6 +67,7 @@ paths = hpc.__file__, leukotree.__file__, rank.stdout.strip()
 """
 
 
+@pytest.mark.slow("starts Ray")
 def test_its_processes_import_the_given_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray puts the current folder of the search first in their path: the checkout, which others may edit."""
     import ray
