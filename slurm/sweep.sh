@@ -271,10 +271,10 @@ submit_again() {
 # bad, and at its first start where its own node was bad: then the site is wrong, and not the node.
 leave_bad_nodes() {
     local bad others most
-    most=$("${here[@]}" "$python" -m hpc.launching.caps bad-nodes) || exit 1
     bad=$(cut -d' ' -f1 "$shared/bad-nodes" | sort -u)
     if [[ -z ${SLURM_RESTART_COUNT:-} ]] && grep -qxF "${SLURMD_NODENAME:-$(hostname -s)}" <<<"$bad"; then exit "$REPORTED"; fi
     echo "$bad" >>"$shared/left-out"
+    most=$("${here[@]}" "$python" -m hpc.launching.caps bad-nodes) || exit 1
     bad=$(sort -u "$shared/left-out" | paste -sd,)
     if (($(sort -u "$shared/left-out" | wc -l) >= most)); then
         fail "$bad cannot begin, see above; repair them, or leave them out: sbatch --exclude=$bad" "$REPORTED"

@@ -16,10 +16,16 @@ ask() {
 id=${leukotree_job##*/}
 logs=("$leukotree_job"_*_log.err)
 
-# Queues the job again. Not if SLURM ends the job itself, above all after scancel. Not if SLURM has started the job again while this
-# script waited for a lost node.
+# Whether SLURM counts this start of the job as running: not if SLURM ends the job itself, above all after scancel, and not if SLURM has
+# started the job again while this script waited for a lost node. The shell asks, as `hpc.slurm.own_job` does: after the loss of a node
+# Python may no longer start here, and the job would be lost.
+is_running() {
+    unset "${!SQUEUE_@}" # variables of the user, which would hide the job
+    [[ $(ask squeue --all --noheader --jobs "$id" --Format=state,restartcnt | xargs) == "RUNNING ${SLURM_RESTART_COUNT:-0}" ]]
+}
+
 queue_again() {
-    run_python -m hpc.slurm.own_job "$id" || return
+    is_running || return
     if ask scontrol requeue "$id"; then wait; else echo "$code" >"${leukotree_job}_refused"; fi
 }
 

@@ -111,10 +111,11 @@ def _started(pid: str) -> str | None:
     """When a living process of this host began, in clock ticks since boot: numbers of processes are used
     again. None for a process that has ended."""
     try:
+        boot = psutil.boot_time()  # first: older versions of psutil keep it for `create_time`
         process = psutil.Process(int(pid))
         if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return None
-        seconds = process.create_time() - psutil.boot_time()  # ticks stay the same if the clock is set
+        seconds = process.create_time() - boot  # ticks stay the same if the clock is set
     except psutil.Error:
         return None
     return str(round(seconds * os.sysconf("SC_CLK_TCK")))

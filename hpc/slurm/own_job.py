@@ -2,7 +2,8 @@
 
 `python -m hpc.slurm.own_job JOB` has exit code 0 if this start of the job is running, 1 if not.
 `python -m hpc.slurm.own_job --head JOB` has exit code 3 if another job, whatever its start, is not running: a
-Python that breaks must not look like that. The scripts of slurm/ and the end of a batch script ask it.
+Python that breaks must not look like that. The scripts of slurm/ ask it; the end of a batch script asks SLURM
+itself, because Python may not start there.
 """
 
 from __future__ import annotations

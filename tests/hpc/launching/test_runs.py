@@ -302,11 +302,10 @@ class TestTheEndOfABatchScript:
             (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
             (tmp_path / name).chmod(0o755)
 
-        def run(code: int, **environment: str) -> tuple[int, bool]:
+        def run(code: int, *, python: str = "", **environment: str) -> tuple[int, bool]:
             (tmp_path / "requeued").unlink(missing_ok=True)
-            script = "\n".join(
-                [*batch_script.at_the_start(tmp_path, "t"), f"(exit {code})", *batch_script.at_the_end()]
-            )
+            lines = [*batch_script.at_the_start(tmp_path, "t"), f"(exit {code})"]
+            script = "\n".join([*lines, *batch_script.at_the_end(python)])
             known = {"PYTHONPATH": os.pathsep.join(sys.path), "SLURM_JOB_ID": "9", **environment}
             known["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
             done = subprocess.run(["bash", "-c", script], env=known, cwd=tmp_path, check=False, timeout=60)
@@ -321,6 +320,26 @@ class TestTheEndOfABatchScript:
         """However often time limits and preemptions had queued the job again before."""
         found = [end(code, SLURM_RESTART_COUNT=str(9 + times)) for times in range(4)]
         assert found == [(code, True)] * 3 + [(code, False)]
+
+    def test_a_lost_rank_is_given_another_start_where_python_no_longer_starts(
+        self, end: Callable[..., tuple[int, bool]]
+    ) -> None:
+        """The file system with Python may have gone with the node."""
+        assert end(75, python="/nowhere/python") == (75, True)
+
+    @pytest.mark.parametrize("state", ["COMPLETING 0", "RUNNING 1", "PENDING 1", ""])
+    def test_a_job_that_slurm_ends_or_has_started_again_is_not_queued_again(
+        self, end: Callable[..., tuple[int, bool]], tmp_path: Path, state: str
+    ) -> None:
+        """Not after scancel, and not twice."""
+        (tmp_path / "squeue").write_text(f"#!/bin/sh\necho {state}\n")
+        assert end(75) == (75, False)
+
+    def test_variables_of_the_user_do_not_hide_the_job(
+        self, end: Callable[..., tuple[int, bool]], tmp_path: Path
+    ) -> None:
+        (tmp_path / "squeue").write_text('#!/bin/sh\n[ -n "$SQUEUE_STATES" ] || echo RUNNING 0\n')
+        assert end(75, SQUEUE_STATES="PENDING") == (75, True)
 
     @pytest.mark.parametrize("code", [0, 1, 2, 143])
     def test_other_ends_are_ends(self, end: Callable[..., tuple[int, bool]], code: int) -> None:
