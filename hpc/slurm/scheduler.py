@@ -66,8 +66,8 @@ def ask_once(*command: str) -> str:
 def answer(
     *command: str, script: str | None = None, pauses: Sequence[float] = PAUSES, limit: float = TIMEOUT
 ) -> subprocess.CompletedProcess[str]:
-    """A command of SLURM after its end, whatever its exit code; it reads `script`, and has `limit` seconds
-    for each try.
+    """A command of SLURM after its end, whatever its exit code. It reads `script` (None: nothing), and has
+    `limit` seconds for each try.
 
     It is tried again after each of the `pauses` while there is no answer. Raises NoAnswer if there is none
     after that, or if this process is asked to stop meanwhile; Refused where the command is missing.
@@ -108,7 +108,7 @@ def _run(
         done = subprocess.run(
             command,
             env=environment(),
-            input=script,
+            input=script or "",  # never the input of this process: a stand-in in a container reads it
             capture_output=True,
             text=True,
             timeout=limit,

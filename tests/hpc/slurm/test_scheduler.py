@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +48,19 @@ def test_a_controller_that_was_silent_is_asked_for_its_settings_again(says: Says
         scheduler.cluster()
     says("scontrol", "echo ClusterName = here")
     assert scheduler.cluster() == "here"
+
+
+def test_a_command_does_not_read_the_input_of_this_process(says: Says) -> None:
+    """As in `while read study; do leukotree doctor $study; done < list`, in a container."""
+    says("scontrol", "cat")
+    script = (
+        "import sys; from hpc.slurm import scheduler; print([scheduler.ask('scontrol'), sys.stdin.read()])"
+    )
+    known = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=known, input="list", capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "['', 'list']\n"
 
 
 @pytest.mark.parametrize(("size", "largest"), [("0", 1), ("1", 1), ("101", 101), ("n/a", None)])
