@@ -75,8 +75,12 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypatch:
     (tmp_path / "folder").mkdir()
     for file in (tmp_path / "missing" / LOG, tmp_path / "folder", Path("/dev/full")):
         log.of_run("flat-0", file).info("lost")
-    monkeypatch.setattr("sys.stderr", None)
-    log.logger.warning("nobody listens")
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    for stderr in (None, closed):
+        monkeypatch.setattr("sys.stderr", stderr)
+        log.logger.warning("nobody listens")
 
 
 @pytest.mark.slow("trains")

@@ -1,6 +1,7 @@
 """The label tree: its derived tables, the trees that it refuses, and pruning."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -166,6 +167,15 @@ def test_a_malformed_tree_is_refused_in_one_line(tmp_path, text: str, says: str)
         Taxonomy.load(file)
     assert str(file) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_tree_with_very_many_leaves_is_read_at_once() -> None:
+    leaves = [f"leaf{number}" for number in range(30_000)]
+    before = time.process_time()
+    Taxonomy.from_nested({"root": leaves})
+    assert time.process_time() - before < 2
+    with pytest.raises(InputError, match="'leaf7' is in the tree twice"):
+        Taxonomy.from_nested({"root": [*leaves, "leaf7"]})
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from hpc import options
 from hpc.verbs.given import RESULTS
-from leukotree.data.sources.importer import SOURCES
+from leukotree.data.sources import SOURCES
 from leukotree.errors import InputError
-from leukotree.log import logger
 from leukotree.progress import step
 
 
@@ -182,6 +181,7 @@ def define_pack(verbs: options.Verbs) -> None:
 def run_pack(arguments: Namespace) -> int:
     step("reading the manifest")
     from leukotree.data.pack import pack
+    from leukotree.log import logger
     from leukotree.records import made
     from leukotree.taxonomy import Taxonomy
 

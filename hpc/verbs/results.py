@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from hpc import options
 from hpc.verbs import given
 from leukotree.errors import InputError
-from leukotree.log import logger
 from leukotree.progress import step
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ def run_status(arguments: Namespace) -> int:
     from hpc import advised, status
     from hpc.launching import run_states, stale
     from hpc.studies import study
+    from leukotree.log import logger
 
     root = given.study_folder(arguments) if arguments.study else study.RUNS
     if arguments.study and not root.is_dir() and not run_states.jobs(root):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from hpc import options
 from hpc.verbs import given
 from leukotree.errors import RunFailed
-from leukotree.log import logger
 from leukotree.progress import step
 
 if TYPE_CHECKING:
@@ -166,6 +165,7 @@ def _launch(
     from hpc.doctor import upfront
     from hpc.launching import runs, stale
     from hpc.studies import cells
+    from leukotree.log import logger
     from leukotree.records import commands
 
     root, runtime = plan.root, given.runtime(arguments)

@@ -46,7 +46,7 @@ class _Stderr(logging.Handler):
         self._quiet = quiet
 
     def emit(self, record: logging.LogRecord) -> None:
-        if sys.stderr is None:
+        if sys.stderr is None or sys.stderr.closed:
             return
         in_job = _in_job()
         if record.levelno < logging.WARNING and (self._quiet or not in_job):

@@ -7,6 +7,7 @@ no logits.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,7 +78,7 @@ class Taxonomy:
                     raise InputError(
                         f"taxonomy: {str(odd[0])[:60]!r} below {name!r} is not a text; put quotes around it"
                     )
-                if twice := [leaf for leaf in below if below.count(leaf) > 1]:
+                if twice := [leaf for leaf, count in Counter(below).items() if count > 1]:
                     raise _twice(twice[0])
                 below = dict.fromkeys(below)
             if not isinstance(below, Mapping) or not below:

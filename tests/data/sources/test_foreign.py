@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from leukotree.data.sources import pbc
-from leukotree.data.sources.importer import SOURCES, import_source
+from leukotree.data.sources import SOURCES, pbc
+from leukotree.data.sources.importer import import_source
 from leukotree.errors import InputError
 from tests.helpers.small_data import lay_out
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from leukotree.data import manifest
-from leukotree.data.sources.importer import SOURCES, import_source
+from leukotree.data.sources import SOURCES
+from leukotree.data.sources.importer import import_source
 from leukotree.errors import InputError
 from leukotree.taxonomy import Taxonomy
 from tests.helpers.small_data import lay_out

@@ -1,6 +1,6 @@
 """Import a public data set: write a manifest for the files as they were downloaded.
 
-Each layout has a module with `scan` and `OPTIONS`.
+Each layout has a module with `scan` and `OPTIONS`; see `SOURCES`.
 """
 
 from __future__ import annotations
@@ -13,24 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leukotree.data.sources import leaves, links
+from leukotree.data.sources import SOURCES, leaves, links
 from leukotree.data.sources.layout import Options, Scan
 from leukotree.errors import InputError
 
 if TYPE_CHECKING:
     from leukotree.data.patients.doubts import Doubt
     from leukotree.taxonomy import Taxonomy
-
-SOURCES = tuple(
-    path.stem
-    for path in sorted(Path(__file__).parent.glob("*.py"))
-    if "\ndef scan(" in path.read_text(encoding="utf-8")
-)
-"""Names on the command line: the modules of this package with a function `scan(root, options) -> Scan`.
-
-Each also has `OPTIONS`, the names of the `Options` that it uses. The modules are not imported here, to keep
-the start fast.
-"""
 
 
 @dataclass(frozen=True)
