@@ -44,7 +44,7 @@ def check(
         )
     try:
         pinged = _ping() if "scontrol" not in missing else ""
-    except SlurmError as error:
+    except (SlurmError, OSError) as error:  # OSError: the command cannot be started
         fix = "see SLURM_CONF, or ask the cluster's operators"
         yield Finding(state, "slurm", f"does not answer: {error}", fix, certain=False)
         return

@@ -116,8 +116,8 @@ def _run(
         )
     except subprocess.TimeoutExpired:
         raise NoAnswer(f"{name}: no answer within {limit:.0f} s; try again when SLURM answers") from None
-    if done.returncode and NO_ANSWER.search(message := _message(done)):
-        raise NoAnswer(f"{name}: {message}; try again when SLURM answers")
+    if done.returncode and NO_ANSWER.search(one_line(done.stderr)):
+        raise NoAnswer(f"{name}: {_message(done)}; try again when SLURM answers")
     return done
 
 
@@ -129,7 +129,8 @@ def _output(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def _message(done: subprocess.CompletedProcess[str]) -> str:
-    return one_line(done.stderr) or f"failed with exit code {done.returncode}"
+    """What a command that failed printed. `scontrol ping` names a controller that is down on stdout."""
+    return one_line(done.stderr or done.stdout) or f"failed with exit code {done.returncode}"
 
 
 @functools.cache

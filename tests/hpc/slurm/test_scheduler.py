@@ -15,6 +15,7 @@ import pytest
 
 from hpc import status
 from hpc.doctor import hardware
+from hpc.doctor import slurm as slurm_checks
 from hpc.launching import arrays, job_notes, run_states
 from hpc.slurm import scheduler
 from hpc.slurm.site_model import Site
@@ -135,6 +136,26 @@ def test_one_note_of_another_cluster_hides_no_silence(says: Says, tmp_path: Path
     assert "jobs of SLURM are not known here: squeue: slurm_load_jobs error" in status.table(
         tmp_path, run_states.look(tmp_path)
     )
+
+
+def test_doctor_names_a_controller_that_is_down(says: Says) -> None:
+    for command in ("sbatch", "srun", "squeue", "sinfo"):
+        says(command, "exit 1")
+    says("scontrol", "echo 'Slurmctld(primary) at c1 is DOWN'; exit 1")  # on stdout, as SLURM does
+    [problem] = slurm_checks.check(Site(), needed=True)
+    assert problem.state == "FAIL"
+    assert "Slurmctld(primary) at c1 is DOWN" in problem.measured
+
+
+def test_doctor_finds_a_command_of_slurm_that_cannot_be_started(
+    says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    for command in ("sbatch", "srun", "squeue", "sinfo", "scontrol"):
+        says(command, "exit 0")
+    (tmp_path / "bin" / "scontrol").write_text("#!/no/such/shell\n")
+    [problem] = slurm_checks.check(Site(), needed=True)
+    assert (problem.state, problem.what) == ("FAIL", "slurm")
 
 
 def test_a_line_of_sinfo_that_says_too_little_is_no_answer(says: Says) -> None:
