@@ -46,9 +46,10 @@ class _Stderr(logging.Handler):
         self._quiet = quiet
 
     def emit(self, record: logging.LogRecord) -> None:
-        if sys.stderr is None or sys.stderr.closed:
+        try:
+            in_job = _in_job()
+        except (AttributeError, ValueError):  # there is no stderr, or it is closed
             return
-        in_job = _in_job()
         if record.levelno < logging.WARNING and (self._quiet or not in_job):
             return
         progress.say(self.format(record) if in_job else f"leukotree: {_one_line(record)}")
@@ -73,7 +74,7 @@ def _one_line(record: logging.LogRecord) -> str:
 
 
 def _in_job() -> bool:
-    return any(name in os.environ for name in JOB_VARIABLES) and not sys.stderr.isatty()
+    return not sys.stderr.isatty() and any(name in os.environ for name in JOB_VARIABLES)
 
 
 def _rank() -> str:
