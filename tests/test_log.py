@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import weakref
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,14 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypatch:
     for stderr in (None, closed):
         monkeypatch.setattr("sys.stderr", stderr)
         log.logger.warning("nobody listens")
+
+
+def test_nothing_keeps_the_loggers_of_runs_that_have_ended(tmp_path: Path) -> None:
+    logger = log.of_run("flat-0", tmp_path / LOG)
+    kept = weakref.ref(logger.handlers[0]), weakref.ref(logger)
+    logger.info("an epoch")
+    del logger
+    assert [reference() for reference in kept] == [None, None]
 
 
 @pytest.mark.slow("trains")

@@ -9,7 +9,7 @@ import pytest
 
 from leukotree import yamlfile
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
-from leukotree.records.runfolder import RunFolder, read_metrics, read_status
+from leukotree.records.runfolder import SPEC, RunFolder, read_metrics, read_spec, read_status
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -80,6 +80,14 @@ def test_other_data_or_weights_are_another_run(folder: RunFolder, what: str) -> 
         folder.opened(Taxonomy.paper(), changed, ranks=1),
     ):
         pass
+
+
+def test_a_stored_spec_may_lack_later_keys_but_an_empty_one_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / SPEC).write_text("variant: base\n")
+    assert read_spec(tmp_path) == RunSpec(variant="base")
+    (tmp_path / SPEC).write_text("")
+    with pytest.raises(InputError, match=f"{SPEC}: expected a mapping of keys"):
+        read_spec(tmp_path)
 
 
 def test_metrics_behind_the_last_checkpoint_are_cut_off(folder: RunFolder) -> None:
