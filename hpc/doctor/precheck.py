@@ -53,9 +53,8 @@ def check_search(study: Study, ranks: int = 1) -> None:
     ]
     for spec in _kinds(trials):
         plan.check(spec, ranks)
-    for fold in sorted(
-        {search_id.test_fold for search_id in study.search_ids} - {left_out}
-    ):  # the inner folds beside each are others
+    # Each outer fold has inner folds of its own.
+    for fold in sorted({search_id.test_fold for search_id in study.search_ids} - {left_out}):
         plan.check(trials[0].override({"data.test_fold": fold}), ranks)
 
 

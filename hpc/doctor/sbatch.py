@@ -49,8 +49,10 @@ def judge(
     """One finding for each kind of job: of runs with so many ranks, small jobs, workers, and with `sweep` the
     search.
 
-    Args: guesses: explain a refusal. lacking: whether too few nodes, up or not, have what a site asks for.
-        Then a refusal that could pass does not.
+    Args:
+        guesses: findings that may explain a refusal.
+        lacking: whether too few nodes, up or not, have what a site asks for. Then a refusal that could pass
+            does not.
 
     Raises InputError where the ranks do not fit the site.
     """
