@@ -118,7 +118,9 @@ def _records(study: Study) -> list[Record]:
     data = choice.fingerprint(study)
     records = []
     for search_id in study.search_ids:
-        stale.check_search(study.search_folder(search_id), study.base.data.shards)
+        folder = study.search_folder(search_id)
+        if (folder / searchfolder.SETTINGS).exists():  # without them the search begins with those of today
+            stale.check_search(folder, study.base.data.shards)
         if choice.has_ended(study, search_id, data):
             choice.read_choice(study, search_id)
         else:

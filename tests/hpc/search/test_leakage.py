@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from hpc.search import choice, leakage
+from hpc.search import choice, leakage, sweep
 from hpc.studies import study as studies
 from hpc.studies.study import SearchId, Study
 from leukotree.data import folds
@@ -101,6 +102,15 @@ def test_a_search_that_saw_its_training_folds_only_is_trusted(plan: Study) -> No
     leakage.check(plan)  # in a copy of the results, too
     done = leukotree("folds", "study.yaml", "--dry-run", cwd=Path.cwd())
     assert_refused(done, "shards: no such folder")
+
+
+def test_a_sweep_compares_the_data_of_searches_that_have_settings(plan: Study) -> None:
+    (_some_run(plan) / "env.json").write_text(json.dumps({"dataset": "0" * 64}))
+    with pytest.raises(InputError, match="other data"):
+        sweep.counts(plan)
+    (plan.search_folder(FOLD) / "search.yaml").unlink()
+    assert sweep.counts(plan)["trainings"]
+    _refused("other data")
 
 
 @pytest.mark.parametrize("name", ["best.yaml", "search.yaml"])
