@@ -50,9 +50,9 @@ def test_the_picture_in_the_docs_is_that_of_the_code() -> None:
     assert rooms.written(text, rooms.picture(ROOT)) == text
 
 
-def test_the_walk_names_each_room_once() -> None:
-    walk = rooms.DOCUMENT.read_text().partition("## The walk")[2].partition("\n## ")[0]
-    named = re.findall(r"`((?:hpc|leukotree)[.][a-z.]+)`", walk)
+def test_the_steps_name_each_room_once() -> None:
+    steps = rooms.DOCUMENT.read_text().partition("## From a spec")[2].partition("\n## ")[0]
+    named = re.findall(r"`((?:hpc|leukotree)[.][a-z.]+)`", steps)
     assert sorted(named) == sorted(set(named))
     assert [room for room in named if all(room not in layer for layer in rooms.LAYERS)] == []
 

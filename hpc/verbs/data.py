@@ -78,7 +78,7 @@ def define_import(verbs: options.Verbs) -> None:
     verb.add_argument(
         "--benign",
         metavar="LEAF",
-        help="the leaf of taleqani's Benign images (default: they are left out)",
+        help="the leaf of images that a source labels as benign (default: they are left out)",
     )
     verb.add_argument(
         "--leaf",
@@ -131,7 +131,7 @@ def define_pack(verbs: options.Verbs) -> None:
         "leukotree pack deepapl.csv data/deepapl --folds 5 --size 96 --drop-broken",
         run_pack,
     )
-    verb.add_argument("manifest", metavar="MANIFEST")
+    verb.add_argument("manifest", metavar="MANIFEST", help="the .csv or .parquet file that lists the images")
     verb.add_argument("shards", metavar="SHARDS", help="folder to write")
     verb.add_argument(
         "--folds",
@@ -217,7 +217,7 @@ def define_audit(verbs: options.Verbs) -> None:
         "leukotree audit data/phantom",
         run_audit,
     )
-    verb.add_argument("shards", metavar="SHARDS")
+    verb.add_argument("shards", metavar="SHARDS", help="folder that `leukotree pack` wrote")
     verb.add_argument(
         "--json", action="store_true", help="print JSON, with every copy, near duplicate and leaking patient"
     )

@@ -36,7 +36,7 @@ def define_doctor(verbs: options.Verbs) -> None:
     verb.add_argument(
         "--queue",
         action="store_true",
-        help="only check what every submission checks, in about a second; exit code 2 where it refuses",
+        help="only check what every submission checks, in about a second; exit code 2 if it is refused",
     )
     verb.add_argument(
         "--ranks",
@@ -107,7 +107,7 @@ def define_bench(verbs: options.Verbs) -> None:
         type=options.amount,
         default=3.0,
         metavar="S",
-        help="seconds of each measurement, about (default %(default)g)",
+        help="approximate length of each measurement in seconds (default %(default)g)",
     )
     verb.add_argument(
         "--size",

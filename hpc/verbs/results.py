@@ -64,7 +64,7 @@ def define_cancel(verbs: options.Verbs) -> None:
     verb = options.verb(
         verbs,
         "cancel",
-        "end all jobs of a study, the waiting ones first; runs save what they did, and the same commands "
+        "end all jobs of a study, the waiting ones first; runs save first, and the same commands "
         "continue them",
         "leukotree cancel sweeps/phantom.yaml --dry-run",
         run_cancel,

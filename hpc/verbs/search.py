@@ -45,7 +45,7 @@ def define_sweep(verbs: options.Verbs) -> None:
         "--elastic",
         type=options.positive,
         metavar="N",
-        help="run the trials on up to N worker jobs that come and go; for slurm/sweep.sh, see `leukotree "
+        help="run the trials on up to N worker jobs, which may begin and end at any time; for slurm/sweep.sh, see `leukotree "
         "submit --help`",
     )
     verb.add_argument("--workers-folder", metavar="DIR", help=argparse.SUPPRESS)  # slurm/sweep.sh gives it
@@ -54,7 +54,7 @@ def define_sweep(verbs: options.Verbs) -> None:
         "--concurrency",
         type=options.positive,
         metavar="N",
-        help="trials at the same time (default: what fits)",
+        help="trials at the same time (default: as many as fit)",
     )
     verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
     options.runtime(verb)
@@ -170,7 +170,7 @@ def define_submit(verbs: options.Verbs) -> None:
         "--elastic",
         type=options.positive,
         metavar="N",
-        help="search with up to N worker jobs at a time that come and go",
+        help="search with up to N worker jobs at a time, which may begin and end at any time",
     )
     verb.add_argument("--dry-run", action="store_true", help="check, print the command, and stop")
     verb.epilog = f"{verb.epilog}. What follows `--` goes to `leukotree sweep`."

@@ -125,7 +125,7 @@ def levels(stage: Stage, taxonomy: Taxonomy, spec: RunSpec) -> tuple[int, ...]:
         # A depth that divides nothing, below only children, would count the depth above twice.
         new = np.diff(taxonomy.cut_of_leaf, axis=0, prepend=0).any(axis=1)
         return tuple(1 + depth for depth in np.flatnonzero(new).tolist())
-    by_decision = spec.variant == "flat" and spec.loss.kind == "conditional"
+    by_decision = spec.variant == "flat" and spec.loss.kind != "focal"
     return tuple(sorted(set((taxonomy.decision_levels if by_decision else stage.levels).values())))
 
 
