@@ -45,8 +45,8 @@ def define_sweep(verbs: options.Verbs) -> None:
         "--elastic",
         type=options.positive,
         metavar="N",
-        help="run the trials on up to N worker jobs, which may begin and end at any time; for slurm/sweep.sh, see `leukotree "
-        "submit --help`",
+        help="run the trials on up to N worker jobs, which begin and end at any time; for slurm/sweep.sh; "
+        "see `leukotree submit --help`",
     )
     verb.add_argument("--workers-folder", metavar="DIR", help=argparse.SUPPRESS)  # slurm/sweep.sh gives it
     verb.add_argument("--site", metavar="NAME", help=f"{options.SITE}: what worker jobs ask for")
