@@ -129,7 +129,7 @@ def test_requeued_and_then_without_a_host(
     run = launched(spec)
     wait_for("training", lambda: run.trained(30), 300)
     slurm.run("scontrol", "requeue", run.job())
-    wait_for("a second attempt", lambda: len(run.attempts()) == 2, 240)
+    wait_for("a second attempt", lambda: len(run.attempts()) == 2, 400)
     before = len((run.folder / "metrics.jsonl").read_text().splitlines())
     wait_for("training", lambda: run.trained(before + 50), 300)
     slurm.kill_host("n2")
