@@ -217,7 +217,7 @@ def define_audit(verbs: options.Verbs) -> None:
         "leukotree audit data/phantom",
         run_audit,
     )
-    verb.add_argument("shards", metavar="SHARDS", help="folder that `leukotree pack` wrote")
+    verb.add_argument("shards", metavar="SHARDS", help="folder of the packed data set")
     verb.add_argument(
         "--json", action="store_true", help="print JSON, with every copy, near duplicate and leaking patient"
     )
