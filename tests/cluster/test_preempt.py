@@ -87,10 +87,15 @@ class Launched:
     def attempts(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in (self.folder / "attempts.jsonl").read_text().splitlines()]
 
+    def logs(self) -> dict[str, str]:
+        """What its jobs wrote, by file name; a later attempt of a job appends to the files of the first."""
+        return {log.name: log.read_text() for log in sorted((self.folder.parent / "jobs").glob("*_log.*"))}
+
     def said(self) -> str:
         self.output.seek(0)
-        logs = sorted((self.folder.parent / "jobs").glob("*_log.*"))
-        return self.output.read() + "".join(f"\n== {log.name}\n{log.read_text()[-2000:]}" for log in logs)
+        return self.output.read() + "".join(
+            f"\n== {name}\n{log[-2000:]}" for name, log in self.logs().items()
+        )
 
     def finish(self) -> pd.DataFrame:
         assert self.process.wait(500) == 0, self.said()
@@ -173,5 +178,5 @@ def test_at_its_time_limit(slurm: Slurm, spec: RunSpec, launched: Callable[[RunS
     slurm.run("scontrol", "update", f"JobId={run.job()}", "TimeLimit=30")
     assert len(run.finish()) == 42
     assert [attempt["after"] for attempt in run.attempts()] == [None, "preempted"]
-    assert "Caught signal SIGUSR2" in run.said()
+    assert "Caught signal SIGUSR2" in "".join(run.logs().values())
     _no_step_twice(run.folder)
