@@ -7,8 +7,8 @@ of two commits on one machine must be equal (`cmp`). `tests/golden/test_traces.p
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -65,14 +65,19 @@ def traces(folder: Path) -> dict[str, Trace]:
     }
 
 
-def main(out: str) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, metavar="OUT.json", help="the file to write")
+    out = parser.parse_args().out
     import torch
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         text = json.dumps(traces(Path(folder)), indent=1)
-    Path(out).write_text(text + "\n")
+    out.write_text(text + "\n")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from leukotree.evaluation import calibration, decide, metrics, tree_scores
+from leukotree.records import runfolder
 from leukotree.report import scores
 from leukotree.report.blocks import Figure, Text
 from leukotree.report.collect import collect
@@ -182,7 +183,7 @@ class TestInterference:
         ]
         for seed, shift in ((0, 0.0), (1, 0.3)):
             lines = [json.dumps({**row, "cosine": row["cosine"] + shift}) for row in rows]
-            (copy / f"multilabel-000000{seed:06x}" / interference.FILE).write_text(
+            (copy / f"multilabel-000000{seed:06x}" / runfolder.INTERFERENCE).write_text(
                 "\n".join([*lines, '{"epoch": 6'])
             )
         gradients = interference.section(collect(copy, STUDY, expected_runs()))

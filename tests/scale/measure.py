@@ -9,6 +9,7 @@ that count their calls.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -176,7 +177,11 @@ HEADS = [
 
 
 def main() -> None:
-    sizes = [int(word) for word in sys.argv[1:]] or [100, 1000, 10_000]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=int, nargs="*", default=[100, 1000, 10_000], metavar="N")
+    sizes = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as home:
         os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
         os.chdir(home)

@@ -17,6 +17,7 @@ from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.distributed.engine import Engine
 from leukotree.models.stages import stages
+from leukotree.records import runfolder
 from leukotree.records.runfolder import read_metrics
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
@@ -51,7 +52,7 @@ def trainer(spec: RunSpec, loader: Loader) -> StageTrainer:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / interference.FILE).read_text().splitlines()]
+    return [json.loads(line) for line in (folder / runfolder.INTERFERENCE).read_text().splitlines()]
 
 
 @pytest.mark.parametrize("micro", [None, 5])
@@ -140,7 +141,7 @@ def test_it_changes_no_bit_of_the_training(
     steps = [[row for row in read_metrics(folder) if row["kind"] == "step"] for folder in (plain, probed)]
     assert steps[0] == steps[1]
     assert (plain / "predictions.parquet").read_bytes() == (probed / "predictions.parquet").read_bytes()
-    assert not (plain / interference.FILE).exists()
+    assert not (plain / runfolder.INTERFERENCE).exists()
     assert {row["epoch"] for row in rows_of(probed)} == {0, 1}
 
 
@@ -177,5 +178,5 @@ def test_the_command_line_asks_for_it(spec: RunSpec, tmp_path: Path) -> None:
     )
     done = leukotree("train", "run.yaml", "--probe", "2", "--device", "cpu", "--threads", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    [file] = tmp_path.rglob(interference.FILE)
+    [file] = tmp_path.rglob(runfolder.INTERFERENCE)
     assert {row["epoch"] for row in rows_of(file.parent)} == {1}

@@ -13,6 +13,7 @@ import pandas as pd
 
 from leukotree import config
 from leukotree import spec as specs
+from leukotree.data import fingerprint
 from leukotree.errors import InputError, one_line
 from leukotree.evaluation import decide
 from leukotree.evaluation.decide import Rule
@@ -240,7 +241,7 @@ def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 def _dataset(base: RunSpec, study: Mapping[str, Any]) -> dict[str, Any] | None:
     """The content of the shards' dataset.json. None where the shards are not here. Raises InputError for
     another number of folds than the study's."""
-    path = Path(base.data.shards) / "dataset.json"
+    path = Path(base.data.shards) / fingerprint.DESCRIPTION
     dataset = _json(path) if path.exists() else None
     packed, outer = (dataset or {}).get("folds"), (study.get("folds") or {}).get("outer")
     if packed and outer and packed != outer:

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from leukotree import files, seeds
+from leukotree.records import runfolder
 from leukotree.training.stage_trainer import StageTrainer
 
-FILE = "interference.jsonl"
 BATCHES = 4
 _BLOCK = re.compile(r"(?:blocks|stages|layers)\.\d+|layer\d+")
 
@@ -155,7 +155,7 @@ def _blocks(parameters: Sequence[str]) -> list[str]:
 def write(folder: Path, epoch: int, rows: Sequence[dict[str, Any]]) -> None:
     """Write the rows of an epoch to a run's file. They replace rows of that epoch and of later ones, which an
     interrupted attempt left."""
-    path = folder / FILE
+    path = folder / runfolder.INTERFERENCE
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if json.loads(line)["epoch"] < epoch]
     files.write_atomic(path, "".join(f"{line}\n" for line in [*kept, *map(json.dumps, rows)]))

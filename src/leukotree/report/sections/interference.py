@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from leukotree.records import runfolder
 from leukotree.report import figures, prose, scores
 from leukotree.report.blocks import Figure, Section, Table, plural, text
 from leukotree.report.summary import Run, StudySummary
 
-FILE = "interference.jsonl"
 MEASURES = ("cosine", "control", "conflict", "norm_ratio")
 
 
@@ -26,7 +26,7 @@ def read(runs: Sequence[Run]) -> pd.DataFrame:
     run was probed."""
     rows = []
     for run in runs:
-        for row in _lines(run.folder / FILE):
+        for row in _lines(run.folder / runfolder.INTERFERENCE):
             levels = " and ".join(map(str, row["levels"]))
             rows.append(
                 {

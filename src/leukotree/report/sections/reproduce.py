@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from leukotree import yamlfile
+from leukotree.data import fingerprint
 from leukotree.records import commands, made, searchfolder
 from leukotree.records.commands import Given
 from leukotree.report import prose
@@ -161,7 +162,7 @@ def _data_commands(summary: StudySummary) -> list[str]:
 def _options(shards: Path) -> str:
     """The options of `leukotree pack`, by dataset.json. Empty where it cannot be read."""
     with suppress(OSError, ValueError):
-        description = json.loads((shards / "dataset.json").read_text())
+        description = json.loads((shards / fingerprint.DESCRIPTION).read_text())
         return " ".join(f"--{key} {description[key]}" for key in PACK_OPTIONS if key in description)
     return ""
 
