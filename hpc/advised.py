@@ -17,7 +17,7 @@ def first(given: str, overrides: Sequence[str]) -> str:
     if path is None:
         return f"leukotree sweep {studies.PLACEHOLDER}"
     plan = studies.load(path, overrides)
-    verb = "sweep" if plan.search.trials and plan.search.space else "grid" if plan.grid else "folds"
+    verb = "sweep" if plan.search.trials and plan.search.space else "grid" if plan.has_grid else "folds"
     return plan.command(verb)
 
 

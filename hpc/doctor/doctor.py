@@ -185,7 +185,7 @@ def _corners(study: Study) -> Iterator[RunSpec]:
     for key, axis in study.search.space.items():
         for value in axis.choice or ():
             yield study.spec(study.variants[0], {key: value}, *place)
-    if study.grid:
+    if study.has_grid:
         yield from (row.spec for row in cells.expand(study))
 
 
@@ -193,7 +193,7 @@ def _runs(study: Study) -> int:
     """How many run folders a study makes: outer folds, the grid, and the inner folds of all trials and
     re-runs."""
     outer = len(study.variants) * study.folds.outer * len(study.seeds)
-    in_grid = len(cells.expand(study)) if study.grid else 0
+    in_grid = len(cells.expand(study)) if study.has_grid else 0
     search = study.search
     trials = search.trials + min(search.rerun_top, search.trials) * search.rerun_seeds
     return outer + in_grid + len(study.search_ids) * trials * study.folds.inner

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from hpc.search import leakage
+from hpc.studies import cells
+from hpc.studies.cells import Cell
 from hpc.studies.study import Study
 from leukotree.errors import InputError
 from leukotree.spec import RunSpec
@@ -23,12 +25,16 @@ LOOKED_AT = (
 """The fields of a spec that decide whether it can run on its data."""
 
 
-def check_data(study: Study) -> None:
-    """Check the data set, its folds, and that they share no patient and no copy of an image. Raises
-    InputError."""
+def check_data(study: Study, grid: Sequence[Cell] | None = None) -> None:
+    """Check that the study can be reported, then the data set, its folds, and that they share no patient and
+    no copy of an image. Raises InputError.
+
+    grid: the cells, where they were expanded before.
+    """
     from leukotree.data import duplicates
     from leukotree.data.dataset import Dataset
 
+    check_report(study, grid)
     dataset = Dataset.open(study.base.data.shards)
     if dataset.folds != study.folds.outer:
         raise InputError(
@@ -37,6 +43,16 @@ def check_data(study: Study) -> None:
         )
     leakage.check_index(dataset)
     duplicates.refuse(dataset)
+
+
+def check_report(study: Study, grid: Sequence[Cell] | None = None) -> None:
+    """Check what a report of the study would refuse after all its runs: a grid with a cell that no run can
+    be, and comparisons of arms that the study cannot have. Raises InputError."""
+    from leukotree.report.arms import check_primary
+
+    if study.has_grid:
+        expanded = cells.expand(study) if grid is None else grid
+        check_primary(study.model_dump(mode="json"), cells.rows(expanded))
 
 
 def check_search(study: Study, ranks: int = 1) -> None:

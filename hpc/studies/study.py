@@ -20,8 +20,7 @@ from hpc.studies.search_settings import Axis, FoldCounts, SearchSettings
 from leukotree import config, yamlfile
 from leukotree.config import Strict
 from leukotree.errors import InputError
-from leukotree.evaluation.decide import RULES
-from leukotree.records import searchfolder
+from leukotree.records import declared, searchfolder
 from leukotree.spec import VARIANTS, InnerFold, RunSpec, Variant, without_effect, without_effect_in
 
 RUNS = Path("results/runs")
@@ -60,8 +59,8 @@ class Study(Strict):
     grid: Grid | None = None
     """Cells of an ablation, each on every outer fold and seed. Other keys have the values of `base`."""
     decision: str | dict[Variant, str] = "greedy"
-    """The rule that decides leaves for the report: greedy, joint, marginal or expected_cost. A report refuses
-    variants with different rules."""
+    """The rule that decides leaves for the report: greedy, joint, marginal or expected_cost. A mapping gives
+    the rule of each variant; a variant without one has greedy. All variants need the same rule."""
     rope: float = Field(0.01, ge=0, lt=1)
     """Half the width of the region of practical equivalence, in macro-F1."""
     primary: tuple[tuple[str, str], ...] | None = None
@@ -94,14 +93,12 @@ class Study(Strict):
         return self
 
     def _check_report(self) -> None:
-        for rule in self.decision.values() if isinstance(self.decision, Mapping) else [self.decision]:
-            if rule not in RULES:
-                raise ValueError(f"decision: no rule {rule!r}; there are {', '.join(RULES)}")
+        declared.rule(self.decision, self.variants, "decision")
         for pair in self.primary or ():
             if pair[0] == pair[1]:
                 raise ValueError(f"primary: {pair[0]!r} is compared with itself")
             for name in pair:
-                if self.grid is None and name not in self.variants:
+                if not self.has_grid and name not in self.variants:
                     raise ValueError(f"primary: {name!r} is none of the variants {', '.join(self.variants)}")
 
     def __eq__(self, other: object) -> bool:
@@ -177,9 +174,14 @@ class Study(Strict):
                 )
         return self.search
 
+    @property
+    def has_grid(self) -> bool:
+        """Whether there is a grid with a key. A grid without keys has no cells."""
+        return self.grid is not None and bool(self.grid.values())
+
     def require_grid(self) -> Grid:
         """The grid. Raises InputError if there is none."""
-        if self.grid is None or not self.grid.values():
+        if self.grid is None or not self.has_grid:
             raise InputError(f"study {self.study!r}: no grid; give `grid` at least one key with its values")
         return self.grid
 

@@ -137,10 +137,10 @@ def expected_runs(plan: Study) -> tuple[list[dict[str, Any]], list[dict[str, Any
     from leukotree.report.arms import check_primary
 
     chosen = choice.chosen(plan, partial=True)
-    expected, grid = plan.expected(chosen), cells.expand(plan) if plan.grid else []
+    expected, grid = plan.expected(chosen), cells.expand(plan) if plan.has_grid else []
     if line := stale.at_another_path(plan.root, [*plan.fold_specs(chosen), *(cell.spec for cell in grid)]):
         raise InputError(line)
-    if plan.grid is None:
+    if not plan.has_grid:
         return expected, []
     rows = cells.rows(grid)
     check_primary(plan.model_dump(mode="json"), rows)  # also where the grid has not begun

@@ -137,17 +137,15 @@ def run_grid(arguments: Namespace) -> int:
     from hpc.doctor import precheck
     from hpc.launching import stale
     from hpc.studies import cells, study
-    from leukotree.report.arms import check_primary
 
     plan = study.load(arguments.study, arguments.overrides)
     grid = cells.expand(plan)
     if arguments.diff:
         print(*cells.difference(plan.root, grid, *arguments.diff), sep="\n")
         return 0
-    check_primary(plan.model_dump(mode="json"), cells.rows(grid))
     step("importing torch and timm, and looking at the data")
     specs = [cell.spec for cell in grid]
-    precheck.check_data(plan)
+    precheck.check_data(plan, grid)
     precheck.check_runs(specs, arguments.ranks)
     stale.check_runs(plan.root, specs)
     return _launch(plan, specs, given.place(arguments), arguments, grid)

@@ -169,6 +169,25 @@ REFUSED: list[tuple[str, Cause, str, str]] = [
     ("grid study.yaml", nothing, "no grid", "no grid"),
     (f"grid study.yaml | {GRID} | primary=[[a, b]]", nothing, "primary", "a comparison of nothing"),
     (
+        f"sweep study.yaml | {GRID} | primary=[[flat gamma=7, flat]]",
+        nothing,
+        "primary: 'flat gamma=7' is none of its arms: flat, flat gamma=0, flat gamma=1",
+        "a comparison of no cell",
+    ),
+    (
+        "folds study.yaml | grid={loss.kind: [focal], exclude: [{loss.kind: focal}]}",
+        _chosen,
+        "grid.exclude leaves nothing of the grid",
+        "a grid of no cells",
+    ),
+    (
+        "sweep study.yaml | variants=[flat, multilabel] | decision={flat: joint}",
+        nothing,
+        "study.yaml: decision: variants cannot be compared under different rules "
+        "(flat by joint, multilabel by greedy); give one rule for all",
+        "two rules",
+    ),
+    (
         f"grid study.yaml | {GRID} | backbone.weights=none.pt",
         nothing,
         "base.backbone.weights",

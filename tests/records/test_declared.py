@@ -73,3 +73,37 @@ def test_the_report_warns_at_its_top(copy: Path, tmp_path: Path) -> None:
     assert "declaration in the study file was changed" not in same
     warning = "The declaration in the study file was changed after the first run: `rope` was 0.01 and is 0.2."
     assert warning in study_results.section(changed, "")
+
+
+@pytest.mark.parametrize(
+    ("decision", "rule"),
+    [
+        ("joint", "joint"),
+        (None, "greedy"),
+        ({}, "greedy"),
+        ({"flat": "joint", "base": "joint"}, "joint"),
+        ({"flat": "greedy"}, "greedy"),
+        ({"flat": "joint", "base": "joint", "multilabel": "greedy"}, "joint"),
+    ],
+)
+def test_one_rule_of_all_variants(decision: object, rule: str) -> None:
+    assert declared.rule(decision, ["flat", "base"], "s.yaml: decision") == rule
+
+
+@pytest.mark.parametrize(
+    ("decision", "problem"),
+    [
+        (
+            {"flat": "joint"},
+            "variants cannot be compared under different rules (flat by joint, base by greedy)",
+        ),
+        ({"flat": "joint", "base": "marginal"}, "(flat by joint, base by marginal); give one rule for all"),
+        ("viterbi", "no rule 'viterbi'"),
+        ({"multilabel": "viterbi"}, "no rule 'viterbi'"),
+    ],
+)
+def test_different_and_unknown_rules_are_refused(decision: object, problem: str) -> None:
+    with pytest.raises(InputError) as error:
+        declared.rule(decision, ["flat", "base"], "s.yaml: decision")
+    assert str(error.value).startswith("s.yaml: decision: ")
+    assert problem in str(error.value)

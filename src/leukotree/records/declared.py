@@ -6,17 +6,20 @@ A study file can be edited after the runs. A report compares it with this file, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from leukotree import files, yamlfile
 from leukotree.errors import InputError
+from leukotree.evaluation.decide import RULES, Rule
 
 FILE = "declared.yaml"
 KEYS = ("decision", "rope", "primary", "variants", "seeds", "grid")
 """Keys of a study that are declared. `variants` and `grid` give the comparisons if there is no `primary`.
 `seeds` change every score."""
+DEFAULT_RULE: Rule = "greedy"
+"""The decision rule of a variant for which a study gives none."""
 MOST = 80
 """Most characters of a value that are shown."""
 
@@ -50,3 +53,30 @@ def _declared(study: Mapping[str, Any]) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     text = "not given" if value is None else str(value)
     return text if len(text) <= MOST else f"{text[: MOST - 3]}..."
+
+
+def rule(decision: object, variants: Sequence[str], where: str) -> Rule:
+    """The one decision rule of a study's variants.
+
+    Args:
+        decision: a rule for all variants, a mapping of variants to rules, or None. Rules of other variants do
+            not count.
+        where: the file and key, for an error.
+
+    Raises InputError for an unknown rule, and for variants with different rules: a difference of two arms
+    would mix the models with the rules.
+    """
+    given = decision or DEFAULT_RULE
+    rules = {
+        variant: given.get(variant, DEFAULT_RULE) if isinstance(given, Mapping) else given
+        for variant in variants
+    }
+    for name in [*rules.values(), *(given.values() if isinstance(given, Mapping) else ())]:
+        if name not in RULES:
+            raise InputError(f"{where}: no rule {name!r}; there are {', '.join(RULES)}")
+    if len(set(rules.values())) > 1:
+        listed = ", ".join(f"{variant} by {name}" for variant, name in rules.items())
+        raise InputError(
+            f"{where}: variants cannot be compared under different rules ({listed}); give one rule for all"
+        )
+    return str(next(iter(rules.values())))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,7 @@ def collect(
     name = str(study.get("study") or study_root.name)
     base = config.parse(RunSpec, study.get("base") or {}, f"study {name}: base")
     variants = tuple(study.get("variants") or specs.VARIANTS)
-    rule = _rule(study, variants)
+    rule = declared.rule(study.get("decision"), variants, f"study {name}: decision")
     searching = study.get("search") or {}
     nested = bool(searching.get("nested", True))
     searched = searching.get("trials") != 0  # without trials, an earlier search does not count
@@ -108,22 +108,6 @@ def _with_runs(
     return filled, missing
 
 
-def _rule(study: Mapping[str, Any], variants: Sequence[str]) -> Rule:
-    """The decision rule of all variants. Raises InputError for variants with different rules."""
-    declared = study.get("decision") or "greedy"
-    rules = {
-        variant: declared.get(variant, "greedy") if isinstance(declared, Mapping) else declared
-        for variant in variants
-    }
-    if len(set(rules.values())) > 1:
-        listed = ", ".join(f"{variant} by {rule}" for variant, rule in rules.items())
-        raise InputError(
-            f"study {study.get('study')}: decision: variants cannot be compared under different rules "
-            f"({listed}); give one rule for all"
-        )
-    return cast(Rule, next(iter(rules.values())))
-
-
 def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Missing:
     """The run of an expected row, decided by the rule. Raises InputError for a damaged file, or for another
     run's folder."""
@@ -157,6 +141,7 @@ def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Mi
         environment=runfolder.read_environment(folder),
         trained=_count(status, "trained"),
         tested=_count(status, "tested"),
+        loss=spec.loss.kind,
     )
 
 

@@ -49,6 +49,8 @@ class Run:
     """The number of training images, as the run recorded at its end. None for older runs."""
     tested: int | None = None
     """The number of test images, recorded in the same way."""
+    loss: str = "focal"
+    """The kind of the loss (`loss.kind` of its spec)."""
 
 
 @dataclass(frozen=True)

@@ -269,15 +269,17 @@ def test_a_cell_that_no_run_accepts_is_named(file: Path, capsys: pytest.CaptureF
 
 @pytest.mark.slow("trains a grid")
 def test_a_report_has_the_cells_as_arms(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The report is refused where variants have different decision rules."""
+    """Variants with different decision rules are refused before anything is trained."""
     words = [str(file), "grid={loss.isolation: [shared, detached]}"]
     assert main(["report", *words]) == 2
     assert f"nothing to report yet; run `leukotree grid {shlex.join(words)}`" in capsys.readouterr().err
+    for verb in ("grid", "report"):
+        assert main([verb, *words, "decision={multilabel: joint}"]) == 2
+        error = capsys.readouterr().err
+        assert f"{file}: decision: variants cannot be compared under different rules" in error
+        assert "(flat by greedy, multilabel by joint); give one rule for all" in error
+        assert error.count("\n") == 1
     assert main(["grid", *words, "--on", "inline", "--device", "cpu", "--threads", "1"]) == 0
-    assert main(["report", *words, "decision={multilabel: joint}"]) == 2
-    error = capsys.readouterr().err
-    assert "variants cannot be compared under different rules (flat by greedy, multilabel by joint)" in error
-    assert error.count("\n") == 1
     assert not Path("results/ablation").exists()
     assert main(["report", *words]) == 0
     text = Path("results/ablation/report.md").read_text()

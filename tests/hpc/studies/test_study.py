@@ -146,6 +146,12 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
         ),
         ("decision=viterbi", "decision: no rule 'viterbi'; there are greedy, joint, marginal, expected_cost"),
         ("decision={flat: greedy, base: best}", "decision: no rule 'best'"),
+        (
+            "decision={flat: joint, multilabel: greedy}",
+            "decision: variants cannot be compared under different rules (flat by joint, "
+            "multilabel by greedy); give one rule for all",
+        ),
+        ("decision={flat: joint}", "(flat by joint, multilabel by greedy)"),
         ("rope=-0.1", "rope: Input should be greater than or equal to 0"),
         ("primary=[[multilabel, base]]", "primary: 'base' is none of the variants flat, multilabel"),
         ("primary=[[flat, flat]]", "primary: 'flat' is compared with itself"),
@@ -253,6 +259,10 @@ def test_only_known_decision_rules_are_accepted(path: Path) -> None:
         "flat": "joint",
         "multilabel": "joint",
     }
+    # The rule of a variant that the study does not have changes nothing.
+    assert study.load(path, ["decision={flat: joint, multilabel: joint, base: greedy}"])
+    assert study.load(path, ["variants=[flat]", "decision={flat: joint}"])
+    assert study.load(path, ["decision={flat: greedy}"])
 
 
 def test_rungs_are_epochs_or_inner_folds(path: Path) -> None:
