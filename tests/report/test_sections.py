@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from leukotree import stats
 from leukotree.evaluation import calibration, decide, metrics, tree_scores
 from leukotree.records import runfolder
 from leukotree.report import scores
@@ -14,6 +15,7 @@ from leukotree.report.blocks import Figure, Text
 from leukotree.report.collect import collect
 from leukotree.report.sections import decisions, interference, overview, patients, searches, tree
 from leukotree.report.sections.calibration import LEAVES, calibrated
+from leukotree.report.sections.calibration import section as calibration_section
 from tests.helpers.study_results import (
     CHOSEN,
     STUDY,
@@ -104,16 +106,19 @@ class TestCalibration:
         assert len(inner.true) == len(images_of_fold(0)) + len(images_of_fold(2))
         assert of_arm.temperatures == [calibration.fit(inner.true, inner.logp, TREE)]
         assert of_arm.temperatures[0]["root"] == pytest.approx(3, rel=0.4)
-        assert calibration.ece(*of_arm.scaled[LEAVES]) < calibration.ece(*of_arm.raw[LEAVES]) - 0.05
+        assert calibration.ece(*of_arm.scaled[LEAVES][:3]) < calibration.ece(*of_arm.raw[LEAVES][:3]) - 0.05
         np.testing.assert_allclose(of_arm.scaled[LEAVES][1].sum(axis=1), 1)
 
     def test_the_best_trials_have_an_interval_where_their_predictions_are(self, sharp):
         table = next(block for block in searches.section(sharp).blocks if getattr(block, "labels", 0) == 4)
         row = next(row for row in table.rows if row[3] == "2")
-        low, high = map(float, row[5].split(" to "))
+        low, high = map(float, row[6].split(" to "))
         inner = sharp.searches["flat"][1].validation
-        assert low < 100 * metrics.macro_f1(inner.true, decide.greedy(inner.logp, TREE), 4) < high
-        assert {row[5] for row in table.rows if row[3] != "2"} == {"–"}
+        pooled = 100 * metrics.macro_f1(inner.true, decide.greedy(inner.logp, TREE), 4)
+        assert row[5] == f"{pooled:.1f}"
+        assert low < pooled < high
+        assert row[4] == "50.0"  # the mean over inner folds is another number
+        assert {(row[5], row[6]) for row in table.rows if row[3] != "2"} == {("–", "–")}
 
     def test_without_inner_validation_it_stays_raw(self, summary, pages):
         of_arm = calibrated(summary, summary.arms[0])
@@ -121,8 +126,37 @@ class TestCalibration:
         assert of_arm.runs == 6
         assert "Raw only: no inner validation for flat, base, multilabel" in pages[0]
         row = table_row(pages[0], "Calibration", "flat", "leaves")
-        assert row[2] == f"{calibration.ece(*of_arm.raw[LEAVES]):.3f}"
-        assert row[3] == row[5] == row[6] == "–"
+        assert row[2] == f"{calibration.ece(*of_arm.raw[LEAVES][:3]):.3f}"
+        assert row[4] == row[5] == row[7] == row[8] == "–"
+
+    def test_each_error_is_pooled_over_folds_and_seeds_and_has_its_own_interval(self, summary, pages):
+        """The same number is nowhere else in the page under another name."""
+        runs = [run for run in summary.runs if run.variant == "base"]
+        patients = np.concatenate([run.images["patient"] for run in runs])
+        true, logp = (np.concatenate([getattr(run, name) for run in runs]) for name in ("true", "logp"))
+        below = np.isin(true, [TREE.leaves.index(leaf) for leaf in ("AML", "APML")])
+        ((_, target, logs),) = [one for one in decide.at_decisions(true, logp, TREE) if one[0] == "acute"]
+        cluster = np.unique(patients[below], return_inverse=True)[1]
+        assert cluster.max() == 35  # 36 patients, each with AML or APML cells
+        error = stats.calibration_error(target, np.exp(logs), cluster)
+        low, high = error.interval
+        row = table_row(pages[0], "Calibration", "base", "acute")
+        assert row[2:4] == [f"{error.value:.3f}", f"{low:.3f} to {high:.3f}"]
+        assert low <= error.value <= high
+        assert pages[0].count("| ECE |") == 1
+
+    def test_without_patient_ids_an_error_has_no_interval(self, tmp_path):
+        expected = expected_runs(folds=2, seeds=(0, 1), variants=("flat",))
+        for row in expected:
+            write_run(tmp_path, row, images_of_fold(row["test_fold"], patients=False))
+        (arm,) = (one := collect(tmp_path, {**STUDY, "variants": ["flat"]}, expected)).arms
+        problem = calibrated(one, arm).raw[LEAVES]
+        assert (
+            problem.cluster.max() + 1 == len(problem.target) / 2
+        )  # an image is one cluster, with both seeds
+        row = cells(calibration_section(one), "flat", "leaves")
+        assert float(row[2]) >= 0
+        assert row[3] == "not estimable"
 
 
 class TestFewPatients:

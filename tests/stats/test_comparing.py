@@ -48,6 +48,7 @@ class TestNadeauBengio:
         assert stats.nadeau_bengio(values, 0.25) is None
         assert stats.correlated_t(values, 0.25, 0.01) is None
         assert stats.smallest_detectable(values, 0.25) is None
+        assert stats.detectable_range(values, 0.25) is None
 
 
 class TestCorrelatedT:
@@ -119,6 +120,42 @@ class TestSmallestDetectable:
         tested = draws.mean(axis=1) / se > student_t.ppf(1 - 0.025 / 2, folds - 1)
         sure = (draws.mean(axis=1) - rope) / se > student_t.ppf(0.95, folds - 1)
         assert (tested & sure).mean() == pytest.approx(0.8, abs=0.02)
+
+
+class TestDetectableRange:
+    DIFFERENCES = TestSmallestDetectable.DIFFERENCES
+
+    def test_five_folds_know_it_within_a_factor_of_0_6_to_2_9(self):
+        """Without a region it is proportional to the spread. By hand: sqrt(4 / 11.143) and sqrt(4 /
+        0.48442)."""
+        assert stats.spread_factors(4) == pytest.approx((0.5991, 2.8735), abs=1e-4)
+        one = stats.smallest_detectable(self.DIFFERENCES, 0.25)
+        between = stats.detectable_range(self.DIFFERENCES, 0.25)
+        assert between == pytest.approx((0.5991 * one, 2.8735 * one), rel=1e-3)
+
+    @given(pairs, st.floats(0, 0.1), st.integers(1, 4))
+    def test_it_holds_the_estimate(self, rows, rope, family):
+        values = [a - b for a, b in rows]
+        low, high = stats.detectable_range(values, 0.25, rope=rope, family=family)
+        assert low < stats.smallest_detectable(values, 0.25, rope=rope, family=family) < high
+
+    @pytest.mark.parametrize("folds", [3, 5, 10])
+    def test_it_covers_the_true_value_at_its_nominal_rate(self, folds):
+        """Normal differences that are equally correlated (1/5). The true value is that of the true spread
+        between folds, which a study only estimates."""
+        rng, studies, correlation = np.random.default_rng(folds), 2000, 0.2
+        shared, own = rng.normal(size=(studies, 1)), rng.normal(size=(studies, folds))
+        draws = 0.02 * (math.sqrt(correlation) * shared + math.sqrt(1 - correlation) * own)
+        unit = np.array([-1.0, 1.0] + [0.0] * (folds - 2))
+        unit *= 0.02 * math.sqrt(1 - correlation) / unit.std(ddof=1)  # folds with just the true spread
+        truth = stats.smallest_detectable(unit, 0.25, rope=0.01, family=2)
+        between = [stats.detectable_range(values, 0.25, rope=0.01, family=2) for values in draws[:400]]
+        covered = np.mean([low <= truth <= high for low, high in between])
+        print(f"{folds} folds: {100 * covered:.1f} % of 400 ranges hold the true value")
+        assert covered == pytest.approx(0.95, abs=0.035)
+        low, high = np.transpose([stats.spread_factors(folds - 1)] * studies) * draws.std(axis=1, ddof=1)
+        inside = (low <= unit.std(ddof=1)) & (unit.std(ddof=1) <= high)
+        assert inside.mean() == pytest.approx(0.95, abs=0.015)
 
 
 class TestMcNemar:

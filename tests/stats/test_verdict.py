@@ -1,11 +1,16 @@
 """The declared rule: an example of each verdict, and its error rates where the truth is known."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from leukotree import stats
+from leukotree.evaluation import metrics
 from leukotree.stats import Fold, Probabilities
 
 RATIO = 0.25
@@ -82,6 +87,9 @@ def test_rows_hold_the_numbers_of_the_tests():
         assert row.detectable == pytest.approx(
             stats.smallest_detectable(differences, RATIO, rope=0.02, family=2)
         )
+        between = stats.detectable_range(differences, RATIO, rope=0.02, family=2)
+        assert row.detectable_range == pytest.approx(between)
+        assert between[0] < row.detectable < between[1]
         assert (row.clusters, row.alone) == (18, 0)
         assert row.bootstrap[0] < row.bootstrap[1]
 
@@ -91,8 +99,85 @@ def test_only_common_folds_count_and_a_missing_arm_is_not_estimable():
     del results["flat"][2], results["new"][0]
     row, absent = stats.compare(results, [("new", "flat"), ("base", "flat")], RATIO, draws=50)
     assert (row.folds, row.mean, row.clusters) == (1, pytest.approx(0.3), 6)
+    assert (row.detectable_range, absent.detectable_range) == (None, None)
+    assert math.isnan(absent.pooled)
     assert (absent.folds, absent.verdict, absent.clusters, absent.bootstrap) == (0, "not estimable", 0, None)
     assert math.isnan(absent.mean)
+
+
+def folds_of(answers_of: Mapping[int, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[int, Fold]:
+    """Fold -> its result, from its patients, true leaves and predictions."""
+    leaves = 1 + max(int(true.max()) for _, true, _ in answers_of.values())
+    return {
+        fold: Fold(
+            metrics.macro_f1(true, predicted, leaves),
+            stats.patient_counts([f"{fold}-{one}" for one in patient], true, predicted, leaves),
+        )
+        for fold, (patient, true, predicted) in answers_of.items()
+    }
+
+
+def ragged(gain: float, loss: int) -> dict[str, dict[int, Fold]]:
+    """One fold of 60 patients and four folds of 10 patients, 10 images each, of three leaves. In the large
+    fold the new arm gains images; in each small fold it loses `loss` of the few images of the third leaf."""
+    rng, old, new = np.random.default_rng(0), {}, {}
+    for fold, patients in enumerate([60, 10, 10, 10, 10]):
+        patient = np.repeat(np.arange(patients), 10)
+        true = np.repeat(np.arange(patients) % 2, 10)
+        true[np.isin(patient, [0, 1, 2, 3])] = 2
+        right = rng.random(len(true)) < 0.8
+        better = right | (rng.random(len(true)) < gain) if fold == 0 else right.copy()
+        if fold:
+            better[np.flatnonzero(right & (true == 2))[:loss]] = False
+        old[fold], new[fold] = (
+            (patient, true, np.where(kept, true, (true + 1) % 3)) for kept in (right, better)
+        )
+    return {"new": folds_of(new), "old": folds_of(old)}
+
+
+def test_each_interval_holds_its_own_estimate_where_the_two_differ_widely():
+    """Folds of different sizes: the mean over folds is below 0, the pooled difference above it. Each lies in
+    its own interval, and the pooled one would stand outside of the other's."""
+    (row,) = stats.compare(ragged(gain=0.5, loss=4), [("new", "old")], RATIO)
+    print(f"mean {row.mean:+.3f} in {row.interval}, pooled {row.pooled:+.3f} in {row.bootstrap}")
+    assert row.mean < 0 < 0.03 < row.pooled
+    assert row.interval[0] < row.mean < row.interval[1]
+    assert row.bootstrap[0] < row.pooled < row.bootstrap[1]
+    assert not row.bootstrap[0] < row.mean < row.bootstrap[1]
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000), st.integers(2, 4), st.integers(2, 5))
+def test_the_pooled_difference_is_the_centre_of_its_bootstrap(seed, n_folds, leaves):
+    """It is the macro F1 of all images together (scikit-learn's) of one arm minus that of the other, and the
+    mean of the resampled differences is near it, measured by their spread."""
+    rng = np.random.default_rng(seed)
+    arms: dict[str, dict[int, tuple[np.ndarray, ...]]] = {"new": {}, "old": {}}
+    for fold in range(n_folds):
+        patient = np.repeat(np.arange(12), rng.integers(1, 8, 12))
+        true = rng.integers(0, leaves, 12)[patient]
+        true[:leaves] = np.arange(leaves)
+        for skill, arm in zip((0.7, 0.5), arms.values(), strict=True):
+            guess = rng.integers(0, leaves, len(true))
+            arm[fold] = (patient, true, np.where(rng.random(len(true)) < skill, true, guess))
+    results = {name: folds_of(arm) for name, arm in arms.items()}
+    (row,) = stats.compare(results, [("new", "old")], RATIO, draws=400)
+    scores = [
+        f1_score(
+            np.concatenate([fold[1] for fold in arm.values()]),
+            np.concatenate([fold[2] for fold in arm.values()]),
+            labels=range(leaves),
+            average="macro",
+            zero_division=0,
+        )
+        for arm in arms.values()
+    ]
+    assert row.pooled == pytest.approx(scores[0] - scores[1])
+    pooled = [stats.pool([fold.clusters for fold in arm.values()]) for arm in results.values()]
+    samples = stats.bootstrap(np.stack([arm.counts for arm in pooled]), pooled[0].strata, stats.macro_f1, 400)
+    differences = samples[0] - samples[1]
+    assert abs(differences.mean() - row.pooled) < differences.std()
+    assert differences.min() < row.pooled < differences.max()
 
 
 def test_mcnemar_is_on_patients_and_only_where_they_are_known():

@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from leukotree.evaluation import calibration, decide, metrics
+from leukotree.evaluation import decide, metrics
 from leukotree.evaluation.decide import Rule
 from leukotree.taxonomy import Taxonomy
 
 
 class DecisionScores(NamedTuple):
-    """Scores of a problem with K classes. The first five are of the predicted class, the next four of the
-    probabilities."""
+    """Scores of a problem with K classes. The first five are of the predicted class, the next two of the
+    order of the probabilities. Errors of the probabilities themselves are in `calibration`."""
 
     accuracy: float
     balanced_accuracy: float
@@ -32,10 +32,6 @@ class DecisionScores(NamedTuple):
     """Macro, one-vs-rest."""
     roc_auc: float
     """Macro, one-vs-rest."""
-    brier: float
-    """Summed over the classes, 0..2."""
-    ece: float
-    """Expected calibration error of the most probable class, 15 bins."""
     classes: tuple[str, ...]
     support: np.ndarray
     """(K,) number of samples of each class."""
@@ -82,8 +78,6 @@ def problem(
         **metrics.summary(target, predicted, len(classes)),
         average_precision=_macro(one_vs_rest(target, probability, average_precision_score)),
         roc_auc=_macro(one_vs_rest(target, probability, roc_auc_score)),
-        brier=calibration.brier(target, probability),
-        ece=calibration.ece(target, probability),
         classes=classes,
         support=table.sum(axis=1),
         confusion=table,

@@ -14,12 +14,12 @@ from leukotree.report.drawing import COLOURS, GREY, INK, colour, grid, legend_ab
 
 
 class Bar(NamedTuple):
-    """A difference with one interval, for `forest`. With NaN bounds only the point is drawn."""
+    """A difference with its own interval, for `forest`. With NaN bounds only the point is drawn."""
 
     name: str
     kind: str
-    """The kind of the interval. Each kind has a colour and an entry in the legend."""
-    mean: float
+    """The kind of the estimate. Each kind has a colour and an entry in the legend."""
+    estimate: float
     low: float
     high: float
 
@@ -67,7 +67,7 @@ def forest(bars: Sequence[Bar], rope: float, label: str) -> bytes:
         if np.isfinite(bar.low):
             ends = [100 * bar.low, 100 * bar.high]
             axis.plot(ends, [y, y], color=colour(index), lw=2.2, alpha=0.7, solid_capstyle="butt")
-        axis.plot(100 * bar.mean, y, marker=marker(index), ms=5, color=colour(index), lw=0)
+        axis.plot(100 * bar.estimate, y, marker=marker(index), ms=5, color=colour(index), lw=0)
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlabel(label)
@@ -102,8 +102,7 @@ def reliability(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, 
     """One panel per arm: accuracy against confidence in each bin, before and after scaling. The size of a dot
     is the share of the images.
 
-    curves: arm -> "raw" or "scaled" -> (confidence, accuracy, images), each (B,) for the B bins that have
-    images.
+    curves: arm -> "raw" or "scaled" -> (confidence, accuracy, images), each (B,) for B bins.
     """
     figure, axes = grid(len(curves), min(3, len(curves)), 2.9, 2.7, sharey=True)
     for axis, (name, states) in zip(axes, curves.items(), strict=True):

@@ -83,12 +83,24 @@ results are known confirms nothing. Read the verdicts as exploratory.
 """
 
 EVIDENCE = """
-Nadeau-Bengio: the interval mean ± t(J − 1) · sqrt(s² (1/J + n_test/n_train)) over J folds. It is about the
-methods, trained again. Bootstrap: an interval about these trained models on other patients. Patients are
-resampled within their leaves, with all their images, and all folds are pooled. The interval is not
-estimable below {floor} patients. Smallest detectable: the true difference that this rule detects with a
-probability of 80 %. McNemar, exact: the number of patients for whom only the first arm is right, then the
-number for whom only the second arm is right.
+Two questions have two estimates, and each stands beside its own interval. Trained again: the mean of the
+folds' differences, with the Nadeau-Bengio interval mean ± t(J − 1) · sqrt(s² (1/J + n_test/n_train)) over J
+folds. The verdict is about this number. Other patients: the difference of the scores of all test images
+together (pooled over folds, seeds averaged), with a bootstrap interval about these trained models. Patients
+are resampled within their leaves, with all their images. The interval is not estimable below {floor}
+patients. The two estimates can differ much: a macro F1 is no mean over images, and a leaf that is rare in a
+fold weighs there as much as the others. Smallest detectable: the true difference that this rule detects with
+a probability of 80 %. It is as uncertain as the spread between the folds, so its 95 % range stands beside it
+(chi-square interval of the spread{factors}). McNemar, exact: the number of patients for whom only the first
+arm is right, then the number for whom only the second arm is right.
+"""
+
+OWN_RULES = """
+The verdicts compare all arms under one rule, `{rule}`. This table decides each arm as its own method does.
+`flat` and an ensemble of it take the most probable leaf (`joint`). `base` and `multilabel` go top-down
+(`greedy`); `multilabel` that was trained by `soft` or `marginal`, losses of leaf probabilities, takes the
+most probable leaf. A difference mixes the models with their rules. The table is secondary: it has no verdict,
+and it is not in the family that Holm's procedure adjusts.
 """
 
 FEW_FOLDS = "With {folds} the spread between folds is poorly known. Read a verdict as a hint, not as proof."
@@ -162,9 +174,7 @@ share of images whose path is right from the root to this depth. A leaf above th
 DECISIONS_AND_DEPTHS = """
 A decision is scored on the images whose true leaf lies below it, whatever was decided above it. A depth is
 scored on all images. AP (average precision) and ROC AUC are macro averages, one class against the rest. The
-Brier score is summed over the classes (0 to 2). ECE (expected calibration error) has 15 bins. Brier and ECE
-use the raw probabilities, which gamma alone can shift. To compare variants, use the scaled values under
-Calibration.
+errors of the probabilities (ECE and Brier score) are under Calibration.
 """
 
 LEAVES = """
@@ -177,9 +187,12 @@ right.
 CALIBRATION = """
 Each decision is scaled by a temperature. It is fitted on the chosen trial's predictions of the inner
 validation folds, never on test predictions. A temperature above 1 means that the raw probabilities were
-overconfident. ECE: the expected calibration error of the most probable class, in {bins} bins. Brier: the
-Brier score, summed over the classes. A focal loss tends to make raw probabilities underconfident. Compare
-variants after scaling.
+overconfident. ECE: the expected calibration error of the most probable class, as a root mean square (L2) over
+at most {bins} bins of equal mass. It is debiased (Kumar, Liang and Ma 2019), with the patient as the unit:
+the plain estimate is far above 0 for calibrated probabilities, too, and more so with fewer patients. 0.000
+means that no error can be seen. Its interval is a bootstrap over patients. With fewer than {floor} patients
+neither is estimable. Brier: the Brier score, summed over the classes. A focal loss tends to make raw
+probabilities underconfident. Compare variants after scaling.
 """
 
 RAW_ONLY = """

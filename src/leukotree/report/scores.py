@@ -28,6 +28,12 @@ class Pooled(NamedTuple):
     """The number of groups."""
 
     @property
+    def share(self) -> float:
+        """The share of all groups that is right. It is the estimate that `interval` belongs to. NaN without
+        groups."""
+        return self.right / self.n if self.n else float("nan")
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """The Wilson interval of the share."""
         return metrics.wilson(self.right, self.n)

@@ -1,8 +1,8 @@
 """Statistics of a study: patient-clustered bootstrap, corrected tests over folds, and the verdict on two
 arms.
 
-`clusters` and `resampling` are about the trained models on other patients. `comparing` and `verdict` are
-about the methods, trained again on other folds. SciPy is imported in functions.
+`clusters`, `resampling` and `reliability` are about the trained models on other patients. `comparing` and
+`verdict` are about the methods, trained again on other folds. SciPy is imported in functions.
 """
 
 from leukotree.stats.clusters import (
@@ -21,11 +21,14 @@ from leukotree.stats.comparing import (
     McNemar,
     Probabilities,
     correlated_t,
+    detectable_range,
     holm,
     mcnemar,
     nadeau_bengio,
     smallest_detectable,
+    spread_factors,
 )
+from leukotree.stats.reliability import CalibrationError, calibration_error
 from leukotree.stats.resampling import (
     Statistic,
     bootstrap,
@@ -40,6 +43,7 @@ from leukotree.stats.verdict import ALPHA, CERTAIN, Comparison, Fold, Verdict, c
 __all__ = [
     "ALPHA",
     "CERTAIN",
+    "CalibrationError",
     "Clusters",
     "Comparison",
     "CorrectedT",
@@ -50,8 +54,10 @@ __all__ = [
     "Verdict",
     "accuracy",
     "bootstrap",
+    "calibration_error",
     "compare",
     "correlated_t",
+    "detectable_range",
     "difference_interval",
     "f1",
     "holm",
@@ -69,4 +75,5 @@ __all__ = [
     "recall",
     "resample",
     "smallest_detectable",
+    "spread_factors",
 ]

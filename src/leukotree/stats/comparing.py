@@ -110,30 +110,72 @@ def smallest_detectable(
     family: int = 1,
     alpha: float = 0.05,
 ) -> float | None:
-    """The smallest true difference that is detected with probability `power`, given the spread of these
-    folds. None if `nadeau_bengio` is None.
+    """The smallest true difference that is detected with probability `power`, if the spread of these folds is
+    the true one. None if `nadeau_bengio` is None.
 
     Detected means that the two-sided test has p < alpha / family (Holm's first step), and that the posterior
     probability of more than `rope` is at least 1 - alpha. With rope 0 and family 1 this is the power of the
     noncentral t-test.
     """
+    test = nadeau_bengio(differences, ratio)
+    return None if test is None else _detectable(test.se, test.df, power, rope, family, alpha)
+
+
+def detectable_range(
+    differences: Sequence[float],
+    ratio: float,
+    power: float = 0.8,
+    rope: float = 0.0,
+    family: int = 1,
+    alpha: float = 0.05,
+    confidence: float = 0.95,
+) -> tuple[float, float] | None:
+    """The interval of `smallest_detectable` for the spread that is not known: it is estimated from J folds.
+    None if `nadeau_bengio` is None.
+
+    The smallest detectable difference rises with the true spread, so its interval has the values at the two
+    ends of the spread's interval, see `spread_factors`. With rope 0 and five folds these are 0.60 and 2.87
+    times the estimate.
+    """
+    test = nadeau_bengio(differences, ratio)
+    if test is None:
+        return None
+    low, high = (
+        _detectable(test.se * factor, test.df, power, rope, family, alpha)
+        for factor in spread_factors(test.df, confidence)
+    )
+    return low, high
+
+
+def spread_factors(df: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The two-sided interval of a standard deviation, as multiples of its estimate s with `df` degrees of
+    freedom.
+
+    df s^2 / sigma^2 has the chi-square distribution, for normal values that are equally correlated, as the
+    corrected test assumes of folds. So sigma lies between s sqrt(df / q) for its upper and lower quantile q.
+    """
+    from scipy.stats import chi2
+
+    upper, lower = chi2.ppf([0.5 + confidence / 2, 0.5 - confidence / 2], df)
+    return math.sqrt(df / upper), math.sqrt(df / lower)
+
+
+def _detectable(se: float, df: int, power: float, rope: float, family: int, alpha: float) -> float:
+    """`smallest_detectable` where the true standard error is `se`."""
     from scipy.optimize import brentq
     from scipy.stats import chi2, norm
     from scipy.stats import t as student_t
 
-    test = nadeau_bengio(differences, ratio)
-    if test is None:
-        return None
     points = (np.arange(1000) + 0.5) / 1000
     # Standard errors that such a study may have.
-    errors = test.se * np.sqrt(chi2.ppf(points, test.df) / test.df)
-    significant = student_t.ppf(1 - alpha / (2 * family), test.df) * errors
-    needed = np.maximum(significant, rope + student_t.ppf(1 - alpha, test.df) * errors)
+    errors = se * np.sqrt(chi2.ppf(points, df) / df)
+    significant = student_t.ppf(1 - alpha / (2 * family), df) * errors
+    needed = np.maximum(significant, rope + student_t.ppf(1 - alpha, df) * errors)
 
     def lacking(difference: float) -> float:
-        return float(norm.sf((needed - difference) / test.se).mean() - power)
+        return float(norm.sf((needed - difference) / se).mean() - power)
 
-    return float(brentq(lacking, 0, needed.max() + 10 * test.se))
+    return float(brentq(lacking, 0, needed.max() + 10 * se))
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:

@@ -15,6 +15,7 @@ from leukotree.stats.comparing import (
     McNemar,
     Probabilities,
     correlated_t,
+    detectable_range,
     holm,
     mcnemar,
     nadeau_bengio,
@@ -46,11 +47,14 @@ class Comparison:
     reference: str
     folds: int
     mean: float
-    """Mean of the fold-wise differences of the score."""
+    """Mean of the fold-wise differences of the score: for the methods, trained again."""
     interval: tuple[float, float] | None
-    """95 % interval by Nadeau and Bengio: for the methods, trained again."""
+    """95 % interval of `mean` by Nadeau and Bengio."""
+    pooled: float
+    """Difference of the scores of all test images together: for these trained models. It is another number
+    than `mean`: a macro F1 is no mean over images."""
     bootstrap: tuple[float, float] | None
-    """95 % interval by the bootstrap, pooled over folds: for these trained models on other patients."""
+    """95 % interval of `pooled` by the bootstrap: on other patients."""
     p: float
     """Two-sided p value by Nadeau and Bengio."""
     p_holm: float
@@ -60,6 +64,9 @@ class Comparison:
     detectable: float
     """Smallest true difference that this rule detects with a probability of 80 %, see
     `smallest_detectable`."""
+    detectable_range: tuple[float, float] | None
+    """95 % interval of `detectable`: the spread between few folds is poorly known, see
+    `comparing.detectable_range`."""
     mcnemar: McNemar | None
     """Patients that only the challenger, or only the reference, predicts correctly. None if images have no
     patient."""
@@ -106,6 +113,7 @@ def compare(
     ):
         probabilities = correlated_t(values, ratio, rope)
         detectable = smallest_detectable(values, ratio, rope=rope, family=len(pairs), alpha=ALPHA)
+        between = detectable_range(values, ratio, rope=rope, family=len(pairs), alpha=ALPHA)
         verdict, reason = judge(values, probabilities, p_holm)
         first, second = (
             [arms[name][fold].clusters for fold in folds] if folds else [] for name in (challenger, reference)
@@ -121,6 +129,7 @@ def compare(
                 p_holm=p_holm,
                 probabilities=probabilities,
                 detectable=math.nan if detectable is None else detectable,
+                detectable_range=between,
                 verdict=verdict,
                 reason=reason,
                 **_over_patients(first, second, statistic, draws, seed),
@@ -134,11 +143,16 @@ def _over_patients(
 ) -> dict[str, Any]:
     """The fields of a comparison that are about the trained models on other patients, from their folds."""
     if not challenger:
-        return {"bootstrap": None, "mcnemar": None, "clusters": 0, "alone": 0}
+        return {"pooled": math.nan, "bootstrap": None, "mcnemar": None, "clusters": 0, "alone": 0}
     first, second = pool(challenger), pool(reference)
-    interval = difference_interval(first, second, statistic, draws, seed)
-    paired = None if first.alone else mcnemar(majority_is_correct(first), majority_is_correct(second))
-    return {"bootstrap": interval, "mcnemar": paired, "clusters": len(first.names), "alone": first.alone}
+    score, other = (statistic(arm.counts.sum(axis=0)) for arm in (first, second))
+    return {
+        "pooled": float(score - other),
+        "bootstrap": difference_interval(first, second, statistic, draws, seed),
+        "mcnemar": None if first.alone else mcnemar(majority_is_correct(first), majority_is_correct(second)),
+        "clusters": len(first.names),
+        "alone": first.alone,
+    }
 
 
 def judge(

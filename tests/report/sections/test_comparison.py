@@ -8,7 +8,7 @@ import pytest
 
 from leukotree import stats
 from leukotree.evaluation import metrics
-from leukotree.report import scores
+from leukotree.report import evidence, scores
 from leukotree.report.collect import collect
 from leukotree.report.sections import comparison
 from tests.helpers.study_results import (
@@ -53,13 +53,36 @@ def test_images_agree_with_stats(summary, pages):
         shown = table_row(pages[0], TITLE, name, "image")
         assert shown[2:4] == [row.verdict, f"{100 * row.mean:+.1f}"]
         assert shown[4:7] == [f"{part:.2f}" for part in row.probabilities]
-        evidence = pages[0].split("The evidence")[1]
-        line = next(line for line in evidence.splitlines() if line.startswith(f"| {name} | image |"))
-        for low, high in (row.interval, row.bootstrap):
-            assert f"| {100 * low:.1f} to {100 * high:.1f} |" in line
-        assert f"| {100 * row.detectable:.1f} |" in line
-        assert line.rstrip(" |").endswith(str(row.clusters))
+        again, others = (
+            next(line for line in part.splitlines() if line.startswith(f"| {name} | image |"))
+            for part in (
+                pages[0].split(f"{title}: evidence")[1] for title in ("Trained again", "Other patients")
+            )
+        )
+        for line, estimate, (low, high) in (
+            (again, row.mean, row.interval),
+            (others, row.pooled, row.bootstrap),
+        ):
+            assert f"| {100 * estimate:+.1f} | {100 * low:.1f} to {100 * high:.1f} |" in line
+        low, high = row.detectable_range
+        assert f"| {100 * row.detectable:.1f} ({100 * low:.1f} to {100 * high:.1f}) |" in again
+        assert others.rstrip(" |").endswith(str(row.clusters))
         assert row.reason in pages[0].split(f"## {TITLE}")[0]
+
+
+def test_each_interval_of_the_figure_holds_its_own_estimate(summary):
+    bars = [bar for bar in evidence.bars(comparison.compared(summary).levels) if not math.isnan(bar.low)]
+    assert {bar.kind for bar in bars} == {
+        f"{level}, {estimate}"
+        for level in ("image", "patient x leaf")
+        for estimate in ("mean over folds", "pooled")
+    }
+    assert all(bar.low < bar.estimate < bar.high for bar in bars)
+
+
+def test_the_text_says_how_well_three_folds_know_the_detectable_difference(pages):
+    """sqrt(2 / 7.378) and sqrt(2 / 0.05064) of the chi-square distribution with 2 degrees of freedom."""
+    assert "with 3 folds 0.5 to 6.3 times the estimate" in pages[0]
 
 
 def test_patients_are_groups_by_the_mode(summary, pages):

@@ -52,15 +52,10 @@ class TestImagesWithoutPatient:
     def test_they_do_not_count_as_patients_in_the_evidence(self, partial: StudySummary) -> None:
         alone = sum(int((run.images["patient"] == "").sum()) for run in scores.one_per_fold(partial.runs))
         section = comparison.section(partial, comparison.compared(partial))
-        header, row = (
-            cells(section, "difference", "level", "Nadeau-Bengio 95 %"),
-            cells(section, "multilabel − flat", "image"),
-        )
-        evidence = [
-            row for block in section.blocks for row in getattr(block, "rows", ()) if len(row) == len(header)
-        ]
-        assert evidence[0][-1] == f"36 and {alone} images without one"
-        assert row[0] == evidence[0][0]
+        header = cells(section, "difference", "level", "pooled over folds")
+        table = next(block for block in section.blocks if getattr(block, "header", None) == header)
+        assert table.rows[0][0] == "multilabel − flat"
+        assert table.rows[0][-1] == f"36 and {alone} images without one"
 
     def test_the_first_section_warns(self, partial: StudySummary) -> None:
         assert (
@@ -112,11 +107,15 @@ class TestScores:
         heights = [
             tree_scores.lca_height(metrics.confusion(one.true, one.predicted, 4), TREE) for one in groups
         ]
-        assert row[8] == f"{np.mean(heights):.2f}"
+        assert row[9] == f"{np.mean(heights):.2f}"
+        right = np.mean([[(one.true == one.predicted).sum(), len(one.true)] for one in groups], axis=0)
+        assert row[3] == f"{100 * right[0] / right[1]:.1f}"  # pooled, beside its interval
+        low, high = map(float, row[4].split(" to "))
+        assert low < float(row[3]) < high
         depths = [
             [share.value for share in metrics.level_accuracy(one.true, one.predicted, TREE)] for one in groups
         ]
-        assert [cell.split(" ± ")[0] for cell in row[9:]] == [
+        assert [cell.split(" ± ")[0] for cell in row[10:]] == [
             f"{100 * mean:.1f}" for mean in np.mean(depths, axis=0)
         ]
 

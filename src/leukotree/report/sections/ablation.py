@@ -54,7 +54,12 @@ def section(summary: StudySummary) -> Section | None:
 
 def _figure(summary: StudySummary, comparisons: Sequence[Comparison]) -> Figure:
     bars = [
-        figures.Bar(row.challenger, "Nadeau-Bengio", row.mean, *(row.interval or (math.nan, math.nan)))
+        figures.Bar(
+            row.challenger,
+            "mean over folds, Nadeau-Bengio",
+            row.mean,
+            *(row.interval or (math.nan, math.nan)),
+        )
         for row in comparisons
     ]
     return Figure(
@@ -78,10 +83,10 @@ def _table(
         if row := of_arm.get(arm.name):
             difference = [points(row.mean), interval(row.interval), p_value(row.p_holm), row.verdict]
         rows.append([arm.variant, str(arm.cell), *values, score, *difference, str(len(folds[arm.name]))])
-    result = ["macro F1", "difference", "95 % interval", "Holm p", "verdict", "folds"]
+    result = ["macro F1", "difference", "Nadeau-Bengio 95 %", "Holm p", "verdict", "folds"]
     return Table(
         "Each cell of the grid, image level, in per cent: mean ± standard deviation over folds, and the "
-        "difference from the first cell of the same variant.",
+        "difference from the first cell of the same variant, as a mean over folds with its interval.",
         ["variant", "cell", *keys, *result],
         rows,
         labels=2 + len(keys),

@@ -9,18 +9,32 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from leukotree import stats
 from leukotree.evaluation import calibration, decide
+from leukotree.evaluation.metrics import FLOOR
 from leukotree.report import figures, prose, scores
 from leukotree.report.blocks import Block, Figure, Section, Table, text
 from leukotree.report.summary import Arm, Run, StudySummary
 from leukotree.taxonomy import Taxonomy
 
 LEAVES = "leaves"
-Problem = tuple[np.ndarray, np.ndarray]
-"""(n,) true classes and (n, K) probabilities."""
 Temperatures = Mapping[int, dict[str, float]]
 """Test fold -> decision -> temperature."""
+
+
+class Problem(NamedTuple):
+    """The classification of n images among K classes: pooled over the judged folds and seeds."""
+
+    target: np.ndarray
+    """(n,) true classes."""
+    probability: np.ndarray
+    """(n, K)."""
+    cluster: np.ndarray
+    """(n,) index of the image's patient, from 0. An image without a patient is one, with all its seeds."""
+    patients: bool
+    """Whether any image has a patient id."""
 
 
 class Calibrated(NamedTuple):
@@ -41,21 +55,25 @@ def section(summary: StudySummary) -> Section:
     the leaves."""
     of_arms = {arm.name: calibrated(summary, arm) for arm in scores.shown(summary)}
     rows = [row for name, of_arm in of_arms.items() for row in _rows(name, of_arm)]
-    header = ["variant", "decision", "ECE", "ECE, scaled", "Brier", "Brier, scaled", "temperature"]
+    interval = "95 % by patient"
+    header = ["variant", "decision", "ECE", interval, "ECE, scaled", interval]
+    header += ["Brier", "Brier, scaled", "temperature"]
+    caption = (
+        "All judged folds and seeds are pooled, and each interval is that of the pooled error before it. "
+        "Temperature: median over folds."
+    )
     curves = {}
     for name, of_arm in of_arms.items():
         states = {"raw": of_arm.raw[LEAVES]} | ({"scaled": of_arm.scaled[LEAVES]} if of_arm.scaled else {})
-        curves[name] = {state: _curve(*problem) for state, problem in states.items()}
+        curves[name] = {state: _curve(problem) for state, problem in states.items()}
     blocks: list[Block] = [
-        Table(
-            "All judged folds and seeds are pooled. Temperature: median over folds.", header, rows, labels=2
-        ),
+        Table(caption, header, rows, labels=2),
         Figure(
             "reliability",
-            "Reliability of the most probable leaf. The size of a dot is its share of the images.",
+            "Reliability of the most probable leaf, in bins of about equally many images.",
             figures.reliability(curves),
         ),
-        text(prose.CALIBRATION, bins=calibration.BINS),
+        text(prose.CALIBRATION, bins=calibration.BINS, floor=FLOOR),
     ]
     if without := [name for name, of_arm in of_arms.items() if not of_arm.scaled]:
         blocks.append(text(prose.RAW_ONLY, "note", variants=", ".join(without)))
@@ -104,33 +122,55 @@ def _fit(summary: StudySummary, arm: Arm, fold: int, taxonomy: Taxonomy) -> dict
 
 def _pooled(runs: Sequence[Run], logps: Sequence[np.ndarray]) -> dict[str, Problem]:
     true, logp, taxonomy = np.concatenate([run.true for run in runs]), np.concatenate(logps), runs[0].taxonomy
+    images = pd.concat([run.images for run in runs])
+    known = (images["patient"] != "").to_numpy()
+    # A key may look like a patient's id, so the two kinds of names differ in their first letter.
+    names = np.where(known, "p" + images["patient"].to_numpy(str), "i" + images["key"].to_numpy(str))
+
+    def problem(target: np.ndarray, logs: np.ndarray, rows: np.ndarray) -> Problem:
+        cluster = np.unique(names[rows], return_inverse=True)[1]
+        return Problem(target, np.exp(logs), cluster, bool(known[rows].any()))
+
+    below = taxonomy.choices[true] >= 0  # (n, decisions): which decisions an image belongs to
     problems = {
-        decision: (target, np.exp(logs))
-        for decision, target, logs in decide.at_decisions(true, logp, taxonomy)
+        decision: problem(target, logs, below[:, place])
+        for place, (decision, target, logs) in enumerate(decide.at_decisions(true, logp, taxonomy))
     }
-    return {**problems, LEAVES: (true, np.exp(decide.leaf_logp(logp, taxonomy)))}
+    return {**problems, LEAVES: problem(true, decide.leaf_logp(logp, taxonomy), np.ones(len(true), bool))}
 
 
 def _rows(arm: str, of_arm: Calibrated) -> list[list[str]]:
     rows = []
-    for problem, raw in of_arm.raw.items():
-        scaled = of_arm.scaled.get(problem)
+    for name, raw in of_arm.raw.items():
+        scaled = of_arm.scaled.get(name)
+        fitted = [of_fold[name] for of_fold in of_arm.temperatures if name in of_fold]
         cells = [
-            _shown(value)
-            for score in (calibration.ece, calibration.brier)
-            for value in (score(*raw), score(*scaled) if scaled else float("nan"))
+            *_error(raw),
+            *_error(scaled),
+            *(_shown(calibration.brier(*one[:2]) if one else float("nan")) for one in (raw, scaled)),
+            f"{np.median(fitted):.2f}" if fitted else "–",
         ]
-        fitted = [of_fold[problem] for of_fold in of_arm.temperatures if problem in of_fold]
-        rows.append([arm, problem, *cells, f"{np.median(fitted):.2f}" if fitted else "–"])
+        rows.append([arm, name, *cells])
     return rows
+
+
+def _error(problem: Problem | None) -> list[str]:
+    """The calibration error and its interval. Without patient ids the interval is not estimable: the images
+    of a patient would count as independent."""
+    if problem is None:
+        return ["–", "–"]
+    error = stats.calibration_error(problem.target, problem.probability, problem.cluster)
+    bounds = error.interval if problem.patients else None
+    if bounds is None:
+        return [_shown(error.value), "not estimable"]
+    return [_shown(error.value), f"{bounds[0]:.3f} to {bounds[1]:.3f}"]
 
 
 def _shown(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.3f}"
 
 
-def _curve(target: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Confidence, accuracy and number of images of the bins that have images."""
-    bins = calibration.reliability(target, probability)
-    filled = bins.count > 0
-    return bins.confidence[filled], bins.accuracy[filled], bins.count[filled]
+def _curve(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confidence, accuracy and number of images of each bin."""
+    curve = calibration.reliability(problem.target, problem.probability, problem.cluster)
+    return curve.confidence, curve.accuracy, curve.count

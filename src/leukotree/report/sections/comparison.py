@@ -12,16 +12,13 @@ import numpy as np
 
 from leukotree import stats
 from leukotree.evaluation import metrics
-from leukotree.report import figures, prose, scores
+from leukotree.report import evidence, figures, own_rules, prose, scores
 from leukotree.report.blocks import (
     Block,
     Figure,
     Section,
     Table,
     Text,
-    interval,
-    p_value,
-    percent,
     plural,
     points,
     probability,
@@ -45,7 +42,7 @@ class Compared:
     """The unit of the patient level, see `scores.unit`."""
 
     @property
-    def levels(self) -> list[tuple[str, Sequence[Comparison]]]:
+    def levels(self) -> evidence.Levels:
         """The levels with their comparisons."""
         return [("image", self.images), *([(self.unit, self.patients)] if self.unit else [])]
 
@@ -100,6 +97,10 @@ def _of_images(runs: Sequence[Run]) -> Fold:
     return Fold(sum(values) / len(values), scores.image_clusters(runs))
 
 
+def _of_images_by_own_rule(runs: Sequence[Run]) -> Fold:
+    return _of_images([own_rules.decided(run) for run in runs])
+
+
 def _of_groups(summary: StudySummary, leaves: np.ndarray, runs: Sequence[Run]) -> Fold:
     """The score of a fold by groups, over these leaves. The runs are those of one arm and fold, one per
     seed."""
@@ -152,7 +153,8 @@ def section(summary: StudySummary, compared: Compared) -> Section:
         return Section(title, [Text(missing)])
     rope = f"{100 * summary.rope:.1f}"
     caption = (
-        f"Differences with their 95 % intervals. Grey: the region of practical equivalence (±{rope} points)."
+        "Differences, each with its own 95 % interval: the mean over folds by Nadeau and Bengio, the pooled "
+        f"difference by the bootstrap. Grey: the region of practical equivalence (±{rope} points)."
     )
     label = "difference in macro F1, percentage points"
     return Section(
@@ -160,9 +162,13 @@ def section(summary: StudySummary, compared: Compared) -> Section:
         [
             _verdicts(summary, compared, rope),
             *_not_estimable(compared),
-            Figure("differences", caption, figures.forest(_bars(compared), summary.rope, label)),
-            _evidence(compared),
+            Figure(
+                "differences", caption, figures.forest(evidence.bars(compared.levels), summary.rope, label)
+            ),
+            evidence.trained_again(compared.levels),
+            evidence.other_patients(compared.levels),
             *_explanations(summary, compared, rope),
+            *own_rules.blocks(summary, _compare(summary, _of_images_by_own_rule)),
         ],
     )
 
@@ -185,8 +191,12 @@ def _explanations(summary: StudySummary, compared: Compared, rope: str) -> list[
         alpha=f"{stats.ALPHA:g}",
         ratio=f"{scores.ratio(summary):.3f}",
     )
-    blocks: list[Block] = [verdict, text(prose.EVIDENCE, floor=metrics.FLOOR)]
-    if folds := max(row.folds for row in compared.images):
+    folds, factors = max(row.folds for row in compared.images), ""
+    if folds > 1:
+        low, high = stats.spread_factors(folds - 1)
+        factors = f", with {folds} folds {low:.1f} to {high:.1f} times the estimate"
+    blocks: list[Block] = [verdict, text(prose.EVIDENCE, floor=metrics.FLOOR, factors=factors)]
+    if folds:
         blocks.append(text(prose.FEW_FOLDS, "note", folds=plural(folds, "fold")))
     return blocks
 
@@ -210,69 +220,18 @@ def _verdicts(summary: StudySummary, compared: Compared, rope: str) -> Table:
     worse, better = "P(worse)", "P(better)"
     if _against_flat(summary):
         worse, better = "P(flat better)", "P(hierarchy better)"
-    header = ["difference", "level", "verdict", "mean", worse, f"P(within ±{rope})", better, "folds"]
+    header = [
+        "difference",
+        "level",
+        "verdict",
+        "mean over folds",
+        worse,
+        f"P(within ±{rope})",
+        better,
+        "folds",
+    ]
     caption = (
         "Macro F1 in percentage points, mean over folds. A positive difference favours the first of the two "
         "arms."
     )
     return Table(caption, header, rows, labels=3)
-
-
-def _evidence(compared: Compared) -> Table:
-    rows = []
-    for level, comparisons in compared.levels:
-        for row in comparisons:
-            cells = [
-                interval(row.interval),
-                p_value(row.p),
-                p_value(row.p_holm),
-                interval(_bootstrap(row)),
-                percent(row.detectable),
-                _mcnemar(row),
-                _patients(row),
-            ]
-            rows.append([f"{row.challenger} − {row.reference}", level, *cells])
-    header = [
-        "difference",
-        "level",
-        "Nadeau-Bengio 95 %",
-        "p",
-        "Holm p",
-        "bootstrap 95 %, by patient",
-        "smallest detectable",
-        "McNemar, patients",
-        "patients",
-    ]
-    return Table("The evidence, in percentage points.", header, rows, labels=2)
-
-
-def _mcnemar(row: Comparison) -> str:
-    if row.mcnemar is None:
-        return "–"
-    return f"{row.mcnemar.first_only} : {row.mcnemar.second_only}, p {p_value(row.mcnemar.p)}"
-
-
-def _patients(row: Comparison) -> str:
-    """The number of patients, and of the images without a patient id."""
-    if row.alone == row.clusters:
-        return "unknown"
-    images = f" and {plural(row.alone, 'image')} without one" if row.alone else ""
-    return f"{row.clusters - row.alone}{images}"
-
-
-def _bars(compared: Compared) -> list[figures.Bar]:
-    bars = []
-    for level, rows in compared.levels:
-        for row in rows:
-            name = f"{row.challenger} − {row.reference}"
-            low, high = row.interval or (math.nan, math.nan)
-            bars.append(figures.Bar(name, f"{level}, Nadeau-Bengio", row.mean, low, high))
-            low, high = _bootstrap(row) or (math.nan, math.nan)
-            bars.append(figures.Bar(name, f"{level}, bootstrap", math.nan, low, high))
-    return bars
-
-
-def _bootstrap(row: Comparison) -> tuple[float, float] | None:
-    """The bootstrap interval. None where no image has a patient id, because each image would count as a
-    patient."""
-    return None if row.alone == row.clusters else row.bootstrap

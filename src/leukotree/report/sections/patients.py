@@ -56,15 +56,17 @@ def _by_rule(summary: StudySummary, by_fold: pd.DataFrame, unit: str) -> Table:
             pooled = scores.pooled(by_fold, arm.name, rule)
             cells = [
                 f"{count(pooled.right)} / {pooled.n}",
+                percent(pooled.share),
                 interval(pooled.interval),
                 *(mean_sd(folds[f"{rule}:{score}"].tolist()) for score in SHARES),
                 f"{folds[f'{rule}:lca_height'].mean():.2f}",
                 *(mean_sd(folds[f"{rule}:level:{depth}"].tolist()) for depth in depths),
             ]
             rows.append([arm.name, rule.replace("_", " "), *cells])
-    header = ["variant", "rule", "right, all folds", "Wilson 95 %", *SHARES.values(), "LCA height"]
+    header = ["variant", "rule", "right, all folds", "pooled", "Wilson 95 %", *SHARES.values(), "LCA height"]
     return Table(
-        f"By rule. The unit is the {unit}. Mean ± standard deviation over folds, in per cent.",
+        f"By rule, in per cent. The unit is the {unit}. Pooled: the share that is right in all folds "
+        "together, with its interval. The other columns are mean ± standard deviation over folds.",
         [*header, *(f"depth {depth}" for depth in depths)],
         rows,
         labels=2,
@@ -78,9 +80,8 @@ def _by_leaf(summary: StudySummary) -> Table:
         folds = scores.by_fold(arm.runs).values()
         clusters = stats.pool([scores.group_clusters(runs, summary.decision) for runs in folds])
         for leaf, groups in zip(arm.runs[0].taxonomy.leaves, scores.pooled_per_leaf(clusters), strict=True):
-            share = percent(groups.right / groups.n if groups.n else float("nan"))
             right = f"{count(groups.right)} / {groups.n}"
-            rows.append([arm.name, leaf, right, share, interval(groups.interval)])
+            rows.append([arm.name, leaf, right, percent(groups.share), interval(groups.interval)])
     caption = (
         "By leaf, rule mode, all folds pooled, in per cent. Below "
         f"{metrics.FLOOR} groups an interval is not estimable."

@@ -131,7 +131,7 @@ def _best(summary: StudySummary) -> Table:
             name = str(trial["trial"])
             values = [number(trial[key]) if key in trial else "–" for key in summary.space]
             rerun = percent(means.get(name, float("nan")))
-            result = [percent(trial["macro_f1"]), _interval(search, name), rerun]
+            result = [percent(trial["macro_f1"]), *_pooled(search, name), rerun]
             rows.append([search.variant, str(search.test_fold), str(rank), name, *result, *values])
     header = [
         "variant",
@@ -139,13 +139,15 @@ def _best(summary: StudySummary) -> Table:
         "rank",
         "trial",
         "inner macro F1",
+        "pooled over inner folds",
         "95 % by patient",
         "run again",
         *summary.space,
     ]
     caption = (
         "The best completed trials of each search, by the search's own scores (mean over inner folds, rule "
-        "greedy), in per cent. Intervals: bootstrap over patients of the score pooled over inner folds."
+        "greedy), in per cent. Pooled: the score of the images of all inner folds together, with its "
+        "interval by the bootstrap over patients."
     )
     return Table(caption, header, rows, labels=4)
 
@@ -159,16 +161,18 @@ def _means_of_reruns(search: Search) -> dict[str, float]:
     return {str(trial): float(mean) for trial, mean in means.items()}
 
 
-def _interval(search: Search, trial: str) -> str:
-    """The interval of the macro F1 pooled over the inner folds, decided as in the search. An en dash where
-    the trial's predictions were removed, or have no patient ids."""
+def _pooled(search: Search, trial: str) -> tuple[str, str]:
+    """The macro F1 pooled over the inner folds, decided as in the search, and its interval. En dashes where
+    the trial's predictions were removed. No interval without patient ids."""
     pooled = search.predictions(trial)
-    if pooled is None or not (pooled.images["patient"] != "").any():
-        return "–"
+    if pooled is None:
+        return "–", "–"
     predicted = decide.greedy(pooled.logp, pooled.taxonomy)
     patients = pooled.images["patient"].tolist()
     counts = stats.patient_counts(patients, pooled.true, predicted, len(pooled.taxonomy.leaves))
-    return interval(stats.intervals([counts], stats.macro_f1)[0])
+    score = percent(float(stats.macro_f1(counts.counts.sum(axis=0))))
+    known = counts.alone < len(counts.names)
+    return score, interval(stats.intervals([counts], stats.macro_f1)[0]) if known else "–"
 
 
 def unequal_trials(summary: StudySummary) -> list[Block]:

@@ -24,7 +24,6 @@ SHARES = {
     "average_precision": "AP",
     "roc_auc": "ROC AUC",
 }
-ERRORS = {"brier": "Brier, raw", "ece": "ECE, raw"}
 OF_TREE = {
     "tree:precision": "hP",
     "tree:recall": "hR",
@@ -65,12 +64,11 @@ def decisions(summary: StudySummary) -> Section:
         of_runs = [_problems(run, summary) for run in arm.runs]
         for name, first in of_runs[0].items():
             table = pd.DataFrame([of_run[name]._asdict() for of_run in of_runs])
-            means = table[[*SHARES, *ERRORS]].astype(float).mean()
+            means = table[list(SHARES)].astype(float).mean()
             support = sum(int(of_run[name].support.sum()) for of_run in of_runs)
             shares = [percent(means[key]) for key in SHARES]
-            errors = ["–" if np.isnan(means[key]) else f"{means[key]:.3f}" for key in ERRORS]
-            rows.append([arm.name, f"{name}: {' / '.join(first.classes)}", *shares, *errors, str(support)])
-    header = ["variant", "problem", *SHARES.values(), *ERRORS.values(), "images"]
+            rows.append([arm.name, f"{name}: {' / '.join(first.classes)}", *shares, str(support)])
+    header = ["variant", "problem", *SHARES.values(), "images"]
     caption = (
         "Each decision and each depth of the tree. Mean over runs, shares in per cent. An image counts once "
         "per seed."
