@@ -120,7 +120,14 @@ def test_without_patients_and_search_no_claim_is_made(tmp_path):
     assert table_row(markdown, "", "flat")[6:8] == ["–", "–"]
     rows = section(markdown, "Is a hierarchy better?").splitlines()
     levels = [row.split(" | ")[1] for row in rows if row.startswith("| base")]
-    assert levels == ["image", "image"]
+    assert levels == [
+        "image",
+        "image",
+        "image",
+        "greedy − joint",
+    ]  # verdict, two kinds of evidence, own rules
+    pooled = table_row(markdown.replace("Other patients: evidence", "\n## Pooled\n"), "Pooled", "base − flat")
+    assert pooled[3:] == ["not estimable", "–", "unknown"]
     assert table_row(markdown, "Leaves", "flat", "AML")[4] == "not estimable"
     assert "not nested" not in markdown
     assert "## The answer" not in markdown
