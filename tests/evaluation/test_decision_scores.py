@@ -74,6 +74,16 @@ class TestProblem:
         )
         assert scores.support.tolist() == [(target == k).sum() for k in range(3)]
 
+    @settings(max_examples=60)
+    @given(st.integers(2, 60), st.integers(0, 10_000), st.sampled_from([1, 2, 8]))
+    def test_areas_are_those_of_scikit_learn(self, n, seed, digits):
+        rng = np.random.default_rng(seed)
+        belongs, p = rng.random(n) < 0.4, rng.random(n).round(digits)  # few digits: ties
+        belongs[:2] = True, False
+        assert decision_scores.roc_auc(belongs, p) == pytest.approx(sk.roc_auc_score(belongs, p))
+        expected = sk.average_precision_score(belongs, p)
+        assert decision_scores.average_precision(belongs, p) == pytest.approx(expected)
+
     def test_a_class_without_samples_is_left_out_of_the_means_of_curves(self):
         target, p = np.array([0, 0, 1, 1]), problem(4, 0)[1]
         with warnings.catch_warnings():

@@ -80,6 +80,16 @@ def test_chunks_do_not_change_the_draws(monkeypatch):
     np.testing.assert_allclose(stats.bootstrap(counts, strata, stats.macro_f1, draws=50, seed=3), whole)
 
 
+def test_kept_draws_are_those_of_the_generator_and_cannot_be_changed():
+    strata = stacked(clusters(2))[1]
+    for _ in range(2):
+        (kept,) = stats.weights(strata, 50, 3)
+        expected = stats.resample(strata, 50, seeds.generator(3, "bootstrap"))
+        np.testing.assert_array_equal(kept, expected)
+        with pytest.raises(ValueError, match="read-only"):
+            kept[0, 0] = 1.0
+
+
 def test_draws_are_paired():
     one, other = clusters(3)
     both = stats.bootstrap(

@@ -71,13 +71,11 @@ def problem(
     classes: tuple[str, ...], target: np.ndarray, probability: np.ndarray, predicted: np.ndarray
 ) -> DecisionScores:
     """Scores of a classification problem. target, predicted: (n,) class indices. probability: (n, K)."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
     table = metrics.confusion(target, predicted, len(classes))
     return DecisionScores(
         **metrics.summary(target, predicted, len(classes)),
-        average_precision=_macro(one_vs_rest(target, probability, average_precision_score)),
-        roc_auc=_macro(one_vs_rest(target, probability, roc_auc_score)),
+        average_precision=_macro(one_vs_rest(target, probability, average_precision)),
+        roc_auc=_macro(one_vs_rest(target, probability, roc_auc)),
         classes=classes,
         support=table.sum(axis=1),
         confusion=table,
@@ -92,6 +90,28 @@ def one_vs_rest(
     belongs = np.asarray(target)[:, None] == np.arange(probability.shape[1])
     pairs = zip(belongs.T, probability.T, strict=True)
     return np.array([score(is_class, p) if 0 < is_class.sum() < len(p) else np.nan for is_class, p in pairs])
+
+
+def average_precision(belongs: np.ndarray, probability: np.ndarray) -> float:
+    """The sum over thresholds of the gain in recall times the precision, as scikit-learn's
+    `average_precision_score`, which takes ten times as long to check its arguments.
+
+    belongs, probability: (n,). Equal probabilities are one threshold.
+    """
+    order = np.argsort(-probability, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(probability[order]), -1))
+    hits = belongs[order].cumsum()[ends]
+    return float((np.diff(hits, prepend=0) * hits / (ends + 1)).sum() / hits[-1])
+
+
+def roc_auc(belongs: np.ndarray, probability: np.ndarray) -> float:
+    """The share of pairs of a sample that belongs and one that does not in the right order. Equal
+    probabilities count half (Mann and Whitney), as in scikit-learn's `roc_auc_score`."""
+    from scipy.stats import rankdata
+
+    inside, n = int(belongs.sum()), len(belongs)
+    ranks = rankdata(probability)[belongs].sum()
+    return float((ranks - inside * (inside + 1) / 2) / (inside * (n - inside)))
 
 
 def _macro(values: np.ndarray) -> float:

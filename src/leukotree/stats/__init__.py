@@ -37,6 +37,7 @@ from leukotree.stats.resampling import (
     intervals,
     jackknife,
     resample,
+    weights,
 )
 from leukotree.stats.verdict import ALPHA, CERTAIN, Comparison, Fold, Verdict, compare, judge
 
@@ -76,4 +77,5 @@ __all__ = [
     "resample",
     "smallest_detectable",
     "spread_factors",
+    "weights",
 ]

@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from leukotree import seeds
 from leukotree.evaluation import calibration
 from leukotree.evaluation.metrics import FLOOR
 from leukotree.stats.clusters import strata_of
-from leukotree.stats.resampling import CELLS, DRAWS, interval, resample
+from leukotree.stats.resampling import DRAWS, interval, weights
 
 
 class CalibrationError(NamedTuple):
@@ -57,16 +56,11 @@ def _strata(target: np.ndarray, cluster: np.ndarray, classes: int) -> np.ndarray
 
 def _samples(of: calibration.Gaps, strata: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """(draws,) squared errors of resampled clusters."""
-    rng, rows = seeds.generator(seed, "bootstrap"), max(1, CELLS // len(strata))
+    both, squares = np.hstack([of.samples, of.gap]), np.hstack([of.samples**2, of.gap**2])
     parts = []
-    for done in range(0, draws, rows):
-        weights = resample(strata, min(rows, draws - done), rng)
-        twice = weights**2
-        parts.append(
-            calibration.squared_error(
-                weights @ of.samples, weights @ of.gap, twice @ of.samples**2, twice @ of.gap**2
-            )
-        )
+    for drawn in weights(strata, draws, seed):
+        samples, gap = np.split(drawn @ both, 2, axis=1)
+        parts.append(calibration.squared_error(samples, gap, *np.split(drawn**2 @ squares, 2, axis=1)))
     squared = np.concatenate(parts)
     return squared[~np.isnan(squared)]
 

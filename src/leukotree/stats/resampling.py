@@ -6,7 +6,8 @@ It is about the trained models. `comparing` is about training again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from leukotree.stats.comparing import ROUNDING
 Statistic = Callable[[np.ndarray], np.ndarray]
 """From (..., L, L) confusion matrices, whose counts may be fractional, to (...) scores."""
 DRAWS = 2000
+STREAM = "bootstrap"
+"""The random stream of the draws, see `seeds.generator`."""
 CELLS = 2**22
 """Weights (draws x clusters) that are in memory at a time: 32 MiB."""
 
@@ -41,6 +44,28 @@ def resample(strata: np.ndarray, draws: int, rng: np.random.Generator) -> np.nda
     return weights * (size / (size - 1))[strata]
 
 
+def weights(strata: np.ndarray, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """(n, P) weights of `resample`, in parts of at most CELLS weights with `draws` rows together.
+
+    The weights of a study that fits into one part are kept for the next score: a report asks for the same
+    ones for each arm and leaf. They cannot be changed.
+    """
+    rows = max(1, CELLS // len(strata))
+    if rows >= draws:
+        yield _kept(strata.astype(np.int64).tobytes(), draws, seed)
+        return
+    rng = seeds.generator(seed, STREAM)
+    for done in range(0, draws, rows):
+        yield resample(strata, min(rows, draws - done), rng)
+
+
+@functools.lru_cache(maxsize=4)
+def _kept(strata: bytes, draws: int, seed: int) -> np.ndarray:
+    drawn = resample(np.frombuffer(strata, dtype=np.int64), draws, seeds.generator(seed, STREAM))
+    drawn.flags.writeable = False
+    return drawn
+
+
 def bootstrap(
     counts: np.ndarray, strata: np.ndarray, statistic: Statistic, draws: int = DRAWS, seed: int = 0
 ) -> np.ndarray:
@@ -48,11 +73,7 @@ def bootstrap(
     each draw is the same for all arms."""
     arms, clusters, *square = counts.shape
     flat = np.moveaxis(counts, 1, 0).reshape(clusters, -1)
-    rng, rows = seeds.generator(seed, "bootstrap"), max(1, CELLS // clusters)
-    scores = [
-        statistic((resample(strata, min(rows, draws - done), rng) @ flat).reshape(-1, arms, *square))
-        for done in range(0, draws, rows)
-    ]
+    scores = [statistic((part @ flat).reshape(-1, arms, *square)) for part in weights(strata, draws, seed)]
     return np.concatenate(scores).T
 
 
