@@ -73,11 +73,14 @@ def other_patients(levels: Levels) -> Table:
 
 
 def _detectable(row: Comparison) -> str:
-    """The smallest detectable difference, and the range in which it is known."""
+    """The smallest detectable difference, and the range in which it is known. With three folds an end of the
+    range may be above the largest difference that there can be."""
     if row.detectable_range is None:
         return percent(row.detectable)
-    low, high = row.detectable_range
-    return f"{percent(row.detectable)} ({percent(low)} to {percent(high)})"
+    value, low, high = (
+        "over 100" if one > 1 else percent(one) for one in (row.detectable, *row.detectable_range)
+    )
+    return f"{value} ({low} to {high})"
 
 
 def _mcnemar(row: Comparison) -> str:

@@ -159,11 +159,14 @@ def _error(problem: Problem | None) -> list[str]:
     of a patient would count as independent."""
     if problem is None:
         return ["–", "–"]
-    error = stats.calibration_error(problem.target, problem.probability, problem.cluster)
-    bounds = error.interval if problem.patients else None
-    if bounds is None:
+    of_images = problem.target, problem.probability, problem.cluster
+    if not problem.patients:
+        return [_shown(calibration.ece(*of_images)), "not estimable"]
+    error = stats.calibration_error(*of_images)
+    if error.interval is None:
         return [_shown(error.value), "not estimable"]
-    return [_shown(error.value), f"{bounds[0]:.3f} to {bounds[1]:.3f}"]
+    low, high = error.interval
+    return [_shown(error.value), f"{low:.3f} to {high:.3f}"]
 
 
 def _shown(value: float) -> str:
