@@ -133,6 +133,13 @@ class TestDetectableRange:
         between = stats.detectable_range(self.DIFFERENCES, 0.25)
         assert between == pytest.approx((0.5991 * one, 2.8735 * one), rel=1e-3)
 
+    def test_repeats_of_the_same_patients_know_the_spread_as_one_repeat_does(self):
+        twice = self.DIFFERENCES * 2
+        one = stats.smallest_detectable(twice, 0.25)
+        assert stats.detectable_range(twice, 0.25, of_spread=4) == pytest.approx(
+            (0.5991 * one, 2.8735 * one), rel=1e-3
+        )
+
     @given(pairs, st.floats(0, 0.1), st.integers(1, 4))
     def test_it_holds_the_estimate(self, rows, rope, family):
         values = [a - b for a, b in rows]

@@ -129,6 +129,7 @@ def detectable_range(
     family: int = 1,
     alpha: float = 0.05,
     confidence: float = 0.95,
+    of_spread: int | None = None,
 ) -> tuple[float, float] | None:
     """The interval of `smallest_detectable` for the spread that is not known: it is estimated from J folds.
     None if `nadeau_bengio` is None.
@@ -136,13 +137,16 @@ def detectable_range(
     The smallest detectable difference rises with the true spread, so its interval has the values at the two
     ends of the spread's interval, see `spread_factors`. With rope 0 and five folds these are 0.60 and 2.87
     times the estimate.
+
+    of_spread: degrees of freedom of the spread. None: J - 1. Folds of several repeats test the same patients
+    again, so they know the spread less well than as many folds of other patients: give those of one repeat.
     """
     test = nadeau_bengio(differences, ratio)
     if test is None:
         return None
     low, high = (
         _detectable(test.se * factor, test.df, power, rope, family, alpha)
-        for factor in spread_factors(test.df, confidence)
+        for factor in spread_factors(of_spread or test.df, confidence)
     )
     return low, high
 
