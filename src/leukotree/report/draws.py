@@ -56,7 +56,7 @@ def configurations(tables: Sequence[pd.DataFrame], space: Mapping[str, Domain]) 
 def chosen(searches: Iterable[Search], space: Mapping[str, Domain]) -> list[tuple[Search, int]]:
     """The searches that have ended, each with the number of the draw that it chose."""
     listed = list(searches)
-    ended = []
+    ended: list[tuple[Search, int]] = []
     for search, numbers in zip(listed, numbered([one.trials for one in listed], space), strict=True):
         if search.best is not None:
             at = (search.trials["trial"].astype(str) == str(search.best.get("trial"))).to_numpy()
