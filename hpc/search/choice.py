@@ -176,14 +176,14 @@ def _means(record: Record) -> dict[int, float]:
     for rerun in record.reruns:
         if rerun.state == "completed":
             scores.setdefault(rerun.number, []).append(rerun.scores[rerun.last])
-    seeds = len(record.study.fresh_seeds)
+    seeds = len(record.fresh_seeds)
     return {number: sum(values) / seeds for number, values in scores.items() if len(values) == seeds}
 
 
 def _reruns(record: Record, first: Trial, means: Mapping[int, float]) -> dict[str, Any]:
     """The keys of best.yaml about re-runs. `first`: the trial that the search would have chosen without them.
     `optimism`: its score in the search less its mean in the re-runs; None if a re-run of it failed."""
-    seeds = record.study.fresh_seeds
+    seeds = record.fresh_seeds
     rows = []
     for start in range(0, len(record.reruns), len(seeds)):
         group = record.reruns[start : start + len(seeds)]

@@ -75,6 +75,9 @@ class Record:
         self.reruns: list[Trial] = []
         """Re-runs of the best trials, known once all trials have ended. Those of the best trial come
         first."""
+        self.fresh_seeds = study.fresh_seeds(search_id.test_fold)
+        """The seeds of the re-runs. A search whose re-runs began under version 0.1.0 keeps the seeds of that
+        version."""
         self.reported: list[tuple[int, int, float]] = []
         """(trial, report, macro-F1) in the order in which they came."""
         self.first_seconds = self.seconds = 0.0
@@ -135,11 +138,13 @@ class Record:
         if self.reruns or self.open_trials():
             return
         top = self.ranked()[: self.study.search.rerun_top]
-        self.reruns = [
-            Trial(trial.number, trial.chosen, seed) for trial in top for seed in self.study.fresh_seeds
-        ]
+        lines = list(_lines(self._reruns))
+        earlier = self.study.fresh_seeds(None)
+        if any(isinstance(line, Mapping) and line.get("seed") in earlier for line in lines):
+            self.fresh_seeds = earlier
+        self.reruns = [Trial(trial.number, trial.chosen, seed) for trial in top for seed in self.fresh_seeds]
         known = {(rerun.number, rerun.seed): rerun for rerun in self.reruns}
-        for line in _lines(self._reruns):
+        for line in lines:
             key = (line.get("trial"), line.get("seed")) if isinstance(line, Mapping) else None
             ended = key in known and (line.get("state"), isinstance(line.get("score"), float))
             if ended not in (("completed", True), ("failed", False)):

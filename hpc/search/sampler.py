@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpc.search.record import Trial
-from hpc.studies.study import Study
+from hpc.studies.study import SearchId, Study
 from leukotree import seeds
 from leukotree.spec import VARIANTS
 
@@ -27,12 +27,18 @@ STATES = {
 }
 
 
-def propose(study: Study, variant: str, trials: Sequence[Trial]) -> dict[str, Any]:
-    """The values of the next trial of a search. A pure function of the search's seed and the earlier
-    trials."""
+def propose(study: Study, search_id: SearchId, trials: Sequence[Trial]) -> dict[str, Any]:
+    """The values of the next trial of a search. A pure function of the study's search seed, the outer fold
+    and the earlier trials of this search.
+
+    All variants of an outer fold draw the same first values, so that they are compared in pairs. Each outer
+    fold draws its own. With the same draws in all folds, the luck of a draw would be in the difference of
+    every fold: the spread between folds would not show it, and a comparison of the folds would be too sure.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = _space(study, variant)
-    optuna_study = optuna.create_study(direction="maximize", sampler=_sampler(study, len(trials)))
+    space = _space(study, search_id.variant)
+    sampler = _sampler(study, search_id.test_fold, len(trials))
+    optuna_study = optuna.create_study(direction="maximize", sampler=sampler)
     optuna_study.add_trials([_frozen(trial, space) for trial in trials])
     return dict(optuna_study.ask(fixed_distributions=space).params)
 
@@ -64,10 +70,11 @@ def _space(study: Study, variant: str) -> dict[str, BaseDistribution]:
     return space
 
 
-def _sampler(study: Study, number: int) -> BaseSampler:
-    """The sampler of one trial, seeded by the trial's number. All searches draw the same first trials."""
+def _sampler(study: Study, test_fold: int, number: int) -> BaseSampler:
+    """The sampler of one trial, seeded by the outer fold and the trial's number."""
     search = study.search
-    seed = seeds.integer(search.seed, "search", number) % 2**32  # numpy's old generator takes no larger seed
+    # numpy's old generator takes no larger seed
+    seed = seeds.integer(search.seed, "draw", test_fold, number) % 2**32
     if search.algorithm == "random":
         return RandomSampler(seed=seed)
     return TPESampler(seed=seed, n_startup_trials=search.startup_trials)

@@ -48,9 +48,7 @@ class StudySearcher(Searcher):
         if (following := self._queue.next()) is None:
             return None
         record, trial = following
-        trial = trial or record.draw(
-            sampler.propose(self._queue.study, record.search_id.variant, record.trials)
-        )
+        trial = trial or record.draw(sampler.propose(self._queue.study, record.search_id, record.trials))
         self._queue.started(record, trial)
         self._live[trial_id] = record, trial
         return {

@@ -1,5 +1,6 @@
 """A sweep: one Ray Tune experiment over all searches of a study. There is one search per variant and outer
-fold, or per variant. All have the same space, seed and number of trials."""
+fold, or per variant. All have the same space and number of trials. The searches of an outer fold draw the
+same first values."""
 
 from __future__ import annotations
 

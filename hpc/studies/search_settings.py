@@ -78,7 +78,8 @@ class SearchSettings(Strict):
     startup_trials: int = Field(10, ge=1)
     """Random trials before TPE begins."""
     seed: int = Field(0, ge=0, lt=2**31)
-    """Seed of the sampler, the same for every search."""
+    """Seed of the draws, together with the outer fold: all variants of a fold draw the same first values, and
+    each fold draws its own."""
     rerun_top: int = Field(0, ge=0)
     """This many of the best completed trials are trained again on fresh seeds, to the end. The best mean is
     chosen. 0: the best trial is chosen without re-runs."""
@@ -87,11 +88,17 @@ class SearchSettings(Strict):
     space: dict[str, Axis] = {}  # noqa: RUF012 - pydantic copies it
     """Dotted key of the run spec -> its values."""
 
-    def fresh_seeds(self, used: int) -> list[int]:
-        """The `rerun_seeds` different seeds of the re-runs. `used`: the seed of the trials, which is left
-        out."""
+    def fresh_seeds(self, used: int, test_fold: int | None) -> list[int]:
+        """The `rerun_seeds` different seeds of the re-runs of an outer fold, the same for all its variants.
+
+        Args:
+            used: the seed of the trials, which is left out.
+            test_fold: None for the seeds of version 0.1.0, which were the same for all folds.
+        """
+        stream, place = ("rerun", []) if test_fold is None else ("fresh", [test_fold])
         drawn = (
-            seeds.integer(self.seed, "rerun", number) % 2**31 for number in range(2 * self.rerun_seeds + 2)
+            seeds.integer(self.seed, stream, *place, number) % 2**31
+            for number in range(2 * self.rerun_seeds + 2)
         )
         return [seed for seed in dict.fromkeys(drawn) if seed != used][: self.rerun_seeds]
 

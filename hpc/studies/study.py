@@ -146,10 +146,9 @@ class Study(Strict):
         """The number of reports of a trial that is trained to its end: its epochs or its inner folds."""
         return self.base.optim.epochs if self.search.rungs == "epochs" else self.folds.inner
 
-    @property
-    def fresh_seeds(self) -> list[int]:
-        """The seeds of the re-runs of a trial."""
-        return self.search.fresh_seeds(self.seeds[0])
+    def fresh_seeds(self, test_fold: int | None) -> list[int]:
+        """The seeds of the re-runs of a trial of an outer fold; None: see `SearchSettings.fresh_seeds`."""
+        return self.search.fresh_seeds(self.seeds[0], test_fold)
 
     def grace(self) -> int:
         """The number of reports before ASHA may stop a trial."""

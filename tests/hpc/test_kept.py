@@ -76,6 +76,29 @@ def test_a_search_that_was_cut_short_goes_on_and_chooses_the_same(kept: Path) ->
     ] == without_times
 
 
+def test_a_search_keeps_its_draws_and_draws_on_for_its_own_fold(kept: Path) -> None:
+    """Version 0.1.0 drew the same values in all folds. The report warns of the draws that are left of it."""
+    search = kept / RUNS / "search" / "flat" / "fold1"
+    before = [json.loads(line) for line in (search / "trials.jsonl").read_text().splitlines()]
+    first = [line for line in before if line["trial"] == 0]
+    (search / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in first))
+    history = (search / "history.csv").read_text().splitlines()
+    (search / "history.csv").write_text("".join(f"{line}\n" for line in history if not line.startswith("1,")))
+    for name in ("best.yaml", "trials.csv", "reruns.jsonl"):
+        (search / name).unlink()
+    for folder in (search / "runs" / "00001", search / "reruns"):
+        shutil.rmtree(folder)
+    for command in (["sweep", "study.yaml"], ["report", "study.yaml"]):
+        done = leukotree(*command, cwd=kept)
+        assert done.returncode == 0, done.stderr
+    after = [json.loads(line) for line in (search / "trials.jsonl").read_text().splitlines()]
+    earlier, drawn = ([line["chosen"] for line in lines if "chosen" in line] for lines in (before, after))
+    assert drawn[0] == earlier[0]
+    assert drawn[1] != earlier[1]
+    report = (kept / "results/kept/report.md").read_text()
+    assert "Outer folds share draws: 3 of 8 trials" in report
+
+
 def test_packing_the_same_images_again_is_answered_and_changes_nothing(kept: Path) -> None:
     before = files(kept / "shards")
     done = leukotree("pack", "images/manifest.csv", "shards", "--size", "32", "--folds", "2", cwd=kept)

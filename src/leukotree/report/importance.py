@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from leukotree.report import draws
 from leukotree.report.space import Domain, bounds, place
 
 FLOOR = 10
-"""With fewer completed trials in all searches together, importance is not estimable."""
+"""With fewer draws in the completed trials of all searches together, importance is not estimable."""
 
 
 def importance(searches: Iterable[pd.DataFrame], space: Mapping[str, Domain]) -> dict[str, float] | None:
@@ -21,17 +22,24 @@ def importance(searches: Iterable[pd.DataFrame], space: Mapping[str, Domain]) ->
     some trials lack are left out, because they had no effect there.
 
     The trials of all searches of a variant are pooled, because one search has few completed trials. The mean
-    of each search is subtracted from its scores, because some outer folds are harder than others.
+    of each search is subtracted from its scores, because some outer folds are harder than others. A draw that
+    several searches tried (see `draws`) is one row, with the mean of its scores.
 
     Importances are the main effects of a random forest's prediction (Hutter, Hoos and Leyton-Brown 2014), by
-    Optuna, with a fixed seed. None for fewer than FLOOR completed trials, and where all trials have the same
-    score.
+    Optuna, with a fixed seed. None for fewer than FLOOR draws with a completed trial, and where all have the
+    same score.
     """
-    parts = [trials[(trials["state"] == "completed") & trials["macro_f1"].notna()] for trials in searches]
+    tables = list(searches)
+    parts = [
+        table.assign(draw=numbers)[(table["state"] == "completed") & table["macro_f1"].notna()]
+        for table, numbers in zip(tables, draws.numbered(tables, space), strict=True)
+    ]
     done = pd.concat(
         [part.assign(macro_f1=part["macro_f1"] - part["macro_f1"].mean()) for part in parts],
         ignore_index=True,
     )
+    means = done.groupby("draw")["macro_f1"].transform("mean")
+    done = done.assign(macro_f1=means).drop_duplicates("draw").reset_index(drop=True)
     keys = [key for key in space if key in done]
     # Optuna averages evenly over the values that it gets. It gets places, so that a logarithmic range counts
     # evenly in its logarithm.

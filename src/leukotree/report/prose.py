@@ -30,7 +30,9 @@ PATIENTS = {
 NOT_NESTED = """
 The study is not nested. One search per variant chose the hyperparameters for all outer folds. The search
 did not use fold {clean}, but it used images of the other folds ({others}). Scores on those folds, and means
-that include them, are therefore optimistic. Only fold {clean} is an independent test.{tested}
+that include them, are therefore optimistic. Only fold {clean} is an independent test.{tested} All folds have
+the values of one search. The luck of that search is in the difference of every fold, and the spread between
+folds does not show it. The verdicts are therefore too sure.
 """
 
 INCOMPLETE = """
@@ -111,9 +113,9 @@ training folds. Interval over the top trials: the lowest to the highest value am
 trials of each search. With few completed trials it is over the better half of them. For a choice, the
 number in brackets says how often an option occurs. Importance: the share of the variance of the score that
 a key explains by itself (fANOVA). It is computed from the completed trials of all searches of the variant.
-The mean score of its search is subtracted from each trial's score. Importance is not estimable below
-{floor} trials. It holds for the searched range only: a key that matters outside the range can look
-unimportant. Not stated: the paper gives no value.
+The mean score of its search is subtracted from each trial's score. A draw that several searches tried counts
+once, everywhere in this section. Importance is not estimable below {floor} draws. It holds for the searched
+range only: a key that matters outside the range can look unimportant. Not stated: the paper gives no value.
 """
 
 BORDER = """
@@ -126,19 +128,39 @@ NO_SEARCH = "No search has ended for {variants}. Outer folds without chosen valu
 
 MARGINALS = """
 Macro F1 against each searched key. Points: trials; a hollow point is a trial that was stopped early. Lines:
-the mean of the completed trials in each bin. Grey bars: the number of these trials. Dotted lines: the ends
-of the range.
+the mean of the completed trials in each bin. Grey bars: the number of different draws among them. Dotted
+lines: the ends of the range.
 """
 
 OPTIMISM = """
-Inner macro F1 is the score that the search maximised. It is therefore optimistic for the chosen trial.
-Outer macro F1 is the score of the same values on the outer fold that the search did not use. Both use the
-rule `greedy`, as every search does.
+Inner macro F1 is the score that the search maximised. Outer macro F1 is the score of the same values on the
+outer fold that the search did not use. Both use the rule `greedy`, as every search does. The inner score is
+no bound of the outer one, in neither direction. Two things act against each other. The models of inner folds
+are trained on fewer images, which makes inner scores too low. The chosen trial is the best of many, partly
+by luck, which makes its inner score too high. Inner and outer folds also have other images.
+"""
+
+DRAWS = """
+A draw is the values of one trial. All variants of an outer fold draw the same first values, so that the
+variants are compared in pairs. A key that matters little has the value that the chosen draw happens to have.
+"""
+
+EQUAL_CHOICES = """
+Equal choices that are one draw: {groups}. These searches chose among the same {draws}. Two searches that
+choose among {n} draws at random agree once in {n} times. Such an agreement is no evidence for a value.
+"""
+
+FOLDS_SHARE_DRAWS = """
+Outer folds share draws: {shared} of {total} trials have the values that another fold of the same variant had
+drawn before. Searches that began in version 0.1.0 drew the same values in all folds. The luck of such a draw
+is in the difference of every fold, and the spread between folds does not show it. The verdicts are therefore
+too sure. To draw again, search under another study name.
 """
 
 RERUNS = """
-The trial with the best mean over the fresh seeds is chosen. Optimism: the score that the search gave to its
-best trial, minus the mean of the fresh runs of that trial.
+The trial with the best mean over the fresh seeds is chosen. Less its re-runs: the score that the search gave
+to its best trial, minus the mean of the fresh runs of that trial. Both are trained on as many images, so the
+difference is what the best of many owes to the luck of its seed.
 """
 
 RULES_OF_DECISION = """

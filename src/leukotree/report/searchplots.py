@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from leukotree.report import drawing, space
+from leukotree.report import drawing, draws, space
 from leukotree.report.drawing import GREY, INK, colour, grid, integer_ticks, legend_above, marker, png, styled
 from leukotree.report.space import Domain
 
@@ -74,27 +74,28 @@ def best_so_far(trials: Trials, hours: str) -> bytes:
 @styled
 def marginals(trials: Trials, domains: Mapping[str, Domain]) -> bytes:
     """One panel per searched key: a point per trial, hollow if it was stopped early. A line is the mean of
-    the completed trials in each bin. Grey bars are the numbers of these trials, of all variants together."""
+    the completed trials in each bin. Grey bars are the numbers of draws among these trials, of all variants
+    together."""
     figure, axes = grid(len(domains), min(3, len(domains)), 3.4, 2.7, sharey=True)
-    pooled = {variant: pd.concat(searches, ignore_index=True) for variant, searches in trials.items()}
+    pooled = _with_draws(trials, domains)
     lowest, highest = _limits(pooled.values())
     for axis, (key, domain) in zip(axes, domains.items(), strict=True):
         put = _scale(axis, domain)
         shift = 0.16 if "choice" in domain else 0.0  # so that variants with the same option do not overlap
-        support = np.zeros(len(_edges(domain)) - 1)
+        tried = []
         for index, (variant, table) in enumerate(pooled.items()):
             if key not in table:
                 continue
             aside = shift * (index - (len(pooled) - 1) / 2)
             _points(axis, put(table[key]) + aside, table, index, variant)
             places = space.place(domain, table[key])
-            known = (table["state"] == "completed") & ~np.isnan(places)
-            done = table["macro_f1"].where(known).groupby(np.digitize(places, _edges(domain)[1:-1]))
-            counts, means = done.count(), done.mean()
-            support += counts.reindex(range(len(support)), fill_value=0).to_numpy()
+            known = (table["state"] == "completed") & table["macro_f1"].notna() & ~np.isnan(places)
+            bins = np.digitize(places, _edges(domain)[1:-1])
+            means = table["macro_f1"].where(known).groupby(bins).mean()
+            tried.append(pd.DataFrame({"bin": bins, "draw": table["draw"]})[known])
             x = _centres(domain)[means.index.to_numpy(int)] + aside
             axis.plot(x, means, color=colour(index), lw=1.2, marker="_", ms=9)
-        _support(axis, domain, support)
+        _support(axis, domain, _draws_in_bins(tried, domain))
         axis.set_xlabel(key)
     axes[0].set_ylim(lowest, highest)
     for axis in axes[:: min(3, len(domains))]:
@@ -126,6 +127,22 @@ def plane(trials: Trials, x: tuple[str, Domain], y: tuple[str, Domain]) -> bytes
     axes[0].set_ylabel(y[0])
     figure.colorbar(shades, ax=axes, label="inner macro-F1", pad=0.01)
     return png(figure)
+
+
+def _with_draws(trials: Trials, domains: Mapping[str, Domain]) -> dict[str, pd.DataFrame]:
+    """Variant -> the trials of all its searches, with a column `draw`: equal numbers are one draw."""
+    tables = [table for searches in trials.values() for table in searches]
+    numbers = iter(draws.numbered(tables, domains))
+    return {
+        variant: pd.concat([table.assign(draw=next(numbers)) for table in searches], ignore_index=True)
+        for variant, searches in trials.items()
+    }
+
+
+def _draws_in_bins(tried: Sequence[pd.DataFrame], domain: Mapping[str, Any]) -> np.ndarray:
+    """The number of different draws in each bin. `tried`: tables with a row per trial, its bin and draw."""
+    once = pd.concat(tried).drop_duplicates() if tried else pd.DataFrame({"bin": []})
+    return np.bincount(once["bin"].astype(int), minlength=len(_edges(domain)) - 1)
 
 
 def _points(axis: Axes, x: np.ndarray, table: pd.DataFrame, index: int, variant: str) -> None:

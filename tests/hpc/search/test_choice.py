@@ -43,7 +43,7 @@ def _searched(study: Study) -> Record:
 def _again(record: Record, scores: dict[tuple[int, int], float | None]) -> dict[str, Any]:
     """best.yaml when the re-runs have these scores: (trial, which of its seeds) -> score."""
     for rerun in record.reruns:
-        score = scores[rerun.number, record.study.fresh_seeds.index(rerun.seed or 0)]
+        score = scores[rerun.number, record.fresh_seeds.index(rerun.seed or 0)]
         if score is not None:
             record.report(rerun, 1, score, 9.0)
         record.end(
@@ -86,7 +86,7 @@ def test_the_mean_over_fresh_seeds_chooses_and_the_optimism_is_written() -> None
     best = _again(_searched(study), again)
     assert (best["trial"], best["value"], best["chosen"]) == (3, 0.625, {"loss.gamma": 3.0})
     assert (best["search_trial"], best["search_value"], best["optimism"]) == (1, 0.75, 0.75 - 0.375)
-    assert best["rerun_seeds"] == study.fresh_seeds
+    assert best["rerun_seeds"] == study.fresh_seeds(SEARCH_ID.test_fold)
     assert best["reruns"] == [
         {"trial": 1, "scores": [0.25, 0.5], "seconds": 3.0},
         {"trial": 3, "scores": [0.75, 0.5], "seconds": 3.0},

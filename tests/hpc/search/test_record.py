@@ -170,7 +170,7 @@ def _searched(study: Study) -> Record:
 
 def test_the_best_trials_are_run_again_once_all_have_ended(again: Study) -> None:
     record = _searched(again)
-    seeds = again.fresh_seeds
+    seeds = again.fresh_seeds(SEARCH_ID.test_fold)
     assert [(rerun.number, rerun.seed) for rerun in record.reruns] == [
         (2, seeds[0]),
         (2, seeds[1]),
@@ -205,6 +205,22 @@ def test_reruns_that_ended_are_not_run_again(again: Study, cut: int) -> None:
     assert loaded.open() == (2 if cut else 1)
 
 
+def test_a_search_whose_reruns_began_in_an_earlier_version_keeps_its_seeds(again: Study) -> None:
+    """Those seeds were the same for all folds."""
+    _searched(again)
+    earlier = again.fresh_seeds(None)
+    line = {"trial": 2, "seed": earlier[1], "state": "completed", "score": 0.5}
+    (again.search_folder(SEARCH_ID) / "reruns.jsonl").write_text(json.dumps(line) + "\n")
+    record = Record(again, SEARCH_ID)
+    assert [(rerun.seed, rerun.score) for rerun in record.reruns] == [
+        (earlier[0], None),
+        (earlier[1], 0.5),
+        (earlier[0], None),
+        (earlier[1], None),
+    ]
+    assert record.fresh_seeds == earlier
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -217,7 +233,7 @@ def test_reruns_that_ended_are_not_run_again(again: Study, cut: int) -> None:
 )
 def test_a_rerun_of_no_best_trial_is_refused(again: Study, line: object) -> None:
     _searched(again)
-    whole = {"seed": again.fresh_seeds[0], **line} if isinstance(line, dict) else line
+    whole = {"seed": again.fresh_seeds(SEARCH_ID.test_fold)[0], **line} if isinstance(line, dict) else line
     (again.search_folder(SEARCH_ID) / "reruns.jsonl").write_text(json.dumps(whole) + "\n")
     with pytest.raises(InputError, match=r"reruns\.jsonl: has .*, which is no re-run of the best trials"):
         Record(again, SEARCH_ID)

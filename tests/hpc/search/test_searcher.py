@@ -134,7 +134,7 @@ def test_the_sampler_learns_how_a_trial_ended(study: Study, monkeypatch: pytest.
     monkeypatch.setattr(
         optuna.Study, "add_trials", lambda self, trials: frozen.extend(trials) or add(self, trials)
     )
-    sampler.propose(study, "flat", Record(study, FLAT).trials)
+    sampler.propose(study, FLAT, Record(study, FLAT).trials)
     assert [trial.state for trial in frozen] == [
         TrialState.COMPLETE,
         TrialState.PRUNED,
@@ -237,7 +237,7 @@ def test_variants_draw_the_same_first_values_also_where_one_has_more_keys(study:
     axis = {"loss.isolation": Axis(choice=["shared", "detached"])}
     for algorithm in ("tpe", "random"):
         wider = _changed(study, space={**axis, **study.search.space}, algorithm=algorithm)
-        first, more = (sampler.propose(wider, variant, []) for variant in ("flat", "multilabel"))
+        first, more = (sampler.propose(wider, SearchId(variant, 2), []) for variant in ("flat", "multilabel"))
         assert set(more) - set(first) == {"loss.isolation"}
         assert {key: more[key] for key in first} == first
 
@@ -259,7 +259,7 @@ def test_the_last_trials_of_a_search_hold_up_no_slot(study: Study) -> None:
     queue.report(record, record.trials[5], EPOCHS, 1.0)
     tune_searcher.on_trial_complete("last", {"epoch": EPOCHS, "macro_f1": 1.0})
     reruns = [tune_searcher.suggest(trial_id) for trial_id in ("a", "b")]
-    assert reruns == [{**last, "seed": seed} for seed in again.fresh_seeds]
+    assert reruns == [{**last, "seed": seed} for seed in again.fresh_seeds(FLAT.test_fold)]
     after = tune_searcher.suggest("c")
     assert isinstance(after, dict)
     assert (after["variant"], after["trial"], after["seed"]) == ("base", 1, None)

@@ -170,8 +170,8 @@ def test_nested_searches_choose_for_their_own_fold_by_reruns(
         assert best["search_trial"] == max(searched, key=lambda number: (searched[number], -number))
         assert best["search_value"] == searched[best["search_trial"]]
         assert best["optimism"] == best["search_value"] - means[best["search_trial"]]
-        assert best["rerun_seeds"] == plan.fresh_seeds
-        for kind, seeds in (("runs", {0}), ("reruns", set(plan.fresh_seeds))):
+        assert best["rerun_seeds"] == plan.fresh_seeds(search_id.test_fold)
+        for kind, seeds in (("runs", {0}), ("reruns", set(plan.fresh_seeds(search_id.test_fold)))):
             specs = [load(path) for path in folder.glob(f"{kind}/*/*/spec.yaml")]
             assert {(spec.data.test_fold, spec.seed) for spec in specs} == {
                 (search_id.test_fold, seed) for seed in seeds

@@ -243,13 +243,20 @@ def test_a_key_without_effect_beside_another_adds_no_run(path: Path) -> None:
 
 def test_fresh_seeds_differ_from_the_seed_of_the_trials(path: Path) -> None:
     plan = study.load(path, ["search.rerun_seeds=50"])
-    assert len(set(plan.fresh_seeds)) == 50
-    used = plan.fresh_seeds[7]
-    again = study.load(path, ["search.rerun_seeds=50", f"seeds=[{used}]"])
-    assert len(set(again.fresh_seeds)) == 50
-    assert used not in again.fresh_seeds
-    assert again.fresh_seeds[:7] == plan.fresh_seeds[:7]
-    assert study.load(path, ["search.seed=1"]).fresh_seeds != plan.fresh_seeds[:3]
+    seeds = plan.fresh_seeds(0)
+    assert len(set(seeds)) == 50
+    again = study.load(path, ["search.rerun_seeds=50", f"seeds=[{seeds[7]}]"]).fresh_seeds(0)
+    assert len(set(again)) == 50
+    assert seeds[7] not in again
+    assert again[:7] == seeds[:7]
+    assert study.load(path, ["search.seed=1"]).fresh_seeds(0) != seeds[:3]
+
+
+def test_each_fold_has_fresh_seeds_of_its_own(path: Path) -> None:
+    plan = study.load(path, ["search.rerun_seeds=20"])
+    seeds = [seed for fold in (None, *range(5)) for seed in plan.fresh_seeds(fold)]
+    assert len(set(seeds)) == 6 * 20
+    assert plan.fresh_seeds(3) == plan.fresh_seeds(3)
 
 
 def test_only_known_decision_rules_are_accepted(path: Path) -> None:

@@ -205,7 +205,7 @@ class TestNested:
         assert table_row(nested, "Folds", "2", "flat")[2] == "own search"
         assert table_row(nested, "Search", "flat", "2")[6] == "0"
 
-    def test_optimism_of_the_reruns_is_shown(self, nested):
+    def test_the_best_of_the_search_stands_beside_its_reruns(self, nested):
         assert table_row(nested, "Search", "multilabel", "1", "3", "2 × 2")[4:] == ["85.0", "+2.1", "82.9"]
 
     def test_the_best_trials_stand_with_their_own_scores(self, nested):

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from leukotree.report import prose, searchplots, space
-from leukotree.report.blocks import Block, Figure, Section, Table, number, percent, text
+from leukotree.report import draws, prose, searchplots, space
+from leukotree.report.blocks import Block, Figure, Section, Table, number, percent, plural, text
 from leukotree.report.importance import FLOOR, importance
 from leukotree.report.sections.settings import ASKED, KEYS, NOT_STATED, hours, value_of
 from leukotree.report.summary import Search, StudySummary
@@ -37,10 +37,11 @@ HEADER = (
 class Answer:
     """The result of the searches of one variant for one key."""
 
-    chosen: list[Any]
-    """The chosen value of each search that has ended."""
+    chosen: dict[int, Any]
+    """Outer fold -> the chosen value, of each search that has ended. Of several searches that chose the same
+    draw, only the first."""
     top: list[Any]
-    """The values of the best trials of each search."""
+    """The values of the best trials of each search, each draw once."""
     importance: float | None
     """From the trials of all searches together. None where it is not estimable."""
     borders: dict[int, str]
@@ -49,11 +50,16 @@ class Answer:
 
 def answers(searches: Mapping[int, Search], domains: Mapping[str, space.Domain]) -> dict[str, Answer]:
     """Searched key -> its answer. `searches`: outer fold -> search, of one variant."""
-    importances = importance([search.trials for search in searches.values()], domains) or {}
-    best = pd.concat([top(search.trials) for search in searches.values()])
+    tables = [search.trials for search in searches.values()]
+    importances = importance(tables, domains) or {}
+    numbers = draws.numbered(tables, domains)
+    best = pd.concat(
+        [top(table.assign(draw=own)) for table, own in zip(tables, numbers, strict=True)]
+    ).drop_duplicates("draw")
+    first = draws.chosen_first(searches, domains)
     return {
         key: Answer(
-            chosen=[search.chosen[key] for search in searches.values() if key in search.chosen],
+            chosen={fold: search.chosen[key] for fold, search in first.items() if key in search.chosen},
             top=best[key].tolist(),
             importance=importances.get(key),
             borders={
@@ -96,11 +102,14 @@ def _table(summary: StudySummary, variant: str, of_keys: Mapping[str, Answer]) -
             rows.append([name, paper, "not searched", number(value_of(summary.base, key)), "–", "–", "–"])
             continue
         answer, domain = of_keys[key], summary.space[key]
-        chosen = space.middle(domain, answer.chosen) if answer.chosen else "–"
+        chosen = space.middle(domain, answer.chosen.values()) if answer.chosen else "–"
         known = [chosen, space.span(domain, answer.top), _importance(answer), _border(answer)]
         rows.append([name, paper, space.as_text(domain), *known])
-    folds = sum(search.best is not None for search in summary.searches[variant].values())
+    searches = summary.searches[variant]
+    folds = sum(search.best is not None for search in searches.values())
     which = f"median and range over the searches of {folds} outer folds" if folds > 1 else "of one search"
+    if (chosen_draws := len(draws.chosen_first(searches, summary.space))) < folds:
+        which += f", which chose {plural(chosen_draws, 'draw')}"
     return Table(f"`{variant}`: {which}.", HEADER, rows, labels=len(HEADER))
 
 
@@ -109,10 +118,10 @@ def _importance(answer: Answer) -> str:
 
 
 def _border(answer: Answer) -> str:
-    """The border of the chosen value, as text. For several searches, with the number of those on it."""
+    """The border of the chosen value, as text. For several chosen draws, with the number of those on it."""
     if not answer.chosen:
         return "–"
-    sides = list(answer.borders.values())
+    sides = [answer.borders[fold] for fold in answer.chosen if fold in answer.borders]
     named = [f"{side} border, {sides.count(side)} of {len(answer.chosen)}" for side in dict.fromkeys(sides)]
     return ("; ".join(named) if len(answer.chosen) > 1 else f"{sides[0]} border") if sides else "no"
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from leukotree.report import prose, scores
 from leukotree.report.blocks import Block, Section, Table, Text, count, mean_sd, percent, plural, text
-from leukotree.report.sections import searches
+from leukotree.report.sections import drawn, searches
 from leukotree.report.summary import StudySummary
 
 COLUMNS = {
@@ -80,7 +80,7 @@ def _warnings(summary: StudySummary, by_fold: pd.DataFrame) -> list[Block]:
     done = [arm for arm in summary.arms if arm.runs]
     if len(shown := scores.shown(summary)) < len(done):
         notes.append(text(prose.SOME_ARMS, "note", shown=len(shown), arms=len(done)))
-    return notes + searches.unequal_trials(summary)
+    return notes + searches.unequal_trials(summary) + drawn.shared_by_folds(summary)
 
 
 def _about_patients(summary: StudySummary) -> list[Block]:

@@ -1,12 +1,13 @@
-"""The section about the searches: numbers of trials, chosen trials, optimism, the best trials, learning
-curves."""
+"""The section about the searches: numbers of trials, chosen trials, inner against outer scores, draws, the
+best trials, learning curves."""
 
 from __future__ import annotations
 
 from leukotree import stats
-from leukotree.evaluation import decide, metrics
+from leukotree.evaluation import decide
 from leukotree.report import prose, searchplots
 from leukotree.report.blocks import Block, Figure, Section, Table, interval, number, percent, points, text
+from leukotree.report.sections import drawn, optimism
 from leukotree.report.sections.answer import top
 from leukotree.report.summary import Search, StudySummary
 
@@ -18,7 +19,7 @@ def section(summary: StudySummary) -> Section | None:
     """Tables of the trials, and the learning curves. None without a search."""
     if not summary.searches:
         return None
-    blocks: list[Block] = [_counts(summary), text(prose.OPTIMISM)]
+    blocks: list[Block] = [_counts(summary), *optimism.blocks(summary), *drawn.blocks(summary)]
     if reruns := _reruns(summary):
         blocks += [reruns, text(prose.RERUNS)]
     blocks += [*unequal_trials(summary), _best(summary)]
@@ -61,8 +62,7 @@ def _counts(summary: StudySummary) -> Table:
             *(str(int(states.get(state, 0))) for state in ("completed", "stopped", "failed")),
         ]
         chosen = str(best.get("trial", "–"))
-        score = search.trials.set_index("trial")["macro_f1"].get(chosen, float("nan"))
-        result = [percent(score), _outer_score(summary, search)]
+        result = [percent(optimism.inner_score(search)), percent(optimism.outer_score(summary, search))]
         rows.append([search.variant, str(search.test_fold), chosen, *counts, *result])
     header = [
         "variant",
@@ -79,23 +79,6 @@ def _counts(summary: StudySummary) -> Table:
     return Table(caption, header, rows, labels=3)
 
 
-def _outer_score(summary: StudySummary, search: Search) -> str:
-    """The macro F1 of the runs with the chosen values on the search's outer fold, mean over seeds. It is
-    decided by the greedy rule, as in the search."""
-    runs = [
-        run
-        for arm in summary.arms
-        if arm.cell is None and arm.variant == search.variant
-        for run in arm.runs
-        if run.test_fold == search.test_fold
-    ]
-    values = [
-        metrics.macro_f1(run.true, decide.greedy(run.logp, run.taxonomy), len(run.taxonomy.leaves))
-        for run in runs
-    ]
-    return percent(sum(values) / len(values)) if values else "–"
-
-
 def _reruns(summary: StudySummary) -> Table | None:
     """A row per search whose best trials were run again. None without one."""
     rows = []
@@ -104,8 +87,8 @@ def _reruns(summary: StudySummary) -> Table | None:
         if reruns is None or best is None:
             continue
         n, seeds = reruns["trial"].nunique(), reruns["seed"].nunique()
-        optimism = float("nan") if best["optimism"] is None else float(best["optimism"])
-        scores = [percent(float(best["search_value"])), points(optimism), percent(float(best["value"]))]
+        loss = float("nan") if best["optimism"] is None else float(best["optimism"])
+        scores = [percent(float(best["search_value"])), points(loss), percent(float(best["value"]))]
         rows.append([search.variant, str(search.test_fold), str(best["trial"]), f"{n} × {seeds}", *scores])
     header = [
         "variant",
@@ -113,7 +96,7 @@ def _reruns(summary: StudySummary) -> Table | None:
         "chosen trial",
         "trials × fresh seeds",
         "best of the search",
-        "optimism",
+        "less its re-runs",
         "chosen, run again",
     ]
     caption = "The best trials, run again on seeds that the search did not use. Macro F1 in per cent."
