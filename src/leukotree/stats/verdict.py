@@ -35,6 +35,8 @@ class Fold(NamedTuple):
     score: float
     """Mean over seeds."""
     clusters: Clusters
+    repeat: int = 0
+    """The repeat of this fold. Within a repeat each patient is tested once."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def compare(
     was declared before; see `judge`.
 
     Args:
-        arms: name -> outer fold -> its result. Arms and folds may be missing.
+        arms: name -> outer fold -> its result. Arms and folds may be missing. With repeats, the folds of all
+            repeats are numbered through.
         ratio: n_test / n_train of a fold.
         rope: half width of the region of practical equivalence, in units of the score.
         statistic: the same score as a function of confusion matrices, for the bootstrap.
@@ -108,7 +111,7 @@ def compare(
         detectable = smallest_detectable(values, ratio, rope=rope, family=len(pairs), alpha=ALPHA)
         verdict, reason = judge(values, probabilities, p_holm)
         first, second = (
-            [arms[name][fold].clusters for fold in folds] if folds else [] for name in (challenger, reference)
+            [arms[name][fold] for fold in folds] if folds else [] for name in (challenger, reference)
         )
         rows.append(
             Comparison(
@@ -130,12 +133,15 @@ def compare(
 
 
 def _over_patients(
-    challenger: Sequence[Clusters], reference: Sequence[Clusters], statistic: Statistic, draws: int, seed: int
+    challenger: Sequence[Fold], reference: Sequence[Fold], statistic: Statistic, draws: int, seed: int
 ) -> dict[str, Any]:
     """The fields of a comparison that are about the trained models on other patients, from their folds."""
     if not challenger:
         return {"bootstrap": None, "mcnemar": None, "clusters": 0, "alone": 0}
-    first, second = pool(challenger), pool(reference)
+    first, second = (
+        pool([fold.clusters for fold in folds], [fold.repeat for fold in folds])
+        for folds in (challenger, reference)
+    )
     interval = difference_interval(first, second, statistic, draws, seed)
     paired = None if first.alone else mcnemar(majority_is_correct(first), majority_is_correct(second))
     return {"bootstrap": interval, "mcnemar": paired, "clusters": len(first.names), "alone": first.alone}
