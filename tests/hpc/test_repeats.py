@@ -144,5 +144,5 @@ def test_each_fold_of_each_repeat_has_a_search(study: Study) -> None:
     best = yaml.safe_load((study.root / "search/flat/repeat1-fold3/best.yaml").read_text())
     assert (best["test_fold"], best["repeat"]) == (3, 1)
     assert leukotree("folds", *words, "--dry-run", cwd=Path.cwd()).returncode == 0
-    listed = json.loads(leukotree("status", "study.yaml", "--json", cwd=Path.cwd()).stdout)
-    assert {one["search"] for one in listed["searches"]} >= {"flat/fold0", "flat/repeat1-fold0"}
+    listed = leukotree("status", "study.yaml", cwd=Path.cwd()).stdout
+    assert all(name in listed for name in ("flat/fold0", "flat/repeat1-fold0"))
