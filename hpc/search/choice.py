@@ -41,9 +41,10 @@ def chosen(study: Study, partial: bool = False) -> dict[str, dict[int, dict[str,
     if not study.search.trials:
         return {variant: {number: {} for number in study.outer_folds} for variant in study.variants}
     compared = not (partial and not Path(study.base.data.shards).is_dir())
+    data = fingerprints(study) if compared else {}
     values: dict[SearchId, dict[str, Any]] = {}
     for search_id in study.search_ids:
-        if has_ended(study, search_id, fingerprint(study, search_id.repeat) if compared else None):
+        if has_ended(study, search_id, data.get(search_id.repeat)):
             values[search_id] = dict(read_choice(study, search_id)["chosen"])
         elif not partial:
             path = study.search_folder(search_id) / BEST
@@ -105,6 +106,13 @@ def fingerprint(study: Study, repeat: int = 0) -> str:
     from leukotree.data.dataset import Dataset
 
     return Dataset.open(study.base.data.shards, repeat=repeat).fingerprint
+
+
+def fingerprints(study: Study) -> dict[int, str]:
+    """The fingerprint of the study's data in each repeat that has searches."""
+    return {
+        repeat: fingerprint(study, repeat) for repeat in {search_id.repeat for search_id in study.search_ids}
+    }
 
 
 def _settings(study: Study, search_id: SearchId) -> dict[str, Any]:

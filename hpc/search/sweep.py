@@ -116,12 +116,12 @@ def counts(study: Study) -> dict[str, int]:
 def _records(study: Study) -> list[Record]:
     """The records of the searches that have not ended. Raises InputError for a search of other settings, data
     or weights, and for one that is damaged."""
-    records = []
+    data, records = choice.fingerprints(study), []
     for search_id in study.search_ids:
         folder = study.search_folder(search_id)
         if (folder / searchfolder.SETTINGS).exists():  # without them the search begins with those of today
             stale.check_search(folder, study.base.data.shards)
-        if choice.has_ended(study, search_id, choice.fingerprint(study, search_id.repeat)):
+        if choice.has_ended(study, search_id, data[search_id.repeat]):
             choice.read_choice(study, search_id)
         else:
             records.append(Record(study, search_id))

@@ -1,4 +1,4 @@
-"""The power that `leukotree plan` computes is the rate of `better` in simulated studies of the same variances."""
+"""The power that `leukotree plan` computes is the rate of `better` in simulated studies."""
 
 from __future__ import annotations
 

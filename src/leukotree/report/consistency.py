@@ -58,10 +58,12 @@ def check_runs(runs: Sequence[Run], root: Path, shards: str) -> None:
         _check_same_tree(run, runs[0], root)
         _check_same_data(run, first_of_repeat.setdefault(run.repeat, run), root)
         by_fold.setdefault(run.test_fold, []).append(run)
-    there = bool(runs) and fingerprint.packed(shards) is not None
+    datasets = {}
+    if runs and fingerprint.packed(shards):
+        datasets = {r: Dataset.open(shards, ends=False, repeat=r) for r in first_of_repeat}
     for runs_of_fold in by_fold.values():
-        if there:
-            _check_images(runs_of_fold, Dataset.open(shards, ends=False, repeat=runs_of_fold[0].repeat))
+        if datasets:
+            _check_images(runs_of_fold, datasets[runs_of_fold[0].repeat])
         else:
             _check_images_without_dataset(runs_of_fold)
     firsts = [runs_of_fold[0] for runs_of_fold in by_fold.values()]
