@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from hpc.options import BAD_INPUT, Parser
-from hpc.verbs import data, machine, results, search, training
+from hpc.verbs import data, machine, plan, results, search, training
 from leukotree import progress, signals
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
 
@@ -23,6 +23,7 @@ VERBS = (
     data.define_pack,
     data.define_audit,
     training.define_train,
+    plan.define_plan,
     search.define_sweep,
     training.define_folds,
     training.define_grid,

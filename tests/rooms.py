@@ -34,7 +34,7 @@ LAYERS = (
     ("hpc.launching",),
     ("hpc.search",),
     ("hpc.doctor",),
-    ("hpc.advised", "hpc.bench", "hpc.status", "hpc.submit"),
+    ("hpc.advised", "hpc.bench", "hpc.planning", "hpc.status", "hpc.submit"),
     ("hpc.verbs",),
     ("hpc.cli",),
 )

@@ -170,7 +170,13 @@ def planned_by(subject: Study | RunSpec | Sequence[RunSpec], site: Site, on_slur
         listed = [subject] if isinstance(subject, RunSpec) else list(subject)
         runs = len(listed)
     kinds = {
-        (spec.variant == "base", spec.data.shards, spec.backbone, spec.data.inner is None): spec
+        (
+            spec.variant == "base",
+            spec.data.shards,
+            spec.data.repeat,
+            spec.backbone,
+            spec.data.inner is None,
+        ): spec
         for spec in listed
     }
     at_once = site.array_parallelism if on_slurm else len(os.sched_getaffinity(0))
@@ -185,6 +191,8 @@ def _corners(study: Study) -> Iterator[RunSpec]:
     for key, axis in study.search.space.items():
         for value in axis.choice or ():
             yield study.spec(study.variants[0], {key: value}, *place)
+    for repeat in range(1, study.folds.repeats):
+        yield study.spec(study.variants[0], {}, *place, repeat=repeat)
     if study.has_grid:
         yield from (row.spec for row in cells.expand(study))
 
@@ -192,7 +200,7 @@ def _corners(study: Study) -> Iterator[RunSpec]:
 def _runs(study: Study) -> int:
     """How many run folders a study makes: outer folds, the grid, and the inner folds of all trials and
     re-runs."""
-    outer = len(study.variants) * study.folds.outer * len(study.seeds)
+    outer = len(study.variants) * len(study.outer_folds) * len(study.seeds)
     in_grid = len(cells.expand(study)) if study.has_grid else 0
     search = study.search
     trials = search.trials + min(search.rerun_top, search.trials) * search.rerun_seeds

@@ -41,8 +41,10 @@ def check_data(study: Study, grid: Sequence[Cell] | None = None) -> None:
             f"{dataset.folder}: packed with {dataset.folds} folds, but folds.outer is "
             f"{study.folds.outer}; make them equal"
         )
-    leakage.check_index(dataset)
-    duplicates.refuse(dataset)
+    for repeat in range(study.folds.repeats):
+        dealt = Dataset.open(study.base.data.shards, repeat=repeat)
+        leakage.check_index(dealt)
+        duplicates.refuse(dealt)
 
 
 def check_report(study: Study, grid: Sequence[Cell] | None = None) -> None:
@@ -61,17 +63,18 @@ def check_search(study: Study, ranks: int = 1) -> None:
     from leukotree.training import plan
 
     check_data(study)
-    left_out = study.search_ids[0].test_fold
+    first = study.search_ids[0]
     trials = [
-        _trial(study, variant, corner, left_out)
+        _trial(study, variant, corner, first.test_fold)
         for variant in study.variants
         for corner in _corners(study, variant)
     ]
     for spec in _kinds(trials):
         plan.check(spec, ranks)
     # Each outer fold has inner folds of its own.
-    for fold in sorted({search_id.test_fold for search_id in study.search_ids} - {left_out}):
-        plan.check(trials[0].override({"data.test_fold": fold}), ranks)
+    places = {(search_id.repeat, search_id.test_fold) for search_id in study.search_ids}
+    for repeat, fold in sorted(places - {(first.repeat, first.test_fold)}):
+        plan.check(trials[0].override({"data.test_fold": fold, "data.repeat": repeat}), ranks)
 
 
 def check_runs(specs: Iterable[RunSpec], ranks: int = 1) -> None:

@@ -68,7 +68,7 @@ def _check_folder(spec: RunSpec, root: Path) -> None:
     from leukotree.training import run
 
     if (root / spec.run_name).is_dir():
-        run.check_folder(spec, root, Dataset.open(spec.data.shards))
+        run.check_folder(spec, root, Dataset.open(spec.data.shards, repeat=spec.data.repeat))
 
 
 def _check_models(specs: Sequence[RunSpec]) -> None:

@@ -44,12 +44,13 @@ def data(work: Work, read: bool) -> Iterator[Finding]:
     several threads."""
     from leukotree.data.dataset import Dataset
 
-    for folder in dict.fromkeys(spec.data.shards for spec in work.specs):
+    for folder, repeat in dict.fromkeys((spec.data.shards, spec.data.repeat) for spec in work.specs):
         try:
-            dataset = Dataset.open(folder)
+            dataset = Dataset.open(folder, repeat=repeat)
             described = f"{folder}: {len(dataset)} images of {dataset.size} px in {dataset.folds} folds"
+            described += f", the deal of repeat {repeat}" if repeat else ""
             yield Finding("ok", "data", f"{described}, fingerprint {dataset.fingerprint[:12]}")
-            if read:
+            if read and not repeat:
                 yield _rate(dataset)
         except InputError as error:
             yield Finding("FAIL", "data", str(error))

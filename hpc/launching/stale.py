@@ -42,12 +42,13 @@ def at_another_path(root: Path, specs: Sequence[RunSpec]) -> str:
         return ""
     path_now = specs[0].data.shards
     folders = [folder for folder in root.iterdir() if run_states.read(folder).state == "done"]
-    for path in {inputs.shards for folder in folders if (inputs := Inputs.read(folder))} - {path_now}:
+    inputs_of = {folder: inputs for folder in folders if (inputs := Inputs.read(folder))}
+    for path in {inputs.shards for inputs in inputs_of.values()} - {path_now}:
         named = {root / spec.override({"data.shards": path}).run_name for spec in specs}
         done = [
             folder
-            for folder in named
-            if folder in folders and compared.changed(folder, Inputs(path_now, None)) is None
+            for folder in named & inputs_of.keys()
+            if compared.changed(folder, inputs_of[folder]._replace(shards=path_now, weights=None)) is None
         ]
         if done and fingerprint.packed(path_now):
             same = f"{root}: {len(done)} of these runs are done on the same data, as {path}"

@@ -16,36 +16,44 @@ from leukotree import files, yamlfile
 from leukotree.config import flatten, parse
 from leukotree.errors import InputError, RunFailed
 from leukotree.records import searchfolder
-from leukotree.records.searchfolder import BEST, DATASET, SETTINGS, TEST_FOLD, TRIAL_COLUMNS, TRIALS
+from leukotree.records.searchfolder import (
+    BEST,
+    DATASET,
+    REPEAT,
+    SETTINGS,
+    TEST_FOLD,
+    TRIAL_COLUMNS,
+    TRIALS,
+)
 
 SHARDS = "base.data.shards"
 
 
 def chosen(study: Study, partial: bool = False) -> dict[str, dict[int, dict[str, Any]]]:
-    """variant -> outer fold -> the chosen dotted values. No values are chosen in a study without trials: its
-    runs have the values of the base.
+    """variant -> number of the outer fold (see `Study.outer_folds`) -> the chosen dotted values. No values
+    are chosen in a study without trials: its runs have the values of the base.
 
     Raises InputError where a search could have seen its test fold (see `leakage.check`), where it had another
     study, other data or other weights, and where it has not ended. `partial` leaves out searches that have
     not ended, and needs no data.
     """
     leakage.check(study)
-    folds = range(study.folds.outer)
     if not study.search.trials:
-        return {variant: {fold: {} for fold in folds} for variant in study.variants}
-    data = None if partial and not Path(study.base.data.shards).is_dir() else fingerprint(study)
+        return {variant: {number: {} for number in study.outer_folds} for variant in study.variants}
+    compared = not (partial and not Path(study.base.data.shards).is_dir())
+    data = fingerprints(study) if compared else {}
     values: dict[SearchId, dict[str, Any]] = {}
     for search_id in study.search_ids:
-        if has_ended(study, search_id, data):
+        if has_ended(study, search_id, data.get(search_id.repeat)):
             values[search_id] = dict(read_choice(study, search_id)["chosen"])
         elif not partial:
             path = study.search_folder(search_id) / BEST
             raise InputError(f"{path}: missing; run `{study.command('sweep')}` first")
     return {
         variant: {
-            fold: values[search_id]
-            for fold in folds
-            if (search_id := study.search_id(variant, fold)) in values
+            number: values[search_id]
+            for number, (repeat, fold) in study.outer_folds.items()
+            if (search_id := study.search_id(variant, fold, repeat)) in values
         }
         for variant in study.variants
     }
@@ -61,9 +69,11 @@ def has_ended(study: Study, search_id: SearchId, data: str | None) -> bool:
     tree = yamlfile.load(path)
     if not isinstance(tree, dict):
         raise InputError(f"{path}: holds no settings of a search; move its folder away")
-    searched_data, test_fold = tree.pop(DATASET, None), tree.pop(TEST_FOLD, search_id.test_fold)
-    stored = flatten(_settings(parse(Study, tree, str(path)), search_id)) | {TEST_FOLD: test_fold}
-    current = flatten(_settings(study, search_id)) | {TEST_FOLD: search_id.test_fold}
+    searched_data = tree.pop(DATASET, None)
+    place = {TEST_FOLD: tree.pop(TEST_FOLD, search_id.test_fold), REPEAT: tree.pop(REPEAT, 0)}
+    stored = flatten(_settings(parse(Study, tree, str(path)), search_id)) | place
+    now = {TEST_FOLD: search_id.test_fold, REPEAT: search_id.repeat}
+    current = flatten(_settings(study, search_id)) | now
     if data is not None:
         stored[DATASET], current[DATASET] = searched_data, data
         if searched_data == data and ended:
@@ -79,25 +89,41 @@ def has_ended(study: Study, search_id: SearchId, data: str | None) -> bool:
 
 def write_settings(study: Study, search_ids: Iterable[SearchId], data: str) -> None:
     """Write search.yaml of searches that begin or continue: what `has_ended` compares. `data`: the
-    fingerprint of the data."""
+    fingerprint of the data in the repeat of these searches."""
     for search_id in search_ids:
-        settings = {**_settings(study, search_id), TEST_FOLD: search_id.test_fold, DATASET: data}
+        settings = {**_settings(study, search_id), **_place(search_id), DATASET: data}
         files.write_atomic(study.search_folder(search_id) / SETTINGS, yamlfile.dump(settings))
 
 
-def fingerprint(study: Study) -> str:
-    """The fingerprint of the study's data."""
+def _place(search_id: SearchId) -> dict[str, int]:
+    """The outer fold of a search, in its files."""
+    repeat = {REPEAT: search_id.repeat} if search_id.repeat else {}
+    return {TEST_FOLD: search_id.test_fold, **repeat}
+
+
+def fingerprint(study: Study, repeat: int = 0) -> str:
+    """The fingerprint of the study's data in a repeat."""
     from leukotree.data.dataset import Dataset
 
-    return Dataset.open(study.base.data.shards).fingerprint
+    return Dataset.open(study.base.data.shards, repeat=repeat).fingerprint
+
+
+def fingerprints(study: Study) -> dict[int, str]:
+    """The fingerprint of the study's data in each repeat that has searches."""
+    return {
+        repeat: fingerprint(study, repeat) for repeat in {search_id.repeat for search_id in study.search_ids}
+    }
 
 
 def _settings(study: Study, search_id: SearchId) -> dict[str, Any]:
     """The part of a study that decides a search. It lacks the later seeds, the other variants, the keys
-    searched only in those, and whether the searches are nested."""
+    searched only in those, the number of repeats, and whether the searches are nested."""
     fields = study.model_dump(
         mode="json", exclude_defaults=True, include={"study", "base", "folds", "search"}
     )
+    if folds := fields.get("folds"):
+        folds.pop("repeats", None)
+        fields = {key: value for key, value in fields.items() if value or key != "folds"}
     if search := fields.get("search"):
         search.pop("nested", None)
         search["space"] = {
@@ -144,7 +170,7 @@ def _write_choice(record: Record) -> str | None:
     tree = {
         "study": study.study,
         "variant": search_id.variant,
-        TEST_FOLD: search_id.test_fold,
+        **_place(search_id),
         "metric": study.search.metric,
         "value": value,
         "trial": trial.number,

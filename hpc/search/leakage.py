@@ -15,7 +15,7 @@ from hpc.studies.study import Study
 from leukotree import yamlfile
 from leukotree.errors import InputError, one_line
 from leukotree.records.runfolder import PREDICTIONS, SPEC
-from leukotree.records.searchfolder import BEST, SETTINGS, TEST_FOLD, begun_runs
+from leukotree.records.searchfolder import BEST, REPEAT, SETTINGS, TEST_FOLD, begun_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from leukotree.data.dataset import Dataset
 
 _TEST_FOLD = re.compile(r"^  test_fold: (\d+)$", re.MULTILINE)
+_REPEAT = re.compile(r"^  repeat: (\d+)$", re.MULTILINE)
 _INNER = re.compile(r"^  inner:$", re.MULTILINE)
 
 
@@ -32,12 +33,21 @@ class HeldOut:
 
     fold: int
     """The outer test fold."""
+    repeat: int = 0
+    """Its repeat."""
     keys: frozenset[str] = frozenset()
     """Keys of its images. Empty where the shards are not here."""
     patients: frozenset[str] = frozenset()
     """Its patients whose images the folds keep together, named as by `identities.persons`."""
     across_sources: bool = False
     """Whether an id is the same patient in every source."""
+
+    def __str__(self) -> str:
+        return _named(self.fold, self.repeat)
+
+
+def _named(fold: object, repeat: int) -> str:
+    return f"fold {fold} of repeat {repeat}" if repeat else f"fold {fold}"
 
 
 def check(study: Study) -> None:
@@ -51,16 +61,19 @@ def check(study: Study) -> None:
     from leukotree.data.dataset import Dataset
 
     shards = Path(study.base.data.shards)
-    dataset = Dataset.open(shards) if shards.is_dir() else None
-    if dataset is not None:
+    datasets: dict[int, Dataset] = {}
+    if shards.is_dir():
+        datasets = {repeat: Dataset.open(shards, repeat=repeat) for repeat in range(study.folds.repeats)}
+    for dataset in datasets.values():
         check_index(dataset)
     for search_id in study.search_ids if study.search.trials else ():
         folder = study.search_folder(search_id)
-        if dataset is not None:
+        if datasets:
             stale.check_search(folder, str(shards))
-        fold = search_id.test_fold
-        held_out = HeldOut(fold) if dataset is None else _held_out(dataset, fold)
-        problem = _wrong_fold(folder, fold, study.search.nested) or _first_problem(folder, held_out)
+        held_out = HeldOut(search_id.test_fold, search_id.repeat)
+        if datasets:
+            held_out = _held_out(datasets[search_id.repeat], search_id.test_fold)
+        problem = _wrong_fold(folder, held_out, study.search.nested) or _first_problem(folder, held_out)
         if problem:
             raise InputError(
                 f"{problem}: the search of {search_id} could see its test fold; move its folder away and run "
@@ -96,16 +109,21 @@ def _held_out(dataset: Dataset, fold: int) -> HeldOut:
     index = dataset.index
     inside = index["fold"] == fold
     patients = frozenset(dataset.persons[inside & _kept_together(dataset)])
-    return HeldOut(fold, frozenset(index["key"][inside]), patients, dataset.patients_across_sources)
+    keys = frozenset(index["key"][inside])
+    return HeldOut(fold, dataset.repeat, keys, patients, dataset.patients_across_sources)
 
 
-def _wrong_fold(folder: Path, fold: int, nested: bool) -> str | None:
-    """The file of a search that names another test fold than `fold`, as a problem; None if there is none."""
+def _wrong_fold(folder: Path, held_out: HeldOut, nested: bool) -> str | None:
+    """The file of a search that names another test fold than the held-out one, as a problem; None if there is
+    none."""
+    fold, repeat = held_out.fold, held_out.repeat
     for path in (folder / SETTINGS, folder / BEST):
-        tree = yamlfile.load(path) if path.exists() else {TEST_FOLD: fold}
-        named = tree.get(TEST_FOLD, None if nested else fold) if isinstance(tree, dict) else None
-        if named != fold:
-            return f"{path}: left out fold {named}, not fold {fold}"
+        tree = yamlfile.load(path) if path.exists() else {TEST_FOLD: fold, REPEAT: repeat}
+        if not isinstance(tree, dict):
+            tree, nested = {}, True
+        named = tree.get(TEST_FOLD, None if nested else fold)
+        if (named, tree.get(REPEAT, 0)) != (fold, repeat):
+            return f"{path}: left out {_named(named, tree.get(REPEAT, 0))}, not {held_out}"
     return None
 
 
@@ -119,11 +137,12 @@ def _problem(run: Path, held_out: HeldOut) -> str | None:
     spec = run / SPEC
     # A search has thousands of specs. To parse each would take a minute.
     text = spec.read_text(encoding="utf-8")
-    named = _TEST_FOLD.search(text)
-    if named is None or int(named[1]) != held_out.fold:
-        return f"{spec}: leaves out fold {named[1] if named else 'unknown'}, not fold {held_out.fold}"
+    named, of_repeat = _TEST_FOLD.search(text), _REPEAT.search(text)
+    repeat = int(of_repeat[1]) if of_repeat else 0
+    if named is None or (int(named[1]), repeat) != (held_out.fold, held_out.repeat):
+        return f"{spec}: leaves out {_named(named[1] if named else 'unknown', repeat)}, not {held_out}"
     if not _INNER.search(text):
-        return f"{spec}: scores fold {held_out.fold} itself"
+        return f"{spec}: scores {held_out} itself"
     path = run / PREDICTIONS
     return _seen(path, held_out) if path.exists() else None
 
@@ -143,9 +162,9 @@ def _seen(path: Path, held_out: HeldOut) -> str | None:
         ) from None
     seen = (frame["fold"] == held_out.fold) | frame["key"].isin(held_out.keys)
     if seen.any():
-        return f"{path}: holds image {frame['key'][seen].iloc[0]!r} of fold {held_out.fold}"
+        return f"{path}: holds image {frame['key'][seen].iloc[0]!r} of {held_out}"
     persons = identities.persons(frame.fillna({"patient": "", "source": ""}), held_out.across_sources)
     seen = persons.isin(held_out.patients)
     if seen.any():
-        return f"{path}: holds patient {frame['patient'][seen].iloc[0]!r} of fold {held_out.fold}"
+        return f"{path}: holds patient {frame['patient'][seen].iloc[0]!r} of {held_out}"
     return None

@@ -75,7 +75,7 @@ class Record:
         self.reruns: list[Trial] = []
         """Re-runs of the best trials, known once all trials have ended. Those of the best trial come
         first."""
-        self.fresh_seeds = study.fresh_seeds(search_id.test_fold)
+        self.fresh_seeds = study.fresh_seeds(study.outer_number(search_id))
         """The seeds of the re-runs. A search whose re-runs began under version 0.1.0 keeps the seeds of that
         version."""
         self.reported: list[tuple[int, int, float]] = []

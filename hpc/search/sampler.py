@@ -37,7 +37,7 @@ def propose(study: Study, search_id: SearchId, trials: Sequence[Trial]) -> dict[
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = _space(study, search_id.variant)
-    sampler = _sampler(study, search_id.test_fold, len(trials))
+    sampler = _sampler(study, study.outer_number(search_id), len(trials))
     optuna_study = optuna.create_study(direction="maximize", sampler=sampler)
     optuna_study.add_trials([_frozen(trial, space) for trial in trials])
     return dict(optuna_study.ask(fixed_distributions=space).params)
@@ -70,11 +70,12 @@ def _space(study: Study, variant: str) -> dict[str, BaseDistribution]:
     return space
 
 
-def _sampler(study: Study, test_fold: int, number: int) -> BaseSampler:
-    """The sampler of one trial, seeded by the outer fold and the trial's number."""
+def _sampler(study: Study, outer: int, number: int) -> BaseSampler:
+    """The sampler of one trial, seeded by the number of the outer fold (see `Study.outer_folds`) and the
+    trial's number."""
     search = study.search
     # numpy's old generator takes no larger seed
-    seed = seeds.integer(search.seed, "draw", test_fold, number) % 2**32
+    seed = seeds.integer(search.seed, "draw", outer, number) % 2**32
     if search.algorithm == "random":
         return RandomSampler(seed=seed)
     return TPESampler(seed=seed, n_startup_trials=search.startup_trials)

@@ -103,7 +103,8 @@ def _record(folder: Path) -> Record | str:
         if not isinstance(tree, dict):
             return f"{path}: holds no settings of a search"
         tree.pop(searchfolder.DATASET, None)
-        search_id = SearchId(searchfolder.variant_of(folder), tree.pop(searchfolder.TEST_FOLD, 0))
+        place = tree.pop(searchfolder.TEST_FOLD, 0), tree.pop(searchfolder.REPEAT, 0)
+        search_id = SearchId(searchfolder.variant_of(folder), *place)
         return Record(parse(Study, tree, str(path)), search_id, folder)
     except InputError as error:
         return str(error)
@@ -163,6 +164,7 @@ def _runs(record: Record, folder: Path, trial: Trial) -> list[RunState]:
     if not runs.is_dir():
         return []
     search_id, now = record.search_id, time.time()
-    specs = record.study.trial_specs(search_id.variant, trial.chosen, search_id.test_fold, trial.seed)
+    place = search_id.test_fold, trial.seed, search_id.repeat
+    specs = record.study.trial_specs(search_id.variant, trial.chosen, *place)
     states = [run_states.read(runs / spec.run_name, now) for spec in specs]
     return [state for state in states if state.begun]

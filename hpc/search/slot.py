@@ -20,8 +20,8 @@ from ray.tune.result import DONE
 from hpc.launching import failures
 from hpc.search.rank_pool import RankDied, RankPool, Rows
 from hpc.search.slot_plan import SlotPlan
-from hpc.search.tune_keys import FAILED, INTERRUPTED, KIND
-from hpc.studies.study import SearchId, Study
+from hpc.search.tune_keys import FAILED, INTERRUPTED, KIND, search_id_in
+from hpc.studies.study import Study
 from leukotree import errors, signals
 from leukotree.errors import Busy, RunFailed, one_line
 from leukotree.log import logger
@@ -163,8 +163,10 @@ class Slot(tune.Trainable):
     def _train(self, config: dict[str, Any]) -> Rows:
         """One row per report: the epoch or inner fold, and the mean macro-F1 over the inner folds so far."""
         study, seed = self._study, config["seed"]
-        search_id = SearchId(config["variant"], config["test_fold"])
-        specs = study.trial_specs(search_id.variant, config["chosen"], search_id.test_fold, seed)
+        search_id = search_id_in(config)
+        specs = study.trial_specs(
+            search_id.variant, config["chosen"], search_id.test_fold, seed, search_id.repeat
+        )
         # One folder per trial: two trials with the same values must not share, and lock, their runs.
         folder = study.search_folder(search_id)
         runs = searchfolder.trial_folder(folder, config["trial"], rerun=seed is not None)

@@ -116,13 +116,12 @@ def counts(study: Study) -> dict[str, int]:
 def _records(study: Study) -> list[Record]:
     """The records of the searches that have not ended. Raises InputError for a search of other settings, data
     or weights, and for one that is damaged."""
-    data = choice.fingerprint(study)
-    records = []
+    data, records = choice.fingerprints(study), []
     for search_id in study.search_ids:
         folder = study.search_folder(search_id)
         if (folder / searchfolder.SETTINGS).exists():  # without them the search begins with those of today
             stale.check_search(folder, study.base.data.shards)
-        if choice.has_ended(study, search_id, data):
+        if choice.has_ended(study, search_id, data[search_id.repeat]):
             choice.read_choice(study, search_id)
         else:
             records.append(Record(study, search_id))
@@ -248,7 +247,9 @@ def _raise_end(queue: TrialQueue) -> None:
 def _note_begin(queue: TrialQueue, command: Given | None) -> None:
     """Write what is searched, with which code, and by which command."""
     study = queue.study
-    choice.write_settings(study, queue.records, choice.fingerprint(study))
+    for repeat in {search_id.repeat for search_id in queue.records}:
+        of_repeat = [search_id for search_id in queue.records if search_id.repeat == repeat]
+        choice.write_settings(study, of_repeat, choice.fingerprint(study, repeat))
     searchfolder.note_attempt(study.root)
     if command is not None:
         commands.keep(study.root, command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hpc.studies.study import SearchId
@@ -15,11 +16,17 @@ not the cause."""
 
 def search_id_of(tune_trial: Any) -> SearchId:
     """The search that a trial of Ray Tune belongs to."""
-    return SearchId(tune_trial.config["variant"], tune_trial.config["test_fold"])
+    return search_id_in(tune_trial.config)
+
+
+def search_id_in(config: Mapping[str, Any]) -> SearchId:
+    """The search that the configuration of a trial names."""
+    return SearchId(config["variant"], config["test_fold"], config.get("repeat", 0))
 
 
 def folder_name(tune_trial: Any) -> str:
     """Name of a trial's folder in Ray's experiment. Ray's own name contains every value, and gets too long
     for a path."""
     config = tune_trial.config
-    return f"{config['variant']}-{config['test_fold']}-{config['trial']:05d}-{tune_trial.trial_id}"
+    repeat = f"r{config['repeat']}-" if config.get("repeat") else ""
+    return f"{config['variant']}-{repeat}{config['test_fold']}-{config['trial']:05d}-{tune_trial.trial_id}"

@@ -45,18 +45,20 @@ def expand(study: Study) -> list[Cell]:
             if grid.excludes(variant, values):
                 continue
             effective = study.with_effect(variant, values)
-            for fold in range(study.folds.outer):
+            for repeat, fold in study.outer_folds.values():
                 for seed in study.seeds:
-                    spec = _spec(study, variant, effective, fold, seed)
+                    spec = _spec(study, variant, effective, fold, seed, repeat)
                     cells.setdefault(spec.run_name, Cell(number, effective, spec, spec.run_name))
     if not cells:
         raise InputError(f"study {study.study!r}: grid.exclude leaves nothing of the grid")
     return list(cells.values())
 
 
-def _spec(study: Study, variant: str, values: Mapping[str, Any], fold: int, seed: int) -> RunSpec:
+def _spec(
+    study: Study, variant: str, values: Mapping[str, Any], fold: int, seed: int, repeat: int
+) -> RunSpec:
     try:
-        return study.spec(variant, values, fold, seed)
+        return study.spec(variant, values, fold, seed, repeat=repeat)
     except InputError as error:
         cell = ", ".join(f"{key}: {value}" for key, value in {"variant": variant, **values}.items())
         raise InputError(
@@ -95,8 +97,8 @@ def table(cells: Sequence[Cell]) -> list[str]:
 
 
 def write(root: Path, cells: Sequence[Cell]) -> Path:
-    """Write cells.csv into the study's folder: run_name, cell, variant, test_fold, seed and the grid's keys.
-    A key without effect in the variant is empty."""
+    """Write cells.csv into the study's folder: run_name, cell, variant, repeat, test_fold, seed and the
+    grid's keys. A key without effect in the variant is empty."""
     text = io.StringIO()
     table = rows(cells)
     writer = csv.DictWriter(
@@ -116,6 +118,7 @@ def rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
             "run_name": cell.run_name,
             "cell": cell.number,
             "variant": cell.spec.variant,
+            "repeat": cell.spec.data.repeat,
             "test_fold": cell.spec.data.test_fold,
             "seed": cell.spec.seed,
             **cell.values,

@@ -93,7 +93,8 @@ class SearchSettings(Strict):
 
         Args:
             used: the seed of the trials, which is left out.
-            test_fold: None for the seeds of version 0.1.0, which were the same for all folds.
+            test_fold: its number over all repeats, see `Study.outer_folds`. None for the seeds of version
+                0.1.0, which were the same for all folds.
         """
         stream, place = ("rerun", []) if test_fold is None else ("fresh", [test_fold])
         drawn = (
@@ -108,3 +109,6 @@ class FoldCounts(Strict):
     """Outer folds, as in the packed data set."""
     inner: int = Field(3, ge=2)
     """Inner folds of a trial, inside the outer training folds."""
+    repeats: int = Field(1, ge=1, le=1000)
+    """Outer cross-validations, each on a deal of its own of the patients to folds (`leukotree pack
+    --repeats`). Each repeat tests every image once."""

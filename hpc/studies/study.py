@@ -38,9 +38,19 @@ class SearchId(NamedTuple):
     variant: str
     test_fold: int
     """The outer fold that the search does not see."""
+    repeat: int = 0
+    """The repeat of this outer fold."""
 
     def __str__(self) -> str:
-        return f"{self.variant} fold {self.test_fold}"
+        of_repeat = f" of repeat {self.repeat}" if self.repeat else ""
+        return f"{self.variant} fold {self.test_fold}{of_repeat}"
+
+
+class OuterFold(NamedTuple):
+    """An outer test fold in one of the repeats."""
+
+    repeat: int
+    fold: int
 
 
 class Study(Strict):
@@ -80,6 +90,8 @@ class Study(Strict):
                 raise ValueError(f"base.{key}: {varied_keys.FIXED[key]}; leave it out")
         if self.base.data.inner is not None:
             raise ValueError(f"base.data.inner: {varied_keys.FIXED['data.inner']}; leave it out")
+        if self.base.data.repeat:
+            raise ValueError(f"base.data.repeat: {varied_keys.FIXED['data.repeat']}; leave it out")
         if self.base.data.test_fold >= self.folds.outer:
             raise ValueError(
                 f"base.data.test_fold: {self.base.data.test_fold} does not exist, "
@@ -122,19 +134,32 @@ class Study(Strict):
         return RUNS / self.study
 
     @property
-    def search_ids(self) -> list[SearchId]:
-        """The searches: one per variant and outer fold, or one per variant for all folds."""
-        folds = range(self.folds.outer) if self.search.nested else [self.base.data.test_fold]
-        return [SearchId(variant, fold) for fold in folds for variant in self.variants]
+    def outer_folds(self) -> dict[int, OuterFold]:
+        """The outer folds of all repeats, numbered through: fold k of repeat r has the number
+        r * folds.outer + k, so that the folds of repeat 0 keep their own numbers."""
+        outer = self.folds.outer
+        return {number: OuterFold(*divmod(number, outer)) for number in range(self.folds.repeats * outer)}
 
-    def search_id(self, variant: str, test_fold: int) -> SearchId:
+    def outer_number(self, search_id: SearchId) -> int:
+        """The number of a search's outer fold, see `outer_folds`."""
+        return search_id.repeat * self.folds.outer + search_id.test_fold
+
+    @property
+    def search_ids(self) -> list[SearchId]:
+        """The searches: one per variant, outer fold and repeat, or one per variant for all folds."""
+        places = self.outer_folds.values() if self.search.nested else [OuterFold(0, self.base.data.test_fold)]
+        return [SearchId(variant, fold, repeat) for repeat, fold in places for variant in self.variants]
+
+    def search_id(self, variant: str, test_fold: int, repeat: int = 0) -> SearchId:
         """The search that chooses the values of a variant on an outer fold."""
-        return SearchId(variant, test_fold if self.search.nested else self.base.data.test_fold)
+        if not self.search.nested:
+            return SearchId(variant, self.base.data.test_fold)
+        return SearchId(variant, test_fold, repeat)
 
     def search_folder(self, search_id: SearchId) -> Path:
         """The folder of a search: its trials and its `best.yaml`."""
         fold = search_id.test_fold if self.search.nested else None
-        return searchfolder.search_folder(self.root, search_id.variant, fold)
+        return searchfolder.search_folder(self.root, search_id.variant, fold, search_id.repeat)
 
     def space(self, variant: str) -> dict[str, Axis]:
         """The searched keys that have an effect in a variant."""
@@ -146,9 +171,10 @@ class Study(Strict):
         """The number of reports of a trial that is trained to its end: its epochs or its inner folds."""
         return self.base.optim.epochs if self.search.rungs == "epochs" else self.folds.inner
 
-    def fresh_seeds(self, test_fold: int | None) -> list[int]:
-        """The seeds of the re-runs of a trial of an outer fold; None: see `SearchSettings.fresh_seeds`."""
-        return self.search.fresh_seeds(self.seeds[0], test_fold)
+    def fresh_seeds(self, outer: int | None) -> list[int]:
+        """The seeds of the re-runs of a trial of an outer fold, by its number (see `outer_folds`); None: see
+        `SearchSettings.fresh_seeds`."""
+        return self.search.fresh_seeds(self.seeds[0], outer)
 
     def grace(self) -> int:
         """The number of reports before ASHA may stop a trial."""
@@ -191,10 +217,11 @@ class Study(Strict):
         test_fold: int,
         seed: int,
         inner: InnerFold | None = None,
+        repeat: int = 0,
     ) -> RunSpec:
         """One run with the chosen dotted values. Keys without effect keep their defaults. Raises InputError
         for a value that RunSpec refuses."""
-        position = {"variant": variant, "seed": seed, "data.test_fold": test_fold}
+        position = {"variant": variant, "seed": seed, "data.test_fold": test_fold, "data.repeat": repeat}
         inner_fold = {"data.inner": inner.model_dump() if inner else None}
         idle = without_effect(variant, self.base.loss, chosen)
         try:
@@ -209,32 +236,36 @@ class Study(Strict):
         return {key: value for key, value in values.items() if key not in idle}
 
     def trial_specs(
-        self, variant: str, chosen: Mapping[str, Any], test_fold: int, seed: int | None = None
+        self,
+        variant: str,
+        chosen: Mapping[str, Any],
+        test_fold: int,
+        seed: int | None = None,
+        repeat: int = 0,
     ) -> list[RunSpec]:
         """The runs of one trial: one per inner fold. None of them sees the outer fold. `seed`: None for the
         seed of the trials."""
         inner = [InnerFold(folds=self.folds.inner, fold=fold) for fold in range(self.folds.inner)]
-        return [
-            self.spec(variant, chosen, test_fold, self.seeds[0] if seed is None else seed, fold)
-            for fold in inner
-        ]
+        seed = self.seeds[0] if seed is None else seed
+        return [self.spec(variant, chosen, test_fold, seed, fold, repeat) for fold in inner]
 
     def fold_specs(self, best: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[RunSpec]:
-        """The runs of every variant x outer fold with chosen values x seed. `best`: variant -> outer fold ->
-        values."""
+        """The runs of every variant x outer fold with chosen values x seed. `best`: variant -> number of the
+        outer fold (see `outer_folds`) -> values."""
         return [
-            self.spec(variant, best[variant][fold], fold, seed)
+            self.spec(variant, best[variant][number], fold, seed, repeat=repeat)
             for variant in self.variants
-            for fold in range(self.folds.outer)
-            if fold in best.get(variant, {})
+            for number, (repeat, fold) in self.outer_folds.items()
+            if number in best.get(variant, {})
             for seed in self.seeds
         ]
 
     def expected(self, best: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-        """One row {variant, test_fold, seed, run_name} for each of `fold_specs`."""
+        """One row {variant, repeat, test_fold, seed, run_name} for each of `fold_specs`."""
         return [
             {
                 "variant": spec.variant,
+                "repeat": spec.data.repeat,
                 "test_fold": spec.data.test_fold,
                 "seed": spec.seed,
                 "run_name": spec.run_name,

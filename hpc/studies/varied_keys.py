@@ -13,6 +13,7 @@ from leukotree.spec import NEEDS, RunSpec, without_effect_in
 FIXED = {
     "variant": "the study's `variants` decides it",
     "seed": "the study's `seeds` decides it",
+    "data.repeat": "the study's `folds` decides it",
     "data.inner": "the study's `folds` decides it",
     "data.test_fold": "the study's `folds` decides it",
 }

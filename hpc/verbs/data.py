@@ -131,8 +131,12 @@ def define_pack(verbs: options.Verbs) -> None:
         "leukotree pack deepapl.csv data/deepapl --folds 5 --size 96 --drop-broken",
         run_pack,
     )
-    verb.add_argument("manifest", metavar="MANIFEST", help="the .csv or .parquet file that lists the images")
-    verb.add_argument("shards", metavar="SHARDS", help="folder to write")
+    verb.add_argument(
+        "manifest",
+        metavar="MANIFEST",
+        help="the .csv or .parquet file that lists the images; left out to add --repeats to packed shards",
+    )
+    verb.add_argument("shards", metavar="SHARDS", nargs="?", help="folder to write")
     verb.add_argument(
         "--folds",
         type=int,
@@ -175,10 +179,23 @@ def define_pack(verbs: options.Verbs) -> None:
         "keep, translates them; "
         "it is made if absent, and used again if present",
     )
+    verb.add_argument(
+        "--repeats",
+        type=options.positive,
+        metavar="R",
+        default=1,
+        help="also deal the patients to folds R - 1 more times, for a study with folds.repeats: R "
+        "(default %(default)s)",
+    )
     verb.add_argument("--workers", type=options.positive, help="threads (default: all cores)")
+    verb.epilog = (
+        f"{verb.epilog}. `leukotree pack data/deepapl --repeats 3` adds the deals to shards that are packed."
+    )
 
 
 def run_pack(arguments: Namespace) -> int:
+    if arguments.shards is None:
+        return _deal_again(arguments)
     step("reading the manifest")
     from leukotree.data.pack import pack
     from leukotree.log import logger
@@ -200,12 +217,33 @@ def run_pack(arguments: Namespace) -> int:
         tell=lambda line: logger.warning(line.removeprefix("warning: ")),
         group_duplicates=arguments.group_duplicates,
         pseudonyms=_outside_results(arguments.pseudonyms),
+        repeats=arguments.repeats,
     )
     # The words of an import may name patients, as in --skip.
     made.note_shards(
         Path(arguments.shards), [] if arguments.pseudonyms else [Path(arguments.manifest)], arguments.words
     )
+    if summary.dealt and not summary.written:
+        made.note_deal(Path(arguments.shards), arguments.words)
     print(*summary.lines(), sep="\n")
+    return 0
+
+
+def _deal_again(arguments: Namespace) -> int:
+    """`leukotree pack SHARDS --repeats R`: add deals to packed shards."""
+    folder = Path(arguments.manifest)
+    if arguments.repeats < 2:
+        raise InputError(f"{folder}: the folder SHARDS is missing; give `{folder} SHARDS`, or --repeats R")
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no packed folder to deal again; give `MANIFEST SHARDS` to pack images")
+    step("dealing the patients to folds")
+    from leukotree.data.pack import deal_again
+    from leukotree.records import made
+
+    new, lines = deal_again(folder, arguments.repeats)
+    if new:
+        made.note_deal(folder, arguments.words)
+    print(*lines, sep="\n")
     return 0
 
 

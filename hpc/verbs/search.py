@@ -130,7 +130,8 @@ def _planned(plan: Study) -> list[str]:
     most = "at most " if search.scheduler == "asha" else ""  # some trials are stopped early
     total = upfront.line(sweep.counts(plan), [plan.base.optim.epochs], ended="over")
     one = f"all outer folds, beside fold {plan.search_ids[0].test_fold}"
-    folds = f"each of {plan.folds.outer} outer folds" if search.nested else one
+    repeats = f" in each of {plan.folds.repeats} repeats" if plan.folds.repeats > 1 else ""
+    folds = f"each of {plan.folds.outer} outer folds{repeats}" if search.nested else one
     again = f", then the best {search.rerun_top} again on {search.rerun_seeds} seeds"
     trials = f"{search.trials} trials each of {plan.folds.inner} inner folds"
     variants = ", ".join(plan.variants)

@@ -57,6 +57,9 @@ class InnerFold(Strict):
 class DataSpec(Strict):
     shards: str = "data/phantom"
     """Folder written by `leukotree pack`, relative to the current folder."""
+    repeat: int = Field(0, ge=0, lt=1000)
+    """The deal of the patients to folds. 0: that of the shards. 1, 2, ...: further deals of the same images,
+    written by `leukotree pack --repeats`."""
     test_fold: int = Field(0, ge=0)
     """The outer fold that is never trained on."""
     inner: InnerFold | None = None

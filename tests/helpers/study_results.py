@@ -95,20 +95,22 @@ def write_run(
     root: Path, row: Mapping[str, Any], images: pd.DataFrame, skill: float | None = None, **loss: Any
 ) -> Path:
     """The folder of a finished run. Its training loss falls from 2 to 1 at a learning rate of 1e-4."""
-    folder = root / row["run_name"]
+    folder, repeat = root / row["run_name"], row.get("repeat", 0)
     place = {
         "variant": row["variant"],
         "seed": row["seed"],
-        "data": {"test_fold": row["test_fold"]},
+        "data": {"test_fold": row["test_fold"], "repeat": repeat},
         "loss": loss,
     }
-    seed = [row["test_fold"], row["seed"], VARIANTS.index(row["variant"])]
+    seed = [row["test_fold"], row["seed"], VARIANTS.index(row["variant"]), *([repeat] if repeat else [])]
     write_predictions(
         folder, images, log_probabilities(images, SKILL[row["variant"]] if skill is None else skill, seed)
     )
     (folder / "spec.yaml").write_text(RunSpec.model_validate(place).dump())
     (folder / "status.json").write_text(json.dumps({"state": "done", "epoch": 6, "epochs": 6}))
-    (folder / "env.json").write_text(json.dumps({"dataset": "d" * 64, "commit": "c" * 40, "gpus": []}))
+    (folder / "env.json").write_text(
+        json.dumps({"dataset": "def"[repeat] * 64, "commit": "c" * 40, "gpus": []})
+    )
     (folder / "attempts.jsonl").write_text(json.dumps({"ranks": 2}) + "\n")
     rows: list[dict[str, Any]] = []
     for epoch in range(6):

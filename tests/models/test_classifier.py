@@ -20,6 +20,7 @@ def test_every_fold_starts_from_weights_of_its_own() -> None:
     changes = [
         {},
         {"data.test_fold": 1},
+        *({"data.test_fold": fold, "data.repeat": 1} for fold in range(2)),
         *({"data.inner": {"folds": 3, "fold": fold}} for fold in range(2)),
         {"seed": 1},
     ]

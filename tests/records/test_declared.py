@@ -26,6 +26,7 @@ def test_the_first_declaration_stays(tmp_path: Path) -> None:
         "variants": ["flat", "base", "multilabel"],
         "seeds": [0, 1],
         "grid": None,
+        "repeats": 1,
     }
     assert declared.changes(tmp_path / "study", STUDY) == []
 

@@ -41,25 +41,28 @@ def test_the_names_of_the_files_are_spelled_in_one_place() -> None:
     assert {file for file, of_file in names.items() if of_file} <= OWNERS
 
 
-@pytest.mark.parametrize("fold", [None, 2, 11])
-def test_a_search_is_found_where_it_lies(tmp_path: Path, fold: int | None) -> None:
+@pytest.mark.parametrize(
+    ("fold", "repeat", "name"),
+    [(None, 0, ""), (2, 0, "fold2"), (11, 0, "fold11"), (2, 1, "repeat1-fold2"), (0, 12, "repeat12-fold0")],
+)
+def test_a_search_is_found_where_it_lies(tmp_path: Path, fold: int | None, repeat: int, name: str) -> None:
     study = tmp_path / "study"
-    folder = searchfolder.search_folder(study, "flat", fold)
-    assert folder == study / "search/flat" / ("" if fold is None else f"fold{fold}")
+    folder = searchfolder.search_folder(study, "flat", fold, repeat)
+    assert folder == study / "search/flat" / name
     assert searchfolder.find(tmp_path) == {}
     folder.mkdir(parents=True)
     (folder / searchfolder.SETTINGS).touch()
     assert searchfolder.find(tmp_path) == searchfolder.find(study) == {study / "search": [folder]}
     assert searchfolder.study_of(folder) == study
     assert searchfolder.variant_of(folder) == "flat"
-    assert searchfolder.of_variant(study, "flat") == ({} if fold is None else {fold: folder})
+    assert searchfolder.of_variant(study, "flat") == ({} if fold is None else {(repeat, fold): folder})
 
 
 def test_folds_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    for fold in (10, 9, 0):
-        searchfolder.search_folder(tmp_path, "flat", fold).mkdir(parents=True)
+    for place in ((10, 0), (9, 0), (1, 1), (0, 0)):
+        searchfolder.search_folder(tmp_path, "flat", *place).mkdir(parents=True)
     (tmp_path / "search/flat/fold-x").mkdir()
-    assert list(searchfolder.of_variant(tmp_path, "flat")) == [0, 9, 10]
+    assert list(searchfolder.of_variant(tmp_path, "flat")) == [(0, 0), (0, 9), (0, 10), (1, 1)]
 
 
 def test_the_runs_of_trials_and_re_runs(tmp_path: Path) -> None:

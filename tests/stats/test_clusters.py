@@ -113,6 +113,35 @@ class TestPool:
         with pytest.raises(InputError, match="patient 'a' is in two test folds"):
             stats.pool([part, part])
 
+    @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.booleans())
+    def test_repeats_are_averaged_and_add_no_clusters(self, seed, repeats, known):
+        """Dealt to other folds in each repeat: a cluster has the mean of its predictions over the repeats."""
+        rng = np.random.default_rng(seed)
+        patient = np.array([f"p{n}" if known or n % 2 else "" for n in rng.integers(0, 5, 20)])
+        keys, true = np.array([f"k{n}" for n in range(20)]), rng.integers(0, L, 20)
+        owner = np.where(patient == "", keys, patient)
+        parts, numbers, mean = [], [], {name: np.zeros((L, L)) for name in owner}
+        for repeat in range(repeats):
+            predicted = rng.integers(0, L, 20)
+            fold_of = {name: rng.integers(0, 3) for name in sorted(set(owner))}
+            for fold in set(fold_of.values()):
+                rows = np.array([fold_of[name] == fold for name in owner])
+                given_ = patient[rows].tolist(), true[rows], predicted[rows], L, keys[rows].tolist()
+                parts.append(stats.patient_counts(*given_))
+                numbers.append(repeat)
+            for name, row, column in zip(owner, true, predicted, strict=True):
+                mean[name][row, column] += 1 / repeats
+        pooled = stats.pool(parts, numbers)
+        assert len(pooled.names) == len(mean)
+        assert pooled.counts.sum() == pytest.approx(20)
+        for name, key, counts in zip(pooled.names, pooled.keys, pooled.counts, strict=True):
+            assert counts == pytest.approx(mean[name or key])
+
+    def test_images_without_patient_and_key_cannot_be_found_again(self):
+        part = stats.patient_counts(["", "a"], np.array([0, 1]), np.array([0, 0]), L)
+        with pytest.raises(ValueError, match="without keys"):
+            stats.pool([part, part], [0, 1])
+
 
 class TestVote:
     def votes(self, true, predicted):

@@ -99,7 +99,7 @@ def open_cache(folder: str | Path, dataset: Dataset, gigabytes: float) -> Cache 
         _warn(f"{place}: the variable is not set on this node; images are decoded each time")
         return None
     private = Path(place).expanduser() / f"leukotree-{os.getuid()}"
-    identity = f"{dataset.fingerprint} {dataset.size} {simplejpeg.__version__}"
+    identity = f"{dataset.samples} {dataset.size} {simplejpeg.__version__}"
     path = private / (hashlib.sha256(identity.encode()).hexdigest()[:24] + _SUFFIX)
     try:
         private.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,8 +16,17 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from leukotree import config
-from leukotree.data import shards, tarheader
-from leukotree.data.fingerprint import DESCRIPTION, INDEX, fingerprint_of, read_error, read_plain
+from leukotree.data import deals, shards, tarheader
+from leukotree.data.fingerprint import (
+    DEAL,
+    DESCRIPTION,
+    INDEX,
+    dealt,
+    fingerprint_of,
+    read_deal,
+    read_error,
+    read_plain,
+)
 from leukotree.data.index import read_index
 from leukotree.data.patients import identities
 from leukotree.errors import InputError, one_line
@@ -72,28 +81,39 @@ class Dataset:
     index: pd.DataFrame
     """One row per sample (N rows), ordered by fold, shard and position in the shard.
 
-    The columns are `index.COLUMNS` and `index.OPTIONAL`.
+    The columns are `index.COLUMNS` and `index.OPTIONAL`. `fold` is the sample's fold in the repeat.
     """
     fingerprint: str
-    """sha256 hex over dataset.json and index.parquet. Equal values mean equal samples, byte for byte."""
+    """sha256 hex over dataset.json and index.parquet, and over the deal of a repeat above 0. Equal values
+    mean equal samples, byte for byte, in equal folds."""
     description: Description
+    repeat: int = 0
+    """The deal of the samples to folds. 0: that of the shards."""
+    samples: str = ""
+    """sha256 hex over dataset.json and index.parquet: the same in every repeat."""
 
     @classmethod
-    def open(cls, folder: str | Path, ends: bool = True) -> Dataset:
+    def open(cls, folder: str | Path, ends: bool = True, repeat: int = 0) -> Dataset:
         """Read and check the description and the index, and check every shard quickly.
 
         The check of a shard compares its size and, if `ends`, the headers of its first and last sample.
-        `audit` reads all bytes. Raises InputError naming the file and what is wrong with it.
+        `audit` reads all bytes. `repeat`: the deal of the samples to folds.
+
+        Raises InputError naming the file and what is wrong with it.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; write it with `leukotree pack MANIFEST {folder}`")
         dataset = _parsed(folder, read_plain(folder / DESCRIPTION), read_plain(folder / INDEX))
         _check_shards(folder, dataset.index, ends)
-        return dataset
+        return _dealt(dataset, repeat, read_deal(folder, repeat)) if repeat else dataset
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def deal(self, repeats: int) -> tuple[int, ...]:
+        """Write the deals that lack for `repeats` repeats; return these repeats. See `deals.write`."""
+        return deals.write(self.folder, self.index, self.folds, self.description.seed, repeats)
 
     @property
     def group_word(self) -> str:
@@ -163,7 +183,7 @@ class Dataset:
         key = keys[row]
         try:
             # The variable keeps the file open, also if another thread drops it from the cache.
-            shard = _shard(path, self.fingerprint, os.getpid())
+            shard = _shard(path, self.samples, os.getpid())
             data = os.pread(shard.number, length, offset)
         except OSError as error:
             raise read_error(error, f"{path}: sample {key} cannot be read: {error.strerror}") from error
@@ -216,6 +236,7 @@ def _parsed(folder: Path, description_bytes: bytes, index_bytes: bytes) -> Datas
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     folds, counts = description.folds, description.counts
+    samples = fingerprint_of(description_bytes, index_bytes)
     return Dataset(
         folder,
         description.size,
@@ -223,9 +244,19 @@ def _parsed(folder: Path, description_bytes: bytes, index_bytes: bytes) -> Datas
         folds,
         description.group,
         read_index(folder / INDEX, index_bytes, folds, counts, taxonomy),
-        fingerprint_of(description_bytes, index_bytes),
+        samples,
         description,
+        samples=samples,
     )
+
+
+@lru_cache(maxsize=16)
+def _dealt(dataset: Dataset, repeat: int, content: bytes) -> Dataset:
+    """Return the data set with the folds of a repeat above 0, from the bytes of its deal."""
+    path = dataset.folder / DEAL.format(repeat)
+    index = dataset.index.assign(fold=deals.parsed(path, content, dataset.index))
+    fingerprint = dealt(dataset.fingerprint, content)
+    return replace(dataset, index=index, fingerprint=fingerprint, repeat=repeat)
 
 
 def _description(path: Path, content: bytes) -> Description:

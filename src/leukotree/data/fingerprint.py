@@ -15,6 +15,8 @@ from leukotree.errors import InputError, RunFailed
 from leukotree.taxonomy import Taxonomy
 
 DESCRIPTION, INDEX = "dataset.json", "index.parquet"
+DEAL = "folds-{}.parquet"
+"""The deal of a repeat above 0: key and fold of every sample. See `deals`."""
 MAX_BYTES = 2**30
 """Largest dataset.json and index.parquet; a larger file is refused before it is read."""
 _UNAVAILABLE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EREMOTEIO)
@@ -38,18 +40,51 @@ def fingerprint_of(description: bytes, index: bytes) -> str:
     return hashlib.sha256(description + index).hexdigest()
 
 
-def packed(folder: str | Path) -> Packed | None:
+def dealt(fingerprint: str, deal: bytes) -> str:
+    """Return the fingerprint of a repeat above 0: sha256 hex over that of the samples and the bytes of the
+    repeat's deal. Other repeats do not change it."""
+    return hashlib.sha256(fingerprint.encode() + deal).hexdigest()
+
+
+def read_deal(folder: str | Path, repeat: int) -> bytes:
+    """Return the bytes of the deal of a repeat above 0. Raises InputError if it is not there."""
+    path = Path(folder) / DEAL.format(repeat)
+    if not path.exists() and not path.is_symlink():
+        raise InputError(
+            f"{path}: repeat {repeat} is not dealt; run `leukotree pack {folder} --repeats {repeat + 1}`"
+        )
+    return read_plain(path)
+
+
+def packed(folder: str | Path, repeat: int = 0) -> Packed | None:
     """Return what a folder holds now; None if it is no packed folder.
 
-    Raises InputError for a packed folder that cannot be read.
+    Args:
+        repeat: the deal of the samples to folds. It is part of the fingerprint, if it is not 0.
+
+    Raises InputError for a packed folder that cannot be read, and for a repeat that is not dealt.
     """
     paths = [Path(folder) / name for name in (DESCRIPTION, INDEX)]
     try:
         states = [path.stat() for path in paths]
     except OSError:
         return None
-    keys = tuple((state.st_ino, state.st_size, state.st_mtime_ns) for state in states)
-    return _packed(Path(folder), keys)
+    content = _packed(Path(folder), tuple(map(_state, states)))
+    if not repeat:
+        return content
+    deal = Path(folder) / DEAL.format(repeat)
+    state = _state(deal.stat()) if deal.exists() else ()
+    return content._replace(fingerprint=_dealt(content.fingerprint, Path(folder), repeat, state))
+
+
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    """What changes if a file is replaced or written again, for a cache."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=64)
+def _dealt(fingerprint: str, folder: Path, repeat: int, state: tuple[int, ...]) -> str:
+    return dealt(fingerprint, read_deal(folder, repeat))
 
 
 @lru_cache(maxsize=64)  # a study needs it once for each of its runs

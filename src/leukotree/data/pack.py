@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from leukotree import progress, signals
-from leukotree.data import duplicates, pack_folder
+from leukotree.data import deals, duplicates, pack_folder
 from leukotree.data.dataset import Dataset
 from leukotree.data.fingerprint import DESCRIPTION
 from leukotree.data.folds import assign
@@ -43,6 +43,8 @@ class PackSummary:
     """False if the folder already held this data set."""
     doubts: tuple[Doubt, ...] = ()
     """Doubts about the ids of patients."""
+    dealt: tuple[int, ...] = ()
+    """The repeats whose deals were written now."""
 
     def lines(self) -> list[str]:
         """Return a few lines for people."""
@@ -56,6 +58,9 @@ class PackSummary:
             f"{data.folds} folds of {data.groups}: images {list(per_fold['images'])}, "
             f"{data.group_word}s {list(per_fold['groups'])}; {data.index['shard'].nunique()} shards",
         ]
+        if repeats := deals.numbers(data.folder):
+            new = f", written now: {', '.join(map(str, self.dealt))}" if self.dealt else ""
+            lines.append(f"further deals to folds for the repeats {', '.join(map(str, repeats))}{new}")
         if copies := int(data.index["sha256"].duplicated().sum()):
             lines.append(f"{copies} image(s) are exact copies of another of their group, with the same leaf")
         if description.dropped:
@@ -80,6 +85,7 @@ def pack(
     pseudonyms: str | Path | None = None,
     similar_ids: str | None = None,
     patients_across_sources: bool = False,
+    repeats: int = 1,
     tell: Callable[[str], None] = lambda line: None,
 ) -> PackSummary:
     """Pack a manifest into the folder `out`.
@@ -96,6 +102,8 @@ def pack(
             `out`. It is written if it does not exist.
         similar_ids: what ids that look alike mean: "join" for one patient, "keep" for several.
         patients_across_sources: an id means the same patient in every source.
+        repeats: deals of the samples to folds. Those after the first are files beside the index, see `deals`.
+            They are also written for a folder that is already packed.
         tell: is called with each warning before anything is written.
 
     The other arguments are those of `Options`.
@@ -106,6 +114,7 @@ def pack(
     out, workers = Path(out), len(os.sched_getaffinity(0)) if workers is None else workers
     if workers < 1:
         raise InputError(f"workers {workers}: at least 1")
+    deals.check_number(repeats)
     taxonomy = taxonomy or Taxonomy.paper()
     options = Options(
         folds=folds,
@@ -123,7 +132,8 @@ def pack(
     table, doubts = _table(Path(manifest), taxonomy, options, numbers, workers)
     identity = _identity(table, options, taxonomy)
     if out.is_dir() and any(out.iterdir()):
-        return replace(_existing(out, table, identity, options, workers), doubts=doubts)
+        existing = _existing(out, table, identity, options, workers)
+        return replace(existing, doubts=doubts, dealt=existing.dataset.deal(repeats))
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder")
     _assign_folds(table, options, taxonomy, workers)
@@ -133,7 +143,20 @@ def pack(
     if numbers is not None:
         numbers.save()
     _write(out, table, options, taxonomy, identity, workers)
-    return PackSummary(Dataset.open(out), written=True, doubts=doubts)
+    dataset = Dataset.open(out)
+    return PackSummary(dataset, written=True, doubts=doubts, dealt=dataset.deal(repeats))
+
+
+def deal_again(folder: Path, repeats: int) -> tuple[tuple[int, ...], list[str]]:
+    """Write the deals that a packed folder lacks for `repeats` repeats; return the repeats that were dealt
+    now, and lines for people. No image is read, and no shard is written. Raises InputError as
+    `deals.write`."""
+    dataset = Dataset.open(folder)
+    new = dataset.deal(repeats)
+    named = f"written now: {', '.join(map(str, new))}" if new else "all were there"
+    there = ", ".join(map(str, [0, *deals.numbers(dataset.folder)]))
+    line = f"{folder}: deals to {dataset.folds} folds of {dataset.groups} for the repeats {there}; {named}"
+    return new, [line]
 
 
 def _table(

@@ -81,9 +81,10 @@ def build(spec: RunSpec, stage: Stage, size: int, levels: Sequence[int] | None =
         return Classifier(_backbone(spec.backbone, size), stage, spec.loss, levels)
 
 
-def _fold(data: DataSpec) -> tuple[int, int]:
-    """The outer fold, and 1 + the inner fold or 0 for none."""
-    return data.test_fold, 1 + data.inner.fold if data.inner else 0
+def _fold(data: DataSpec) -> tuple[int, ...]:
+    """The outer fold, and 1 + the inner fold or 0 for none. A repeat above 0 follows them."""
+    place = data.test_fold, 1 + data.inner.fold if data.inner else 0
+    return (*place, data.repeat) if data.repeat else place
 
 
 def check_backbone(backbone: BackboneSpec) -> None:

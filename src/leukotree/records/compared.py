@@ -25,6 +25,7 @@ WEIGHTS = "weights"
 """Key of env.json: the sha256 of the file of pretrained weights."""
 _AGAIN = "move the folder away to run it again"
 _SHARDS = re.compile(r"^  shards:.*(?:\n    .*)*", re.MULTILINE)
+_REPEAT = re.compile(r"^  repeat:.*", re.MULTILINE)
 _WEIGHTS = re.compile(r"^  weights:.*(?:\n    .*)*", re.MULTILINE)
 
 
@@ -34,23 +35,25 @@ class Inputs(NamedTuple):
     shards: str
     weights: str | None
     """Path of a file; None without one, also for the weights of timm."""
+    repeat: int = 0
+    """The deal of the data to folds."""
 
     @classmethod
     def of(cls, spec: RunSpec) -> Inputs:
         """The inputs that a spec names."""
-        return cls(spec.data.shards, _file(spec.backbone.weights))
+        return cls(spec.data.shards, _file(spec.backbone.weights), spec.data.repeat)
 
     @classmethod
     def read(cls, folder: Path) -> Inputs | None:
-        """The inputs that the spec.yaml of a run folder names; None without one. Only two of its lines are
-        parsed, since `status` reads thousands of them."""
+        """The inputs that the spec.yaml of a run folder names; None without one. Only three of its lines
+        are parsed, since `status` reads thousands of them."""
         try:
             text = (folder / runfolder.SPEC).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             return None
-        lines = _SHARDS.search(text), _WEIGHTS.search(text)
-        shards, weights = (_value(line[0]) if line else None for line in lines)
-        return cls(str(shards), _file(weights)) if shards else None
+        lines = _SHARDS.search(text), _WEIGHTS.search(text), _REPEAT.search(text)
+        shards, weights, repeat = (_value(line[0]) if line else None for line in lines)
+        return cls(str(shards), _file(weights), repeat or 0) if shards else None
 
     def absent(self) -> list[str]:
         """The inputs that are not here, so that nothing can be compared with them: ["the data (data/my is not
@@ -74,7 +77,7 @@ class Change(NamedTuple):
 def changed(folder: Path, inputs: Inputs, *, partly: bool = False) -> Change | None:
     """The first of a run's data, tree and weights that differs from today's; None if all are the same, or not
     here. `partly`: ignore what the folder does not record. Raises InputError for a damaged file."""
-    today, weights = fingerprint.packed(inputs.shards), _digest(inputs.weights)
+    today, weights = fingerprint.packed(inputs.shards, inputs.repeat), _digest(inputs.weights)
     if today is None and weights is None:
         return None
     environment = runfolder.read_environment(folder)
@@ -104,7 +107,7 @@ def changed_search(folder: Path, shards: str | None = None) -> Change | None:
     shards = shards or str(
         ((settings.get("base") or {}).get("data") or {}).get("shards") or DataSpec().shards
     )
-    today = fingerprint.packed(shards)
+    today = fingerprint.packed(shards, settings.get(searchfolder.REPEAT, 0))
     if today is not None and settings.get(searchfolder.DATASET, today.fingerprint) != today.fingerprint:
         return Change(
             f"searched on other data than {shards} has now", f"{_AGAIN}, or pack the old data again"

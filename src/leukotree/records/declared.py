@@ -20,6 +20,9 @@ KEYS = ("decision", "rope", "primary", "variants", "seeds", "grid")
 `seeds` change every score."""
 DEFAULT_RULE: Rule = "greedy"
 """The decision rule of a variant for which a study gives none."""
+REPEATS = "repeats"
+"""Also declared: how often the outer cross-validation is repeated. Who repeats it after a look at the results
+chooses when to stop. Older files lack it; their studies had one."""
 MOST = 80
 """Most characters of a value that are shown."""
 
@@ -36,18 +39,21 @@ def changes(root: Path, study: Mapping[str, Any]) -> list[str]:
     if not (root / FILE).exists():
         return []
     before, now = yamlfile.load(root / FILE), _declared(study)
+    if isinstance(before, dict):
+        before.setdefault(REPEATS, 1)
     if not isinstance(before, dict) or before.keys() != now.keys():
         fix = "restore it, or remove it to declare again"
         raise InputError(f"{root / FILE}: does not have the keys {', '.join(KEYS)}; {fix}")
     return [
         f"`{key}` was {_shown(before[key])} and is {_shown(now[key])}"
-        for key in KEYS
+        for key in now
         if before[key] != now[key]
     ]
 
 
 def _declared(study: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: study.get(key) for key in KEYS}
+    repeats = (study.get("folds") or {}).get("repeats") or 1
+    return {key: study.get(key) for key in KEYS} | {REPEATS: repeats}
 
 
 def _shown(value: Any) -> str:

@@ -47,6 +47,15 @@ def note_shards(shards: Path, manifests: Iterable[Path], words: Sequence[str]) -
         )
 
 
+def note_deal(shards: Path, words: Sequence[str]) -> None:
+    """Add to the note of a packed folder the command that dealt its samples to folds again. A folder without
+    a note, or with a damaged one, gets none. An OSError is ignored."""
+    with suppress(*_DAMAGED):
+        note = _read(shards / FILE)
+        note["commands"] = [*note["commands"], _command(words, shards)]
+        files.write_atomic(shards / FILE, json.dumps(note, indent=1))
+
+
 def commands(shards: Path) -> list[tuple[list[str], bool]]:
     """(words, whether it was given in the current folder) of each command that made a packed folder, in their
     order; [] if they are unknown."""

@@ -1,14 +1,15 @@
 """The folders of a study's searches: where they lie, the names of their files, and their columns.
 
 `<study>/search/` belongs to the sweep. Each search has a folder in it: `<variant>/fold<k>` where every outer
-fold has a search, `<variant>` where one search serves all folds. The runs of a trial lie in
-`runs/<trial>/`, those of its re-runs in `reruns/<trial>/`.
+fold has a search (`<variant>/repeat<r>-fold<k>` in the repeats above 0), `<variant>` where one search serves
+all folds. The runs of a trial lie in `runs/<trial>/`, those of its re-runs in `reruns/<trial>/`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,8 @@ BEST = "best.yaml"
 
 TEST_FOLD = "test_fold"
 """Key of search.yaml and best.yaml: the outer fold that the search did not use."""
+REPEAT = "repeat"
+"""Key of search.yaml and best.yaml: the repeat of this outer fold. Absent for 0."""
 DATASET = "dataset"
 """Key of search.yaml: the fingerprint of the data."""
 TRIAL_COLUMNS = ("trial", "state", "epochs", "macro_f1", "best_macro_f1", "seconds")
@@ -50,7 +53,9 @@ HISTORY_COLUMNS = ("trial", "epoch", "macro_f1", "seconds")
 """Columns of history.csv. `epoch` counts the reports of a trial: epochs or, with rungs on folds, inner
 folds."""
 
-_FOLD = "fold"
+_FOLD, _REPEAT = "fold", "repeat"
+_OF_FOLD = re.compile(rf"(?:{_REPEAT}([0-9]+)-)?{_FOLD}([0-9]+)")
+"""Name of the folder of an outer fold's search."""
 _RUNS, _RERUNS = "runs", "reruns"
 
 
@@ -59,10 +64,11 @@ def sweep_folder(study: Path) -> Path:
     return study / SEARCH
 
 
-def search_folder(study: Path, variant: str, fold: int | None = None) -> Path:
+def search_folder(study: Path, variant: str, fold: int | None = None, repeat: int = 0) -> Path:
     """The folder of one search. `fold`: the outer fold; None where one search serves all folds."""
     folder = sweep_folder(study) / variant
-    return folder if fold is None else folder / f"{_FOLD}{fold}"
+    of_repeat = f"{_REPEAT}{repeat}-" if repeat else ""
+    return folder if fold is None else folder / f"{of_repeat}{_FOLD}{fold}"
 
 
 def find(root: Path) -> dict[Path, list[Path]]:
@@ -72,7 +78,7 @@ def find(root: Path) -> dict[Path, list[Path]]:
     patterns = [
         f"{study}{SEARCH}/*/{fold}{file}"
         for study in ("", "*/")
-        for fold in ("", f"{_FOLD}*/")
+        for fold in ("", f"{_FOLD}*/", f"{_REPEAT}*-{_FOLD}*/")
         for file in files
     ]
     folders: dict[Path, list[Path]] = {}
@@ -81,21 +87,20 @@ def find(root: Path) -> dict[Path, list[Path]]:
     return folders
 
 
-def of_variant(study: Path, variant: str) -> dict[int, Path]:
-    """Outer fold -> folder of its search, of a variant whose outer folds have a search each."""
-    folders = search_folder(study, variant).glob(f"{_FOLD}*")
-    numbered = [(folder.name.removeprefix(_FOLD), folder) for folder in folders]
-    return dict(sorted((int(number), folder) for number, folder in numbered if number.isdecimal()))
+def of_variant(study: Path, variant: str) -> dict[tuple[int, int], Path]:
+    """(repeat, outer fold) -> folder of its search, of a variant whose outer folds have a search each."""
+    named = [(_OF_FOLD.fullmatch(folder.name), folder) for folder in search_folder(study, variant).glob("*")]
+    return dict(sorted(((int(name[1] or 0), int(name[2])), folder) for name, folder in named if name))
 
 
 def study_of(folder: Path) -> Path:
     """The study's folder in which the folder of a search lies."""
-    return folder.parents[2] if folder.name.startswith(_FOLD) else folder.parents[1]
+    return folder.parents[2] if _OF_FOLD.fullmatch(folder.name) else folder.parents[1]
 
 
 def variant_of(folder: Path) -> str:
     """The variant of a search, by its folder."""
-    return folder.parent.name if folder.name.startswith(_FOLD) else folder.name
+    return folder.parent.name if _OF_FOLD.fullmatch(folder.name) else folder.name
 
 
 def trial_folder(folder: Path, trial: int | str, *, rerun: bool = False) -> Path:

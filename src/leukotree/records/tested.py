@@ -49,9 +49,8 @@ def since(folder: Path, shards: str) -> str:
         if spec.data.inner is not None:
             return ""
         frame, _, _ = predictions.read(folder)
+        dataset = Dataset.open(shards, ends=False, repeat=spec.data.repeat)
         tested = frame.assign(**{name: frame[name].fillna("").astype(str) for name in COLUMNS})
-        return (
-            difference(tested[COLUMNS], whole(Dataset.open(shards, ends=False), spec.data.test_fold)) or SAME
-        )
+        return difference(tested[COLUMNS], whole(dataset, spec.data.test_fold)) or SAME
     except (InputError, RunFailed):
         return ""

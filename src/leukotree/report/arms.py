@@ -11,7 +11,7 @@ from leukotree.report.summary import Arm
 
 Row = Mapping[str, Any]
 """An expected run, see `collect.collect`."""
-RUN_COLUMNS = ("run_name", "cell", "variant", "test_fold", "seed")
+RUN_COLUMNS = ("run_name", "cell", "variant", "repeat", "test_fold", "seed")
 """The columns of a grid's rows that are not keys of the grid."""
 
 

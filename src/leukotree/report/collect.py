@@ -17,10 +17,10 @@ from leukotree.data import fingerprint
 from leukotree.errors import InputError, one_line
 from leukotree.evaluation import decide
 from leukotree.evaluation.decide import Rule
-from leukotree.records import attempts, declared, predictions, runfolder, searchfolder
+from leukotree.records import attempts, declared, planned, predictions, runfolder, searchfolder
 from leukotree.report import arms, consistency, straddling
 from leukotree.report.consistency import damaged
-from leukotree.report.summary import Arm, Missing, Run, Search, StudySummary, identity
+from leukotree.report.summary import Arm, Missing, Run, Search, StudySummary, identity, outer_folds
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -36,10 +36,10 @@ def collect(
 
     Args:
         study: the fields of the study file.
-        expected: one {variant, test_fold, seed, run_name} per outer-fold run with chosen values. No other run
-            counts.
-        cells: one {run_name, cell, variant, test_fold, seed, and the keys of the grid that have an effect in
-            the variant} per run of the grid.
+        expected: one {variant, repeat, test_fold, seed, run_name} per outer-fold run with chosen values. No
+            other run counts. Without `repeat` it is 0.
+        cells: one {run_name, cell, variant, repeat, test_fold, seed, and the keys of the grid that have an
+            effect in the variant} per run of the grid.
         typed: the study file and its changes, as a command would name them after its verb. For the advice in
             an error.
 
@@ -54,11 +54,12 @@ def collect(
     searching = study.get("search") or {}
     nested = bool(searching.get("nested", True))
     searched = searching.get("trials") != 0  # without trials, an earlier search does not count
-    searches = _searches(study_root, variants, nested, base.data.test_fold) if searched else {}
+    outer = outer_folds(study)
+    searches = _searches(study_root, variants, nested, base.data.test_fold, outer) if searched else {}
     dataset = _dataset(base, study)
     names = [row["run_name"] for row in (*expected, *cells)]
     unchecked = consistency.compare_with_today(study_root, names, base.data.shards)
-    all_arms, missing = _with_runs(study_root, arms.from_rows(expected, cells), rule)
+    all_arms, missing = _with_runs(study_root, arms.from_rows(expected, cells), rule, outer)
     consistency.check_runs([run for arm in all_arms for run in arm.runs], study_root, base.data.shards)
     all_arms, n_straddling = straddling.without_ids(all_arms, dataset)
     summary = StudySummary(
@@ -76,6 +77,7 @@ def collect(
         redeclared=tuple(declared.changes(study_root, study)),
         dataset=dataset,
         straddling=n_straddling,
+        planned=planned.read(study_root),
         unchecked=unchecked,
     )
     if not summary.runs and not searches:
@@ -97,22 +99,26 @@ def _first_commands(file: str, has_grid: bool, searched: bool) -> str:
 
 
 def _with_runs(
-    root: Path, rows_of: Sequence[tuple[Arm, Sequence[Mapping[str, Any]]]], rule: Rule
+    root: Path, rows_of: Sequence[tuple[Arm, Sequence[Mapping[str, Any]]]], rule: Rule, outer: int
 ) -> tuple[list[Arm], list[Missing]]:
-    """The arms with their finished runs, and the runs without a result."""
+    """The arms with their finished runs, and the runs without a result. `outer`: folds of a repeat."""
     filled, missing = [], []
     for arm, rows in rows_of:
-        runs = [_run(root / row["run_name"], arm.name, row, rule) for row in rows]
+        runs = [_run(root / row["run_name"], arm.name, row, rule, outer) for row in rows]
         missing += [run for run in runs if isinstance(run, Missing)]
         filled.append(replace(arm, runs=tuple(run for run in runs if isinstance(run, Run))))
     return filled, missing
 
 
-def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Missing:
+def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule, outer: int) -> Run | Missing:
     """The run of an expected row, decided by the rule. Raises InputError for a damaged file, or for another
     run's folder."""
-    wanted: dict[str, Any] = {key: row[key] for key in ("variant", "test_fold", "seed")} | {
+    repeat = row.get("repeat", 0)
+    wanted: dict[str, Any] = {
         "arm": arm,
+        "variant": row["variant"],
+        "test_fold": repeat * outer + row["test_fold"],
+        "seed": row["seed"],
         "name": row["run_name"],
     }
     status = runfolder.read_status(folder)
@@ -122,9 +128,15 @@ def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Mi
     if not (folder / runfolder.PREDICTIONS).exists():
         return Missing(**wanted, state=f"done, but {runfolder.PREDICTIONS} is missing")
     spec = runfolder.read_spec(folder)
-    for key, value in (("variant", spec.variant), ("test_fold", spec.data.test_fold), ("seed", spec.seed)):
-        if value != row[key]:
-            raise damaged(folder / runfolder.SPEC, f"{key} is {value}, the study expects {row[key]}")
+    stored = {
+        "variant": spec.variant,
+        "repeat": spec.data.repeat,
+        "test_fold": spec.data.test_fold,
+        "seed": spec.seed,
+    }
+    for key, value in stored.items():
+        if value != row.get(key, 0):
+            raise damaged(folder / runfolder.SPEC, f"{key} is {value}, the study expects {row.get(key, 0)}")
     images, true, logp, taxonomy = _predictions(folder, spec.data.test_fold)
     epochs = [entry for entry in runfolder.read_metrics(folder) if entry.get("kind") == "epoch"]
     return Run(
@@ -142,6 +154,7 @@ def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Mi
         trained=_count(status, "trained"),
         tested=_count(status, "tested"),
         loss=spec.loss.kind,
+        repeat=repeat,
     )
 
 
@@ -190,14 +203,16 @@ def _ranks(folder: Path) -> int:
 
 
 def _searches(
-    root: Path, variants: Sequence[str], nested: bool, left_out: int
+    root: Path, variants: Sequence[str], nested: bool, left_out: int, outer: int
 ) -> dict[str, dict[int, Search]]:
-    """Variant -> outer fold -> its search, of those whose trials have ended."""
+    """Variant -> number of the outer fold -> its search, of those whose trials have ended. `outer`: folds of
+    a repeat."""
     searches: dict[str, dict[int, Search]] = {}
     for variant in variants:
         folders = {left_out: searchfolder.search_folder(root, variant)}
         if nested:
-            folders = searchfolder.of_variant(root, variant)
+            of_places = searchfolder.of_variant(root, variant)
+            folders = {repeat * outer + fold: folder for (repeat, fold), folder in of_places.items()}
         for fold, folder in folders.items():
             if (folder / searchfolder.TRIALS).exists():
                 searches.setdefault(variant, {})[fold] = _search(variant, fold, folder)

@@ -49,40 +49,62 @@ def compare_with_today(root: Path, names: Sequence[str], shards: str) -> tuple[s
 
 
 def check_runs(runs: Sequence[Run], root: Path, shards: str) -> None:
-    """Check that all runs have the same tree and data set, that the runs of a fold have the same images, and
-    that no image is in two folds. Raises InputError otherwise."""
-    for run in runs:
-        _check_same_tree_and_data(run, runs[0], root)
+    """Check that all runs have the same tree, that those of a repeat have the same data set, that the runs of
+    a fold have the same images, that no image is in two folds of a repeat, and that all repeats give an image
+    the same leaf and patient. Raises InputError otherwise."""
+    first_of_repeat: dict[int, Run] = {}
     by_fold: dict[int, list[Run]] = {}
     for run in runs:
+        _check_same_tree(run, runs[0], root)
+        _check_same_data(run, first_of_repeat.setdefault(run.repeat, run), root)
         by_fold.setdefault(run.test_fold, []).append(run)
-    dataset = Dataset.open(shards, ends=False) if runs and fingerprint.packed(shards) else None
-    for fold, runs_of_fold in by_fold.items():
-        if dataset is None:
-            _check_images_without_dataset(runs_of_fold)
+    datasets = {}
+    if runs and fingerprint.packed(shards):
+        datasets = {r: Dataset.open(shards, ends=False, repeat=r) for r in first_of_repeat}
+    for runs_of_fold in by_fold.values():
+        if datasets:
+            _check_images(runs_of_fold, datasets[runs_of_fold[0].repeat])
         else:
-            _check_images(runs_of_fold, fold, dataset)
-    if not by_fold:
-        return
-    keys = pd.concat([runs_of_fold[0].images["key"] for runs_of_fold in by_fold.values()])
-    if keys.duplicated().any():
-        key = keys[keys.duplicated()].iloc[0]
+            _check_images_without_dataset(runs_of_fold)
+    firsts = [runs_of_fold[0] for runs_of_fold in by_fold.values()]
+    for repeat in first_of_repeat:
+        keys = pd.concat([run.images["key"] for run in firsts if run.repeat == repeat])
+        if keys.duplicated().any():
+            key = keys[keys.duplicated()].iloc[0]
+            raise InputError(
+                f"{root}: image {key!r} is in two test folds; pack into an empty folder and run folds again"
+            )
+    if len(first_of_repeat) > 1:
+        _check_same_images_in_repeats(firsts, root)
+
+
+def _check_same_images_in_repeats(firsts: Sequence[Run], root: Path) -> None:
+    """Raises InputError for an image that has another leaf, patient or source in another repeat. `firsts`:
+    one run of each fold."""
+    images = pd.concat([_images(run) for run in firsts]).drop_duplicates()
+    if images["key"].duplicated().any():
+        key = images["key"][images["key"].duplicated()].iloc[0]
         raise InputError(
-            f"{root}: image {key!r} is in two test folds; pack into an empty folder and run folds again"
+            f"{root}: image {key!r} has another leaf, patient or source in another repeat; pack into an "
+            "empty folder and run folds again"
         )
 
 
-def _check_same_tree_and_data(run: Run, first: Run, root: Path) -> None:
+def _check_same_tree(run: Run, first: Run, root: Path) -> None:
     # The order of the leaves counts, so the items are compared as lists.
     if list(run.taxonomy.parent_of.items()) != list(first.taxonomy.parent_of.items()):
         raise damaged(root / run.name / runfolder.TAXONOMY, f"differs from that of {first.name}")
+
+
+def _check_same_data(run: Run, first: Run, root: Path) -> None:
     fingerprints = {one.environment["dataset"] for one in (first, run) if one.environment.get("dataset")}
     if len(fingerprints) > 1:
         raise damaged(root / run.name / runfolder.ENVIRONMENT, f"made from other shards than {first.name}")
 
 
-def _check_images(runs: Sequence[Run], fold: int, dataset: Dataset) -> None:
-    """Raises InputError for a run whose images or labels are not those of the fold in the data set."""
+def _check_images(runs: Sequence[Run], dataset: Dataset) -> None:
+    """Raises InputError for a run whose images or labels are not those of its fold in the data set."""
+    fold = runs[0].test_fold - runs[0].repeat * dataset.folds
     rows = tested.whole(dataset, fold)
     right = identity(rows).assign(leaf=rows["leaf"])
     for run in runs:

@@ -25,6 +25,7 @@ from leukotree.report.sections import (
     mixed,
     overview,
     patients,
+    planned,
     reproduce,
     searches,
     settings,
@@ -79,6 +80,7 @@ def _sections(summary: StudySummary) -> Sequence[Section]:
     everything = [
         overview.lead(summary, by_fold, comparison.headline(summary, compared)),
         comparison.section(summary, compared),
+        planned.section(summary),
         answer.section(summary),
         ablation.section(summary),
         learning_rate.section(summary),

@@ -84,6 +84,29 @@ The declaration in the study file was changed after the first run: {changes}. A 
 results are known confirms nothing. Read the verdicts as exploratory.
 """
 
+REPEATS = """
+The outer cross-validation was repeated {repeats} times, each time with another deal of the patients to
+folds. J counts the folds of all repeats (corrected repeated cross-validation, Bouckaert and Frank 2004).
+Repeats add no patients: n_test/n_train stays, and intervals by patient resample a patient with all its
+repeats. Pooled numbers are means over the repeats.
+"""
+
+PLANNED = """
+The power is the rate at which simulated studies of this design come out `better` by the rule of the verdicts,
+with Holm over the declared comparisons. The spread of the simulated folds comes from {source}. Folds are
+correlated as the test assumes.
+"""
+
+PLANNED_LATE = """
+This plan was made when {runs} of the study had finished. It is no plan: who looks at results before choosing
+the design can stop when they please.
+"""
+
+NOT_POWERED = """
+No design of the plan's table has the wanted power of {wanted} for {effect} points. The study was run all the
+same. An inconclusive verdict was to be expected.
+"""
+
 EVIDENCE = """
 Two questions have two estimates, and each stands beside its own interval. Trained again: the mean of the
 folds' differences, with the Nadeau-Bengio interval mean ± t(J − 1) · sqrt(s² (1/J + n_test/n_train)) over J

@@ -3,7 +3,8 @@ folds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,12 +80,16 @@ def leaves_of_patients(runs: Sequence[Run]) -> np.ndarray:
 
 
 def one_per_fold(runs: Sequence[Run]) -> list[Run]:
-    """The first run of each test fold, in the order of the folds. Together they hold each test image once."""
-    return [run for _, run in sorted({run.test_fold: run for run in reversed(runs)}.items())]
+    """The first run of each test fold, in the order of the folds. Together they hold each test image once: of
+    several repeats, they are those of the repeat with most folds, or of the first of these."""
+    folds = Counter(repeat for repeat, _ in {(run.repeat, run.test_fold) for run in runs})
+    repeat = min(folds, key=lambda repeat: (-folds[repeat], repeat), default=0)
+    of_repeat = [run for run in runs if run.repeat == repeat]
+    return [run for _, run in sorted({run.test_fold: run for run in reversed(of_repeat)}.items())]
 
 
 def by_fold(runs: Sequence[Run]) -> dict[int, list[Run]]:
-    """Test fold -> its runs, one per seed. The runs are those of one arm."""
+    """Test fold of any repeat -> its runs, one per seed. The runs are those of one arm."""
     return {
         fold: [run for run in runs if run.test_fold == fold]
         for fold in sorted({run.test_fold for run in runs})
@@ -101,8 +106,8 @@ def most_common(runs: Sequence[Run]) -> tuple[str, dict[str, float]]:
 
 
 def per_run(summary: StudySummary, arms: Sequence[Arm]) -> pd.DataFrame:
-    """A row per run: arm, fold, seed, images, groups, the scores of the images (see `metrics.summary`), and
-    more scores with a prefix.
+    """A row per run: arm, repeat, fold (counted through, see `Run`), seed, images, groups, the scores of the
+    images (see `metrics.summary`), and more scores with a prefix.
 
     "<rule>:" for the scores of the groups (see `_of_groups`), "tree:" for those of `tree_scores.TreeScores`,
     and "level:" for the accuracy at each depth.
@@ -112,6 +117,7 @@ def per_run(summary: StudySummary, arms: Sequence[Arm]) -> pd.DataFrame:
         n_leaves = len(run.taxonomy.leaves)
         row: dict[str, object] = {
             "arm": run.arm,
+            "repeat": run.repeat,
             "fold": run.test_fold,
             "seed": run.seed,
             "images": len(run.true),
@@ -153,9 +159,12 @@ def per_fold(by_run: pd.DataFrame) -> pd.DataFrame:
 
 
 def pooled(folds: pd.DataFrame, arm: str, rule: Rule) -> Pooled:
-    """The groups of an arm, from the table of `per_fold`."""
+    """The groups of an arm, from the table of `per_fold`. Each group counts once, with the mean over the
+    repeats."""
     rows = folds[folds["arm"] == arm]
-    return Pooled(float(rows[f"{rule}:right"].sum()), int(rows["groups"].sum()))
+    right, tested = float(rows[f"{rule}:right"].sum()), int(rows["groups"].sum())
+    n = int(rows.groupby("repeat")["groups"].sum().max())
+    return Pooled(right if n == tested else right * n / tested, n)
 
 
 def pooled_per_leaf(clusters: Clusters) -> list[Pooled]:
@@ -171,8 +180,19 @@ def image_clusters(runs: Sequence[Run]) -> Clusters:
     """The images of one fold, by patient. The runs are those of one arm and fold, one per seed."""
     n_leaves = len(runs[0].taxonomy.leaves)
     return stats.patient_counts(
-        runs[0].images["patient"].tolist(), runs[0].true, np.stack([run.predicted for run in runs]), n_leaves
+        runs[0].images["patient"].tolist(),
+        runs[0].true,
+        np.stack([run.predicted for run in runs]),
+        n_leaves,
+        runs[0].images["key"].tolist(),
     )
+
+
+def pooled_clusters(runs: Sequence[Run], of_fold: Callable[[Sequence[Run]], Clusters]) -> Clusters:
+    """The clusters of all outer folds of an arm, such as its images by `image_clusters`. A patient is one
+    cluster, with the mean over the repeats."""
+    folds = by_fold(runs).values()
+    return stats.pool([of_fold(of_one) for of_one in folds], [of_one[0].repeat for of_one in folds])
 
 
 def group_clusters(runs: Sequence[Run], decision: decide.Rule) -> Clusters:
@@ -193,7 +213,6 @@ def ratio(summary: StudySummary) -> float:
     test = np.mean([len(run.true) for run in one_per_fold(summary.runs)])
     if totals:
         return float(test / (totals[0] - test))
-    folds = int(
-        (summary.study.get("folds") or {}).get("outer") or len({run.test_fold for run in summary.runs})
-    )
+    tested = len(one_per_fold(summary.runs))
+    folds = int((summary.study.get("folds") or {}).get("outer") or tested)
     return 1 / max(folds - 1, 1)

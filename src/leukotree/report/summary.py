@@ -3,6 +3,7 @@ values."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,9 @@ from leukotree.records import predictions, runfolder, searchfolder
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
+DEFAULT_FOLDS = 5
+"""Outer folds of a study that does not say so."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -25,6 +29,8 @@ class Run:
     """The name of its `Arm`."""
     variant: str
     test_fold: int
+    """The number of its outer fold, counted through over the repeats: fold k of repeat r of a K-fold
+    cross-validation is r K + k. `StudySummary.fold_name` names it."""
     seed: int
     name: str
     folder: Path
@@ -51,6 +57,8 @@ class Run:
     """The number of test images, recorded in the same way."""
     loss: str = "focal"
     """The kind of the loss (`loss.kind` of its spec)."""
+    repeat: int = 0
+    """The repeat of the cross-validation. Each repeat tests every image once."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ class Missing:
     arm: str
     variant: str
     test_fold: int
+    """As in `Run`."""
     seed: int
     name: str
     state: str
@@ -103,7 +112,7 @@ class Search:
 
     variant: str
     test_fold: int
-    """The outer fold that no trial used."""
+    """The outer fold that no trial used, with a number as in `Run`."""
     folder: Path
     trials: pd.DataFrame
     """A row per trial: trial (text), state, epochs (with `rungs: folds`, inner folds), macro_f1,
@@ -169,6 +178,11 @@ def identity(frame: pd.DataFrame) -> pd.DataFrame:
     return columns.assign(patient=columns["patient"].where(~known, with_source))
 
 
+def outer_folds(study: Mapping[str, Any]) -> int:
+    """The number of outer folds of a repeat, from the fields of a study."""
+    return int((study.get("folds") or {}).get("outer") or DEFAULT_FOLDS)
+
+
 @dataclass(frozen=True)
 class StudySummary:
     """Everything that a report is made from."""
@@ -200,6 +214,8 @@ class StudySummary:
     straddling: int
     """The number of patients with images in several test folds, in a data set that was split image by image.
     The runs' `images` no longer contain their ids."""
+    planned: dict[str, Any] | None = None
+    """The content of plan.json, see `records.planned`. None for a study that was not planned."""
     unchecked: tuple[str, ...] = ()
     """What is not here, so that the finished runs could not be compared with it: "the data (data/my is not
     here)"."""
@@ -208,6 +224,21 @@ class StudySummary:
     def runs(self) -> list[Run]:
         """The finished runs of all arms."""
         return [run for arm in self.arms for run in arm.runs]
+
+    @property
+    def outer(self) -> int:
+        """The number of outer folds of a repeat."""
+        return outer_folds(self.study)
+
+    @property
+    def repeats(self) -> int:
+        """The number of repeats of the outer cross-validation."""
+        return int((self.study.get("folds") or {}).get("repeats") or 1)
+
+    def fold_name(self, number: int) -> str:
+        """The name of an outer fold by its number, see `Run.test_fold`: "2", or "2 of repeat 1"."""
+        repeat, fold = divmod(int(number), self.outer) if self.repeats > 1 else (0, int(number))
+        return f"{fold} of repeat {repeat}" if repeat else str(fold)
 
     @property
     def clean_fold(self) -> int | None:

@@ -22,6 +22,9 @@ class Clusters(NamedTuple):
     be fractional."""
     strata: np.ndarray
     """(P,) int64 from 0: the bootstrap draws clusters within a stratum, see `strata_of`."""
+    keys: np.ndarray | None = None
+    """(P,) key of the image of a cluster without a patient, "" for a patient. It finds the image again in
+    another repeat."""
 
     @property
     def alone(self) -> int:
@@ -31,7 +34,11 @@ class Clusters(NamedTuple):
 
 
 def patient_counts(
-    patient: Sequence[str], true: np.ndarray, predicted: np.ndarray, n_leaves: int
+    patient: Sequence[str],
+    true: np.ndarray,
+    predicted: np.ndarray,
+    n_leaves: int,
+    keys: Sequence[str] | None = None,
 ) -> Clusters:
     """Clusters of N test images, or of other units that belong to patients, such as `metrics.Groups`.
 
@@ -42,6 +49,7 @@ def patient_counts(
         patient: N names, "" where unknown.
         true: (N,) leaf indices.
         predicted: (N,) leaf indices, or (S, N) of S seeds.
+        keys: N keys of the images. `pool` needs them for images without a patient in several repeats.
     """
     names, true = np.asarray(patient, dtype=str), np.asarray(true, dtype=np.int64)
     predicted = np.atleast_2d(np.asarray(predicted, dtype=np.int64))
@@ -53,11 +61,49 @@ def patient_counts(
     cells = (cluster * n_leaves + true) * n_leaves + predicted
     shape = (len(patients) + alone, n_leaves, n_leaves)
     counts = np.bincount(cells.ravel(), minlength=int(np.prod(shape))).reshape(shape) / len(predicted)
-    return Clusters(np.concatenate([patients, np.full(alone, "")]), counts, strata_of(counts))
+    of_images = None
+    if keys is not None:
+        of_images = np.concatenate([np.full(len(patients), ""), np.asarray(keys, dtype=str)[~known]])
+    return Clusters(np.concatenate([patients, np.full(alone, "")]), counts, strata_of(counts), of_images)
 
 
-def pool(parts: Sequence[Clusters]) -> Clusters:
-    """The clusters of all outer test folds together. Raises InputError for a patient in two folds."""
+def pool(parts: Sequence[Clusters], repeats: Sequence[int] | None = None) -> Clusters:
+    """The clusters of all outer test folds together.
+
+    A patient is one cluster, with the mean of its counts over the repeats that tested it. So repeats add no
+    patients, and the bootstrap draws a patient with all its repeats.
+
+    Args:
+        repeats: the repeat of each part; None if there is only one.
+
+    Raises InputError for a patient in two folds of a repeat, and ValueError for images in several repeats
+    that have neither a patient nor a key.
+    """
+    of_part = [0] * len(parts) if repeats is None else list(repeats)
+    for repeat in dict.fromkeys(of_part):
+        _refuse_twice([part for part, number in zip(parts, of_part, strict=True) if number == repeat])
+    names = np.concatenate([part.names for part in parts])
+    counts = np.concatenate([part.counts for part in parts])
+    keys = _keys(parts)
+    if len(set(of_part)) < 2:
+        return Clusters(names, counts, strata_of(counts), keys)
+    if keys is None:
+        if (names == "").any():
+            raise ValueError("images without a patient cannot be found again in another repeat without keys")
+        keys = np.full(len(names), "")
+    # Patients come first, as within a part. A name and a key may be equal, so both decide.
+    identity = np.stack([names == "", names, keys], axis=1).astype(str)
+    _, first, cluster, times = np.unique(
+        identity, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    mean = np.zeros((len(first), *counts.shape[1:]))
+    np.add.at(mean, cluster.ravel(), counts)
+    mean /= times[:, None, None]
+    return Clusters(names[first], mean, strata_of(mean), keys[first])
+
+
+def _refuse_twice(parts: Sequence[Clusters]) -> None:
+    """Raise InputError for a patient in two of these folds."""
     names = np.concatenate([part.names for part in parts])
     patients, times = np.unique(names[names != ""], return_counts=True)
     if (times > 1).any():
@@ -65,8 +111,12 @@ def pool(parts: Sequence[Clusters]) -> Clusters:
         raise InputError(
             f"patient {patient!r} is in two test folds; pack into an empty folder and run folds again"
         )
-    counts = np.concatenate([part.counts for part in parts])
-    return Clusters(names, counts, strata_of(counts))
+
+
+def _keys(parts: Sequence[Clusters]) -> np.ndarray | None:
+    """The keys of all parts; None where one has none."""
+    keys = [part.keys for part in parts]
+    return None if any(of_part is None for of_part in keys) else np.concatenate(keys)  # type: ignore[arg-type]
 
 
 def strata_of(counts: np.ndarray) -> np.ndarray:

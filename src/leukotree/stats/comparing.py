@@ -55,8 +55,12 @@ def nadeau_bengio(differences: Sequence[float], ratio: float, confidence: float 
     Folds share training images, so their scores are correlated, and the plain t-test rejects too often. The
     second term assumes a correlation of n_test / (n_test + n_train) between folds.
 
+    With R repeats of a K-fold cross-validation, J = R K: the corrected repeated k-fold cross-validation test
+    (Bouckaert and Frank 2004, equation 3). More repeats make the first term small, never the second.
+
     Args:
-        differences: of J folds, challenger minus reference, means over seeds. Seeds are not more folds.
+        differences: of J folds (of all repeats), challenger minus reference, means over seeds. Seeds are not
+            more folds.
         ratio: n_test / n_train of a fold.
     """
     from scipy.stats import t as student_t

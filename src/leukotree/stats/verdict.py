@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -36,6 +37,8 @@ class Fold(NamedTuple):
     score: float
     """Mean over seeds."""
     clusters: Clusters
+    repeat: int = 0
+    """The repeat of this fold. Within a repeat each patient is tested once."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Comparison:
     detectable_range: tuple[float, float] | None
     """95 % interval of `detectable`: the spread between few folds is poorly known, see
     `comparing.detectable_range`."""
+    of_spread: int
+    """Degrees of freedom of the spread between folds: those of one repeat."""
     mcnemar: McNemar | None
     """Patients that only the challenger, or only the reference, predicts correctly. None if images have no
     patient."""
@@ -92,7 +97,8 @@ def compare(
     was declared before; see `judge`.
 
     Args:
-        arms: name -> outer fold -> its result. Arms and folds may be missing.
+        arms: name -> outer fold -> its result. Arms and folds may be missing. With repeats, the folds of all
+            repeats are numbered through.
         ratio: n_test / n_train of a fold.
         rope: half width of the region of practical equivalence, in units of the score.
         statistic: the same score as a function of confusion matrices, for the bootstrap.
@@ -113,10 +119,13 @@ def compare(
     ):
         probabilities = correlated_t(values, ratio, rope)
         detectable = smallest_detectable(values, ratio, rope=rope, family=len(pairs), alpha=ALPHA)
-        between = detectable_range(values, ratio, rope=rope, family=len(pairs), alpha=ALPHA)
+        of_spread = _of_spread([arms[challenger][fold].repeat for fold in folds])
+        between = detectable_range(
+            values, ratio, rope=rope, family=len(pairs), alpha=ALPHA, of_spread=of_spread
+        )
         verdict, reason = judge(values, probabilities, p_holm)
         first, second = (
-            [arms[name][fold].clusters for fold in folds] if folds else [] for name in (challenger, reference)
+            [arms[name][fold] for fold in folds] if folds else [] for name in (challenger, reference)
         )
         rows.append(
             Comparison(
@@ -130,6 +139,7 @@ def compare(
                 probabilities=probabilities,
                 detectable=math.nan if detectable is None else detectable,
                 detectable_range=between,
+                of_spread=of_spread,
                 verdict=verdict,
                 reason=reason,
                 **_over_patients(first, second, statistic, draws, seed),
@@ -138,13 +148,24 @@ def compare(
     return rows
 
 
+def _of_spread(repeats: Sequence[int]) -> int:
+    """Degrees of freedom of the spread between folds, from the repeat of each: those of the largest repeat.
+
+    Other repeats test the same patients again.
+    """
+    return max(Counter(repeats).values(), default=0) - 1
+
+
 def _over_patients(
-    challenger: Sequence[Clusters], reference: Sequence[Clusters], statistic: Statistic, draws: int, seed: int
+    challenger: Sequence[Fold], reference: Sequence[Fold], statistic: Statistic, draws: int, seed: int
 ) -> dict[str, Any]:
     """The fields of a comparison that are about the trained models on other patients, from their folds."""
     if not challenger:
         return {"pooled": math.nan, "bootstrap": None, "mcnemar": None, "clusters": 0, "alone": 0}
-    first, second = pool(challenger), pool(reference)
+    first, second = (
+        pool([fold.clusters for fold in folds], [fold.repeat for fold in folds])
+        for folds in (challenger, reference)
+    )
     score, other = (statistic(arm.counts.sum(axis=0)) for arm in (first, second))
     return {
         "pooled": float(score - other),

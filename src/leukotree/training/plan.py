@@ -51,7 +51,7 @@ def check(spec: RunSpec, ranks: int = 1) -> Plan:
     _check_batch(spec, ranks)
     strategies.check(spec)
     check_backbone(spec.backbone)
-    dataset = Dataset.open(spec.data.shards)
+    dataset = Dataset.open(spec.data.shards, repeat=spec.data.repeat)
     duplicates.refuse(dataset)
     train_rows, eval_rows = folds.split(dataset.index, spec.data)
     for purpose, rows in (("train on", train_rows), ("score", eval_rows)):

@@ -82,18 +82,22 @@ def lockstep(
     with start(runtime) as engine, contextlib.ExitStack() as stack:
         # One loader for all runs and their stages: its threads share the cores of the machine.
         loaders = {
-            folder: stack.enter_context(_loader(dataset, engine, runtime))
-            for folder, dataset in {plan.dataset.folder: plan.dataset for plan in plans}.items()
+            place: stack.enter_context(_loader(dataset, engine, runtime))
+            for place, dataset in {_place(plan): plan.dataset for plan in plans}.items()
         }
         runs = [
-            _epochs(plan, loaders[plan.dataset.folder], root, engine, runtime, each_epoch, inspect)
-            for plan in plans
+            _epochs(plan, loaders[_place(plan)], root, engine, runtime, each_epoch, inspect) for plan in plans
         ]
         trainers = [stack.enter_context(contextlib.closing(run)) for run in runs]
         for epoch, scores in enumerate(zip(*trainers, strict=True)):
             known = [score for score in scores if score is not None]
             mean = {"macro_f1": float(np.mean(known)), "folds": known} if len(known) == len(scores) else {}
             yield {"epoch": epoch + 1, **mean}
+
+
+def _place(plan: Plan) -> tuple[Path, int]:
+    """The data set of a run: its folder, and its deal to folds."""
+    return plan.dataset.folder, plan.dataset.repeat
 
 
 def _loader(dataset: Dataset, engine: Engine, runtime: Runtime) -> Loader:

@@ -71,6 +71,18 @@ def test_no_fold_draws_the_values_of_another_under_another_number() -> None:
     assert len(set(drawn)) == len(drawn)
 
 
+def test_each_repeat_draws_its_own_values_and_repeat_0_as_without_repeats() -> None:
+    plan = study(seed=3)
+    first, again = (
+        {variant: trials(plan, SearchId(variant, 1, repeat), 3)[0].chosen["optim.lr"] for variant in VARIANTS}
+        for repeat in (0, 1)
+    )
+    assert len(set(first.values())) == len(set(again.values())) == 1
+    assert first["flat"] != again["flat"]
+    assert first["flat"] == trials(plan, SearchId("flat", 1), 3)[0].chosen["optim.lr"]
+    assert plan.fresh_seeds(plan.outer_number(SearchId("flat", 1, 1))) != plan.fresh_seeds(1)
+
+
 def test_later_draws_learn_from_the_scores_of_their_own_search() -> None:
     plan = study()
     one, again = (trials(plan, SearchId("flat", 3)) for _ in range(2))

@@ -59,6 +59,15 @@ def test_runs_are_cells_by_variants_by_folds_by_seeds_without_excluded_ones() ->
     assert len({cell.run_name for cell in expanded}) == len(expanded)
 
 
+def test_each_repeat_has_all_cells_and_repeat_0_is_as_without_repeats() -> None:
+    once = plan(**{"loss.gamma": [0, 2]})
+    twice = once.model_copy(update={"folds": once.folds.model_copy(update={"repeats": 2})})
+    first, rows = cells.expand(once), cells.rows(cells.expand(twice))
+    assert len(rows) == 2 * len(first)
+    assert {row["run_name"] for row in rows if row["repeat"] == 0} == {cell.run_name for cell in first}
+    assert {(row["repeat"], row["test_fold"]) for row in rows} == {(r, f) for r in (0, 1) for f in (0, 1)}
+
+
 def test_the_same_run_is_done_once() -> None:
     """Two values may be equal after the run spec has read them: 2 and 2.0."""
     expanded = cells.expand(plan(**{"loss.gamma": [2, 2.0, 3]}))

@@ -53,6 +53,7 @@ def test_every_variant_fold_and_seed_is_one_run(path: Path) -> None:
     assert {spec.loss.gamma for spec in specs if spec.variant == "flat"} == {1.5}
     assert plan.expected(best)[0] == {
         "variant": "flat",
+        "repeat": 0,
         "test_fold": 0,
         "seed": 3,
         "run_name": specs[0].run_name,
@@ -154,6 +155,9 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
         ("decision={flat: joint}", "(flat by joint, multilabel by greedy)"),
         ("rope=-0.1", "rope: Input should be greater than or equal to 0"),
         ("primary=[[multilabel, base]]", "primary: 'base' is none of the variants flat, multilabel"),
+        ("folds.repeats=0", "folds.repeats: Input should be greater than or equal to 1"),
+        ("base.data.repeat=1", "base.data.repeat: the study's `folds` decides it; leave it out"),
+        ("search.space.data.repeat={choice: [0, 1]}", "search.space.data.repeat: cannot be varied"),
         ("primary=[[flat, flat]]", "primary: 'flat' is compared with itself"),
         ("grid={data.shards: [a, b]}", "grid.data.shards: cannot be varied, a study has one data set"),
         ("search.rerun_seeds=0", "search.rerun_seeds: Input should be greater than or equal to 1"),
@@ -184,6 +188,28 @@ def test_each_outer_fold_has_a_search_or_one_serves_all(path: Path) -> None:
         SearchId("flat", 3),
         SearchId("flat", 2),
     )
+
+
+def test_repeats_are_further_outer_folds_with_searches_of_their_own(path: Path) -> None:
+    """The runs of repeat 0 are those of a study without repeats."""
+    once, twice = study.load(path), study.load(path, ["folds.repeats=2"])
+    assert twice.search_ids[: len(once.search_ids)] == once.search_ids
+    more = twice.search_ids[len(once.search_ids) :]
+    assert more == [SearchId(v, fold, 1) for fold in range(4) for v in ("flat", "multilabel")]
+    root = Path("results/runs/focal/search")
+    assert twice.search_folder(more[-1]) == root / "multilabel/repeat1-fold3"
+    assert str(more[-1]) == "multilabel fold 3 of repeat 1"
+    best = {"flat": {number: {"loss.gamma": float(number)} for number in twice.outer_folds}}
+    specs = twice.fold_specs(best)
+    assert [spec.run_name for spec in specs[:8]] == [spec.run_name for spec in once.fold_specs(best)]
+    places = [(spec.data.repeat, spec.data.test_fold, spec.loss.gamma) for spec in specs[::2]]
+    assert places == [(number // 4, number % 4, number) for number in range(8)]
+    assert {row["repeat"] for row in twice.expected(best)} == {0, 1}
+    inner = twice.trial_specs("flat", {}, 3, repeat=1)
+    assert {(spec.data.repeat, spec.data.test_fold) for spec in inner} == {(1, 3)}
+    single = study.load(path, ["folds.repeats=2", "search.nested=false"])
+    assert single.search_ids == [SearchId("flat", 0), SearchId("multilabel", 0)]
+    assert single.search_id("flat", 3, 1) == SearchId("flat", 0)
 
 
 def test_each_outer_fold_runs_the_values_that_were_chosen_for_it(path: Path) -> None:

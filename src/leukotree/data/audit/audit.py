@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from leukotree import progress
-from leukotree.data import shards
+from leukotree.data import deals, shards
 from leukotree.data.audit import appearance, near_duplicates
 from leukotree.data.audit.near_duplicates import SimilarImages
 from leukotree.data.dataset import Dataset
@@ -43,6 +43,8 @@ class Audit:
     """Kind of unusual appearance, such as `nearly black` -> names of all such images in the manifest."""
     doubts: tuple[Doubt, ...] = ()
     """Doubts about the ids of patients, with all cases. Those that warn are among `warnings`, too."""
+    deals: tuple[Dataset, ...] = ()
+    """The data set in its other deals to folds, of the repeats above 0. Their leaks are among `errors`."""
 
     @property
     def ok(self) -> bool:
@@ -63,6 +65,7 @@ class Audit:
         return [
             f"{data.folder}: {len(data)} images, {data.size} x {data.size} pixels, {data.groups}",
             *per_fold,
+            *(f"repeat {deal.repeat}: a deal of its own to {deal.folds} folds" for deal in self.deals),
             *(f"ERROR {text}" for text in self.errors),
             *(f"warning: {text}" for text in self.warnings),
             *(doubt.line() for doubt in self.doubts if not doubt.warns),
@@ -87,6 +90,14 @@ class Audit:
             "errors": list(self.errors),
             "warnings": list(self.warnings),
             "in_several_folds": {word: names for word, names in _in_several_folds(data)},
+            "repeats": [
+                {
+                    "repeat": deal.repeat,
+                    "fingerprint": deal.fingerprint,
+                    "in_several_folds": {word: names for word, names in _in_several_folds(deal)},
+                }
+                for deal in self.deals
+            ],
             **self.near_duplicates.as_dict(),
             "unusual": {kind: list(names) for kind, names in self.unusual.items()},
             "ids": [doubt.as_dict() for doubt in self.doubts],
@@ -108,8 +119,19 @@ def audit(folder: Path) -> Audit:
     about_ids = doubts.find(data.index, data.pack_option("similar_ids"), data.patients_across_sources)
     unusual = appearance.unusual(contents.names, contents.decoded, contents.colours, contents.thumbnails)
     errors = [*contents.errors, *_leaks(data), *alike.errors()]
+    repeats, of_repeats = [], []
+    for repeat in deals.numbers(data.folder):
+        try:
+            dealt = Dataset.open(folder, ends=False, repeat=repeat)
+        except InputError as error:
+            errors.append(str(error))
+            continue
+        repeats.append(dealt)
+        in_deal = replace(alike, index=alike.index.assign(fold=dealt.index["fold"]))
+        errors += [f"repeat {repeat}: {text}" for text in [*_leaks(dealt), *in_deal.across_folds()]]
+        of_repeats += [f"repeat {repeat}: {text}" for text in in_deal.near_across_folds()]
     warnings = [doubt.text() for doubt in about_ids if doubt.warns]
-    warnings += [*alike.warnings(), *_confounded(data)]
+    warnings += [*alike.warnings(), *of_repeats, *_confounded(data)]
     if data.pack_option("pseudonyms"):
         warnings.append(
             "patients have numbers instead of names: only `leukotree pack` reports ids that look alike"
@@ -120,7 +142,7 @@ def audit(folder: Path) -> Audit:
         )
     warnings += [f"{len(names)} image(s) are {kind}: {_examples(names)}" for kind, names in unusual.items()]
     baselines = _baselines(data, contents.colours)
-    return Audit(data, tuple(errors), tuple(warnings), baselines, alike, unusual, about_ids)
+    return Audit(data, tuple(errors), tuple(warnings), baselines, alike, unusual, about_ids, tuple(repeats))
 
 
 @dataclass(frozen=True)

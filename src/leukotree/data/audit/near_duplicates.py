@@ -61,15 +61,10 @@ class SimilarImages:
 
     def errors(self) -> list[str]:
         """Return errors about copies in different folds or groups, and copies with different leaves."""
-        apart = duplicates.differing(self.index, self.copies, "fold")
         divisible = duplicates.differing(self.index, self.copies, "group")
         conflicts = duplicates.differing(self.index, self.copies, "leaf")
-        texts = []
-        if apart:
-            n = sum(map(len, apart))
-            shown = duplicates.describe(self.index, apart, "fold")
-            texts.append(f"leakage: {n} images have an exact copy in another fold, e.g. {shown}")
-        if divisible and not apart:
+        texts = self.across_folds()
+        if divisible and not texts:
             shown = duplicates.describe(self.index, divisible, "group")
             texts.append(
                 f"leakage: {len(divisible)} picture(s) are in several groups, which inner folds would "
@@ -82,19 +77,29 @@ class SimilarImages:
             )
         return texts
 
+    def across_folds(self) -> list[str]:
+        """Return an error if exact copies are in different folds."""
+        apart = duplicates.differing(self.index, self.copies, "fold")
+        if not apart:
+            return []
+        shown = duplicates.describe(self.index, apart, "fold")
+        return [f"leakage: {sum(map(len, apart))} images have an exact copy in another fold, e.g. {shown}"]
+
     def warnings(self) -> list[str]:
         """Return warnings about copies within a fold, and near duplicates across folds."""
         texts = []
         if repeated := int(self.index.duplicated(["fold", "sha256"]).sum()):
             texts.append(f"{repeated} image(s) repeat another of their fold byte for byte")
+        return [*texts, *self.near_across_folds()]
+
+    def near_across_folds(self) -> list[str]:
+        """Return a warning about near duplicates in different folds."""
         if across := [pair.rows for pair in self.pairs if pair.across and not pair.exact]:
             names = self.index["shown"]
             pairs = [f"{names.iloc[first]} and {names.iloc[second]}" for first, second in across[:_SHOWN]]
             shown = "; ".join(pairs)
-            texts.append(
-                f"{len(across)} pair(s) of near duplicates across folds (look at them), e.g. {shown}"
-            )
-        return texts
+            return [f"{len(across)} pair(s) of near duplicates across folds (look at them), e.g. {shown}"]
+        return []
 
     def as_dict(self) -> dict[str, Any]:
         """Return all copies and near duplicates for scripts."""

@@ -134,7 +134,7 @@ def _warnings(summary: StudySummary, of_variants: Mapping[str, Mapping[str, Answ
     on_border = []
     for variant, of_keys in of_variants.items():
         for key, answer in of_keys.items():
-            folds = f" (fold {', '.join(map(str, answer.borders))})" if summary.nested else ""
+            folds = f" (fold {', '.join(map(summary.fold_name, answer.borders))})" if summary.nested else ""
             on_border += [f"{key} of {variant}{folds}"] if answer.borders else []
     if on_border:
         share = round(100 * space.BORDER_SHARE)
@@ -144,12 +144,12 @@ def _warnings(summary: StudySummary, of_variants: Mapping[str, Mapping[str, Answ
 
 def _not_ended(summary: StudySummary) -> list[str]:
     """The variants whose search has not ended, with the folds where searches are nested."""
-    folds = int((summary.study.get("folds") or {}).get("outer") or 0)
+    folds = int((summary.study.get("folds") or {}).get("outer") or 0) * summary.repeats
     expected = range(folds) if summary.nested else [summary.base.data.test_fold]
     variants = []
     for variant in summary.variants:
         ended = {fold for fold, search in summary.searches.get(variant, {}).items() if search.best}
-        missing = [str(fold) for fold in expected if fold not in ended]
+        missing = [summary.fold_name(fold) for fold in expected if fold not in ended]
         name = f"{variant} (fold {', '.join(missing)})" if summary.nested else variant
         variants += [name] if missing else []
     return variants

@@ -94,7 +94,7 @@ def _macro_f1(leaves: np.ndarray, confusion: np.ndarray) -> np.ndarray:
 def _of_images(runs: Sequence[Run]) -> Fold:
     """The score of a fold by images. The runs are those of one arm and fold, one per seed."""
     values = [metrics.macro_f1(run.true, run.predicted, len(run.taxonomy.leaves)) for run in runs]
-    return Fold(sum(values) / len(values), scores.image_clusters(runs))
+    return Fold(sum(values) / len(values), scores.image_clusters(runs), runs[0].repeat)
 
 
 def _of_images_by_own_rule(runs: Sequence[Run]) -> Fold:
@@ -108,7 +108,7 @@ def _of_groups(summary: StudySummary, leaves: np.ndarray, runs: Sequence[Run]) -
     for run in runs:
         groups = scores.groups(run, "mode", summary.decision)
         values.append(metrics.macro_f1(groups.true, groups.predicted, len(run.taxonomy.leaves), leaves))
-    return Fold(sum(values) / len(values), scores.group_clusters(runs, summary.decision))
+    return Fold(sum(values) / len(values), scores.group_clusters(runs, summary.decision), runs[0].repeat)
 
 
 def headline(summary: StudySummary, compared: Compared) -> Block:
@@ -192,10 +192,12 @@ def _explanations(summary: StudySummary, compared: Compared, rope: str) -> list[
         ratio=f"{scores.ratio(summary):.3f}",
     )
     folds, factors = max(row.folds for row in compared.images), ""
-    if folds > 1:
-        low, high = stats.spread_factors(folds - 1)
+    if (of_spread := max(row.of_spread for row in compared.images)) > 0:
+        low, high = stats.spread_factors(of_spread)
         factors = f", with {folds} folds {low:.1f} to {high:.1f} times the estimate"
     blocks: list[Block] = [verdict, text(prose.EVIDENCE, floor=metrics.FLOOR, factors=factors)]
+    if summary.repeats > 1:
+        blocks.append(text(prose.REPEATS, repeats=summary.repeats))
     if folds:
         blocks.append(text(prose.FEW_FOLDS, "note", folds=plural(folds, "fold")))
     return blocks

@@ -17,7 +17,7 @@ def blocks(summary: StudySummary) -> list[Block]:
     listed: list[Block] = [_counts(summary), text(prose.DRAWS)]
     groups, fewest = _equal_choices(summary)
     if groups:
-        named = [_named(group) for group in groups[:MOST_NAMED]]
+        named = [_named(summary, group) for group in groups[:MOST_NAMED]]
         if len(groups) > MOST_NAMED:
             named.append(f"and {len(groups) - MOST_NAMED} more")
         shared = plural(fewest, "draw")
@@ -90,11 +90,14 @@ def _equal_choices(summary: StudySummary) -> tuple[list[list[Search]], int]:
     return groups, min(common, default=0)
 
 
-def _named(group: list[Search]) -> str:
+def _named(summary: StudySummary, group: list[Search]) -> str:
     """trial 4 by flat, base (fold 0), flat (fold 1): the searches of a group."""
     assert group[0].best is not None
     by_fold: dict[int, list[str]] = {}
     for search in group:
         by_fold.setdefault(search.test_fold, []).append(search.variant)
-    listed = [f"{', '.join(variants)} (fold {fold})" for fold, variants in sorted(by_fold.items())]
+    listed = [
+        f"{', '.join(variants)} (fold {summary.fold_name(fold)})"
+        for fold, variants in sorted(by_fold.items())
+    ]
     return f"trial {group[0].best['trial']} by {', '.join(listed)}"

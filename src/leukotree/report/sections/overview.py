@@ -72,7 +72,7 @@ def _warnings(summary: StudySummary, by_fold: pd.DataFrame) -> list[Block]:
     others = sorted(set(by_fold["fold"]) - {clean})
     if clean is not None and others:
         tested = "" if clean in set(by_fold["fold"]) else " It has no scores yet."
-        listed = ", ".join(map(str, others))
+        listed = ", ".join(map(summary.fold_name, others))
         notes.append(text(prose.NOT_NESTED, "warning", clean=clean, others=listed, tested=tested))
     if summary.missing:
         total = len(summary.missing) + len(summary.runs)
@@ -108,7 +108,7 @@ def folds(summary: StudySummary, by_fold: pd.DataFrame) -> Section:
         for _, row in by_fold[by_fold["fold"] == fold].iterrows():
             counts = [count(row[key]) for key in ("seeds", "images", "groups")]
             shares = [percent(row[column]) for column in COLUMNS]
-            rows.append([str(fold), row["arm"], _state(summary, fold), *counts, *shares])
+            rows.append([summary.fold_name(fold), row["arm"], _state(summary, fold), *counts, *shares])
     header = ["fold", "variant", "hyperparameters", "seeds", "images", "groups", *_columns(summary)]
     return Section("Folds", [Table("Each outer fold, seeds averaged, in per cent.", header, rows, labels=3)])
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 
-from leukotree import stats
 from leukotree.evaluation import decision_scores, metrics
 from leukotree.report import prose, scores
 from leukotree.report.blocks import (
@@ -77,8 +78,8 @@ def _by_leaf(summary: StudySummary) -> Table:
     """A row per arm and leaf: the groups that were given their true leaf."""
     rows = []
     for arm in scores.shown(summary):
-        folds = scores.by_fold(arm.runs).values()
-        clusters = stats.pool([scores.group_clusters(runs, summary.decision) for runs in folds])
+        of_fold = partial(scores.group_clusters, decision=summary.decision)
+        clusters = scores.pooled_clusters(arm.runs, of_fold)
         for leaf, groups in zip(arm.runs[0].taxonomy.leaves, scores.pooled_per_leaf(clusters), strict=True):
             right = f"{count(groups.right)} / {groups.n}"
             rows.append([arm.name, leaf, right, percent(groups.share), interval(groups.interval)])

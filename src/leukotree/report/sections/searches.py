@@ -63,7 +63,7 @@ def _counts(summary: StudySummary) -> Table:
         ]
         chosen = str(best.get("trial", "–"))
         result = [percent(optimism.inner_score(search)), percent(optimism.outer_score(summary, search))]
-        rows.append([search.variant, str(search.test_fold), chosen, *counts, *result])
+        rows.append([search.variant, summary.fold_name(search.test_fold), chosen, *counts, *result])
     header = [
         "variant",
         "outer fold",
@@ -89,7 +89,15 @@ def _reruns(summary: StudySummary) -> Table | None:
         n, seeds = reruns["trial"].nunique(), reruns["seed"].nunique()
         loss = float("nan") if best["optimism"] is None else float(best["optimism"])
         scores = [percent(float(best["search_value"])), points(loss), percent(float(best["value"]))]
-        rows.append([search.variant, str(search.test_fold), str(best["trial"]), f"{n} × {seeds}", *scores])
+        rows.append(
+            [
+                search.variant,
+                summary.fold_name(search.test_fold),
+                str(best["trial"]),
+                f"{n} × {seeds}",
+                *scores,
+            ]
+        )
     header = [
         "variant",
         "outer fold",
@@ -115,7 +123,9 @@ def _best(summary: StudySummary) -> Table:
             values = [number(trial[key]) if key in trial else "–" for key in summary.space]
             rerun = percent(means.get(name, float("nan")))
             result = [percent(trial["macro_f1"]), *_pooled(search, name), rerun]
-            rows.append([search.variant, str(search.test_fold), str(rank), name, *result, *values])
+            rows.append(
+                [search.variant, summary.fold_name(search.test_fold), str(rank), name, *result, *values]
+            )
     header = [
         "variant",
         "outer fold",

@@ -68,6 +68,7 @@ def _fixed(summary: StudySummary) -> list[list[str]]:
     size = dataset.get("size")
     folds = dataset.get("folds") or (summary.study.get("folds") or {}).get("outer") or "–"
     group = f" by {dataset['group']}" if "group" in dataset else ""
+    repeated = f", dealt {summary.repeats} times" if summary.repeats > 1 else ""
     crop = f"crop {augment.crop_scale[0]:g}–{augment.crop_scale[1]:g} of the area"
     flips = ("flips and right-angle turns" if augment.turns else "flips") if augment.flips else "no flips"
     stain = f", stain {augment.stain:g}" if augment.stain else ""
@@ -81,7 +82,7 @@ def _fixed(summary: StudySummary) -> list[list[str]]:
             f"linear warm-up over {100 * base.optim.warmup:g} % of the steps, then cosine to 0",
         ],
         ["augmentation", NOT_STATED, f"{crop}, {flips}, jitter {augment.jitter:g}{stain}"],
-        ["split", NOT_STATED, f"{folds} folds, grouped{group}, stratified by leaf"],
+        ["split", NOT_STATED, f"{folds} folds{repeated}, grouped{group}, stratified by leaf"],
     ]
 
 
@@ -89,13 +90,18 @@ def runs(summary: StudySummary) -> Section:
     """Every expected run with its name. Those without a result come first."""
     blocks: list[Block] = []
     if summary.missing:
-        rows = [[run.arm, str(run.test_fold), str(run.seed), run.name, run.state] for run in summary.missing]
+        rows = [
+            [run.arm, summary.fold_name(run.test_fold), str(run.seed), run.name, run.state]
+            for run in summary.missing
+        ]
         header = ["arm", "fold", "seed", "run", "state"]
         blocks.append(Table("Expected runs without a result.", header, rows, labels=5))
     if summary.runs:
         rows = [
             [
-                *map(str, (run.arm, run.test_fold, run.seed, run.name, run.epochs, len(run.true))),
+                run.arm,
+                summary.fold_name(run.test_fold),
+                *map(str, (run.seed, run.name, run.epochs, len(run.true))),
                 duration(run.seconds),
             ]
             for run in summary.runs

@@ -97,7 +97,7 @@ def leaves(summary: StudySummary) -> Section:
     taxonomy = arms[0].runs[0].taxonomy
     rows = []
     for arm in arms:
-        clusters = stats.pool([scores.image_clusters(runs) for runs in scores.by_fold(arm.runs).values()])
+        clusters = scores.pooled_clusters(arm.runs, scores.image_clusters)
         rows += [[arm.name, *row] for row in _leaf_rows(clusters, taxonomy.leaves)]
     confusions = {arm.name: _confusion(arm) for arm in arms}
     caption = (
