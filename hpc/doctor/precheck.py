@@ -10,6 +10,7 @@ from typing import Any
 from hpc.search import leakage
 from hpc.studies.study import Study
 from leukotree.errors import InputError
+from leukotree.evaluation import costs
 from leukotree.spec import RunSpec
 
 LOOKED_AT = (
@@ -24,8 +25,8 @@ LOOKED_AT = (
 
 
 def check_data(study: Study) -> None:
-    """Check the data set, its folds, and that they share no patient and no copy of an image. Raises
-    InputError."""
+    """Check the data set, its folds, that they share no patient and no copy of an image, and that the costs
+    name leaves of the data. Raises InputError."""
     from leukotree.data import duplicates
     from leukotree.data.dataset import Dataset
 
@@ -35,6 +36,7 @@ def check_data(study: Study) -> None:
             f"{dataset.folder}: packed with {dataset.folds} folds, but folds.outer is "
             f"{study.folds.outer}; make them equal"
         )
+    costs.matrix(study.costs, dataset.taxonomy, f"study {study.study}: costs")
     leakage.check_index(dataset)
     duplicates.refuse(dataset)
 

@@ -20,7 +20,9 @@ from hpc.studies.search_settings import Axis, FoldCounts, SearchSettings
 from leukotree import config, yamlfile
 from leukotree.config import Strict
 from leukotree.errors import InputError
+from leukotree.evaluation.costs import check_values
 from leukotree.evaluation.decide import RULES
+from leukotree.evaluation.operating import Operating
 from leukotree.records import searchfolder
 from leukotree.spec import VARIANTS, InnerFold, RunSpec, Variant, without_effect, without_effect_in
 
@@ -67,6 +69,12 @@ class Study(Strict):
     primary: tuple[tuple[str, str], ...] | None = None
     """The declared comparisons: [challenger, reference], as variants or names of the report's arms. None:
     each variant against flat."""
+    costs: dict[str, dict[str, float]] | None = None
+    """Costs of mistakes: true leaf -> predicted leaf -> cost, as in {APML: {AML: 20}}. The unit is one level
+    of the tree: a pair that is not given costs the height of the lowest common ancestor. They feed the rule
+    expected_cost, and the column of costs in the report."""
+    operating: Operating = Operating()
+    """The specificity at which the report gives sensitivities, and the coverage of its prediction sets."""
 
     _typed: str = PrivateAttr(default="")
 
@@ -94,6 +102,7 @@ class Study(Strict):
         return self
 
     def _check_report(self) -> None:
+        check_values(self.costs or {})
         for rule in self.decision.values() if isinstance(self.decision, Mapping) else [self.decision]:
             if rule not in RULES:
                 raise ValueError(f"decision: no rule {rule!r}; there are {', '.join(RULES)}")

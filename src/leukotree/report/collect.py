@@ -15,7 +15,7 @@ from leukotree import config
 from leukotree import spec as specs
 from leukotree.data import fingerprint
 from leukotree.errors import InputError, one_line
-from leukotree.evaluation import decide
+from leukotree.evaluation import costs, decide
 from leukotree.evaluation.decide import Rule
 from leukotree.records import attempts, declared, predictions, runfolder, searchfolder
 from leukotree.report import arms, consistency, straddling
@@ -58,7 +58,7 @@ def collect(
     dataset = _dataset(base, study)
     names = [row["run_name"] for row in (*expected, *cells)]
     unchecked = consistency.compare_with_today(study_root, names, base.data.shards)
-    all_arms, missing = _with_runs(study_root, arms.from_rows(expected, cells), rule)
+    all_arms, missing = _with_runs(study_root, arms.from_rows(expected, cells), rule, study)
     consistency.check_runs([run for arm in all_arms for run in arm.runs], study_root, base.data.shards)
     all_arms, n_straddling = straddling.without_ids(all_arms, dataset)
     summary = StudySummary(
@@ -97,12 +97,15 @@ def _first_commands(file: str, has_grid: bool, searched: bool) -> str:
 
 
 def _with_runs(
-    root: Path, rows_of: Sequence[tuple[Arm, Sequence[Mapping[str, Any]]]], rule: Rule
+    root: Path,
+    rows_of: Sequence[tuple[Arm, Sequence[Mapping[str, Any]]]],
+    rule: Rule,
+    study: Mapping[str, Any],
 ) -> tuple[list[Arm], list[Missing]]:
     """The arms with their finished runs, and the runs without a result."""
     filled, missing = [], []
     for arm, rows in rows_of:
-        runs = [_run(root / row["run_name"], arm.name, row, rule) for row in rows]
+        runs = [_run(root / row["run_name"], arm.name, row, rule, study) for row in rows]
         missing += [run for run in runs if isinstance(run, Missing)]
         filled.append(replace(arm, runs=tuple(run for run in runs if isinstance(run, Run))))
     return filled, missing
@@ -124,9 +127,11 @@ def _rule(study: Mapping[str, Any], variants: Sequence[str]) -> Rule:
     return cast(Rule, next(iter(rules.values())))
 
 
-def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Missing:
-    """The run of an expected row, decided by the rule. Raises InputError for a damaged file, or for another
-    run's folder."""
+def _run(
+    folder: Path, arm: str, row: Mapping[str, Any], rule: Rule, study: Mapping[str, Any]
+) -> Run | Missing:
+    """The run of an expected row, decided by the rule, with the study's costs on its tree. Raises InputError
+    for a damaged file, for another run's folder, and for a cost of a leaf that the data lack."""
     wanted: dict[str, Any] = {key: row[key] for key in ("variant", "test_fold", "seed")} | {
         "arm": arm,
         "name": row["run_name"],
@@ -142,6 +147,7 @@ def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Mi
         if value != row[key]:
             raise damaged(folder / runfolder.SPEC, f"{key} is {value}, the study expects {row[key]}")
     images, true, logp, taxonomy = _predictions(folder, spec.data.test_fold)
+    taxonomy = costs.apply(study.get("costs"), taxonomy, f"study {study.get('study')}: costs")
     epochs = [entry for entry in runfolder.read_metrics(folder) if entry.get("kind") == "epoch"]
     return Run(
         **wanted,

@@ -8,10 +8,12 @@ about the methods, trained again on other folds. SciPy is imported in functions.
 from leukotree.stats.clusters import (
     Clusters,
     accuracy,
+    clusters_of,
     f1,
     macro_f1,
     majority_is_correct,
     patient_counts,
+    patient_sums,
     patients_per_leaf,
     pool,
     recall,
@@ -35,6 +37,7 @@ from leukotree.stats.resampling import (
     jackknife,
     resample,
 )
+from leukotree.stats.sums import intervals_of
 from leukotree.stats.verdict import ALPHA, CERTAIN, Comparison, Fold, Verdict, compare, judge
 
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "Verdict",
     "accuracy",
     "bootstrap",
+    "clusters_of",
     "compare",
     "correlated_t",
     "difference_interval",
@@ -57,6 +61,7 @@ __all__ = [
     "holm",
     "interval",
     "intervals",
+    "intervals_of",
     "jackknife",
     "judge",
     "macro_f1",
@@ -64,6 +69,7 @@ __all__ = [
     "mcnemar",
     "nadeau_bengio",
     "patient_counts",
+    "patient_sums",
     "patients_per_leaf",
     "pool",
     "recall",
