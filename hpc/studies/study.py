@@ -238,6 +238,17 @@ class Study(Strict):
             for seed in self.seeds
         ]
 
+    def inner_specs(self, best: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[RunSpec]:
+        """The runs of every variant x outer fold with chosen values x inner fold, on the first seed. `best`:
+        as for `fold_specs`."""
+        return [
+            spec
+            for variant in self.variants
+            for fold in range(self.folds.outer)
+            if fold in best.get(variant, {})
+            for spec in self.trial_specs(variant, best[variant][fold], fold)
+        ]
+
     def expected(self, best: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[dict[str, Any]]:
         """One row {variant, test_fold, seed, run_name} for each of `fold_specs`."""
         return [

@@ -31,6 +31,7 @@ def collect(
     expected: Sequence[Mapping[str, Any]],
     cells: Sequence[Mapping[str, Any]] = (),
     typed: str | None = None,
+    inner: Sequence[Mapping[str, Any]] = (),
 ) -> StudySummary:
     """The content of a study's folder (`results/runs/<study>`).
 
@@ -42,6 +43,8 @@ def collect(
             the variant} per run of the grid.
         typed: the study file and its changes, as a command would name them after its verb. For the advice in
             an error.
+        inner: one {variant, test_fold, run_name} per run of an inner fold with chosen values. They give
+            thresholds, temperatures and prediction sets, and no score.
 
     Raises InputError for a damaged file, for runs that do not belong together, for variants with different
     decision rules, and for a folder with nothing to report.
@@ -56,7 +59,7 @@ def collect(
     searched = searching.get("trials") != 0  # without trials, an earlier search does not count
     searches = _searches(study_root, variants, nested, base.data.test_fold) if searched else {}
     dataset = _dataset(base, study)
-    names = [row["run_name"] for row in (*expected, *cells)]
+    names = [row["run_name"] for row in (*expected, *cells, *inner)]
     unchecked = consistency.compare_with_today(study_root, names, base.data.shards)
     all_arms, missing = _with_runs(study_root, arms.from_rows(expected, cells), rule, study)
     consistency.check_runs([run for arm in all_arms for run in arm.runs], study_root, base.data.shards)
@@ -76,6 +79,7 @@ def collect(
         redeclared=tuple(declared.changes(study_root, study)),
         dataset=dataset,
         straddling=n_straddling,
+        inner=_inner(study_root, inner),
         unchecked=unchecked,
     )
     if not summary.runs and not searches:
@@ -83,6 +87,18 @@ def collect(
         raise InputError(f"{study_root}: nothing to report yet; run {commands}")
     consistency.check_searches(summary)
     return summary
+
+
+def _inner(root: Path, rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], tuple[Path, ...]]:
+    """(variant, outer fold) -> the folders of its inner folds' runs, where all of them are done."""
+    folders: dict[tuple[str, int], list[Path]] = {}
+    for row in rows:
+        folders.setdefault((row["variant"], row["test_fold"]), []).append(root / row["run_name"])
+    return {
+        place: tuple(runs)
+        for place, runs in folders.items()
+        if all(runfolder.read_status(run).get("state") == "done" for run in runs)
+    }
 
 
 def _first_commands(file: str, has_grid: bool, searched: bool) -> str:

@@ -146,7 +146,7 @@ def net_benefit(threshold: np.ndarray, curves: Mapping[str, Mapping[str, np.ndar
                 ls=":" if every else "-",
                 label=arm,
             )
-        highest = max(float(values.max()) for values in of_arms.values())
+        highest = max(0.01, *(float(values.max()) for values in of_arms.values()))
         axis.set_ylim(-0.1 * highest, 1.05 * highest)
         drawing.set_title(axis, name)
         axis.set_xlabel("threshold, %")

@@ -195,6 +195,21 @@ def test_each_outer_fold_runs_the_values_that_were_chosen_for_it(path: Path) -> 
     ]
 
 
+def test_inner_folds_of_the_chosen_values_leave_the_outer_fold_out(path: Path) -> None:
+    """They are runs of their own, whose names differ from those of the outer fold."""
+    plan, best = study.load(path), {"flat": {0: {"loss.gamma": 1.0}, 2: {"loss.gamma": 3.0}}}
+    specs = plan.inner_specs(best)
+    assert [
+        (spec.data.test_fold, spec.seed, spec.loss.gamma, spec.data.inner.fold)
+        for spec in specs
+        if spec.data.inner
+    ] == [
+        (fold, 3, gamma, inner) for fold, gamma in ((0, 1.0), (2, 3.0)) for inner in range(plan.folds.inner)
+    ]
+    names = {spec.run_name for spec in (*specs, *plan.fold_specs(best))}
+    assert len(names) == len(specs) + 4
+
+
 def test_a_key_is_searched_where_it_has_an_effect(path: Path) -> None:
     """Isolation is not searched in flat and base, and the isolation of `base` is left out of their runs."""
     keys = [
