@@ -263,14 +263,15 @@ def _assembled(
         for name, start, stop in zip(values, places, places[1:], strict=False)
     }
     n_targets = len(targets)
-    needed = {"rates": [(0,), (1,), (0, 1), (0, 1)], "operating": [(1,), (0,)]}
+    # The side of the target, or the other one, whose patients a score is about.
+    needed: dict[str, list[list[int]]] = {"rates": [[0], [1], [0, 1], [0, 1]], "operating": [[1], [0]]}
 
     def per_target(name: str) -> list[list[Score]]:
         width = len(flat[name]) // n_targets
-        sides = needed.get(name, [(0, 1)] * width)
+        sides = needed.get(name, [[0, 1]] * width)
         return [
             [
-                score._replace(bounds=None) if few[target, list(side)].any() else score
+                score._replace(bounds=None) if few[target, side].any() else score
                 for score, side in zip(flat[name][target * width :][:width], sides, strict=True)
             ]
             for target in range(n_targets)

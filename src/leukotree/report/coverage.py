@@ -130,7 +130,8 @@ def measured(folds: Sequence[FoldSets], taxonomy: Taxonomy) -> list[Coverage]:
             for k in range(MEASURES)
         ]
         if means[:, group, 0].any():
-            rows.append(Coverage(name, *of_group, patients=patients))
+            leaves, size, empty, nodes, node_size = of_group
+            rows.append(Coverage(name, leaves, size, empty, nodes, node_size, patients))
     return rows
 
 
