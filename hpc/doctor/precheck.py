@@ -12,6 +12,7 @@ from hpc.studies import cells
 from hpc.studies.cells import Cell
 from hpc.studies.study import Study
 from leukotree.errors import InputError
+from leukotree.evaluation import costs
 from leukotree.spec import RunSpec
 
 LOOKED_AT = (
@@ -26,8 +27,8 @@ LOOKED_AT = (
 
 
 def check_data(study: Study, grid: Sequence[Cell] | None = None) -> None:
-    """Check that the study can be reported, then the data set, its folds, and that they share no patient and
-    no copy of an image. Raises InputError.
+    """Check that the study can be reported, then the data set, its folds, that they share no patient and no
+    copy of an image, and that the costs name leaves of the data. Raises InputError.
 
     grid: the cells, where they were expanded before.
     """
@@ -41,6 +42,7 @@ def check_data(study: Study, grid: Sequence[Cell] | None = None) -> None:
             f"{dataset.folder}: packed with {dataset.folds} folds, but folds.outer is "
             f"{study.folds.outer}; make them equal"
         )
+    costs.matrix(study.costs, dataset.taxonomy, f"study {study.study}: costs")
     for repeat in range(study.folds.repeats):
         dealt = Dataset.open(study.base.data.shards, repeat=repeat)
         leakage.check_index(dealt)

@@ -20,6 +20,8 @@ from hpc.studies.search_settings import Axis, FoldCounts, SearchSettings
 from leukotree import config, yamlfile
 from leukotree.config import Strict
 from leukotree.errors import InputError
+from leukotree.evaluation.costs import check_values
+from leukotree.evaluation.operating import Operating
 from leukotree.records import declared, searchfolder
 from leukotree.spec import VARIANTS, InnerFold, RunSpec, Variant, without_effect, without_effect_in
 
@@ -76,6 +78,12 @@ class Study(Strict):
     primary: tuple[tuple[str, str], ...] | None = None
     """The declared comparisons: [challenger, reference], as variants or names of the report's arms. None:
     each variant against flat."""
+    costs: dict[str, dict[str, float]] | None = None
+    """Costs of mistakes: true leaf -> predicted leaf -> cost, as in {APML: {AML: 20}}. The unit is one level
+    of the tree: a pair that is not given costs the height of the lowest common ancestor. They feed the rule
+    expected_cost, and the column of costs in the report."""
+    operating: Operating = Operating()
+    """The specificity at which the report gives sensitivities, and the coverage of its prediction sets."""
 
     _typed: str = PrivateAttr(default="")
 
@@ -105,6 +113,7 @@ class Study(Strict):
         return self
 
     def _check_report(self) -> None:
+        check_values(self.costs or {})
         declared.rule(self.decision, self.variants, "decision")
         for pair in self.primary or ():
             if pair[0] == pair[1]:
@@ -258,6 +267,17 @@ class Study(Strict):
             for number, (repeat, fold) in self.outer_folds.items()
             if number in best.get(variant, {})
             for seed in self.seeds
+        ]
+
+    def inner_specs(self, best: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[RunSpec]:
+        """The runs of every variant x outer fold with chosen values x inner fold, on the first seed. `best`:
+        as for `fold_specs`."""
+        return [
+            spec
+            for variant in self.variants
+            for number, (repeat, fold) in self.outer_folds.items()
+            if number in best.get(variant, {})
+            for spec in self.trial_specs(variant, best[variant][number], fold, repeat=repeat)
         ]
 
     def expected(self, best: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[dict[str, Any]]:

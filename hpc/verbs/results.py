@@ -118,7 +118,9 @@ def run_report(arguments: Namespace) -> int:
     plan = study.load(arguments.study, arguments.overrides)
     step("reading the runs")
     expected, cells = expected_runs(plan)
-    summary = collect(plan.root, plan.model_dump(mode="json"), expected, cells, typed=plan.typed)
+    summary = collect(
+        plan.root, plan.model_dump(mode="json"), expected, cells, typed=plan.typed, inner=inner_runs(plan)
+    )
     command = commands.given("report", arguments.study, arguments.overrides)
     step("computing tables and figures")
     folder = Path(arguments.out) if arguments.out else given.RESULTS / plan.study
@@ -150,3 +152,19 @@ def expected_runs(plan: Study) -> tuple[list[dict[str, Any]], list[dict[str, Any
         if not any((plan.root / name).exists() for name in others):
             return [], rows
     return expected, rows if (plan.root / cells.FILE).exists() else []
+
+
+def inner_runs(plan: Study) -> list[dict[str, Any]]:
+    """One row {variant, repeat, test_fold, run_name} for each run of `leukotree folds --inner`, whether it is there
+    or not."""
+    from hpc.search import choice
+
+    return [
+        {
+            "variant": spec.variant,
+            "repeat": spec.data.repeat,
+            "test_fold": spec.data.test_fold,
+            "run_name": spec.run_name,
+        }
+        for spec in plan.inner_specs(choice.chosen(plan, partial=True))
+    ]

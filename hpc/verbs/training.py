@@ -95,6 +95,12 @@ def define_folds(verbs: options.Verbs) -> None:
         run_folds,
     )
     options.study(verb)
+    verb.add_argument(
+        "--inner",
+        action="store_true",
+        help="also train the inner folds with the chosen values, on the first seed; the report's thresholds, "
+        "temperatures and prediction sets need them where no search left its trials' run folders",
+    )
     options.many(verb)
 
 
@@ -108,7 +114,8 @@ def run_folds(arguments: Namespace) -> int:
     plan = study.load(arguments.study, arguments.overrides)
     step("importing torch and timm, and looking at the data and the search")
     precheck.check_data(plan)
-    specs = plan.fold_specs(choice.chosen(plan))
+    chosen = choice.chosen(plan)
+    specs = plan.fold_specs(chosen) + (plan.inner_specs(chosen) if arguments.inner else [])
     precheck.check_runs(specs, arguments.ranks)
     stale.check_runs(plan.root, specs)
     return _launch(plan, specs, given.place(arguments), arguments)
@@ -175,6 +182,7 @@ def _launch(
     if grid:
         cells.write(root, grid)
     names = [spec.run_name for spec in specs]
+    words = [*arguments.overrides, *(["--inner"] if getattr(arguments, "inner", False) else [])]
     result = runs.run_many(
         specs,
         root,
@@ -186,7 +194,7 @@ def _launch(
         title=arguments.verb,
         study=plan.model_dump(mode="json"),
         todo=todo,
-        command=commands.given(arguments.verb, arguments.study, arguments.overrides, names),
+        command=commands.given(arguments.verb, arguments.study, words, names),
     )
     print(json.dumps(result.as_dict()) if arguments.json else "\n".join(result.lines()))
     return 1 if result.failed else 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ class Taxonomy:
     root: str
     parent_of: dict[str, str]
     """Node -> its parent, for all nodes but the root, in preorder. All orders below follow from this one."""
+    given_costs: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """(L, L) costs of mistakes, see `costs`. None for the heights."""
 
     @classmethod
     def paper(cls) -> Taxonomy:
@@ -232,6 +234,20 @@ class Taxonomy:
                 common = [a for a, b in zip(first, second, strict=False) if a == b]
                 table[row, column] = self.heights[common[-1]]
         return table
+
+    @property
+    def costs(self) -> np.ndarray:
+        """(L, L) cost of a mistake: rows are true leaves, columns predicted ones. `lca_heights`, unless
+        `with_costs` gave others."""
+        return self.lca_heights if self.given_costs is None else self.given_costs
+
+    def with_costs(self, costs: np.ndarray) -> Taxonomy:
+        """The same tree with (L, L) costs of mistakes: non-negative, 0 on the diagonal. Raises ValueError for
+        others."""
+        costs = np.asarray(costs, dtype=np.float64)
+        if costs.shape != self.lca_heights.shape or not (costs >= 0).all() or np.diagonal(costs).any():
+            raise ValueError("costs are a square of the leaves, 0 or more, with 0 on the diagonal")
+        return replace(self, given_costs=costs)
 
     @cached_property
     def cuts(self) -> tuple[tuple[str, ...], ...]:

@@ -214,6 +214,26 @@ def make_study(root: Path, searches: bool = True, **images: bool) -> Path:
     return root
 
 
+NESTED = {**STUDY, "search": {**STUDY["search"], "nested": True}}
+"""STUDY, with a search for each outer fold."""
+
+
+def make_nested(root: Path, variants: Sequence[str] = VARIANTS, **images: bool) -> Path:
+    """Write the folder of NESTED. Each search has the predictions of its chosen trial: the images of the
+    other outer folds, by models of the same skill as those of the outer folds."""
+    for row in expected_runs(variants=variants):
+        write_run(root, row, images_of_fold(row["test_fold"], **images))
+    for variant in variants:
+        for fold in range(3):
+            folder = root / "search" / variant / f"fold{fold}"
+            write_search(folder, variant, CHOSEN[variant])
+            for inner, other in enumerate({0, 1, 2} - {fold}):
+                others = images_of_fold(other, **images)
+                logp = log_probabilities(others, SKILL[variant], [9, fold, inner, VARIANTS.index(variant)])
+                write_predictions(folder / "runs" / "00002" / f"{variant}-{inner}", others, logp)
+    return root
+
+
 def report(
     root: Path,
     out: Path,

@@ -161,6 +161,12 @@ REFUSED: list[tuple[str, Cause, str, str]] = [
         "epochs after the search",
     ),
     ("folds study.yaml base.data.shards=nowhere", nothing, "nowhere: no such folder", "no shards"),
+    (
+        "folds study.yaml costs.APL.AML=9",
+        nothing,
+        "study s: costs: 'APL' is no leaf of the data",
+        "costs of no leaf",
+    ),
     ("folds study.yaml folds.outer=3", nothing, "packed with 4 folds, but folds.outer is 3", "other folds"),
     ("folds study.yaml", _fold_of_other_data, "made from other data than", "other data"),
     ("folds study.yaml --deepspeed none.yaml", _chosen, "none.yaml: cannot be read", "settings"),

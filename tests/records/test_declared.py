@@ -27,6 +27,8 @@ def test_the_first_declaration_stays(tmp_path: Path) -> None:
         "seeds": [0, 1],
         "grid": None,
         "repeats": 1,
+        "costs": None,
+        "operating": {"specificity": 0.95, "coverage": 0.9},
     }
     assert declared.changes(tmp_path / "study", STUDY) == []
 
@@ -43,6 +45,13 @@ def test_the_first_declaration_stays(tmp_path: Path) -> None:
             "`variants` was ['flat', 'base', 'multilabel'] and is ['flat', 'base']",
         ),
         ("seeds", [7], "`seeds` was [0, 1] and is [7]"),
+        ("costs", {"APML": {"AML": 9.0}}, "`costs` was not given and is {'APML': {'AML': 9.0}}"),
+        (
+            "operating",
+            {"specificity": 0.9, "coverage": 0.9},
+            "`operating` was {'specificity': 0.95, 'coverage': 0.9} and is "
+            "{'specificity': 0.9, 'coverage': 0.9}",
+        ),
         (
             "grid",
             {"loss.tau": [0.125] * 40},
@@ -53,6 +62,17 @@ def test_the_first_declaration_stays(tmp_path: Path) -> None:
 def test_a_later_change_is_named(tmp_path: Path, key: str, value: object, change: str) -> None:
     declared.keep(tmp_path, STUDY)
     assert declared.changes(tmp_path, {**STUDY, key: value, "search": {}}) == [change]
+
+
+def test_a_file_of_an_earlier_version_declared_what_held_then(tmp_path: Path) -> None:
+    declared.keep(tmp_path, STUDY)
+    kept = yamlfile.load(tmp_path / declared.FILE)
+    old = {key: value for key, value in kept.items() if key not in declared.LATER}
+    (tmp_path / declared.FILE).write_text(yamlfile.dump(old))
+    now = {**STUDY, "costs": None, "operating": {"specificity": 0.95, "coverage": 0.9}}
+    assert declared.changes(tmp_path, now) == []
+    change = declared.changes(tmp_path, {**now, "costs": {"APML": {"AML": 9.0}}})
+    assert change == ["`costs` was not given and is {'APML': {'AML': 9.0}}"]
 
 
 def test_without_a_file_there_are_no_changes(tmp_path: Path) -> None:

@@ -145,6 +145,7 @@ class TestPages:
             "best-so-far",
             "abstention",
             "reliability",
+            "net_benefit",
             "confusion",
             "learning-curves",
         ]

@@ -9,7 +9,8 @@ compared under one rule.
   nodes may not be on one path (`contradictions`). The last one, the leaf, is that of `joint`: the two rules
   differ only above the leaves (`per_depth`).
 * `expected_cost`: the leaf with the smallest expected cost, argmin_k sum_j p_j D_jk. The cost D is the height
-  of the lowest common ancestor (Karthik et al. 2021, "No cost likelihood manipulation at test time", ICLR).
+  of the lowest common ancestor (Karthik et al. 2021, "No cost likelihood manipulation at test time", ICLR),
+  or what the study gives (`evaluation.costs`).
 """
 
 from __future__ import annotations
@@ -112,9 +113,9 @@ def joint(logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
 
 
 def expected_cost(logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
-    """(N,) int64 leaf indices: argmin_k sum_j p_j D_jk with D = `taxonomy.lca_heights` (Karthik et al.
-    2021)."""
-    return (np.exp(leaf_logp(logp, taxonomy)) @ taxonomy.lca_heights).argmin(axis=1)
+    """(N,) int64 leaf indices: argmin_k sum_j p_j D_jk with D = `taxonomy.costs`, by default the LCA heights
+    (Karthik et al. 2021)."""
+    return (np.exp(leaf_logp(logp, taxonomy)) @ taxonomy.costs).argmin(axis=1)
 
 
 def marginals(logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
@@ -138,7 +139,7 @@ def stop(logp: np.ndarray, taxonomy: Taxonomy, threshold: float) -> np.ndarray:
     """
     if not 0 <= threshold <= 1:
         raise InputError(f"threshold {threshold}: a probability is in 0..1")
-    path, probability = _descent(logp, taxonomy)
+    path, probability = path_to(greedy(logp, taxonomy), logp, taxonomy)
     last = (probability >= threshold).sum(axis=1) - 1
     return path[np.arange(len(path)), last]
 
@@ -157,7 +158,7 @@ def abstention(
         thresholds: None for 0, 1 and all values at which the coverage changes. Give them to have the same
             points for several folds.
     """
-    path, probability = _descent(logp, taxonomy)
+    path, probability = path_to(greedy(logp, taxonomy), logp, taxonomy)
     correct = path == _paths(taxonomy)[np.asarray(true, dtype=np.int64)]
     entered = path[:, 1:] != path[:, :-1]  # a leaf is repeated at all greater depths, and counts once
     at = np.unique(
@@ -173,6 +174,15 @@ def abstention(
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
         coverage = covered / np.float64(len(path))
         return Abstention(at, coverage, covered_correct / covered, nodes_correct / nodes)
+
+
+def path_to(decided: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> tuple[np.ndarray, np.ndarray]:
+    """(N, depths + 1) nodes from the root to each decided leaf, which is repeated at all greater depths, and
+    their probabilities, which never rise. decided: (N,) leaf indices. logp: (N, E)."""
+    path = _paths(taxonomy)[decided]
+    probability = np.exp(np.take_along_axis(node_logp(logp, taxonomy), path, axis=1))
+    # By rounding, a log p of float32 may be above 0, so that P would rise.
+    return path, np.minimum.accumulate(probability, axis=1)
 
 
 def mixed(logp: np.ndarray, taxonomy: Taxonomy) -> Mixed:
@@ -237,14 +247,6 @@ def _paths(taxonomy: Taxonomy) -> np.ndarray:
     return np.stack([np.zeros(len(taxonomy.leaves), dtype=np.int64), *below], axis=1)
 
 
-def _descent(logp: np.ndarray, taxonomy: Taxonomy) -> tuple[np.ndarray, np.ndarray]:
-    """(N, depths + 1) nodes of the greedy path of each sample, and their probabilities."""
-    path = _paths(taxonomy)[greedy(logp, taxonomy)]
-    probability = np.exp(np.take_along_axis(node_logp(logp, taxonomy), path, axis=1))
-    # By rounding, a log p of float32 may be above 0, so that P would rise.
-    return path, np.minimum.accumulate(probability, axis=1)
-
-
 def _at_least(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """(T,) number of values that are at least each threshold."""
     return len(values) - np.searchsorted(np.sort(values), thresholds)
@@ -264,7 +266,7 @@ RULES: dict[Rule, DecisionRule] = {
     "greedy": DecisionRule(greedy, "greedily top-down over"),
     "joint": DecisionRule(joint, "the most probable path under"),
     "marginal": DecisionRule(joint, "the most probable node of each depth under"),
-    "expected_cost": DecisionRule(expected_cost, "the least expected LCA height under"),
+    "expected_cost": DecisionRule(expected_cost, "the least expected cost under"),
 }
 """Rules from log-probabilities to a leaf. `metrics.RULES` are those from a patient's images to one
 prediction."""

@@ -1,5 +1,5 @@
 """declared.yaml: what a study declares before its first run. The rule of decision, the region of equivalence,
-and the comparisons.
+the comparisons, the costs of mistakes and the operating points.
 
 A study file can be edited after the runs. A report compares it with this file, and names the changes.
 """
@@ -13,11 +13,14 @@ from typing import Any
 from leukotree import files, yamlfile
 from leukotree.errors import InputError
 from leukotree.evaluation.decide import RULES, Rule
+from leukotree.evaluation.operating import Operating
 
 FILE = "declared.yaml"
-KEYS = ("decision", "rope", "primary", "variants", "seeds", "grid")
+LATER: dict[str, Any] = {"costs": None, "operating": Operating().model_dump()}
+"""Keys that older files lack, with the value that held then."""
+KEYS = ("decision", "rope", "primary", "variants", "seeds", "grid", *LATER)
 """Keys of a study that are declared. `variants` and `grid` give the comparisons if there is no `primary`.
-`seeds` change every score."""
+`seeds` change every score, `costs` and `operating` the clinical ones."""
 DEFAULT_RULE: Rule = "greedy"
 """The decision rule of a variant for which a study gives none."""
 REPEATS = "repeats"
@@ -39,8 +42,7 @@ def changes(root: Path, study: Mapping[str, Any]) -> list[str]:
     if not (root / FILE).exists():
         return []
     before, now = yamlfile.load(root / FILE), _declared(study)
-    if isinstance(before, dict):
-        before.setdefault(REPEATS, 1)
+    before = {**LATER, REPEATS: 1, **before} if isinstance(before, dict) else before
     if not isinstance(before, dict) or before.keys() != now.keys():
         fix = "restore it, or remove it to declare again"
         raise InputError(f"{root / FILE}: does not have the keys {', '.join(KEYS)}; {fix}")
@@ -53,7 +55,7 @@ def changes(root: Path, study: Mapping[str, Any]) -> list[str]:
 
 def _declared(study: Mapping[str, Any]) -> dict[str, Any]:
     repeats = (study.get("folds") or {}).get("repeats") or 1
-    return {key: study.get(key) for key in KEYS} | {REPEATS: repeats}
+    return {key: study.get(key, LATER.get(key)) for key in KEYS} | {REPEATS: repeats}
 
 
 def _shown(value: Any) -> str:

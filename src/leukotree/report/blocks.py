@@ -7,7 +7,7 @@ formatted here, so that both pages show the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -57,6 +57,8 @@ class Section:
     blocks: Sequence[Block]
     lead: bool = False
     """True for the section under the page's title. It shows no title of its own."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Name -> content of files that are written beside the report."""
 
     @property
     def anchor(self) -> str:
@@ -110,6 +112,11 @@ def mean_sd(values: Sequence[float]) -> str:
 def interval(bounds: tuple[float, float] | None) -> str:
     """Lower and upper bound of shares, in per cent. None is "not estimable"."""
     return "not estimable" if bounds is None else f"{percent(bounds[0])} to {percent(bounds[1])}"
+
+
+def decimal_interval(bounds: tuple[float, float] | None) -> str:
+    """Lower and upper bound with two digits. None is "not estimable"."""
+    return "not estimable" if bounds is None else f"{bounds[0]:.2f} to {bounds[1]:.2f}"
 
 
 def number(value: object) -> str:

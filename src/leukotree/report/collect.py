@@ -15,7 +15,7 @@ from leukotree import config
 from leukotree import spec as specs
 from leukotree.data import fingerprint
 from leukotree.errors import InputError, one_line
-from leukotree.evaluation import decide
+from leukotree.evaluation import costs, decide
 from leukotree.evaluation.decide import Rule
 from leukotree.records import attempts, declared, planned, predictions, runfolder, searchfolder
 from leukotree.report import arms, consistency, straddling
@@ -31,6 +31,7 @@ def collect(
     expected: Sequence[Mapping[str, Any]],
     cells: Sequence[Mapping[str, Any]] = (),
     typed: str | None = None,
+    inner: Sequence[Mapping[str, Any]] = (),
 ) -> StudySummary:
     """The content of a study's folder (`results/runs/<study>`).
 
@@ -42,6 +43,8 @@ def collect(
             effect in the variant} per run of the grid.
         typed: the study file and its changes, as a command would name them after its verb. For the advice in
             an error.
+        inner: one {variant, repeat, test_fold, run_name} per run of an inner fold with chosen values. They give
+            thresholds, temperatures and prediction sets, and no score.
 
     Raises InputError for a damaged file, for runs that do not belong together, for variants with different
     decision rules, and for a folder with nothing to report.
@@ -57,9 +60,9 @@ def collect(
     outer = outer_folds(study)
     searches = _searches(study_root, variants, nested, base.data.test_fold, outer) if searched else {}
     dataset = _dataset(base, study)
-    names = [row["run_name"] for row in (*expected, *cells)]
+    names = [row["run_name"] for row in (*expected, *cells, *inner)]
     unchecked = consistency.compare_with_today(study_root, names, base.data.shards)
-    all_arms, missing = _with_runs(study_root, arms.from_rows(expected, cells), rule, outer)
+    all_arms, missing = _with_runs(study_root, arms.from_rows(expected, cells), rule, study, outer)
     consistency.check_runs([run for arm in all_arms for run in arm.runs], study_root, base.data.shards)
     all_arms, n_straddling = straddling.without_ids(all_arms, dataset)
     summary = StudySummary(
@@ -78,6 +81,7 @@ def collect(
         dataset=dataset,
         straddling=n_straddling,
         planned=planned.read(study_root),
+        inner=_inner(study_root, inner, outer),
         unchecked=unchecked,
     )
     if not summary.runs and not searches:
@@ -85,6 +89,21 @@ def collect(
         raise InputError(f"{study_root}: nothing to report yet; run {commands}")
     consistency.check_searches(summary)
     return summary
+
+
+def _inner(
+    root: Path, rows: Sequence[Mapping[str, Any]], outer: int
+) -> dict[tuple[str, int], tuple[Path, ...]]:
+    """(variant, outer fold) -> the folders of its inner folds' runs, where all of them are done."""
+    folders: dict[tuple[str, int], list[Path]] = {}
+    for row in rows:
+        number = row.get("repeat", 0) * outer + row["test_fold"]
+        folders.setdefault((row["variant"], number), []).append(root / row["run_name"])
+    return {
+        place: tuple(runs)
+        for place, runs in folders.items()
+        if all(runfolder.read_status(run).get("state") == "done" for run in runs)
+    }
 
 
 def _first_commands(file: str, has_grid: bool, searched: bool) -> str:
@@ -99,20 +118,26 @@ def _first_commands(file: str, has_grid: bool, searched: bool) -> str:
 
 
 def _with_runs(
-    root: Path, rows_of: Sequence[tuple[Arm, Sequence[Mapping[str, Any]]]], rule: Rule, outer: int
+    root: Path,
+    rows_of: Sequence[tuple[Arm, Sequence[Mapping[str, Any]]]],
+    rule: Rule,
+    study: Mapping[str, Any],
+    outer: int,
 ) -> tuple[list[Arm], list[Missing]]:
     """The arms with their finished runs, and the runs without a result. `outer`: folds of a repeat."""
     filled, missing = [], []
     for arm, rows in rows_of:
-        runs = [_run(root / row["run_name"], arm.name, row, rule, outer) for row in rows]
+        runs = [_run(root / row["run_name"], arm.name, row, rule, study, outer) for row in rows]
         missing += [run for run in runs if isinstance(run, Missing)]
         filled.append(replace(arm, runs=tuple(run for run in runs if isinstance(run, Run))))
     return filled, missing
 
 
-def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule, outer: int) -> Run | Missing:
-    """The run of an expected row, decided by the rule. Raises InputError for a damaged file, or for another
-    run's folder."""
+def _run(
+    folder: Path, arm: str, row: Mapping[str, Any], rule: Rule, study: Mapping[str, Any], outer: int
+) -> Run | Missing:
+    """The run of an expected row, decided by the rule, with the study's costs on its tree. Raises InputError
+    for a damaged file, for another run's folder, and for a cost of a leaf that the data lack."""
     repeat = row.get("repeat", 0)
     wanted: dict[str, Any] = {
         "arm": arm,
@@ -138,6 +163,7 @@ def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule, outer: int)
         if value != row.get(key, 0):
             raise damaged(folder / runfolder.SPEC, f"{key} is {value}, the study expects {row.get(key, 0)}")
     images, true, logp, taxonomy = _predictions(folder, spec.data.test_fold)
+    taxonomy = costs.apply(study.get("costs"), taxonomy, f"study {study.get('study')}: costs")
     epochs = [entry for entry in runfolder.read_metrics(folder) if entry.get("kind") == "epoch"]
     return Run(
         **wanted,

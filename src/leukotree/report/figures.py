@@ -1,5 +1,5 @@
 """Figures of results: confusion matrices, differences with intervals, abstention, reliability,
-interference."""
+net benefit, coverage, interference."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import pandas as pd
 
 from leukotree.report import drawing
 from leukotree.report.drawing import COLOURS, GREY, INK, colour, grid, legend_above, marker, png, styled
+
+ALL_POSITIVE = "all positive"
+"""The curve of net benefit of calling all cases positive."""
 
 
 class Bar(NamedTuple):
@@ -118,6 +121,61 @@ def reliability(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, 
         axis.set_ylim(0, 1)
     axes[0].set_ylabel("accuracy")
     legend_above(figure, max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[0])))
+    return png(figure)
+
+
+@styled
+def net_benefit(threshold: np.ndarray, curves: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
+    """One panel per target: net benefit against the threshold probability.
+
+    Args:
+        threshold: (G,) probabilities.
+        curves: target -> arm or ALL_POSITIVE -> (G,) net benefit.
+    """
+    figure, axes = grid(len(curves), min(4, len(curves)), 2.4, 2.0)
+    for axis, (name, of_arms) in zip(axes, curves.items(), strict=True):
+        axis.axhline(0, color=GREY, lw=0.8)
+        for index, (arm, values) in enumerate(of_arms.items()):
+            every = arm == ALL_POSITIVE
+            axis.plot(
+                100 * threshold,
+                values,
+                color=GREY if every else colour(index),
+                lw=1.6,
+                ls=":" if every else "-",
+                label=arm,
+            )
+        highest = max(0.01, *(float(values.max()) for values in of_arms.values()))
+        axis.set_ylim(-0.1 * highest, 1.05 * highest)
+        drawing.set_title(axis, name)
+        axis.set_xlabel("threshold, %")
+    axes[0].set_ylabel("net benefit")
+    legend_above(figure, axes[0])
+    return png(figure)
+
+
+@styled
+def coverage(bars: Mapping[str, Sequence[Bar]], wanted: float) -> bytes:
+    """One panel per kind of sets: the coverage of each leaf with its interval, in per cent, in a colour per
+    arm. The dotted line is the wanted coverage."""
+    rows = list(dict.fromkeys(bar.name for of_kind in bars.values() for bar in of_kind))
+    arms = list(dict.fromkeys(bar.kind for of_kind in bars.values() for bar in of_kind))
+    figure, axes = grid(len(bars), len(bars), 3.6, 1.0 + 0.16 * len(rows) * (len(arms) + 1), sharey=True)
+    for axis, (title, of_kind) in zip(axes, bars.items(), strict=True):
+        axis.axvline(100 * wanted, color=INK, lw=0.8, ls=":")
+        for index, arm in enumerate(arms):
+            axis.plot([], [], lw=2.2, color=colour(index), label=arm)
+        for bar in of_kind:
+            index = arms.index(bar.kind)
+            y = rows.index(bar.name) + 0.7 * ((index + 0.5) / len(arms) - 0.5)
+            if np.isfinite(bar.low):
+                axis.plot([100 * bar.low, 100 * bar.high], [y, y], color=colour(index), lw=2.2, alpha=0.7)
+            axis.plot(100 * bar.mean, y, marker=marker(index), ms=4, color=colour(index), lw=0)
+        axis.set_title(title)
+        axis.set_yticks(range(len(rows)), rows)
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.set_xlabel("coverage, %")
+    legend_above(figure, axes[0])
     return png(figure)
 
 

@@ -18,6 +18,7 @@ from leukotree.report.sections import (
     ablation,
     answer,
     calibration,
+    clinical,
     comparison,
     decisions,
     interference,
@@ -26,6 +27,7 @@ from leukotree.report.sections import (
     overview,
     patients,
     planned,
+    prediction_sets,
     reproduce,
     searches,
     settings,
@@ -35,7 +37,8 @@ from leukotree.report.summary import StudySummary
 
 
 def write(summary: StudySummary, out: Path, command: Given | None = None) -> tuple[Path, Path]:
-    """Write `report.md`, `figures/*.png`, `report.html` and the study file into the folder `out`.
+    """Write `report.md`, `figures/*.png`, `report.html`, the study file and the files of the sections into
+    the folder `out`.
 
     Args: command: the command that writes this report. None where no command does.
 
@@ -60,7 +63,8 @@ def write(summary: StudySummary, out: Path, command: Given | None = None) -> tup
         for block in section.blocks:
             if isinstance(block, Figure):
                 files.write_atomic(out / "figures" / f"{block.name}.png", block.png)
-    for name, content in (reproduction.files | pages).items():
+    beside = {name: content for section in sections for name, content in section.files.items()}
+    for name, content in (beside | reproduction.files | pages).items():
         files.write_atomic(out / name, content)
     return out / "report.md", out / "report.html"
 
@@ -86,9 +90,11 @@ def _sections(summary: StudySummary) -> Sequence[Section]:
         learning_rate.section(summary),
         decisions.section(summary),
         patients.section(summary, by_fold),
+        clinical.section(summary),
         tree.section(by_fold),
         calibration.section(summary),
         mixed.section(summary),
+        prediction_sets.section(summary),
         interference.section(summary),
         tree.leaves(summary),
         overview.folds(summary, by_fold),

@@ -189,9 +189,9 @@ difference is what the best of many owes to the luck of its seed.
 RULES_OF_DECISION = """
 Variants are compared under one rule, here {rule}. The other rules decide the same stored predictions.
 Marginal takes the most probable node of each depth. Its leaf is the leaf of joint. Its nodes may contradict
-the tree; the table gives the rate. Expected cost takes the leaf of the lowest expected LCA height. LCA
-height is the height of the lowest common ancestor of the true and the predicted leaf. Over errors alone, 1
-is the best value.
+the tree; the table gives the rate. Expected cost takes the leaf of the lowest expected cost. A mistake costs
+its LCA height, or what the study gives as `costs`. Cost: the mean cost of an image. LCA height is the height
+of the lowest common ancestor of the true and the predicted leaf. Over errors alone, 1 is the best value.
 """
 
 PATIENT_X_LEAF = """
@@ -247,6 +247,27 @@ ran inside the outer training folds.
 
 CLEAN_ONLY = "Calibration is judged on fold {clean} alone. The search used images of the other folds."
 
+CLINICAL = """
+All folds are pooled and seeds averaged. A target is a leaf, or all leaves below a child of the first
+decision. PPV and NPV are the shares of right answers among positive and negative ones: they hold for the
+shares of the leaves in this data set. MCC: the Matthews correlation coefficient. Weighted kappa: agreement
+beyond chance, where a mistake weighs its LCA height. The leaves of a tree have no order, so linear and
+quadratic weights are not used. Slope and intercept are those of a logistic regression of the target on its
+log odds. A slope below 1: the probabilities are too extreme. An intercept, with the slope 1, above 0: they
+are too low on average. Net benefit (Vickers and Elkin 2006): true positives, less false positives times the
+odds of the threshold, per case. A patient has the mean probability of its images. Intervals are not
+estimable where fewer than {floor} patients have a target, where fewer have another leaf, and where all
+patients have the same result. Means are over the leaves of at least {floor} patients.
+"""
+
+NO_THRESHOLDS = """
+Sensitivity at a specificity of {wanted} %: not estimable for {variants}. Its threshold needs predictions of
+inner folds. A search leaves them in its trials' run folders, and `leukotree folds --inner` trains them. A
+threshold of the test fold itself would be optimistic.
+"""
+
+COSTS_BY_HEIGHT = "A mistake costs its LCA height, because the study gives no `costs`."
+
 MIXED = """
 The leaves of the tree exclude each other. A cell can have a high probability for two leaves for several
 reasons. The cell may be hard to classify. It may have a mixed phenotype, for which the tree has no leaf.
@@ -255,6 +276,30 @@ validation (see Calibration). Raw probabilities of different losses should not b
 means that the two leaves are siblings. The assumption of exclusive leaves does little harm under two
 conditions: few cells lie between two leaves, and one of the two leaves is nearly always true. The labels
 cannot test the assumption, because they give one leaf per cell.
+"""
+
+PREDICTION_SETS = """
+Conformal sets with patients as units (Lee, Barber and Willett 2023). Their quantiles come from inner
+validation. Each patient has the same weight there, and in this table. Leaves: all leaves whose probability is
+above the quantile (LAC). These sets are the smallest, and an empty one says that no leaf is probable enough.
+Nodes: the lowest node above the decided leaf that is probable enough; a leaf, a group such as acute, or the
+root. Coverage holds over all leaves, not for each leaf: a rare leaf can have less. Models of inner folds
+trained on fewer images than the tested one, so the coverage of the test folds can differ from the wanted one.
+A node cannot be smaller than a leaf, so the coverage of nodes is above the wanted one where more answers are
+right than wanted.
+"""
+
+NO_SETS = """
+No prediction sets for {variants}: not estimable. They need predictions of inner folds with at least {needed}
+patients. A search leaves them in its trials' run folders, and `leukotree folds --inner` trains them.
+"""
+
+CASES = """
+Low score: the largest raw leaf probability is below that of {odd} % of the right answers of inner validation,
+where each patient has the same weight. The image may be like none of the training images, or bad. Two
+siblings, two branches: two leaves have 25 % or more each, with the same parent or not. The cell may have a
+mixed phenotype, or may be hard. `{file}` beside this report lists these images with their keys. A person who
+looks at them decides what they are.
 """
 
 INTERFERENCE = """

@@ -3,8 +3,8 @@ values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -152,16 +152,23 @@ class Search:
 
         Raises InputError for a damaged file.
         """
-        folders = searchfolder.runs_of_trial(self.folder, trial)
-        if not folders or not all((folder / runfolder.PREDICTIONS).exists() for folder in folders):
-            return None
-        frames, parts, taxonomies = zip(*map(predictions.read, folders), strict=True)
-        frame: pd.DataFrame = pd.concat(frames, ignore_index=True)
-        logp, taxonomy = np.concatenate(parts), taxonomies[0]
-        order = np.argsort(frame["key"].to_numpy(), kind="stable")
-        frame = frame.iloc[order].reset_index(drop=True)
-        true = pd.Index(taxonomy.leaves).get_indexer(pd.Index(frame["leaf"]))
-        return Validation(identity(frame), true, logp[order], taxonomy)
+        return pooled(searchfolder.runs_of_trial(self.folder, trial))
+
+
+def pooled(folders: Sequence[Path]) -> Validation | None:
+    """The predictions of runs of inner folds, sorted by key. None where one of the folders has none.
+
+    Raises InputError for a damaged file.
+    """
+    if not folders or not all((folder / runfolder.PREDICTIONS).exists() for folder in folders):
+        return None
+    frames, parts, taxonomies = zip(*map(predictions.read, folders), strict=True)
+    frame: pd.DataFrame = pd.concat(frames, ignore_index=True)
+    logp, taxonomy = np.concatenate(parts), taxonomies[0]
+    order = np.argsort(frame["key"].to_numpy(), kind="stable")
+    frame = frame.iloc[order].reset_index(drop=True)
+    true = pd.Index(taxonomy.leaves).get_indexer(pd.Index(frame["leaf"]))
+    return Validation(identity(frame), true, logp[order], taxonomy)
 
 
 def identity(frame: pd.DataFrame) -> pd.DataFrame:
@@ -216,6 +223,9 @@ class StudySummary:
     The runs' `images` no longer contain their ids."""
     planned: dict[str, Any] | None = None
     """The content of plan.json, see `records.planned`. None for a study that was not planned."""
+    inner: dict[tuple[str, int], tuple[Path, ...]] = field(default_factory=dict)
+    """(variant, outer fold) -> the folders of the finished runs of its inner folds with the chosen values, by
+    `leukotree folds --inner`. Only where all inner folds are finished."""
     unchecked: tuple[str, ...] = ()
     """What is not here, so that the finished runs could not be compared with it: "the data (data/my is not
     here)"."""
@@ -258,6 +268,17 @@ class StudySummary:
             key: {form: values for form, values in domain.items() if values is not None}
             for key, domain in space.items()
         }
+
+    @cached_property
+    def _validations(self) -> dict[tuple[str, int], Validation | None]:
+        return {}
+
+    def inner_validation(self, variant: str, fold: int) -> Validation | None:
+        """The predictions of the runs of `inner`. None without them. Raises InputError for a damaged file."""
+        place = (variant, fold)
+        if place not in self._validations:
+            self._validations[place] = pooled(self.inner.get(place, ()))
+        return self._validations[place]
 
     def search(self, variant: str, fold: int) -> Search | None:
         """The search that chose the values of a variant on an outer fold. None without one."""

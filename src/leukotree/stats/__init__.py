@@ -8,10 +8,12 @@ arms.
 from leukotree.stats.clusters import (
     Clusters,
     accuracy,
+    clusters_of,
     f1,
     macro_f1,
     majority_is_correct,
     patient_counts,
+    patient_sums,
     patients_per_leaf,
     pool,
     recall,
@@ -39,6 +41,7 @@ from leukotree.stats.resampling import (
     resample,
     weights,
 )
+from leukotree.stats.sums import intervals_of
 from leukotree.stats.verdict import ALPHA, CERTAIN, Comparison, Fold, Verdict, compare, judge
 
 __all__ = [
@@ -56,6 +59,7 @@ __all__ = [
     "accuracy",
     "bootstrap",
     "calibration_error",
+    "clusters_of",
     "compare",
     "correlated_t",
     "detectable_range",
@@ -64,6 +68,7 @@ __all__ = [
     "holm",
     "interval",
     "intervals",
+    "intervals_of",
     "jackknife",
     "judge",
     "macro_f1",
@@ -71,6 +76,7 @@ __all__ = [
     "mcnemar",
     "nadeau_bengio",
     "patient_counts",
+    "patient_sums",
     "patients_per_leaf",
     "pool",
     "recall",

@@ -51,20 +51,41 @@ def patient_counts(
         predicted: (N,) leaf indices, or (S, N) of S seeds.
         keys: N keys of the images. `pool` needs them for images without a patient in several repeats.
     """
-    names, true = np.asarray(patient, dtype=str), np.asarray(true, dtype=np.int64)
+    true = np.asarray(true, dtype=np.int64)
     predicted = np.atleast_2d(np.asarray(predicted, dtype=np.int64))
+    names, cluster = clusters_of(patient)
+    cells = (cluster * n_leaves + true) * n_leaves + predicted
+    shape = (len(names), n_leaves, n_leaves)
+    counts = np.bincount(cells.ravel(), minlength=int(np.prod(shape))).reshape(shape) / len(predicted)
+    of_images = None
+    if keys is not None:
+        alone = np.asarray(patient, dtype=str) == ""
+        of_images = np.concatenate(
+            [np.full(len(names) - alone.sum(), ""), np.asarray(keys, dtype=str)[alone]]
+        )
+    return Clusters(names, counts, strata_of(counts), of_images)
+
+
+def clusters_of(patient: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(P,) names of the clusters and (N,) int64 cluster of each image: patients in the order of their names,
+    then the images without one ("")."""
+    names = np.asarray(patient, dtype=str)
     known = names != ""
     patients, of_known = np.unique(names[known], return_inverse=True)
     alone = int((~known).sum())
     cluster = np.empty(len(names), dtype=np.int64)
     cluster[known], cluster[~known] = of_known, len(patients) + np.arange(alone)
-    cells = (cluster * n_leaves + true) * n_leaves + predicted
-    shape = (len(patients) + alone, n_leaves, n_leaves)
-    counts = np.bincount(cells.ravel(), minlength=int(np.prod(shape))).reshape(shape) / len(predicted)
-    of_images = None
-    if keys is not None:
-        of_images = np.concatenate([np.full(len(patients), ""), np.asarray(keys, dtype=str)[~known]])
-    return Clusters(np.concatenate([patients, np.full(alone, "")]), counts, strata_of(counts), of_images)
+    return np.concatenate([patients, np.full(alone, "")]), cluster
+
+
+def patient_sums(patient: Sequence[str], values: np.ndarray) -> np.ndarray:
+    """(P, F) sums over the images of each cluster, in the order of `clusters_of`, from (N, F) values."""
+    names, cluster = clusters_of(patient)
+    if not len(names):
+        return np.zeros((0, values.shape[1]))
+    order = np.argsort(cluster, kind="stable")
+    starts = np.searchsorted(cluster[order], np.arange(len(names)))
+    return np.add.reduceat(values[order].astype(np.float64), starts, axis=0)
 
 
 def pool(parts: Sequence[Clusters], repeats: Sequence[int] | None = None) -> Clusters:

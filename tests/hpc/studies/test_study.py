@@ -153,6 +153,11 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
             "multilabel by greedy); give one rule for all",
         ),
         ("decision={flat: joint}", "(flat by joint, multilabel by greedy)"),
+        ("costs={AML: {AML: 1}}", "costs.AML.AML: a right answer costs 0, not 1; leave it out"),
+        ("costs={AML: {ALL: -2}}", "costs.AML.ALL: -2 is no cost; give 0 or more"),
+        ("costs.AML.ALL=dear", "costs.AML.ALL: Input should be a valid number"),
+        ("operating.specificity=1", "operating.specificity: Input should be less than 1"),
+        ("operating={sensitivity: 0.9}", "unknown key 'operating.sensitivity'"),
         ("rope=-0.1", "rope: Input should be greater than or equal to 0"),
         ("primary=[[multilabel, base]]", "primary: 'base' is none of the variants flat, multilabel"),
         ("folds.repeats=0", "folds.repeats: Input should be greater than or equal to 1"),
@@ -220,6 +225,21 @@ def test_each_outer_fold_runs_the_values_that_were_chosen_for_it(path: Path) -> 
         (2, 3, 3.0),
         (2, 5, 3.0),
     ]
+
+
+def test_inner_folds_of_the_chosen_values_leave_the_outer_fold_out(path: Path) -> None:
+    """They are runs of their own, whose names differ from those of the outer fold."""
+    plan, best = study.load(path), {"flat": {0: {"loss.gamma": 1.0}, 2: {"loss.gamma": 3.0}}}
+    specs = plan.inner_specs(best)
+    assert [
+        (spec.data.test_fold, spec.seed, spec.loss.gamma, spec.data.inner.fold)
+        for spec in specs
+        if spec.data.inner
+    ] == [
+        (fold, 3, gamma, inner) for fold, gamma in ((0, 1.0), (2, 3.0)) for inner in range(plan.folds.inner)
+    ]
+    names = {spec.run_name for spec in (*specs, *plan.fold_specs(best))}
+    assert len(names) == len(specs) + 4
 
 
 def test_a_key_is_searched_where_it_has_an_effect(path: Path) -> None:

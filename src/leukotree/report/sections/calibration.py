@@ -14,7 +14,7 @@ import pandas as pd
 from leukotree import stats
 from leukotree.evaluation import calibration, decide
 from leukotree.evaluation.metrics import FLOOR
-from leukotree.report import figures, prose, scores
+from leukotree.report import figures, inner, prose, scores
 from leukotree.report.blocks import Block, Figure, Section, Table, text
 from leukotree.report.summary import Arm, Run, StudySummary
 from leukotree.taxonomy import Taxonomy
@@ -109,15 +109,9 @@ def scaled(run: Run, temperatures: Temperatures) -> np.ndarray:
 
 
 def _fit(summary: StudySummary, arm: Arm, fold: int, taxonomy: Taxonomy) -> dict[str, float] | None:
-    """Decision -> temperature, from the inner validation of a fold's search. None without it, and where the
-    search used the fold's images."""
-    search = summary.search(arm.variant, fold) if arm.cell is None else None
-    if search is None or search.test_fold != fold or search.validation is None:
-        return None
-    inner = search.validation
-    # The order of the leaves counts, so the items are compared as lists.
-    same = list(inner.taxonomy.parent_of.items()) == list(taxonomy.parent_of.items())
-    return calibration.fit(inner.true, inner.logp, taxonomy) if same else None
+    """Decision -> temperature, from the inner validation of a fold. None without it."""
+    validation = inner.validation(summary, arm, fold, taxonomy)
+    return calibration.fit(validation.true, validation.logp, taxonomy) if validation else None
 
 
 def _pooled(runs: Sequence[Run], logps: Sequence[np.ndarray]) -> dict[str, Problem]:

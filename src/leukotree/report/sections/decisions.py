@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from leukotree.evaluation import decide, metrics, tree_scores
+from leukotree.evaluation import clinical, decide, metrics, tree_scores
 from leukotree.report import figures, prose, scores
 from leukotree.report.blocks import Figure, Section, Table, mean_sd, percent, text
 from leukotree.report.summary import Run, StudySummary
@@ -53,10 +53,19 @@ def _rules(summary: StudySummary) -> Table:
             cells = [
                 *(mean_sd(means[key].tolist()) for key in ("macro_f1", "h_f1")),
                 "–" if np.isnan(height) else f"{height:.2f}",
+                f"{means['cost'].mean():.2f}",
                 mean_sd(means["contradictions"].tolist()) if rule == "marginal" else "–",
             ]
             rows.append([arm.name, _name(rule) + own, *cells])
-    header = ["variant", "rule", "macro F1", "hierarchical F1", "LCA height of errors", "contradictions"]
+    header = [
+        "variant",
+        "rule",
+        "macro F1",
+        "hierarchical F1",
+        "LCA height of errors",
+        "cost",
+        "contradictions",
+    ]
     return Table(
         "All rules on the same predictions. Shares are in per cent, as mean ± standard deviation over folds.",
         header,
@@ -66,7 +75,8 @@ def _rules(summary: StudySummary) -> Table:
 
 
 def _by_rule(run: Run, rule: decide.Rule) -> dict[str, float]:
-    """The scores of a run under a rule: macro_f1, h_f1, lca_height (of the errors) and contradictions."""
+    """The scores of a run under a rule: macro_f1, h_f1, lca_height (of the errors), cost and
+    contradictions."""
     n_leaves = len(run.taxonomy.leaves)
     predicted = decide.leaves(run.logp, run.taxonomy, rule)
     counts = metrics.confusion(run.true, predicted, n_leaves)
@@ -74,6 +84,7 @@ def _by_rule(run: Run, rule: decide.Rule) -> dict[str, float]:
         "macro_f1": metrics.macro_f1(run.true, predicted, n_leaves),
         "h_f1": float(tree_scores.f1(counts, run.taxonomy)),
         "lca_height": float(tree_scores.lca_height(counts, run.taxonomy, errors_only=True)),
+        "cost": float(clinical.mean_cost(counts, run.taxonomy.costs)),
         "contradictions": decide.contradictions(run.logp, run.taxonomy),
     }
 

@@ -1,0 +1,69 @@
+"""Intervals of many scores at a time, from sums over the images of each patient.
+
+Each draw of the bootstrap weighs the patients' sums, and all scores are functions of the weighted sums. The
+draws are those of `resampling`: the same seed and strata give the same patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from leukotree import seeds
+from leukotree.evaluation.metrics import FLOOR
+from leukotree.stats.resampling import CELLS, DRAWS, interval, resample
+
+Sums = Mapping[str, np.ndarray]
+"""Name -> (..., F) sums."""
+UNDEFINED = 0.05
+"""With a larger share of draws in which a score is not defined (0 / 0), its interval is not estimable."""
+
+
+def intervals_of(
+    parts: Sums,
+    strata: np.ndarray,
+    statistic: Callable[[Sums], np.ndarray],
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> list[tuple[float, float] | None]:
+    """The 95 % interval of each of K scores, see `resampling.interval`. None where it is not estimable.
+
+    A score that is not defined without one of the patients has no interval: it depends on this patient.
+
+    Args:
+        parts: name -> (P, F) sums of the P clusters. F may differ between names.
+        strata: (P,) int64 from 0, see `Clusters`.
+        statistic: from name -> (..., F) sums to (..., K) scores. NaN where a score is not defined.
+    """
+    names, widths = list(parts), [part.shape[1] for part in parts.values()]
+    flat = np.concatenate(list(parts.values()), axis=1)
+
+    def scores(sums: np.ndarray) -> np.ndarray:
+        pieces = np.split(sums, np.cumsum(widths)[:-1], axis=-1)
+        return statistic(dict(zip(names, pieces, strict=True)))
+
+    n_scores = scores(flat.sum(axis=0)).shape[-1]
+    if len(strata) < FLOOR or np.bincount(strata).min() < 2:
+        return [None] * n_scores
+    rng, rows = seeds.generator(seed, "bootstrap"), max(1, CELLS // len(strata))
+    samples = np.concatenate(
+        [scores(resample(strata, min(rows, draws - done), rng) @ flat) for done in range(0, draws, rows)]
+    )
+    left_out = scores(_without_each(flat, strata))
+    return [_interval(samples[:, k], left_out[:, k], strata) for k in range(n_scores)]
+
+
+def _without_each(flat: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """(P, F) sums without each cluster, as `resampling.jackknife`."""
+    size = np.bincount(strata)
+    total = np.stack([flat[strata == stratum].sum(axis=0) for stratum in range(len(size))])
+    scale = (size / (size - 1))[strata, None]
+    return total.sum(axis=0) - total[strata] + (total[strata] - flat) * scale
+
+
+def _interval(samples: np.ndarray, left_out: np.ndarray, strata: np.ndarray) -> tuple[float, float] | None:
+    defined = ~np.isnan(samples)
+    if defined.mean() < 1 - UNDEFINED or np.isnan(left_out).any():
+        return None
+    return interval(samples[defined], left_out, strata)
