@@ -43,8 +43,8 @@ def collect(
             effect in the variant} per run of the grid.
         typed: the study file and its changes, as a command would name them after its verb. For the advice in
             an error.
-        inner: one {variant, repeat, test_fold, run_name} per run of an inner fold with chosen values. They give
-            thresholds, temperatures and prediction sets, and no score.
+        inner: one {variant, repeat, test_fold, run_name} per run of an inner fold with chosen values. They
+            give thresholds, temperatures and prediction sets, and no score.
 
     Raises InputError for a damaged file, for runs that do not belong together, for variants with different
     decision rules, and for a folder with nothing to report.
