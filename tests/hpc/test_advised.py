@@ -54,6 +54,8 @@ def _filled(part: ast.expr) -> str:
     if isinstance(part, ast.Constant):
         return str(part.value)
     source = ast.unparse(part)
+    if "{repeat + 1}" in source:
+        return "3"
     return "--elastic 3" if "{elastic}" in source else "x.yaml"
 
 

@@ -87,7 +87,9 @@ def parsed(path: Path, content: bytes, index: pd.DataFrame) -> np.ndarray:
     import pandas as pd
     import pyarrow.parquet as pq
 
-    again = f"remove it, and write it with `leukotree pack {path.parent} --repeats N`"
+    named = _NAME.fullmatch(path.name)
+    repeat = int(named[1]) if named else 0
+    again = f"remove it, and deal again with `leukotree pack {path.parent} --repeats {repeat + 1}`"
     try:
         file = pq.ParquetFile(io.BytesIO(content))
         if file.metadata.num_rows != len(index):

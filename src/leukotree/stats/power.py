@@ -6,8 +6,8 @@ declared pairs. All draws of a design are judged at once.
 
 How folds depend on each other is not known before a study. `simulate` knows two cases. `independent`: folds
 share nothing but the patients whom repeats test again. `correlated`: any two folds have the correlation that
-the test assumes, n_test / (n_test + n_train) (Nadeau and Bengio 2003), or a given one. The second gives less
-power where the power is high, and more where it is low.
+the test assumes, n_test / (n_test + n_train) (Nadeau and Bengio 2003), or a given one. Neither
+gives less power for every design, so a plan asks for the power in both.
 """
 
 from __future__ import annotations
