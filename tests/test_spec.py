@@ -109,3 +109,42 @@ def test_keys_without_effect_follow_the_variant_and_the_other_settings() -> None
     assert spec.without_effect("multilabel", loss, {"loss.kind": "conditional"})["loss.gamma"] == 2.0
     assert "loss.leader" not in spec.without_effect("multilabel", loss, {"loss.isolation": "detached"})
     assert "loss.leader" in spec.without_effect("flat", loss, {"loss.isolation": "detached"})
+
+
+def test_class_weights_have_an_effect_in_every_kind_and_means_where_a_decision_is_not_for_all_images() -> (
+    None
+):
+    for kind in ("focal", "conditional", "soft", "marginal"):
+        loss = RunSpec().override({"loss.kind": kind}).loss
+        idle = {variant: spec.without_effect(variant, loss, {}) for variant in spec.VARIANTS}
+        assert not any("loss.tau" in keys for keys in idle.values())
+        without = {variant for variant, keys in idle.items() if "loss.normalisation" in keys}
+        assert without == ({"flat", "base"} if kind == "focal" else {"base"})
+    with pytest.raises(InputError, match=r"loss\.normalisation: has no effect in base; leave it out"):
+        RunSpec().override({"variant": "base", "loss.normalisation": "all"})
+
+
+def test_log_variances_have_a_rate_only_where_they_are_learned() -> None:
+    loss = RunSpec().loss
+    assert spec.without_effect("multilabel", loss, {})["loss.variance_lr"] == 0.01
+    assert "loss.variance_lr" not in spec.without_effect(
+        "multilabel", loss, {"loss.weighting": "uncertainty"}
+    )
+    with pytest.raises(InputError, match=r"loss\.variance_lr"):
+        RunSpec().override({"loss.variance_lr": 0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "multilabel-44136fa355b3"),
+        ({"variant": "flat", "loss.kind": "soft"}, "flat-bec8f84b751d"),
+        ({"loss.tau": 0, "loss.weighting": "uncertainty"}, "multilabel-1bd5e66a25c3"),
+    ],
+)
+def test_later_keys_have_renamed_no_run(changes: dict[str, object], name: str) -> None:
+    """The hash is of the fields that differ from their defaults."""
+    made = RunSpec().override(changes)
+    fields = made.model_dump(mode="json", exclude_defaults=True)
+    assert not {"normalisation", "variance_lr"} & set(fields.get("loss", {}))
+    assert made.run_name == name

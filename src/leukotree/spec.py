@@ -23,15 +23,15 @@ VARIANTS: tuple[Variant, ...] = ("flat", "base", "multilabel")
 _LEVELS = ("isolation", "leader", "branch_blocks", "surgery")
 NO_EFFECT_IN: dict[str, tuple[str, ...]] = {
     "flat": _LEVELS,
-    "base": (*_LEVELS, "level_weights"),
+    "base": (*_LEVELS, "level_weights", "normalisation"),
     "multilabel": (),
 }
 """Keys of `loss` that have no effect in a variant. They keep their defaults there."""
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "loss.gamma": ("loss.kind", ("focal",)),
-    "loss.tau": ("loss.kind", ("focal",)),
     "loss.beta": ("loss.kind", ("soft",)),
     "loss.hxe_alpha": ("loss.weighting", ("hxe",)),
+    "loss.variance_lr": ("loss.weighting", ("uncertainty",)),
     "loss.leader": ("loss.isolation", ("detached", "branched")),
     "loss.branch_blocks": ("loss.isolation", ("branched",)),
     "loss.surgery": ("loss.isolation", ("projected",)),
@@ -106,19 +106,26 @@ class LossSpec(Strict):
     gamma: float = Field(2.0, ge=0)
     """Focal exponent (`focal`); 0 is cross-entropy."""
     tau: float = Field(0.5, ge=0, le=1)
-    """`focal`: class weight alpha = (inverse frequency in the training images)^tau, scaled to mean 1. 0: all
-    weights are 1."""
+    """Class weight alpha = (inverse frequency in the training images)^tau, scaled to mean 1 among the
+    children of a decision. In every kind it multiplies the loss of its child. 0: all weights are 1."""
+    normalisation: Literal["defined", "all"] = "defined"
+    """What the loss of a decision is a mean over. `defined`: the images whose leaf is below it. `all`: all
+    images of the batch. The same in `base`, and with `focal` in `flat`."""
     beta: float = Field(10.0, gt=0)
     """`soft`: targets are proportional to exp(-beta * distance / largest distance). A large beta is
     cross-entropy."""
     weighting: Literal["fixed", "hxe", "uncertainty"] = "fixed"
-    """Weights of the levels. `fixed`: those of `level_weights`. `hxe`: exp(-hxe_alpha * height of the child)
-    for each edge. `uncertainty`: learned with the model (Kendall et al. 2018)."""
+    """Weights of the levels. `fixed`: those of `level_weights`. `hxe`: exp(-hxe_alpha * (height - 1)) for
+    each decision; its height is the number of edges to the deepest leaf below it. `uncertainty`: learned with
+    the model (Kendall et al. 2018)."""
     level_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     """`fixed`: one number per level, from the root down. None: 1 for each."""
     hxe_alpha: float = Field(0.0, ge=0)
-    """`hxe`: 0 gives all edges the weight 1. Larger values give coarse decisions less weight (Bertinetto et
-    al. 2020)."""
+    """`hxe`: 0 gives all decisions the weight 1. Larger values give coarse decisions less weight (Bertinetto
+    et al. 2020)."""
+    variance_lr: float = Field(0.01, gt=0)
+    """`uncertainty`: peak learning rate of the log variances, with the warm-up and the cosine of the
+    others."""
     isolation: Literal["shared", "chained", "detached", "branched", "projected"] = "shared"
     """The parameters that each level's loss trains in `multilabel`. `shared`: the whole backbone. `chained`:
     as `shared`, and a head also gets the detached probabilities of the decision above it. `detached`: only
@@ -169,6 +176,8 @@ def without_effect(variant: str, loss: LossSpec, changes: Mapping[str, Any]) -> 
     keys = [
         key for key, (other, values) in NEEDS.items() if changes.get(other, loss.value(other)) not in values
     ]
+    if variant == "flat" and changes.get("loss.kind", loss.kind) == "focal":
+        keys.append("loss.normalisation")  # one decision, which all images are below
     return {key: LossSpec.default(key) for key in keys} | without_effect_in(variant)
 
 

@@ -45,7 +45,7 @@ NORMED = {"backbone.name": "test_resnet"}
 WIRED: dict[str, dict[str, Any]] = {
     "branched": {"loss": {"isolation": "branched", "leader": 2, "branch_blocks": 2}},
     "chained": {"loss": {"isolation": "chained", "kind": "conditional"}},
-    "uncertainty": {"loss": {"weighting": "uncertainty"}, "optim.head_lr_multiplier": 100},
+    "uncertainty": {"loss": {"weighting": "uncertainty", "variance_lr": 0.1}},
 }
 """Models that are more than a backbone and heads on it."""
 TRANSFERS = {

@@ -203,10 +203,9 @@ def test_a_chained_head_sees_the_probabilities_above_it() -> None:
 
 
 def test_isolations_are_trained_by_their_own_rates() -> None:
-    """Branches have the backbone's rate; learned weights of losses have the heads', and no decay."""
-    spec = spec_of("branched").override(
-        {"loss.weighting": "uncertainty", "optim.lr": 1e-3, "optim.head_lr_multiplier": 10}
-    )
+    """Branches have the backbone's rate; log variances have one of their own, and no decay."""
+    rates = {"optim.lr": 1e-3, "optim.head_lr_multiplier": 10, "loss.variance_lr": 0.02}
+    spec = spec_of("branched").override({"loss.weighting": "uncertainty", **rates})
     built = classifier.build(spec, STAGE, 48)
     peaks = {
         id(p): (group["peak"], group["weight_decay"])
@@ -218,7 +217,7 @@ def test_isolations_are_trained_by_their_own_rates() -> None:
         peaks[id(parameter)][0] for parameter in (*built.backbone.parameters(), *built.branches.parameters())
     } == {1e-3}
     assert {peaks[id(parameter)][0] for parameter in built.heads.parameters()} == {1e-2}
-    assert peaks[id(built.log_variance)] == (1e-2, 0.0)
+    assert peaks[id(built.log_variance)] == (0.02, 0.0)
     assert built.log_variance.shape == (3,)
 
 
@@ -299,9 +298,7 @@ def test_each_isolation_runs_from_start_to_predictions(
 @pytest.mark.slow("starts ranks")
 def test_three_ranks_learn_the_weights_of_the_losses(run_spec: RunSpec, tmp_path: Path) -> None:
     """`rehearse` includes those weights, which the forward pass does not use."""
-    spec = run_spec.override(
-        {"loss.weighting": "uncertainty", "optim.head_lr_multiplier": 100, "optim.epochs": 1}
-    )
+    spec = run_spec.override({"loss.weighting": "uncertainty", "loss.variance_lr": 0.1, "optim.epochs": 1})
     one, three = (
         runs.run_spec(spec, tmp_path / str(ranks), Place(ranks=ranks), runtime=RUNTIME) for ranks in (1, 3)
     )

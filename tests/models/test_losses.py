@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from leukotree.errors import InputError
 from leukotree.models import losses
-from leukotree.spec import LossSpec
 from leukotree.taxonomy import Taxonomy
 from tests.helpers.objectives import draw_logits
 from tests.helpers.trees import trees
@@ -114,7 +113,7 @@ def test_each_heads_loss_is_the_mean_over_the_samples_that_reach_it(seed: int) -
 def test_a_term_that_does_not_count_adds_nothing_even_where_it_is_infinite() -> None:
     log_p = torch.tensor([[-torch.inf, -1.0, -2.0]], requires_grad=True)
     terms = torch.tensor([[[0.0, 1.0, 0.5]], [[0.0, 0.0, 0.0]]])
-    loss = losses.path_loss(log_p, terms, torch.tensor([0]), torch.tensor(4))
+    loss = losses.path_loss(log_p, terms, torch.tensor([0]), torch.tensor([0, 4, 4]))
     assert loss.tolist() == [0.5, 0.0]
     loss.sum().backward()
     assert log_p.grad is not None
@@ -135,14 +134,6 @@ def test_soft_targets_follow_the_formula_and_fall_with_the_distance(tree: Taxono
 @given(trees())
 def test_soft_targets_of_a_large_beta_are_the_leaf_alone(tree: Taxonomy) -> None:
     assert (losses.soft_targets(tree.lca_heights, 1e300) == np.eye(len(tree.leaves))).all()
-
-
-def test_hxe_weighs_an_edge_by_the_height_of_its_child() -> None:
-    weights = losses.edge_weights(TREE, LossSpec(weighting="hxe", hxe_alpha=0.5))
-    assert weights["leukemia"] == pytest.approx(np.exp(-1.0))
-    assert weights["chronic"] == pytest.approx(np.exp(-0.5))
-    assert {weights[leaf] for leaf in TREE.leaves} == {1.0}
-    assert set(losses.edge_weights(TREE, LossSpec(hxe_alpha=0.5)).values()) == {1.0}
 
 
 def test_a_learned_variance_settles_at_twice_the_loss() -> None:

@@ -28,13 +28,17 @@ SETTINGS: list[tuple[Variant, dict[str, Any]]] = [
     ("multilabel", {"weighting": "uncertainty"}),
     ("multilabel", {"gamma": 0.5, "tau": 1.0, "level_weights": [1.0, 0.5, 2.0]}),
     ("multilabel", {"kind": "conditional", "weighting": "hxe", "hxe_alpha": 0.3}),
+    ("multilabel", {"kind": "conditional", "normalisation": "all", "tau": 0.0}),
     ("multilabel", {"kind": "soft", "beta": 2.0}),
     ("multilabel", {"kind": "marginal", "weighting": "uncertainty"}),
+    ("multilabel", {"kind": "marginal", "weighting": "hxe", "hxe_alpha": 0.3, "normalisation": "all"}),
     ("flat", {}),
     ("flat", {"kind": "conditional", "weighting": "hxe", "hxe_alpha": 0.3}),
     ("flat", {"kind": "conditional", "weighting": "uncertainty"}),
     ("flat", {"kind": "soft", "beta": 2.0}),
+    ("flat", {"kind": "soft", "beta": 2.0, "normalisation": "all", "tau": 1.0}),
     ("flat", {"kind": "marginal", "level_weights": [1.0, 0.0, 2.0]}),
+    ("multilabel", {"normalisation": "all"}),
     ("base", {"weighting": "hxe", "hxe_alpha": 0.3}),
     ("base", {"kind": "conditional", "weighting": "hxe", "hxe_alpha": 0.3}),
 ]
@@ -206,14 +210,19 @@ def test_level_weights_multiply_the_levels_losses(variant: Variant, kind: str) -
         objective(PAPER, variant, kind=kind, level_weights=[1, 1, 1, 1])
 
 
-def test_focal_weighs_classes_by_their_images_and_hxe_by_their_height() -> None:
+def test_focal_weighs_classes_by_their_images_and_hxe_decisions_by_their_height() -> None:
     chronic = objective(PAPER, "multilabel", tau=1.0).alphas[3]
     close(chronic, losses.class_weights([6, 7], 1.0))
-    root, plain = (
-        objective(PAPER, "multilabel", hxe_alpha=0.5, weighting=weighting).alphas[0]
-        for weighting in ("hxe", "fixed")
-    )
-    close(root / plain, [1.0, 1.0, math.exp(-1.0)])
+    heights = [
+        weighted / plain
+        for weighted, plain in zip(
+            objective(PAPER, "multilabel", hxe_alpha=0.5, weighting="hxe").alphas,
+            objective(PAPER, "multilabel").alphas,
+            strict=True,
+        )
+    ]
+    for ratio, weight in zip(heights, [math.exp(-1.0), math.exp(-0.5), 1.0, 1.0], strict=True):
+        close(ratio, [weight] * len(ratio))
 
 
 def test_uncertainty_learns_from_each_levels_loss() -> None:
@@ -230,9 +239,9 @@ def test_uncertainty_learns_from_each_levels_loss() -> None:
 @pytest.mark.parametrize(
     ("kind", "other"),
     [
-        ("focal", {"beta": 1.0, "hxe_alpha": 2.0}),
-        ("conditional", {"gamma": 5.0, "tau": 1.0, "beta": 1.0, "hxe_alpha": 2.0}),
-        ("soft", {"gamma": 5.0, "tau": 1.0}),
+        ("focal", {"beta": 1.0, "hxe_alpha": 2.0, "variance_lr": 1.0}),
+        ("conditional", {"gamma": 5.0, "beta": 1.0, "hxe_alpha": 2.0}),
+        ("soft", {"gamma": 5.0}),
         ("marginal", {"gamma": 0.0, "beta": 1.0}),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -47,50 +47,78 @@ def height(tree: Taxonomy, node: str) -> int:
     return 1 + max(height(tree, child) for child in tree.children[node]) if node in tree.children else 0
 
 
-def hxe(tree: Taxonomy, p: dict[str, float], leaf: str, alpha: float) -> dict[int, float]:
-    """Level -> its part of -sum over the path of exp(-alpha h(child)) log p(child | parent), of one image."""
-    parts: dict[int, float] = {}
+def class_weight(tree: Taxonomy, child: str, tau: float) -> float:
+    """(inverse frequency)^tau among the children of its decision. Leaf i has i + 1 training images."""
+
+    def weight(node: str) -> float:
+        below = [1 + place for place, leaf in enumerate(tree.leaves) if node in tree.path(leaf)]
+        return float(sum(below) ** -tau)
+
+    siblings = tree.children[tree.parent_of[child]]
+    return weight(child) * len(siblings) / sum(map(weight, siblings))
+
+
+def path_parts(
+    tree: Taxonomy, p: dict[str, float], leaf: str, alpha: float, tau: float
+) -> Iterator[tuple[int, str, float]]:
+    """(level, decision, loss) for each decision on the path of a leaf: with class weights and a weight of the
+    decision, of -log p(child | parent)."""
     level = 0
     for node in tree.path(leaf):
         parent = tree.parent_of[node]
         if len(tree.children[parent]) > 1:
             level += 1
-            parts[level] = -math.exp(-alpha * height(tree, node)) * math.log(p[node] / p[parent])
-    return parts
+            weight = math.exp(-alpha * (height(tree, parent) - 1)) * class_weight(tree, node, tau)
+            yield level, parent, -weight * math.log(p[node] / p[parent])
 
 
-@given(small_trees, st.sampled_from(["flat", "multilabel"]), seeds, st.floats(0, 1))
+def below(tree: Taxonomy, decision: str, leaves: Sequence[str]) -> int:
+    """The number of leaves (with repetition) below a decision."""
+    return sum(decision in (tree.root, *tree.path(leaf)[:-1]) for leaf in leaves)
+
+
+normalisations = st.sampled_from(["defined", "all"])
+taus = st.sampled_from([0.0, 0.5, 1.0])
+
+
+@given(small_trees, st.sampled_from(["flat", "multilabel"]), seeds, st.floats(0, 1), taus, normalisations)
 @settings(deadline=None, max_examples=40)
-def test_conditional_is_hxe_by_the_formula_and_splits_by_level(
-    tree: Taxonomy, variant: Variant, seed: int, alpha: float
+def test_conditional_follows_the_formula_and_splits_by_level(
+    tree: Taxonomy, variant: Variant, seed: int, alpha: float, tau: float, normalisation: str
 ) -> None:
     logits, leaves = draw(tree, variant, seed)
-    target = objective(tree, variant, kind="conditional", weighting="hxe", hxe_alpha=alpha)
+    hxe = {"weighting": "hxe", "hxe_alpha": alpha}
+    target = objective(tree, variant, kind="conditional", tau=tau, normalisation=normalisation, **hxe)
     expected = dict.fromkeys(target.levels, 0.0)
-    for row, leaf in zip(logits.tolist(), leaves.tolist(), strict=True):
-        for level, part in hxe(
-            tree, node_probabilities(tree, variant, row), tree.leaves[leaf], alpha
-        ).items():
-            expected[level] += part / len(leaves)
+    names = [tree.leaves[leaf] for leaf in leaves.tolist()]
+    for row, leaf in zip(logits.tolist(), names, strict=True):
+        p = node_probabilities(tree, variant, row)
+        for level, decision, part in path_parts(tree, p, leaf, alpha, tau):
+            expected[level] += part / (len(names) if normalisation == "all" else below(tree, decision, names))
     close(whole(target, logits, leaves), list(expected.values()))
 
 
-@given(small_trees, seeds, st.floats(0, 1))
+@given(small_trees, seeds, st.floats(0, 1), taus)
 @settings(deadline=None, max_examples=30)
-def test_the_models_of_base_share_hxe_among_them(tree: Taxonomy, seed: int, alpha: float) -> None:
-    """Each model has the edges of its decision, as a mean over the samples that it trains on."""
+def test_the_models_of_base_share_conditional_among_them(
+    tree: Taxonomy, seed: int, alpha: float, tau: float
+) -> None:
+    """Each model has its decision, as a mean over the images that it trains on."""
     logits, leaves = draw(tree, "multilabel", seed)
     parts = logits.split([len(children) for children in tree.decisions.values()], dim=1)
     reached = torch.from_numpy(tree.choices >= 0)[leaves]
-    total = 0.0
+    equal = {"kind": "conditional", "weighting": "hxe", "hxe_alpha": alpha, "tau": tau}
+    total, over_all = 0.0, 0.0
     for stage, part, trains in zip(stages("base", tree), parts, reached.T, strict=True):
-        target = objective(tree, "base", stage, kind="conditional", weighting="hxe", hxe_alpha=alpha)
+        target = objective(tree, "base", stage, **equal)
         [loss] = whole(target, part, leaves)
         [same] = whole(target, part[trains], leaves[trains])
         close(loss, same.item())
-        total += loss.item() * int(trains.sum())
-    joined = objective(tree, "multilabel", kind="conditional", weighting="hxe", hxe_alpha=alpha)
-    close(whole(joined, logits, leaves).sum(), total / len(leaves))
+        total += loss.item()
+        over_all += loss.item() * int(trains.sum()) / len(leaves)
+    close(whole(objective(tree, "multilabel", **equal), logits, leaves).sum(), total)
+    joined = objective(tree, "multilabel", **equal, normalisation="all")
+    close(whole(joined, logits, leaves).sum(), over_all)
 
 
 @given(small_trees, st.sampled_from(["flat", "multilabel"]), seeds)
@@ -107,52 +135,67 @@ def test_hxe_of_alpha_zero_is_the_cross_entropy_of_the_leaf(
     expected = -np.log(p).mean()
     if variant == "flat":
         close(F.cross_entropy(logits, leaves), expected)
-    plain = whole(objective(tree, variant, kind="conditional"), logits, leaves)
-    assert torch.equal(
-        whole(objective(tree, variant, kind="conditional", weighting="hxe"), logits, leaves), plain
-    )
+    over_all = {"tau": 0.0, "normalisation": "all"}
+    plain = whole(objective(tree, variant, kind="conditional", **over_all), logits, leaves)
+    hxe = objective(tree, variant, kind="conditional", weighting="hxe", **over_all)
+    assert torch.equal(whole(hxe, logits, leaves), plain)
     close(plain.sum(), expected)
-    close(whole(objective(tree, variant, kind="soft", beta=1e6), logits, leaves), [expected])
+    close(whole(objective(tree, variant, kind="soft", beta=1e6, **over_all), logits, leaves), [expected])
 
 
-@given(small_trees, st.sampled_from(["flat", "multilabel"]), seeds, st.floats(0.1, 10))
+@given(small_trees, st.sampled_from(["flat", "multilabel"]), seeds, st.floats(0.1, 10), taus, normalisations)
 @settings(deadline=None, max_examples=40)
-def test_soft_is_cross_entropy_with_softened_targets(
-    tree: Taxonomy, variant: Variant, seed: int, beta: float
+def test_soft_is_conditional_for_each_leaf_by_its_share_of_the_target(
+    tree: Taxonomy, variant: Variant, seed: int, beta: float, tau: float, normalisation: str
 ) -> None:
+    """Without class weights and over all images it is cross-entropy with softened targets. The mean over the
+    images below a decision counts an image by the share of its target that lies below."""
     logits, leaves = draw(tree, variant, seed)
-    p = [[node_probabilities(tree, variant, row)[leaf] for leaf in tree.leaves] for row in logits.tolist()]
+    p = [node_probabilities(tree, variant, row) for row in logits.tolist()]
     soft = losses.soft_targets(tree.lca_heights, beta)[leaves]
-    close(
-        whole(objective(tree, variant, kind="soft", beta=beta), logits, leaves),
-        [-(soft * np.log(p)).sum(axis=1).mean()],
-    )
+    sums, shares = dict.fromkeys(tree.decisions, 0.0), dict.fromkeys(tree.decisions, 0.0)
+    for row, targets in zip(p, soft.tolist(), strict=True):
+        for leaf, share in zip(tree.leaves, targets, strict=True):
+            for _, decision, part in path_parts(tree, row, leaf, 0.0, tau):
+                sums[decision] += share * part
+                shares[decision] += share
+    counts = dict.fromkeys(shares, len(leaves)) if normalisation == "all" else shares
+    expected = sum(sums[decision] / max(1.0, counts[decision]) for decision in sums)
+    target = objective(tree, variant, kind="soft", beta=beta, tau=tau, normalisation=normalisation)
+    close(whole(target, logits, leaves), [expected])
+    plain = objective(tree, variant, kind="soft", beta=beta, tau=0.0, normalisation="all")
+    leaf_p = np.array([[row[leaf] for leaf in tree.leaves] for row in p])
+    close(whole(plain, logits, leaves), [-(soft * np.log(leaf_p)).sum(axis=1).mean()])
 
 
-@given(small_trees, st.sampled_from(["flat", "multilabel"]), seeds, st.floats(0, 1))
+@given(small_trees, st.sampled_from(["flat", "multilabel"]), seeds, st.floats(0, 1), taus, normalisations)
 @settings(deadline=None, max_examples=40)
 def test_marginal_is_a_cross_entropy_at_each_depth_that_divides(
-    tree: Taxonomy, variant: Variant, seed: int, alpha: float
+    tree: Taxonomy, variant: Variant, seed: int, alpha: float, tau: float, normalisation: str
 ) -> None:
+    """With class weights -log P(node) is split into its -log p(child | parent)."""
     logits, leaves = draw(tree, variant, seed)
-    expected = np.zeros(max(len(tree.path(leaf)) for leaf in tree.leaves))
-    for row, leaf in zip(logits.tolist(), leaves.tolist(), strict=True):
-        p, path = node_probabilities(tree, variant, row), tree.path(tree.leaves[leaf])
-        for depth in range(len(expected)):
+    names = [tree.leaves[leaf] for leaf in leaves.tolist()]
+    depths = max(len(tree.path(leaf)) for leaf in tree.leaves)
+    cross_entropy, expected = np.zeros(depths), np.zeros(depths)
+    for row, leaf in zip(logits.tolist(), names, strict=True):
+        p, path = node_probabilities(tree, variant, row), tree.path(leaf)
+        for depth in range(depths):
             node = path[min(depth, len(path) - 1)]
-            expected[depth] -= math.exp(-alpha * height(tree, node)) * math.log(p[node]) / len(leaves)
+            cross_entropy[depth] -= math.log(p[node]) / len(leaves)
+            for _, decision, part in path_parts(tree, p, node, 0.0, tau):
+                count = len(names) if normalisation == "all" else below(tree, decision, names)
+                expected[depth] += math.exp(-alpha * (depths - 1 - depth)) * part / count
     # How many nodes the leaves of the tree lie at or below: where none is added, the depth repeats the one
     # above.
-    parts = [
-        len({path[: depth + 1][-1] for path in map(tree.path, tree.leaves)}) for depth in range(len(expected))
-    ]
+    parts = [len({path[: depth + 1][-1] for path in map(tree.path, tree.leaves)}) for depth in range(depths)]
     divides = [here > above for here, above in zip(parts, [1, *parts], strict=False)]
-    target = objective(tree, variant, kind="marginal", weighting="hxe", hxe_alpha=alpha)
+    hxe = {"kind": "marginal", "weighting": "hxe", "hxe_alpha": alpha}
+    target = objective(tree, variant, tau=tau, normalisation=normalisation, **hxe)
     assert target.levels == tuple(1 + depth for depth, new in enumerate(divides) if new)
-    values = whole(target, logits, leaves)
-    close(values, expected[divides])
-    if variant == "flat" and divides[-1]:
-        close(values[-1], F.cross_entropy(logits, leaves).item())
+    close(whole(target, logits, leaves), expected[divides])
+    plain = objective(tree, variant, kind="marginal", tau=0.0, normalisation="all")
+    close(whole(plain, logits, leaves), cross_entropy[divides])
 
 
 @given(small_trees, st.sampled_from(["flat", "multilabel"]), seeds)

@@ -171,8 +171,8 @@ def normalisation(model: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def parameter_groups(model: Classifier, spec: RunSpec) -> list[dict[str, Any]]:
-    """AdamW's groups: backbone, branches and heads, each with and without weight decay, and the learned
-    weights of the losses without. `peak` is a group's highest learning rate."""
+    """AdamW's groups: backbone, branches and heads, each with and without weight decay, and the log variances
+    of the losses without, at a rate of their own. `peak` is a group's highest learning rate."""
     skip: set[str] = getattr(model.backbone, "no_weight_decay", set)()
     low, high = spec.optim.lr, spec.optim.lr * spec.optim.head_lr_multiplier
     groups: list[dict[str, Any]] = []
@@ -183,5 +183,6 @@ def parameter_groups(model: Classifier, spec: RunSpec) -> list[dict[str, Any]]:
             if group["params"]:
                 groups.append({**group, "lr": lr, "peak": lr})
     if model.log_variance is not None:
-        groups.append({"params": [model.log_variance], "weight_decay": 0.0, "lr": high, "peak": high})
+        rate = spec.loss.variance_lr
+        groups.append({"params": [model.log_variance], "weight_decay": 0.0, "lr": rate, "peak": rate})
     return groups

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from leukotree.errors import InputError
-from leukotree.spec import LossSpec
-from leukotree.taxonomy import Taxonomy
 
 
 def focal(
@@ -84,19 +82,21 @@ def head_focal(
 
 
 def path_loss(
-    log_p: torch.Tensor, terms: torch.Tensor, leaves: torch.Tensor, count: torch.Tensor
+    log_p: torch.Tensor, terms: torch.Tensor, leaves: torch.Tensor, counts: torch.Tensor
 ) -> torch.Tensor:
-    """(G,) sums over the samples of -sum_c terms[g, leaf, c] log p_c, divided by `count`.
+    """(G,) sums over columns and samples of -terms[g, leaf, c] log p_c / counts[c].
 
     Args:
         log_p: (B, C).
         terms: (G, L, C), not negative. Where they are 0 a log p adds exactly nothing, even if it is -inf.
         leaves: (B,) true leaves.
-        count: scalar or (1,), number of samples in the global batch.
+        counts: (C,) number of samples in the *global* batch that a column's loss is a mean over. Where it is
+            below 1, it counts as 1.
     """
     weights = terms[:, leaves]
     # The mask is needed: 0 x -inf is NaN.
-    return -(torch.where(weights > 0, log_p, 0.0) * weights).sum(dim=(1, 2)) / count.clamp(min=1)
+    sums = (torch.where(weights > 0, log_p, 0.0) * weights).sum(dim=1)
+    return -(sums / counts.clamp(min=1)).sum(dim=1)
 
 
 def soft_targets(distances: np.ndarray, beta: float) -> np.ndarray:
@@ -111,19 +111,11 @@ def soft_targets(distances: np.ndarray, beta: float) -> np.ndarray:
     return similarity / similarity.sum(axis=1, keepdims=True)
 
 
-def edge_weights(taxonomy: Taxonomy, loss: LossSpec) -> dict[str, float]:
-    """Child -> weight of its edge: with weighting `hxe` exp(-alpha height of the child), else 1.
-
-    Bertinetto et al. 2020, hierarchical cross-entropy, not normalised.
-    """
-    alpha = loss.hxe_alpha if loss.weighting == "hxe" else 0.0
-    return {edge: float(np.exp(-alpha * taxonomy.heights[edge])) for edge in taxonomy.edges}
-
-
 def uncertainty(losses: torch.Tensor, log_variance: torch.Tensor, share: float) -> torch.Tensor:
     """(G,) losses weighted by a learned s = log sigma^2: loss / sigma^2 + log sigma.
 
-    Kendall et al. 2018, classification.
+    Kendall et al. 2018, classification. For a loss that does not change, the minimum is at
+    s = log(2 loss).
 
     share: the part of the global batch that the losses come from, so that parts add up.
     """

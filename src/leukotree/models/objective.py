@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from leukotree.errors import InputError
 from leukotree.models import losses, probabilities
 from leukotree.models.stages import Stage
-from leukotree.spec import LossSpec, RunSpec
+from leukotree.models.terms import Decisions, level_weights, levels, terms
+from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
 
@@ -25,13 +25,14 @@ class Objective(nn.Module):
     defined: torch.Tensor
     alpha: torch.Tensor
     terms: torch.Tensor
+    owner: torch.Tensor
     below: torch.Tensor
     above: torch.Tensor
 
     def __init__(self, stage: Stage, taxonomy: Taxonomy, spec: RunSpec, leaf_counts: np.ndarray) -> None:
         """leaf_counts: (L,) training images of each leaf that the stage trains on.
 
-        Raises InputError for a class of a head without a training image, and for a wrong number of level
+        Raises InputError for a class of a decision without a training image, and for a wrong number of level
         weights.
         """
         super().__init__()
@@ -41,21 +42,23 @@ class Objective(nn.Module):
         """The level of each head."""
         self.levels = levels(stage, taxonomy, spec)
         """The G levels, from 1."""
-        counts = _class_counts(stage, leaf_counts)
-        weights = _level_weights(spec, self.levels)
+        decisions, weights = Decisions.of(stage, taxonomy, spec), level_weights(spec, self.levels)
+        alpha = decisions.class_weights(leaf_counts, spec.loss.tau)
         if self.kind == "focal":
-            defined = stage.targets >= 0
-            alpha = _alpha(stage, taxonomy, spec.loss, counts, weights[np.subtract(self.head_levels, 1)])
-            self._keep("alpha", alpha.astype(np.float32))
-            self._keep("targets", stage.targets)
+            heights = decisions.height_weights(taxonomy, spec.loss)
+            of_decision = heights * weights[np.subtract(decisions.levels, 1)]
+            self._keep("alpha", (alpha * of_decision[decisions.owner]).astype(np.float32))
+            self._keep("targets", decisions.targets)
         else:
-            defined = stage.trains_on[:, None]
-            terms = _terms(stage, taxonomy, spec, self.levels)
-            self._keep("terms", (terms * weights[:, None, None]).astype(np.float32))
-        self._keep("defined", defined)
-        if self.flat:
-            self._keep("below", taxonomy.leaves_below)
-            self._keep("above", probabilities.leaves_of_parents(taxonomy))
+            table = terms(decisions, taxonomy, spec.loss, self.levels, alpha)
+            self._keep("terms", (table * weights[:, None, None]).astype(np.float32))
+            self._keep("owner", decisions.owner)
+        denominators = decisions.denominators(stage, taxonomy, spec.loss)
+        self._keep("defined", denominators.astype(np.float32) if self.kind == "soft" else denominators)
+        if self.flat and self.kind != "focal":
+            columns = [taxonomy.edges.index(child) for child in decisions.columns]
+            self._keep("below", taxonomy.leaves_below[columns])
+            self._keep("above", probabilities.leaves_of_parents(taxonomy)[columns])
 
     def _keep(self, name: str, table: np.ndarray) -> None:
         """Store a table as a buffer, which `to` moves to the device."""
@@ -67,7 +70,8 @@ class Objective(nn.Module):
         return self.alpha.split(self.widths)
 
     def counts(self, leaves: torch.Tensor) -> torch.Tensor:
-        """The denominators of the losses, for `forward`, from the (n,) leaves of the *global* batch."""
+        """(D,) the denominators of the decisions' losses, for `forward`, from the (n,) leaves of the *global*
+        batch."""
         return self.defined[leaves].sum(dim=0)
 
     def forward(
@@ -90,7 +94,8 @@ class Objective(nn.Module):
         if self.kind == "focal":
             values = self._focal(logits, leaves, counts)
         else:
-            values = losses.path_loss(self._log_probabilities(logits), self.terms, leaves, counts)
+            log_p = self._log_probabilities(logits)
+            values = losses.path_loss(log_p, self.terms, leaves, counts[self.owner])
         return values if log_variance is None else losses.uncertainty(values, log_variance, share)
 
     def _focal(self, logits: torch.Tensor, leaves: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
@@ -102,97 +107,7 @@ class Objective(nn.Module):
         return torch.stack([sum(rest, first) for first, *rest in split])
 
     def _log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """(B, C) log-probabilities of the columns of `terms` (see `_terms`)."""
+        """(B, C) log p(child | parent) of the children of the decisions, side by side."""
         if not self.flat:
             return probabilities.conditionals(logits, self.widths)
-        leaf = logits.log_softmax(dim=1)
-        if self.kind == "soft":
-            return leaf
-        if self.kind == "marginal":
-            return probabilities.marginals(leaf, self.below)
-        return probabilities.leaf_conditionals(leaf, self.below, self.above)
-
-
-def levels(stage: Stage, taxonomy: Taxonomy, spec: RunSpec) -> tuple[int, ...]:
-    """The levels that a stage has a loss for.
-
-    They are the levels of its decisions; with kind `marginal` the depths at which the tree divides; with
-    `soft` one.
-    """
-    if spec.loss.kind == "soft":
-        return (1,)
-    if spec.loss.kind == "marginal":
-        # A depth that divides nothing, below only children, would count the depth above twice.
-        new = np.diff(taxonomy.cut_of_leaf, axis=0, prepend=0).any(axis=1)
-        return tuple(1 + depth for depth in np.flatnonzero(new).tolist())
-    by_decision = spec.variant == "flat" and spec.loss.kind != "focal"
-    return tuple(sorted(set((taxonomy.decision_levels if by_decision else stage.levels).values())))
-
-
-def _class_counts(stage: Stage, leaf_counts: np.ndarray) -> list[np.ndarray]:
-    """(classes,) training images of each class, for each head."""
-    head_counts = []
-    for column, (head, classes) in enumerate(stage.heads.items()):
-        target = stage.targets[:, column]
-        counts = np.bincount(target[target >= 0], weights=leaf_counts[target >= 0], minlength=len(classes))
-        if not counts.all():
-            raise InputError(
-                f"no training image of {classes[int(np.argmin(counts))]!r} for the decision {head!r}; "
-                "use fewer folds"
-            )
-        head_counts.append(counts)
-    return head_counts
-
-
-def _level_weights(spec: RunSpec, levels: tuple[int, ...]) -> np.ndarray:
-    """(G,) weight of each level."""
-    weights = spec.loss.level_weights
-    if weights is not None and len(weights) != len(levels):
-        raise InputError(
-            f"loss.level_weights: {len(weights)} numbers, but {spec.loss.kind} of {spec.variant} "
-            f"has {len(levels)} levels here"
-        )
-    return np.ones(len(levels)) if weights is None else np.array(weights)
-
-
-def _alpha(
-    stage: Stage, taxonomy: Taxonomy, loss: LossSpec, counts: list[np.ndarray], level_weights: np.ndarray
-) -> np.ndarray:
-    """(K,) weight of each class of each head, times the weight of the head's level."""
-    edges = losses.edge_weights(taxonomy, loss)
-    return np.concatenate(
-        [
-            losses.class_weights(count, loss.tau) * [edges[name] for name in classes] * weight
-            for count, classes, weight in zip(counts, stage.heads.values(), level_weights, strict=True)
-        ]
-    )
-
-
-def _terms(stage: Stage, taxonomy: Taxonomy, spec: RunSpec, levels: tuple[int, ...]) -> np.ndarray:
-    """(G, L, C): how often -log p of column c counts in level g's loss of an image of leaf l.
-
-    Columns: the children of the heads' decisions, log p(child | parent), side by side as the logits. `flat`:
-    the edges, log p(child | parent) with kind `conditional` and log P(child) with `marginal`, or with `soft`
-    the leaves, log p(leaf).
-    """
-    flat, kind = spec.variant == "flat", spec.loss.kind
-    names = taxonomy.edges if flat else [name for classes in stage.heads.values() for name in classes]
-    on_path = taxonomy.path_matrix[:, [taxonomy.edges.index(name) for name in names]]
-    weights = losses.edge_weights(taxonomy, spec.loss)
-    if kind == "soft":
-        targets = losses.soft_targets(taxonomy.lca_heights, spec.loss.beta)
-        return (targets if flat else targets @ on_path)[None]
-    if kind == "marginal":
-        terms = np.zeros((len(levels), *on_path.shape))
-        for row, depth in enumerate(levels):
-            cut, places = taxonomy.cuts[depth - 1], taxonomy.cut_of_leaf[depth - 1]
-            for leaf, node in enumerate(cut[place] for place in places):
-                counted = {node} if flat else set(taxonomy.path(node))
-                terms[row, leaf] = [weights[node] * (name in counted) for name in names]
-        return terms
-    if flat:  # the edge of an only child belongs to no decision: level 0
-        of_column = [taxonomy.decision_levels.get(taxonomy.parent_of[name], 0) for name in names]
-    else:
-        of_column = [stage.levels[head] for head, classes in stage.heads.items() for _ in classes]
-    at_level = np.equal.outer(levels, of_column)
-    return at_level[:, None, :] * on_path * [weights[name] for name in names]
+        return probabilities.leaf_conditionals(logits.log_softmax(dim=1), self.below, self.above)

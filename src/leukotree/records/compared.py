@@ -1,4 +1,5 @@
-"""The inputs of a run or a search (its data, label tree and pretrained weights), compared with today's.
+"""The inputs of a run or a search (its data, label tree and pretrained weights), compared with today's, and
+what its spec means today.
 
 A finished run stays on the disk when its data set is packed again. Its numbers are then not numbers of
 today's data.
@@ -69,14 +70,24 @@ class Change(NamedTuple):
     reason: str
     """Follows the folder in a message: "made from other data than data/my has now"."""
     fix: str
+    of_data: bool = True
+    """Whether its test images may be others."""
 
     def __str__(self) -> str:
         return f"{self.reason}; {self.fix}"
 
 
+_OUTDATED = Change(
+    "trained by an earlier version, in which the loss of this name had other weights", _AGAIN, of_data=False
+)
+
+
 def changed(folder: Path, inputs: Inputs, *, partly: bool = False) -> Change | None:
-    """The first of a run's data, tree and weights that differs from today's; None if all are the same, or not
-    here. `partly`: ignore what the folder does not record. Raises InputError for a damaged file."""
+    """The first of a run's meaning, data, tree and weights that differs from today's; None if all are the
+    same, or not here. `partly`: ignore what the folder does not record. Raises InputError for a damaged
+    file."""
+    if runfolder.outdated(folder):
+        return _OUTDATED
     today, weights = fingerprint.packed(inputs.shards, inputs.repeat), _digest(inputs.weights)
     if today is None and weights is None:
         return None
@@ -117,6 +128,10 @@ def changed_search(folder: Path, shards: str | None = None) -> Change | None:
         inputs = Inputs.read(run)
         if inputs and (change := changed(run, inputs._replace(shards=shards), partly=True)):
             return Change(f"its run {run.relative_to(folder)} was {change.reason}", change.fix)
+    # Where a search compared losses, each of its trials counts.
+    if {"loss.kind", "loss.weighting"} & set((settings.get("search") or {}).get("space") or {}):
+        for run in filter(runfolder.outdated, searchfolder.begun_runs(folder)):
+            return Change(f"its run {run.relative_to(folder)} was {_OUTDATED.reason}", _AGAIN)
     return None
 
 
@@ -128,7 +143,7 @@ def refuse(changes: Sequence[tuple[Path, Change]], shards: str) -> None:
     from leukotree.records import tested  # loads pandas
 
     folder, change = changes[0]
-    images = tested.since(folder, shards)
+    images = tested.since(folder, shards) if change.of_data else ""
     more = f" (and {len(changes) - 1} more in {folder.parent})" if len(changes) > 1 else ""
     raise InputError(f"{folder}{more}: {change.reason}{f' ({images})' if images else ''}; {change.fix}")
 

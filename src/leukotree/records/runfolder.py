@@ -19,7 +19,7 @@ from typing import Any
 
 from leukotree import config, files, log, yamlfile
 from leukotree.errors import RETRIED, Busy, InputError, Kind, RunFailed, kind, one_line
-from leukotree.records import attempts, origin
+from leukotree.records import attempts, origin, upgrade
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -141,7 +141,7 @@ class RunFolder:
     def _compare(self, fingerprints: dict[str, str]) -> None:
         """Raises InputError if the folder was made with another spec, other data or other weights."""
         spec_file, environment = self.path / SPEC, self.path / ENVIRONMENT
-        if spec_file.exists() and _stored(spec_file) != self.spec:
+        if spec_file.exists() and (_stored(spec_file) != self.spec or outdated(self.path)):
             raise InputError(
                 f"{spec_file}: made by another version of the defaults; move the folder away to run it again"
             )
@@ -215,9 +215,8 @@ class RunFolder:
 
 
 def _stored(spec_file: Path) -> RunSpec | None:
-    """The stored spec of a run. A key that it lacks has its default, which means the behaviour before the
-    key. None for a spec that this version refuses."""
-    tree = yamlfile.load(spec_file)
+    """The stored spec of a run, as `read_spec`. None for a spec that this version refuses."""
+    tree = upgrade.upgraded(yamlfile.load(spec_file))
     try:
         return config.parse(RunSpec, tree, str(spec_file))
     except InputError:
@@ -225,8 +224,14 @@ def _stored(spec_file: Path) -> RunSpec | None:
 
 
 def read_spec(path: Path) -> RunSpec:
-    """The spec of a run folder. A key that it lacks has its default. Raises InputError naming the file."""
-    return config.parse(RunSpec, yamlfile.load(path / SPEC), str(path / SPEC))
+    """The spec of a run folder. A key that it lacks has the value that means the behaviour before the key:
+    its default, or see `upgrade`. Raises InputError naming the file."""
+    return config.parse(RunSpec, upgrade.upgraded(yamlfile.load(path / SPEC)), str(path / SPEC))
+
+
+def outdated(path: Path) -> bool:
+    """Whether the run of a folder was another one than its name means today (see `upgrade.outdated`)."""
+    return upgrade.outdated(path / SPEC)
 
 
 def read_environment(path: Path) -> dict[str, Any]:

@@ -208,6 +208,25 @@ def test_a_run_that_does_not_say_what_it_was_made_from_is_named(project: Path) -
     assert _states(project)[environment.parent.name]["state"] == "stale"
 
 
+def test_a_run_of_an_earlier_version_whose_loss_did_something_else_is_named(project: Path) -> None:
+    """Its name is that of a run of today: `conditional` had no class weights, whatever `tau` was."""
+    for run in _runs(project):
+        spec = RunSpec.model_validate(yaml.safe_load((run / "spec.yaml").read_text()))
+        fields = spec.override({"loss.kind": "conditional"}).model_dump(mode="json")
+        for later in ("normalisation", "variance_lr"):
+            del fields["loss"][later]
+        (run / "spec.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
+        run.rename(run.parent / spec.override({"loss.kind": "conditional"}).run_name)
+    study = yaml.safe_load((project / "study.yaml").read_text())
+    study["base"]["loss"] = {"kind": "conditional"}
+    (project / "study.yaml").write_text(yaml.safe_dump(study))
+    reason = "trained by an earlier version, in which the loss of this name had other weights"
+    _all_refuse(project, reason, f"and {RUNS - 1} more", "move the folder away to run it again")
+    states = _states(project)
+    assert {run["state"] for run in states.values()} == {"stale"}
+    assert all(reason in run["message"] for run in states.values())
+
+
 def test_without_the_shards_the_report_goes_on_and_says_so(project: Path) -> None:
     shutil.rmtree(project / "data")
     done = leukotree("report", "study.yaml", cwd=project)

@@ -15,12 +15,16 @@ KEYS = {
     "optim.batch_size": ("batch size", NOT_STATED),
     "optim.weight_decay": ("weight decay", NOT_STATED),
     "loss.gamma": ("focal gamma", NOT_STATED),
-    "loss.tau": ("focal alpha, as tau (inverse frequency ^ tau)", NOT_STATED),
+    "loss.tau": ("class weights (focal alpha), as tau (inverse frequency ^ tau)", NOT_STATED),
     "optim.head_lr_multiplier": ("head learning rate multiplier", NOT_STATED),
     "optim.epochs": ("epochs", "80"),
     "backbone.name": ("backbone", "ViT-Small (best), ConvNeXt-Tiny"),
     "backbone.weights": ("pretrained weights (– is none: random)", NOT_STATED),
     "loss.kind": ("loss", "focal"),
+    "loss.normalisation": (
+        "mean of a decision's loss: over the images below it (defined) or all",
+        NOT_STATED,
+    ),
     "loss.isolation": ("loss isolation (multilabel)", "self-contained loss per level; mechanism not stated"),
 }
 """Dotted key -> its name, and the paper's value."""
