@@ -27,7 +27,7 @@ from leukotree import yamlfile
 from leukotree.errors import InputError, one_line
 from leukotree.log import logger
 from leukotree.runtime import Runtime
-from leukotree.spec import RunSpec
+from leukotree.spec import MODEL_PER_DECISION, RunSpec
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def planned_by(subject: Study | RunSpec | Sequence[RunSpec], site: Site, on_slur
         listed = [subject] if isinstance(subject, RunSpec) else list(subject)
         runs = len(listed)
     kinds = {
-        (spec.variant == "base", spec.data.shards, spec.backbone, spec.data.inner is None): spec
+        (spec.variant in MODEL_PER_DECISION, spec.data.shards, spec.backbone, spec.data.inner is None): spec
         for spec in listed
     }
     at_once = site.array_parallelism if on_slurm else len(os.sched_getaffinity(0))

@@ -35,6 +35,8 @@ SETTINGS: list[tuple[Variant, dict[str, Any]]] = [
     ("flat", {"kind": "conditional", "weighting": "uncertainty"}),
     ("flat", {"kind": "soft", "beta": 2.0}),
     ("flat", {"kind": "marginal", "level_weights": [1.0, 0.0, 2.0]}),
+    ("ensemble", {}),
+    ("ensemble", {"kind": "marginal"}),
     ("base", {"weighting": "hxe", "hxe_alpha": 0.3}),
     ("base", {"kind": "conditional", "weighting": "hxe", "hxe_alpha": 0.3}),
 ]

@@ -9,7 +9,7 @@ from torch import nn
 from leukotree.errors import InputError
 from leukotree.models import losses, probabilities
 from leukotree.models.stages import Stage
-from leukotree.spec import LossSpec, RunSpec
+from leukotree.spec import OF_LEAVES, LossSpec, RunSpec
 from leukotree.taxonomy import Taxonomy
 
 
@@ -35,7 +35,7 @@ class Objective(nn.Module):
         weights.
         """
         super().__init__()
-        self.kind, self.gamma, self.flat = spec.loss.kind, spec.loss.gamma, spec.variant == "flat"
+        self.kind, self.gamma, self.flat = spec.loss.kind, spec.loss.gamma, spec.variant in OF_LEAVES
         self.widths = [len(classes) for classes in stage.heads.values()]
         self.head_levels = tuple(stage.levels.values())
         """The level of each head."""
@@ -125,7 +125,7 @@ def levels(stage: Stage, taxonomy: Taxonomy, spec: RunSpec) -> tuple[int, ...]:
         # A depth that divides nothing, below only children, would count the depth above twice.
         new = np.diff(taxonomy.cut_of_leaf, axis=0, prepend=0).any(axis=1)
         return tuple(1 + depth for depth in np.flatnonzero(new).tolist())
-    by_decision = spec.variant == "flat" and spec.loss.kind != "focal"
+    by_decision = spec.variant in OF_LEAVES and spec.loss.kind != "focal"
     return tuple(sorted(set((taxonomy.decision_levels if by_decision else stage.levels).values())))
 
 
@@ -175,7 +175,7 @@ def _terms(stage: Stage, taxonomy: Taxonomy, spec: RunSpec, levels: tuple[int, .
     the edges, log p(child | parent) with kind `conditional` and log P(child) with `marginal`, or with `soft`
     the leaves, log p(leaf).
     """
-    flat, kind = spec.variant == "flat", spec.loss.kind
+    flat, kind = spec.variant in OF_LEAVES, spec.loss.kind
     names = taxonomy.edges if flat else [name for classes in stage.heads.values() for name in classes]
     on_path = taxonomy.path_matrix[:, [taxonomy.edges.index(name) for name in names]]
     weights = losses.edge_weights(taxonomy, spec.loss)

@@ -17,7 +17,7 @@ from leukotree.data import fingerprint
 from leukotree.errors import InputError, one_line
 from leukotree.evaluation import decide
 from leukotree.evaluation.decide import Rule
-from leukotree.records import attempts, declared, predictions, runfolder, searchfolder
+from leukotree.records import attempts, compute, declared, predictions, runfolder, searchfolder
 from leukotree.report import arms, consistency, straddling
 from leukotree.report.consistency import damaged
 from leukotree.report.summary import Arm, Missing, Run, Search, StudySummary, identity
@@ -49,7 +49,7 @@ def collect(
     study_root = Path(study_root)
     name = str(study.get("study") or study_root.name)
     base = config.parse(RunSpec, study.get("base") or {}, f"study {name}: base")
-    variants = tuple(study.get("variants") or specs.VARIANTS)
+    variants = tuple(study.get("variants") or specs.COMPARED)
     rule = _rule(study, variants)
     searching = study.get("search") or {}
     nested = bool(searching.get("nested", True))
@@ -157,6 +157,8 @@ def _run(folder: Path, arm: str, row: Mapping[str, Any], rule: Rule) -> Run | Mi
         environment=runfolder.read_environment(folder),
         trained=_count(status, "trained"),
         tested=_count(status, "tested"),
+        compute=compute.read(status),
+        hours=compute.hours(epochs),
     )
 
 

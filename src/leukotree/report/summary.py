@@ -13,6 +13,7 @@ import pandas as pd
 
 from leukotree.evaluation.decide import Rule
 from leukotree.records import predictions, runfolder, searchfolder
+from leukotree.records.compute import Compute
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -49,6 +50,10 @@ class Run:
     """The number of training images, as the run recorded at its end. None for older runs."""
     tested: int | None = None
     """The number of test images, recorded in the same way."""
+    compute: Compute | None = None
+    """Its models, steps, parameters and FLOPs. None for older runs."""
+    hours: float | None = None
+    """Hours of GPUs, or of cores, scoring included. None for older runs."""
 
 
 @dataclass(frozen=True)
