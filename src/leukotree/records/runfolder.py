@@ -257,8 +257,10 @@ def read_environment(path: Path) -> dict[str, Any]:
 
 
 def streams_of(environment: Mapping[str, Any]) -> int:
-    """How a run with this env.json draws its random numbers: `seeds.PAIRED` or `seeds.BY_STAGE`."""
-    return int(environment.get(STREAMS, seeds.BY_STAGE))
+    """How a run with this env.json draws its random numbers: `seeds.PAIRED` or `seeds.BY_STAGE`. Another
+    number is of a newer version."""
+    streams: int = environment.get(STREAMS, seeds.BY_STAGE)
+    return streams
 
 
 def mark_failed(path: Path, kind: Kind, message: str) -> None:

@@ -262,7 +262,7 @@ ensemble. A search chooses them for the models together.
 """
 
 PAIRED = """
-The arms are paired. The backbones of all arms of a fold start from the same weights. Models that train on the
+The arms are paired. Equal backbones of a fold and seed start from the same weights. Models that train on the
 same images see them in the same order with the same augmentation. Models that train on a part of them keep
 that order. Only the first member of an ensemble is paired: its members have to differ.
 """
