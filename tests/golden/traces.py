@@ -43,7 +43,8 @@ def trace(shards: Path, runs: Path, variant: str, backbone: str) -> Trace:
         "data.shards": str(shards),
         "backbone.name": backbone,
         "optim.batch_size": 7,
-        "optim.epochs": 3 if variant in ("flat", "multilabel") else STEPS,
+        "optim.epochs": STEPS if variant == "base" else 3,
+        "optim.steps": STEPS if variant == "ensemble" else None,
         "engine.precision": "fp32",
     }
     result = run(RunSpec().override(fields), runs, Runtime(device="cpu", quiet=True))
