@@ -186,9 +186,16 @@ def _setup(spec: RunSpec, measured: Measured, gpus: int, cache: bool) -> Setup:
         batch_size=spec.optim.batch_size,
         precision=spec.engine.precision,
         compile=spec.engine.compile,
-        steps=-(-measured.images // spec.optim.batch_size),
+        steps=_steps_per_epoch(spec, measured.images),
         epochs=spec.optim.epochs,
     )
+
+
+def _steps_per_epoch(spec: RunSpec, images: int) -> int:
+    """Steps of an epoch of the first stage, which trains on all images."""
+    if spec.optim.steps is not None:
+        return spec.optim.steps // spec.optim.epochs
+    return -(-images // spec.optim.batch_size)
 
 
 def _speeds(rows: list[Row], batch: int) -> Speeds:

@@ -27,7 +27,7 @@ from leukotree import yamlfile
 from leukotree.errors import InputError, one_line
 from leukotree.log import logger
 from leukotree.runtime import Runtime
-from leukotree.spec import RunSpec
+from leukotree.spec import MODEL_PER_DECISION, RunSpec
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def planned_by(subject: Study | RunSpec | Sequence[RunSpec], site: Site, on_slur
         runs = len(listed)
     kinds = {
         (
-            spec.variant == "base",
+            spec.variant in MODEL_PER_DECISION,
             spec.data.shards,
             spec.data.repeat,
             spec.backbone,

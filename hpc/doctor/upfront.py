@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from hpc import tables
 from hpc.doctor import doctor
 from hpc.launching import devices, run_states
 from hpc.launching.place import Place
@@ -84,6 +87,13 @@ def _check_models(specs: Sequence[RunSpec]) -> None:
         plan.check_model(spec, Dataset.open(spec.data.shards))
 
 
+COSTS = (
+    *("variant", "data.shards", "data.inner", "backbone.name", "loss.kind", "loss.weighting"),
+    *("loss.isolation", "loss.branch_blocks", "optim.batch_size", "optim.epochs", "optim.steps"),
+)
+"""The fields of a spec that decide its compute, beside the fold."""
+
+
 def counts(specs: Sequence[RunSpec], root: Path) -> dict[str, int]:
     """The numbers of trainings and epochs of the runs, and of those that are done."""
     states = [run_states.read(root / spec.run_name) for spec in specs]
@@ -104,3 +114,39 @@ def line(numbers: dict[str, int], epochs: Sequence[int], ended: str = "done") ->
     named = f"{trainings} training{'s' * (trainings != 1)} of {each} epoch{'s' * (each != '1')}"
     trained = f"{numbers['trainings_done']} of {trainings} trainings"
     return f"{named}; {trained} and {numbers['epochs_done']} of {total} epochs are {ended}"
+
+
+COST_COLUMNS = ("variant", "models", "steps", "parameters", "FLOPs to train", "FLOPs per image", "runs")
+
+
+def compute(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
+    """The compute of one run of each kind, on its first fold: a row with the variant, the number of such
+    runs, and the fields of `records.compute.Compute`. Kinds with equal numbers are one row."""
+    from leukotree.data.dataset import Dataset
+    from leukotree.training import costs
+
+    kinds: dict[tuple[Any, ...], list[RunSpec]] = {}
+    for spec in specs:
+        kinds.setdefault(operator.attrgetter(*COSTS)(spec), []).append(spec)
+    rows: dict[str, dict[str, Any]] = {}
+    for alike in kinds.values():
+        first = min(alike, key=lambda spec: spec.data.test_fold)
+        cost = costs.compute(first, Dataset.open(first.data.shards)).as_dict()
+        row = rows.setdefault(f"{first.variant} {cost}", {"variant": first.variant, **cost, "runs": 0})
+        row["runs"] += len(alike)
+    return list(rows.values())
+
+
+def compute_lines(specs: Sequence[RunSpec]) -> list[str]:
+    """`compute` for people: what one run of each variant takes. Hours are known when a run has ended."""
+    rows = [list(COST_COLUMNS)]
+    for row in compute(specs):
+        flops = [f"{row[key]:.3g}" if row[key] else "-" for key in ("training_flops", "image_flops")]
+        counts = [str(row["models"]), str(row["steps"]), f"{row['parameters'] / 1e6:.3g} M"]
+        rows.append([row["variant"], *counts, *flops, str(row["runs"])])
+    budgets = dict.fromkeys(
+        f"{spec.optim.epochs} epochs" if spec.optim.steps is None else f"{spec.optim.steps} steps"
+        for spec in specs
+    )
+    budget = f"one run each on its first fold; budget of each model: {' or '.join(budgets)}"
+    return [*tables.align(rows), budget] if specs else []

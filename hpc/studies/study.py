@@ -23,7 +23,7 @@ from leukotree.errors import InputError
 from leukotree.evaluation.costs import check_values
 from leukotree.evaluation.operating import Operating
 from leukotree.records import declared, searchfolder
-from leukotree.spec import VARIANTS, InnerFold, RunSpec, Variant, without_effect, without_effect_in
+from leukotree.spec import COMPARED, InnerFold, RunSpec, Variant, without_effect, without_effect_in
 
 RUNS = Path("results/runs")
 """The folder of all studies' runs, relative to the current folder."""
@@ -62,7 +62,7 @@ class Study(Strict):
     """Name of the study and of its folder."""
     base: RunSpec = RunSpec()
     """What all runs share. A key that has no effect in a variant keeps its default there."""
-    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = VARIANTS
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = COMPARED
     """Each has its own search. All searches have the same size."""
     folds: FoldCounts = FoldCounts()
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
@@ -77,7 +77,7 @@ class Study(Strict):
     """Half the width of the region of practical equivalence, in macro-F1."""
     primary: tuple[tuple[str, str], ...] | None = None
     """The declared comparisons: [challenger, reference], as variants or names of the report's arms. None:
-    each variant against flat."""
+    each variant against flat, and base against ensemble."""
     costs: dict[str, dict[str, float]] | None = None
     """Costs of mistakes: true leaf -> predicted leaf -> cost, as in {APML: {AML: 20}}. The unit is one level
     of the tree: a pair that is not given costs the height of the lowest common ancestor. They feed the rule

@@ -21,6 +21,7 @@ FIXED = {
 FIXED_IN_SEARCH = FIXED | {
     "data.shards": "all trials see the same images",
     "optim.epochs": "all trials get the same epochs",
+    "optim.steps": "all trials get the same steps",
 }
 FIXED_IN_GRID = FIXED | {"data.shards": "a study has one data set; make another study for another data set"}
 

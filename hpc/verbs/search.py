@@ -135,7 +135,10 @@ def _planned(plan: Study) -> list[str]:
     again = f", then the best {search.rerun_top} again on {search.rerun_seeds} seeds"
     trials = f"{search.trials} trials each of {plan.folds.inner} inner folds"
     variants = ", ".join(plan.variants)
+    fold = plan.base.data.test_fold
+    outer = [plan.spec(variant, {}, fold, plan.seeds[0]) for variant in plan.variants]
     return [
+        *upfront.compute_lines(outer),
         most + total,
         f"would search {variants} for {folds}: {trials}{again if search.rerun_top else ''}",
     ]

@@ -69,6 +69,7 @@ def run_train(arguments: Namespace) -> int:
     todo = upfront.one(wanted, root, place, runtime)
     if arguments.dry_run:
         print(upfront.line(upfront.counts([wanted], root), [wanted.optim.epochs]))
+        print(*upfront.compute_lines([wanted]), sep="\n")
         if refused := upfront.refused([wanted], root):
             raise RunFailed(refused[wanted.run_name])
         print(f"would train {root / wanted.run_name} on {arguments.ranks} rank(s), {arguments.on}")
@@ -212,11 +213,13 @@ def _dry_run(
     missing = [spec.run_name for spec in todo]
     if as_json:
         more = {"cells": cells.rows(grid)} if grid else {}
-        print(json.dumps({"runs": len(specs), "missing": missing, "failed": refused, **counts, **more}))
+        answer = {"runs": len(specs), "missing": missing, "failed": refused, **counts, **more}
+        print(json.dumps({**answer, "compute": upfront.compute(specs)}))
         return 1 if refused else 0
     lines = cells.table(grid) if grid else []
     lines += [f"would train {root / name}" for name in missing[:FEW]]
     lines += [f"... and {len(missing) - FEW} more"] if len(missing) > FEW else []
+    lines += upfront.compute_lines(specs)
     lines += [upfront.line(counts, [spec.optim.epochs for spec in specs])]
     lines += [f"failed: {name}: {reason}" for name, reason in refused.items()]
     print(*lines, f"{len(missing)} of {len(specs)} runs are missing", sep="\n")

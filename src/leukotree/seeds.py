@@ -6,6 +6,11 @@ import zlib
 
 import numpy as np
 
+BY_STAGE, PAIRED = 1, 2
+"""How a run draws its numbers. PAIRED: as `models.streams` says. BY_STAGE: weights, order and dropout by the
+name of the stage, as in the first version. A run that was begun so is continued so: another order in the
+middle of an epoch would show some images twice and others never."""
+
 
 def sequence(seed: int, stream: str, *place: int) -> np.random.SeedSequence:
     """The seed of a stream, such as "order", at a place, such as (epoch,). Equal arguments give equal

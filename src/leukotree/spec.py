@@ -18,13 +18,20 @@ from leukotree import yamlfile
 from leukotree.config import Strict, merge, parse, parse_overrides
 from leukotree.errors import InputError
 
-Variant = Literal["flat", "base", "multilabel"]
-VARIANTS: tuple[Variant, ...] = ("flat", "base", "multilabel")
+Variant = Literal["flat", "base", "multilabel", "ensemble"]
+VARIANTS: tuple[Variant, ...] = ("flat", "base", "multilabel", "ensemble")
+COMPARED: tuple[Variant, ...] = ("flat", "base", "multilabel")
+"""The variants of a study that does not name its own."""
+OF_LEAVES: tuple[Variant, ...] = ("flat", "ensemble")
+"""Variants whose models have one softmax over the leaves, and no decision of the tree."""
+MODEL_PER_DECISION: tuple[Variant, ...] = ("base", "ensemble")
+"""Variants with as many models as the tree has decisions."""
 _LEVELS = ("isolation", "leader", "branch_blocks", "surgery")
 NO_EFFECT_IN: dict[str, tuple[str, ...]] = {
     "flat": _LEVELS,
     "base": (*_LEVELS, "level_weights", "normalisation"),
     "multilabel": (),
+    "ensemble": _LEVELS,
 }
 """Keys of `loss` that have no effect in a variant. They keep their defaults there."""
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -176,7 +183,7 @@ def without_effect(variant: str, loss: LossSpec, changes: Mapping[str, Any]) -> 
     keys = [
         key for key, (other, values) in NEEDS.items() if changes.get(other, loss.value(other)) not in values
     ]
-    if variant == "flat" and changes.get("loss.kind", loss.kind) == "focal":
+    if variant in OF_LEAVES and changes.get("loss.kind", loss.kind) == "focal":
         keys.append("loss.normalisation")  # one decision, which all images are below
     return {key: LossSpec.default(key) for key in keys} | without_effect_in(variant)
 
@@ -191,11 +198,24 @@ class OptimSpec(Strict):
     batch_size: int = Field(32, ge=1)
     """Global batch in images: micro batch x ranks x accumulation."""
     epochs: int = Field(80, ge=1)
-    """Passes over the training images, for each stage."""
+    """Passes over the training images, for each stage. With `steps`: the equal parts of the training, after
+    each of which the run is saved, and in a search scored."""
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps of each stage. None: as many as `epochs` passes take, so that a stage of `base` with
+    few images has few steps."""
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the steps in which the learning rate rises linearly. A cosine to zero follows."""
     clip: float | None = Field(None, gt=0)
     """Largest gradient norm. None: no clipping."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> OptimSpec:
+        if self.steps is not None and self.steps < self.epochs:
+            raise ValueError(
+                f"steps: {self.steps} steps cannot be divided into {self.epochs} epochs, the parts after "
+                f"which a run is saved; use at least {self.epochs} steps, or fewer epochs"
+            )
+        return self
 
 
 class EngineSpec(Strict):
@@ -229,6 +249,9 @@ class RunSpec(Strict):
     """One run: a variant, its data, model, loss, optimiser and engine. Every field has a default."""
 
     variant: Variant = "multilabel"
+    """`flat`: one softmax over the leaves. `base`: a model for each decision. `multilabel`: one model with a
+    loss per level. `ensemble`: as many flat models as `base` has, each with as many steps as the model of
+    `base` that it stands beside; their leaf probabilities are averaged."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of the initial weights, the order and the augmentation, each with its own stream."""
     data: DataSpec = DataSpec()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.golden import traces
 
-pytestmark = pytest.mark.slow("trains nine runs")
+pytestmark = pytest.mark.slow("trains twelve runs")
 
 STORED: dict[str, traces.Trace] = json.loads(traces.STORED.read_text())
 

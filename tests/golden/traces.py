@@ -16,7 +16,7 @@ from leukotree.runtime import Runtime
 
 STORED = Path(__file__).with_name("traces.json")
 STEPS = 20
-VARIANTS = ("flat", "base", "multilabel")
+VARIANTS = ("flat", "base", "multilabel", "ensemble")
 BACKBONES = ("test_vit", "test_resnet", "test_convnext")
 
 Trace = dict[str, list[float]]
@@ -44,6 +44,7 @@ def trace(shards: Path, runs: Path, variant: str, backbone: str) -> Trace:
         "backbone.name": backbone,
         "optim.batch_size": 7,
         "optim.epochs": STEPS if variant == "base" else 3,
+        "optim.steps": STEPS if variant == "ensemble" else None,
         "engine.precision": "fp32",
     }
     result = run(RunSpec().override(fields), runs, Runtime(device="cpu", quiet=True))

@@ -108,9 +108,8 @@ def write_run(
     )
     (folder / "spec.yaml").write_text(RunSpec.model_validate(place).dump())
     (folder / "status.json").write_text(json.dumps({"state": "done", "epoch": 6, "epochs": 6}))
-    (folder / "env.json").write_text(
-        json.dumps({"dataset": "def"[repeat] * 64, "commit": "c" * 40, "gpus": []})
-    )
+    environment = {"dataset": "def"[repeat] * 64, "commit": "c" * 40, "gpus": [], "streams": 2}
+    (folder / "env.json").write_text(json.dumps(environment))
     (folder / "attempts.jsonl").write_text(json.dumps({"ranks": 2}) + "\n")
     rows: list[dict[str, Any]] = []
     for epoch in range(6):

@@ -292,6 +292,32 @@ def test_a_dry_run_says_trainings_and_epochs_and_how_many_are_done(work: Path) -
     assert (told["trainings"], told["trainings_done"], told["epochs"], told["epochs_done"]) == (4, 1, 12, 5)
 
 
+def test_a_dry_run_says_what_a_run_of_each_variant_takes(work: Path) -> None:
+    """Steps, parameters and FLOPs, and the budget that they follow from."""
+    words = ("variants=[flat, ensemble, base, multilabel]", "grid={optim.steps: [null, 30]}", "--dry-run")
+    done = leukotree("grid", "study.yaml", *words, cwd=work)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    head = next(number for number, line in enumerate(lines) if line.startswith("variant") and "FLOPs" in line)
+    rows = [line.split() for line in lines[head + 1 : head + 9]]
+    assert [(row[0], row[1]) for row in rows] == [
+        *(("flat", "1"), ("ensemble", "4"), ("base", "4"), ("multilabel", "1")) * 2
+    ]
+    steps = {(row[0], "30" if place > 3 else "epochs"): int(row[2]) for place, row in enumerate(rows)}
+    assert steps["flat", "30"] == steps["multilabel", "30"] == 30
+    assert steps["base", "30"] == steps["ensemble", "30"] == 120
+    assert steps["flat", "epochs"] == steps["multilabel", "epochs"] == 18  # 3 epochs of 126 images
+    assert steps["base", "epochs"] == steps["ensemble", "epochs"]
+    assert "budget of each model: 3 epochs or 30 steps" in done.stdout
+    told = json.loads(leukotree("grid", "study.yaml", *words, "--json", cwd=work).stdout)
+    assert [row["steps"] for row in told["compute"]] == [int(row[2]) for row in rows]
+    assert all(row["training_flops"] > 0 < row["image_flops"] for row in told["compute"])
+    for command in (["sweep", "study.yaml"], ["train", "run.yaml"]):
+        shown = leukotree(*command, "--dry-run", cwd=work).stdout
+        assert "FLOPs per image" in shown
+        assert "budget of each model: 3 epochs" in shown
+
+
 def test_an_advised_command_names_the_study_as_it_was_typed(work: Path) -> None:
     with pytest.raises(InputError, match=r"run `leukotree sweep study\.yaml 'search.space=\{.*\}'` first"):
         choice.chosen(studies.load("study.yaml", ["search.space={optim.lr: {uniform: [0.1, 0.2]}}"]))

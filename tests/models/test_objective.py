@@ -39,6 +39,8 @@ SETTINGS: list[tuple[Variant, dict[str, Any]]] = [
     ("flat", {"kind": "soft", "beta": 2.0, "normalisation": "all", "tau": 1.0}),
     ("flat", {"kind": "marginal", "level_weights": [1.0, 0.0, 2.0]}),
     ("multilabel", {"normalisation": "all"}),
+    ("ensemble", {}),
+    ("ensemble", {"kind": "marginal"}),
     ("base", {"weighting": "hxe", "hxe_alpha": 0.3}),
     ("base", {"kind": "conditional", "weighting": "hxe", "hxe_alpha": 0.3}),
 ]

@@ -86,3 +86,15 @@ def test_conditionals_of_leaves_are_ratios_of_marginals(tree: Taxonomy, seed: in
         parent = tree.parent_of[node]
         torch.testing.assert_close(edges[:, column], of[node] / of[parent])
         assert len(tree.children[parent]) > 1 or (edges[:, column] == 1).all()
+
+
+@given(trees(), st.integers(1, 5), st.integers(0, 2**31), st.sampled_from([0.1, 1.0, 10.0]))
+def test_an_ensemble_is_the_mean_of_its_members_leaf_probabilities(
+    tree: Taxonomy, members: int, seed: int, scale: float
+) -> None:
+    logits = [draw_logits(seed + number, 3, len(tree.leaves), scale).float() for number in range(members)]
+    edges = probabilities.edge_log_probabilities("ensemble", tree, logits)
+    mean = torch.stack([part.double().softmax(dim=1) for part in logits]).mean(dim=0).numpy()
+    np.testing.assert_allclose(np.exp(decide.leaf_logp(edges.double().numpy(), tree)), mean, atol=1e-5)
+    if members == 1:
+        assert torch.equal(edges, probabilities.edge_log_probabilities("flat", tree, logits))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from leukotree import yamlfile
+from leukotree import seeds, yamlfile
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
 from leukotree.records.runfolder import SPEC, RunFolder, read_metrics, read_spec, read_status
 from leukotree.spec import RunSpec
@@ -31,6 +31,24 @@ def test_it_has_everything_that_changes_the_result(folder: RunFolder) -> None:
     [attempt] = map(json.loads, (folder.path / "attempts.jsonl").read_text().splitlines())
     assert attempt["ranks"] == 2
     assert Taxonomy.from_nested(json.loads((folder.path / "taxonomy.json").read_text())) == Taxonomy.paper()
+
+
+def test_a_run_draws_its_numbers_as_it_did_at_its_first_start(folder: RunFolder) -> None:
+    """The first version did not note how, and drew by stage. A newer way is not guessed."""
+    with folder.opened(Taxonomy.paper(), DATA, ranks=1):
+        assert folder.streams == seeds.PAIRED
+    file = folder.path / "env.json"
+    environment = json.loads(file.read_text())
+    del environment["streams"]
+    file.write_text(json.dumps(environment))
+    with folder.opened(Taxonomy.paper(), DATA, ranks=1):
+        assert folder.streams == seeds.BY_STAGE
+    file.write_text(json.dumps(environment | {"streams": 3}))
+    with (
+        pytest.raises(InputError, match="streams 3 is of a newer version of LeukoTree"),
+        folder.opened(Taxonomy.paper(), DATA, ranks=1),
+    ):
+        pass
 
 
 def leave(folder: RunFolder, state: str, error: BaseException) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hpc.deepspeed import settings
 from hpc.launching.place import Place
 from hpc.launching.runs import run_spec
 from leukotree import signals
@@ -21,7 +22,7 @@ from leukotree.data import folds
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError, Preempted, RunFailed
 from leukotree.evaluation import decide
-from leukotree.records import predictions
+from leukotree.records import compute, predictions
 from leukotree.records.runfolder import read_metrics, read_status
 from leukotree.runtime import Runtime
 from leukotree.spec import VARIANTS, RunSpec
@@ -92,6 +93,24 @@ def test_neither_the_number_of_workers_nor_the_cache_changes_a_bit(spec: RunSpec
 
 class Kill(BaseException):
     """No time for any cleanup, as in a real kill."""
+
+
+@pytest.mark.parametrize(("strategy", "ranks"), [("ddp", 1), ("ddp", 2), ("zero1", 2)])
+@pytest.mark.parametrize("variant", ["base", "ensemble"])
+def test_a_budget_of_steps_is_the_same_for_each_model(
+    spec: RunSpec, variant: str, strategy: str, ranks: int, tmp_path: Path
+) -> None:
+    """And the status has the compute that was planned, which is that of the steps that were trained."""
+    changes = {"variant": variant, "optim.epochs": 3, "optim.steps": 7, "engine.strategy": strategy}
+    runtime = Runtime(device="cpu", threads=1, deepspeed=settings.settings())
+    folder = run_spec(spec.override(changes), tmp_path, Place(ranks=ranks), runtime=runtime).folder
+    rows = [row for row in read_metrics(folder) if row["kind"] == "step"]
+    for stage in {row["stage"] for row in rows}:
+        epochs = [row["epoch"] for row in rows if row["stage"] == stage]
+        assert [epochs.count(epoch) for epoch in range(3)] == [2, 2, 3]
+    recorded = compute.read(read_status(folder))
+    assert recorded is not None
+    assert (recorded.models, recorded.steps) == (4, len(rows)) == (4, 28)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

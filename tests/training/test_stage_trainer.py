@@ -18,9 +18,9 @@ from leukotree.errors import RunFailed
 from leukotree.models.classifier import build, parameter_groups
 from leukotree.models.losses import class_weights, focal
 from leukotree.models.stages import Stage, stages
-from leukotree.spec import VARIANTS, RunSpec
+from leukotree.spec import COMPARED, VARIANTS, OptimSpec, RunSpec
 from leukotree.training import checkpoint
-from leukotree.training.plan import plan_stage
+from leukotree.training.plan import StagePlan, plan_stage
 from leukotree.training.stage_trainer import StageTrainer, learning_rate_factor
 from tests.helpers.specs import tiny_spec
 
@@ -77,6 +77,33 @@ def test_a_stage_learns_from_the_training_samples_that_reach_its_decisions(
         leaves = set(dataset.index["leaf"].iloc[trainer.order.rows])
         assert leaves == set().union(*(below.get(head, below["root"]) for head in stage.heads))
         assert set(trainer.order.rows) <= set(rows)
+
+
+def test_stages_that_see_the_same_images_see_the_same_batches(spec: RunSpec, loader: Loader) -> None:
+    """Arms of a fold are paired: order, crops and colours. A part of the images keeps the common order."""
+    rows = np.flatnonzero(loader.dataset.index["fold"] != 0)
+    trainers = {
+        (variant, stage.name): stage_trainer(spec.override({"variant": variant}), stage, rows, loader)
+        for variant in COMPARED
+        for stage in stages(variant, loader.dataset.taxonomy)
+    }
+    batches = {}
+    for name, trainer in trainers.items():
+        trainer.begin()
+        batches[name] = next(trainer._batches)[1][0]
+    whole = batches["flat", "leaves"]
+    for name in (("multilabel", "tree"), ("base", "root")):
+        for column in ("images", "numbers"):
+            assert torch.equal(getattr(batches[name], column), getattr(whole, column))
+    part = trainers["base", "acute"].order
+    common = trainers["flat", "leaves"].order
+    seen, all_seen = (
+        np.concatenate([order.batch(step).rows for step in range(order.steps_before(1) + 1)])[
+            : len(order.rows)
+        ]
+        for order in (part, common)
+    )
+    assert seen.tolist() == [row for row in all_seen if row in set(part.rows)]
 
 
 def test_class_weights_come_from_the_training_samples_only(spec: RunSpec, loader: Loader) -> None:
@@ -138,6 +165,57 @@ def test_an_epoch_without_a_step_is_an_epoch(spec: RunSpec, loader: Loader) -> N
         steps.append(len(trainer.collect()))
     assert steps == [1, 0, 1, 0]
     assert trainer.total_steps == 2
+
+
+@given(st.integers(1, 40), st.data())
+def test_steps_are_divided_evenly_over_the_epochs(epochs: int, data: st.DataObject) -> None:
+    steps = data.draw(st.integers(epochs, 400))
+    optim = OptimSpec(epochs=epochs, steps=steps)
+    plan = StagePlan(None, None, None, 7, None)  # type: ignore[arg-type] # the images do not count
+    parts = np.diff([plan.steps_before(epoch, optim) for epoch in range(epochs + 1)])
+    assert parts.sum() == steps
+    assert parts.min() >= 1
+    assert parts.max() - parts.min() <= 1
+
+
+@pytest.mark.parametrize("steps", [None, 20])
+def test_each_member_of_an_ensemble_has_the_steps_of_a_model_of_base(
+    spec: RunSpec, loader: Loader, steps: int | None
+) -> None:
+    rows = np.flatnonzero(loader.dataset.index["fold"] != 0)
+    spec = spec.override({"optim.epochs": 3, "optim.steps": steps})
+    base, members = (
+        [
+            stage_trainer(spec.override({"variant": variant}), stage, rows, loader)
+            for stage in stages(variant, loader.dataset.taxonomy)
+        ]
+        for variant in ("base", "ensemble")
+    )
+    for epoch in range(4):
+        expected = [trainer.steps_before(epoch) for trainer in base]
+        assert [trainer.steps_before(epoch) for trainer in members] == expected
+    assert all(len(member.order.rows) == len(rows) for member in members)
+    assert [trainer.total_steps for trainer in base] == [trainer.total_steps for trainer in members]
+    if steps is None:
+        assert members[0].total_steps > members[3].total_steps
+    else:
+        assert {member.total_steps for member in members} == {steps}
+
+
+def test_the_first_member_of_an_ensemble_is_flat_and_the_others_differ(spec: RunSpec, loader: Loader) -> None:
+    rows = np.flatnonzero(loader.dataset.index["fold"] != 0)
+    spec = spec.override({"backbone.drop_path": 0.3})
+    trainers = [
+        stage_trainer(spec.override({"variant": variant}), stage, rows, loader)
+        for variant in ("flat", "ensemble")
+        for stage in stages(variant, loader.dataset.taxonomy)
+    ]
+    for trainer in trainers:
+        trainer.begin()
+        trainer.train_until(2)
+    flat, *losses = [trainer.collect() for trainer in trainers]
+    assert np.array_equal(losses[0], flat)
+    assert len({tuple(loss[:, 0]) for loss in losses}) == 4
 
 
 @pytest.mark.parametrize("done", [5, 16])

@@ -62,8 +62,9 @@ class Scenario:
 SCENARIOS = {
     "same": Scenario(
         "equal",
-        "The tree has one decision, so `multilabel` is `flat`: the same model, loss and images, with other "
-        "random weights.",
+        "The tree has one decision, so `multilabel` is `flat`: the same model, loss and images, in the same "
+        "order, from the same backbone. Only the head starts from other random weights, so the two end as "
+        "different models with equal chances.",
         STAR,
     ),
     "helps": Scenario(

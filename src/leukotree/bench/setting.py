@@ -72,7 +72,7 @@ class Setting:
 
     @property
     def stage(self) -> StagePlan:
-        """The model that is measured: of `base` the first one, which trains on all images."""
+        """The model that is measured: the first one, which trains on all images."""
         return self.plan.stages[0]
 
     @property

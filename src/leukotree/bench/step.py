@@ -18,7 +18,7 @@ ENDLESS = 10**6
 
 def measure(setting: Setting) -> list[Row]:
     """The speed of a StageTrainer's steps: loading, augmentation, loss, schedule, exchange of gradients."""
-    spec = setting.spec.override({"optim.epochs": ENDLESS})
+    spec = setting.spec.override({"optim.epochs": ENDLESS, "optim.steps": None})
     cache = setting.open_cache() if setting.cache else None
     with Loader(setting.dataset, workers=setting.workers, cache=cache, pin=setting.engine.pin) as loader:
         trainer = StageTrainer(spec, setting.stage, setting.engine, loader)

@@ -1,7 +1,7 @@
 """From uint8 images to the model's input on its device: stain and colour jitter, then normalisation.
 
-The random numbers of a sample are a function of (seed, epoch, its position in the epoch). They are drawn as
-one table per epoch, so they do not depend on ranks, workers or micro batches. Crops, flips and turns come
+The random numbers of a sample are a function of (seed, epoch, its image). They are drawn as one table per
+epoch, so they do not depend on ranks, workers or micro batches. Crops, flips and turns come
 before, in `geometry`.
 """
 

@@ -1,7 +1,7 @@
 """Random resized crop, flips and right-angle turns of one uint8 image, in OpenCV's vector code.
 
-The random numbers of a sample are a function of (seed, epoch, its position in the epoch). They are drawn as
-one table per epoch, so they do not depend on ranks, workers or micro batches. The crops have the distribution
+The random numbers of a sample are a function of (seed, epoch, its image). They are drawn as one table per
+epoch, so they do not depend on ranks, workers or micro batches. The crops have the distribution
 of torchvision's RandomResizedCrop.
 """
 

@@ -1,10 +1,10 @@
 """Batches from shards: the infinite training order, the exact pass for evaluation, and the decoding threads.
 
 Sample number p of a training stream is a function of (seed, p): it is in epoch p // n, at position p % n of
-that epoch's permutation. Global batch t holds samples t*B .. (t+1)*B-1 for any number of ranks and workers.
-So ranks never wait for uneven shards, and a resume continues at the next sample. Epochs are counted in
-samples: after epoch e exactly e * n samples (rounded up to a batch) have been used, also when a batch is
-larger than the training set.
+that epoch's permutation. Its augmentation is a function of (seed, epoch, image). Global batch t holds samples
+t*B .. (t+1)*B-1 for any number of ranks and workers. So ranks never wait for uneven shards, and a resume
+continues at the next sample. Epochs are counted in samples: after epoch e exactly e * n samples (rounded up
+to a batch) have been used, also when a batch is larger than the training set.
 
 Workers are threads. libjpeg-turbo and OpenCV release the interpreter lock, so workers write directly into the
 batch that the device reads, and no data is copied between processes.
@@ -71,10 +71,26 @@ class TrainOrder:
         seed: seed of the order and of the augmentation.
         augment: ranges of the augmentation.
         size: width and height of the images in pixels.
+        among: (m,) rows with one order and one augmentation in each epoch, of which `rows` is a part. Orders
+            of the same seed and the same `among` agree, whatever their `rows`. None: `rows`.
+        by_position: whether the augmentation belongs to the position in the order, as in the first version,
+            and not to the image. Then `among` has no effect.
     """
 
-    def __init__(self, rows: np.ndarray, batch_size: int, seed: int, augment: AugmentSpec, size: int) -> None:
+    def __init__(
+        self,
+        rows: np.ndarray,
+        batch_size: int,
+        seed: int,
+        augment: AugmentSpec,
+        size: int,
+        among: np.ndarray | None = None,
+        by_position: bool = False,
+    ) -> None:
         self.rows, self.batch_size, self.seed, self.augment, self.size = rows, batch_size, seed, augment, size
+        self._by_position = by_position
+        self._among = rows if among is None or by_position else among
+        self._mine = np.isin(self._among, rows)
         self._epochs: dict[int, Samples] = {}
 
     def steps_before(self, epoch: int) -> int:
@@ -93,10 +109,14 @@ class TrainOrder:
         return parts[0] if len(parts) == 1 else _concatenate(parts)
 
     def _epoch(self, epoch: int) -> Samples:
-        n = len(self.rows)
-        order = seeds.generator(self.seed, "order", epoch).permutation(self.rows)
+        n = len(self._among)
+        order = seeds.generator(self.seed, "order", epoch).permutation(n)
         crops = geometry.draw(self.seed, epoch, n, self.size, self.augment)
-        return Samples(order, crops, augment.draw(self.seed, epoch, n))
+        numbers = augment.draw(self.seed, epoch, n)
+        if self._by_position:
+            return Samples(self._among[order], crops, numbers)
+        order = order[self._mine[order]]
+        return Samples(self._among[order], crops[order], numbers[order])
 
 
 def _concatenate(parts: list[Samples]) -> Samples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -14,9 +14,9 @@ from torch import nn
 
 from leukotree import seeds
 from leukotree.errors import InputError, one_line
-from leukotree.models import isolation, weights
+from leukotree.models import isolation, streams, weights
 from leukotree.models.stages import Stage
-from leukotree.spec import BackboneSpec, DataSpec, LossSpec, RunSpec
+from leukotree.spec import BackboneSpec, LossSpec, RunSpec
 
 
 class Classifier(nn.Module):
@@ -63,28 +63,33 @@ def _features(backbone: nn.Module) -> int:
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
 
 
-def build(spec: RunSpec, stage: Stage, size: int, levels: Sequence[int] | None = None) -> Classifier:
-    """A stage's model, with weights drawn from (spec.seed, stage name, fold), or loaded as the spec says.
+def build(
+    spec: RunSpec,
+    stage: Stage,
+    size: int,
+    levels: Sequence[int] | None = None,
+    version: int = seeds.PAIRED,
+) -> Classifier:
+    """A stage's model, with weights drawn as `streams` says, or loaded as the spec says.
 
-    Each fold begins with different weights. Statistical tests treat folds as independent but for the images
-    that they share. The same initial weights in all folds would add the same luck to each of them, and look
-    like a better method.
-
-    Args: levels: as for `Classifier`.
+    Args:
+        size: width and height of the images in pixels.
+        levels: as for `Classifier`.
+        version: of the random numbers, see `streams`.
 
     Raises InputError for an unknown backbone, an image size that it cannot take, or weights that are missing
     or do not fit.
     """
     check_backbone(spec.backbone)
+    drawn = streams.Streams(spec, stage, version)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.integer(spec.seed, f"weights/{stage.name}", *_fold(spec.data)))
-        return Classifier(_backbone(spec.backbone, size), stage, spec.loss, levels)
-
-
-def _fold(data: DataSpec) -> tuple[int, ...]:
-    """The outer fold, and 1 + the inner fold or 0 for none. A repeat above 0 follows them."""
-    place = data.test_fold, 1 + data.inner.fold if data.inner else 0
-    return (*place, data.repeat) if data.repeat else place
+        torch.manual_seed(drawn.backbone)
+        built = Classifier(_backbone(spec.backbone, size), stage, spec.loss, levels)
+        if drawn.paired:
+            for name, head in zip(stage.heads, built.heads, strict=True):
+                torch.manual_seed(drawn.head(name))
+                cast(nn.Linear, head).reset_parameters()
+    return built
 
 
 def check_backbone(backbone: BackboneSpec) -> None:

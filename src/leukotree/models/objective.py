@@ -9,7 +9,7 @@ from torch import nn
 from leukotree.models import losses, probabilities
 from leukotree.models.stages import Stage
 from leukotree.models.terms import Decisions, level_weights, levels, terms
-from leukotree.spec import RunSpec
+from leukotree.spec import OF_LEAVES, RunSpec
 from leukotree.taxonomy import Taxonomy
 
 
@@ -36,7 +36,7 @@ class Objective(nn.Module):
         weights.
         """
         super().__init__()
-        self.kind, self.gamma, self.flat = spec.loss.kind, spec.loss.gamma, spec.variant == "flat"
+        self.kind, self.gamma, self.flat = spec.loss.kind, spec.loss.gamma, spec.variant in OF_LEAVES
         self.widths = [len(classes) for classes in stage.heads.values()]
         self.head_levels = tuple(stage.levels.values())
         """The level of each head."""

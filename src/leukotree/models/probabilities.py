@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from leukotree.spec import Variant
+from leukotree.spec import OF_LEAVES, Variant
 from leukotree.taxonomy import Taxonomy
 
 
@@ -17,10 +18,11 @@ def edge_log_probabilities(
     """(B, E) log p(child | parent) in the order of `taxonomy.edges`, from the logits (B, K) of each stage.
 
     `flat` marginalises: P(node) is the sum over its leaves, and the conditional is P(child) / P(parent). An
-    only child has conditional probability 1.
+    only child has conditional probability 1. `ensemble` does so with the mean of its members' P(leaf).
     """
-    if variant == "flat":
-        leaf = logits[0].float().log_softmax(dim=1)
+    if variant in OF_LEAVES:
+        members = torch.stack([part.float().log_softmax(dim=1) for part in logits])
+        leaf = members.logsumexp(dim=0) - math.log(len(members)) if len(members) > 1 else members[0]
         tables = (taxonomy.leaves_below, leaves_of_parents(taxonomy))
         return leaf_conditionals(leaf, *(torch.from_numpy(table).to(leaf.device) for table in tables))
     columns = [taxonomy.edges.index(child) for children in taxonomy.decisions.values() for child in children]

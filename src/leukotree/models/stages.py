@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,7 @@ LEAVES = "leaves"
 
 @dataclass(frozen=True)
 class Stage:
-    """One model of a run: `flat` and `multilabel` have one, `base` has one per decision."""
+    """One model of a run: `flat` and `multilabel` have one, `base` and `ensemble` one per decision."""
 
     name: str
     heads: dict[str, tuple[str, ...]]
@@ -24,6 +24,10 @@ class Stage:
     targets: np.ndarray
     """(L, heads) int64: the class of a leaf at each head, or -1 where the head is not defined for the
     leaf."""
+    member: int = 1
+    """Number of the model among those of an ensemble, from 1."""
+    decision: str | None = None
+    """`ensemble`: the decision whose model in `base` has as many steps."""
 
     @property
     def trains_on(self) -> np.ndarray:
@@ -58,10 +62,16 @@ class Stage:
 
 def stages(variant: Variant, taxonomy: Taxonomy) -> list[Stage]:
     """The models that a variant trains on a (pruned) taxonomy."""
+    flat = Stage(LEAVES, {LEAVES: taxonomy.leaves}, np.arange(len(taxonomy.leaves))[:, None])
     if variant == "flat":
-        return [Stage(LEAVES, {LEAVES: taxonomy.leaves}, np.arange(len(taxonomy.leaves))[:, None])]
+        return [flat]
     if variant == "multilabel":
         return [Stage("tree", dict(taxonomy.decisions), taxonomy.choices)]
+    if variant == "ensemble":
+        return [
+            replace(flat, name=f"member {number}", member=number, decision=decision)
+            for number, decision in enumerate(taxonomy.decisions, 1)
+        ]
     return [
         Stage(decision, {decision: children}, taxonomy.choices[:, [column]])
         for column, (decision, children) in enumerate(taxonomy.decisions.items())

@@ -13,7 +13,7 @@ import numpy as np
 from leukotree.errors import InputError
 from leukotree.models import losses
 from leukotree.models.stages import Stage
-from leukotree.spec import LossSpec, RunSpec
+from leukotree.spec import OF_LEAVES, LossSpec, RunSpec
 from leukotree.taxonomy import Taxonomy
 
 
@@ -32,10 +32,12 @@ class Decisions:
 
     @classmethod
     def of(cls, stage: Stage, taxonomy: Taxonomy, spec: RunSpec) -> Decisions:
-        """The heads of the stage. `flat` has one head; only its focal loss takes the leaves as one decision,
-        all other losses take the decisions of the tree."""
-        if spec.variant != "flat" or spec.loss.kind == "focal":
-            return cls(stage.heads, stage.targets, tuple(stage.levels.values()), spec.variant != "flat")
+        """The heads of the stage. `flat` and the members of `ensemble` have one head; only its focal loss takes
+        the leaves as one decision, all other losses take the decisions of the tree."""
+        if spec.variant not in OF_LEAVES or spec.loss.kind == "focal":
+            return cls(
+                stage.heads, stage.targets, tuple(stage.levels.values()), spec.variant not in OF_LEAVES
+            )
         return cls(taxonomy.decisions, taxonomy.choices, tuple(taxonomy.decision_levels.values()))
 
     @property

@@ -12,12 +12,12 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from leukotree import config, files, log, yamlfile
+from leukotree import config, files, log, seeds, yamlfile
 from leukotree.errors import RETRIED, Busy, InputError, Kind, RunFailed, kind, one_line
 from leukotree.records import attempts, origin, upgrade
 from leukotree.spec import RunSpec
@@ -27,7 +27,10 @@ PACKAGES = ("torch", "timm", "numpy", "ray", "optuna", "submitit")
 SPEC = "spec.yaml"
 TAXONOMY = "taxonomy.json"
 ENVIRONMENT = "env.json"
-"""Packages, hardware, and the fingerprints of the data and of the pretrained weights."""
+"""Packages, hardware, the fingerprints of the data and of the pretrained weights, and `STREAMS`."""
+STREAMS = "streams"
+"""Key of env.json: how the run draws its random numbers, see `leukotree.seeds`. The first version did not
+write it."""
 STATUS = "status.json"
 METRICS = "metrics.jsonl"
 INTERFERENCE = "interference.jsonl"
@@ -147,6 +150,11 @@ class RunFolder:
             )
         if environment.exists():
             before = json.loads(environment.read_text())
+            if (streams := streams_of(before)) not in (seeds.BY_STAGE, seeds.PAIRED):
+                fix = "continue it with that version, or move the folder away to run it again"
+                raise InputError(
+                    f"{environment}: {STREAMS} {streams} is of a newer version of LeukoTree; {fix}"
+                )
             for what, fingerprint in fingerprints.items():
                 if before.get(what) != fingerprint:
                     fix = "move the folder away to run it again"
@@ -157,7 +165,7 @@ class RunFolder:
         files.write_atomic(self.path / SPEC, self.spec.dump())
         files.write_atomic(self.path / TAXONOMY, json.dumps(taxonomy.nested()))
         if not environment.exists():
-            made_from = fingerprints | _environment() | attempts.slurm_job()
+            made_from = fingerprints | _environment() | attempts.slurm_job() | {STREAMS: seeds.PAIRED}
             files.write_atomic(environment, json.dumps(made_from, indent=1))
         attempts.note(
             self.path, reached(self.path), ranks=ranks, **attempts.slurm_job(), after=self._last_end()
@@ -179,6 +187,11 @@ class RunFolder:
     def done(self) -> bool:
         """Whether the run has ended, and its predictions are written."""
         return read_status(self.path).get("state") == "done" and self.predictions.exists()
+
+    @property
+    def streams(self) -> int:
+        """How this run draws its random numbers, from its first start to its end."""
+        return streams_of(read_environment(self.path))
 
     def status(self, **fields: Any) -> None:
         """Write status.json: the fields of before, and these, which replace them."""
@@ -246,6 +259,13 @@ def read_environment(path: Path) -> dict[str, Any]:
     if not isinstance(environment, dict):
         raise InputError(f"{file}: expected a JSON object; {fix}")
     return environment
+
+
+def streams_of(environment: Mapping[str, Any]) -> int:
+    """How a run with this env.json draws its random numbers: `seeds.PAIRED` or `seeds.BY_STAGE`. Another
+    number is of a newer version."""
+    streams: int = environment.get(STREAMS, seeds.BY_STAGE)
+    return streams
 
 
 def mark_failed(path: Path, kind: Kind, message: str) -> None:

@@ -13,6 +13,8 @@ Row = Mapping[str, Any]
 """An expected run, see `collect.collect`."""
 RUN_COLUMNS = ("run_name", "cell", "variant", "repeat", "test_fold", "seed")
 """The columns of a grid's rows that are not keys of the grid."""
+MATCHED = ("base", "ensemble")
+"""Variants with as many models, steps and parameters: what differs is the tree."""
 
 
 def from_rows(expected: Sequence[Row], cells: Sequence[Row]) -> list[tuple[Arm, list[Row]]]:
@@ -52,8 +54,9 @@ def primary(
 ) -> tuple[tuple[str, str], ...]:
     """The declared comparisons: pairs of arms' names (challenger, reference).
 
-    A study that declares none compares each arm with the flat arm that has the same values. Raises InputError
-    for a name that is no arm. Before a grid has begun its arms are not known, so any name is accepted.
+    A study that declares none compares each arm with the flat arm that has the same values, and `base` also
+    with the ensemble of as many models. Raises InputError for a name that is no arm. Before a grid has begun
+    its arms are not known, so any name is accepted.
     """
     declared = study.get("primary")
     # A variant is no arm before its search has ended, but it can be named.
@@ -70,8 +73,7 @@ def primary(
         (arm.name, flat.name)
         for arm in arms
         for flat in arms
-        if arm.variant != "flat"
-        and flat.variant == "flat"
+        if ((arm.variant != "flat" and flat.variant == "flat") or (arm.variant, flat.variant) == MATCHED)
         and (arm.cell is None) == (flat.cell is None)
         and all(arm.values.get(key) == value for key, value in flat.values.items())
     )
@@ -81,6 +83,6 @@ def check_primary(study: Mapping[str, Any], cells: Sequence[Row]) -> None:
     """Raises InputError where `primary` names an arm that a study with these cells (see `collect.collect`)
     cannot have."""
     searched = (study.get("search") or {}).get("trials") != 0
-    variants = tuple(study.get("variants") or specs.VARIANTS)
+    variants = tuple(study.get("variants") or specs.COMPARED)
     expected = [{"variant": variant} for variant in variants if searched]
     primary(study, variants, [arm for arm, _ in from_rows(expected, cells)])

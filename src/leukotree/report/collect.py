@@ -17,7 +17,7 @@ from leukotree.data import fingerprint
 from leukotree.errors import InputError, one_line
 from leukotree.evaluation import costs, decide
 from leukotree.evaluation.decide import Rule
-from leukotree.records import attempts, declared, planned, predictions, runfolder, searchfolder
+from leukotree.records import attempts, compute, declared, planned, predictions, runfolder, searchfolder
 from leukotree.report import arms, consistency, straddling
 from leukotree.report.consistency import damaged
 from leukotree.report.summary import Arm, Missing, Run, Search, StudySummary, identity, outer_folds
@@ -52,7 +52,7 @@ def collect(
     study_root = Path(study_root)
     name = str(study.get("study") or study_root.name)
     base = config.parse(RunSpec, study.get("base") or {}, f"study {name}: base")
-    variants = tuple(study.get("variants") or specs.VARIANTS)
+    variants = tuple(study.get("variants") or specs.COMPARED)
     rule = declared.rule(study.get("decision"), variants, f"study {name}: decision")
     searching = study.get("search") or {}
     nested = bool(searching.get("nested", True))
@@ -181,6 +181,8 @@ def _run(
         tested=_count(status, "tested"),
         loss=spec.loss.kind,
         repeat=repeat,
+        compute=compute.read(status),
+        hours=compute.hours(epochs),
     )
 
 

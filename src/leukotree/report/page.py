@@ -17,6 +17,7 @@ from leukotree.report.blocks import Figure, Section, text
 from leukotree.report.sections import (
     ablation,
     answer,
+    budget,
     calibration,
     clinical,
     comparison,
@@ -52,7 +53,8 @@ def write(summary: StudySummary, out: Path, command: Given | None = None) -> tup
         [] if summary.runs else overview.unchecked(summary)
     )  # with runs, the first section has this warning
     rule = decide.RULES[summary.decision].words
-    about = " ".join([text(prose.ABOUT, rule=rule).text, *(warning.text for warning in unchecked)])
+    ensemble = [text(prose.ENSEMBLE).text] if "ensemble" in summary.variants else []
+    about = " ".join([text(prose.ABOUT, rule=rule).text, *ensemble, *(warning.text for warning in unchecked)])
     values = {"title": f"Study {summary.name}", "about": about, "sections": sections}
     environment = _environment()
     pages = {
@@ -100,6 +102,7 @@ def _sections(summary: StudySummary) -> Sequence[Section]:
         overview.folds(summary, by_fold),
         tree.decisions(summary),
         overview.data(summary),
+        budget.section(summary),
         *tail,
     ]
     return [section for section in everything if section and section.blocks]

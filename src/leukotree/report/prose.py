@@ -7,6 +7,10 @@ level. All variants are decided by one rule: {rule} log p(child given parent), t
 edges of the tree. All test scores below are computed from the stored predictions of held-out test folds.
 """
 
+ENSEMBLE = """
+`ensemble` is as many flat models as the tree has decisions; their leaf probabilities are averaged.
+"""
+
 UNCHECKED = """
 The results were not compared with {what}. They may come from another version.
 """
@@ -323,7 +327,7 @@ multiplier.
 """
 
 RATES = """
-All rates get the same {epochs} epochs. AdamW moves a weight by about the learning rate in each step. The
+All rates get the same {budget}. AdamW moves a weight by about the learning rate in each step. The
 sum of the rates over the steps is therefore about how far a weight of the backbone can move. A weight of a
 head can move that distance times the head multiplier. A new head starts at random and has to move far. The
 best rate is the best on these same test folds, so its lead is optimistic. At a small rate, more steps help
@@ -346,4 +350,27 @@ out. The study file lies beside this report as `{file}`.
 COST = """
 Total: {total} {hours}. Search: the sum of the times of the trials and of their re-runs. Runs: the time of
 the epochs. Both are multiplied by the number of devices.
+"""
+
+BUDGET = """
+Steps, parameters and FLOPs are sums over the models of an arm. FLOPs count two for each multiply-add. A
+training step counts as three forward passes of each of its images. FLOPs per image is the cost to classify
+one image. With a budget of epochs, a model of `base` whose decision has few images gets few steps. With a
+budget of steps, all models get the same number.
+"""
+
+ONE_RATE = """
+One learning rate, one weight decay and one batch size serve all models of `base`, and all members of an
+ensemble. A search chooses them for the models together.
+"""
+
+PAIRED = """
+The arms are paired. Equal backbones of a fold and seed start from the same weights. Models that train on the
+same images see them in the same order with the same augmentation. Models that train on a part of them keep
+that order. Only the first member of an ensemble is paired: its members have to differ.
+"""
+
+UNPAIRED = """
+{runs} began before initial weights and order were paired across arms ({listed}). Their differences from
+other arms also contain the difference between two initial backbones and two orders of the images.
 """

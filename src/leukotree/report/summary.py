@@ -14,6 +14,7 @@ import pandas as pd
 
 from leukotree.evaluation.decide import Rule
 from leukotree.records import predictions, runfolder, searchfolder
+from leukotree.records.compute import Compute
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -59,6 +60,10 @@ class Run:
     """The kind of the loss (`loss.kind` of its spec)."""
     repeat: int = 0
     """The repeat of the cross-validation. Each repeat tests every image once."""
+    compute: Compute | None = None
+    """Its models, steps, parameters and FLOPs. None for older runs."""
+    hours: float | None = None
+    """Hours of GPUs, or of cores, scoring included. None for older runs."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from leukotree.models import isolation
 from leukotree.models.classifier import build, check_backbone
 from leukotree.models.objective import Objective
 from leukotree.models.stages import Stage, stages
-from leukotree.spec import RunSpec
+from leukotree.spec import OptimSpec, RunSpec
 from leukotree.training.footprint import footprint
 
 
@@ -25,7 +25,17 @@ class StagePlan:
     stage: Stage
     rows: np.ndarray
     """Rows of the data set's index: the training images that give the stage a loss."""
+    among: np.ndarray
+    """Rows of all training images of the run."""
+    images: int
+    """Images of an epoch: those of the stage, for a member of an ensemble those of its decision."""
     objective: Objective
+
+    def steps_before(self, epoch: int, optim: OptimSpec) -> int:
+        """How many steps the first `epoch` epochs take together."""
+        if optim.steps is not None:
+            return epoch * optim.steps // optim.epochs
+        return -(-epoch * self.images // optim.batch_size)
 
 
 @dataclass(frozen=True)
@@ -78,10 +88,14 @@ def _check_batch(spec: RunSpec, ranks: int) -> None:
 
 
 def plan_stage(spec: RunSpec, stage: Stage, rows: np.ndarray, dataset: Dataset) -> StagePlan:
-    """A stage's part of training images, and its loss. Raises InputError as `Objective`."""
-    rows = rows[stage.trains_on[dataset.leaf_ids[rows]]]
-    counts = np.bincount(dataset.leaf_ids[rows], minlength=len(dataset.taxonomy.leaves))
-    return StagePlan(stage, rows, Objective(stage, dataset.taxonomy, spec, counts))
+    """A stage's part of the run's training images `rows`, and its loss. Raises InputError as `Objective`."""
+    own = rows[stage.trains_on[dataset.leaf_ids[rows]]]
+    counts = np.bincount(dataset.leaf_ids[own], minlength=len(dataset.taxonomy.leaves))
+    images = len(own)
+    if stage.decision is not None:
+        column = list(dataset.taxonomy.decisions).index(stage.decision)
+        images = int((dataset.taxonomy.choices[dataset.leaf_ids[rows], column] >= 0).sum())
+    return StagePlan(stage, own, rows, images, Objective(stage, dataset.taxonomy, spec, counts))
 
 
 def check_model(spec: RunSpec, dataset: Dataset) -> None:

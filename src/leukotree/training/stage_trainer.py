@@ -17,6 +17,7 @@ from leukotree.data.stream import Batch, Loader, TrainOrder
 from leukotree.distributed import strategies
 from leukotree.distributed.engine import Engine
 from leukotree.errors import RunFailed
+from leukotree.models import streams
 from leukotree.models.classifier import build, normalisation
 from leukotree.spec import RunSpec
 from leukotree.training import throughput
@@ -33,18 +34,29 @@ def learning_rate_factor(step: int, total: int, warmup: float) -> float:
 
 
 class StageTrainer:
-    """Trains one stage on the images that give it a loss: all training images for `flat` and
-    `multilabel`."""
+    """Trains one stage on the images that give it a loss: all training images but for `base`."""
 
-    def __init__(self, spec: RunSpec, plan: StagePlan, engine: Engine, loader: Loader) -> None:
+    def __init__(
+        self, spec: RunSpec, plan: StagePlan, engine: Engine, loader: Loader, version: int = seeds.PAIRED
+    ) -> None:
+        """version: of the random numbers, see `streams`."""
         stage, dataset = plan.stage, loader.dataset
         self.spec, self.stage, self.engine, self.loader = spec, stage, engine, loader
-        seed = seeds.integer(spec.seed, f"stage/{stage.name}")
-        self.order = TrainOrder(plan.rows, spec.optim.batch_size, seed, spec.augment, dataset.size)
+        self.plan = plan
+        self.streams = streams.Streams(spec, stage, version)
+        self.order = TrainOrder(
+            plan.rows,
+            spec.optim.batch_size,
+            self.streams.order,
+            spec.augment,
+            dataset.size,
+            plan.among,
+            by_position=not self.streams.paired,
+        )
         self.widths = [len(classes) for classes in stage.heads.values()]
         self.objective = plan.objective.to(engine.device)
         self.leaves = torch.from_numpy(dataset.leaf_ids)
-        model = build(spec, stage, dataset.size, self.objective.levels)
+        model = build(spec, stage, dataset.size, self.objective.levels, version)
         self.model = model.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean, self.std = (engine.put(value) for value in normalisation(self.model))
         self.strategy = strategies.choose(self.model, spec, engine)
@@ -59,16 +71,18 @@ class StageTrainer:
         self._losses: list[torch.Tensor] = []
         self._batches: Iterator[tuple[np.ndarray, list[Batch]]] = iter(())
 
+    def steps_before(self, epoch: int) -> int:
+        """How many steps the first `epoch` epochs take together."""
+        return self.plan.steps_before(epoch, self.spec.optim)
+
     @property
     def total_steps(self) -> int:
-        return self.order.steps_before(self.spec.optim.epochs)
+        return self.steps_before(self.spec.optim.epochs)
 
     @property
     def forward_flops(self) -> int | None:
         """FLOPs of one image's forward pass; None where they cannot be counted."""
-        name, branches = self.spec.backbone.name, len(self.model.branches)
-        counted = f"{name}, {branches} x {self.spec.loss.branch_blocks} blocks" if branches else name
-        return throughput.forward_flops(self.model, counted, self.loader.dataset.size)
+        return throughput.of_model(self.model, self.spec, self.loader.dataset.size)
 
     def begin(self) -> None:
         """Start decoding the images of the next step and of all later ones."""
@@ -84,10 +98,7 @@ class StageTrainer:
         """Train the steps before `end` that are not done, without waiting for the device."""
         self.strategy.train()
         while self.step < end:
-            # A seed for each step makes it a function of the spec: a resume needs no saved generator.
-            torch.manual_seed(
-                seeds.integer(self.spec.seed, f"torch/{self.stage.name}", self.step, self.engine.rank)
-            )
+            torch.manual_seed(self.streams.step(self.step, self.engine.rank))
             began = time.perf_counter()
             rows, micros = next(self._batches)
             self.stall_s += time.perf_counter() - began
@@ -163,7 +174,7 @@ class StageTrainer:
         With more than one level a row also has the loss of each.
         """
         rows = []
-        for step, parts in enumerate(losses.tolist(), self.order.steps_before(epoch)):
+        for step, parts in enumerate(losses.tolist(), self.steps_before(epoch)):
             row = {
                 "kind": "step",
                 "stage": self.stage.name,

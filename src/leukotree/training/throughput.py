@@ -17,6 +17,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from leukotree.models.classifier import Classifier
+from leukotree.records.compute import CORE_HOURS, GPU_HOURS
+from leukotree.spec import RunSpec
+
 PEAKS: dict[str, tuple[float, float]] = {
     "V100": (125, 15.7),  # fp16: it has no bf16
     "A100": (312, 19.5),
@@ -76,8 +80,8 @@ def hours(seconds: float, ranks: int, device: torch.device) -> dict[str, float]:
     spent = seconds * ranks / 3600
     cuda = device.type == "cuda"
     return {
-        "gpu_hours": spent if cuda else 0.0,
-        "core_hours": 0.0 if cuda else spent * torch.get_num_threads(),
+        GPU_HOURS: spent if cuda else 0.0,
+        CORE_HOURS: 0.0 if cuda else spent * torch.get_num_threads(),
     }
 
 
@@ -107,6 +111,13 @@ def named_peak_flops(name: str, precision: str) -> float | None:
         if re.search(rf"\b{word}\b", name):
             return 1e12 * (bf16 if precision == "bf16" else fp32)
     return None
+
+
+def of_model(model: Classifier, spec: RunSpec, size: int) -> int | None:
+    """`forward_flops` of a stage's model for images of size x size pixels."""
+    name, branches = spec.backbone.name, len(model.branches)
+    counted = f"{name}, {branches} x {spec.loss.branch_blocks} blocks" if branches else name
+    return forward_flops(model, counted, size)
 
 
 def forward_flops(model: nn.Module, backbone: str, size: int) -> int | None:

@@ -17,11 +17,11 @@ from leukotree.distributed.agreement import Request
 from leukotree.distributed.engine import Engine
 from leukotree.errors import PeerFailed, Preempted
 from leukotree.models.probabilities import edge_log_probabilities
-from leukotree.records import predictions
+from leukotree.records import compute, predictions
 from leukotree.records.predictions import Predictions
 from leukotree.records.runfolder import RunFolder
 from leukotree.runtime import Runtime
-from leukotree.training import checkpoint, crowding, interference, throughput
+from leukotree.training import checkpoint, costs, crowding, interference, throughput
 from leukotree.training.plan import Plan
 from leukotree.training.stage_trainer import StageTrainer
 from leukotree.training.writer import Writer
@@ -36,13 +36,15 @@ class Trainer:
     def __init__(
         self, plan: Plan, folder: RunFolder, loader: Loader, engine: Engine, runtime: Runtime
     ) -> None:
+        # Only the main rank may rely on what it has written a moment ago.
+        streams: int = engine.gather(folder.streams if engine.is_main else None)[0]
         self.plan, self.spec, self.dataset = plan, plan.spec, loader.dataset
         self.folder, self.loader, self.engine, self.runtime = folder, loader, engine, runtime
-        self.stages = [StageTrainer(plan.spec, part, engine, loader) for part in plan.stages]
+        self.stages = [StageTrainer(plan.spec, part, engine, loader, streams) for part in plan.stages]
         self._scored: tuple[Predictions, dict[str, float]] | None = None
         self._epoch = 0
         self._losses = self._no_losses()
-        self._hours = {"gpu_hours": 0.0, "core_hours": 0.0}
+        self._hours = {compute.GPU_HOURS: 0.0, compute.CORE_HOURS: 0.0}
         self._counted = time.perf_counter()
         self._snapshot: dict[str, Any] = {}
         self._saved_at = time.monotonic()
@@ -79,10 +81,18 @@ class Trainer:
             stage.begin()
         if self.engine.is_main:
             self.folder.truncate_metrics(self._epoch)
-            self.folder.status(state="running", epoch=self._epoch, epochs=self.spec.optim.epochs)
+            self.folder.status(
+                state="running", epoch=self._epoch, epochs=self.spec.optim.epochs, **self._compute()
+            )
             start = f"continues from checkpoint {latest[0]}" if latest else "begins"
             self.folder.log.info(f"{start}: {self._epoch} of {self.spec.optim.epochs} epochs are done")
         return self._epoch
+
+    def _compute(self) -> dict[str, Any]:
+        """The field of the status for the report: of a run of an outer fold, which a report compares."""
+        if self.spec.data.inner is not None:
+            return {}
+        return {compute.KEY: costs.of_stages(self.spec, self.plan.stages, self.dataset.size).as_dict()}
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[None]:
@@ -107,7 +117,7 @@ class Trainer:
         before = [stage.step for stage in self.stages]
         for stage in self.stages:
             stage.stall_s = 0.0
-            stage.train_until(stage.order.steps_before(self._epoch + 1), partial(self._on_step, stage))
+            stage.train_until(stage.steps_before(self._epoch + 1), partial(self._on_step, stage))
         self._collect()
         seconds = time.perf_counter() - began
         steps = [stage.step - done for stage, done in zip(self.stages, before, strict=True)]

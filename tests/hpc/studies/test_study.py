@@ -126,6 +126,10 @@ def test_a_trial_is_its_inner_folds_and_leaves_the_test_fold_alone(path: Path) -
             "search.space.optim.batchsize: no key of a run spec, did you mean",
         ),
         (
+            "search.space.optim.steps={choice: [40, 80]}",
+            "search.space.optim.steps: cannot be varied, all trials get the same",
+        ),
+        (
             "search.space.optim.epochs={choice: [1, 2]}",
             "search.space.optim.epochs: cannot be varied, all trials get the same",
         ),

@@ -28,6 +28,7 @@ SHIPPED = {
     "isolation",
     "learning_rate",
     "losses",
+    "matched",
     "open",
     "paper",
     "phantom",

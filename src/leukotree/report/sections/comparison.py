@@ -25,6 +25,7 @@ from leukotree.report.blocks import (
     text,
 )
 from leukotree.report.summary import Run, StudySummary
+from leukotree.spec import OF_LEAVES
 from leukotree.stats import Comparison, Fold
 
 MOST_NAMED = 4
@@ -207,7 +208,8 @@ def _against_flat(summary: StudySummary) -> bool:
     """Whether every comparison is of a hierarchical arm with a flat arm."""
     variants = {arm.name: arm.variant for arm in summary.arms}
     return all(
-        variants.get(reference, reference) == "flat" != variants.get(challenger, challenger)
+        variants.get(reference, reference) in OF_LEAVES
+        and variants.get(challenger, challenger) not in OF_LEAVES
         for challenger, reference in summary.primary
     )
 

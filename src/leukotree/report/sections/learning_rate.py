@@ -12,7 +12,7 @@ from leukotree.records import runfolder
 from leukotree.report import prose, scores
 from leukotree.report.blocks import Block, Section, Table, Text, number, percent, points, text
 from leukotree.report.sections import comparison
-from leukotree.report.sections.settings import KEYS, value_of
+from leukotree.report.sections.settings import KEYS
 from leukotree.report.summary import Arm, Run, StudySummary
 
 RATE = "optim.lr"
@@ -49,8 +49,9 @@ def section(summary: StudySummary) -> Section | None:
         "sum of the rates, backbone",
     ]
     caption = "Mean over folds and seeds. Scores are in per cent, differences in percentage points."
-    epochs = number(value_of(summary.base, "optim.epochs"))
-    blocks: list[Block] = [*texts, Table(caption, header, rows, labels=3), text(prose.RATES, epochs=epochs)]
+    optim = summary.base.optim
+    budget = f"{optim.epochs} epochs" if optim.steps is None else f"{optim.steps} steps"
+    blocks: list[Block] = [*texts, Table(caption, header, rows, labels=3), text(prose.RATES, budget=budget)]
     return Section("What a learning rate can learn", blocks)
 
 

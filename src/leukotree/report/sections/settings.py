@@ -18,6 +18,7 @@ KEYS = {
     "loss.tau": ("class weights (focal alpha), as tau (inverse frequency ^ tau)", NOT_STATED),
     "optim.head_lr_multiplier": ("head learning rate multiplier", NOT_STATED),
     "optim.epochs": ("epochs", "80"),
+    "optim.steps": ("steps of each model (– is none: as many as the epochs take)", NOT_STATED),
     "backbone.name": ("backbone", "ViT-Small (best), ConvNeXt-Tiny"),
     "backbone.weights": ("pretrained weights (– is none: random)", NOT_STATED),
     "loss.kind": ("loss", "focal"),
