@@ -72,7 +72,7 @@ class Dataset:
     index: pd.DataFrame
     """One row per sample (N rows), ordered by fold, shard and position in the shard.
 
-    The columns are `index.COLUMNS` and `index.OPTIONAL`.
+    The columns are `index.COLUMNS`, `index.OPTIONAL` and those of `described` that the manifest had.
     """
     fingerprint: str
     """sha256 hex over dataset.json and index.parquet. Equal values mean equal samples, byte for byte."""

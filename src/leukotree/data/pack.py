@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from leukotree import progress, signals
-from leukotree.data import duplicates, pack_folder
+from leukotree.data import consensus, described, duplicates, pack_folder
 from leukotree.data.dataset import Dataset
 from leukotree.data.fingerprint import DESCRIPTION
 from leukotree.data.folds import assign
@@ -56,6 +56,8 @@ class PackSummary:
             f"{data.folds} folds of {data.groups}: images {list(per_fold['images'])}, "
             f"{data.group_word}s {list(per_fold['groups'])}; {data.index['shard'].nunique()} shards",
         ]
+        if labels := (description.model_extra or {}).get("labels"):
+            lines.append(consensus.line(labels))
         if copies := int(data.index["sha256"].duplicated().sum()):
             lines.append(f"{copies} image(s) are exact copies of another of their group, with the same leaf")
         if description.dropped:
@@ -80,6 +82,7 @@ def pack(
     pseudonyms: str | Path | None = None,
     similar_ids: str | None = None,
     patients_across_sources: bool = False,
+    label_from: str | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> PackSummary:
     """Pack a manifest into the folder `out`.
@@ -96,6 +99,7 @@ def pack(
             `out`. It is written if it does not exist.
         similar_ids: what ids that look alike mean: "join" for one patient, "keep" for several.
         patients_across_sources: an id means the same patient in every source.
+        label_from: replace the leaves by the consensus of the readers, see `consensus.relabel`.
         tell: is called with each warning before anything is written.
 
     The other arguments are those of `Options`.
@@ -118,6 +122,7 @@ def pack(
         patients_across_sources=patients_across_sources,
         group_duplicates=group_duplicates,
         pseudonyms=pseudonyms is not None,
+        label_from=label_from,
     )
     numbers = Numbers(pseudonyms, out, _working_folder(out)) if pseudonyms is not None else None
     table, doubts = _table(Path(manifest), taxonomy, options, numbers, workers)
@@ -141,9 +146,16 @@ def _table(
 ) -> tuple[pd.DataFrame, tuple[Doubt, ...]]:
     """Return the table for `pack_folder.fill`, without folds, and the doubts about the ids of patients."""
     across_sources = options.patients_across_sources
-    frame, doubts = settle(read_manifest(manifest, taxonomy), options.similar_ids, across_sources)
+    rows = read_manifest(manifest, taxonomy)
+    if options.label_from:
+        rows = consensus.relabel(rows, options.label_from, taxonomy)
+    frame, doubts = settle(rows, options.similar_ids, across_sources)
     stems = [re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem)[:40] for name in frame["name"]]
-    table = frame[["image", "name", "leaf", "patient", "source"]].reset_index(drop=True)
+    extra = [
+        *described.present(frame),
+        *frame.columns.intersection([consensus.MANIFEST_LEAF, consensus.ORIGIN]),
+    ]
+    table = frame[["image", "name", "leaf", "patient", "source", *extra]].reset_index(drop=True)
     table["key"] = [f"{row:07d}-{stem}" for row, stem in enumerate(stems)]
     table["group"] = frame["group_id"].array
     table["kind"] = frame["group"].array
@@ -223,7 +235,13 @@ def _identity(table: pd.DataFrame, options: Options, taxonomy: Taxonomy) -> dict
 
 
 def _columns(table: pd.DataFrame) -> list[list[str]]:
-    return [table[name].tolist() for name in ("name", "leaf", "patient", "source", "kind", "group")]
+    # Columns that older packs did not have are digested with their names, and only where they are there.
+    names = [*described.present(table), *table.columns.intersection([consensus.MANIFEST_LEAF])]
+    extra = [[f"{name}={text}" for text in table[name]] for name in names]
+    return [
+        *(table[name].tolist() for name in ("name", "leaf", "patient", "source", "kind", "group")),
+        *extra,
+    ]
 
 
 def _digest(rows: Iterable[tuple[object, ...]]) -> str:
