@@ -12,7 +12,7 @@ from typing import Any
 from leukotree import files
 from leukotree.evaluation import decide
 from leukotree.records.commands import Given
-from leukotree.report import prose, scores
+from leukotree.report import checklists, prose, scores
 from leukotree.report.blocks import Figure, Section, text
 from leukotree.report.sections import (
     ablation,
@@ -20,21 +20,25 @@ from leukotree.report.sections import (
     calibration,
     comparison,
     decisions,
+    flow,
     interference,
     learning_rate,
     mixed,
     overview,
     patients,
+    readers,
     reproduce,
     searches,
     settings,
+    subgroups,
     tree,
 )
 from leukotree.report.summary import StudySummary
 
 
 def write(summary: StudySummary, out: Path, command: Given | None = None) -> tuple[Path, Path]:
-    """Write `report.md`, `figures/*.png`, `report.html` and the study file into the folder `out`.
+    """Write `report.md`, `figures/*.png`, `report.html`, `checklists.md` and the study file into the folder
+    `out`.
 
     Args: command: the command that writes this report. None where no command does.
 
@@ -44,6 +48,10 @@ def write(summary: StudySummary, out: Path, command: Given | None = None) -> tup
     out = Path(out)
     reproduction = reproduce.reproduction(summary, out, command)
     sections = [*_sections(summary), reproduction.section]
+    beside = dict(reproduction.files)
+    if summary.runs:
+        beside[checklists.FILE] = checklists.render(summary, sections, "report.md").encode()
+        sections.insert(-1, checklists.section(summary, sections))
     unchecked = (
         [] if summary.runs else overview.unchecked(summary)
     )  # with runs, the first section has this warning
@@ -59,7 +67,7 @@ def write(summary: StudySummary, out: Path, command: Given | None = None) -> tup
         for block in section.blocks:
             if isinstance(block, Figure):
                 files.write_atomic(out / "figures" / f"{block.name}.png", block.png)
-    for name, content in (reproduction.files | pages).items():
+    for name, content in (beside | pages).items():
         files.write_atomic(out / name, content)
     return out / "report.md", out / "report.html"
 
@@ -84,6 +92,8 @@ def _sections(summary: StudySummary) -> Sequence[Section]:
         learning_rate.section(summary),
         decisions.section(summary),
         patients.section(summary, by_fold),
+        readers.section(summary),
+        subgroups.section(summary),
         tree.section(by_fold),
         calibration.section(summary),
         mixed.section(summary),
@@ -91,6 +101,7 @@ def _sections(summary: StudySummary) -> Sequence[Section]:
         tree.leaves(summary),
         overview.folds(summary, by_fold),
         tree.decisions(summary),
+        flow.section(summary),
         overview.data(summary),
         *tail,
     ]

@@ -5,6 +5,16 @@ arms.
 about the methods, trained again on other folds. SciPy is imported in functions.
 """
 
+from leukotree.stats.agreement import (
+    Agreement,
+    Closeness,
+    Rated,
+    ReadFold,
+    agreement,
+    alpha_interval,
+    closeness,
+    pair,
+)
 from leukotree.stats.clusters import (
     Clusters,
     accuracy,
@@ -35,26 +45,38 @@ from leukotree.stats.resampling import (
     jackknife,
     resample,
 )
+from leukotree.stats.subgroups import GroupFold, GroupScores, Score, in_groups
 from leukotree.stats.verdict import ALPHA, CERTAIN, Comparison, Fold, Verdict, compare, judge
 
 __all__ = [
     "ALPHA",
     "CERTAIN",
+    "Agreement",
+    "Closeness",
     "Clusters",
     "Comparison",
     "CorrectedT",
     "Fold",
+    "GroupFold",
+    "GroupScores",
     "McNemar",
     "Probabilities",
+    "Rated",
+    "ReadFold",
+    "Score",
     "Statistic",
     "Verdict",
     "accuracy",
+    "agreement",
+    "alpha_interval",
     "bootstrap",
+    "closeness",
     "compare",
     "correlated_t",
     "difference_interval",
     "f1",
     "holm",
+    "in_groups",
     "interval",
     "intervals",
     "jackknife",
@@ -63,6 +85,7 @@ __all__ = [
     "majority_is_correct",
     "mcnemar",
     "nadeau_bengio",
+    "pair",
     "patient_counts",
     "patients_per_leaf",
     "pool",

@@ -43,17 +43,30 @@ def patient_counts(
         true: (N,) leaf indices.
         predicted: (N,) leaf indices, or (S, N) of S seeds.
     """
-    names, true = np.asarray(patient, dtype=str), np.asarray(true, dtype=np.int64)
-    predicted = np.atleast_2d(np.asarray(predicted, dtype=np.int64))
+    names, cluster = cluster_of(patient)
+    counts = confusions(cluster, len(names), true, predicted, n_leaves)
+    return Clusters(names, counts, strata_of(counts))
+
+
+def cluster_of(patient: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(P,) names of the clusters as in `Clusters`, and the (N,) int64 cluster of each of N units."""
+    names = np.asarray(patient, dtype=str)
     known = names != ""
     patients, of_known = np.unique(names[known], return_inverse=True)
     alone = int((~known).sum())
     cluster = np.empty(len(names), dtype=np.int64)
     cluster[known], cluster[~known] = of_known, len(patients) + np.arange(alone)
-    cells = (cluster * n_leaves + true) * n_leaves + predicted
-    shape = (len(patients) + alone, n_leaves, n_leaves)
-    counts = np.bincount(cells.ravel(), minlength=int(np.prod(shape))).reshape(shape) / len(predicted)
-    return Clusters(np.concatenate([patients, np.full(alone, "")]), counts, strata_of(counts))
+    return np.concatenate([patients, np.full(alone, "")]), cluster
+
+
+def confusions(
+    cluster: np.ndarray, n_clusters: int, true: np.ndarray, predicted: np.ndarray, n_leaves: int
+) -> np.ndarray:
+    """(P, L, L) counts of `patient_counts`, from the (N,) clusters of `cluster_of`."""
+    predicted = np.atleast_2d(np.asarray(predicted, dtype=np.int64))
+    cells = (cluster * n_leaves + np.asarray(true, dtype=np.int64)) * n_leaves + predicted
+    shape = (n_clusters, n_leaves, n_leaves)
+    return np.bincount(cells.ravel(), minlength=int(np.prod(shape))).reshape(shape) / len(predicted)
 
 
 def pool(parts: Sequence[Clusters]) -> Clusters:
@@ -76,6 +89,8 @@ def strata_of(counts: np.ndarray) -> np.ndarray:
     A stratum of one cluster would have no spread. It joins the stratum with the most similar set (largest
     intersection over union). Of equally similar ones it joins that with most clusters, then the first.
     """
+    if not len(counts):
+        return np.empty(0, dtype=np.int64)
     sets, own, size = np.unique(counts.sum(axis=-1) > 0, axis=0, return_inverse=True, return_counts=True)
     common = sets.astype(np.int64) @ sets.T.astype(np.int64)
     similarity = common / np.maximum(sets.sum(axis=1)[:, None] + sets.sum(axis=1) - common, 1)
