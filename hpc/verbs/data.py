@@ -50,7 +50,8 @@ def run_phantom(arguments: Namespace) -> int:
         size=arguments.size,
         seed=arguments.seed,
     )
-    made.note_manifest(manifest, arguments.words)
+    drawn = made.Imported(arguments.patients * arguments.per_patient, {})
+    made.note_manifest(manifest, arguments.words, drawn)
     print(f"{manifest}: {arguments.patients} patients, {arguments.patients * arguments.per_patient} images")
     return 0
 
@@ -98,6 +99,12 @@ def define_import(verbs: options.Verbs) -> None:
         "--follow-links", action="store_true", help="also follow links that lead out of the data set"
     )
     verb.add_argument("--taxonomy", metavar="YAML", help="a label tree other than the paper's, as for pack")
+    verb.add_argument(
+        "--columns",
+        metavar="CSV",
+        help="a table with the column image (path below ROOT) and any of site, scanner, reader:<name>; they "
+        "are added to the manifest",
+    )
 
 
 def run_import(arguments: Namespace) -> int:
@@ -117,8 +124,10 @@ def run_import(arguments: Namespace) -> int:
         new_names=renames(arguments.leaf),
         skip=arguments.skip,
         follow_links=arguments.follow_links,
+        columns=Path(arguments.columns) if arguments.columns else None,
     )
-    made.note_manifest(Path(arguments.manifest), arguments.words)
+    imported = made.Imported(summary.rows, summary.skipped)
+    made.note_manifest(Path(arguments.manifest), arguments.words, imported)
     print(*summary.lines(), sep="\n")
     return 0
 
@@ -187,6 +196,13 @@ def define_pack(verbs: options.Verbs) -> None:
         help="also deal the patients to folds R - 1 more times, for a study with folds.repeats: R "
         "(default %(default)s)",
     )
+    verb.add_argument(
+        "--label-from",
+        choices=("majority", "dawid-skene"),
+        help="replace the column leaf by the consensus of the columns reader:<name>: the leaf with most "
+        "readings, or the most probable one if each reader has error rates of its own (Dawid and Skene; at "
+        "least three readers). Images without readings, or without a majority, keep their leaf",
+    )
     verb.add_argument("--workers", type=options.positive, help="threads (default: all cores)")
     verb.epilog = (
         f"{verb.epilog}. `leukotree pack data/deepapl --repeats 3` adds the deals to shards that are packed."
@@ -218,10 +234,11 @@ def run_pack(arguments: Namespace) -> int:
         group_duplicates=arguments.group_duplicates,
         pseudonyms=_outside_results(arguments.pseudonyms),
         repeats=arguments.repeats,
+        label_from=arguments.label_from,
     )
     # The words of an import may name patients, as in --skip.
     made.note_shards(
-        Path(arguments.shards), [] if arguments.pseudonyms else [Path(arguments.manifest)], arguments.words
+        Path(arguments.shards), [Path(arguments.manifest)], arguments.words, bool(arguments.pseudonyms)
     )
     if summary.dealt and not summary.written:
         made.note_deal(Path(arguments.shards), arguments.words)

@@ -46,16 +46,21 @@ class Table:
     lines: list[int]
 
 
-def read(path: str | Path, required: Sequence[str] = (), optional: Sequence[str] = ()) -> Table:
+def read(
+    path: str | Path,
+    required: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    prefixes: Sequence[str] = (),
+) -> Table:
     """The named columns of a table, in any order. Columns in `required` and `optional` get these names, also
-    if their case differs; the others keep theirs.
+    if their case differs; the others keep theirs. See `named` for `prefixes`.
 
     Commas, semicolons or tabs separate the values. Empty rows, and unnamed empty columns, are left out.
     Raises InputError naming the file, and the wrong line or column.
     """
     records = _records(path, *_opened(path, required))
     _, header = next(records, (1, []))
-    places = named(path, header, required, optional)
+    places = named(path, header, required, optional, prefixes)
     rows: list[list[str]] = []
     lines: list[int] = []
     for line, record in records:
@@ -97,16 +102,22 @@ def check_ending(path: str | Path, endings: Collection[str]) -> None:
 
 
 def named(
-    path: str | Path, names: Sequence[str], required: Sequence[str], optional: Sequence[str] = ()
+    path: str | Path,
+    names: Sequence[str],
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    prefixes: Sequence[str] = (),
 ) -> dict[str, int]:
     """Name of a column -> its index. Columns without a name are left out. Case and invisible characters make
-    no difference. Raises InputError if a required column is missing, or a required or optional one is given
-    twice. Of others that are given twice the first counts."""
+    no difference in names of `required` and `optional`, nor in a name's beginning that is one of `prefixes`.
+    Raises InputError if a required column is missing, or one of all these is given twice. Of others that are
+    given twice the first counts."""
     known = {_plain(name): name for name in (*required, *optional)}
     places: dict[str, int] = {}
     for place, text in enumerate(names):
-        name = known.get(_plain(text), text.strip())
-        if name in places and name in known.values():
+        prefixed = _prefixed(text, prefixes)
+        name = known.get(_plain(text), prefixed or text.strip())
+        if name in places and (prefixed or name in known.values()):
             first = names[places[name]]
             how = "" if first == text else f", as {first!r} and as {text!r}"
             raise InputError(f"{path}: column {name!r} is in the header twice{how}")
@@ -119,8 +130,21 @@ def named(
 
 
 def _plain(name: str) -> str:
+    return _visible(name).casefold()
+
+
+def _visible(name: str) -> str:
     visible = (sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
-    return "".join(visible).strip().casefold()
+    return "".join(visible).strip()
+
+
+def _prefixed(name: str, prefixes: Sequence[str]) -> str:
+    """The name with its beginning as in `prefixes`; "" if it begins with none of them."""
+    visible = _visible(name)
+    for prefix in prefixes:
+        if visible[: len(prefix)].casefold() == prefix:
+            return prefix + visible[len(prefix) :].strip()
+    return ""
 
 
 def _cut(path: str | Path, line: int, record: list[str], header: list[str]) -> list[str]:

@@ -84,6 +84,55 @@ def test_masks_and_further_columns(folder):
     assert "note" not in frame
 
 
+def test_site_scanner_and_readers_are_kept_and_empty_columns_are_not(folder):
+    """A reader may name a leaf, stop at an inner node, or not have read the image."""
+    header = "image,leaf,patient,source,Scanner,READER: B,reader:A,site,reader:nobody\n"
+    frame = read(folder, header + "a.png,AML,p,x, s1 ,APML,acute,,\nb.png,AML,p,x,,,AML,,  \n")
+    assert list(frame)[9:] == ["scanner", "reader:B", "reader:A"]
+    assert frame["scanner"].tolist() == ["s1", ""]
+    assert frame["reader:A"].tolist() == ["acute", "AML"]
+    assert frame["reader:B"].tolist() == ["APML", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        (
+            "reader:A",
+            "AMK",
+            " row 2: reader:A 'AMK' is no leaf and no inner node of the taxonomy, which has normal",
+        ),
+        ("reader:A", "nan", "leave the cell empty where the reader gave none"),
+        ("reader:A", "root", "'root' is no leaf"),
+        ("reader: ", "AML", ": column 'reader:': the name of a reader is a text after 'reader:'"),
+        ("site", "a\u2028b", "site 'a\\u2028b' has a line break"),
+        ("reader:A,Reader: A", "AML,AML", ": column 'reader:A' is in the header twice, as 'reader:A' and"),
+    ],
+)
+def test_a_bad_reading_is_named(folder, name, value, says):
+    assert says in refusal(folder, f"image,leaf,patient,source,{name}\na.png,AML,p,x,{value}\n")
+
+
+def test_a_parquet_manifest_has_the_same_further_columns(folder):
+    table = pd.DataFrame(
+        {
+            "image": ["a.png", "b.png"],
+            "leaf": "AML",
+            "patient": "p",
+            "source": "x",
+            "site": [None, "Ulm"],
+            "reader:A": [None, "acute"],
+            "reader:B": [None, None],
+        }
+    )
+    table.to_parquet(folder / "m.parquet")
+    frame = manifest.read(folder / "m.parquet", TAXONOMY)
+    assert frame[["site", "reader:A"]].to_numpy().tolist() == [["", ""], ["Ulm", "acute"]]
+    assert "reader:B" not in frame
+    manifest.write(frame, folder / "again.csv")
+    pd.testing.assert_frame_equal(manifest.read(folder / "again.csv", TAXONOMY), frame.assign(row=[2, 3]))
+
+
 @pytest.mark.parametrize(
     ("rows", "says"),
     [

@@ -68,6 +68,44 @@ def test_folder_says_what_it_holds(manifest, out):
     assert "36 images of 32 x 32, 18 patients: normal 12, AML 12, APML 12" in summary.lines()[1]
 
 
+def described(table):
+    """The manifest with a site, and two readers of which one knows better."""
+    return table.assign(**{"site": "Ulm", "reader:A": "AML", "reader:B": ["AML", ""] * (len(table) // 2)})
+
+
+def test_columns_that_describe_an_image_are_in_the_index_and_change_nothing_else(manifest, out, tmp_path):
+    before = pack(manifest, tmp_path / "before", **SMALL).dataset
+    change_manifest(manifest, described)
+    data = pack(manifest, out, **SMALL).dataset
+    assert list(data.index)[-3:] == ["site", "reader:A", "reader:B"]
+    pd.testing.assert_frame_equal(data.index.iloc[:, :-3], before.index)
+    assert set(data.index["reader:B"]) == {"AML", ""}
+    change_manifest(manifest, lambda table: table.rename(columns={"site": "scanner"}))
+    with pytest.raises(InputError, match="another manifest"):
+        pack(manifest, out, **SMALL)
+
+
+def test_labels_may_be_the_consensus_of_readers(manifest, out):
+    """It is recorded, and it is part of what the folder is packed from."""
+    change_manifest(manifest, lambda table: described(table).assign(**{"reader:B": table["leaf"]}))
+    with pytest.raises(InputError, match=r"dawid-skene: needs 3 readers"):
+        pack(manifest, out, **SMALL, label_from="dawid-skene")
+    summary = pack(manifest, out, **SMALL, label_from="majority")
+    said = json.loads((out / "dataset.json").read_text())
+    assert said["options"]["label_from"] == "majority"
+    assert said["labels"] == {
+        "from": "majority",
+        "readers": ["A", "B"],
+        "by_consensus": 12,
+        "unread": 0,
+        "undecided": 24,
+        "changed": 0,
+    }
+    assert "labels by majority of 2 readers: 12 images" in "\n".join(summary.lines())
+    with pytest.raises(InputError, match="label_from majority there, None now"):
+        pack(manifest, out, **SMALL)
+
+
 def test_index_points_at_the_bytes_in_the_shards(manifest, out):
     pack(manifest, out, **SMALL)
     data = Dataset.open(out)

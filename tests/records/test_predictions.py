@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,6 +53,30 @@ def test_what_is_written_is_read_and_damage_is_named(shards: Path, tmp_path: Pat
     with pytest.raises(InputError, match="cannot be read") as error:
         predictions.read(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_site_scanner_and_readers_are_kept_where_the_data_set_has_them(tmp_path: Path) -> None:
+    """Predictions of a data set without them, and those of older versions, lack the columns."""
+    table = patients.manifest(
+        tmp_path, [(leaf, f"{leaf}{n}", "lab", 1) for leaf in ("AML", "ALL") for n in range(3)]
+    )
+    plain = pd.read_csv(table)
+    logp = np.zeros((6, 5), np.float32)
+    for name, frame in (
+        ("old", plain),
+        ("new", plain.assign(**{"scanner": "s", "reader:A": ["acute", "", "AML", "ALL", "", "CML"]})),
+    ):
+        frame.to_csv(table, index=False)
+        dataset = pack(table, tmp_path / f"shards-{name}", folds=2, size=8, workers=1).dataset
+        folder = tmp_path / name
+        folder.mkdir()
+        logp = np.zeros((6, len(dataset.taxonomy.edges)), np.float32)
+        predictions.write(folder / "predictions.parquet", Predictions(np.arange(6), logp), dataset)
+        (folder / "taxonomy.json").write_text(json.dumps(dataset.taxonomy.nested()))
+    old, new = (identity(predictions.read(tmp_path / name)[0]) for name in ("old", "new"))
+    assert list(old) == ["key", "patient", "source"]
+    assert list(new) == ["key", "patient", "source", "scanner", "reader:A"]
+    assert sorted(new["reader:A"]) == ["", "", "ALL", "AML", "CML", "acute"]
 
 
 def test_a_patient_of_several_sources_is_one_where_the_data_set_says_so(tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ class TestPages:
             "map-lr-batch",
             "marginals",
             "best-so-far",
+            "flow",
             "abstention",
             "reliability",
             "net_benefit",

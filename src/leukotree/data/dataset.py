@@ -81,7 +81,8 @@ class Dataset:
     index: pd.DataFrame
     """One row per sample (N rows), ordered by fold, shard and position in the shard.
 
-    The columns are `index.COLUMNS` and `index.OPTIONAL`. `fold` is the sample's fold in the repeat.
+    The columns are `index.COLUMNS`, `index.OPTIONAL` and those of `described` that the manifest had. `fold`
+    is the sample's fold in the repeat.
     """
     fingerprint: str
     """sha256 hex over dataset.json and index.parquet, and over the deal of a repeat above 0. Equal values

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from leukotree.data import described
 from leukotree.data.images import codec
 from leukotree.errors import InputError, one_line
 from leukotree.taxonomy import Taxonomy
@@ -39,7 +40,8 @@ _AGAIN = "pack the folder again"
 def read_index(
     path: Path, content: bytes, folds: int, counts: Mapping[str, int], taxonomy: Taxonomy
 ) -> pd.DataFrame:
-    """Return the checked table: `COLUMNS`, then `OPTIONAL`; numbers are int64, texts are str.
+    """Return the checked table: `COLUMNS`, then `OPTIONAL`, then those of `described` that the file has;
+    numbers are int64, texts are str.
 
     Args:
         path: the index's file, for messages.
@@ -63,7 +65,7 @@ def _table(path: Path, content: bytes, rows: int) -> pd.DataFrame:
     try:
         file = pq.ParquetFile(io.BytesIO(content))
         names = file.schema_arrow.names
-        present = [*COLUMNS, *(name for name in OPTIONAL if name in names)]
+        present = [*COLUMNS, *(name for name in OPTIONAL if name in names), *described.present(names)]
         if wrong := [name for name in present if names.count(name) != 1]:
             raise InputError(f"{path}: column {wrong[0]!r} is missing, or there twice; {_AGAIN}")
         stored = file.metadata.num_rows
@@ -73,7 +75,8 @@ def _table(path: Path, content: bytes, rows: int) -> pd.DataFrame:
         if stored != rows:
             raise InputError(f"{path}: {stored} rows, but dataset.json counts {rows}; {_AGAIN}")
         index = file.read(columns=present).to_pandas(ignore_metadata=True)[present]
-        return index.assign(**{name: index[other] for name, other in OPTIONAL.items() if name not in names})
+        filled = index.assign(**{name: index[other] for name, other in OPTIONAL.items() if name not in names})
+        return filled[[*COLUMNS, *OPTIONAL, *described.present(names)]]
     except InputError:
         raise
     except Exception as error:  # pyarrow raises many kinds
@@ -83,7 +86,7 @@ def _table(path: Path, content: bytes, rows: int) -> pd.DataFrame:
 
 def _typed(path: Path, index: pd.DataFrame) -> pd.DataFrame:
     """Return the table with checked values of the right types."""
-    for name in (*COLUMNS, *OPTIONAL):
+    for name in list(map(str, index)):
         column = index[name]
         if name in _INTEGERS:
             whole = pd.api.types.is_integer_dtype(column) and not column.isna().any()
@@ -92,7 +95,7 @@ def _typed(path: Path, index: pd.DataFrame) -> pd.DataFrame:
             index[name] = column.astype(np.int64)
         elif not column.map(lambda value: isinstance(value, str)).all():
             raise InputError(f"{path}: column {name!r} must hold texts; {_AGAIN}")
-        elif not (matches := column.str.fullmatch(_TEXTS[name])).all():
+        elif not (matches := column.str.fullmatch(_TEXTS.get(name, r".*"))).all():
             row = int(matches.argmin())
             raise InputError(f"{path} row {row}: {name} {column.iloc[row]!r} is not allowed; {_AGAIN}")
     return index

@@ -12,6 +12,8 @@ Columns:
   there is an id, else `image`.
 * `root` (optional): the folder, relative to the manifest, that holds the row's files. The default is the
   manifest's folder.
+* `site`, `scanner`, `reader:<name>` (optional): see `described`. Such a column without a value is as if it
+  were not there.
 
 Further columns are ignored. A CSV may have any form that spreadsheets save (see `csvfile`). It is written
 with commas, in UTF-8.
@@ -31,6 +33,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from leukotree import csvfile
+from leukotree.data import described
 from leukotree.data.patients import identities
 from leukotree.errors import InputError
 from leukotree.files import write_atomic
@@ -63,6 +66,7 @@ def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
     * group: `patient`, `slide` or `image`.
     * group_id: what the folds keep together, unique over sources.
     * row: line of the CSV, or number of the Parquet row from 1.
+    * site, scanner, reader:<name>: those in which a row has a value; a reader's value is a node of the tree.
 
     Raises InputError naming the file, the first wrong row, its value, and how many more rows are wrong in the
     same way.
@@ -71,10 +75,11 @@ def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
     frame = _table(path)
     if frame.empty:
         raise InputError(f"{path}: no rows; a manifest has at least one image")
-    for column in ("leaf", "patient", "source", "group"):
+    extra = described.present(frame)
+    for column in ("leaf", "patient", "source", "group", *extra):
         frame[column] = frame[column].str.strip()
     _refuse_control(path, frame)
-    for column in ("leaf", "patient", "source"):
+    for column in ("leaf", "patient", "source", *extra):
         frame[column] = identities.normal_column(frame[column])
     leaves = taxonomy.leaves
     frame["leaf"] = frame["leaf"].replace({identities.normal(leaf): leaf for leaf in leaves})
@@ -88,11 +93,13 @@ def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
         unknown,
         lambda row: f"unknown leaf {row['leaf']!r}; the taxonomy has {', '.join(leaves)}",
     )
+    _check_readings(path, frame, taxonomy)
     _refuse_nobody(path, frame)
     _fill_group(path, frame)
     _locate(path, frame)
     frame["group_id"] = identities.group_ids(frame)
-    return frame[["image", "mask", "name", "leaf", "patient", "source", "group", "group_id", "row"]]
+    columns = ["image", "mask", "name", "leaf", "patient", "source", "group", "group_id", "row"]
+    return frame[[*columns, *extra]]
 
 
 def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None) -> None:
@@ -108,6 +115,7 @@ def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None)
     folder = os.path.realpath(path.parent)
     home = os.path.realpath(root) if root is not None else folder
     columns = [*REQUIRED, *(name for name in ("group", "mask") if name in frame)]
+    columns += described.present(frame)
     table = frame[columns].fillna("").astype(str)
     for column in table.columns.intersection(["image", "mask"]):
         paths = (os.path.join(home, text) if text else "" for text in table[column])
@@ -127,16 +135,22 @@ def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None)
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """Return all known columns as text (empty if absent in the file), and `row`."""
+    """Return all known columns as text (empty if absent in the file), and `row`. Of the columns of
+    `described` it has those with a value."""
     csvfile.check_ending(path, (*csvfile.ENDINGS, ".parquet"))
     if path.suffix.lower() == ".parquet":
         columns = _parquet(path)
         lines = list(range(1, len(columns["image"]) + 1))
     else:
-        table = csvfile.read(path, REQUIRED, OPTIONAL)
+        table = csvfile.read(path, REQUIRED, OPTIONAL + described.PLACES, (described.READER,))
         columns, lines = table.columns, table.lines
     blank = [""] * len(lines)
-    return pd.DataFrame({name: columns.get(name, blank) for name in (*REQUIRED, *OPTIONAL)} | {"row": lines})
+    extra = [name for name in described.present(columns) if any(text.strip() for text in columns[name])]
+    for name in described.readers(extra):
+        if name == described.READER or CONTROL.search(name):
+            raise InputError(f"{path}: column {name!r}: the name of a reader is a text after 'reader:'")
+    known = {name: columns.get(name, blank) for name in (*REQUIRED, *OPTIONAL, *extra)}
+    return pd.DataFrame(known | {"row": lines})
 
 
 def _parquet(path: Path) -> dict[str, list[str]]:
@@ -148,9 +162,13 @@ def _parquet(path: Path) -> dict[str, list[str]]:
     except (OSError, pa.ArrowException) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else "not a readable Parquet file"
         raise InputError(f"{path}: {reason}") from error
-    positions = csvfile.named(path, table.column_names, REQUIRED, OPTIONAL)
+    optional = OPTIONAL + described.PLACES
+    positions = csvfile.named(path, table.column_names, REQUIRED, optional, (described.READER,))
     columns = {}
-    for name in (name for name in (*REQUIRED, *OPTIONAL) if name in positions):
+    for name in [
+        *(name for name in (*REQUIRED, *OPTIONAL) if name in positions),
+        *described.present(positions),
+    ]:
         column = table.column(positions[name])
         try:
             values = _as_text(path, name, column)
@@ -188,7 +206,7 @@ def _as_text(path: Path, name: str, column: pa.ChunkedArray) -> list[str | None]
 
 
 def _refuse_control(path: Path, frame: pd.DataFrame) -> None:
-    columns = ["image", "mask", "leaf", "patient", "source"]
+    columns = ["image", "mask", "leaf", "patient", "source", *described.present(frame)]
     rows = zip(*(frame[column].tolist() for column in columns), strict=True)
     wrong = pd.Series([CONTROL.search("".join(texts)) is not None for texts in rows])
 
@@ -197,6 +215,21 @@ def _refuse_control(path: Path, frame: pd.DataFrame) -> None:
         return f"{column} {row[column]!r} has a line break or control character"
 
     _refuse(path, frame, wrong, message)
+
+
+def _check_readings(path: Path, frame: pd.DataFrame, taxonomy: Taxonomy) -> None:
+    """Refuse a reading that is no node of the tree. The root is none: it says nothing about the image."""
+    spelled = {identities.normal(node): node for node in taxonomy.edges}
+    for column in described.readers(frame):
+        frame[column] = frame[column].replace(spelled)
+
+        def message(row: pd.Series, column: str = column) -> str:
+            return (
+                f"{column} {row[column]!r} is no leaf and no inner node of the taxonomy, which has "
+                f"{', '.join(taxonomy.edges)}; leave the cell empty where the reader gave none"
+            )
+
+        _refuse(path, frame, ~frame[column].isin(["", *taxonomy.edges]), message)
 
 
 def _refuse_nobody(path: Path, frame: pd.DataFrame) -> None:

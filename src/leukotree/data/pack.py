@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from leukotree import progress, signals
-from leukotree.data import deals, duplicates, pack_folder
+from leukotree.data import consensus, deals, described, duplicates, pack_folder
 from leukotree.data.dataset import Dataset
 from leukotree.data.fingerprint import DESCRIPTION
 from leukotree.data.folds import assign
@@ -61,6 +61,8 @@ class PackSummary:
         if repeats := deals.numbers(data.folder):
             new = f", written now: {', '.join(map(str, self.dealt))}" if self.dealt else ""
             lines.append(f"further deals to folds for the repeats {', '.join(map(str, repeats))}{new}")
+        if labels := (description.model_extra or {}).get("labels"):
+            lines.append(consensus.line(labels))
         if copies := int(data.index["sha256"].duplicated().sum()):
             lines.append(f"{copies} image(s) are exact copies of another of their group, with the same leaf")
         if description.dropped:
@@ -86,6 +88,7 @@ def pack(
     similar_ids: str | None = None,
     patients_across_sources: bool = False,
     repeats: int = 1,
+    label_from: str | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> PackSummary:
     """Pack a manifest into the folder `out`.
@@ -104,6 +107,7 @@ def pack(
         patients_across_sources: an id means the same patient in every source.
         repeats: deals of the samples to folds. Those after the first are files beside the index, see `deals`.
             They are also written for a folder that is already packed.
+        label_from: replace the leaves by the consensus of the readers, see `consensus.relabel`.
         tell: is called with each warning before anything is written.
 
     The other arguments are those of `Options`.
@@ -127,6 +131,7 @@ def pack(
         patients_across_sources=patients_across_sources,
         group_duplicates=group_duplicates,
         pseudonyms=pseudonyms is not None,
+        label_from=label_from,
     )
     numbers = Numbers(pseudonyms, out, _working_folder(out)) if pseudonyms is not None else None
     table, doubts = _table(Path(manifest), taxonomy, options, numbers, workers)
@@ -164,9 +169,16 @@ def _table(
 ) -> tuple[pd.DataFrame, tuple[Doubt, ...]]:
     """Return the table for `pack_folder.fill`, without folds, and the doubts about the ids of patients."""
     across_sources = options.patients_across_sources
-    frame, doubts = settle(read_manifest(manifest, taxonomy), options.similar_ids, across_sources)
+    rows = read_manifest(manifest, taxonomy)
+    if options.label_from:
+        rows = consensus.relabel(rows, options.label_from, taxonomy)
+    frame, doubts = settle(rows, options.similar_ids, across_sources)
     stems = [re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem)[:40] for name in frame["name"]]
-    table = frame[["image", "name", "leaf", "patient", "source"]].reset_index(drop=True)
+    extra = [
+        *described.present(frame),
+        *frame.columns.intersection([consensus.MANIFEST_LEAF, consensus.ORIGIN]),
+    ]
+    table = frame[["image", "name", "leaf", "patient", "source", *extra]].reset_index(drop=True)
     table["key"] = [f"{row:07d}-{stem}" for row, stem in enumerate(stems)]
     table["group"] = frame["group_id"].array
     table["kind"] = frame["group"].array
@@ -246,7 +258,13 @@ def _identity(table: pd.DataFrame, options: Options, taxonomy: Taxonomy) -> dict
 
 
 def _columns(table: pd.DataFrame) -> list[list[str]]:
-    return [table[name].tolist() for name in ("name", "leaf", "patient", "source", "kind", "group")]
+    # Columns that older packs did not have are digested with their names, and only where they are there.
+    names = [*described.present(table), *table.columns.intersection([consensus.MANIFEST_LEAF])]
+    extra = [[f"{name}={text}" for text in table[name]] for name in names]
+    return [
+        *(table[name].tolist() for name in ("name", "leaf", "patient", "source", "kind", "group")),
+        *extra,
+    ]
 
 
 def _digest(rows: Iterable[tuple[object, ...]]) -> str:

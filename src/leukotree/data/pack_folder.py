@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from leukotree import progress, signals
-from leukotree.data import dataset, duplicates, folds, shards
+from leukotree.data import consensus, dataset, described, duplicates, folds, shards
 from leukotree.data.fingerprint import DESCRIPTION, INDEX
 from leukotree.data.images import codec, encoding
 from leukotree.data.index import COLUMNS, OPTIONAL
@@ -93,7 +93,7 @@ def fill(working: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonom
 
     Args:
         table: columns key, image (path), name (in the shards), shown (name in messages), digest (of the
-            file's bytes), leaf, patient, source, group (id), kind and fold.
+            file's bytes), leaf, patient, source, group (id), kind, fold, and those of `described`.
 
     Raises InputError for broken images that may not be dropped and for copies that may not be joined. Raises
     OSError if the folder cannot be written.
@@ -262,9 +262,12 @@ def _write_index(working: Path, table: pd.DataFrame, contents: list[tuple[_Shard
     columns["shard"] = [shard.name for shard, _ in contents]
     columns["fold"] = [shard.fold for shard, _ in contents]
     named = table.assign(image=table["name"]).set_index("key")
-    rows = pd.DataFrame(columns).join(named[["leaf", "patient", "source", "group", "image"]], on="key")
+    extra = described.present(table)
+    rows = pd.DataFrame(columns).join(
+        named[["leaf", "patient", "source", "group", "image", *extra]], on="key"
+    )
     buffer = io.BytesIO()
-    rows[[*COLUMNS, *OPTIONAL]].to_parquet(buffer, index=False)
+    rows[[*COLUMNS, *OPTIONAL, *extra]].to_parquet(buffer, index=False)
     write_atomic(working / INDEX, buffer.getvalue())
 
 
@@ -287,6 +290,8 @@ def _write_description(
         "dropped": [{"image": item["image"], "reason": item["reason"]} for item in state["dropped"]],
         **{name: state[name] for name in ("manifest", "bytes", "options", "tree")},
     }
+    if options.label_from:
+        description["labels"] = consensus.summary(table, options.label_from)
     write_atomic(working / DESCRIPTION, json.dumps(description, indent=2, ensure_ascii=False))
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from leukotree.data.consensus import METHODS
 from leukotree.data.dataset import MAX_SIDE
 from leukotree.data.patients.identities import SIMILAR
 from leukotree.errors import InputError
 
-_LATER = ("similar_ids", "patients_across_sources", "group_duplicates", "pseudonyms")
+_LATER = ("similar_ids", "patients_across_sources", "group_duplicates", "pseudonyms", "label_from")
 """Options that the first version of `pack` did not have."""
 
 
@@ -36,6 +37,8 @@ class Options:
     """Join groups that share a picture, instead of refusing them."""
     pseudonyms: bool = False
     """Write numbers instead of the names of patients, slides and images."""
+    label_from: str | None = None
+    """The consensus of readers that replaces the column leaf, one of `consensus.METHODS`; None: no change."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -48,6 +51,8 @@ class Options:
                 raise InputError(f"{name} {getattr(self, name)}: must be from {low} to {high}")
         if self.similar_ids not in (None, *SIMILAR):
             raise InputError(f"similar_ids {self.similar_ids!r}: must be one of {', '.join(SIMILAR)}")
+        if self.label_from not in (None, *METHODS):
+            raise InputError(f"label_from {self.label_from!r}: must be one of {', '.join(METHODS)}")
 
     def identity(self) -> dict[str, Any]:
         """Return the options for dataset.json; of those that older packs lack only the ones that are on."""

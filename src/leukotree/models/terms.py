@@ -32,8 +32,8 @@ class Decisions:
 
     @classmethod
     def of(cls, stage: Stage, taxonomy: Taxonomy, spec: RunSpec) -> Decisions:
-        """The heads of the stage. `flat` and the members of `ensemble` have one head; only its focal loss takes
-        the leaves as one decision, all other losses take the decisions of the tree."""
+        """The heads of the stage. `flat` and the members of `ensemble` have one head. Only its focal loss
+        takes the leaves as one decision. All other losses take the decisions of the tree."""
         if spec.variant not in OF_LEAVES or spec.loss.kind == "focal":
             return cls(
                 stage.heads, stage.targets, tuple(stage.levels.values()), spec.variant not in OF_LEAVES

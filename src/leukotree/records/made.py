@@ -1,50 +1,87 @@
-"""made.json: the commands that made a manifest or a packed folder.
+"""made.json: the commands that made a manifest or a packed folder, and what the import left out.
 
-The commands are not part of a data set's fingerprint: the same images packed by another command are the same
-data.
+These are not part of a data set's fingerprint: the same images packed by another command are the same data.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from leukotree import files
 from leukotree.records.commands import typed
 
 FILE = "made.json"
 """In a packed folder."""
+WITHHELD = "reasons withheld, since they may name patients"
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, RecursionError)
 """Errors of a damaged file. The commands are then unknown; this is no reason to stop."""
 
 
-def note_manifest(manifest: Path, words: Sequence[str]) -> None:
-    """Note the command that wrote a manifest, in a hidden file beside it. An OSError is ignored."""
+class Imported(NamedTuple):
+    """What one import wrote into a manifest, and what it left out."""
+
+    images: int
+    skipped: dict[str, int]
+    """Reason -> files that were left out."""
+
+
+def note_manifest(manifest: Path, words: Sequence[str], imported: Imported | None = None) -> None:
+    """Note the command that wrote a manifest, and what it imported, in a hidden file beside it. An OSError is
+    ignored."""
     with suppress(OSError):
         note = _command(words, manifest.parent) | {"sha256": files.sha256(manifest)}
+        if imported is not None:
+            note["imported"] = imported._asdict()
         files.write_atomic(_beside(manifest), json.dumps(note, indent=1))
 
 
-def note_shards(shards: Path, manifests: Iterable[Path], words: Sequence[str]) -> None:
-    """Note in a packed folder the commands that wrote its manifests, and the one that packed it, unless there
-    is a note. A manifest that was changed after its command has none. An OSError is ignored."""
+def note_shards(
+    shards: Path, manifests: Iterable[Path], words: Sequence[str], anonymous: bool = False
+) -> None:
+    """Note in a packed folder the commands that wrote its manifests, what they imported, and the command that
+    packed it, unless there is a note. A manifest that was changed after its command has none. An OSError is
+    ignored.
+
+    Args: anonymous: leave out the commands of the manifests and the reasons of what was left out, since they
+    may name patients.
+    """
     if (shards / FILE).exists():
         return
-    notes = []
+    notes, imports = [], []
     for manifest in manifests:
         with suppress(*_DAMAGED):
             note = _read(_beside(manifest))
-            if note["sha256"] == files.sha256(manifest):
+            if note["sha256"] != files.sha256(manifest):
+                continue
+            if not anonymous:
                 folder = os.path.relpath(manifest.parent / note["folder"], shards)
                 notes.append({"words": _words(note), "folder": folder})
+            if "imported" in note:
+                imported = _imported(note["imported"])
+                reasons = {WITHHELD: sum(imported.skipped.values())} if anonymous else imported.skipped
+                imports.append(imported._replace(skipped=reasons)._asdict())
+    content = {"commands": [*notes, _command(words, shards)], "imported": imports}
     with suppress(OSError):
-        files.write_atomic(
-            shards / FILE, json.dumps({"commands": [*notes, _command(words, shards)]}, indent=1)
-        )
+        files.write_atomic(shards / FILE, json.dumps(content, indent=1))
+
+
+def imported(shards: Path) -> list[Imported]:
+    """What the imports of a packed folder's manifests left out; [] if it is not recorded. It is not for data
+    sets of older versions, and for manifests that were written or changed by hand."""
+    with suppress(*_DAMAGED):
+        return [_imported(note) for note in _read(shards / FILE)["imported"]]
+    return []
+
+
+def _imported(note: Mapping[str, Any]) -> Imported:
+    """Raises one of _DAMAGED for a damaged note."""
+    skipped = {str(reason): int(count) for reason, count in dict(note["skipped"]).items()}
+    return Imported(int(note["images"]), skipped)
 
 
 def note_deal(shards: Path, words: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from leukotree import files
+from leukotree.data import described
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.evaluation import decide, metrics
@@ -50,23 +51,26 @@ class Predictions:
 
 
 def write(path: Path, predictions: Predictions, dataset: Dataset) -> None:
-    """Write predictions.parquet: `key, patient, source, fold, leaf`, `person` if sources share patients, and
-    a column `logp:<child>` per edge. Raises OSError."""
-    frame = dataset.index.iloc[predictions.rows][IDENTITY].reset_index(drop=True)
+    """Write predictions.parquet: `key, patient, source, fold, leaf`, `person` if sources share patients,
+    `site`, `scanner` and `reader:<name>` where the data set has them, and a column `logp:<child>` per edge.
+    Raises OSError."""
+    columns_of_images = [*IDENTITY, *described.present(dataset.index)]
+    frame = dataset.index.iloc[predictions.rows][columns_of_images].reset_index(drop=True)
     if dataset.patients_across_sources:
-        frame[PERSON] = dataset.persons.iloc[predictions.rows].array
+        frame.insert(len(IDENTITY), PERSON, dataset.persons.iloc[predictions.rows].array)
     columns = pd.DataFrame(predictions.logp, columns=[f"logp:{edge}" for edge in dataset.taxonomy.edges])
     files.write_atomic(path, pd.concat([frame, columns], axis=1).to_parquet(index=False))
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray, Taxonomy]:
-    """(columns IDENTITY and maybe PERSON, (N, E) float32 log-probabilities, taxonomy) of a run folder. Raises
-    InputError if they cannot be read."""
+    """(columns IDENTITY and those of PERSON and `described` that are there, (N, E) float32 log-probabilities,
+    taxonomy) of a run folder. Raises InputError if they cannot be read."""
     try:
         frame = pd.read_parquet(folder / PREDICTIONS)
         taxonomy = Taxonomy.from_nested(json.loads((folder / TAXONOMY).read_text()))
         logp = frame[[f"logp:{edge}" for edge in taxonomy.edges]].to_numpy(np.float32)
-        return frame[[*IDENTITY, *frame.columns.intersection([PERSON])]], logp, taxonomy
+        more = [*frame.columns.intersection([PERSON]), *described.present(frame)]
+        return frame[[*IDENTITY, *more]], logp, taxonomy
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder}: its predictions cannot be read: {one_line(error)[:200]}") from error
 

@@ -168,7 +168,8 @@ def _has_recorded_scores(run: Run) -> bool:
 
 def _images(run: Run) -> pd.DataFrame:
     """N rows: key, patient, source, leaf."""
-    return run.images.assign(leaf=np.asarray(run.taxonomy.leaves, dtype=object)[run.true])
+    images = run.images.assign(leaf=np.asarray(run.taxonomy.leaves, dtype=object)[run.true])
+    return images[tested.COLUMNS]
 
 
 def _digest(run: Run) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 from leukotree import files
 from leukotree.evaluation import decide
 from leukotree.records.commands import Given
-from leukotree.report import prose, scores
+from leukotree.report import checklists, prose, scores
 from leukotree.report.blocks import Figure, Section, text
 from leukotree.report.sections import (
     ablation,
@@ -22,6 +22,7 @@ from leukotree.report.sections import (
     clinical,
     comparison,
     decisions,
+    flow,
     interference,
     learning_rate,
     mixed,
@@ -29,17 +30,19 @@ from leukotree.report.sections import (
     patients,
     planned,
     prediction_sets,
+    readers,
     reproduce,
     searches,
     settings,
+    subgroups,
     tree,
 )
 from leukotree.report.summary import StudySummary
 
 
 def write(summary: StudySummary, out: Path, command: Given | None = None) -> tuple[Path, Path]:
-    """Write `report.md`, `figures/*.png`, `report.html`, the study file and the files of the sections into
-    the folder `out`.
+    """Write `report.md`, `figures/*.png`, `report.html`, `checklists.md`, the study file and the files of the
+    sections into the folder `out`.
 
     Args: command: the command that writes this report. None where no command does.
 
@@ -49,6 +52,11 @@ def write(summary: StudySummary, out: Path, command: Given | None = None) -> tup
     out = Path(out)
     reproduction = reproduce.reproduction(summary, out, command)
     sections = [*_sections(summary), reproduction.section]
+    beside = {name: content for section in sections for name, content in section.files.items()}
+    beside |= reproduction.files
+    if summary.runs:
+        beside[checklists.FILE] = checklists.render(summary, sections, "report.md").encode()
+        sections.insert(-1, checklists.section(summary, sections))
     unchecked = (
         [] if summary.runs else overview.unchecked(summary)
     )  # with runs, the first section has this warning
@@ -65,8 +73,7 @@ def write(summary: StudySummary, out: Path, command: Given | None = None) -> tup
         for block in section.blocks:
             if isinstance(block, Figure):
                 files.write_atomic(out / "figures" / f"{block.name}.png", block.png)
-    beside = {name: content for section in sections for name, content in section.files.items()}
-    for name, content in (beside | reproduction.files | pages).items():
+    for name, content in (beside | pages).items():
         files.write_atomic(out / name, content)
     return out / "report.md", out / "report.html"
 
@@ -93,6 +100,8 @@ def _sections(summary: StudySummary) -> Sequence[Section]:
         decisions.section(summary),
         patients.section(summary, by_fold),
         clinical.section(summary),
+        readers.section(summary),
+        subgroups.section(summary),
         tree.section(by_fold),
         calibration.section(summary),
         mixed.section(summary),
@@ -101,6 +110,7 @@ def _sections(summary: StudySummary) -> Sequence[Section]:
         tree.leaves(summary),
         overview.folds(summary, by_fold),
         tree.decisions(summary),
+        flow.section(summary),
         overview.data(summary),
         budget.section(summary),
         *tail,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from leukotree.data import described
 from leukotree.evaluation.decide import Rule
 from leukotree.records import predictions, runfolder, searchfolder
 from leukotree.records.compute import Compute
@@ -38,7 +39,7 @@ class Run:
     """The run folder."""
     taxonomy: Taxonomy
     images: pd.DataFrame
-    """N rows: key, patient ("" where unknown), source."""
+    """N rows: key, patient ("" where unknown), source, and the columns of `described` that are there."""
     true: np.ndarray
     """(N,) leaf indices."""
     predicted: np.ndarray
@@ -177,12 +178,13 @@ def pooled(folders: Sequence[Path]) -> Validation | None:
 
 
 def identity(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a run's predictions that identify an image: key, patient and source.
+    """The columns of a run's predictions that identify an image: key, patient and source. Then `site`,
+    `scanner` and `reader:<name>` where they are there; "" where one has no value.
 
     A patient's id is unique within its source only. The source is therefore put before the id, unless the
     data set has ids that hold over sources. An unknown patient is "".
     """
-    columns = frame[["key", "patient", "source"]].fillna("").astype(str)
+    columns = frame[["key", "patient", "source", *described.present(frame)]].fillna("").astype(str)
     if predictions.PERSON in frame:
         return columns.assign(patient=frame[predictions.PERSON].fillna("").astype(str))
     known = (columns["patient"] != "") & (columns["source"] != "")

@@ -5,6 +5,16 @@ arms.
 `verdict` are about the methods, trained again on other folds. SciPy is imported in functions.
 """
 
+from leukotree.stats.agreement import (
+    Agreement,
+    Closeness,
+    Rated,
+    ReadFold,
+    agreement,
+    alpha_interval,
+    closeness,
+    pair,
+)
 from leukotree.stats.clusters import (
     Clusters,
     accuracy,
@@ -41,24 +51,35 @@ from leukotree.stats.resampling import (
     resample,
     weights,
 )
+from leukotree.stats.subgroups import GroupFold, GroupScores, Score, in_groups
 from leukotree.stats.sums import intervals_of
 from leukotree.stats.verdict import ALPHA, CERTAIN, Comparison, Fold, Verdict, compare, judge
 
 __all__ = [
     "ALPHA",
     "CERTAIN",
+    "Agreement",
     "CalibrationError",
+    "Closeness",
     "Clusters",
     "Comparison",
     "CorrectedT",
     "Fold",
+    "GroupFold",
+    "GroupScores",
     "McNemar",
     "Probabilities",
+    "Rated",
+    "ReadFold",
+    "Score",
     "Statistic",
     "Verdict",
     "accuracy",
+    "agreement",
+    "alpha_interval",
     "bootstrap",
     "calibration_error",
+    "closeness",
     "clusters_of",
     "compare",
     "correlated_t",
@@ -66,6 +87,7 @@ __all__ = [
     "difference_interval",
     "f1",
     "holm",
+    "in_groups",
     "interval",
     "intervals",
     "intervals_of",
@@ -75,6 +97,7 @@ __all__ = [
     "majority_is_correct",
     "mcnemar",
     "nadeau_bengio",
+    "pair",
     "patient_counts",
     "patient_sums",
     "patients_per_leaf",

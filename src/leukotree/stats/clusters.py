@@ -51,12 +51,8 @@ def patient_counts(
         predicted: (N,) leaf indices, or (S, N) of S seeds.
         keys: N keys of the images. `pool` needs them for images without a patient in several repeats.
     """
-    true = np.asarray(true, dtype=np.int64)
-    predicted = np.atleast_2d(np.asarray(predicted, dtype=np.int64))
     names, cluster = clusters_of(patient)
-    cells = (cluster * n_leaves + true) * n_leaves + predicted
-    shape = (len(names), n_leaves, n_leaves)
-    counts = np.bincount(cells.ravel(), minlength=int(np.prod(shape))).reshape(shape) / len(predicted)
+    counts = confusions(cluster, len(names), true, predicted, n_leaves)
     of_images = None
     if keys is not None:
         alone = np.asarray(patient, dtype=str) == ""
@@ -76,6 +72,16 @@ def clusters_of(patient: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     cluster = np.empty(len(names), dtype=np.int64)
     cluster[known], cluster[~known] = of_known, len(patients) + np.arange(alone)
     return np.concatenate([patients, np.full(alone, "")]), cluster
+
+
+def confusions(
+    cluster: np.ndarray, n_clusters: int, true: np.ndarray, predicted: np.ndarray, n_leaves: int
+) -> np.ndarray:
+    """(P, L, L) counts of `patient_counts`, from the (N,) clusters of `clusters_of`."""
+    predicted = np.atleast_2d(np.asarray(predicted, dtype=np.int64))
+    cells = (cluster * n_leaves + np.asarray(true, dtype=np.int64)) * n_leaves + predicted
+    shape = (n_clusters, n_leaves, n_leaves)
+    return np.bincount(cells.ravel(), minlength=int(np.prod(shape))).reshape(shape) / len(predicted)
 
 
 def patient_sums(patient: Sequence[str], values: np.ndarray) -> np.ndarray:
@@ -147,6 +153,8 @@ def strata_of(counts: np.ndarray) -> np.ndarray:
     A stratum of one cluster would have no spread. It joins the stratum with the most similar set (largest
     intersection over union). Of equally similar ones it joins that with most clusters, then the first.
     """
+    if not len(counts):
+        return np.empty(0, dtype=np.int64)
     sets, own, size = np.unique(counts.sum(axis=-1) > 0, axis=0, return_inverse=True, return_counts=True)
     common = sets.astype(np.int64) @ sets.T.astype(np.int64)
     similarity = common / np.maximum(sets.sum(axis=1)[:, None] + sets.sum(axis=1) - common, 1)

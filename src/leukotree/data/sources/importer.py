@@ -58,6 +58,7 @@ def import_source(
     new_names: Mapping[str, str] | None = None,
     skip: Iterable[str] = (),
     follow_links: bool = False,
+    columns: Path | None = None,
 ) -> ImportSummary:
     """Write the manifest of a data set below `root` with the layout of `source`.
 
@@ -70,6 +71,7 @@ def import_source(
         new_names: label -> leaf.
         skip: paths below `root` that are left out.
         follow_links: allow links out of the data set.
+        columns: a CSV with sites, scanners or readers of the images, see `columns.add`.
 
     Raises InputError, with nothing written, for an unknown source, a folder of another layout, a label that
     is no leaf, one file with two leaves, or if there is nothing to import.
@@ -83,6 +85,10 @@ def import_source(
         links.refuse_outside(scan, root)
     _refuse_nothing(source, root, scan)
     links.note_links(scan)
+    if columns is not None:
+        from leukotree.data.sources.columns import add
+
+        add(scan, columns, root, new_names or {}, (taxonomy or _paper()).edges)
     _refuse_nobody(scan)
     doubts = _write(scan, manifest)
     return ImportSummary(
@@ -116,6 +122,12 @@ def _check(
     if benign is not None and benign.strip() not in tree:
         raise InputError(f"--benign {benign!r}: no leaf of the tree, which has {', '.join(tree)}")
     return tree
+
+
+def _paper() -> Taxonomy:
+    from leukotree.taxonomy import Taxonomy
+
+    return Taxonomy.paper()
 
 
 def _scan(source: str, root: Path, options: Options) -> Scan:
