@@ -27,7 +27,9 @@ def hint(model: type[BaseModel], location: tuple[int | str, ...], given: Any) ->
     if owner is None:  # among the keys of a plain mapping
         return ""
     known = list(owner.model_fields)
-    if close := difflib.get_close_matches(str(location[-1]), known, n=1):
+    # A group of another group's keys, such as `loss` in a study, is not a misspelt key.
+    is_group = isinstance(given, Mapping) and any(path.endswith(f".{location[-1]}") for path in paths(model))
+    if not is_group and (close := difflib.get_close_matches(str(location[-1]), known, n=1)):
         return f", did you mean {_dotted([*location[:-1], close[0]])!r}?"
     key = _dotted([*location, *_only(given)])
     if meant := elsewhere(key, paths(model)):

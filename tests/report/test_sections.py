@@ -53,7 +53,7 @@ class TestDecisions:
         means = [np.mean(seeds) for seeds in folds]
         assert row[2] == f"{100 * np.mean(means):.1f} ± {100 * np.std(means, ddof=1):.1f}"
         assert row[4] == f"{np.mean([np.mean(seeds) for seeds in heights]):.2f}"
-        assert (row[5] == "–") == (rule != "marginal")
+        assert (row[6] == "–") == (rule != "marginal")
 
     def test_another_rule_decides_everything(self, whole):
         summary = collect(whole, {**STUDY, "decision": "joint"}, expected_runs())

@@ -68,3 +68,24 @@ def test_sums_are_in_the_order_of_the_clusters() -> None:
     true = np.array([0, 1, 2, 0, 1, 2, 0])
     np.testing.assert_array_equal(stats.patient_counts(patient, true, true, 3).names, names)
     assert stats.patient_sums([], np.zeros((0, 3))).shape == (0, 3)
+
+
+def test_a_patient_in_two_repeats_has_the_mean_of_its_sums() -> None:
+    """Pooled sums of counts are the pooled counts."""
+    rng = np.random.default_rng(4)
+    parts, sums = [], []
+    for repeat in range(2):
+        for half in range(2):
+            patients = [p for p in range(12) if (p * (3 if repeat else 1) // 2) % 2 == half]
+            names = [f"p{p}" if p % 4 else "" for p in patients for _ in range(3)]
+            keys = [f"k{p}-{image}" for p in patients for image in range(3)]
+            true, predicted = rng.integers(0, L, (2, len(names)))
+            part = stats.patient_counts(names, true, predicted, L, keys)
+            parts.append(part)
+            sums.append(stats.patient_sums(names, np.eye(L * L)[true * L + predicted]))
+    pooled = stats.pool(parts, [0, 0, 1, 1])
+    assert len(pooled.names) == 9 + 9
+    flat = stats.pool_sums(parts, sums, pooled)
+    np.testing.assert_allclose(flat.reshape(-1, L, L), pooled.counts)
+    first = stats.pool(parts[:2])
+    np.testing.assert_allclose(stats.pool_sums(parts[:2], sums[:2], first).reshape(-1, L, L), first.counts)

@@ -28,8 +28,11 @@ Bounds = tuple[float, float] | None
 class Cases(NamedTuple):
     """The N images of a test fold, or its N patients, in S runs with different seeds."""
 
+    repeat: int
     patient: list[str]
     """N names, "" where unknown."""
+    keys: list[str] | None
+    """N keys of images. None for patients."""
     true: np.ndarray
     """(N,) leaf indices."""
     predicted: np.ndarray
@@ -83,7 +86,8 @@ def cases(summary: StudySummary, arm: Arm, targets: Sequence[Target], *, of_pati
         thresholds = np.full(len(targets), np.nan)
         if fold in validations:
             thresholds = _thresholds(validations[fold], targets, specificity, of_patients)
-        folds.append(Cases(patient, true, predicted, odds, thresholds))
+        keys = None if of_patients else runs[0].images["key"].tolist()
+        folds.append(Cases(runs[0].repeat, patient, keys, true, predicted, odds, thresholds))
     return folds
 
 
@@ -128,11 +132,12 @@ def _thresholds(
 def scored(folds: Sequence[Cases], targets: Sequence[Target], taxonomy: Taxonomy, *, fit: bool) -> Clinical:
     """The scores of an arm from its test folds. `fit`: whether to fit slope and intercept."""
     n_leaves = len(taxonomy.leaves)
-    clusters = stats.pool([stats.patient_counts(of.patient, of.true, of.predicted, n_leaves) for of in folds])
+    of_folds = [stats.patient_counts(of.patient, of.true, of.predicted, n_leaves, of.keys) for of in folds]
+    clusters = stats.pool(of_folds, [of.repeat for of in folds])
     fits = [_fitted(folds, targets, place) if fit else None for place in range(len(targets))]
     parts: dict[str, np.ndarray] = {
         "confusion": clusters.counts.reshape(len(clusters.names), -1),
-        **_pooled(folds, lambda of: _parts(of, targets, fits)),
+        **_pooled(folds, of_folds, clusters, lambda of: _parts(of, targets, fits)),
     }
     patients, unknown = _patients(clusters, targets)
     averaged = [leaf for leaf in range(n_leaves) if patients[leaf, 0] >= metrics.FLOOR and not unknown[leaf]]
@@ -145,7 +150,7 @@ def scored(folds: Sequence[Cases], targets: Sequence[Target], taxonomy: Taxonomy
         parts, clusters.strata, lambda sums: np.concatenate(list(statistic(sums).values()), axis=-1)
     )
     few = (patients < metrics.FLOOR) | unknown[:, None]
-    return _assembled(values, bounds, targets, averaged, few, patients, sum(len(of.true) for of in folds))
+    return _assembled(values, bounds, targets, averaged, few, patients, round(clusters.counts.sum()))
 
 
 def _fitted(folds: Sequence[Cases], targets: Sequence[Target], place: int) -> Recalibration | None:
@@ -155,12 +160,15 @@ def _fitted(folds: Sequence[Cases], targets: Sequence[Target], place: int) -> Re
     return clinical.recalibrate(x, np.concatenate(positive))
 
 
-def _pooled(folds: Sequence[Cases], parts: Callable[[Cases], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Name -> (P, F) sums of each cluster of all folds, in the order of `stats.pool`."""
-    of_folds = [
-        {name: stats.patient_sums(of.patient, part) for name, part in parts(of).items()} for of in folds
-    ]
-    return {name: np.concatenate([of_fold[name] for of_fold in of_folds]) for name in of_folds[0]}
+def _pooled(
+    folds: Sequence[Cases],
+    of_folds: Sequence[Clusters],
+    pooled: Clusters,
+    parts: Callable[[Cases], dict[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """Name -> (P, F) sums of each pooled cluster."""
+    sums = [{name: stats.patient_sums(of.patient, part) for name, part in parts(of).items()} for of in folds]
+    return {name: stats.pool_sums(of_folds, [of[name] for of in sums], pooled) for name in sums[0]}
 
 
 def _parts(

@@ -34,7 +34,9 @@ class Limits(NamedTuple):
 class FoldSets(NamedTuple):
     """The sets of the N images of a test fold. Means over seeds."""
 
+    repeat: int
     patient: list[str]
+    keys: list[str]
     true: np.ndarray
     """(N,) leaf indices."""
     measures: np.ndarray
@@ -85,7 +87,8 @@ def sets(arm: Arm, of_folds: dict[int, Limits]) -> list[FoldSets]:
         limit = of_folds.get(fold)
         if limit is not None and limit.leaf is not None and limit.node is not None:
             measures = np.mean([_measures(run, limit.leaf, limit.node) for run in runs], axis=0)
-            folds.append(FoldSets(runs[0].images["patient"].tolist(), runs[0].true, measures))
+            patient, keys = (runs[0].images[name].tolist() for name in ("patient", "key"))
+            folds.append(FoldSets(runs[0].repeat, patient, keys, runs[0].true, measures))
     return folds
 
 
@@ -102,10 +105,10 @@ def measured(folds: Sequence[FoldSets], taxonomy: Taxonomy) -> list[Coverage]:
     """The scores of all images, then those of each leaf that has images. Each patient has the same weight, as
     in the guarantee of the sets, divided equally among its images of the group."""
     n_leaves = len(taxonomy.leaves)
-    clusters = stats.pool([stats.patient_counts(of.patient, of.true, of.true, n_leaves) for of in folds])
-    parts = [_by_patient(of, n_leaves) for of in folds]
-    means = np.concatenate(parts)  # (P, groups, 1 + MEASURES)
-    flat = means.reshape(len(means), -1)
+    of_folds = [stats.patient_counts(of.patient, of.true, of.true, n_leaves, of.keys) for of in folds]
+    clusters = stats.pool(of_folds, [of.repeat for of in folds])
+    flat = stats.pool_sums(of_folds, [_by_patient(of, n_leaves) for of in folds], clusters)
+    means = flat.reshape(len(flat), n_leaves + 1, MEASURES + 1)
 
     def statistic(sums: Sums) -> np.ndarray:
         table = sums["all"].reshape(*sums["all"].shape[:-1], n_leaves + 1, MEASURES + 1)
@@ -140,8 +143,8 @@ def _enough(patients: int, mostly_known: bool) -> bool:
 
 
 def _by_patient(of: FoldSets, n_leaves: int) -> np.ndarray:
-    """(P, 1 + L, 1 + MEASURES): for all images and for each leaf, whether the patient has such images, and
-    the means of the measures over them."""
+    """(P, (1 + L) x (1 + MEASURES)): for all images and for each leaf, whether the patient has such images,
+    and the means of the measures over them."""
     groups = [np.ones(len(of.true), dtype=bool), *(of.true == leaf for leaf in range(n_leaves))]
     tables = []
     for inside in groups:
@@ -150,4 +153,4 @@ def _by_patient(of: FoldSets, n_leaves: int) -> np.ndarray:
         images = sums[:, :1]
         means = np.divide(sums[:, 1:], images, out=np.zeros_like(sums[:, 1:]), where=images > 0)
         tables.append(np.concatenate([images > 0, means], axis=1))
-    return np.stack(tables, axis=1)
+    return np.concatenate(tables, axis=1)

@@ -170,7 +170,7 @@ def coverage(bars: Mapping[str, Sequence[Bar]], wanted: float) -> bytes:
             y = rows.index(bar.name) + 0.7 * ((index + 0.5) / len(arms) - 0.5)
             if np.isfinite(bar.low):
                 axis.plot([100 * bar.low, 100 * bar.high], [y, y], color=colour(index), lw=2.2, alpha=0.7)
-            axis.plot(100 * bar.mean, y, marker=marker(index), ms=4, color=colour(index), lw=0)
+            axis.plot(100 * bar.estimate, y, marker=marker(index), ms=4, color=colour(index), lw=0)
         axis.set_title(title)
         axis.set_yticks(range(len(rows)), rows)
         axis.set_ylim(len(rows) - 0.5, -0.5)

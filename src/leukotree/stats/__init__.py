@@ -26,6 +26,7 @@ from leukotree.stats.clusters import (
     patient_sums,
     patients_per_leaf,
     pool,
+    pool_sums,
     recall,
 )
 from leukotree.stats.comparing import (
@@ -102,6 +103,7 @@ __all__ = [
     "patient_sums",
     "patients_per_leaf",
     "pool",
+    "pool_sums",
     "recall",
     "resample",
     "smallest_detectable",

@@ -55,10 +55,8 @@ def patient_counts(
     counts = confusions(cluster, len(names), true, predicted, n_leaves)
     of_images = None
     if keys is not None:
-        alone = np.asarray(patient, dtype=str) == ""
-        of_images = np.concatenate(
-            [np.full(len(names) - alone.sum(), ""), np.asarray(keys, dtype=str)[alone]]
-        )
+        unknown = np.asarray(patient, dtype=str) == ""
+        of_images = np.concatenate([np.full((names != "").sum(), ""), np.asarray(keys, dtype=str)[unknown]])
     return Clusters(names, counts, strata_of(counts), of_images)
 
 
@@ -92,6 +90,24 @@ def patient_sums(patient: Sequence[str], values: np.ndarray) -> np.ndarray:
     order = np.argsort(cluster, kind="stable")
     starts = np.searchsorted(cluster[order], np.arange(len(names)))
     return np.add.reduceat(values[order].astype(np.float64), starts, axis=0)
+
+
+def pool_sums(parts: Sequence[Clusters], sums: Sequence[np.ndarray], pooled: Clusters) -> np.ndarray:
+    """(P, F) sums of the clusters of `pooled`, which is the `pool` of the parts, from the (P, F) sums of each
+    part by `patient_sums`. Of a cluster in several repeats it is the mean, as in `pool`."""
+
+    def identities(clusters: Clusters) -> list[tuple[str, str]]:
+        keys = np.full(len(clusters.names), "") if clusters.keys is None else clusters.keys
+        return list(zip(clusters.names.tolist(), keys.tolist(), strict=True))
+
+    together, of_parts = np.concatenate(list(sums)), [one for part in parts for one in identities(part)]
+    if of_parts == identities(pooled):  # one repeat; images without a patient may have no key there
+        return together
+    place = {identity: index for index, identity in enumerate(identities(pooled))}
+    of = np.array([place[identity] for identity in of_parts])
+    total = np.zeros((len(pooled.names), together.shape[1]))
+    np.add.at(total, of, together)
+    return total / np.bincount(of, minlength=len(total))[:, None]
 
 
 def pool(parts: Sequence[Clusters], repeats: Sequence[int] | None = None) -> Clusters:

@@ -258,3 +258,23 @@ def test_a_missing_fold_and_a_leaf_without_images_are_left_out(tmp_path: Path) -
     shown = row(page, "Each target", "flat", "image", "normal")
     assert shown[3] == "–"  # no true image
     assert row(page, "Calibration", "flat", "normal")[2:] == ["–", "–"]
+
+
+def test_a_second_repeat_of_the_same_results_changes_no_score(summary: StudySummary, page: Section) -> None:
+    """Patients are the units: testing them twice makes no interval narrower."""
+    from dataclasses import replace
+
+    arm = summary.arms[0]
+    again = [replace(run, repeat=1, test_fold=run.test_fold + 3, name=f"{run.name}-1") for run in arm.runs]
+    searches = {"flat": {**summary.searches["flat"]}}
+    for fold, search in summary.searches["flat"].items():
+        searches["flat"][fold + 3] = replace(search, test_fold=fold + 3)
+    study = {**summary.study, "folds": {"outer": 3, "repeats": 2}}
+    twice = replace(summary, arms=(replace(arm, runs=(*arm.runs, *again)),), searches=searches, study=study)
+    other = section_of.section(twice)
+    for first in (("flat", "image", "AML"), ("flat", "image", "leukemia")):
+        assert row(other, "Each target", *first) == row(page, "Each target", *first)
+        one, two = (row(of, "At the thresholds", *first) for of in (page, other))
+        assert one[3:5] == two[3:5]
+        assert two[5] == "6 of 6"
+    assert row(other, "Agreement", "flat", "image") == row(page, "Agreement", "flat", "image")

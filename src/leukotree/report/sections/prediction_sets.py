@@ -22,7 +22,7 @@ CASES = "cases.csv"
 """The file beside the report with the images that no leaf fits."""
 NO_LEAF, SIBLINGS, BRANCHES = "low score", "two siblings", "two branches"
 COLUMNS = (
-    *("variant", "fold", "seed", "key", "patient", "source", "leaf", "predicted", "case"),
+    *("variant", "repeat", "fold", "seed", "key", "patient", "source", "leaf", "predicted", "case"),
     *("largest_p", "limit", "first", "p_first", "second", "p_second", "common"),
 )
 """`largest_p` and `limit`: the raw score and its limit. `p_first`, `p_second`: scaled where there are
@@ -118,12 +118,12 @@ def _cases(summary: StudySummary, arm: Arm, limits: Mapping[int, Limits]) -> pd.
     for run in arm.runs:
         limit = limits.get(run.test_fold)
         logp = calibration.scaled(run, scaled.get(run.name, {}))
-        frame = _cases_of_run(run, logp, limit.odd if limit else None)
+        frame = _cases_of_run(run, summary.outer, logp, limit.odd if limit else None)
         frames += [frame] if len(frame) else []
     return frames[0] if len(frames) == 1 else pd.concat(frames[1:], ignore_index=True)
 
 
-def _cases_of_run(run: Run, logp: np.ndarray, limit: float | None) -> pd.DataFrame:
+def _cases_of_run(run: Run, outer: int, logp: np.ndarray, limit: float | None) -> pd.DataFrame:
     leaves, taxonomy = np.asarray(run.taxonomy.leaves, dtype=object), run.taxonomy
     largest = np.exp(decide.leaf_logp(run.logp, taxonomy).max(axis=1))
     mixed = decide.mixed(logp, taxonomy)
@@ -134,7 +134,8 @@ def _cases_of_run(run: Run, logp: np.ndarray, limit: float | None) -> pd.DataFra
     table = pd.DataFrame(
         {
             "variant": run.arm,
-            "fold": run.test_fold,
+            "repeat": run.repeat,
+            "fold": run.test_fold - run.repeat * outer,
             "seed": run.seed,
             **{name: run.images[name].to_numpy() for name in ("key", "patient", "source")},
             "leaf": leaves[run.true],
