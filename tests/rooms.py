@@ -20,7 +20,14 @@ ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "architecture.md"
 
 LAYERS = (
-    ("leukotree", "leukotree.errors", "leukotree.keys", "leukotree.progress", "leukotree.seeds"),
+    (
+        "leukotree",
+        "leukotree.errors",
+        "leukotree.keys",
+        "leukotree.progress",
+        "leukotree.seeds",
+        "leukotree.tree_choice",
+    ),
     ("leukotree.csvfile", "leukotree.files", "leukotree.log", "leukotree.signals", "leukotree.yamlfile"),
     ("leukotree.config",),
     ("leukotree.runtime", "leukotree.spec", "leukotree.taxonomy"),

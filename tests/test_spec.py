@@ -151,3 +151,41 @@ def test_later_keys_have_renamed_no_run(changes: dict[str, object], name: str) -
     fields = made.model_dump(mode="json", exclude_defaults=True)
     assert not {"normalisation", "variance_lr"} & set(fields.get("loss", {}))
     assert made.run_name == name
+
+
+def test_the_tree_is_a_choice_of_the_run() -> None:
+    for text in ("tree: {permuted: 3}", "tree: permuted:3"):
+        assert config.parse(RunSpec, yamlfile.parse(text), "file").tree == "permuted:3"
+    assert RunSpec().override({"tree": "data"}) == RunSpec()
+    assert config.merge({}, config.parse_overrides(["tree.permuted=3"])) == {"tree": {"permuted": 3}}
+    names = {RunSpec().override({"tree": tree}).run_name for tree in (None, "paper", "a.yaml", "permuted:1")}
+    assert len(names) == 4
+    with pytest.raises(InputError, match=r"^override: tree: expected permuted:SEED .*\(got 'permuted:x'\)$"):
+        RunSpec().override({"tree": "permuted:x"})
+
+
+def test_the_tree_has_no_effect_in_a_softmax_over_the_leaves() -> None:
+    losses = {
+        True: [
+            {"kind": "soft"},
+            {"kind": "marginal"},
+            {"kind": "conditional", "tau": 0},
+            {"kind": "conditional", "normalisation": "all"},
+            {"kind": "conditional", "tau": 0, "normalisation": "all", "weighting": "hxe"},
+        ],
+        False: [{"kind": "focal"}, {"kind": "conditional", "tau": 0, "normalisation": "all"}],
+    }
+    for effect, kinds in losses.items():
+        for fields in kinds:
+            loss = spec.LossSpec(**fields)
+            changes = {f"loss.{key}": value for key, value in fields.items()}
+            assert spec.tree_has_effect("flat", loss) == effect
+            assert spec.tree_has_effect("flat", spec.LossSpec(), changes) == effect
+            assert spec.tree_has_effect("multilabel", loss)
+            assert ("tree" in spec.without_effect("flat", loss, {})) != effect
+            run = RunSpec().override({"variant": "flat", **changes})
+            if effect:
+                assert run.override({"tree": "paper"}).tree == "paper"
+            else:
+                with pytest.raises(InputError, match=r"tree: has no effect in flat with loss\.kind"):
+                    run.override({"tree": "paper"})

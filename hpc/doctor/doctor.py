@@ -23,7 +23,7 @@ from hpc.studies import cells
 from hpc.studies.study import RUNS, Study
 from hpc.studies.study import load as load_study
 from leukotree import spec as specs
-from leukotree import yamlfile
+from leukotree import tree_choice, yamlfile
 from leukotree.errors import InputError, one_line
 from leukotree.log import logger
 from leukotree.runtime import Runtime
@@ -94,7 +94,11 @@ def examine(
         lambda: work.room(planned, RUNS),
     ]
     if planned:
-        checks += [lambda: work.data(planned, read=True), lambda: work.weights(planned, on_slurm)]
+        checks += [
+            lambda: work.data(planned, read=True),
+            lambda: work.trees(planned),
+            lambda: work.weights(planned, on_slurm),
+        ]
     # One GPU alone tests no link. Two ranks on the CPU show at least that processes find each other.
     reducing = (
         dataclasses.replace(runtime, device="cpu") if not ranks and gpu_count(runtime) == 1 else runtime
@@ -176,11 +180,13 @@ def planned_by(subject: Study | RunSpec | Sequence[RunSpec], site: Site, on_slur
             spec.data.repeat,
             spec.backbone,
             spec.data.inner is None,
+            tree_choice.file(spec.tree),  # a permuted tree has models of the same size
         ): spec
         for spec in listed
     }
+    on_trees = {(spec.data.shards, spec.tree): spec for spec in listed if spec.tree is not None}
     at_once = site.array_parallelism if on_slurm else len(os.sched_getaffinity(0))
-    return Work(list(kinds.values()), runs, at_once)
+    return Work(list(kinds.values()), runs, at_once, list(on_trees.values()))
 
 
 def _corners(study: Study) -> Iterator[RunSpec]:

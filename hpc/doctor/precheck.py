@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from hpc.search import leakage
 from hpc.studies import cells
 from hpc.studies.cells import Cell
 from hpc.studies.study import Study
+from leukotree import tree_choice
 from leukotree.errors import InputError
 from leukotree.evaluation import costs
-from leukotree.spec import RunSpec
+from leukotree.spec import RunSpec, tree_has_effect
 
 LOOKED_AT = (
-    *("variant", "data", "backbone.name", "backbone.weights", "optim.batch_size"),
+    *("variant", "tree", "data", "backbone.name", "backbone.weights", "optim.batch_size"),
     *(
         f"loss.{key}"
         for key in ("kind", "weighting", "level_weights", "isolation", "leader", "branch_blocks")
@@ -83,8 +84,28 @@ def check_runs(specs: Iterable[RunSpec], ranks: int = 1) -> None:
     """Check the runs of outer folds or cells of a grid, on `ranks` processes. Raises InputError."""
     from leukotree.training import plan
 
-    for spec in _kinds(specs):
+    kinds = _kinds(specs)
+    for spec in kinds:
         plan.check(spec, ranks)
+    _check_trees(kinds)
+
+
+def _check_trees(specs: Iterable[RunSpec]) -> None:
+    """Raises InputError where two names mean the same tree: its runs would be done twice, and count as two
+    trees."""
+    from leukotree.data import trees
+
+    names: dict[Any, str] = {}
+    for spec in specs:
+        if not tree_has_effect(spec.variant, spec.loss):
+            continue
+        name, tree = tree_choice.name(spec.tree), trees.open_data(spec).taxonomy
+        first = names.setdefault((spec.data.shards, trees.decided_sets(tree)), name)
+        if first != name:
+            raise InputError(
+                f"tree: {first} and {name} are the same tree of {spec.data.shards}, up to the order of "
+                "children and the names of inner nodes; leave one out, or give another seed"
+            )
 
 
 def _trial(study: Study, variant: str, corner: dict[str, Any], fold: int) -> RunSpec:
@@ -106,6 +127,6 @@ def _corners(study: Study, variant: str) -> Iterator[dict[str, Any]]:
         yield dict(zip(choices, values, strict=True))
 
 
-def _kinds(specs: Iterable[RunSpec]) -> Iterable[RunSpec]:
+def _kinds(specs: Iterable[RunSpec]) -> Collection[RunSpec]:
     """One spec for each combination of the fields in LOOKED_AT."""
     return {operator.attrgetter(*LOOKED_AT)(spec): spec for spec in specs}.values()

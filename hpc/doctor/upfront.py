@@ -12,7 +12,7 @@ from hpc.doctor import doctor
 from hpc.launching import devices, run_states
 from hpc.launching.place import Place
 from hpc.launching.sender import missing
-from leukotree import files
+from leukotree import files, tree_choice
 from leukotree.errors import InputError, one_line
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
@@ -55,8 +55,8 @@ def one(spec: RunSpec, root: Path, place: Place, runtime: Runtime) -> list[RunSp
 
 
 def refused(specs: Sequence[RunSpec], root: Path) -> dict[str, str]:
-    """Run name -> why the run will fail: it was begun with another spec, data or weights. The other runs go
-    on."""
+    """Run name -> why the run will fail: it was begun with another spec, data, tree or weights. The other
+    runs go on."""
     reasons = {}
     for spec in specs:
         try:
@@ -67,28 +67,31 @@ def refused(specs: Sequence[RunSpec], root: Path) -> dict[str, str]:
 
 
 def _check_folder(spec: RunSpec, root: Path) -> None:
-    from leukotree.data.dataset import Dataset
+    from leukotree.data import trees
     from leukotree.training import run
 
     if (root / spec.run_name).is_dir():
-        run.check_folder(spec, root, Dataset.open(spec.data.shards, repeat=spec.data.repeat))
+        run.check_folder(spec, root, trees.open_data(spec))
 
 
 def _check_models(specs: Sequence[RunSpec]) -> None:
     """Raises InputError where a model cannot be built."""
-    from leukotree.data.dataset import Dataset
+    from leukotree.data import trees
     from leukotree.training import plan
 
     kinds = {
-        (one.variant, one.data.shards, one.backbone, one.loss.isolation, one.loss.branch_blocks): one
+        (
+            *(one.variant, one.data.shards, one.backbone, one.loss.isolation, one.loss.branch_blocks),
+            tree_choice.file(one.tree),  # a permuted tree has models of the same size
+        ): one
         for one in specs
     }
     for spec in kinds.values():
-        plan.check_model(spec, Dataset.open(spec.data.shards))
+        plan.check_model(spec, trees.open_data(spec))
 
 
 COSTS = (
-    *("variant", "data.shards", "data.inner", "backbone.name", "loss.kind", "loss.weighting"),
+    *("variant", "tree", "data.shards", "data.inner", "backbone.name", "loss.kind", "loss.weighting"),
     *("loss.isolation", "loss.branch_blocks", "optim.batch_size", "optim.epochs", "optim.steps"),
 )
 """The fields of a spec that decide its compute, beside the fold."""
@@ -122,7 +125,7 @@ COST_COLUMNS = ("variant", "models", "steps", "parameters", "FLOPs to train", "F
 def compute(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
     """The compute of one run of each kind, on its first fold: a row with the variant, the number of such
     runs, and the fields of `records.compute.Compute`. Kinds with equal numbers are one row."""
-    from leukotree.data.dataset import Dataset
+    from leukotree.data import trees
     from leukotree.training import costs
 
     kinds: dict[tuple[Any, ...], list[RunSpec]] = {}
@@ -131,7 +134,7 @@ def compute(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for alike in kinds.values():
         first = min(alike, key=lambda spec: spec.data.test_fold)
-        cost = costs.compute(first, Dataset.open(first.data.shards)).as_dict()
+        cost = costs.compute(first, trees.open_data(first)).as_dict()
         row = rows.setdefault(f"{first.variant} {cost}", {"variant": first.variant, **cost, "runs": 0})
         row["runs"] += len(alike)
     return list(rows.values())

@@ -37,6 +37,8 @@ class Work:
     """Number of run folders in the end."""
     at_once: int
     """Largest number of runs that train at the same time."""
+    on_trees: Sequence[RunSpec] = ()
+    """One spec for each choice of data and label tree that is not that of the data."""
 
 
 def data(work: Work, read: bool) -> Iterator[Finding]:
@@ -54,6 +56,20 @@ def data(work: Work, read: bool) -> Iterator[Finding]:
                 yield _rate(dataset)
         except InputError as error:
             yield Finding("FAIL", "data", str(error))
+
+
+def trees(work: Work) -> Iterator[Finding]:
+    """Whether each label tree that is not that of the data can be read, and has its leaves."""
+    from leukotree.data import trees as of_data
+
+    for spec in work.on_trees:
+        try:
+            taxonomy = of_data.open_data(spec).taxonomy
+        except InputError as error:
+            yield Finding("FAIL", "tree", str(error))
+        else:
+            counts = f"{len(taxonomy.leaves)} leaves, {len(taxonomy.decisions)} decisions"
+            yield Finding("ok", "tree", f"{spec.tree} over {spec.data.shards}: {counts}")
 
 
 def _rate(dataset: Dataset) -> Finding:
@@ -145,10 +161,10 @@ def room(work: Work | None, folder: Path) -> Iterator[Finding]:
 
 def _needed(work: Work) -> tuple[int, int, str]:
     """(bytes, inodes, description) of all runs."""
-    from leukotree.data.dataset import Dataset
+    from leukotree.data import trees
     from leukotree.training.footprint import FILES, footprint
 
-    sizes = [footprint(spec, Dataset.open(spec.data.shards)) for spec in work.specs]
+    sizes = [footprint(spec, trees.open_data(spec)) for spec in work.specs]
     working, final = max(one.working for one in sizes), max(one.final for one in sizes)
     at_once = min(work.at_once, work.runs)
     millions = max(one.parameters for one in sizes) / 1e6

@@ -9,7 +9,9 @@ from typing import Any
 
 from pydantic import model_validator
 
+from leukotree import tree_choice
 from leukotree.config import Strict
+from leukotree.spec import TREE
 
 PARTS = ("product", "zip", "exclude")
 VARIANT = "variant"
@@ -37,6 +39,7 @@ class Grid(Strict):
     def _keys_are_the_product(cls, tree: Any) -> Any:
         if not isinstance(tree, Mapping):
             return tree
+        tree = {key: _with_one_form(key, value) for key, value in tree.items()}
         named = {key: value for key, value in tree.items() if key in PARTS}
         keys = {key: value for key, value in tree.items() if key not in PARTS}
         for key, values in keys.items():
@@ -101,3 +104,19 @@ class Grid(Strict):
         """Whether a cell is left out."""
         cell = {**values, VARIANT: variant}
         return any(all(cell[key] == value for key, value in excluded.items()) for excluded in self.exclude)
+
+
+def _with_one_form(key: str, value: Any) -> Any:
+    """A part of a grid with each choice of a tree in its one text, since `permuted: 3` can also be given as a
+    mapping, and the tree of the data as null. Raises ValueError for a value that is no choice."""
+    if key != TREE:
+        if isinstance(value, Mapping):
+            return {inner: _with_one_form(inner, values) for inner, values in value.items()}
+        is_list = isinstance(value, list) and key in PARTS
+        return [_with_one_form(key, part) for part in value] if is_list else value
+    try:
+        given = value if isinstance(value, list) else [value]
+        names = [tree_choice.name(one) for one in given]
+        return names if isinstance(value, list) else names[0]
+    except ValueError as error:
+        raise ValueError(f"{TREE}: {error}") from None

@@ -8,7 +8,7 @@ from typing import Any
 
 from leukotree.errors import InputError
 from leukotree.keys import elsewhere, leaves
-from leukotree.spec import NEEDS, RunSpec, without_effect_in
+from leukotree.spec import NEEDS, TREE, RunSpec, tree_has_effect, without_effect_in
 
 FIXED = {
     "variant": "the study's `variants` decides it",
@@ -20,6 +20,7 @@ FIXED = {
 """Keys that neither a search nor a grid may vary, and the reason."""
 FIXED_IN_SEARCH = FIXED | {
     "data.shards": "all trials see the same images",
+    "tree": "trees are compared as arms; give them in a grid",
     "optim.epochs": "all trials get the same epochs",
     "optim.steps": "all trials get the same steps",
 }
@@ -56,7 +57,7 @@ def _check(
             hint = f", did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"{where}{key}: no key of a run spec{hint}")
         _check_effect(where, base, key, values)
-        affected = [variant for variant in variants if key not in without_effect_in(variant)]
+        affected = [variant for variant in variants if key not in _never(base, variant, values)]
         if not affected:
             raise ValueError(f"{where}{key}: has no effect in {', '.join(variants)}")
         for value in samples:
@@ -72,10 +73,20 @@ def _check_effect(where: str, base: RunSpec, key: str, varied: Iterable[str]) ->
         raise ValueError(f"{where}{key}: has no effect with {other} {value}; set it to {' or '.join(needed)}")
 
 
+def _never(base: RunSpec, variant: str, varied: Mapping[str, Iterable[Any]]) -> set[str]:
+    """The keys without effect in a variant, whatever the varied values are."""
+    losses = [key for key in varied if key.startswith("loss.")]
+    tree = set() if losses or tree_has_effect(variant, base.loss) else {TREE}
+    return {*without_effect_in(variant)} | tree
+
+
 def _problem(base: RunSpec, variant: str, key: str, value: Any) -> str | None:
     """Why a variant refuses a value; None if it accepts it."""
+    idle: dict[str, Any] = dict(without_effect_in(variant))
+    if key != TREE and not tree_has_effect(variant, base.loss, {key: value}):
+        idle[TREE] = None
     try:
-        base.override({**without_effect_in(variant), "variant": variant, key: value})
+        base.override({**idle, "variant": variant, key: value})
     except InputError as error:
         return str(error).removeprefix("override: ").removeprefix(f"{key}: ")
     return None

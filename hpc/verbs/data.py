@@ -158,7 +158,11 @@ def define_pack(verbs: options.Verbs) -> None:
     verb.add_argument(
         "--seed", type=int, default=0, help="for the random order of patients in folds (default %(default)s)"
     )
-    verb.add_argument("--taxonomy", metavar="YAML", help="a label tree other than the paper's")
+    verb.add_argument(
+        "--taxonomy",
+        metavar="YAML",
+        help="a label tree other than the paper's; a run can have another one (key tree)",
+    )
     verb.add_argument(
         "--drop-broken",
         action="store_true",

@@ -10,11 +10,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from leukotree import yamlfile
+from leukotree import tree_choice, yamlfile
 from leukotree.config import Strict, merge, parse, parse_overrides
 from leukotree.errors import InputError
 
@@ -44,6 +45,9 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "loss.surgery": ("loss.isolation", ("projected",)),
 }
 """Keys that have an effect only with some values of another key: key -> (other key, values)."""
+TREE = "tree"
+"""Key of the label tree. `tree_has_effect` says where it has an effect."""
+NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
 
 class InnerFold(Strict):
@@ -185,7 +189,21 @@ def without_effect(variant: str, loss: LossSpec, changes: Mapping[str, Any]) -> 
     ]
     if variant in OF_LEAVES and changes.get("loss.kind", loss.kind) == "focal":
         keys.append("loss.normalisation")  # one decision, which all images are below
-    return {key: LossSpec.default(key) for key in keys} | without_effect_in(variant)
+    idle = {key: LossSpec.default(key) for key in keys} | without_effect_in(variant)
+    return idle if tree_has_effect(variant, loss, changes) else idle | {TREE: None}
+
+
+def tree_has_effect(variant: str, loss: LossSpec, changes: Mapping[str, Any] = NO_CHANGES) -> bool:
+    """Whether the training of a variant depends on the label tree. One softmax over the leaves does so only
+    with a loss that has the tree in it. `changes`: as for `without_effect`."""
+    values = {key: changes.get(f"loss.{key}", getattr(loss, key)) for key in LossSpec.model_fields}
+    if variant not in OF_LEAVES or values["kind"] in ("soft", "marginal"):
+        return True
+    if values["kind"] == "focal":
+        return False
+    # Unweighted, with equal denominators, `conditional` is the cross-entropy of the leaf.
+    weighted = values["weighting"] != "fixed" or values["level_weights"] is not None
+    return weighted or values["tau"] != 0 or values["normalisation"] != "all"
 
 
 class OptimSpec(Strict):
@@ -254,6 +272,10 @@ class RunSpec(Strict):
     `base` that it stands beside; their leaf probabilities are averaged."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of the initial weights, the order and the augmentation, each with its own stream."""
+    tree: str | None = None
+    """The label tree: None (that of the data set), `paper`, the path of a YAML file (relative to the current
+    folder), or `permuted:SEED` (the tree of the data set with its leaves permuted). It has the leaves of the
+    data: a larger tree is pruned to them."""
     data: DataSpec = DataSpec()
     augment: AugmentSpec = AugmentSpec()
     backbone: BackboneSpec = BackboneSpec()
@@ -261,8 +283,17 @@ class RunSpec(Strict):
     optim: OptimSpec = OptimSpec()
     engine: EngineSpec = EngineSpec()
 
+    @field_validator("tree", mode="before")
+    @classmethod
+    def _one_form(cls, value: Any) -> str | None:
+        return tree_choice.parse(value)
+
     @model_validator(mode="after")
     def _fits(self) -> RunSpec:
+        if self.tree is not None and not tree_has_effect(self.variant, self.loss):
+            raise ValueError(
+                f"tree: has no effect in {self.variant} with loss.kind {self.loss.kind}; leave it out"
+            )
         for key in NO_EFFECT_IN[self.variant]:
             if getattr(self.loss, key) != LossSpec.model_fields[key].default:
                 raise ValueError(f"loss.{key}: has no effect in {self.variant}; leave it out")

@@ -17,7 +17,7 @@ import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -26,6 +26,9 @@ from leukotree.files import write_atomic
 from leukotree.runtime import Runtime
 from tests.truth.scenarios import LEAVES, SCENARIOS, Scenario
 from tests.truth.tables import write
+
+if TYPE_CHECKING:
+    from leukotree.report.summary import StudySummary
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "data" / "truth"
@@ -92,7 +95,6 @@ def _pack(scenario: Scenario, draw: int) -> None:
 
     from leukotree.data.pack import pack
     from leukotree.data.phantom.dataset import Plan, render
-    from leukotree.taxonomy import Taxonomy
 
     plan = Plan(scenario.patients * len(LEAVES), max(scenario.images.values()), scenario.size, draw)
     rows = [row for row in plan.rows() if row.image < scenario.images[row.leaf]]
@@ -108,37 +110,58 @@ def _pack(scenario: Scenario, draw: int) -> None:
         "group": "patient",
     }
     pd.DataFrame(columns).to_csv("manifest.csv", index=False)
-    tree = Taxonomy.from_nested(scenario.tree)
     pack(
         Path("manifest.csv"),
         Path("shards"),
         folds=scenario.folds,
         size=scenario.size,
         seed=draw,
-        taxonomy=tree,
+        taxonomy=scenario.taxonomy(draw),
         workers=1,
     )
 
 
 def _compare(scenario: Scenario, draw: int) -> dict[str, Any]:
-    """The row of the primary comparison."""
+    """The row of the primary comparison, and what the report concludes about the tree."""
     from hpc.launching import runs
     from hpc.launching.place import Place
     from hpc.search import choice
-    from hpc.studies import study
+    from hpc.studies import cells, study
     from leukotree.config import parse
     from leukotree.report.collect import collect
     from leukotree.report.sections import comparison
 
     plan = parse(study.Study, scenario.study(draw), "truth")
-    chosen = choice.chosen(plan)  # a study without a search: the values of its base
     runtime = Runtime(device="cpu", threads=1, workers=1, quiet=True)
-    runs.run_many(plan.fold_specs(chosen), plan.root, Place(), runtime=runtime)
-    summary = collect(plan.root, plan.model_dump(mode="json"), plan.expected(chosen))
+    if scenario.permuted:
+        grid = cells.expand(plan)
+        runs.run_many([cell.spec for cell in grid], plan.root, Place(), runtime=runtime)
+        summary = collect(plan.root, plan.model_dump(mode="json"), [], cells.rows(grid))
+    else:
+        chosen = choice.chosen(plan)  # a study without a search: the values of its base
+        runs.run_many(plan.fold_specs(chosen), plan.root, Place(), runtime=runtime)
+        summary = collect(plan.root, plan.model_dump(mode="json"), plan.expected(chosen))
     (row,) = comparison.compare(summary)
     parts = dict(zip(("p_worse", "p_same", "p_better"), row.probabilities or (), strict=False))
     numbers = {key: getattr(row, key) for key in ("mean", "p_holm", "detectable")}
-    return {"verdict": row.verdict, **numbers, **parts}
+    return {"verdict": row.verdict, **numbers, **parts, **_of_trees(summary)}
+
+
+def _of_trees(summary: StudySummary) -> dict[str, Any]:
+    """What the report says about the tree beside permuted ones; {} without them."""
+    from leukotree.report import placed_trees
+
+    return {
+        key: value
+        for one in placed_trees.place(summary)
+        for key, value in {
+            "answer": one.answer,
+            "against_permuted": one.against_permuted.verdict,
+            "mean_permuted": one.against_permuted.mean,
+            "permuted_against_flat": one.permuted_against_flat and one.permuted_against_flat.verdict,
+            "rank": one.place.rank,
+        }.items()
+    }
 
 
 if __name__ == "__main__":

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from leukotree.data.trees import decided_sets, permuted
+from leukotree.taxonomy import Taxonomy
 
 LEAVES = ("normal", "reactive", "ALL", "AML", "APML", "CLL", "CML")
 STAR = {"root": list(LEAVES)}
@@ -39,9 +43,33 @@ class Scenario:
     folds: int = 8
     size: int = 32
     challenger: str = "multilabel"
+    permuted: int = 0
+    """Permuted trees that are arms beside the tree and flat."""
+    dealt: bool = False
+    """Whether each draw deals the leaves of the tree at random. The tree is then no better than a permuted
+    one."""
+
+    def taxonomy(self, draw: int) -> Taxonomy:
+        """The tree of the data set of one draw."""
+        tree = Taxonomy.from_nested(self.tree)
+        return permuted(tree, draw) if self.dealt else tree
+
+    def _seeds(self, draw: int) -> list[int]:
+        """The first seeds of permuted trees that are all different."""
+        tree, found = self.taxonomy(draw), dict[frozenset[frozenset[str]], int]()
+        for seed in itertools.count(1):
+            if len(found) == self.permuted:
+                break
+            found.setdefault(decided_sets(permuted(tree, seed)), seed)
+        return list(found.values())
 
     def study(self, seed: int) -> dict[str, Any]:
         """The study file of one draw."""
+        trees = ["data", *(f"permuted:{number}" for number in self._seeds(seed))]
+        of_trees = {
+            "grid": {"tree": trees},
+            "primary": [[f"{self.challenger} tree=data", "flat"]],
+        }
         optim = {"lr": 3.0e-3, "batch_size": self.batch_size, "epochs": self.epochs, "weight_decay": 0.05}
         return {
             "study": "truth",
@@ -56,8 +84,16 @@ class Scenario:
             "variants": ["flat", self.challenger],
             "folds": {"outer": self.folds},
             "seeds": [seed],
+            **(of_trees if self.permuted else {}),
         }
 
+
+BINARY = {
+    "root": {
+        "a": {"b": ["normal", "reactive"], "c": ["ALL", "AML"]},
+        "d": {"APML": None, "e": ["CLL", "CML"]},
+    }
+}
 
 SCENARIOS = {
     "same": Scenario(
@@ -78,6 +114,7 @@ SCENARIOS = {
         loss={"tau": 1.0},
         epochs=8,
         batch_size=64,
+        permuted=5,
     ),
     "hurts": Scenario(
         "worse",
@@ -85,5 +122,16 @@ SCENARIOS = {
         "backbone learns only CML against the rest.",
         CHAIN,
         loss={"isolation": "detached", "leader": 1},
+    ),
+    "any tree": Scenario(
+        "better",
+        "TODO",
+        BINARY,
+        {**dict.fromkeys(LEAVES, 2), "normal": 30},
+        loss={"tau": 1.0},
+        epochs=8,
+        batch_size=64,
+        permuted=5,
+        dealt=True,
     ),
 }

@@ -27,6 +27,18 @@ patients, folds and weights, and follows the steps of a user's study (`pack`, th
 comparison of the report):
 
 """
+TREES = {"helps": "tree helps", "any tree": "any tree helps"}
+"""Scenario with permuted trees -> what is true."""
+CERTAIN = ("tree helps", "any tree helps", "tree hurts")
+"""Answers that claim something."""
+OF_TREES = """
+## Is it the tree?
+
+Some scenarios also have arms on permuted trees. *Difference*: macro-F1 of the tree minus the mean of the
+permuted trees. *Better* and *worse*: verdicts of the tree against this mean. *Right* and *wrong*: what the
+report concludes, see [`docs/science.md`](../../docs/science.md).
+
+"""
 RULE = """
 *Difference*: macro-F1 of the challenger minus `flat`, the mean over the draws with its standard error.
 *Smallest detectable*: the difference that one such study detects with a probability of 80 %, the median over
@@ -37,7 +49,8 @@ equivalence of 0.01, and a Holm-adjusted p below 0.05. Studies of this size dete
 tenth, so they cannot show {equal}: for two equal methods they are inconclusive, and wrong in one of twenty.
 
 ![Verdicts of each scenario](verdicts.png)
-
+"""
+SCENARIO_HEAD = """
 ## The scenarios
 
 """
@@ -70,12 +83,15 @@ def write(out: Path, rows: pd.DataFrame) -> None:
         f"* `{name}`: `{scenario.challenger}` against `flat`. {scenario.why}"
         for name, scenario in SCENARIOS.items()
     ]
+    trees = _of_trees(rows)
     fewest = rows.groupby("scenario")["draw"].nunique().min()
     text = (
         HEAD
         + "\n".join(lines)
         + "\n"
         + RULE.format(**RIGHT)
+        + (f"{trees}\n" if trees else "")
+        + SCENARIO_HEAD
         + "\n".join(scenarios)
         + "\n"
         + TAIL.format(draws=fewest)
@@ -94,6 +110,23 @@ def _cells(name: str, group: pd.DataFrame) -> list[str]:
     detectable = f"{group['detectable'].median():.3f}"
     rates = [_rate(k, n) for k in (right, n - right - wrong, wrong)]
     return [f"`{name}`", truth, str(n), difference, detectable, *rates]
+
+
+def _of_trees(rows: pd.DataFrame) -> str:
+    """The table of the scenarios with permuted trees; empty without a row of one."""
+    if "answer" not in rows:
+        return ""
+    heads = ["scenario", "truth", "draws", "difference", "better", "worse", "right", "cannot say", "wrong"]
+    lines = [f"| {' | '.join(heads)} |", "| --- | --- " + "| ---: " * 7 + "|"]
+    for name, group in rows.dropna(subset="answer").groupby("scenario", sort=False):
+        truth, answers, verdicts, n = TREES[str(name)], group["answer"], group["against_permuted"], len(group)
+        right = int((answers == truth).sum())
+        wrong = int((answers.isin(CERTAIN) & (answers != truth)).sum())
+        counts = [int((verdicts == "better").sum()), int((verdicts == "worse").sum())]
+        difference = f"{group['mean_permuted'].mean():+.3f} ± {group['mean_permuted'].std() / n**0.5:.3f}"
+        rates = [_rate(k, n) for k in (*counts, right, n - right - wrong, wrong)]
+        lines.append(f"| {' | '.join([f'`{name}`', truth, str(n), difference, *rates])} |")
+    return OF_TREES + "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _rate(k: int, n: int) -> str:

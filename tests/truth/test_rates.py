@@ -12,25 +12,33 @@ import pandas as pd
 import pytest
 
 from leukotree.config import parse
+from leukotree.data import trees
 from tests.truth import rates, tables
-from tests.truth.scenarios import LEAVES, SCENARIOS
+from tests.truth.scenarios import LEAVES, SCENARIOS, Scenario
 
 SMALL: dict[str, Any] = {"images": dict.fromkeys(LEAVES, 2), "epochs": 1, "patients": 2, "folds": 2}
+PERMUTED = 2
+"""Permuted trees of a small study."""
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.slow("trains a study")
 def test_each_draw_is_a_study(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "WORK", tmp_path)
-    monkeypatch.setitem(rates.SCENARIOS, name, dataclasses.replace(SCENARIOS[name], **SMALL))
+    monkeypatch.setitem(rates.SCENARIOS, name, _small(SCENARIOS[name]))
     rates._study((name, 7))
     row = json.loads((tmp_path / f"{name}-0007.json").read_text())
     assert (row["scenario"], row["draw"]) == (name, 7)
     assert row["verdict"] in tables.COLOURS
+    assert ("answer" in row) == (SCENARIOS[name].permuted > 0) == (name in tables.TREES)
     assert -1 <= row["mean"] <= 1
     assert [path.name for path in tmp_path.iterdir()] == [
         f"{name}-0007.json"
     ]  # images, shards and runs are removed
+
+
+def _small(scenario: Scenario) -> Scenario:
+    return dataclasses.replace(scenario, **SMALL, permuted=min(scenario.permuted, PERMUTED))
 
 
 def test_scenarios_are_studies_that_name_a_pair() -> None:
@@ -41,6 +49,16 @@ def test_scenarios_are_studies_that_name_a_pair() -> None:
         assert plan.variants == ("flat", scenario.challenger)
         assert plan.folds.outer == scenario.folds
         assert scenario.patients >= scenario.folds  # each fold tests every leaf
+
+
+def test_the_leaves_of_a_dealt_tree_differ_between_draws() -> None:
+    """So over many draws it is as good as a permuted one."""
+    dealt = [scenario for scenario in SCENARIOS.values() if scenario.dealt]
+    assert dealt
+    for scenario in dealt:
+        taxonomies = [scenario.taxonomy(draw) for draw in range(8)]
+        assert len({trees.shape(tree) for tree in taxonomies}) == 1
+        assert len({trees.decided_sets(tree) for tree in taxonomies}) == 8
 
 
 def test_verdicts_are_counted_by_what_is_true(tmp_path: Path) -> None:
@@ -71,3 +89,29 @@ def test_verdicts_are_counted_by_what_is_true(tmp_path: Path) -> None:
         name for name in verdicts for _ in range(4)
     ]
     assert (tmp_path / "verdicts.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_answers_about_the_tree_are_counted_by_what_is_true(tmp_path: Path) -> None:
+    answers = {
+        "helps": ["tree helps", "tree helps", "any tree helps", "cannot say"],
+        "any tree": ["any tree helps", "any tree helps", "cannot say", "tree helps"],
+    }
+    rows = [
+        {"scenario": name, "draw": draw, "verdict": "better", "mean": 0.1, "detectable": 0.1}
+        | {"answer": answer, "against_permuted": "better" if answer == "tree helps" else "inconclusive"}
+        | {"mean_permuted": 0.01 * draw, "permuted_against_flat": "better", "rank": 1}
+        for name, draws in answers.items()
+        for draw, answer in enumerate(draws)
+    ]
+    without = {"scenario": "same", "draw": 0, "verdict": "inconclusive", "mean": 0.0, "detectable": 0.1}
+    tables.write(tmp_path, pd.DataFrame([*rows, without]))
+    text = (tmp_path / "README.md").read_text().partition("## Is it the tree?")[2]
+    shown = {}
+    for line in text.partition("## The scenarios")[0].splitlines():
+        if line.startswith("| `"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            shown[cells[0].strip("`")] = (cells[1], [cell.split(" %")[0] for cell in cells[4:]])
+    assert shown == {
+        "helps": ("tree helps", ["50", "0", "50", "25", "25"]),
+        "any tree": ("any tree helps", ["25", "0", "50", "25", "25"]),
+    }

@@ -75,6 +75,7 @@ class Dataset:
     size: int
     """Width and height of every image in pixels."""
     taxonomy: Taxonomy
+    """The label tree: that of dataset.json, or of `on_tree`."""
     folds: int
     group: str
     """What the folds keep together: "patient", "slide" or "image"."""
@@ -108,6 +109,10 @@ class Dataset:
         dataset = _parsed(folder, read_plain(folder / DESCRIPTION), read_plain(folder / INDEX))
         _check_shards(folder, dataset.index, ends)
         return _dealt(dataset, repeat, read_deal(folder, repeat)) if repeat else dataset
+
+    def on_tree(self, taxonomy: Taxonomy) -> Dataset:
+        """The same samples on another tree of the same leaves, in whose order `leaf_ids` counts them."""
+        return replace(self, taxonomy=taxonomy)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -77,16 +77,17 @@ def leaves(logp: np.ndarray, taxonomy: Taxonomy, rule: Rule = "greedy") -> np.nd
     return RULES[rule].leaves(logp, taxonomy)
 
 
-def per_depth(logp: np.ndarray, taxonomy: Taxonomy, rule: Rule = "greedy") -> np.ndarray:
+def per_depth(
+    logp: np.ndarray, taxonomy: Taxonomy, rule: Rule = "greedy", decided: np.ndarray | None = None
+) -> np.ndarray:
     """(N, depths) int64: index in `taxonomy.cuts` of the node that is decided at each depth.
 
-    These are the nodes of the leaf's path. Under `marginal` each depth is decided on its own.
+    These are the nodes of the leaf's path. Under `marginal` each depth is decided on its own. `decided`: (N,)
+    leaf indices that the rule has decided on another tree; None to decide them here.
     """
-    return (
-        marginals(logp, taxonomy)
-        if rule == "marginal"
-        else taxonomy.cut_of_leaf.T[leaves(logp, taxonomy, rule)]
-    )
+    if rule == "marginal":
+        return marginals(logp, taxonomy)
+    return taxonomy.cut_of_leaf.T[leaves(logp, taxonomy, rule) if decided is None else decided]
 
 
 def greedy(logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
@@ -219,6 +220,25 @@ def edge_logp(leaf_logp: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
     logs = np.column_stack([np.logaddexp.reduce(leaf_logp, axis=1), *sums])  # (N, nodes)
     parents = logs[:, _places(taxonomy.parent_of.values(), taxonomy)]
     return np.subtract(logs[:, 1:], parents, out=np.zeros_like(parents), where=parents > -np.inf)
+
+
+def on_tree(logp: np.ndarray, taxonomy: Taxonomy, other: Taxonomy) -> np.ndarray:
+    """(N, E') float64 log p(child | parent) on the edges of another tree, with the same leaf probabilities.
+
+    Args:
+        logp: (N, E) log p(child | parent) on `taxonomy`.
+        other: a tree over the same leaves, in any order. Raises ValueError for other leaves.
+    """
+    return edge_logp(leaf_logp(logp, taxonomy)[:, leaf_places(other, taxonomy)], other)
+
+
+def leaf_places(taxonomy: Taxonomy, other: Taxonomy) -> np.ndarray:
+    """(L,) int64: the index in `other.leaves` of each leaf of `taxonomy`. Raises ValueError for other
+    leaves."""
+    if sorted(taxonomy.leaves) != sorted(other.leaves):
+        raise ValueError(f"other leaves: {', '.join(taxonomy.leaves)} and {', '.join(other.leaves)}")
+    place = {leaf: index for index, leaf in enumerate(other.leaves)}
+    return np.array([place[leaf] for leaf in taxonomy.leaves], dtype=np.int64)
 
 
 def at_decisions(

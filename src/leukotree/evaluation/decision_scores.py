@@ -54,12 +54,16 @@ def per_decision(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> dict
 
 
 def per_depth(
-    true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy, rule: Rule = "greedy"
+    true: np.ndarray,
+    logp: np.ndarray,
+    taxonomy: Taxonomy,
+    rule: Rule = "greedy",
+    decided: np.ndarray | None = None,
 ) -> list[DecisionScores]:
     """Scores at each depth of `taxonomy.cuts`, of the nodes that `rule` decides. The last are those of the
-    leaves."""
+    leaves. `decided`: as for `decide.per_depth`."""
     probability = np.exp(decide.node_logp(logp, taxonomy))
-    picks = decide.per_depth(logp, taxonomy, rule)
+    picks = decide.per_depth(logp, taxonomy, rule, decided)
     targets = taxonomy.cut_of_leaf[:, np.asarray(true, dtype=np.int64)]
     return [
         problem(cut, targets[depth], probability[:, [taxonomy.place[name] for name in cut]], picks[:, depth])

@@ -7,6 +7,7 @@ today's data.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -14,54 +15,64 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from leukotree import files, yamlfile
-from leukotree.data import fingerprint
+from leukotree import files, tree_choice, yamlfile
+from leukotree.data import fingerprint, trees
 from leukotree.errors import InputError, one_line
 from leukotree.records import runfolder, searchfolder
 from leukotree.spec import DataSpec, RunSpec
+from leukotree.taxonomy import Taxonomy
 
 DATA = "dataset"
 """Key of env.json: the fingerprint of the data set."""
 WEIGHTS = "weights"
 """Key of env.json: the sha256 of the file of pretrained weights."""
+TREE = "tree"
+"""Key of env.json: the sha256 of a tree that is not that of the data set."""
 _AGAIN = "move the folder away to run it again"
 _SHARDS = re.compile(r"^  shards:.*(?:\n    .*)*", re.MULTILINE)
 _REPEAT = re.compile(r"^  repeat:.*", re.MULTILINE)
+_TREE = re.compile(r"^tree:.*(?:\n  .*)*", re.MULTILINE)
 _WEIGHTS = re.compile(r"^  weights:.*(?:\n    .*)*", re.MULTILINE)
 
 
 class Inputs(NamedTuple):
-    """Paths of the data and of the pretrained weights of a run."""
+    """Paths of the data and of the pretrained weights of a run, and its label tree."""
 
     shards: str
     weights: str | None
     """Path of a file; None without one, also for the weights of timm."""
     repeat: int = 0
     """The deal of the data to folds."""
+    tree: str | None = None
+    """The key `tree` of the spec; None for the tree of the data."""
 
     @classmethod
     def of(cls, spec: RunSpec) -> Inputs:
         """The inputs that a spec names."""
-        return cls(spec.data.shards, _file(spec.backbone.weights), spec.data.repeat)
+        return cls(spec.data.shards, _file(spec.backbone.weights), spec.data.repeat, spec.tree)
 
     @classmethod
     def read(cls, folder: Path) -> Inputs | None:
-        """The inputs that the spec.yaml of a run folder names; None without one. Only three of its lines
-        are parsed, since `status` reads thousands of them."""
+        """The inputs that the spec.yaml of a run folder names; None without one. Only four of its lines are
+        parsed, since `status` reads thousands of them."""
         try:
             text = (folder / runfolder.SPEC).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             return None
-        lines = _SHARDS.search(text), _WEIGHTS.search(text), _REPEAT.search(text)
-        shards, weights, repeat = (_value(line[0]) if line else None for line in lines)
-        return cls(str(shards), _file(weights), repeat or 0) if shards else None
+        lines = _SHARDS.search(text), _WEIGHTS.search(text), _REPEAT.search(text), _TREE.search(text)
+        shards, weights, repeat, tree = (_value(line[0]) if line else None for line in lines)
+        if not shards:
+            return None
+        return cls(str(shards), _file(weights), repeat or 0, None if tree is None else str(tree))
 
     def absent(self) -> list[str]:
         """The inputs that are not here, so that nothing can be compared with them: ["the data (data/my is not
         here)"]."""
         data = ["data", self.shards] if fingerprint.packed(self.shards) is None else None
         weights = [WEIGHTS, self.weights] if self.weights and not Path(self.weights).is_file() else None
-        return [f"the {what} ({where} is not here)" for what, where in filter(None, (data, weights))]
+        path = tree_choice.file(self.tree)
+        tree = [TREE, path] if path and not Path(path).is_file() else None
+        return [f"the {what} ({where} is not here)" for what, where in filter(None, (data, weights, tree))]
 
 
 class Change(NamedTuple):
@@ -100,7 +111,7 @@ def changed(folder: Path, inputs: Inputs, *, partly: bool = False) -> Change | N
     if (
         today is not None
         and DATA in environment
-        and (change := _changed_data(folder, environment[DATA], inputs.shards, today))
+        and (change := _changed_data(folder, environment[DATA], inputs, today))
     ):
         return change
     if weights is not None and environment.get(WEIGHTS, weights) != weights:
@@ -148,21 +159,39 @@ def refuse(changes: Sequence[tuple[Path, Change]], shards: str) -> None:
     raise InputError(f"{folder}{more}: {change.reason}{f' ({images})' if images else ''}; {change.fix}")
 
 
-def _changed_data(folder: Path, recorded: Any, shards: str, today: fingerprint.Packed) -> Change | None:
+def _changed_data(folder: Path, recorded: Any, inputs: Inputs, today: fingerprint.Packed) -> Change | None:
+    shards, path = inputs.shards, tree_choice.file(inputs.tree)
     fix = f"{_AGAIN}, or pack the old data again"
-    if not _same_tree(folder, today.tree):
+    if path and not Path(path).is_file():  # nothing to compare its tree with
+        pass
+    elif not _same_tree(folder, _tree_today(inputs, today)):
+        if path and recorded == today.fingerprint:
+            return Change(
+                f"made on another label tree than {path} has now", f"{_AGAIN}, or put the old tree back"
+            )
         if recorded != today.fingerprint:
             return Change(f"made on another label tree, and from other data, than {shards} has now", fix)
-        return Change(
-            f"its taxonomy.json is not the label tree of {shards}, although the data are the same", _AGAIN
-        )
+        tree = f"the label tree of {shards}" if inputs.tree is None else f"the tree {inputs.tree} of {shards}"
+        return Change(f"its taxonomy.json is not {tree}, although the data are the same", _AGAIN)
     if recorded != today.fingerprint:
         return Change(f"made from other data than {shards} has now", fix)
     return None
 
 
+def _tree_today(inputs: Inputs, today: fingerprint.Packed) -> str:
+    """The tree that a run would have today, as JSON. Raises InputError as `trees.resolve`."""
+    if inputs.tree is None:
+        return today.tree
+    return json.dumps(trees.resolve_nested(inputs.tree, today.tree, inputs.shards).nested())
+
+
+def tree_digest(taxonomy: Taxonomy) -> str:
+    """sha256 hex of a tree and the order of its nodes. Comments and the layout of a file do not count."""
+    return hashlib.sha256(json.dumps(taxonomy.nested()).encode()).hexdigest()
+
+
 def _same_tree(folder: Path, today: str) -> bool:
-    """Whether a run's tree is that of the data, in the same order. True if the run has no file of it."""
+    """Whether a run's tree is that of `today`, in the same order. True if the run has no file of it."""
     try:
         text = (folder / runfolder.TAXONOMY).read_text(encoding="utf-8")
         return text == today or json.dumps(json.loads(text)) == today

@@ -77,8 +77,12 @@ def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray, Taxonomy]:
 
 def scores(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> dict[str, float]:
     """Accuracy and macro-F1 of the greedy rule. true: (N,) leaf indices. logp: (N, E) log-probabilities."""
-    predicted = decide.greedy(logp, taxonomy)
+    return scores_of_leaves(true, decide.greedy(logp, taxonomy), len(taxonomy.leaves))
+
+
+def scores_of_leaves(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> dict[str, float]:
+    """Accuracy and macro-F1 of decided leaves. true, predicted: (N,) leaf indices."""
     return {
         "accuracy": float((true == predicted).mean()),
-        "macro_f1": metrics.macro_f1(true, predicted, len(taxonomy.leaves)),
+        "macro_f1": metrics.macro_f1(true, predicted, n_leaves),
     }

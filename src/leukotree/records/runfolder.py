@@ -27,7 +27,8 @@ PACKAGES = ("torch", "timm", "numpy", "ray", "optuna", "submitit")
 SPEC = "spec.yaml"
 TAXONOMY = "taxonomy.json"
 ENVIRONMENT = "env.json"
-"""Packages, hardware, the fingerprints of the data and of the pretrained weights, and `STREAMS`."""
+"""Packages, hardware, the fingerprints of the data, of the pretrained weights and of a tree that is not that
+of the data, and `STREAMS`."""
 STREAMS = "streams"
 """Key of env.json: how the run draws its random numbers, see `leukotree.seeds`. The first version did not
 write it."""
@@ -67,7 +68,7 @@ class RunFolder:
         run that is done.
 
         Raises Busy if another process has the lock, InputError if the folder was made with another spec,
-        other data or other weights, and RunFailed if it cannot be written.
+        other data, another tree or other weights, and RunFailed if it cannot be written.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -128,8 +129,8 @@ class RunFolder:
             files.write_atomic(self.path / name, json.dumps(value, indent=1))
 
     def check(self, fingerprints: dict[str, str]) -> None:
-        """Raises InputError as `opened`, if the folder was made with another spec, other data or other
-        weights. Nothing is written."""
+        """Raises InputError as `opened`, if the folder was made with another spec, other data, another tree
+        or other weights. Nothing is written."""
         self._compare(fingerprints)
 
     def require_free(self) -> None:
@@ -142,7 +143,7 @@ class RunFolder:
         return f"{self.path}: another process works on this run; wait for it, or end it"
 
     def _compare(self, fingerprints: dict[str, str]) -> None:
-        """Raises InputError if the folder was made with another spec, other data or other weights."""
+        """Raises InputError if the folder was made with another spec, data, tree or weights."""
         spec_file, environment = self.path / SPEC, self.path / ENVIRONMENT
         if spec_file.exists() and (_stored(spec_file) != self.spec or outdated(self.path)):
             raise InputError(

@@ -18,8 +18,8 @@ from leukotree.errors import InputError, one_line
 from leukotree.evaluation import costs, decide
 from leukotree.evaluation.decide import Rule
 from leukotree.records import attempts, compute, declared, planned, predictions, runfolder, searchfolder
-from leukotree.report import arms, consistency, straddling
-from leukotree.report.consistency import damaged
+from leukotree.report import arms, consistency, one_tree, straddling
+from leukotree.report.damage import damaged
 from leukotree.report.summary import Arm, Missing, Run, Search, StudySummary, identity, outer_folds
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
@@ -63,6 +63,13 @@ def collect(
     names = [row["run_name"] for row in (*expected, *cells, *inner)]
     unchecked = consistency.compare_with_today(study_root, names, base.data.shards)
     all_arms, missing = _with_runs(study_root, arms.from_rows(expected, cells), rule, study, outer)
+    all_arms, taxonomy = one_tree.on_one_tree(
+        all_arms, study_root, base.data.shards, lambda tree: _with_costs(study, tree)
+    )
+    searches = {
+        variant: {fold: replace(search, taxonomy=taxonomy) for fold, search in of_folds.items()}
+        for variant, of_folds in searches.items()
+    }
     consistency.check_runs([run for arm in all_arms for run in arm.runs], study_root, base.data.shards)
     all_arms, n_straddling = straddling.without_ids(all_arms, dataset)
     summary = StudySummary(
@@ -82,6 +89,7 @@ def collect(
         straddling=n_straddling,
         planned=planned.read(study_root),
         inner=_inner(study_root, inner, outer),
+        taxonomy=taxonomy,
         unchecked=unchecked,
     )
     if not summary.runs and not searches:
@@ -136,8 +144,9 @@ def _with_runs(
 def _run(
     folder: Path, arm: str, row: Mapping[str, Any], rule: Rule, study: Mapping[str, Any], outer: int
 ) -> Run | Missing:
-    """The run of an expected row, decided by the rule, with the study's costs on its tree. Raises InputError
-    for a damaged file, for another run's folder, and for a cost of a leaf that the data lack."""
+    """The run of an expected row, on its own tree, decided by the rule, with the study's costs on this tree.
+    Raises InputError for a damaged file, for another run's folder, and for a cost of a leaf that the data
+    lack."""
     repeat = row.get("repeat", 0)
     wanted: dict[str, Any] = {
         "arm": arm,
@@ -163,7 +172,7 @@ def _run(
         if value != row.get(key, 0):
             raise damaged(folder / runfolder.SPEC, f"{key} is {value}, the study expects {row.get(key, 0)}")
     images, true, logp, taxonomy = _predictions(folder, spec.data.test_fold)
-    taxonomy = costs.apply(study.get("costs"), taxonomy, f"study {study.get('study')}: costs")
+    taxonomy = _with_costs(study, taxonomy)
     epochs = [entry for entry in runfolder.read_metrics(folder) if entry.get("kind") == "epoch"]
     return Run(
         **wanted,
@@ -183,7 +192,13 @@ def _run(
         repeat=repeat,
         compute=compute.read(status),
         hours=compute.hours(epochs),
+        tree=spec.tree,
     )
+
+
+def _with_costs(study: Mapping[str, Any], taxonomy: Taxonomy) -> Taxonomy:
+    """A tree with the study's costs. Raises InputError for a cost of a leaf that the data lack."""
+    return costs.apply(study.get("costs"), taxonomy, f"study {study.get('study')}: costs")
 
 
 def _predictions(folder: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, Taxonomy]:

@@ -19,15 +19,11 @@ from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
 from leukotree.records import compared, predictions, runfolder, searchfolder, tested
 from leukotree.records.compared import Inputs
-from leukotree.report.summary import Run, StudySummary, identity
+from leukotree.report.damage import damaged
+from leukotree.report.summary import Run, StudySummary, decided, identity
 
 ROUNDING = 1e-9
 """Scores that differ by less are equal."""
-
-
-def damaged(path: Path, problem: str) -> InputError:
-    """The error for a damaged file of a run, with the way to fix it."""
-    return InputError(f"{path}: {problem}; remove the run's folder and run folds again")
 
 
 def compare_with_today(root: Path, names: Sequence[str], shards: str) -> tuple[str, ...]:
@@ -49,13 +45,12 @@ def compare_with_today(root: Path, names: Sequence[str], shards: str) -> tuple[s
 
 
 def check_runs(runs: Sequence[Run], root: Path, shards: str) -> None:
-    """Check that all runs have the same tree, that those of a repeat have the same data set, that the runs of
-    a fold have the same images, that no image is in two folds of a repeat, and that all repeats give an image
-    the same leaf and patient. Raises InputError otherwise."""
+    """Check that the runs of a repeat have the same data set, that the runs of a fold have the same images,
+    that no image is in two folds of a repeat, and that all repeats give an image the same leaf and patient.
+    Raises InputError otherwise."""
     first_of_repeat: dict[int, Run] = {}
     by_fold: dict[int, list[Run]] = {}
     for run in runs:
-        _check_same_tree(run, runs[0], root)
         _check_same_data(run, first_of_repeat.setdefault(run.repeat, run), root)
         by_fold.setdefault(run.test_fold, []).append(run)
     datasets = {}
@@ -88,12 +83,6 @@ def _check_same_images_in_repeats(firsts: Sequence[Run], root: Path) -> None:
             f"{root}: image {key!r} has another leaf, patient or source in another repeat; pack into an "
             "empty folder and run folds again"
         )
-
-
-def _check_same_tree(run: Run, first: Run, root: Path) -> None:
-    # The order of the leaves counts, so the items are compared as lists.
-    if list(run.taxonomy.parent_of.items()) != list(first.taxonomy.parent_of.items()):
-        raise damaged(root / run.name / runfolder.TAXONOMY, f"differs from that of {first.name}")
 
 
 def _check_same_data(run: Run, first: Run, root: Path) -> None:
@@ -159,7 +148,7 @@ def _has_recorded_scores(run: Run) -> bool:
     """Whether the predictions of a run have the scores that the run recorded at its end. True where it
     recorded none."""
     recorded = runfolder.read_status(run.folder)
-    scores = predictions.scores(run.true, run.logp, run.taxonomy)
+    scores = predictions.scores_of_leaves(run.true, decided(run, "greedy"), len(run.taxonomy.leaves))
     return all(
         not isinstance(recorded.get(name), float) or abs(recorded[name] - score) < ROUNDING
         for name, score in scores.items()

@@ -12,7 +12,7 @@ from leukotree.evaluation import decide, metrics, prediction_sets
 from leukotree.evaluation.operating import Operating
 from leukotree.report import inner, scores
 from leukotree.report.clinical import Score
-from leukotree.report.summary import Arm, Run, StudySummary, Validation
+from leukotree.report.summary import Arm, Run, StudySummary, Validation, decided
 from leukotree.stats.sums import Sums
 from leukotree.taxonomy import Taxonomy
 
@@ -69,14 +69,14 @@ def limits(summary: StudySummary, arm: Arm) -> dict[int, Limits]:
 def _limits(validation: Validation, rule: decide.Rule, coverage: float) -> Limits:
     taxonomy, true, logp = validation.taxonomy, validation.true, validation.logp
     patient, rows = validation.images["patient"].tolist(), np.arange(len(validation.true))
-    decided = decide.leaves(logp, taxonomy, rule)
+    predicted = decided(validation, rule)
     leaf_logp = decide.leaf_logp(logp, taxonomy)
     of_leaves = prediction_sets.leaf_scores(leaf_logp)[rows, true]
-    of_nodes = prediction_sets.node_scores(logp, taxonomy, decided)[rows, true]
+    of_nodes = prediction_sets.node_scores(logp, taxonomy, predicted)[rows, true]
     return Limits(
         prediction_sets.quantile(of_leaves, patient, coverage),
         prediction_sets.quantile(of_nodes, patient, coverage),
-        prediction_sets.low_score(leaf_logp, decided == true, patient),
+        prediction_sets.low_score(leaf_logp, predicted == true, patient),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from leukotree.errors import InputError
 from leukotree.report import scores
-from leukotree.report.summary import Arm, StudySummary, Validation
+from leukotree.report.summary import Arm, OwnTree, StudySummary, Validation
 from leukotree.taxonomy import Taxonomy
 
 
@@ -40,6 +40,13 @@ def validation(summary: StudySummary, arm: Arm, fold: int, taxonomy: Taxonomy) -
         raise InputError(
             f"{arm.name}: image {min(seen)!r} of test fold {fold} is in its inner folds; run the sweep again"
         )
+    trained = next(run.own for run in arm.runs if run.test_fold == fold)
     # The order of the leaves counts, so the items are compared as lists.
-    same = list(inner.taxonomy.parent_of.items()) == list(taxonomy.parent_of.items())
-    return inner if same else None
+    pairs = [(inner.taxonomy, taxonomy), *_own_trees(inner.own, trained)]
+    same = all(list(one.parent_of.items()) == list(other.parent_of.items()) for one, other in pairs)
+    return inner if same and (inner.own is None) == (trained is None) else None
+
+
+def _own_trees(inner: OwnTree | None, run: OwnTree | None) -> list[tuple[Taxonomy, Taxonomy]]:
+    """The trees that both were trained on, where both have one of their own."""
+    return [(inner.taxonomy, run.taxonomy)] if inner and run else []

@@ -14,6 +14,7 @@ from leukotree.evaluation import decide
 from leukotree.report import evidence, prose
 from leukotree.report.blocks import Block, Table, Text, interval, points, text
 from leukotree.report.summary import Run, StudySummary
+from leukotree.report.summary import decided as leaves_by
 from leukotree.stats import Comparison
 
 OF_LEAVES = ("flat", "ensemble")
@@ -37,7 +38,7 @@ def own_rule(variant: str, loss: str) -> decide.Rule:
 def decided(run: Run) -> Run:
     """The run with its predictions by its own rule."""
     rule = own_rule(run.variant, run.loss)
-    return dataclasses.replace(run, predicted=decide.leaves(run.logp, run.taxonomy, rule))
+    return dataclasses.replace(run, predicted=leaves_by(run, rule))
 
 
 def blocks(summary: StudySummary, comparisons: Sequence[Comparison]) -> list[Block]:

@@ -36,6 +36,7 @@ from leukotree.report.sections import (
     settings,
     subgroups,
     tree,
+    trees,
 )
 from leukotree.report.summary import StudySummary
 
@@ -95,6 +96,7 @@ def _sections(summary: StudySummary) -> Sequence[Section]:
         comparison.section(summary, compared),
         planned.section(summary),
         answer.section(summary),
+        trees.section(summary),
         ablation.section(summary),
         learning_rate.section(summary),
         decisions.section(summary),

@@ -404,3 +404,25 @@ UNPAIRED = """
 {runs} began before initial weights and order were paired across arms ({listed}). Their differences from
 other arms also contain the difference between two initial backbones and two orders of the images.
 """
+
+NO_CONTROL = """
+No permuted tree has results beside another tree of the same shape. So this study cannot tell the tree from
+any other tree. `sweeps/trees.yaml` is an example of a grid over `tree`.
+"""
+
+PERMUTED_TREES = """
+A permuted tree has the shape of the data set's tree, and its leaves at other places. If the tree helps
+because of its shape alone, permuted trees help as much. `the tree helps` needs three things: it is better
+than flat, it is better than the mean of the permuted trees, and it is beyond their spread (above the 95 %
+prediction interval for one more permuted tree, or p of the rank at most 0.05). `any tree helps` means that
+the mean of the permuted trees is better than flat. The p of the rank is (1 + permuted trees that are at least
+as good) / (1 + permuted trees). It is above 0.05 with fewer than 19 permuted trees. The prediction interval
+assumes that the scores of permuted trees are normal; with few of them it is wide.
+"""
+
+ON_ONE_TREE = """
+Arms on other trees are compared on the tree of the data set. Each arm decides leaves by the study's rule on
+its own tree. Scores that depend on a tree (heights, hierarchical precision, recall and F, decisions, depths,
+calibration of decisions) are computed for all arms on the tree of the data set, from the probabilities of
+the leaves.
+"""

@@ -51,9 +51,21 @@ def shown(summary: StudySummary) -> list[Arm]:
 
 
 def groups(run: Run, rule: Rule, decision: decide.Rule) -> Groups:
-    """The groups (patient, or patient x leaf) of a run. `rule` combines the images of a group."""
-    return metrics.by_patient(
-        run.images["patient"].tolist(), run.true, run.logp, run.taxonomy, rule, decision
+    """The groups (patient, or patient x leaf) of a run, decided on its own tree. `rule` combines the images
+    of a group."""
+    patients = run.images["patient"].tolist()
+    if run.own is None:
+        return metrics.by_patient(patients, run.true, run.logp, run.taxonomy, rule, decision)
+    own, tree = run.own.taxonomy, run.taxonomy
+    true, places = decide.leaf_places(tree, own)[run.true], decide.leaf_places(own, tree)
+    of_own = metrics.by_patient(patients, true, run.own.logp, own, rule, decision)
+    order = np.lexsort([places[of_own.true], of_own.patient])  # as `by_patient` sorts on the tree of the data
+    return Groups(
+        of_own.patient[order],
+        of_own.images[order],
+        places[of_own.true][order],
+        places[of_own.predicted][order],
+        decide.on_tree(of_own.logp, own, tree)[order],
     )
 
 
@@ -129,7 +141,7 @@ def per_run(summary: StudySummary, arms: Sequence[Arm]) -> pd.DataFrame:
             row |= {f"{rule}:{key}": value for key, value in _of_groups(of_run, run, leaves).items()}
         tree = tree_scores.scores(metrics.confusion(run.true, run.predicted, n_leaves), run.taxonomy)
         row |= {f"tree:{name}": float(value) for name, value in tree._asdict().items()}
-        decided = decide.per_depth(run.logp, run.taxonomy, summary.decision)
+        decided = decide.per_depth(run.logp, run.taxonomy, summary.decision, run.predicted)
         right = decided == run.taxonomy.cut_of_leaf.T[run.true]
         row |= {f"level:{level}": float(share) for level, share in enumerate(right.mean(axis=0), 1)}
         rows.append(row)

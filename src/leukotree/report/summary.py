@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from leukotree.data import described
+from leukotree.evaluation import decide
 from leukotree.evaluation.decide import Rule
 from leukotree.records import predictions, runfolder, searchfolder
 from leukotree.records.compute import Compute
@@ -21,6 +22,14 @@ from leukotree.taxonomy import Taxonomy
 
 DEFAULT_FOLDS = 5
 """Outer folds of a study that does not say so."""
+
+
+class OwnTree(NamedTuple):
+    """The label tree that a run was trained on, where the comparison is on another one."""
+
+    taxonomy: Taxonomy
+    logp: np.ndarray
+    """(N, E) log p(child | parent) on its edges."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +47,15 @@ class Run:
     folder: Path
     """The run folder."""
     taxonomy: Taxonomy
+    """The label tree of the data set, the same for all runs, in whose order leaves and edges are counted."""
     images: pd.DataFrame
     """N rows: key, patient ("" where unknown), source, and the columns of `described` that are there."""
     true: np.ndarray
     """(N,) leaf indices."""
     predicted: np.ndarray
-    """(N,) leaf indices, decided by the study's rule."""
+    """(N,) leaf indices, decided by the study's rule on the run's own tree. Other rules: `decided`."""
     logp: np.ndarray
-    """(N, E) log p(child | parent)."""
+    """(N, E) log p(child | parent) on `taxonomy`."""
     epochs: int
     seconds: float
     """The time that these epochs took."""
@@ -65,6 +75,10 @@ class Run:
     """Its models, steps, parameters and FLOPs. None for older runs."""
     hours: float | None = None
     """Hours of GPUs, or of cores, scoring included. None for older runs."""
+    tree: str | None = None
+    """The key `tree` of its spec; None for the tree of the data set."""
+    own: OwnTree | None = None
+    """None where the run was trained on `taxonomy`."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +122,19 @@ class Validation:
     true: np.ndarray
     """(N,) leaf indices."""
     logp: np.ndarray
-    """(N, E) log p(child | parent)."""
+    """(N, E) log p(child | parent) on `taxonomy`."""
     taxonomy: Taxonomy
+    """The label tree of the data set, as for `Run`."""
+    own: OwnTree | None = None
+    """As for `Run`."""
+
+
+def decided(of: Run | Validation, rule: Rule) -> np.ndarray:
+    """(N,) leaf indices that a rule decides on the tree of the run."""
+    if of.own is None:
+        return decide.leaves(of.logp, of.taxonomy, rule)
+    places = decide.leaf_places(of.own.taxonomy, of.taxonomy)
+    return places[decide.leaves(of.own.logp, of.own.taxonomy, rule)]
 
 
 @dataclass(frozen=True)
@@ -129,6 +154,8 @@ class Search:
     best: dict[str, Any] | None
     """The content of best.yaml: trial, value, search_value, optimism, chosen, reruns. None if no trial
     completed."""
+    taxonomy: Taxonomy | None = None
+    """The label tree of the data set, on which `predictions` are. None: on that of the trial."""
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -158,11 +185,14 @@ class Search:
 
         Raises InputError for a damaged file.
         """
-        return pooled(searchfolder.runs_of_trial(self.folder, trial))
+        return pooled(searchfolder.runs_of_trial(self.folder, trial), self.taxonomy)
 
 
-def pooled(folders: Sequence[Path]) -> Validation | None:
-    """The predictions of runs of inner folds, sorted by key. None where one of the folders has none.
+def pooled(folders: Sequence[Path], taxonomy: Taxonomy | None) -> Validation | None:
+    """The predictions of runs of inner folds, sorted by key. None where one of the folders has none, or has
+    other leaves than `taxonomy`.
+
+    Args: taxonomy: the tree that they are on, see `Search.taxonomy`. None for that of the runs.
 
     Raises InputError for a damaged file.
     """
@@ -170,11 +200,17 @@ def pooled(folders: Sequence[Path]) -> Validation | None:
         return None
     frames, parts, taxonomies = zip(*map(predictions.read, folders), strict=True)
     frame: pd.DataFrame = pd.concat(frames, ignore_index=True)
-    logp, taxonomy = np.concatenate(parts), taxonomies[0]
     order = np.argsort(frame["key"].to_numpy(), kind="stable")
-    frame = frame.iloc[order].reset_index(drop=True)
+    frame, logp = frame.iloc[order].reset_index(drop=True), np.concatenate(parts)[order]
+    trained, taxonomy = taxonomies[0], taxonomy or taxonomies[0]
+    own = None
+    # The order of the leaves counts, so the items are compared as lists.
+    if list(trained.parent_of.items()) != list(taxonomy.parent_of.items()):
+        if sorted(trained.leaves) != sorted(taxonomy.leaves):
+            return None  # of other data
+        own, logp = OwnTree(trained, logp), decide.on_tree(logp, trained, taxonomy)
     true = pd.Index(taxonomy.leaves).get_indexer(pd.Index(frame["leaf"]))
-    return Validation(identity(frame), true, logp[order], taxonomy)
+    return Validation(identity(frame), true, logp, taxonomy, own)
 
 
 def identity(frame: pd.DataFrame) -> pd.DataFrame:
@@ -233,6 +269,8 @@ class StudySummary:
     inner: dict[tuple[str, int], tuple[Path, ...]] = field(default_factory=dict)
     """(variant, outer fold) -> the folders of the finished runs of its inner folds with the chosen values, by
     `leukotree folds --inner`. Only where all inner folds are finished."""
+    taxonomy: Taxonomy | None = None
+    """The label tree of the data set. None without a run."""
     unchecked: tuple[str, ...] = ()
     """What is not here, so that the finished runs could not be compared with it: "the data (data/my is not
     here)"."""
@@ -284,7 +322,7 @@ class StudySummary:
         """The predictions of the runs of `inner`. None without them. Raises InputError for a damaged file."""
         place = (variant, fold)
         if place not in self._validations:
-            self._validations[place] = pooled(self.inner.get(place, ()))
+            self._validations[place] = pooled(self.inner.get(place, ()), self.taxonomy)
         return self._validations[place]
 
     def search(self, variant: str, fold: int) -> Search | None:

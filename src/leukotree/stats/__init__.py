@@ -41,6 +41,7 @@ from leukotree.stats.comparing import (
     smallest_detectable,
     spread_factors,
 )
+from leukotree.stats.placing import Judged, Place, judged, place
 from leukotree.stats.reliability import CalibrationError, calibration_error
 from leukotree.stats.resampling import (
     Statistic,
@@ -68,7 +69,9 @@ __all__ = [
     "Fold",
     "GroupFold",
     "GroupScores",
+    "Judged",
     "McNemar",
+    "Place",
     "Probabilities",
     "Rated",
     "ReadFold",
@@ -94,6 +97,7 @@ __all__ = [
     "intervals_of",
     "jackknife",
     "judge",
+    "judged",
     "macro_f1",
     "majority_is_correct",
     "mcnemar",
@@ -102,6 +106,7 @@ __all__ = [
     "patient_counts",
     "patient_sums",
     "patients_per_leaf",
+    "place",
     "pool",
     "pool_sums",
     "recall",

@@ -34,7 +34,7 @@ class Footprint:
 
 
 def footprint(spec: RunSpec, dataset: Dataset) -> Footprint:
-    """The footprint of a spec on its data set. Nothing is allocated or loaded.
+    """The footprint of a spec on its data set, on the tree of the run. Nothing is allocated or loaded.
 
     Raises InputError as `classifier.build`.
     """

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leukotree.data import duplicates, folds
+from leukotree.data import duplicates, folds, trees
 from leukotree.data.dataset import Dataset
 from leukotree.distributed import strategies
 from leukotree.errors import InputError
@@ -44,6 +44,7 @@ class Plan:
 
     spec: RunSpec
     dataset: Dataset
+    """The data, on the tree of the run."""
     train_rows: np.ndarray
     """Rows of the data set's index that the run trains on."""
     eval_rows: np.ndarray
@@ -55,13 +56,13 @@ def check(spec: RunSpec, ranks: int = 1) -> Plan:
     """The plan of a run on `ranks` processes.
 
     Raises InputError for everything that can be known before a run is queued: an unknown backbone, missing
-    shards, copies of an image in two folds, a fold that does not exist, a batch that the ranks do not divide,
-    a loss that does not fit the tree.
+    shards, a tree that lacks a leaf, copies of an image in two folds, a fold that does not exist, a batch
+    that the ranks do not divide, a loss that does not fit the tree.
     """
     _check_batch(spec, ranks)
     strategies.check(spec)
     check_backbone(spec.backbone)
-    dataset = Dataset.open(spec.data.shards, repeat=spec.data.repeat)
+    dataset = trees.open_data(spec)
     duplicates.refuse(dataset)
     train_rows, eval_rows = folds.split(dataset.index, spec.data)
     for purpose, rows in (("train on", train_rows), ("score", eval_rows)):

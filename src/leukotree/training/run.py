@@ -20,7 +20,7 @@ from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import InputError, RunFailed
-from leukotree.records import predictions
+from leukotree.records import compared, predictions
 from leukotree.records.runfolder import RunFolder
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
@@ -41,7 +41,8 @@ class RunResult:
 
 
 def check_folder(spec: RunSpec, root: Path, dataset: Dataset) -> None:
-    """Raises InputError if the run's folder was made with other fields, data or weights. Writes nothing."""
+    """Raises InputError if the run's folder was made with other fields, data, tree or weights. Writes
+    nothing. `dataset` is on the tree of the run."""
     RunFolder(root, spec).check(_fingerprints(spec, dataset))
 
 
@@ -95,9 +96,9 @@ def lockstep(
             yield {"epoch": epoch + 1, **mean}
 
 
-def _place(plan: Plan) -> tuple[Path, int]:
-    """The data set of a run: its folder, and its deal to folds."""
-    return plan.dataset.folder, plan.dataset.repeat
+def _place(plan: Plan) -> tuple[Path, int, tuple[tuple[str, str], ...]]:
+    """The data set of a run: its folder, its deal to folds, and the tree that it is on."""
+    return plan.dataset.folder, plan.dataset.repeat, tuple(plan.dataset.taxonomy.parent_of.items())
 
 
 def _loader(dataset: Dataset, engine: Engine, runtime: Runtime) -> Loader:
@@ -170,10 +171,13 @@ def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]
 
 
 def _fingerprints(spec: RunSpec, dataset: Dataset) -> dict[str, str]:
-    """sha256 hex of the data and of the weights' file of a run."""
+    """sha256 hex of the data, of the weights' file, and of a tree that is not that of the data. `dataset` is
+    on the tree of the run."""
     weights = spec.backbone.weights
-    return {"dataset": dataset.fingerprint} | (
-        {} if weights in (None, "hub") else {"weights": files.sha256(Path(str(weights)))}
+    return (
+        {compared.DATA: dataset.fingerprint}
+        | ({} if weights in (None, "hub") else {compared.WEIGHTS: files.sha256(Path(str(weights)))})
+        | ({} if spec.tree is None else {compared.TREE: compared.tree_digest(dataset.taxonomy)})
     )
 
 

@@ -318,3 +318,44 @@ def test_a_report_expects_chosen_values_and_cells_once_they_are_begun(file: Path
     other = study.load(file, ["base.loss.gamma=4.0", "grid.loss.gamma=[0, 2]"])
     (other.root / other.spec("flat", {}, 0, 0).run_name).mkdir()
     assert [len(rows) for rows in results.expected_runs(other)] == [8, 16]
+
+
+def test_a_tree_has_one_name_and_one_flat_run() -> None:
+    study = plan(
+        tree=[None, {"permuted": 1}, "permuted:2"], exclude=[{"variant": "base", "tree": {"permuted": 1}}]
+    )
+    assert study.grid is not None
+    assert study.grid.values() == {"tree": ["data", "permuted:1", "permuted:2"]}
+    expanded = cells.expand(study)
+    trees = {(cell.spec.variant, cell.values.get("tree"), cell.spec.tree) for cell in expanded}
+    assert trees == {
+        ("flat", None, None),
+        *(("multilabel", tree, tree) for tree in ("permuted:1", "permuted:2")),
+        ("base", "permuted:2", "permuted:2"),
+        *((variant, "data", None) for variant in ("base", "multilabel")),
+    }
+    assert len(expanded) == len(trees) * 2 * 2
+    zipped = plan(zip=[{"tree": [None, {"permuted": 1}], "optim.lr": [1e-4, 1e-3]}]).grid
+    assert zipped is not None
+    assert zipped.values()["tree"] == ["data", "permuted:1"]
+
+
+@pytest.mark.parametrize("loss", ["soft", "marginal"])
+def test_flat_has_a_tree_where_its_loss_has_one(loss: str) -> None:
+    study = plan(
+        **{"tree": ["data", "permuted:1"], "loss.kind": ["focal", loss]}, exclude=[{"variant": "base"}]
+    )
+    flat = {
+        (cell.spec.loss.kind, cell.spec.tree) for cell in cells.expand(study) if cell.spec.variant == "flat"
+    }
+    assert flat == {("focal", None), (loss, None), (loss, "permuted:1")}
+
+
+def test_the_tree_of_the_base_is_that_of_the_variants_that_have_one() -> None:
+    fields = {"study": "trees", "base": {"tree": {"permuted": 4}}, "grid": {"loss.gamma": [0, 2]}}
+    specs = [cell.spec for cell in cells.expand(parse(Study, fields, "mine.yaml"))]
+    assert {(spec.variant, spec.tree) for spec in specs} == {
+        ("flat", None),
+        ("base", "permuted:4"),
+        ("multilabel", "permuted:4"),
+    }

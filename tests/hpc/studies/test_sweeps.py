@@ -33,6 +33,7 @@ SHIPPED = {
     "paper",
     "phantom",
     "smoke",
+    "trees",
 }
 BACKBONES = {"vit_small_patch16_384": "test_vit", "convnext_tiny.fb_in22k_ft_in1k_384": "test_convnext"}
 LEVELS = ("isolation", "leader", "branch_blocks", "surgery")

@@ -10,7 +10,7 @@ import pandas as pd
 from leukotree.evaluation import clinical, decide, metrics, tree_scores
 from leukotree.report import figures, prose, scores
 from leukotree.report.blocks import Figure, Section, Table, mean_sd, percent, text
-from leukotree.report.summary import Run, StudySummary
+from leukotree.report.summary import Run, StudySummary, decided
 
 THRESHOLDS = np.linspace(0, 1, 101)
 NAMED = (0.5, 0.7, 0.9)
@@ -78,7 +78,7 @@ def _by_rule(run: Run, rule: decide.Rule) -> dict[str, float]:
     """The scores of a run under a rule: macro_f1, h_f1, lca_height (of the errors), cost and
     contradictions."""
     n_leaves = len(run.taxonomy.leaves)
-    predicted = decide.leaves(run.logp, run.taxonomy, rule)
+    predicted = decided(run, rule)
     counts = metrics.confusion(run.true, predicted, n_leaves)
     return {
         "macro_f1": metrics.macro_f1(run.true, predicted, n_leaves),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from leukotree.evaluation import decide, metrics
+from leukotree.evaluation import metrics
 from leukotree.report import prose
 from leukotree.report.blocks import Block, Table, points, text
-from leukotree.report.summary import Search, StudySummary
+from leukotree.report.summary import Search, StudySummary, decided
 
 SEARCH, AGAIN = "in the search", "run again"
 
@@ -57,10 +57,7 @@ def outer_score(summary: StudySummary, search: Search) -> float:
         for run in arm.runs
         if run.test_fold == search.test_fold
     ]
-    values = [
-        metrics.macro_f1(run.true, decide.greedy(run.logp, run.taxonomy), len(run.taxonomy.leaves))
-        for run in runs
-    ]
+    values = [metrics.macro_f1(run.true, decided(run, "greedy"), len(run.taxonomy.leaves)) for run in runs]
     return sum(values) / len(values) if values else math.nan
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leukotree import yamlfile
+from leukotree import tree_choice, yamlfile
 from leukotree.data import fingerprint
 from leukotree.records import commands, made, searchfolder
 from leukotree.records.commands import Given
@@ -55,6 +55,9 @@ def reproduction(summary: StudySummary, out: Path, report: Given | None) -> Repr
             f"leukotree train results/runs/{summary.name}/{run.name}/spec.yaml   # one run by itself"
         )
     blocks: list[Block] = [text(prose.REPRODUCE, file=STUDY), Code("\n".join(lines)), *code.texts(summary)]
+    copies = _tree_files(summary)
+    beside |= {name: content for name, content in copies.values()}
+    blocks += [Text(f"The tree of `{path}` as it was used: `{name}`.") for path, (name, _) in copies.items()]
     fingerprints = {str(run.environment["dataset"]) for run in summary.runs if run.environment.get("dataset")}
     if fingerprints:
         listed = ", ".join(f"`{fingerprint}`" for fingerprint in sorted(fingerprints))
@@ -93,6 +96,19 @@ def _study_file(summary: StudySummary, report: Given | None) -> bytes:
         with suppress(OSError):
             return Path(report.file).expanduser().read_bytes()
     return yamlfile.dump(_fields(summary)).encode()
+
+
+def _tree_files(summary: StudySummary) -> dict[str, tuple[str, bytes]]:
+    """Path of a label tree's file -> the name and content of its copy beside the report, as the runs used
+    it."""
+    copies = {}
+    for run in summary.runs:
+        path = tree_choice.file(run.tree)
+        if path is not None and path not in copies:
+            taxonomy = run.own.taxonomy if run.own else run.taxonomy
+            content = yamlfile.dump(taxonomy.nested()).encode()
+            copies[path] = (f"tree-{Path(path).stem}-{commands.digest(content)}.yaml", content)
+    return copies
 
 
 def _root(summary: StudySummary) -> Path | None:

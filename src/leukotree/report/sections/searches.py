@@ -4,12 +4,11 @@ best trials, learning curves."""
 from __future__ import annotations
 
 from leukotree import stats
-from leukotree.evaluation import decide
 from leukotree.report import prose, searchplots
 from leukotree.report.blocks import Block, Figure, Section, Table, interval, number, percent, points, text
 from leukotree.report.sections import drawn, optimism
 from leukotree.report.sections.answer import top
-from leukotree.report.summary import Search, StudySummary
+from leukotree.report.summary import Search, StudySummary, decided
 
 MOST_ROWS = 45
 """The most rows of the table of the best trials. Many searches show fewer trials each."""
@@ -160,7 +159,7 @@ def _pooled(search: Search, trial: str) -> tuple[str, str]:
     pooled = search.predictions(trial)
     if pooled is None:
         return "–", "–"
-    predicted = decide.greedy(pooled.logp, pooled.taxonomy)
+    predicted = decided(pooled, "greedy")
     patients = pooled.images["patient"].tolist()
     counts = stats.patient_counts(patients, pooled.true, predicted, len(pooled.taxonomy.leaves))
     score = percent(float(stats.macro_f1(counts.counts.sum(axis=0))))

@@ -26,6 +26,7 @@ KEYS = {
         "mean of a decision's loss: over the images below it (defined) or all",
         NOT_STATED,
     ),
+    "tree": ("label tree (– is that of the data set)", "four decisions"),
     "loss.isolation": ("loss isolation (multilabel)", "self-contained loss per level; mechanism not stated"),
 }
 """Dotted key -> its name, and the paper's value."""

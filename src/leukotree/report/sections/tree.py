@@ -81,7 +81,7 @@ def decisions(summary: StudySummary) -> Section:
 def _problems(run: Run, summary: StudySummary) -> dict[str, decision_scores.DecisionScores]:
     """Name -> the scores of each decision, then of each depth. A depth with the same classes as the depth
     above is left out."""
-    depths = decision_scores.per_depth(run.true, run.logp, run.taxonomy, summary.decision)
+    depths = decision_scores.per_depth(run.true, run.logp, run.taxonomy, summary.decision, run.predicted)
     cuts = run.taxonomy.cut_of_leaf
     of_depths = {
         f"depth {depth + 1}": of_depth
