@@ -133,7 +133,7 @@ def compute(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
         kinds.setdefault(operator.attrgetter(*COSTS)(spec), []).append(spec)
     rows: dict[str, dict[str, Any]] = {}
     for alike in kinds.values():
-        first = min(alike, key=lambda spec: spec.data.test_fold)
+        first = min(alike, key=lambda spec: (spec.data.repeat, spec.data.test_fold))
         cost = costs.compute(first, trees.open_data(first)).as_dict()
         row = rows.setdefault(f"{first.variant} {cost}", {"variant": first.variant, **cost, "runs": 0})
         row["runs"] += len(alike)
