@@ -122,7 +122,7 @@ def test_class_weights_have_an_effect_in_every_kind_and_means_where_a_decision_i
         idle = {variant: spec.without_effect(variant, loss, {}) for variant in spec.VARIANTS}
         assert not any("loss.tau" in keys for keys in idle.values())
         without = {variant for variant, keys in idle.items() if "loss.normalisation" in keys}
-        assert without == ({"flat", "base"} if kind == "focal" else {"base"})
+        assert without == ({"flat", "ensemble", "base"} if kind == "focal" else {"base"})
     with pytest.raises(InputError, match=r"loss\.normalisation: has no effect in base; leave it out"):
         RunSpec().override({"variant": "base", "loss.normalisation": "all"})
 
