@@ -148,16 +148,18 @@ def covered(rng: np.random.Generator, calibration: int, coverage: float) -> dict
         at = prediction_sets.quantile(old[rows, true], names, coverage)
         assert at is not None
         inside = new[new_rows, new_true] <= at
-        shares[kind] = float(np.mean([inside[np.array(new_names) == name].mean() for name in set(new_names)]))
+        of = np.unique(new_names, return_inverse=True)[1]
+        shares[kind] = float((np.bincount(of, inside) / np.bincount(of)).mean())
     return shares
 
 
 @pytest.mark.slow("draws hundreds of studies")
 @pytest.mark.parametrize(("calibration", "coverage"), [(60, 0.9), (60, 0.8), (25, 0.9)])
-def test_coverage_of_new_patients_is_within_two_points(calibration: int, coverage: float) -> None:
+def test_new_patients_are_covered_as_wanted(calibration: int, coverage: float) -> None:
+    """Within two points with 60 patients. With few, it is above by at most their weight 1 / (K + 1)."""
     rng = np.random.default_rng(1)
     studies = [covered(rng, calibration, coverage) for _ in range(400)]
     for kind in ("leaves", "nodes"):
         mean = np.mean([study[kind] for study in studies])
         print(f"{kind}: {calibration} patients, wanted {coverage}: {mean:.4f}")
-        assert abs(mean - coverage) < 0.02
+        assert coverage - 0.005 < mean < coverage + max(0.02, 1 / (calibration + 1))
