@@ -125,11 +125,11 @@ SCENARIOS = {
     ),
     "any tree": Scenario(
         "better",
-        "Normal cells are common (30 images of a patient), all others rare (2), and classes are fully weighted "
-        "(`tau: 1`). For `flat`, normal cells are one class of seven. In a tree of two halves, the half with the "
-        "normal cells is mostly normal cells, so they have almost half of the weight of the first decision, "
-        "wherever they are. Each draw deals the leaves of the tree at random, so the tree is as good as a "
-        "permuted one.",
+        "Normal cells are common (30 images of a patient), all others rare (2), and classes are fully "
+        "weighted (`tau: 1`). For `flat`, normal cells are one class of seven. In a tree of two halves, the "
+        "half with the normal cells is mostly normal cells, so they have almost half of the weight of the "
+        "first decision, wherever they are. Each draw deals the leaves of the tree at random, so the tree is "
+        "as good as a permuted one.",
         BINARY,
         {**dict.fromkeys(LEAVES, 2), "normal": 30},
         loss={"tau": 1.0},
