@@ -9,39 +9,31 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from leukotree import stats
-from leukotree.stats import GroupFold
 
 L = 3
 
 
-def images(seed: int, patients: int, groups: int, unknown: float = 0.0, folds: int = 2) -> list[GroupFold]:
-    """Folds of patients with one leaf and one group each, five images, and two seeds that are often right."""
+def images(seed: int, patients: int, groups: int, unknown: float = 0.0):
+    """Patient names, groups, leaves and answers: one leaf and one group for a patient, five images, and two
+    seeds that are often right."""
     rng = np.random.default_rng(seed)
-    parts = []
-    for fold in range(folds):
-        true, group = (np.repeat(rng.integers(n, size=patients), 5) for n in (L, groups))
-        names = np.repeat([f"{fold}-{number}" for number in range(patients)], 5)
-        names = np.where(rng.random(len(names)) < unknown, "", names)
-        predicted = np.where(rng.random((2, len(true))) < 0.7, true, rng.integers(L, size=(2, len(true))))
-        parts.append(GroupFold(names.tolist(), group, true, predicted))
-    return parts
+    true, group = (np.repeat(rng.integers(n, size=patients), 5) for n in (L, groups))
+    names = np.repeat([f"p{number}" for number in range(patients)], 5)
+    names = np.where(rng.random(len(names)) < unknown, "", names)
+    predicted = np.where(rng.random((2, len(true))) < 0.7, true, rng.integers(L, size=(2, len(true))))
+    image = np.tile(np.arange(len(true)), 2)
+    return names.tolist(), group, true, stats.Answers(image, predicted.ravel(), np.full(len(image), 0.5))
 
 
-@settings(max_examples=40)
-@given(st.integers(0, 2**31), st.integers(1, 12), st.integers(1, 4), st.floats(0, 1))
+@settings(max_examples=30)
+@given(st.integers(0, 2**31), st.integers(1, 20), st.integers(1, 4), st.floats(0, 1))
 def test_scores_are_those_of_the_images_of_the_group(
     seed: int, patients: int, groups: int, unknown: float
 ) -> None:
-    folds = images(seed, patients, groups, unknown)
-    found = stats.in_groups(folds, groups, L, draws=20)
-    for number, scores in enumerate(found):
-        members = [fold.group == number for fold in folds]
-        true = np.concatenate(
-            [np.tile(fold.true[rows], 2) for fold, rows in zip(folds, members, strict=True)]
-        )
-        predicted = np.concatenate(
-            [fold.predicted[:, rows].ravel() for fold, rows in zip(folds, members, strict=True)]
-        )
+    names, group, leaf, answers = images(seed, patients, groups, unknown)
+    for number, scores in enumerate(stats.in_groups(names, group, leaf, answers, groups, L, draws=20)):
+        members = group[answers.image] == number
+        true, predicted = leaf[answers.image][members], answers.code[members]
         assert scores.images == len(true) // 2
         if not len(true):
             assert np.isnan(scores.accuracy.value)
@@ -50,9 +42,9 @@ def test_scores_are_those_of_the_images_of_the_group(
         assert scores.accuracy.value == pytest.approx(accuracy_score(true, predicted))
         right = f1_score(true, predicted, labels=present, average="macro", zero_division=0)
         assert scores.macro_f1.value == pytest.approx(right)
-        for leaf, score in enumerate(scores.sensitivity):
-            if leaf in present:
-                right = recall_score(true, predicted, labels=[leaf], average="macro", zero_division=0)
+        for leaf_number, score in enumerate(scores.sensitivity):
+            if leaf_number in present:
+                right = recall_score(true, predicted, labels=[leaf_number], average="macro", zero_division=0)
                 assert score.value == pytest.approx(right)
             else:
                 assert np.isnan(score.value)
@@ -66,8 +58,8 @@ def test_a_difference_is_over_leaves_with_enough_patients_in_both_groups() -> No
     true, groups, patient = (np.repeat(values, 4) for values in (leaf, group, np.arange(43)))
     skill = np.where(groups == 0, 0.95, 0.5)
     predicted = np.where(rng.random(len(true)) < skill, true, rng.integers(L, size=len(true)))
-    fold = GroupFold([f"p{number}" for number in patient], groups, true, predicted[None])
-    large, small = stats.in_groups([fold], 2, L)
+    names = [f"p{number}" for number in patient]
+    large, small = stats.in_groups(names, groups, true, stats.Answers.once(predicted), 2, L)
     assert large.difference is None
     assert small.difference is not None
     assert small.leaves_compared == 2
@@ -84,8 +76,7 @@ def test_a_difference_is_over_leaves_with_enough_patients_in_both_groups() -> No
 
 
 def test_few_patients_have_scores_and_no_interval() -> None:
-    fold = images(3, 4, 1, folds=1)
-    (only,) = stats.in_groups(fold, 1, L)
+    (only,) = stats.in_groups(*images(3, 4, 1), 1, L)
     assert np.isfinite(only.accuracy.value)
     assert only.accuracy.interval is None
     assert only.difference is None
@@ -93,14 +84,10 @@ def test_few_patients_have_scores_and_no_interval() -> None:
 
 def test_a_patient_in_two_groups_is_drawn_for_both() -> None:
     """The same images under two scanners: the difference is exactly 0 in each draw, so it has no spread."""
-    (fold,) = images(4, 30, 1, folds=1)
-    both = GroupFold(
-        [*fold.patient, *fold.patient],
-        np.repeat([0, 1], len(fold.true)),
-        np.tile(fold.true, 2),
-        np.tile(fold.predicted, 2),
-    )
-    first, second = stats.in_groups([both], 2, L)
+    names, _, true, answers = images(4, 30, 1)
+    code = answers.code[: len(true)]
+    groups, both = np.repeat([0, 1], len(true)), stats.Answers.once(np.tile(code, 2))
+    first, second = stats.in_groups([*names, *names], groups, np.tile(true, 2), both, 2, L)
     assert first.accuracy == second.accuracy
     assert second.difference is not None
     assert second.difference.value == 0
@@ -117,8 +104,9 @@ def test_the_interval_of_a_difference_covers() -> None:
         skill = np.repeat(np.clip(rng.normal(0.8, 0.15, 80), 0, 1), 5)
         true, groups = np.repeat(leaf, 5), np.repeat(group, 5)
         predicted = np.where(rng.random(400) < skill, true, 1 - true)
-        fold = GroupFold([f"p{n}" for n in np.repeat(np.arange(80), 5)], groups, true, predicted[None])
-        difference = stats.in_groups([fold], 2, 2, draws=500)[1].difference
+        names = [f"p{n}" for n in np.repeat(np.arange(80), 5)]
+        answers = stats.Answers.once(predicted)
+        difference = stats.in_groups(names, groups, true, answers, 2, 2, draws=500)[1].difference
         assert difference is not None
         low, high = difference.interval or (np.nan, np.nan)
         covered.append(low <= 0 <= high)

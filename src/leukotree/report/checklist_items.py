@@ -34,7 +34,7 @@ class Guideline:
 
 
 _VERDICTS = ("Is a hierarchy better?", "The declared comparisons")
-_SCORES = (*_VERDICTS, "Clinical metrics", "Leaves", "Patients", "Tree", "Calibration")
+_SCORES = (*_VERDICTS, "Clinical scores", "Leaves", "Patients", "Tree", "Calibration")
 _TRAINING = ("Hyperparameters", "The answer: what the paper leaves out", "Search")
 
 CLAIM = Guideline(
@@ -89,13 +89,13 @@ CLAIM = Guideline(
             "21",
             "intended sample size",
             (),
-            ("Planned power", *_VERDICTS),
+            ("The planned power", *_VERDICTS),
             "how the number of patients was chosen",
         ),
         Item("22", "the model in detail", ("model",), ("Hyperparameters",)),
         Item("23", "software", ("software",), ("Reproduce",)),
         Item("24", "initial parameters", ("initial",)),
-        Item("25", "training in detail", ("training",), _TRAINING),
+        Item("25", "training in detail", ("training",), (*_TRAINING, "Compute of the arms")),
         Item(
             "26",
             "how the final model was selected",
@@ -125,9 +125,7 @@ CLAIM = Guideline(
             "age, sex and clinical data",
         ),
         Item("37", "performance with uncertainty", (), _SCORES),
-        Item(
-            "38", "diagnostic performance and its precision", (), ("Clinical metrics", "Leaves", "Patients")
-        ),
+        Item("38", "diagnostic performance and its precision", (), ("Clinical scores", "Leaves", "Patients")),
         Item(
             "39",
             "analysis of wrong cases",
@@ -199,7 +197,7 @@ TRIPOD = Guideline(
             author="how the images were taken",
         ),
         Item("9c", "who assessed the predictors", ("predictors",)),
-        Item("10", "study size", (), ("Planned power", *_VERDICTS), "how the size was chosen"),
+        Item("10", "study size", (), ("The planned power", *_VERDICTS), "how the size was chosen"),
         Item("11", "missing data", ("missing",), author="why data are missing"),
         Item("12a", "how the data were used and partitioned", ("folds", "disjoint"), ("Folds",)),
         Item("12b", "handling of the predictors", ("preprocessing",)),
@@ -214,7 +212,7 @@ TRIPOD = Guideline(
             "15",
             "output of the model, and thresholds",
             ("decision rule",),
-            ("Decision rules", "Clinical metrics"),
+            ("Decision rules", "Clinical scores"),
         ),
         Item("16", "differences between development and evaluation data", ("folds",)),
         Item("17", "ethics approval and consent", author="the approval, or the waiver"),

@@ -161,7 +161,10 @@ def _folds(summary: StudySummary) -> str:
     inner = (summary.study.get("folds") or {}).get("inner")
     nested = "each outer fold has its own search" if summary.nested else "one search for all outer folds"
     within = f" {inner} inner folds choose the values; {nested}." if inner and summary.searches else ""
-    return f"Cross-validation, stratified by leaf: {plural(outer, 'outer fold')} with results.{within}"
+    repeated = f", repeated {summary.repeats} times" if summary.repeats > 1 else ""
+    return (
+        f"Cross-validation, stratified by leaf: {plural(outer, 'outer fold')} with results{repeated}.{within}"
+    )
 
 
 def _disjoint(summary: StudySummary) -> str:

@@ -100,6 +100,30 @@ def one_per_fold(runs: Sequence[Run]) -> list[Run]:
     return [run for _, run in sorted({run.test_fold: run for run in reversed(of_repeat)}.items())]
 
 
+class Answered(NamedTuple):
+    """The N images that the runs of an arm tested, each once, and the runs' answers to them."""
+
+    images: pd.DataFrame
+    """N rows, as in `Run`."""
+    true: np.ndarray
+    """(N,) leaf indices."""
+    answers: stats.Answers
+    """Leaf indices, of all seeds and repeats."""
+
+
+def answered(runs: Sequence[Run]) -> Answered:
+    """The images and answers of the runs of one arm."""
+    images = pd.concat([run.images.assign(true=run.true) for run in runs], ignore_index=True)
+    image, _ = pd.factorize(images["key"])
+    weight = 1 / np.bincount(image)[image]
+    first = ~images["key"].duplicated()
+    unique = images[first].reset_index(drop=True)
+    predicted = np.concatenate([run.predicted for run in runs])
+    return Answered(
+        unique.drop(columns="true"), unique["true"].to_numpy(), stats.Answers(image, predicted, weight)
+    )
+
+
 def by_fold(runs: Sequence[Run]) -> dict[int, list[Run]]:
     """Test fold of any repeat -> its runs, one per seed. The runs are those of one arm."""
     return {

@@ -9,12 +9,12 @@ from leukotree.stats.agreement import (
     Agreement,
     Closeness,
     Rated,
-    ReadFold,
     agreement,
     alpha_interval,
     closeness,
     pair,
 )
+from leukotree.stats.answers import Answers
 from leukotree.stats.clusters import (
     Clusters,
     accuracy,
@@ -53,7 +53,7 @@ from leukotree.stats.resampling import (
     resample,
     weights,
 )
-from leukotree.stats.subgroups import GroupFold, GroupScores, Score, in_groups
+from leukotree.stats.subgroups import GroupScores, Score, in_groups
 from leukotree.stats.sums import intervals_of
 from leukotree.stats.verdict import ALPHA, CERTAIN, Comparison, Fold, Verdict, compare, judge
 
@@ -61,20 +61,19 @@ __all__ = [
     "ALPHA",
     "CERTAIN",
     "Agreement",
+    "Answers",
     "CalibrationError",
     "Closeness",
     "Clusters",
     "Comparison",
     "CorrectedT",
     "Fold",
-    "GroupFold",
     "GroupScores",
     "Judged",
     "McNemar",
     "Place",
     "Probabilities",
     "Rated",
-    "ReadFold",
     "Score",
     "Statistic",
     "Verdict",

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from leukotree.evaluation import readers
+from leukotree.stats.answers import Answers
 from leukotree.stats.clusters import (
     Clusters,
     accuracy,
     clusters_of,
-    confusions,
     strata_of,
 )
 from leukotree.stats.resampling import DRAWS, Statistic, bootstrap, interval, intervals, jackknife
@@ -55,21 +55,6 @@ class Agreement(NamedTuple):
     """The 95 % interval of `kappa` over patients; None where it is not estimable."""
 
 
-class ReadFold(NamedTuple):
-    """The readings of N images of one test fold, and the answers of one arm."""
-
-    patient: Sequence[str]
-    """N names, "" where unknown."""
-    label: np.ndarray
-    """(N,) leaf indices."""
-    reader: np.ndarray
-    """(N,) codes of one reader."""
-    others: np.ndarray
-    """(N, O) codes of the other readers."""
-    model: np.ndarray
-    """(S, N) codes of S seeds."""
-
-
 class Closeness(NamedTuple):
     """How much closer a model is to a reader than the other readers are, on the same images."""
 
@@ -82,7 +67,7 @@ class Closeness(NamedTuple):
 
 
 def pair(
-    patient: Sequence[str], label: np.ndarray, first: np.ndarray, second: np.ndarray, n_categories: int
+    patient: Sequence[str], label: np.ndarray, first: np.ndarray, second: Answers, n_categories: int
 ) -> Rated:
     """Two raters on the images that both read, by patient.
 
@@ -90,18 +75,19 @@ def pair(
         patient: N names, "" where unknown.
         label: (N,) leaf indices.
         first: (N,) codes.
-        second: (N,) codes, or (S, N) of S seeds of a model.
+        second: the answers of a model, or the codes of a reader by `Answers.once`.
     """
-    second = np.atleast_2d(second)
-    read = (first != readers.UNREAD) & (second != readers.UNREAD).all(axis=0)
-    names, cluster = clusters_of(np.asarray(patient, dtype=str)[read].tolist())
-    counts = confusions(cluster, len(names), first[read], second[:, read], n_categories)
+    read = first != readers.UNREAD
+    answered = np.zeros(len(first), dtype=bool)
+    answered[second.image[second.code != readers.UNREAD]] = True
+    read &= answered
+    names, cluster = _clusters(patient, read)
+    counts = second.tables(cluster, len(names), first, n_categories, read)
     return Rated(names, counts, _labels(cluster, len(names), label, read))
 
 
-def agreement(parts: Sequence[Rated]) -> Agreement:
-    """The agreement of two raters, from the `pair` of each test fold."""
-    rated = _joined(parts)
+def agreement(rated: Rated) -> Agreement:
+    """The agreement of two raters, from their `pair`."""
     table = rated.counts.sum(axis=0)
     return Agreement(
         images=round(float(table.sum())),
@@ -118,73 +104,74 @@ def alpha_interval(
     """The 95 % interval of Krippendorff's alpha over patients, from N names, (N,) leaf indices and (N, R)
     codes. None where it is not estimable."""
     several = (codes != readers.UNREAD).sum(axis=1) > 1
-    names, cluster = clusters_of(np.asarray(patient, dtype=str)[several].tolist())
+    names, cluster = _clusters(patient, several)
     counts = np.zeros((len(names), n_categories, n_categories))
-    np.add.at(counts, cluster, readers.coincidences(codes[several], n_categories))
+    np.add.at(counts, cluster[several], readers.coincidences(codes[several], n_categories))
     rated = Rated(names, counts, _labels(cluster, len(names), label, several))
     return _interval(rated.clusters, readers.krippendorff)
 
 
-def closeness(folds: Sequence[ReadFold], n_categories: int, draws: int = DRAWS) -> Closeness | None:
+def closeness(
+    patient: Sequence[str],
+    label: np.ndarray,
+    reader: np.ndarray,
+    others: np.ndarray,
+    model: Answers,
+    n_categories: int,
+    draws: int = DRAWS,
+) -> Closeness | None:
     """A model with a reader beside other readers with this reader, on the same images and with the same draws
-    of patients. None if no image has a reading of this reader and of another one."""
-    parts = [_paired(fold, n_categories) for fold in folds]
-    counts = np.concatenate([part for part, _ in parts], axis=2)  # (2, O, P, K, K)
-    counts = counts[:, counts[0].sum(axis=(1, 2, 3)) > 0]
-    if not counts.size:
+    of patients. None if no image has a reading of this reader and of another one.
+
+    Args:
+        patient, label, reader: as in `pair`; reader is its `first`.
+        others: (N, O) codes of the other readers.
+        model: the answers of the model, all of them categories.
+    """
+    answered = np.zeros(len(reader), dtype=bool)
+    answered[model.image] = True
+    both = (reader != readers.UNREAD)[:, None] & (others != readers.UNREAD) & answered[:, None]
+    used = [column for column in range(others.shape[1]) if both[:, column].any()]
+    if not used:
         return None
-    kappa = readers.cohen(counts.sum(axis=2)).mean(axis=1)
-    others = counts.shape[1]
-    flat = counts.reshape(2 * others, *counts.shape[2:])
-    strata = strata_of(_stacked([labels for _, labels in parts])[..., None])
+    read = both.any(axis=1)
+    names, cluster = _clusters(patient, read)
+    counts = np.array(
+        [
+            rater.tables(cluster, len(names), reader, n_categories, both[:, column])
+            for of in (lambda column: model, lambda column: Answers.once(others[:, column]))
+            for column in used
+            for rater in (of(column),)
+        ]
+    )  # (2 x O, P, K, K): the model with the reader, then the others with the reader
+    kappa = readers.cohen(counts.sum(axis=1)).reshape(2, -1).mean(axis=1)
+    strata = strata_of(_labels(cluster, len(names), label, read)[..., None])
     bounds = None
     if np.bincount(strata).min() > 1:
         samples, left_out = (
-            np.subtract(*part.reshape(2, others, -1).mean(axis=1))
+            np.subtract(*part.reshape(2, len(used), -1).mean(axis=1))
             for part in (
-                bootstrap(flat, strata, readers.cohen, draws),
-                jackknife(flat, strata, readers.cohen),
+                bootstrap(counts, strata, readers.cohen, draws),
+                jackknife(counts, strata, readers.cohen),
             )
         )
         bounds = _finite(interval(samples, left_out, strata))
     return Closeness(float(kappa[0]), float(kappa[1]), bounds)
 
 
-def _paired(fold: ReadFold, n_categories: int) -> tuple[np.ndarray, np.ndarray]:
-    """(2, O, P, K, K) counts of the reader with the model, and with each of O other readers, on the images
-    that the reader and this other reader read; and (P, L) labels as in `Rated`."""
-    read = fold.reader != readers.UNREAD
-    both = read[:, None] & (fold.others != readers.UNREAD)
-    any_other = both.any(axis=1)
-    names, cluster = clusters_of(np.asarray(fold.patient, dtype=str)[any_other].tolist())
-    reader, others, model = fold.reader[any_other], fold.others[any_other], fold.model[:, any_other]
-
-    def counts(column: int, second: np.ndarray) -> np.ndarray:
-        rows = both[any_other, column]
-        return confusions(cluster[rows], len(names), reader[rows], second[..., rows], n_categories)
-
-    numbers = range(others.shape[1])
-    pairs = [[counts(o, model) for o in numbers], [counts(o, others[:, o]) for o in numbers]]
-    tables = np.array(pairs).reshape(2, len(numbers), len(names), n_categories, n_categories)
-    return tables, _labels(cluster, len(names), fold.label, any_other)
+def _clusters(patient: Sequence[str], images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(P,) names of the clusters of some (N,) bool images, and the (N,) cluster of each image."""
+    names, of_some = clusters_of(np.asarray(patient, dtype=str)[images].tolist())
+    cluster = np.zeros(len(images), dtype=np.int64)
+    cluster[images] = of_some
+    return names, cluster
 
 
-def _labels(cluster: np.ndarray, n_clusters: int, label: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(P, L) number of images of each leaf in the clusters of some rows. cluster: of these rows."""
+def _labels(cluster: np.ndarray, n_clusters: int, label: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """(P, L) number of images of each leaf, of some (N,) bool images in (N,) clusters."""
     n_leaves = int(label.max(initial=-1)) + 1
-    cells = cluster * n_leaves + label[rows]
+    cells = cluster[images] * n_leaves + label[images]
     return np.bincount(cells, minlength=n_clusters * n_leaves).reshape(n_clusters, n_leaves)
-
-
-def _joined(parts: Sequence[Rated]) -> Rated:
-    names, counts, labels = zip(*parts, strict=True)
-    return Rated(np.concatenate(names), np.concatenate(counts), _stacked(labels))
-
-
-def _stacked(labels: Sequence[np.ndarray]) -> np.ndarray:
-    """(P, L) labels of all folds. A fold may lack the last leaves."""
-    most = max(part.shape[1] for part in labels)
-    return np.concatenate([np.pad(part, ((0, 0), (0, most - part.shape[1]))) for part in labels])
 
 
 def _interval(clusters: Clusters, statistic: Statistic) -> tuple[float, float] | None:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from leukotree.evaluation.metrics import FLOOR
-from leukotree.stats.clusters import accuracy, clusters_of, confusions, f1, recall, strata_of
+from leukotree.stats.answers import Answers
+from leukotree.stats.clusters import accuracy, clusters_of, f1, recall, strata_of
 from leukotree.stats.resampling import DRAWS, bootstrap, interval, jackknife
 
 
@@ -46,33 +47,35 @@ class GroupScores(NamedTuple):
     leaves_compared: int
 
 
-class GroupFold(NamedTuple):
-    """N test images of one fold with the answers of one arm."""
-
-    patient: Sequence[str]
-    """N names, "" where unknown."""
-    group: np.ndarray
-    """(N,) int64 from 0."""
-    true: np.ndarray
-    """(N,) leaf indices."""
-    predicted: np.ndarray
-    """(S, N) leaf indices of S seeds."""
-
-
 def in_groups(
-    folds: Sequence[GroupFold], n_groups: int, n_leaves: int, draws: int = DRAWS
+    patient: Sequence[str],
+    group: np.ndarray,
+    true: np.ndarray,
+    answers: Answers,
+    n_groups: int,
+    n_leaves: int,
+    draws: int = DRAWS,
 ) -> list[GroupScores]:
-    """The scores of an arm in each of G groups of its test images."""
-    parts = [_counts(fold, n_groups, n_leaves) for fold in folds]
-    known = np.concatenate([names for names, _ in parts]) != ""
-    counts = np.concatenate([part for _, part in parts], axis=1)  # (G, P, L, L)
+    """The scores of an arm in each of G groups of its N test images.
+
+    Args:
+        patient: N names, "" where unknown.
+        group: (N,) int64 from 0.
+        true: (N,) leaf indices.
+        answers: of the arm, leaf indices.
+    """
+    names, cluster = clusters_of(patient)
+    counts = np.stack(
+        [answers.tables(cluster, len(names), true, n_leaves, group == number) for number in range(n_groups)]
+    )  # (G, P, L, L)
+    known = names != ""
     resampled = _Resampled(counts, draws)
     has = counts.sum(axis=-1) > 0  # (G, P, L)
     patients = has[:, known].sum(axis=1)
     largest = int(counts.sum(axis=(1, 2, 3)).argmax())
     return [
-        _of_group(resampled, group, largest, has[group].any(axis=1), known, patients)
-        for group in range(n_groups)
+        _of_group(resampled, number, largest, has[number].any(axis=1), known, patients)
+        for number in range(n_groups)
     ]
 
 
@@ -142,16 +145,3 @@ def _difference(group: int, reference: int, leaves: np.ndarray) -> Callable[[np.
         return means[..., group] - means[..., reference]
 
     return difference
-
-
-def _counts(fold: GroupFold, n_groups: int, n_leaves: int) -> tuple[np.ndarray, np.ndarray]:
-    """(P,) names of the clusters, and their (G, P, L, L) counts."""
-    names, cluster = clusters_of(fold.patient)
-    return names, np.stack(
-        [
-            confusions(
-                cluster[rows], len(names), fold.true[rows], np.atleast_2d(fold.predicted)[:, rows], n_leaves
-            )
-            for rows in (fold.group == group for group in range(n_groups))
-        ]
-    )

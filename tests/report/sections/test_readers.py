@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from leukotree.report.collect import collect
-from leukotree.report.sections import readers
+from leukotree.report.sections import readers, subgroups
 from leukotree.report.summary import StudySummary
 from tests.helpers.study_results import (
     STUDY,
@@ -122,3 +123,16 @@ def test_both_pages_have_the_section(summary: StudySummary, tmp_path: Path) -> N
     markdown, html = report(root, tmp_path)
     assert "| A | B |" in section(markdown, "Readers")
     assert ">Readers<" in html
+
+
+def test_repeats_add_no_images_and_no_patients(summary: StudySummary) -> None:
+    """The same answers in a second repeat change nothing, also not the intervals."""
+    arms = [
+        replace(
+            arm, runs=(*arm.runs, *(replace(run, repeat=1, test_fold=run.test_fold + 3) for run in arm.runs))
+        )
+        for arm in summary.arms
+    ]
+    again = replace(summary, arms=tuple(arms))
+    assert readers.section(again) == readers.section(summary)
+    assert subgroups.section(again) == subgroups.section(summary)

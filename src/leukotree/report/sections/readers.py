@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import combinations
 from typing import NamedTuple
 
@@ -15,7 +15,8 @@ from leukotree.evaluation import readers
 from leukotree.evaluation.readers import UNREAD, Categories
 from leukotree.report import prose, scores
 from leukotree.report.blocks import Block, Section, Table, Text, percent, plural, text
-from leukotree.report.summary import Arm, Run, StudySummary
+from leukotree.report.scores import Answered
+from leukotree.report.summary import StudySummary
 from leukotree.stats.agreement import Agreement, Closeness
 from leukotree.taxonomy import Taxonomy
 
@@ -23,31 +24,39 @@ LABEL = "(label)"
 
 
 class _Readings(NamedTuple):
-    """How texts of readings become categories, and which columns are readers."""
+    """The tested images, how texts of readings become categories, and which columns are readers."""
 
     columns: list[str]
     leaves: Categories
     first: Categories | None
     """The nodes of the first cut, where the tree has several cuts."""
-    runs: list[Run]
-    """One run of each test fold."""
+    names: np.ndarray
+    """(L,) names of the leaves of the runs."""
 
-    def codes(self, run: Run, categories: Categories, column: str) -> np.ndarray:
+    def codes(self, tested: Answered, categories: Categories, column: str) -> np.ndarray:
         """(N,) categories of a reader's column, or of the label of the images that somebody read."""
+        images = tested.images
         if column == LABEL:
-            labels = categories.codes(np.asarray(run.taxonomy.leaves, dtype=object)[run.true])
-            known = [name for name in self.columns if name in run.images]
-            return np.where((run.images[known] != "").any(axis=1), labels, UNREAD)
-        absent = column not in run.images
-        return np.full(len(run.true), UNREAD) if absent else categories.codes(run.images[column].to_numpy())
+            known = [name for name in self.columns if name in images]
+            read = (images[known].fillna("") != "").any(axis=1)
+            return np.where(read, categories.codes(self.names[tested.true]), UNREAD)
+        absent = column not in images
+        return (
+            np.full(len(images), UNREAD) if absent else categories.codes(images[column].fillna("").to_numpy())
+        )
+
+    def answers(self, tested: Answered, categories: Categories) -> stats.Answers:
+        """The answers of an arm, as categories."""
+        return tested.answers._replace(code=categories.codes(self.names)[tested.answers.code])
 
 
 def section(summary: StudySummary) -> Section | None:
     """Two tables and how to read them. None without readings of the tested images."""
-    readings = _readings(summary)
+    tested = scores.answered(summary.runs)
+    readings = _readings(summary, tested)
     if readings is None:
         return None
-    stopped = _stopped(readings)
+    stopped = _stopped(readings, tested)
     labels = (summary.dataset or {}).get("labels")
     derived = prose.LABEL_FROM_READERS.format(method=labels["from"]) if isinstance(labels, dict) else ""
     how = text(
@@ -55,24 +64,26 @@ def section(summary: StudySummary) -> Section | None:
         stopped=prose.READINGS_STOPPED.format(n=stopped) if stopped else "",
         derived=derived,
     )
-    blocks: list[Block] = [_all_together(readings), _among_readers(readings), _models(summary, readings), how]
+    blocks: list[Block] = [
+        _all_together(readings, tested),
+        _among_readers(readings, tested),
+        _models(summary, readings),
+        how,
+    ]
     return Section("Readers", blocks)
 
 
-def _readings(summary: StudySummary) -> _Readings | None:
-    runs = scores.one_per_fold(summary.runs)
-    columns = [
-        name
-        for name in dict.fromkeys(name for run in runs for name in described.readers(run.images))
-        if any((run.images[name] != "").any() for run in runs if name in run.images)
-    ]
+def _readings(summary: StudySummary, tested: Answered) -> _Readings | None:
+    images = tested.images
+    columns = [name for name in described.readers(images) if (images[name].fillna("") != "").any()]
     if not columns:
         return None
     tree = _tree(summary)
-    names = {value for run in runs for name in columns if name in run.images for value in run.images[name]}
+    names = sorted({value for name in columns for value in images[name].fillna("").unique()})
     cuts = [cut for cut in tree.cuts if len(cut) > 1]
-    first = Categories(cuts[0], tree, sorted(names)) if len(cuts) > 1 else None
-    return _Readings(columns, Categories(tree.leaves, tree, sorted(names)), first, runs)
+    first = Categories(cuts[0], tree, names) if len(cuts) > 1 else None
+    leaves = np.asarray(summary.runs[0].taxonomy.leaves, dtype=object)
+    return _Readings(columns, Categories(tree.leaves, tree, names), first, leaves)
 
 
 def _tree(summary: StudySummary) -> Taxonomy:
@@ -82,24 +93,22 @@ def _tree(summary: StudySummary) -> Taxonomy:
     return Taxonomy.from_nested(nested) if nested else summary.runs[0].taxonomy
 
 
-def _stopped(readings: _Readings) -> int:
+def _stopped(readings: _Readings, tested: Answered) -> int:
     """The number of readings that name an inner node."""
     return sum(
-        int(((run.images[name] != "") & (readings.codes(run, readings.leaves, name) == UNREAD)).sum())
-        for run in readings.runs
+        int(
+            (
+                (tested.images[name].fillna("") != "")
+                & (readings.codes(tested, readings.leaves, name) == UNREAD)
+            ).sum()
+        )
         for name in readings.columns
-        if name in run.images
     )
 
 
-def _all_together(readings: _Readings) -> Text:
+def _all_together(readings: _Readings, tested: Answered) -> Text:
     """The readers with their numbers of images, Fleiss' kappa and Krippendorff's alpha."""
-    codes = np.concatenate(
-        [
-            np.stack([readings.codes(run, readings.leaves, name) for name in readings.columns], axis=1)
-            for run in readings.runs
-        ]
-    )
+    codes = np.stack([readings.codes(tested, readings.leaves, name) for name in readings.columns], axis=1)
     listed = [
         f"{name.removeprefix(READER)} ({int((column != UNREAD).sum())})"
         for name, column in zip(readings.columns, codes.T, strict=True)
@@ -112,9 +121,7 @@ def _all_together(readings: _Readings) -> Text:
         n = len(readings.leaves)
         by_all = codes[(codes != UNREAD).all(axis=1)]
         fleiss = float(readers.fleiss(readers.coincidences(by_all, n).sum(axis=0)))
-        patient = [name for run in readings.runs for name in run.images["patient"]]
-        label = np.concatenate([run.true for run in readings.runs])
-        bounds = stats.alpha_interval(patient, label, codes, n)
+        bounds = stats.alpha_interval(tested.images["patient"].tolist(), tested.true, codes, n)
         sentences.append(
             f"Fleiss' kappa is {kappa(fleiss)} on the {plural(len(by_all), 'image')} that all of them read. "
             f"Krippendorff's alpha of all readings is {kappa(readers.alpha(codes, n))} "
@@ -123,28 +130,37 @@ def _all_together(readings: _Readings) -> Text:
     return Text(" ".join(sentences))
 
 
-def _among_readers(readings: _Readings) -> Table:
+def _among_readers(readings: _Readings, tested: Answered) -> Table:
     """A row per pair of readers, and per reader with the label."""
     pairs = [*combinations(readings.columns, 2), *((LABEL, name) for name in readings.columns)]
     rows = []
     for first, second in pairs:
 
-        def both(run: Run, of: Categories, first: str = first, second: str = second) -> stats.Rated:
-            codes = [readings.codes(run, of, name) for name in (first, second)]
-            return stats.pair(run.images["patient"].tolist(), run.true, codes[0], codes[1], len(of))
+        def both(of: Categories, first: str = first, second: str = second) -> stats.Rated:
+            codes = [readings.codes(tested, of, name) for name in (first, second)]
+            return _pair(tested, codes[0], stats.Answers.once(codes[1]), of)
 
-        rows.append([_name(first), _name(second), *_cells(readings, readings.runs, both)])
+        rows.append([_name(first), _name(second), *_cells(readings, both)])
     header = ["first", "second", "images", "patients", "agreement", "kappa", "95 %", *_first_header(readings)]
     return Table("Readers with each other, and with the label.", header, rows, labels=2)
+
+
+def _pair(tested: Answered, first: np.ndarray, second: stats.Answers, of: Categories) -> stats.Rated:
+    return stats.pair(tested.images["patient"].tolist(), tested.true, first, second, len(of))
 
 
 def _models(summary: StudySummary, readings: _Readings) -> Table:
     """A row per arm and reader, and per arm with the label of the images that somebody read."""
     rows = []
     for arm in scores.shown(summary):
+        tested = scores.answered(arm.runs)
         for column in [*readings.columns, LABEL]:
-            close = _closeness(arm, readings, column)
-            rows.append([arm.name, _name(column), *_of_arm(arm, readings, column), *_close_cells(close)])
+
+            def both(of: Categories, tested: Answered = tested, column: str = column) -> stats.Rated:
+                return _pair(tested, readings.codes(tested, of, column), readings.answers(tested, of), of)
+
+            close = _closeness(tested, readings, column)
+            rows.append([arm.name, _name(column), *_cells(readings, both), *_close_cells(close)])
     header = [
         "variant",
         "reader",
@@ -160,50 +176,28 @@ def _models(summary: StudySummary, readings: _Readings) -> Table:
     return Table(caption, header, rows, labels=2)
 
 
-def _of_arm(arm: Arm, readings: _Readings, column: str) -> list[str]:
-    of_fold = scores.by_fold(arm.runs)
-
-    def both(run: Run, of: Categories) -> stats.Rated:
-        model = _answers(of_fold[run.test_fold], of)
-        codes = readings.codes(run, of, column)
-        return stats.pair(run.images["patient"].tolist(), run.true, codes, model, len(of))
-
-    return _cells(readings, [runs[0] for runs in of_fold.values()], both)
-
-
-def _answers(runs: Sequence[Run], of: Categories) -> np.ndarray:
-    """(S, N) categories of the predictions of S seeds on one fold."""
-    place = of.codes(np.asarray(runs[0].taxonomy.leaves, dtype=object))
-    return np.stack([place[run.predicted] for run in runs])
-
-
-def _cells(
-    readings: _Readings, runs: Sequence[Run], both: Callable[[Run, Categories], stats.Rated]
-) -> list[str]:
+def _cells(readings: _Readings, both: Callable[[Categories], stats.Rated]) -> list[str]:
     """images, patients, agreement, kappa, its interval, and kappa at the first cut."""
-    leaves = stats.agreement([both(run, readings.leaves) for run in runs])
+    leaves = stats.agreement(both(readings.leaves))
     cells = [str(leaves.images), str(leaves.patients), percent(leaves.share), *_kappa_cells(leaves)]
     if readings.first is not None:
-        table = sum(both(run, readings.first).counts.sum(axis=0) for run in runs)
-        cells.append(kappa(float(readers.cohen(np.asarray(table)))))
+        cells.append(kappa(float(readers.cohen(both(readings.first).counts.sum(axis=0)))))
     return cells
 
 
-def _closeness(arm: Arm, readings: _Readings, column: str) -> Closeness | None:
+def _closeness(tested: Answered, readings: _Readings, column: str) -> Closeness | None:
     others = [name for name in readings.columns if name != column]
+    if not others:
+        return None
     of = readings.leaves
-    folds = [
-        stats.ReadFold(
-            runs[0].images["patient"].tolist(),
-            runs[0].true,
-            readings.codes(runs[0], of, column),
-            np.stack([readings.codes(runs[0], of, name) for name in others], axis=1),
-            _answers(runs, of),
-        )
-        for runs in scores.by_fold(arm.runs).values()
-        if others
-    ]
-    return stats.closeness(folds, len(of)) if folds else None
+    return stats.closeness(
+        tested.images["patient"].tolist(),
+        tested.true,
+        readings.codes(tested, of, column),
+        np.stack([readings.codes(tested, of, name) for name in others], axis=1),
+        readings.answers(tested, of),
+        len(of),
+    )
 
 
 def _close_cells(close: Closeness | None) -> list[str]:

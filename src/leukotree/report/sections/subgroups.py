@@ -23,7 +23,7 @@ FLAT = "not estimable"
 
 def section(summary: StudySummary) -> Section:
     """Two tables and how to read them, or a sentence that says why there are no groups."""
-    images = pd.concat([run.images for run in scores.one_per_fold(summary.runs)], ignore_index=True)
+    images = scores.answered(summary.runs).images
     fields = _fields(images)
     if not fields:
         return Section("Subgroups", [Text(_nothing(images))])
@@ -95,17 +95,10 @@ def _largest_first(group_of: pd.Series) -> list[str]:
 
 def _scores(arm: Arm, group_of: pd.Series, order: Sequence[str]) -> list[GroupScores]:
     """The scores of an arm in each group, over the folds that it has."""
-    codes = pd.Index(order)
-    folds = [
-        stats.GroupFold(
-            runs[0].images["patient"].tolist(),
-            codes.get_indexer(pd.Index(group_of[runs[0].images["key"]])),
-            runs[0].true,
-            np.stack([run.predicted for run in runs]),
-        )
-        for runs in scores.by_fold(arm.runs).values()
-    ]
-    return stats.in_groups(folds, len(order), len(arm.runs[0].taxonomy.leaves))
+    tested = scores.answered(arm.runs)
+    group = pd.Index(order).get_indexer(pd.Index(group_of[tested.images["key"]]))
+    patient, n_leaves = tested.images["patient"].tolist(), len(arm.runs[0].taxonomy.leaves)
+    return stats.in_groups(patient, group, tested.true, tested.answers, len(order), n_leaves)
 
 
 def _cells(group: GroupScores) -> list[str]:
