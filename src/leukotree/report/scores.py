@@ -111,14 +111,16 @@ class Answered(NamedTuple):
     """Leaf indices, of all seeds and repeats."""
 
 
-def answered(runs: Sequence[Run]) -> Answered:
-    """The images and answers of the runs of one arm."""
-    images = pd.concat([run.images.assign(true=run.true) for run in runs], ignore_index=True)
+def answered(runs: Sequence[Run], leaves: Sequence[str]) -> Answered:
+    """The images and answers of some runs, as indices of `leaves`: trees may have them in another order."""
+    places = [pd.Index(leaves).get_indexer(pd.Index(run.taxonomy.leaves)) for run in runs]
+    frames = [run.images.assign(true=place[run.true]) for run, place in zip(runs, places, strict=True)]
+    images = pd.concat(frames, ignore_index=True)
     image, _ = pd.factorize(images["key"])
     weight = 1 / np.bincount(image)[image]
     first = ~images["key"].duplicated()
     unique = images[first].reset_index(drop=True)
-    predicted = np.concatenate([run.predicted for run in runs])
+    predicted = np.concatenate([place[run.predicted] for run, place in zip(runs, places, strict=True)])
     return Answered(
         unique.drop(columns="true"), unique["true"].to_numpy(), stats.Answers(image, predicted, weight)
     )

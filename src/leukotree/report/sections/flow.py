@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from leukotree.records import made
@@ -40,7 +41,12 @@ def _tested(summary: StudySummary) -> pd.DataFrame:
     """A row per tested image: patient, fold and leaf."""
     runs = scores.one_per_fold(summary.runs)
     return pd.concat(
-        [run.images[["patient"]].assign(fold=run.test_fold, leaf=run.true) for run in runs],
+        [
+            run.images[["patient"]].assign(
+                fold=run.test_fold, leaf=np.asarray(run.taxonomy.leaves, dtype=object)[run.true]
+            )
+            for run in runs
+        ],
         ignore_index=True,
     )
 
@@ -104,7 +110,7 @@ def _per_fold(summary: StudySummary, tested: pd.DataFrame) -> Table:
         *((str(fold), tested[tested["fold"] == fold]) for fold in sorted(tested["fold"].unique())),
         ("all", tested),
     ]:
-        per_leaf = [_cell(part[part["leaf"] == number]) for number in range(len(leaves))]
+        per_leaf = [_cell(part[part["leaf"] == leaf]) for leaf in leaves]
         rows.append([name, _cell(part), *per_leaf])
     return Table("Images / patients of each test fold and leaf.", ["fold", "all", *leaves], rows)
 

@@ -52,7 +52,7 @@ class _Readings(NamedTuple):
 
 def section(summary: StudySummary) -> Section | None:
     """Two tables and how to read them. None without readings of the tested images."""
-    tested = scores.answered(summary.runs)
+    tested = scores.answered(summary.runs, summary.runs[0].taxonomy.leaves)
     readings = _readings(summary, tested)
     if readings is None:
         return None
@@ -153,7 +153,7 @@ def _models(summary: StudySummary, readings: _Readings) -> Table:
     """A row per arm and reader, and per arm with the label of the images that somebody read."""
     rows = []
     for arm in scores.shown(summary):
-        tested = scores.answered(arm.runs)
+        tested = scores.answered(arm.runs, readings.names.tolist())
         for column in [*readings.columns, LABEL]:
 
             def both(of: Categories, tested: Answered = tested, column: str = column) -> stats.Rated:

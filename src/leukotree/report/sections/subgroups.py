@@ -23,7 +23,8 @@ FLAT = "not estimable"
 
 def section(summary: StudySummary) -> Section:
     """Two tables and how to read them, or a sentence that says why there are no groups."""
-    images = scores.answered(summary.runs).images
+    names = summary.runs[0].taxonomy.leaves
+    images = scores.answered(summary.runs, names).images
     fields = _fields(images)
     if not fields:
         return Section("Subgroups", [Text(_nothing(images))])
@@ -32,12 +33,11 @@ def section(summary: StudySummary) -> Section:
     for name, group_of in fields.items():
         order = _largest_first(group_of)
         for arm in scores.shown(summary):
-            for value, group in zip(order, _scores(arm, group_of, order), strict=True):
+            for value, group in zip(order, _scores(arm, group_of, order, names), strict=True):
                 if group.images:
                     rows.append([name, value, arm.name, *_cells(group)])
                     leaves.append([name, value, arm.name, *_sensitivities(group)])
     looks = sum(group_of.nunique() for group_of in fields.values())
-    names = summary.runs[0].taxonomy.leaves
     blocks: list[Block] = [
         text(prose.SUBGROUPS, "note", groups=looks, floor=FLOOR),
         Table(
@@ -93,12 +93,12 @@ def _largest_first(group_of: pd.Series) -> list[str]:
     return sorted(counts, key=lambda value: (-counts[value], value))
 
 
-def _scores(arm: Arm, group_of: pd.Series, order: Sequence[str]) -> list[GroupScores]:
+def _scores(arm: Arm, group_of: pd.Series, order: Sequence[str], leaves: Sequence[str]) -> list[GroupScores]:
     """The scores of an arm in each group, over the folds that it has."""
-    tested = scores.answered(arm.runs)
+    tested = scores.answered(arm.runs, leaves)
     group = pd.Index(order).get_indexer(pd.Index(group_of[tested.images["key"]]))
-    patient, n_leaves = tested.images["patient"].tolist(), len(arm.runs[0].taxonomy.leaves)
-    return stats.in_groups(patient, group, tested.true, tested.answers, len(order), n_leaves)
+    patient = tested.images["patient"].tolist()
+    return stats.in_groups(patient, group, tested.true, tested.answers, len(order), len(leaves))
 
 
 def _cells(group: GroupScores) -> list[str]:
