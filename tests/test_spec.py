@@ -189,3 +189,11 @@ def test_the_tree_has_no_effect_in_a_softmax_over_the_leaves() -> None:
             else:
                 with pytest.raises(InputError, match=r"tree: has no effect in flat with loss\.kind"):
                     run.override({"tree": "paper"})
+
+
+def test_the_tree_decides_how_many_members_an_ensemble_has() -> None:
+    """So it has an effect there with every loss, and in `flat` only with one that has the tree in it."""
+    loss = RunSpec().loss
+    assert spec.tree_has_effect("ensemble", loss)
+    assert "tree" not in spec.without_effect("ensemble", loss, {})
+    assert "tree" in spec.without_effect("flat", loss, {})

@@ -194,10 +194,10 @@ def without_effect(variant: str, loss: LossSpec, changes: Mapping[str, Any]) -> 
 
 
 def tree_has_effect(variant: str, loss: LossSpec, changes: Mapping[str, Any] = NO_CHANGES) -> bool:
-    """Whether the training of a variant depends on the label tree. One softmax over the leaves does so only
-    with a loss that has the tree in it. `changes`: as for `without_effect`."""
+    """Whether the training of a variant depends on the label tree. `flat` does so only with a loss that has
+    the tree in it. An ensemble has a member for each decision. `changes`: as for `without_effect`."""
     values = {key: changes.get(f"loss.{key}", getattr(loss, key)) for key in LossSpec.model_fields}
-    if variant not in OF_LEAVES or values["kind"] in ("soft", "marginal"):
+    if variant != "flat" or values["kind"] in ("soft", "marginal"):
         return True
     if values["kind"] == "focal":
         return False

@@ -15,10 +15,9 @@ from leukotree.report import evidence, prose
 from leukotree.report.blocks import Block, Table, Text, interval, points, text
 from leukotree.report.summary import Run, StudySummary
 from leukotree.report.summary import decided as leaves_by
+from leukotree.spec import OF_LEAVES
 from leukotree.stats import Comparison
 
-OF_LEAVES = ("flat", "ensemble")
-"""Variants with one softmax over the leaves: their own rule is the most probable leaf."""
 LOSSES_OF_LEAVES = ("soft", "marginal")
 """Losses of the probabilities of leaves, which are products along their paths. A model that is trained by
 them is decided by the most probable leaf, also if it has a head for each decision."""
