@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ class Pilot(NamedTuple):
     reference: str
     spread: power.Spread
     df: int
-    """Degrees of freedom of the spread between folds."""
+    """Degrees of freedom of the spread between folds: those of one repeat."""
     folds: int
     """Folds of all repeats with results of both arms."""
     seeds: int
@@ -59,8 +60,10 @@ def measure(summary: StudySummary, pair: tuple[str, str]) -> Pilot:
         _over_patients([[arm[fold, seed] for seed in seeds] for arm in (first, second)]) for fold in folds
     ]
     variance, tested = (float(np.mean(column)) for column in zip(*spreads, strict=True))
-    spread, df = power.measured(differences, np.sqrt(variance), tested)
-    return Pilot(challenger, reference, spread, df, len(folds), len(seeds), tested)
+    spread = power.measured(differences, float(np.sqrt(variance)), tested)
+    # Repeats test the same patients again: they know the spread no better than one repeat does.
+    df = max(Counter(first[fold, seeds[0]].repeat for fold in folds).values()) - 1
+    return Pilot(challenger, reference, spread, max(df, 1), len(folds), len(seeds), tested)
 
 
 def _by_place(runs: tuple[Run, ...]) -> dict[tuple[int, int], Run]:

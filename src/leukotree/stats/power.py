@@ -257,8 +257,8 @@ def _right(
     return rng.binomial(images, rng.beta(score * scale, (1 - score) * scale, shape))
 
 
-def measured(differences: np.ndarray, of_patients: float, tested: float) -> tuple[Spread, int]:
-    """The spread of a pilot study, and the degrees of freedom of its total.
+def measured(differences: np.ndarray, of_patients: float, tested: float) -> Spread:
+    """The spread of a pilot study.
 
     The variance of the folds' mean differences is divided: into the part of the test patients, which is
     given; that of the trainings, from the spread between seeds; and the rest, at least 0. With one seed the
@@ -278,7 +278,7 @@ def measured(differences: np.ndarray, of_patients: float, tested: float) -> tupl
     training = float(np.sqrt(differences.var(axis=1, ddof=1).mean())) if of_seeds > 1 else 0.0
     total = float(differences.mean(axis=1).var(ddof=1))
     rest = max(0.0, total - of_patients**2 - training**2 / of_seeds)
-    return Spread(of_patients * math.sqrt(tested), training, math.sqrt(rest)), folds - 1
+    return Spread(of_patients * math.sqrt(tested), training, math.sqrt(rest))
 
 
 def upper_limit(df: int, confidence: float = 0.8) -> float:
