@@ -92,7 +92,7 @@ REPEATS = """
 The outer cross-validation was repeated {repeats} times, each time with another deal of the patients to
 folds. J counts the folds of all repeats (corrected repeated cross-validation, Bouckaert and Frank 2004).
 Repeats add no patients: n_test/n_train stays, and intervals by patient resample a patient with all its
-repeats. Pooled numbers are means over the repeats.
+repeats. Pooled numbers are means over the repeats; a confusion matrix counts an image in each of them.
 """
 
 PLANNED = """

@@ -126,7 +126,7 @@ def leaves(summary: StudySummary) -> Section:
 
 
 def _confusion(arm: Arm) -> np.ndarray:
-    """The (L, L) counts over all folds and seeds. An image counts once per seed."""
+    """The (L, L) counts over all folds and seeds. An image counts once per seed and repeat."""
     tables = [metrics.confusion(run.true, run.predicted, len(run.taxonomy.leaves)) for run in arm.runs]
     return np.sum(tables, axis=0)
 
