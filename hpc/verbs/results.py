@@ -155,8 +155,8 @@ def expected_runs(plan: Study) -> tuple[list[dict[str, Any]], list[dict[str, Any
 
 
 def inner_runs(plan: Study) -> list[dict[str, Any]]:
-    """One row {variant, repeat, test_fold, run_name} for each run of `leukotree folds --inner`, whether it is
-    there or not."""
+    """One row {variant, repeat, test_fold, run_name} for each run of `leukotree folds STUDY --inner`, whether
+    it is there or not."""
     from hpc.search import choice
 
     return [

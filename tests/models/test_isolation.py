@@ -221,14 +221,17 @@ def test_isolations_are_trained_by_their_own_rates() -> None:
     assert built.log_variance.shape == (3,)
 
 
-def test_a_shared_model_is_a_backbone_and_heads_drawn_one_after_the_other() -> None:
+def test_a_shared_model_is_a_backbone_and_heads_with_a_seed_each() -> None:
     """Keys and initial bits are those of a model without isolation."""
     spec = spec_of("shared")
     built = classifier.build(spec, STAGE, 48).state_dict()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.integer(spec.seed, "weights/tree", spec.data.test_fold, 0))
+        torch.manual_seed(seeds.integer(spec.seed, "backbone", spec.data.test_fold, 0))
         backbone = timm.create_model("test_vit", num_classes=0, img_size=48)
-        heads = torch.nn.ModuleList(torch.nn.Linear(64, len(classes)) for classes in STAGE.heads.values())
+        heads = torch.nn.ModuleList()
+        for name, classes in STAGE.heads.items():
+            torch.manual_seed(seeds.integer(spec.seed, f"head/{name}", spec.data.test_fold, 0))
+            heads.append(torch.nn.Linear(64, len(classes)))
     plain = {
         f"{part}.{name}": value
         for part, of in (("backbone", backbone), ("heads", heads))

@@ -5,6 +5,7 @@ All folds are pooled and seeds are averaged. All scores of an arm come from one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -136,7 +137,7 @@ def scored(folds: Sequence[Cases], targets: Sequence[Target], taxonomy: Taxonomy
     clusters = stats.pool(of_folds, [of.repeat for of in folds])
     fits = [_fitted(folds, targets, place) if fit else None for place in range(len(targets))]
     parts: dict[str, np.ndarray] = {
-        "confusion": clusters.counts.reshape(len(clusters.names), -1),
+        "confusion": _flat(clusters.counts),
         **_pooled(folds, of_folds, clusters, lambda of: _parts(of, targets, fits)),
     }
     patients, unknown = _patients(clusters, targets)
@@ -180,19 +181,20 @@ def _parts(
     operating = _called(of.odds > np.nan_to_num(of.thresholds), positive) * judged[:, None]
     logits = np.log(PROBABILITIES) - np.log1p(-np.array(PROBABILITIES))
     benefit = np.stack([_called(of.odds >= logit, positive)[..., :2] for logit in logits], axis=2)
-    rows = len(of.true)
-    recalibration = np.zeros((rows, len(targets), 7))
+    recalibration = np.zeros((len(of.true), len(targets), 7))
     for place, fit in enumerate(fits):
         if fit is not None:
             of_seeds = [
                 clinical.recalibration_parts(x, positive[:, place], fit) for x in of.odds[:, :, place]
             ]
             recalibration[:, place] = np.mean(of_seeds, axis=0)
-    return {
-        "operating": operating.reshape(rows, -1),
-        "benefit": benefit.reshape(rows, -1),
-        "recalibration": recalibration.reshape(rows, -1),
-    }
+    parts = {"operating": operating, "benefit": benefit, "recalibration": recalibration}
+    return {name: _flat(part) for name, part in parts.items()}
+
+
+def _flat(table: np.ndarray) -> np.ndarray:
+    """(N, F) from (N, ...), also for N = 0, where numpy cannot infer F."""
+    return table.reshape(len(table), math.prod(table.shape[1:]))
 
 
 def _called(called: np.ndarray, positive: np.ndarray) -> np.ndarray:

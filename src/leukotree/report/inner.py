@@ -23,7 +23,8 @@ def by_fold(summary: StudySummary, arm: Arm) -> dict[int, Validation]:
 
 
 def validation(summary: StudySummary, arm: Arm, fold: int, taxonomy: Taxonomy) -> Validation | None:
-    """The inner validation of a fold: by the chosen trial of its search, or by `leukotree folds --inner`.
+    """The inner validation of a fold: by the chosen trial of its search, or by `leukotree folds STUDY
+    --inner`.
 
     None without either, for a cell of a grid, and for another tree than the runs have. A search that used
     the fold's images gives none. Raises InputError where an image of the fold is in it.

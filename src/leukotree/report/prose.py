@@ -266,8 +266,8 @@ patients have the same result. Means are over the leaves of at least {floor} pat
 
 NO_THRESHOLDS = """
 Sensitivity at a specificity of {wanted} %: not estimable for {variants}. Its threshold needs predictions of
-inner folds. A search leaves them in its trials' run folders, and `leukotree folds --inner` trains them. A
-threshold of the test fold itself would be optimistic.
+inner folds. A search leaves them in its trials' run folders, and `leukotree folds STUDY --inner` trains
+them. A threshold of the test fold itself would be optimistic.
 """
 
 COSTS_BY_HEIGHT = "A mistake costs its LCA height, because the study gives no `costs`."
@@ -295,7 +295,7 @@ right than wanted.
 
 NO_SETS = """
 No prediction sets for {variants}: not estimable. They need predictions of inner folds with at least {needed}
-patients. A search leaves them in its trials' run folders, and `leukotree folds --inner` trains them.
+patients. A search leaves them in its trials' run folders, and `leukotree folds STUDY --inner` trains them.
 """
 
 CASES = """

@@ -268,7 +268,7 @@ class StudySummary:
     """The content of plan.json, see `records.planned`. None for a study that was not planned."""
     inner: dict[tuple[str, int], tuple[Path, ...]] = field(default_factory=dict)
     """(variant, outer fold) -> the folders of the finished runs of its inner folds with the chosen values, by
-    `leukotree folds --inner`. Only where all inner folds are finished."""
+    `leukotree folds STUDY --inner`. Only where all inner folds are finished."""
     taxonomy: Taxonomy | None = None
     """The label tree of the data set. None without a run."""
     unchecked: tuple[str, ...] = ()
