@@ -163,9 +163,9 @@ class _Here:
 
 @pytest.mark.skipif(not CSV.exists(), reason="results/simulated is not made")
 def test_with_own_draws_at_most_one_study_in_twenty_is_wrong() -> None:
-    """The committed table: 1,000 studies and more with 5 and with 20 trials. Each interval ends below 5 %."""
+    """The committed table: each kind has 1,000 studies or more. Each interval ends below 5 %."""
     table = pd.read_csv(CSV)
     own = table[(table["kind"] == "as trained") & (table["draws"] == simulated.DRAWS["fold"])]
-    own = own[own["studies"] >= 1000]
-    assert set(own["trials"]) == {5, 20}
+    assert len(own)
+    assert own["studies"].min() >= 1000
     assert own["high"].max() <= 0.05
