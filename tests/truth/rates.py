@@ -130,6 +130,7 @@ def _compare(scenario: Scenario, draw: int) -> dict[str, Any]:
     from leukotree.config import parse
     from leukotree.report.collect import collect
     from leukotree.report.sections import comparison
+    from tests.truth import one_feature  # noqa: F401 - registers its backbone
 
     plan = parse(study.Study, scenario.study(draw), "truth")
     runtime = Runtime(device="cpu", threads=1, workers=1, quiet=True)

@@ -43,6 +43,7 @@ class Scenario:
     folds: int = 8
     size: int = 32
     challenger: str = "multilabel"
+    backbone: str = "test_resnet"
     permuted: int = 0
     """Permuted trees that are arms beside the tree and flat."""
     dealt: bool = False
@@ -76,7 +77,7 @@ class Scenario:
             "base": {
                 "data": {"shards": "shards"},
                 "augment": {"jitter": 0.4},
-                "backbone": {"name": "test_resnet"},
+                "backbone": {"name": self.backbone},
                 "loss": {"gamma": 0.0, "tau": 0.0, **self.loss},
                 "optim": optim,
                 "engine": {"precision": "fp32"},
@@ -125,17 +126,14 @@ SCENARIOS = {
     ),
     "any tree": Scenario(
         "better",
-        "Normal cells are common (30 images of a patient), all others rare (2), and classes are fully "
-        "weighted (`tau: 1`). For `flat`, normal cells are one class of seven. In a tree of two halves, the "
-        "half with the normal cells is mostly normal cells, so they have almost half of the weight of the "
-        "first decision, wherever they are. Each draw deals the leaves of the tree at random, so the tree is "
-        "as good as a permuted one.",
+        "The backbone has one feature. `flat` has to order seven leaves on this line. `base` has a model "
+        "with a line of its own for each decision, and each decision is between two. Each draw deals the "
+        "leaves of the tree at random, so the tree is as good as a permuted one.",
         BINARY,
-        {**dict.fromkeys(LEAVES, 2), "normal": 30},
-        loss={"tau": 1.0},
-        epochs=8,
-        batch_size=64,
-        permuted=5,
+        folds=5,
+        challenger="base",
+        permuted=3,
         dealt=True,
+        backbone="one_feature",
     ),
 }
