@@ -22,7 +22,7 @@ class OneFeature(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = timm.create_model("test_resnet", num_classes=0)
-        self.project = nn.Linear(self.body.num_features, 1)
+        self.project = nn.Linear(int(self.body.num_features), 1)  # type: ignore[arg-type]
         self.norm = nn.BatchNorm1d(1, affine=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
