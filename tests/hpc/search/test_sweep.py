@@ -139,7 +139,7 @@ def test_a_sweep_writes_the_best_and_removes_its_temporary_files(
     assert "\n" not in str(caught.value)
 
     # If the data are packed again, the fold that the search did not see is another one.
-    monkeypatch.setattr(choice, "fingerprint", lambda study: "another")
+    monkeypatch.setattr(choice, "fingerprint", lambda study, repeat: "another")
     with pytest.raises(InputError, match=r"dataset was .* and is 'another'"):
         choice.chosen(plan)
 
