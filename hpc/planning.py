@@ -88,7 +88,7 @@ def pairs(study: Study) -> tuple[tuple[str, str], ...]:
     from leukotree.report import arms
 
     rows = cells.rows(cells.expand(study)) if study.has_grid else []
-    of_variants = study.search.trials or not study.grid
+    of_variants = study.search.trials or not study.has_grid
     expected = [{"variant": variant} for variant in study.variants if of_variants]
     named = [arm for arm, _ in arms.from_rows(expected, rows)]
     declared = arms.primary(study.model_dump(mode="json"), study.variants, named)
