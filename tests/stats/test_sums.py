@@ -29,7 +29,7 @@ def test_they_are_those_of_one_score_at_a_time(patients: int) -> None:
 def test_chunks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     arm = clusters(2)[0]
     whole = stats.intervals_of(flat(arm), arm.strata, scores)
-    monkeypatch.setattr("leukotree.stats.sums.CELLS", 7 * len(arm.strata))
+    monkeypatch.setattr("leukotree.stats.resampling.CELLS", 7 * len(arm.strata))
     np.testing.assert_allclose(stats.intervals_of(flat(arm), arm.strata, scores), whole)
 
 

@@ -93,16 +93,18 @@ def correlated_t(differences: Sequence[float], ratio: float, rope: float) -> Pro
     return Probabilities(worse, max(0.0, 1 - worse - better), better)
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
-    """(M,) p values, adjusted by Holm's step-down procedure (1979), which controls the family-wise error.
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+    """(..., M) p values of families of M, adjusted by Holm's step-down procedure (1979), which controls the
+    family-wise error.
 
     NaN stands for a declared comparison without a result. It stays NaN, and counts in the size of the family.
     """
     values = np.asarray(p, dtype=float)
-    order = np.argsort(values)  # NaN last
-    steps = len(values) - np.arange(len(values))
+    order = np.argsort(values, axis=-1)  # NaN last
+    steps = values.shape[-1] - np.arange(values.shape[-1])
+    raised = np.maximum.accumulate(steps * np.take_along_axis(values, order, axis=-1), axis=-1)
     adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps * values[order]), 1)
+    np.put_along_axis(adjusted, order, np.minimum(raised, 1), axis=-1)
     return adjusted
 
 

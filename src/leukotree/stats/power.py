@@ -21,7 +21,7 @@ import numpy as np
 from leukotree import seeds
 from leukotree.evaluation import metrics
 from leukotree.stats.clusters import macro_f1
-from leukotree.stats.comparing import ROUNDING
+from leukotree.stats.comparing import ROUNDING, holm
 from leukotree.stats.verdict import ALPHA, CERTAIN
 
 Dependence = Literal["independent", "correlated"] | float
@@ -187,16 +187,6 @@ def verdicts(differences: np.ndarray, ratio: float, rope: float) -> np.ndarray:
     equal = np.abs(differences).max(axis=-1) < ROUNDING
     result[flat] = np.where(equal[flat], names["inconclusive"], names["not estimable"])
     return result
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """(D, M) p values of D families, adjusted as by `comparing.holm`."""
-    order = np.argsort(p, axis=-1)  # NaN last
-    steps = p.shape[-1] - np.arange(p.shape[-1])
-    raised = np.maximum.accumulate(steps * np.take_along_axis(p, order, axis=-1), axis=-1)
-    adjusted = np.empty_like(p)
-    np.put_along_axis(adjusted, order, np.minimum(raised, 1), axis=-1)
-    return adjusted
 
 
 def spread_of_patients(

@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from leukotree import seeds
 from leukotree.evaluation.metrics import FLOOR
-from leukotree.stats.resampling import CELLS, DRAWS, interval, resample
+from leukotree.stats.resampling import DRAWS, interval, weights
 
 Sums = Mapping[str, np.ndarray]
 """Name -> (..., F) sums."""
@@ -46,10 +45,7 @@ def intervals_of(
     n_scores = scores(flat.sum(axis=0)).shape[-1]
     if len(strata) < FLOOR or np.bincount(strata).min() < 2:
         return [None] * n_scores
-    rng, rows = seeds.generator(seed, "bootstrap"), max(1, CELLS // len(strata))
-    samples = np.concatenate(
-        [scores(resample(strata, min(rows, draws - done), rng) @ flat) for done in range(0, draws, rows)]
-    )
+    samples = np.concatenate([scores(drawn @ flat) for drawn in weights(strata, draws, seed)])
     left_out = scores(_without_each(flat, strata))
     return [_interval(samples[:, k], left_out[:, k], strata) for k in range(n_scores)]
 
