@@ -41,7 +41,7 @@ from leukotree.stats.comparing import (
     smallest_detectable,
     spread_factors,
 )
-from leukotree.stats.placing import Judged, Place, judged, place
+from leukotree.stats.placing import Place, place
 from leukotree.stats.reliability import CalibrationError, calibration_error
 from leukotree.stats.resampling import (
     Statistic,
@@ -55,7 +55,7 @@ from leukotree.stats.resampling import (
 )
 from leukotree.stats.subgroups import GroupScores, Score, in_groups
 from leukotree.stats.sums import intervals_of
-from leukotree.stats.verdict import ALPHA, CERTAIN, Comparison, Fold, Verdict, compare, judge
+from leukotree.stats.verdict import ALPHA, CERTAIN, Comparison, Fold, Judged, Verdict, compare, judge, judged
 
 __all__ = [
     "ALPHA",

@@ -1,5 +1,4 @@
-"""The place of one score among those of controls, such as a label tree among trees with permuted leaves, and
-the verdicts on differences over folds."""
+"""The place of one score among those of controls, such as a label tree among trees with permuted leaves."""
 
 from __future__ import annotations
 
@@ -9,8 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from leukotree.stats.comparing import ROUNDING, correlated_t, holm, nadeau_bengio
-from leukotree.stats.verdict import Verdict, judge
+from leukotree.stats.comparing import ROUNDING
 
 
 class Place(NamedTuple):
@@ -32,46 +30,6 @@ class Place(NamedTuple):
     def smallest_p(self) -> float:
         """The smallest p value that a rank among so many controls can have."""
         return 1 / (1 + self.controls)
-
-
-class Judged(NamedTuple):
-    """The differences of two methods over folds, judged as `verdict.compare` does, without the patients."""
-
-    folds: int
-    mean: float
-    interval: tuple[float, float] | None
-    """95 % interval by Nadeau and Bengio; None where it is not estimable."""
-    p: float
-    p_holm: float
-    """`p`, adjusted for all of the family by Holm."""
-    verdict: Verdict
-    reason: str
-
-
-def judged(family: Sequence[Sequence[float]], ratio: float, rope: float) -> list[Judged]:
-    """A verdict for each list of J fold-wise differences of one family.
-
-    Args:
-        ratio: n_test / n_train of a fold.
-        rope: half width of the region of practical equivalence.
-    """
-    tests = [nadeau_bengio(values, ratio) for values in family]
-    adjusted = holm([test.p if test else math.nan for test in tests]).tolist()
-    rows = []
-    for values, test, p_holm in zip(family, tests, adjusted, strict=True):
-        verdict, reason = judge(values, correlated_t(values, ratio, rope), p_holm)
-        rows.append(
-            Judged(
-                folds=len(values),
-                mean=float(np.mean(values)) if len(values) else math.nan,
-                interval=(test.low, test.high) if test else None,
-                p=test.p if test else math.nan,
-                p_holm=p_holm,
-                verdict=verdict,
-                reason=reason,
-            )
-        )
-    return rows
 
 
 def place(score: float, controls: Sequence[float], confidence: float = 0.95) -> Place:

@@ -84,6 +84,49 @@ class Comparison:
     """Why, in one line."""
 
 
+class Judged(NamedTuple):
+    """The part of a `Comparison` that is about the methods, trained again: their differences over folds."""
+
+    folds: int
+    mean: float
+    interval: tuple[float, float] | None
+    """95 % interval by Nadeau and Bengio; None where it is not estimable."""
+    p: float
+    p_holm: float
+    """`p`, adjusted for all of the family by Holm."""
+    probabilities: Probabilities | None
+    verdict: Verdict
+    reason: str
+
+
+def judged(family: Sequence[Sequence[float]], ratio: float, rope: float) -> list[Judged]:
+    """A verdict for each list of J fold-wise differences of one family.
+
+    Args:
+        ratio: n_test / n_train of a fold.
+        rope: half width of the region of practical equivalence.
+    """
+    tests = [nadeau_bengio(values, ratio) for values in family]
+    adjusted = holm([test.p if test else math.nan for test in tests]).tolist()
+    rows = []
+    for values, test, p_holm in zip(family, tests, adjusted, strict=True):
+        probabilities = correlated_t(values, ratio, rope)
+        verdict, reason = judge(values, probabilities, p_holm)
+        rows.append(
+            Judged(
+                folds=len(values),
+                mean=float(np.mean(values)) if len(values) else math.nan,
+                interval=(test.low, test.high) if test else None,
+                p=test.p if test else math.nan,
+                p_holm=p_holm,
+                probabilities=probabilities,
+                verdict=verdict,
+                reason=reason,
+            )
+        )
+    return rows
+
+
 def compare(
     arms: Mapping[str, Mapping[int, Fold]],
     pairs: Sequence[tuple[str, str]],
@@ -111,19 +154,15 @@ def compare(
         [arms[challenger][fold].score - arms[reference][fold].score for fold in folds]
         for (challenger, reference), folds in zip(pairs, common, strict=True)
     ]
-    tests = [nadeau_bengio(values, ratio) for values in differences]
-    adjusted = holm([test.p if test else math.nan for test in tests]).tolist()
     rows = []
-    for (challenger, reference), folds, values, test, p_holm in zip(
-        pairs, common, differences, tests, adjusted, strict=True
+    for (challenger, reference), folds, values, over_folds in zip(
+        pairs, common, differences, judged(differences, ratio, rope), strict=True
     ):
-        probabilities = correlated_t(values, ratio, rope)
         detectable = smallest_detectable(values, ratio, rope=rope, family=len(pairs), alpha=ALPHA)
         of_spread = _of_spread([arms[challenger][fold].repeat for fold in folds])
         between = detectable_range(
             values, ratio, rope=rope, family=len(pairs), alpha=ALPHA, of_spread=of_spread
         )
-        verdict, reason = judge(values, probabilities, p_holm)
         first, second = (
             [arms[name][fold] for fold in folds] if folds else [] for name in (challenger, reference)
         )
@@ -131,17 +170,10 @@ def compare(
             Comparison(
                 challenger=challenger,
                 reference=reference,
-                folds=len(folds),
-                mean=float(np.mean(values)) if values else math.nan,
-                interval=(test.low, test.high) if test else None,
-                p=test.p if test else math.nan,
-                p_holm=p_holm,
-                probabilities=probabilities,
+                **over_folds._asdict(),
                 detectable=math.nan if detectable is None else detectable,
                 detectable_range=between,
                 of_spread=of_spread,
-                verdict=verdict,
-                reason=reason,
                 **_over_patients(first, second, statistic, draws, seed),
             )
         )
