@@ -50,7 +50,7 @@ def coincidences(codes: np.ndarray, n_categories: int) -> np.ndarray:
     An image with m readings has the number of ordered pairs of readings with values c and k, divided by m - 1
     (Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability"). It has zeros where m is below 2.
     """
-    counts = (codes[..., None] == np.arange(n_categories)).sum(axis=1)
+    counts = _votes(codes, n_categories)
     read = counts.sum(axis=1)
     pairs = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(n_categories, dtype=int)
     return np.where(read[:, None, None] > 1, pairs / np.maximum(read - 1, 1)[:, None, None], 0.0)
@@ -86,11 +86,16 @@ def alpha(codes: np.ndarray, n_categories: int) -> float:
     image has two readings, or all readings are of one category."""
     import krippendorff as library
 
-    counts = (codes[..., None] == np.arange(n_categories)).sum(axis=1)
+    counts = _votes(codes, n_categories)
     counts = counts[counts.sum(axis=1) > 1]
     if (counts.sum(axis=0) > 0).sum() < 2:
         return float("nan")
     return float(library.alpha(value_counts=counts, level_of_measurement="nominal"))
+
+
+def _votes(codes: np.ndarray, n_categories: int) -> np.ndarray:
+    """(N, K) number of readings of each category, from (N, R) codes."""
+    return (codes[..., None] == np.arange(n_categories)).sum(axis=1)
 
 
 def _beyond_chance(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:

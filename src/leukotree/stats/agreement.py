@@ -22,7 +22,7 @@ from leukotree.stats.clusters import (
     clusters_of,
     strata_of,
 )
-from leukotree.stats.resampling import DRAWS, Statistic, bootstrap, interval, intervals, jackknife
+from leukotree.stats.resampling import DRAWS, Statistic, bootstrap, finite, interval, intervals, jackknife
 
 
 class Rated(NamedTuple):
@@ -136,13 +136,10 @@ def closeness(
         return None
     read = both.any(axis=1)
     names, cluster = _clusters(patient, read)
+    raters = [(model, column) for column in used]
+    raters += [(Answers.once(others[:, column]), column) for column in used]
     counts = np.array(
-        [
-            rater.tables(cluster, len(names), reader, n_categories, both[:, column])
-            for of in (lambda column: model, lambda column: Answers.once(others[:, column]))
-            for column in used
-            for rater in (of(column),)
-        ]
+        [rater.tables(cluster, len(names), reader, n_categories, both[:, column]) for rater, column in raters]
     )  # (2 x O, P, K, K): the model with the reader, then the others with the reader
     kappa = readers.cohen(counts.sum(axis=1)).reshape(2, -1).mean(axis=1)
     strata = strata_of(_labels(cluster, len(names), label, read)[..., None])
@@ -155,7 +152,7 @@ def closeness(
                 jackknife(counts, strata, readers.cohen),
             )
         )
-        bounds = _finite(interval(samples, left_out, strata))
+        bounds = finite(interval(samples, left_out, strata))
     return Closeness(float(kappa[0]), float(kappa[1]), bounds)
 
 
@@ -175,9 +172,4 @@ def _labels(cluster: np.ndarray, n_clusters: int, label: np.ndarray, images: np.
 
 
 def _interval(clusters: Clusters, statistic: Statistic) -> tuple[float, float] | None:
-    return _finite(intervals([clusters], statistic)[0]) if len(clusters.names) else None
-
-
-def _finite(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
-    """None for bounds that are not known, since the value is not defined in some of the draws."""
-    return bounds if bounds is not None and np.isfinite(bounds).all() else None
+    return finite(intervals([clusters], statistic)[0]) if len(clusters.names) else None

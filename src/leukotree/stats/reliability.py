@@ -9,7 +9,7 @@ import numpy as np
 from leukotree.evaluation import calibration
 from leukotree.evaluation.metrics import FLOOR
 from leukotree.stats.clusters import strata_of
-from leukotree.stats.resampling import DRAWS, interval, weights
+from leukotree.stats.resampling import DRAWS, interval, weights, without_each
 
 
 class CalibrationError(NamedTuple):
@@ -66,22 +66,12 @@ def _samples(of: calibration.Gaps, strata: np.ndarray, draws: int, seed: int) ->
 
 
 def _left_out(of: calibration.Gaps, strata: np.ndarray) -> np.ndarray:
-    """(P,) squared errors without each cluster, as `resampling.jackknife`: the other clusters of its stratum
-    of n count n / (n - 1) each."""
-    size = np.bincount(strata)
-    scale = (size / (size - 1))[strata, None]
-
-    def without(values: np.ndarray, factor: np.ndarray) -> np.ndarray:
-        of_stratum = np.zeros((len(size), values.shape[1]))
-        np.add.at(of_stratum, strata, values)
-        rest = of_stratum[strata]
-        return values.sum(axis=0) - rest + (rest - values) * factor
-
+    """(P,) squared errors without each cluster, as `resampling.jackknife`."""
     squared = calibration.squared_error(
-        without(of.samples, scale),
-        without(of.gap, scale),
-        without(of.samples**2, scale**2),
-        without(of.gap**2, scale**2),
+        without_each(of.samples, strata),
+        without_each(of.gap, strata),
+        without_each(of.samples**2, strata, power=2),
+        without_each(of.gap**2, strata, power=2),
     )
     # Without a cluster, no bin may have a pair. Then the cluster is given no influence.
     return np.where(np.isnan(squared), calibration.squared_error(*calibration.sums(of)), squared)

@@ -78,14 +78,26 @@ def bootstrap(
 
 
 def jackknife(counts: np.ndarray, strata: np.ndarray, statistic: Statistic) -> np.ndarray:
-    """(A, P) scores without each cluster, from (A, P, L, L). The other clusters of its stratum of n count
-    n / (n - 1) each."""
+    """(A, P) scores without each cluster, from (A, P, L, L); see `without_each`."""
+    return statistic(np.moveaxis(without_each(np.moveaxis(counts, 1, 0), strata), 0, 1))
+
+
+def without_each(values: np.ndarray, strata: np.ndarray, power: int = 1) -> np.ndarray:
+    """(P, ...) sums over the clusters without each one, from the (P, ...) values of the clusters. The other
+    clusters of its stratum of n count n / (n - 1) each.
+
+    power: of that factor; 2 for values that are squares.
+    """
     size = np.bincount(strata)
-    total = np.stack(
-        [counts[:, strata == stratum].sum(axis=1) for stratum in range(len(size))], axis=1
-    )  # (A, S, L, L)
-    of_stratum, scale = total[:, strata], (size / (size - 1))[strata, None, None]
-    return statistic(total.sum(axis=1)[:, None] - of_stratum + (of_stratum - counts) * scale)
+    total = np.stack([values[strata == stratum].sum(axis=0) for stratum in range(len(size))])  # (S, ...)
+    of_stratum = total[strata]
+    scale = ((size / (size - 1)) ** power)[strata].reshape(-1, *[1] * (values.ndim - 1))
+    return total.sum(axis=0) - of_stratum + (of_stratum - values) * scale
+
+
+def finite(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    """None for bounds that are not known, since the value is not defined in some of the draws."""
+    return bounds if bounds is not None and np.isfinite(bounds).all() else None
 
 
 def interval(

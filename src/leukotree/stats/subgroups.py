@@ -16,7 +16,7 @@ import numpy as np
 from leukotree.evaluation.metrics import FLOOR
 from leukotree.stats.answers import Answers
 from leukotree.stats.clusters import accuracy, clusters_of, f1, recall, strata_of
-from leukotree.stats.resampling import DRAWS, bootstrap, interval, jackknife
+from leukotree.stats.resampling import DRAWS, bootstrap, finite, interval, jackknife
 
 
 class Score(NamedTuple):
@@ -97,7 +97,7 @@ class _Resampled:
         if not (estimable and self.estimable):
             return Score(value, None)
         bounds = interval(statistic(self.samples), statistic(np.moveaxis(self.left_out, 0, 1)), self.strata)
-        return Score(value, bounds if bounds is not None and np.isfinite(bounds).all() else None)
+        return Score(value, finite(bounds))
 
 
 def _of_group(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from leukotree.evaluation.metrics import FLOOR
-from leukotree.stats.resampling import DRAWS, interval, weights
+from leukotree.stats.resampling import DRAWS, interval, weights, without_each
 
 Sums = Mapping[str, np.ndarray]
 """Name -> (..., F) sums."""
@@ -46,16 +46,8 @@ def intervals_of(
     if len(strata) < FLOOR or np.bincount(strata).min() < 2:
         return [None] * n_scores
     samples = np.concatenate([scores(drawn @ flat) for drawn in weights(strata, draws, seed)])
-    left_out = scores(_without_each(flat, strata))
+    left_out = scores(without_each(flat, strata))
     return [_interval(samples[:, k], left_out[:, k], strata) for k in range(n_scores)]
-
-
-def _without_each(flat: np.ndarray, strata: np.ndarray) -> np.ndarray:
-    """(P, F) sums without each cluster, as `resampling.jackknife`."""
-    size = np.bincount(strata)
-    total = np.stack([flat[strata == stratum].sum(axis=0) for stratum in range(len(size))])
-    scale = (size / (size - 1))[strata, None]
-    return total.sum(axis=0) - total[strata] + (total[strata] - flat) * scale
 
 
 def _interval(samples: np.ndarray, left_out: np.ndarray, strata: np.ndarray) -> tuple[float, float] | None:
