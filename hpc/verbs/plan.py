@@ -66,10 +66,7 @@ def define_plan(verbs: options.Verbs) -> None:
 
 def _effect(text: str) -> float:
     """A difference of scores that is not 0 (for argparse)."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    value = options.number(text)
     if not 0 < abs(value) < 1:
         raise argparse.ArgumentTypeError(f"expected a difference in macro F1 such as 0.05, not {text!r}")
     return value
@@ -77,10 +74,7 @@ def _effect(text: str) -> float:
 
 def _probability(text: str) -> float:
     """A number from 0 up to below 1 (for argparse)."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = options.number(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 up to below 1, not {text!r}")
     return value

@@ -48,6 +48,10 @@ class Taxonomy:
     given_costs: np.ndarray | None = field(default=None, compare=False, repr=False)
     """(L, L) costs of mistakes, see `costs`. None for the heights."""
 
+    def ordered_as(self, other: Taxonomy) -> bool:
+        """Whether both have the same edges in the same order. `==` does not compare the order."""
+        return list(self.parent_of.items()) == list(other.parent_of.items())
+
     @classmethod
     def paper(cls) -> Taxonomy:
         """The tree of the paper. It is the default."""
@@ -224,16 +228,19 @@ class Taxonomy:
         return heights
 
     @cached_property
+    def lca(self) -> tuple[tuple[str, ...], ...]:
+        """L rows of L nodes: the lowest common ancestor of two leaves; the leaf itself on the diagonal."""
+        paths = [(self.root, *self.path(leaf)) for leaf in self.leaves]
+        return tuple(
+            tuple([a for a, b in zip(one, other, strict=False) if a == b][-1] for other in paths)
+            for one in paths
+        )
+
+    @cached_property
     def lca_heights(self) -> np.ndarray:
         """(L, L) int64: height of the lowest common ancestor of two leaves; 0 on the diagonal (Bertinetto et
         al. 2020)."""
-        paths = [(self.root, *self.path(leaf)) for leaf in self.leaves]
-        table = np.zeros((len(paths), len(paths)), dtype=np.int64)
-        for row, first in enumerate(paths):
-            for column, second in enumerate(paths):
-                common = [a for a, b in zip(first, second, strict=False) if a == b]
-                table[row, column] = self.heights[common[-1]]
-        return table
+        return np.array([[self.heights[node] for node in row] for row in self.lca], dtype=np.int64)
 
     @property
     def costs(self) -> np.ndarray:

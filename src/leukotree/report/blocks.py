@@ -119,6 +119,16 @@ def decimal_interval(bounds: tuple[float, float] | None) -> str:
     return "not estimable" if bounds is None else f"{bounds[0]:.2f} to {bounds[1]:.2f}"
 
 
+def share(value: float, bounds: tuple[float, float] | None) -> str:
+    """A share with its bounds, in per cent: 84.3 (80.1 to 88.0). An en dash for NaN."""
+    return "–" if math.isnan(value) else f"{percent(value)} ({interval(bounds)})"
+
+
+def decimal(value: float, bounds: tuple[float, float] | None) -> str:
+    """A number with its bounds, with two digits: 0.84 (0.80 to 0.88). An en dash for NaN."""
+    return "–" if math.isnan(value) else f"{value:.2f} ({decimal_interval(bounds)})"
+
+
 def number(value: object) -> str:
     """A setting in short form: 3e-05, 0.05, 128. Texts stay as they are. An en dash for None and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -14,10 +14,9 @@ import numpy as np
 from leukotree import stats
 from leukotree.evaluation import clinical, decide, metrics
 from leukotree.evaluation.clinical import Recalibration, Target
-from leukotree.evaluation.operating import Operating
 from leukotree.report import inner, scores
 from leukotree.report.summary import Arm, Run, StudySummary, Validation
-from leukotree.stats import Clusters
+from leukotree.stats import Clusters, Score
 from leukotree.stats.sums import Sums
 from leukotree.taxonomy import Taxonomy
 
@@ -42,13 +41,6 @@ class Cases(NamedTuple):
     """(S, N, T) log odds of the targets."""
     thresholds: np.ndarray
     """(T,) log odds above which a case is positive, by inner validation. NaN where not estimable."""
-
-
-class Score(NamedTuple):
-    """A value and its 95 % interval by patient."""
-
-    value: float
-    bounds: Bounds
 
 
 class Clinical(NamedTuple):
@@ -78,7 +70,7 @@ class Clinical(NamedTuple):
 def cases(summary: StudySummary, arm: Arm, targets: Sequence[Target], *, of_patients: bool) -> list[Cases]:
     """The images or patients of each test fold of an arm. The probability of a patient is the mean of those
     of its images. A patient with images of several leaves is one case for each of them."""
-    specificity = Operating.model_validate(summary.study.get("operating") or {}).specificity
+    specificity = summary.operating.specificity
     validations = inner.by_fold(summary, arm)
     folds = []
     for fold, runs in scores.by_fold(arm.runs).items():
@@ -281,7 +273,7 @@ def _assembled(
         sides = needed.get(name, [[0, 1]] * width)
         return [
             [
-                score._replace(bounds=None) if few[target, side].any() else score
+                score._replace(interval=None) if few[target, side].any() else score
                 for score, side in zip(flat[name][target * width :][:width], sides, strict=True)
             ]
             for target in range(n_targets)

@@ -9,10 +9,9 @@ import numpy as np
 
 from leukotree import stats
 from leukotree.evaluation import decide, metrics, prediction_sets
-from leukotree.evaluation.operating import Operating
 from leukotree.report import inner, scores
-from leukotree.report.clinical import Score
 from leukotree.report.summary import Arm, Run, StudySummary, Validation, decided
+from leukotree.stats import Score
 from leukotree.stats.sums import Sums
 from leukotree.taxonomy import Taxonomy
 
@@ -59,7 +58,7 @@ class Coverage(NamedTuple):
 
 def limits(summary: StudySummary, arm: Arm) -> dict[int, Limits]:
     """Test fold -> its limits, for the folds that have inner validation."""
-    coverage = Operating.model_validate(summary.study.get("operating") or {}).coverage
+    coverage = summary.operating.coverage
     return {
         fold: _limits(validation, summary.decision, coverage)
         for fold, validation in inner.by_fold(summary, arm).items()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from leukotree.errors import InputError
 from leukotree.report import scores
-from leukotree.report.summary import Arm, OwnTree, StudySummary, Validation
+from leukotree.report.summary import Arm, StudySummary, Validation, trained_tree
 from leukotree.taxonomy import Taxonomy
 
 
@@ -36,18 +36,10 @@ def validation(summary: StudySummary, arm: Arm, fold: int, taxonomy: Taxonomy) -
     inner = inner or summary.inner_validation(arm.variant, fold)
     if inner is None:
         return None
-    tested = next(run.images["key"] for run in arm.runs if run.test_fold == fold)
-    if seen := set(tested).intersection(inner.images["key"]):
+    run = next(run for run in arm.runs if run.test_fold == fold)
+    if seen := set(run.images["key"]).intersection(inner.images["key"]):
         raise InputError(
             f"{arm.name}: image {min(seen)!r} of test fold {fold} is in its inner folds; run the sweep again"
         )
-    trained = next(run.own for run in arm.runs if run.test_fold == fold)
-    # The order of the leaves counts, so the items are compared as lists.
-    pairs = [(inner.taxonomy, taxonomy), *_own_trees(inner.own, trained)]
-    same = all(list(one.parent_of.items()) == list(other.parent_of.items()) for one, other in pairs)
-    return inner if same and (inner.own is None) == (trained is None) else None
-
-
-def _own_trees(inner: OwnTree | None, run: OwnTree | None) -> list[tuple[Taxonomy, Taxonomy]]:
-    """The trees that both were trained on, where both have one of their own."""
-    return [(inner.taxonomy, run.taxonomy)] if inner and run else []
+    same = inner.taxonomy.ordered_as(taxonomy) and trained_tree(inner).ordered_as(trained_tree(run))
+    return inner if same else None

@@ -57,8 +57,7 @@ def _check(runs: Sequence[Run], tree: Taxonomy, root: Path) -> None:
     first_of: dict[str | None, Run] = {}
     for run in runs:
         first = first_of.setdefault(run.tree, run)
-        # The order of the leaves counts, so the items are compared as lists.
-        same = list(run.taxonomy.parent_of.items()) == list(first.taxonomy.parent_of.items())
+        same = run.taxonomy.ordered_as(first.taxonomy)
         if not same or sorted(run.taxonomy.leaves) != sorted(tree.leaves):
             other = first.name if not same else runs[0].name
             raise damaged(root / run.name / runfolder.TAXONOMY, f"differs from that of {other}")
@@ -66,7 +65,7 @@ def _check(runs: Sequence[Run], tree: Taxonomy, root: Path) -> None:
 
 def _on(run: Run, tree: Taxonomy) -> Run:
     own = run.taxonomy
-    if list(own.parent_of.items()) == list(tree.parent_of.items()):
+    if own.ordered_as(tree):
         return run
     places = decide.leaf_places(own, tree)
     return replace(

@@ -9,7 +9,6 @@ import numpy as np
 
 from leukotree import stats
 from leukotree.errors import InputError
-from leukotree.evaluation import metrics
 from leukotree.report import scores
 from leukotree.report.summary import Run, StudySummary
 from leukotree.stats import power
@@ -54,7 +53,10 @@ def measure(summary: StudySummary, pair: tuple[str, str]) -> Pilot:
             "same seeds; a spread needs two"
         )
     differences = np.array(
-        [[_score(first[fold, seed]) - _score(second[fold, seed]) for seed in seeds] for fold in folds]
+        [
+            [scores.macro_f1([first[fold, seed]]) - scores.macro_f1([second[fold, seed]]) for seed in seeds]
+            for fold in folds
+        ]
     )
     spreads = [
         _over_patients([[arm[fold, seed] for seed in seeds] for arm in (first, second)]) for fold in folds
@@ -68,10 +70,6 @@ def measure(summary: StudySummary, pair: tuple[str, str]) -> Pilot:
 
 def _by_place(runs: tuple[Run, ...]) -> dict[tuple[int, int], Run]:
     return {(run.test_fold, run.seed): run for run in runs}
-
-
-def _score(run: Run) -> float:
-    return metrics.macro_f1(run.true, run.predicted, len(run.taxonomy.leaves))
 
 
 def _over_patients(arms: list[list[Run]]) -> tuple[float, int]:

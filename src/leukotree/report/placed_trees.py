@@ -8,12 +8,10 @@ from typing import Any, Literal
 
 from leukotree import stats, tree_choice
 from leukotree.data import trees
-from leukotree.evaluation import metrics
 from leukotree.report import scores
-from leukotree.report.summary import Arm, Run, StudySummary
+from leukotree.report.summary import Arm, StudySummary, trained_tree
 from leukotree.spec import TREE
 from leukotree.stats import Judged, Place
-from leukotree.taxonomy import Taxonomy
 
 MEAN, FLAT = "", "flat"
 """Names of the mean of the permuted trees, and of the flat arm, which no tree has."""
@@ -150,11 +148,7 @@ def _group(summary: StudySummary, arms: Sequence[Arm]) -> Group | None:
 
 def _scores(arm: Arm) -> Folds:
     """The scores of an arm."""
-    return {
-        fold: sum(metrics.macro_f1(run.true, run.predicted, len(run.taxonomy.leaves)) for run in runs)
-        / len(runs)
-        for fold, runs in scores.by_fold(arm.runs).items()
-    }
+    return {fold: scores.macro_f1(runs) for fold, runs in scores.by_fold(arm.runs).items()}
 
 
 def _flat(summary: StudySummary, arm: Arm) -> Arm | None:
@@ -183,11 +177,7 @@ def is_permuted(arm: Arm) -> bool:
 
 
 def _shape(arm: Arm) -> str:
-    return trees.shape(_own(arm.runs[0]))
-
-
-def _own(run: Run) -> Taxonomy:
-    return run.own.taxonomy if run.own else run.taxonomy
+    return trees.shape(trained_tree(arm.runs[0]))
 
 
 def _only(folds: Folds, common: set[int]) -> dict[int, float]:

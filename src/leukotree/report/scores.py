@@ -134,6 +134,12 @@ def by_fold(runs: Sequence[Run]) -> dict[int, list[Run]]:
     }
 
 
+def macro_f1(runs: Sequence[Run]) -> float:
+    """The macro F1 of the images: the mean over some runs, such as the seeds of a fold."""
+    values = [metrics.macro_f1(run.true, run.predicted, len(run.taxonomy.leaves)) for run in runs]
+    return sum(values) / len(values)
+
+
 def most_common(runs: Sequence[Run]) -> tuple[str, dict[str, float]]:
     """The most common leaf, and the scores of a classifier that always answers it."""
     folds = one_per_fold(runs)

@@ -15,6 +15,7 @@ import pandas as pd
 from leukotree.data import described
 from leukotree.evaluation import decide
 from leukotree.evaluation.decide import Rule
+from leukotree.evaluation.operating import Operating
 from leukotree.records import predictions, runfolder, searchfolder
 from leukotree.records.compute import Compute
 from leukotree.spec import RunSpec
@@ -129,6 +130,11 @@ class Validation:
     """As for `Run`."""
 
 
+def trained_tree(of: Run | Validation) -> Taxonomy:
+    """The label tree that a run was trained on."""
+    return of.own.taxonomy if of.own else of.taxonomy
+
+
 def decided(of: Run | Validation, rule: Rule) -> np.ndarray:
     """(N,) leaf indices that a rule decides on the tree of the run."""
     if of.own is None:
@@ -204,8 +210,7 @@ def pooled(folders: Sequence[Path], taxonomy: Taxonomy | None) -> Validation | N
     frame, logp = frame.iloc[order].reset_index(drop=True), np.concatenate(parts)[order]
     trained, taxonomy = taxonomies[0], taxonomy or taxonomies[0]
     own = None
-    # The order of the leaves counts, so the items are compared as lists.
-    if list(trained.parent_of.items()) != list(taxonomy.parent_of.items()):
+    if not trained.ordered_as(taxonomy):
         if sorted(trained.leaves) != sorted(taxonomy.leaves):
             return None  # of other data
         own, logp = OwnTree(trained, logp), decide.on_tree(logp, trained, taxonomy)
@@ -289,6 +294,11 @@ class StudySummary:
     def repeats(self) -> int:
         """The number of repeats of the outer cross-validation."""
         return int((self.study.get("folds") or {}).get("repeats") or 1)
+
+    @property
+    def operating(self) -> Operating:
+        """The operating points that the study declares."""
+        return Operating.model_validate(self.study.get("operating") or {})
 
     def fold_name(self, number: int) -> str:
         """The name of an outer fold by its number, see `Run.test_fold`: "2", or "2 of repeat 1"."""

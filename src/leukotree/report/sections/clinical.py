@@ -4,16 +4,16 @@ benefit."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import starmap
 
 import numpy as np
 
 from leukotree.evaluation import clinical as measures
 from leukotree.evaluation import metrics
 from leukotree.evaluation.clinical import Target
-from leukotree.evaluation.operating import Operating
 from leukotree.report import clinical, figures, prose, scores
-from leukotree.report.blocks import Block, Figure, Section, Table, decimal_interval, interval, percent, text
-from leukotree.report.clinical import Cases, Clinical, Score
+from leukotree.report.blocks import Block, Figure, Section, Table, decimal, percent, share, text
+from leukotree.report.clinical import Cases, Clinical
 from leukotree.report.summary import StudySummary
 
 GRID = np.linspace(0.01, 0.99, 99)
@@ -57,9 +57,9 @@ def _rates(scored: Scored) -> Table:
     rows = []
     for (arm, of), (_, of_arm) in scored.items():
         for target, rates, patients in zip(of_arm.targets, of_arm.rates, of_arm.patients[:, 0], strict=True):
-            rows.append([arm, of, target.name, *map(_share, rates), str(patients or "unknown")])
+            rows.append([arm, of, target.name, *starmap(share, rates), str(patients or "unknown")])
         named = f"mean of {len(of_arm.averaged)} leaves"
-        rows.append([arm, of, named, *map(_share, of_arm.macro), "–"])
+        rows.append([arm, of, named, *starmap(share, of_arm.macro), "–"])
     header = ["variant", "unit", "target", "sensitivity", "specificity", "PPV", "NPV", "patients"]
     caption = (
         "Each target against the rest, by the decided leaf. In per cent, with 95 % intervals by patient."
@@ -69,12 +69,18 @@ def _rates(scored: Scored) -> Table:
 
 def _operating(summary: StudySummary, scored: Scored) -> list[Block]:
     """Sensitivities at the thresholds of inner validation, or why there are none."""
-    wanted = percent(Operating.model_validate(summary.study.get("operating") or {}).specificity)
+    wanted = percent(summary.operating.specificity)
     judged = {
         key: [of for of in cases if not np.isnan(of.thresholds).all()] for key, (cases, _) in scored.items()
     }
     rows = [
-        [arm, of, target.name, *map(_share, scores), f"{len(judged[arm, of])} of {len(cases)}"]
+        [
+            arm,
+            of,
+            target.name,
+            *starmap(share, scores),
+            f"{len(judged[arm, of])} of {len(cases)}",
+        ]
         for (arm, of), (cases, of_arm) in scored.items()
         if judged[arm, of]
         for target, scores in zip(of_arm.targets, of_arm.operating, strict=True)
@@ -91,7 +97,7 @@ def _operating(summary: StudySummary, scored: Scored) -> list[Block]:
 
 def _overall(scored: Scored) -> Table:
     rows = [
-        [arm, of, *(_decimal(score) for score in of_arm.overall), str(of_arm.cases)]
+        [arm, of, *starmap(decimal, of_arm.overall), str(of_arm.cases)]
         for (arm, of), (_, of_arm) in scored.items()
     ]
     header = ["variant", "unit", "MCC", "weighted kappa", "mean cost", "cases"]
@@ -116,7 +122,7 @@ def _costs(summary: StudySummary) -> list[Block]:
 
 def _calibration(scored: Scored) -> Table:
     rows = [
-        [arm, target.name, *map(_decimal, fitted)]
+        [arm, target.name, *starmap(decimal, fitted)]
         for (arm, of), (_, of_arm) in scored.items()
         if of == "image"
         for target, fitted in zip(of_arm.targets, of_arm.recalibration, strict=True)
@@ -145,7 +151,7 @@ def _benefit(scored: Scored, unit: str) -> Table:
     of_unit = {arm: pair for (arm, of), pair in scored.items() if of == unit}
     cases, first = next(iter(of_unit.values()))
     rows = [
-        [arm, target.name, *map(_share, benefit)]
+        [arm, target.name, *starmap(share, benefit)]
         for arm, (_, of_arm) in of_unit.items()
         for target, benefit in zip(of_arm.targets, of_arm.benefit, strict=True)
     ]
@@ -155,13 +161,3 @@ def _benefit(scored: Scored, unit: str) -> Table:
     ]
     caption = f"Net benefit per 100 cases ({unit}s) at some threshold probabilities, with 95 % intervals."
     return Table(caption, ["variant", "target", *at], rows, labels=2)
-
-
-def _share(score: Score) -> str:
-    """A score in per cent with its interval."""
-    return "–" if np.isnan(score.value) else f"{percent(score.value)} ({interval(score.bounds)})"
-
-
-def _decimal(score: Score) -> str:
-    """A score with its interval, to two digits."""
-    return "–" if np.isnan(score.value) else f"{score.value:.2f} ({decimal_interval(score.bounds)})"

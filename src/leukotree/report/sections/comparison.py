@@ -94,8 +94,7 @@ def _macro_f1(leaves: np.ndarray, confusion: np.ndarray) -> np.ndarray:
 
 def _of_images(runs: Sequence[Run]) -> Fold:
     """The score of a fold by images. The runs are those of one arm and fold, one per seed."""
-    values = [metrics.macro_f1(run.true, run.predicted, len(run.taxonomy.leaves)) for run in runs]
-    return Fold(sum(values) / len(values), scores.image_clusters(runs), runs[0].repeat)
+    return Fold(scores.macro_f1(runs), scores.image_clusters(runs), runs[0].repeat)
 
 
 def _of_images_by_own_rule(runs: Sequence[Run]) -> Fold:

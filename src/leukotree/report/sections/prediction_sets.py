@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 
 from leukotree.evaluation import decide, prediction_sets
-from leukotree.evaluation.operating import Operating
 from leukotree.report import coverage, figures, prose, scores
-from leukotree.report.blocks import Block, Figure, Section, Table, decimal_interval, interval, percent, text
-from leukotree.report.clinical import Score
+from leukotree.report.blocks import Block, Figure, Section, Table, decimal, percent, share, text
 from leukotree.report.coverage import Coverage, Limits
 from leukotree.report.sections import calibration
 from leukotree.report.sections.mixed import SHARE
@@ -39,7 +37,7 @@ def section(summary: StudySummary) -> Section:
         for arm in arms
         if (folds := coverage.sets(arm, limits[arm.name]))
     }
-    wanted = Operating.model_validate(summary.study.get("operating") or {}).coverage
+    wanted = summary.operating.coverage
     blocks: list[Block] = []
     if of_arms:
         caption = f"Images whose set has the true leaf. The dotted line is at the wanted {percent(wanted)} %."
@@ -65,11 +63,11 @@ def _table(of_arms: Mapping[str, Sequence[Coverage]], wanted: float) -> Table:
         [
             arm,
             row.name,
-            _share(row.leaves),
-            _decimal(row.size),
+            share(*row.leaves),
+            decimal(*row.size),
             percent(row.empty.value),
-            _share(row.nodes),
-            _decimal(row.node_size),
+            share(*row.nodes),
+            decimal(*row.node_size),
             str(row.patients or "unknown"),
         ]
         for arm, rows in of_arms.items()
@@ -91,21 +89,13 @@ def _table(of_arms: Mapping[str, Sequence[Coverage]], wanted: float) -> Table:
     return Table(caption, header, rows, labels=2)
 
 
-def _share(score: Score) -> str:
-    return f"{percent(score.value)} ({interval(score.bounds)})"
-
-
-def _decimal(score: Score) -> str:
-    return f"{score.value:.2f} ({decimal_interval(score.bounds)})"
-
-
 def _bars(of_arms: Mapping[str, Sequence[Coverage]]) -> dict[str, list[figures.Bar]]:
     """Kind of the sets -> a bar for each leaf and arm."""
     bars: dict[str, list[figures.Bar]] = {"sets of leaves": [], "nodes": []}
     for arm, rows in of_arms.items():
         for row in rows:
             for of, score in zip(bars.values(), (row.leaves, row.nodes), strict=True):
-                low, high = score.bounds or (np.nan, np.nan)
+                low, high = score.interval or (np.nan, np.nan)
                 of.append(figures.Bar(row.name, arm, score.value, low, high))
     return bars
 
@@ -157,12 +147,8 @@ def _cases_of_run(run: Run, outer: int, logp: np.ndarray, limit: float | None) -
 
 def _common(taxonomy: Taxonomy) -> tuple[np.ndarray, np.ndarray]:
     """(L, L) name of the lowest node above two leaves, and whether it is the parent of both."""
-    paths = [(taxonomy.root, *taxonomy.path(leaf)) for leaf in taxonomy.leaves]
-    names = [
-        [[a for a, b in zip(one, other, strict=False) if a == b][-1] for other in paths] for one in paths
-    ]
-    parents = [taxonomy.parent_of[leaf] for leaf in taxonomy.leaves]
-    return np.array(names, dtype=object), np.equal.outer(np.array(parents, object), np.array(parents, object))
+    parents = np.array([taxonomy.parent_of[leaf] for leaf in taxonomy.leaves], dtype=object)
+    return np.array(taxonomy.lca, dtype=object), np.equal.outer(parents, parents)
 
 
 def _counts(arms: Sequence[Arm], cases: pd.DataFrame, limits: Mapping[str, Mapping[int, Limits]]) -> Table:
