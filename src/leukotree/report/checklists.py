@@ -26,9 +26,9 @@ an answer before you send it: the study knows its files and settings, not the wa
 
 def section(summary: StudySummary, sections: Sequence[Section]) -> Section:
     """A sentence that names the file, with the number of items in each state."""
-    counts = []
+    counts, known, titles = [], facts(summary), _titles(sections)
     for guideline in GUIDELINES:
-        states = Counter(state(item, facts(summary), _titles(sections)) for item in guideline.items)
+        states = Counter(state(item, known, titles) for item in guideline.items)
         listed = ", ".join(f"{states[name]} {name}" for name in STATES)
         counts.append(f"{guideline.name}: {plural(len(guideline.items), 'item')}, {listed}")
     return Section("Checklists", [Text(f"The checklists for authors are in `{FILE}`. {'. '.join(counts)}.")])

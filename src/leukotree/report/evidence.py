@@ -1,7 +1,7 @@
 """The evidence of comparisons: two estimates, each beside its own interval.
 
 The mean over folds is about the methods, trained again. The pooled difference is about these trained models
-on other patients. An interval of one says nothing about the other.
+on other patients. An interval of one is no interval of the other.
 """
 
 from __future__ import annotations

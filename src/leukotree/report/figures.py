@@ -4,13 +4,16 @@ net benefit, coverage, interference."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from leukotree.report import drawing
 from leukotree.report.drawing import COLOURS, GREY, INK, colour, grid, legend_above, marker, png, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ALL_POSITIVE = "all positive"
 """The curve of net benefit of calling all cases positive."""
@@ -62,6 +65,17 @@ def forest(bars: Sequence[Bar], rope: float, label: str) -> bytes:
     figure, (axis,) = grid(1, 1, 6.2, 1.1 + 0.22 * len(names) * (len(kinds) + 1))
     axis.axvspan(-100 * rope, 100 * rope, color=GREY, alpha=0.35, lw=0, zorder=0)
     axis.axvline(0, color=INK, lw=0.8, zorder=1)
+    _draw_bars(axis, bars, names, kinds, 5, solid_capstyle="butt")
+    axis.set_xlabel(label)
+    legend_above(figure, axis)
+    return png(figure)
+
+
+def _draw_bars(
+    axis: Axes, bars: Sequence[Bar], names: Sequence[str], kinds: Sequence[str], size: float, **line: Any
+) -> None:
+    """A row for each name from the top, and in it a point of this size with its interval for each kind, in
+    per cent. `line`: the style of the intervals."""
     for index, kind in enumerate(kinds):
         axis.plot([], [], lw=2.2, color=colour(index), label=kind)
     for bar in bars:
@@ -69,13 +83,10 @@ def forest(bars: Sequence[Bar], rope: float, label: str) -> bytes:
         y = names.index(bar.name) + 0.7 * ((index + 0.5) / len(kinds) - 0.5)
         if np.isfinite(bar.low):
             ends = [100 * bar.low, 100 * bar.high]
-            axis.plot(ends, [y, y], color=colour(index), lw=2.2, alpha=0.7, solid_capstyle="butt")
-        axis.plot(100 * bar.estimate, y, marker=marker(index), ms=5, color=colour(index), lw=0)
+            axis.plot(ends, [y, y], color=colour(index), lw=2.2, alpha=0.7, **line)
+        axis.plot(100 * bar.estimate, y, marker=marker(index), ms=size, color=colour(index), lw=0)
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.set_xlabel(label)
-    legend_above(figure, axis)
-    return png(figure)
 
 
 @styled
@@ -163,17 +174,8 @@ def coverage(bars: Mapping[str, Sequence[Bar]], wanted: float) -> bytes:
     figure, axes = grid(len(bars), len(bars), 3.6, 1.0 + 0.16 * len(rows) * (len(arms) + 1), sharey=True)
     for axis, (title, of_kind) in zip(axes, bars.items(), strict=True):
         axis.axvline(100 * wanted, color=INK, lw=0.8, ls=":")
-        for index, arm in enumerate(arms):
-            axis.plot([], [], lw=2.2, color=colour(index), label=arm)
-        for bar in of_kind:
-            index = arms.index(bar.kind)
-            y = rows.index(bar.name) + 0.7 * ((index + 0.5) / len(arms) - 0.5)
-            if np.isfinite(bar.low):
-                axis.plot([100 * bar.low, 100 * bar.high], [y, y], color=colour(index), lw=2.2, alpha=0.7)
-            axis.plot(100 * bar.estimate, y, marker=marker(index), ms=4, color=colour(index), lw=0)
+        _draw_bars(axis, of_kind, rows, arms, 4)
         axis.set_title(title)
-        axis.set_yticks(range(len(rows)), rows)
-        axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_xlabel("coverage, %")
     legend_above(figure, axes[0])
     return png(figure)
