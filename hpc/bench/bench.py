@@ -186,16 +186,9 @@ def _setup(spec: RunSpec, measured: Measured, gpus: int, cache: bool) -> Setup:
         batch_size=spec.optim.batch_size,
         precision=spec.engine.precision,
         compile=spec.engine.compile,
-        steps=_steps_per_epoch(spec, measured.images),
+        steps=spec.optim.steps_before(1, measured.images),  # of the first stage, which trains on all
         epochs=spec.optim.epochs,
     )
-
-
-def _steps_per_epoch(spec: RunSpec, images: int) -> int:
-    """Steps of an epoch of the first stage, which trains on all images."""
-    if spec.optim.steps is not None:
-        return spec.optim.steps // spec.optim.epochs
-    return -(-images // spec.optim.batch_size)
 
 
 def _speeds(rows: list[Row], batch: int) -> Speeds:

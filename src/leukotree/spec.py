@@ -226,6 +226,12 @@ class OptimSpec(Strict):
     clip: float | None = Field(None, gt=0)
     """Largest gradient norm. None: no clipping."""
 
+    def steps_before(self, epoch: int, images: int) -> int:
+        """How many steps the first `epoch` epochs of a stage with so many images take together."""
+        if self.steps is not None:
+            return epoch * self.steps // self.epochs
+        return -(-epoch * images // self.batch_size)
+
     @model_validator(mode="after")
     def _fits(self) -> OptimSpec:
         if self.steps is not None and self.steps < self.epochs:

@@ -69,15 +69,15 @@ def packed(folder: str | Path, repeat: int = 0) -> Packed | None:
         states = [path.stat() for path in paths]
     except OSError:
         return None
-    content = _packed(Path(folder), tuple(map(_state, states)))
+    content = _packed(Path(folder), tuple(map(state, states)))
     if not repeat:
         return content
     deal = Path(folder) / DEAL.format(repeat)
-    state = _state(deal.stat()) if deal.exists() else ()
-    return content._replace(fingerprint=_dealt(content.fingerprint, Path(folder), repeat, state))
+    of_deal = state(deal.stat()) if deal.exists() else ()
+    return content._replace(fingerprint=_dealt(content.fingerprint, Path(folder), repeat, of_deal))
 
 
-def _state(status: os.stat_result) -> tuple[int, ...]:
+def state(status: os.stat_result) -> tuple[int, ...]:
     """What changes if a file is replaced or written again, for a cache."""
     return status.st_ino, status.st_size, status.st_mtime_ns
 

@@ -7,25 +7,18 @@ import itertools
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from leukotree import seeds, tree_choice
+from leukotree.data import fingerprint
 from leukotree.errors import InputError
 from leukotree.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from leukotree.data.dataset import Dataset
     from leukotree.spec import RunSpec
-
-
-class _State(NamedTuple):
-    """The state of a tree's file, which changes when the file does."""
-
-    inode: int
-    size: int
-    changed_ns: int
 
 
 def open_data(spec: RunSpec) -> Dataset:
@@ -72,19 +65,18 @@ class _NoOther(Exception):
     """Why a tree has no other permutation."""
 
 
-def _state(path: str | None) -> _State | None:
+def _state(path: str | None) -> tuple[int, ...] | None:
     """The state of a tree's file; None where there is none."""
     if path is None:
         return None
     try:
-        state = Path(path).stat()
+        return fingerprint.state(Path(path).stat())
     except OSError:
         return None  # reading it gives the error
-    return _State(state.st_ino, state.st_size, state.st_mtime_ns)
 
 
 @lru_cache(maxsize=256)  # a study needs it for each of its runs
-def _resolved(choice: str, nested: str, state: _State | None) -> Taxonomy:
+def _resolved(choice: str, nested: str, state: tuple[int, ...] | None) -> Taxonomy:
     own = Taxonomy.from_nested(json.loads(nested))
     if (seed := tree_choice.seed(choice)) is not None:
         return permuted(own, seed)

@@ -92,6 +92,21 @@ def build(
     return built
 
 
+def build_empty(
+    spec: RunSpec, parts: Sequence[tuple[Stage, Sequence[int] | None]], size: int
+) -> list[Classifier]:
+    """The models of some stages, each with its levels as for `build`, to count what they need: their tensors
+    have shapes and no memory, and no weights are loaded. Raises InputError as `build`."""
+    bare = spec.override({"backbone.weights": None})
+    with torch.device("meta"):
+        return [build(bare, stage, size, levels) for stage, levels in parts]
+
+
+def n_parameters(models: Sequence[nn.Module]) -> int:
+    """The number of parameters of all models together."""
+    return sum(tensor.numel() for model in models for tensor in model.parameters())
+
+
 def check_backbone(backbone: BackboneSpec) -> None:
     """Raises InputError if timm has no such model, or the weights' file is missing, damaged or more than
     tensors."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from leukotree.data import folds
 from leukotree.data.dataset import Dataset
-from leukotree.models.classifier import build
+from leukotree.models.classifier import build_empty, n_parameters
 from leukotree.models.stages import stages
 from leukotree.records.compute import Compute
 from leukotree.spec import RunSpec
@@ -29,9 +27,7 @@ def of_stages(spec: RunSpec, parts: Sequence[StagePlan], size: int) -> Compute:
 
     A training step costs `throughput.STEP` forward passes of each image, also where an isolation needs more.
     """
-    bare = spec.override({"backbone.weights": None})
-    with torch.device("meta"):
-        models = [build(bare, part.stage, size, part.objective.levels) for part in parts]
+    models = build_empty(spec, [(part.stage, part.objective.levels) for part in parts], size)
     steps = [part.steps_before(spec.optim.epochs, spec.optim) for part in parts]
     forward = [throughput.of_model(model, spec, size) for model in models]
     counted = [flops for flops in forward if flops is not None]
@@ -41,7 +37,7 @@ def of_stages(spec: RunSpec, parts: Sequence[StagePlan], size: int) -> Compute:
     return Compute(
         models=len(models),
         steps=sum(steps),
-        parameters=sum(tensor.numel() for model in models for tensor in model.parameters()),
+        parameters=n_parameters(models),
         image_flops=sum(counted) if known else None,
         training_flops=training if known else None,
     )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from leukotree.data.dataset import Dataset
-from leukotree.models.classifier import build
+from leukotree.models.classifier import build_empty, n_parameters
 from leukotree.models.stages import stages
 from leukotree.spec import RunSpec
 
@@ -38,10 +36,8 @@ def footprint(spec: RunSpec, dataset: Dataset) -> Footprint:
 
     Raises InputError as `classifier.build`.
     """
-    bare = spec.override({"backbone.weights": None})
-    with torch.device("meta"):
-        models = [build(bare, stage, dataset.size) for stage in stages(spec.variant, dataset.taxonomy)]
-    parameters = sum(tensor.numel() for built in models for tensor in built.parameters())
+    parts = [(stage, None) for stage in stages(spec.variant, dataset.taxonomy)]
+    parameters = n_parameters(build_empty(spec, parts, dataset.size))
     predictions = len(dataset) * (64 + 8 * len(dataset.taxonomy.edges))
     weights = parameters * WORD if spec.data.inner is None else 0
     return Footprint(parameters, (KEPT + 1) * STATES * WORD * parameters + predictions, weights + predictions)

@@ -33,9 +33,7 @@ class StagePlan:
 
     def steps_before(self, epoch: int, optim: OptimSpec) -> int:
         """How many steps the first `epoch` epochs take together."""
-        if optim.steps is not None:
-            return epoch * optim.steps // optim.epochs
-        return -(-epoch * self.images // optim.batch_size)
+        return optim.steps_before(epoch, self.images)
 
 
 @dataclass(frozen=True)
