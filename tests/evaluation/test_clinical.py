@@ -142,7 +142,7 @@ class TestThreshold:
 
 class TestNetBenefit:
     def test_by_hand(self) -> None:
-        """Of 100, 20 true and 10 false positives at 20 %: 0.2 - 0.1 x 0.25."""
+        """20 true and 10 false positives of 100 at 20 %: 0.2 - 0.1 x 0.25."""
         at = clinical.net_benefit(np.array(20), np.array(10), np.array(100), np.array([0.2, 0.5]))
         np.testing.assert_allclose(at, [0.175, 0.1])
 

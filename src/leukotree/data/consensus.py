@@ -87,7 +87,7 @@ def votes(codes: np.ndarray, n_leaves: int) -> np.ndarray:
 def dawid_skene(codes: np.ndarray, n_leaves: int) -> np.ndarray:
     """Return (N, L) posterior probabilities of the leaves by EM (Dawid and Skene 1979), from (N, R) codes.
 
-    It begins with the shares of the votes. A reader without a reading of an image says nothing about it. An
+    It begins with the shares of the votes. A reader who did not read an image has no part in its label. An
     image without readings has the prior.
     """
     given = np.eye(n_leaves + 1)[codes][..., :n_leaves]  # (N, R, L); -1 picks the last row, which is cut off

@@ -37,9 +37,9 @@ class Spread(NamedTuple):
     """Standard deviations of the difference of two arms, in units of the score (0 to 1)."""
 
     patients: float
-    """Of one test patient: a fold of n test patients has this over sqrt(n)."""
+    """One test patient's part: a fold of n test patients has this over sqrt(n)."""
     training: float
-    """Of the two trainings with one seed. A mean over S seeds has this over sqrt(S)."""
+    """The part of the two trainings with one seed. A mean over S seeds has this over sqrt(S)."""
     method: float
     """Between folds, by what neither seeds nor test patients remove: the chosen values, the training
     patients."""
