@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,7 +19,7 @@ from leukotree.data.dataset import Dataset
 from leukotree.data.index import COLUMNS
 from leukotree.data.pack import pack
 from leukotree.errors import InputError, RunFailed, kind
-from tests.helpers.small_data import write_manifest
+from tests.helpers.small_data import overwrite, write_manifest
 
 
 @pytest.fixture
@@ -54,6 +55,20 @@ def test_read_gives_the_indexed_bytes_here_in_threads_and_in_other_processes(fol
     for method in ("fork", "spawn"):
         with multiprocessing.get_context(method).Pool(1) as processes:
             assert processes.apply(digests, (data,)) == expected
+
+
+def test_a_relative_folder_is_another_one_in_another_working_directory(folder, tmp_path, monkeypatch):
+    """Neither the open shards nor the memory of checked samples of the first folder serve the second."""
+    for name in ("first", "second"):
+        shutil.copytree(folder, tmp_path / name / "set")
+    key = overwrite(tmp_path / "second" / "set", 5, b"another", indexed=False)
+    monkeypatch.chdir(tmp_path / "first")
+    first = Dataset.open("set")
+    assert digests(first) == list(first.index["sha256"])
+    monkeypatch.chdir(tmp_path / "second")
+    with pytest.raises(InputError, match=f"sample {key}: its bytes are not those that were packed"):
+        digests(Dataset.open("set"))
+    first.read(5)  # an opened data set stays where it was
 
 
 def test_open_files_are_bounded(tmp_path):

@@ -106,7 +106,8 @@ class Dataset:
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; write it with `leukotree pack MANIFEST {folder}`")
-        dataset = _parsed(folder, read_plain(folder / DESCRIPTION), read_plain(folder / INDEX))
+        content = read_plain(folder / DESCRIPTION), read_plain(folder / INDEX)
+        dataset = _parsed(folder, folder.absolute(), *content)
         _check_shards(folder, dataset.index, ends)
         return _dealt(dataset, repeat, read_deal(folder, repeat)) if repeat else dataset
 
@@ -167,7 +168,8 @@ class Dataset:
         Offset and length are in bytes. Plain columns, since looking up single values of `index` is slow.
         """
         positions, names = pd.factorize(self.index["shard"])
-        paths = [str(self.folder / name) for name in names]
+        folder = self.folder.absolute()  # `_shard` keeps files open under these paths
+        paths = [str(folder / name) for name in names]
         offsets, lengths = self.index["offset"].to_numpy(), self.index["length"].to_numpy()
         return paths, positions, offsets, lengths, self.index["key"].tolist(), self.index["sha256"].tolist()
 
@@ -233,8 +235,12 @@ def _shard(path: str, fingerprint: str, pid: int) -> _OpenFile:
 
 
 @lru_cache(maxsize=4)  # the next trial in a process reads the same bytes again
-def _parsed(folder: Path, description_bytes: bytes, index_bytes: bytes) -> Dataset:
-    """Return the data set that the contents of dataset.json and index.parquet describe."""
+def _parsed(folder: Path, absolute: Path, description_bytes: bytes, index_bytes: bytes) -> Dataset:
+    """Return the data set that the contents of dataset.json and index.parquet describe.
+
+    `absolute`, for the cache: a relative folder is another one after a change of the working directory, and
+    the data set remembers which samples were checked.
+    """
     path = folder / DESCRIPTION
     description = _description(path, description_bytes)
     try:
