@@ -36,6 +36,9 @@ class Scenario:
     images: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LEAVES, 4))
     """Images of each patient, by leaf."""
     loss: dict[str, Any] = field(default_factory=dict)
+    optim: dict[str, Any] = field(default_factory=dict)
+    """Changes to the optimiser of the study."""
+    jitter: float = 0.4
     epochs: int = 6
     batch_size: int = 32
     patients: int = 36
@@ -72,11 +75,12 @@ class Scenario:
             "primary": [[f"{self.challenger} tree=data", "flat"]],
         }
         optim = {"lr": 3.0e-3, "batch_size": self.batch_size, "epochs": self.epochs, "weight_decay": 0.05}
+        optim |= self.optim
         return {
             "study": "truth",
             "base": {
                 "data": {"shards": "shards"},
-                "augment": {"jitter": 0.4},
+                "augment": {"jitter": self.jitter},
                 "backbone": {"name": self.backbone},
                 "loss": {"gamma": 0.0, "tau": 0.0, **self.loss},
                 "optim": optim,
@@ -126,14 +130,17 @@ SCENARIOS = {
     ),
     "any tree": Scenario(
         "better",
-        "The backbone has one feature. `flat` has to order seven leaves on this line. `base` has a model "
-        "with a line of its own for each decision, and each decision is between two. Each draw deals the "
-        "leaves of the tree at random, so the tree is as good as a permuted one.",
+        "The backbone has one feature: a projection of the colours, the only part that is trained. For "
+        "`flat` all seven leaves have to lie in an order on this line. `base` has a line of its own for each "
+        "decision, and each decision is between two. Each draw deals the leaves of the tree at random, so "
+        "the tree is as good as a permuted one.",
         BINARY,
-        folds=5,
         challenger="base",
         permuted=3,
         dealt=True,
         backbone="one_feature",
+        optim={"lr": 3.0e-2, "head_lr_multiplier": 10},
+        jitter=0.0,
+        epochs=15,
     ),
 }
