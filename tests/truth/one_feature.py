@@ -21,6 +21,7 @@ class OneFeature(nn.Module):
     """
 
     num_features = 1
+    centres: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
