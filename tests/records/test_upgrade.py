@@ -47,6 +47,12 @@ UNSAYABLE: list[dict[str, Any]] = [
 """Settings with a weight for each child, which no key says today."""
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory without the data set of `make sweep`, which specs name by default."""
+    monkeypatch.chdir(tmp_path)
+
+
 def earlier(root: Path, spec: RunSpec) -> RunFolder:
     """The folder of a run as an earlier version stored it."""
     folder, fields = RunFolder(root, spec), spec.model_dump(mode="json")

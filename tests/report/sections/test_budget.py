@@ -20,6 +20,12 @@ BASE = Compute(models=4, steps=480, parameters=4000, image_flops=4 * 10**9, trai
 FLAT = Compute(models=1, steps=120, parameters=1000, image_flops=10**9, training_flops=10**14)
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory without the data set of `make sweep`, which specs name by default."""
+    monkeypatch.chdir(tmp_path)
+
+
 def write(
     root: Path, record: Mapping[str, Compute], changes: Mapping[str, Any] | None = None
 ) -> StudySummary:
