@@ -62,6 +62,11 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict)]
 
 
+def state(status: os.stat_result) -> tuple[int, ...]:
+    """What changes if a file is replaced or written again: the key of a cache of its content."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def sha256(path: str | Path) -> str:
     """Hex digest of a file's content."""
     with open(path, "rb") as file:

@@ -63,12 +63,13 @@ def test_a_relative_folder_is_another_one_in_another_working_directory(folder, t
         shutil.copytree(folder, tmp_path / name / "set")
     key = overwrite(tmp_path / "second" / "set", 5, b"another", indexed=False)
     monkeypatch.chdir(tmp_path / "first")
-    first = Dataset.open("set")
+    first, unread = Dataset.open("set"), Dataset.open("set").on_tree(Dataset.open("set").taxonomy)
     assert digests(first) == list(first.index["sha256"])
     monkeypatch.chdir(tmp_path / "second")
     with pytest.raises(InputError, match=f"sample {key}: its bytes are not those that were packed"):
         digests(Dataset.open("set"))
-    first.read(5)  # an opened data set stays where it was
+    for opened in (first, unread):  # they stay where they were
+        assert digests(opened) == list(first.index["sha256"])
 
 
 def test_open_files_are_bounded(tmp_path):

@@ -16,6 +16,8 @@ from leukotree.records.runfolder import SPEC, RunFolder, outdated, read_spec
 from leukotree.spec import RunSpec, Variant
 from leukotree.taxonomy import Taxonomy
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 LATER = ("normalisation", "variance_lr")
 """Keys of `loss` that an earlier version did not have."""
 SAME: list[dict[str, Any]] = [
@@ -45,12 +47,6 @@ UNSAYABLE: list[dict[str, Any]] = [
     {"loss.kind": "marginal", "loss.weighting": "hxe", "loss.hxe_alpha": 0.1, "loss.tau": 0.0},
 ]
 """Settings with a weight for each child, which no key says today."""
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working directory without the data set of `make sweep`, which specs name by default."""
-    monkeypatch.chdir(tmp_path)
 
 
 def earlier(root: Path, spec: RunSpec) -> RunFolder:

@@ -41,7 +41,6 @@ def test_the_planned_power_is_the_rate_of_simulated_studies(difference: float, p
     assert found.low <= planned.value <= found.high
 
 
-@pytest.mark.skipif(not (RESULTS / "power.csv").exists(), reason="results/simulated is not made")
 @pytest.mark.parametrize("difference", ["0.06", "0.1"])
 def test_the_planned_power_is_the_rate_of_studies_with_searches(difference: str) -> None:
     """The committed table: studies that went through the sampler, the scheduler, the choice and the verdict.

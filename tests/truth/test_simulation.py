@@ -161,7 +161,6 @@ class _Here:
         return future
 
 
-@pytest.mark.skipif(not CSV.exists(), reason="results/simulated is not made")
 def test_with_own_draws_at_most_one_study_in_twenty_is_wrong() -> None:
     """The committed table: each kind has 1,000 studies or more. Each interval ends below 5 %."""
     table = pd.read_csv(CSV)

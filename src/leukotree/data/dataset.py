@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from leukotree import config
+from leukotree import config, files
 from leukotree.data import deals, shards, tarheader
 from leukotree.data.fingerprint import (
     DEAL,
@@ -72,6 +72,9 @@ class Dataset:
     """
 
     folder: Path
+    """As it was named, for messages."""
+    absolute: Path
+    """The folder from which shards are read, also after a change of the working directory."""
     size: int
     """Width and height of every image in pixels."""
     taxonomy: Taxonomy
@@ -168,8 +171,7 @@ class Dataset:
         Offset and length are in bytes. Plain columns, since looking up single values of `index` is slow.
         """
         positions, names = pd.factorize(self.index["shard"])
-        folder = self.folder.absolute()  # `_shard` keeps files open under these paths
-        paths = [str(folder / name) for name in names]
+        paths = [str(self.absolute / name) for name in names]
         offsets, lengths = self.index["offset"].to_numpy(), self.index["length"].to_numpy()
         return paths, positions, offsets, lengths, self.index["key"].tolist(), self.index["sha256"].tolist()
 
@@ -238,8 +240,8 @@ def _shard(path: str, fingerprint: str, pid: int) -> _OpenFile:
 def _parsed(folder: Path, absolute: Path, description_bytes: bytes, index_bytes: bytes) -> Dataset:
     """Return the data set that the contents of dataset.json and index.parquet describe.
 
-    `absolute`, for the cache: a relative folder is another one after a change of the working directory, and
-    the data set remembers which samples were checked.
+    The data set remembers which samples were checked, so the cache must know the folder by `absolute`: a
+    relative name means another folder after a change of the working directory.
     """
     path = folder / DESCRIPTION
     description = _description(path, description_bytes)
@@ -251,6 +253,7 @@ def _parsed(folder: Path, absolute: Path, description_bytes: bytes, index_bytes:
     samples = fingerprint_of(description_bytes, index_bytes)
     return Dataset(
         folder,
+        absolute,
         description.size,
         taxonomy,
         folds,
@@ -309,8 +312,7 @@ def _check_shards(folder: Path, index: pd.DataFrame, ends: bool) -> None:
             problem = f"{status.st_size} bytes, but a sample ends at byte {end}"
             raise InputError(f"{path}: {problem}; copy or pack the folder again")
         if ends:
-            state = (status.st_ino, status.st_size, status.st_mtime_ns)
-            _check_headers(path, state, (_place(index, first), _place(index, last)))
+            _check_headers(path, files.state(status), (_place(index, first), _place(index, last)))
 
 
 @lru_cache(maxsize=2**14)  # a study checks many specs on one data set

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from leukotree import files
 from leukotree.errors import InputError, RunFailed
 from leukotree.taxonomy import Taxonomy
 
@@ -69,17 +70,12 @@ def packed(folder: str | Path, repeat: int = 0) -> Packed | None:
         states = [path.stat() for path in paths]
     except OSError:
         return None
-    content = _packed(Path(folder), tuple(map(state, states)))
+    content = _packed(Path(folder), tuple(map(files.state, states)))
     if not repeat:
         return content
     deal = Path(folder) / DEAL.format(repeat)
-    of_deal = state(deal.stat()) if deal.exists() else ()
-    return content._replace(fingerprint=_dealt(content.fingerprint, Path(folder), repeat, of_deal))
-
-
-def state(status: os.stat_result) -> tuple[int, ...]:
-    """What changes if a file is replaced or written again, for a cache."""
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    state = files.state(deal.stat()) if deal.exists() else ()
+    return content._replace(fingerprint=_dealt(content.fingerprint, Path(folder), repeat, state))
 
 
 @lru_cache(maxsize=64)

@@ -218,8 +218,7 @@ def _refuse_control(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _check_readings(path: Path, frame: pd.DataFrame, taxonomy: Taxonomy) -> None:
-    """Refuse a reading that is no node of the tree. The root is no reading: every
-    image is below it."""
+    """Refuse a reading that is no node of the tree. The root is no reading: every image is below it."""
     spelled = {identities.normal(node): node for node in taxonomy.edges}
     for column in described.readers(frame):
         frame[column] = frame[column].replace(spelled)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leukotree import seeds, tree_choice
-from leukotree.data import fingerprint
+from leukotree import files, seeds, tree_choice
 from leukotree.errors import InputError
 from leukotree.taxonomy import Taxonomy
 
@@ -70,7 +69,7 @@ def _state(path: str | None) -> tuple[int, ...] | None:
     if path is None:
         return None
     try:
-        return fingerprint.state(Path(path).stat())
+        return files.state(Path(path).stat())
     except OSError:
         return None  # reading it gives the error
 

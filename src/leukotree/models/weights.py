@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from leukotree import files
 from leukotree.errors import InputError, one_line
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -25,12 +26,11 @@ def check(path: str | Path) -> None:
         raise InputError(
             f"backbone.weights: no file {str(path)!r}; use null, hub, or the path of a weights file"
         )
-    status = file.stat()
-    _check(str(path), status.st_size, status.st_mtime_ns)
+    _check(str(path), files.state(file.stat()))
 
 
 @lru_cache(maxsize=16)  # a study names the same file in all its specs
-def _check(path: str, size: int, changed: int) -> None:
+def _check(path: str, state: tuple[int, ...]) -> None:
     try:
         names = _safetensors(path) if path.endswith(".safetensors") else _tensors(path)
     except pickle.UnpicklingError:

@@ -222,14 +222,14 @@ def _file(weights: Any) -> str | None:
 def _digest(path: str | None) -> str | None:
     """sha256 of a file; None where there is none."""
     try:
-        state = Path(path).stat() if path else None
+        state = files.state(Path(path).stat()) if path else None
     except OSError:
         return None
-    return _sha256(str(path), state.st_ino, state.st_size, state.st_mtime_ns) if state else None
+    return _sha256(str(path), state) if state else None
 
 
 @lru_cache(maxsize=64)  # the runs of a study have the same file
-def _sha256(path: str, inode: int, size: int, changed_ns: int) -> str | None:
+def _sha256(path: str, state: tuple[int, ...]) -> str | None:
     try:
         return files.sha256(path)
     except OSError:

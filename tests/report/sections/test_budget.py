@@ -16,14 +16,10 @@ from leukotree.report.sections import budget
 from leukotree.report.summary import StudySummary
 from tests.helpers.study_results import STUDY, cells, expected_runs, images_of_fold, texts, write_run
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 BASE = Compute(models=4, steps=480, parameters=4000, image_flops=4 * 10**9, training_flops=10**15)
 FLAT = Compute(models=1, steps=120, parameters=1000, image_flops=10**9, training_flops=10**14)
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working directory without the data set of `make sweep`, which specs name by default."""
-    monkeypatch.chdir(tmp_path)
 
 
 def write(
