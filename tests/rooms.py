@@ -34,7 +34,7 @@ LAYERS = (
     ("leukotree.data", "leukotree.evaluation", "leukotree.models"),
     ("leukotree.distributed", "leukotree.records", "leukotree.stats"),
     ("leukotree.report", "leukotree.training"),
-    ("leukotree.bench",),
+    ("leukotree.bench", "leukotree.inference"),
     ("hpc", "hpc.deepspeed", "hpc.finding", "hpc.options", "hpc.tables"),
     ("hpc.slurm",),
     ("hpc.studies",),

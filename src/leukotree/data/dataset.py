@@ -33,6 +33,8 @@ from leukotree.errors import InputError, one_line
 from leukotree.taxonomy import Taxonomy
 
 FORMAT = 1
+QUALITY = 95
+"""Quality of the JPEGs that `pack` writes, unless it is told another one."""
 MAX_SIDE = 8192
 """Largest width and height in pixels that `pack` writes."""
 
@@ -153,6 +155,12 @@ class Dataset:
         """Return the value of an option that the folder was packed with; None if it was not given."""
         options = (self.description.model_extra or {}).get("options")
         return options.get(option) if isinstance(options, dict) else None
+
+    @property
+    def preparation(self) -> dict[str, int]:
+        """How `pack` prepared the images: their `size` in pixels and the `quality` of their JPEGs."""
+        quality = self.pack_option("quality")
+        return {"size": self.size, "quality": quality if isinstance(quality, int) else QUALITY}
 
     @property
     def patients_across_sources(self) -> bool:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from leukotree import progress, signals
 from leukotree.data import consensus, deals, described, duplicates, pack_folder
-from leukotree.data.dataset import Dataset
+from leukotree.data.dataset import QUALITY, Dataset
 from leukotree.data.fingerprint import DESCRIPTION
 from leukotree.data.folds import assign
 from leukotree.data.images import digests, encoding
@@ -81,7 +81,7 @@ def pack(
     drop_broken: bool = False,
     taxonomy: Taxonomy | None = None,
     samples_per_shard: int = 1000,
-    quality: int = 95,
+    quality: int = QUALITY,
     workers: int | None = None,
     group_duplicates: bool = False,
     pseudonyms: str | Path | None = None,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from leukotree.data.consensus import METHODS
-from leukotree.data.dataset import MAX_SIDE
+from leukotree.data.dataset import MAX_SIDE, QUALITY
 from leukotree.data.patients.identities import SIMILAR
 from leukotree.errors import InputError
 
@@ -27,7 +27,7 @@ class Options:
     """Leave out images that do not decode, instead of refusing the manifest."""
     samples_per_shard: int = 1000
     """Largest number of samples in a shard."""
-    quality: int = 95
+    quality: int = QUALITY
     """Quality of the JPEGs, from 1 to 100."""
     similar_ids: str | None = None
     """What ids that look alike mean, one of `identities.SIMILAR`; None: several patients, with a warning."""

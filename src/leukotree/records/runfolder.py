@@ -28,10 +28,12 @@ SPEC = "spec.yaml"
 TAXONOMY = "taxonomy.json"
 ENVIRONMENT = "env.json"
 """Packages, hardware, the fingerprints of the data, of the pretrained weights and of a tree that is not that
-of the data, and `STREAMS`."""
+of the data, `STREAMS` and `IMAGES`."""
 STREAMS = "streams"
 """Key of env.json: how the run draws its random numbers, see `leukotree.seeds`. The first version did not
 write it."""
+IMAGES = "images"
+"""Key of env.json: how `pack` prepared the images, `Dataset.preparation`. Older versions did not write it."""
 STATUS = "status.json"
 METRICS = "metrics.jsonl"
 INTERFERENCE = "interference.jsonl"
@@ -63,9 +65,17 @@ class RunFolder:
         self._beat = 0.0
 
     @contextlib.contextmanager
-    def opened(self, taxonomy: Taxonomy, fingerprints: dict[str, str], ranks: int) -> Iterator[RunFolder]:
+    def opened(
+        self,
+        taxonomy: Taxonomy,
+        fingerprints: dict[str, str],
+        ranks: int,
+        images: Mapping[str, int] | None = None,
+    ) -> Iterator[RunFolder]:
         """Lock the folder for this process, note the attempt, and note how it ends. Nothing is written to a
         run that is done.
+
+        Args: images: how they were prepared, for the note `IMAGES`.
 
         Raises Busy if another process has the lock, InputError if the folder was made with another spec,
         other data, another tree or other weights, and RunFailed if it cannot be written.
@@ -76,7 +86,7 @@ class RunFolder:
                 stack.enter_context(files.locked(self.path / LOCK, self._busy))
                 self._compare(fingerprints)
                 if not self.done:
-                    self._claim(taxonomy, fingerprints, ranks)
+                    self._claim(taxonomy, fingerprints, ranks, images)
             except OSError as error:
                 raise self._unwritable(error) from error
             with self._ending():
@@ -161,12 +171,19 @@ class RunFolder:
                     fix = "move the folder away to run it again"
                     raise InputError(f"{self.path}: its {what} changed since it was begun; {fix}")
 
-    def _claim(self, taxonomy: Taxonomy, fingerprints: dict[str, str], ranks: int) -> None:
+    def _claim(
+        self,
+        taxonomy: Taxonomy,
+        fingerprints: dict[str, str],
+        ranks: int,
+        images: Mapping[str, int] | None,
+    ) -> None:
         environment = self.path / ENVIRONMENT
         files.write_atomic(self.path / SPEC, self.spec.dump())
         files.write_atomic(self.path / TAXONOMY, json.dumps(taxonomy.nested()))
         if not environment.exists():
             made_from = fingerprints | _environment() | attempts.slurm_job() | {STREAMS: seeds.PAIRED}
+            made_from |= {IMAGES: dict(images)} if images else {}
             files.write_atomic(environment, json.dumps(made_from, indent=1))
         attempts.note(
             self.path, reached(self.path), ranks=ranks, **attempts.slurm_job(), after=self._last_end()

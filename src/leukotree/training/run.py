@@ -157,7 +157,8 @@ def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]
         if engine.is_main:
             try:
                 fingerprints = _fingerprints(folder.spec, dataset)
-                stack.enter_context(folder.opened(dataset.taxonomy, fingerprints, engine.world))
+                made_of = dataset.taxonomy, fingerprints, engine.world, dataset.preparation
+                stack.enter_context(folder.opened(*made_of))
             except (InputError, RunFailed, OSError) as error:
                 problem = error
         if problem := engine.gather(problem)[0]:

@@ -1,0 +1,1 @@
+"""The use of finished runs: their weights are loaded, and predict other images."""

@@ -1,0 +1,138 @@
+"""A finished run with its weights: a function from images to log p(child | parent) of each edge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from leukotree.data import augment
+from leukotree.data.fingerprint import packed
+from leukotree.data.trees import open_data
+from leukotree.distributed.engine import Engine
+from leukotree.errors import InputError, one_line
+from leukotree.models.classifier import Classifier, build, normalisation
+from leukotree.models.probabilities import edge_log_probabilities
+from leukotree.models.stages import Stage, stages
+from leukotree.records import compared, runfolder
+from leukotree.spec import RunSpec
+from leukotree.taxonomy import Taxonomy
+from leukotree.training import checkpoint
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How `pack` prepared the images that a run trained on."""
+
+    size: int
+    """Width and height in pixels."""
+    quality: int
+    """Quality of the JPEGs."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRun:
+    """A finished run of an outer fold, with its weights on a device. Made by `load`."""
+
+    folder: Path
+    spec: RunSpec
+    taxonomy: Taxonomy
+    """The tree of the run."""
+    prepared: Prepared
+    stages: tuple[Stage, ...]
+    models: tuple[Classifier, ...]
+    """One per stage, in evaluation mode."""
+    engine: Engine
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a batch in which one process scores the run. On the CPU equal batches give equal bits."""
+        return self.spec.engine.micro_batch or self.spec.optim.batch_size
+
+    def inputs(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) uint8 images -> the (B, 3, H, W) float32 inputs of the models, on the device."""
+        mean, std = (self.engine.put(value) for value in normalisation(self.models[0]))
+        return augment.to_input(self.engine.put(torch.as_tensor(images)), None, self.spec.augment, mean, std)
+
+    def logits(self, inputs: torch.Tensor) -> list[torch.Tensor]:
+        """(B, 3, H, W) `inputs` -> the (B, K) float32 logits of each stage."""
+        with self.engine.autocast(self.spec.engine):
+            return [model(inputs).float() for model in self.models]
+
+    def edges(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        """(B, E) float32 log p(child | parent) in the order of `taxonomy.edges`."""
+        return edge_log_probabilities(self.spec.variant, self.taxonomy, logits)
+
+    @torch.inference_mode()
+    def predict(self, images: np.ndarray | torch.Tensor) -> np.ndarray:
+        """(B, 3, H, W) uint8 images of `prepared.size` pixels -> (B, E) float32 log p(child | parent)."""
+        return self.edges(self.logits(self.inputs(images))).cpu().numpy()
+
+
+def load(folder: Path, engine: Engine | None = None) -> LoadedRun:
+    """Load a finished run from its folder.
+
+    Args:
+        engine: its device and precision; None for the CPU.
+
+    Raises InputError naming the folder: no run, a run that is not done, a run of an inner fold (those keep no
+    weights), weights that are missing or damaged, or image sizes that are not known any more.
+    """
+    spec = runfolder.read_spec(_finished(Path(folder)))
+    if spec.data.inner is not None:
+        raise InputError(f"{folder}: a run of an inner fold keeps no weights; name a run of an outer fold")
+    latest = checkpoint.load_latest(Path(folder) / runfolder.CHECKPOINTS)
+    if latest is None:
+        fix = "copy it again, or move the folder away and train it again"
+        raise InputError(f"{folder}: its weights are missing or damaged; {fix}")
+    engine = engine or Engine(0, 1, torch.device("cpu"))
+    taxonomy = _taxonomy(Path(folder))
+    prepared = _prepared(Path(folder), spec)
+    parts = stages(spec.variant, taxonomy)
+    models = [_model(spec, stage, prepared.size, latest[1], engine) for stage in parts]
+    return LoadedRun(Path(folder), spec, taxonomy, prepared, tuple(parts), tuple(models), engine)
+
+
+def _finished(folder: Path) -> Path:
+    if not (folder / runfolder.SPEC).is_file():
+        raise InputError(f"{folder}: no run folder; name one such as results/runs/STUDY/flat-0123456789ab")
+    state = runfolder.read_status(folder).get("state")
+    if state != "done" or not (folder / runfolder.PREDICTIONS).exists():
+        raise InputError(f"{folder}: is not done ({state or 'not begun'}); train it to its end first")
+    return folder
+
+
+def _taxonomy(folder: Path) -> Taxonomy:
+    file = folder / runfolder.TAXONOMY
+    try:
+        return Taxonomy.from_nested(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read: {one_line(error)[:200]}") from error
+
+
+def _prepared(folder: Path, spec: RunSpec) -> Prepared:
+    """What the run noted; for a run of an older version, what its data set says, if it is still the same."""
+    environment = runfolder.read_environment(folder)
+    if isinstance(noted := environment.get(runfolder.IMAGES), dict):
+        return Prepared(int(noted["size"]), int(noted["quality"]))
+    now = packed(spec.data.shards, spec.data.repeat)
+    if now is None or now.fingerprint != environment.get(compared.DATA):
+        raise InputError(
+            f"{folder}: did not note the size of its images, and {spec.data.shards} is not the data set that "
+            "it was trained on; put that data set there"
+        )
+    return Prepared(**open_data(spec).preparation)
+
+
+def _model(spec: RunSpec, stage: Stage, size: int, state: dict[str, Any], engine: Engine) -> Classifier:
+    weights = state["stages"][stage.name]["model"]
+    levels = weights.get("log_variance")
+    bare = spec.override({"backbone.weights": None})  # they are in the checkpoint
+    model = build(bare, stage, size, None if levels is None else range(len(levels)))
+    model.load_state_dict(weights)
+    return model.to(engine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
