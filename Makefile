@@ -12,7 +12,7 @@ SHARDS := data/phantom
 BY_FILE := --dist loadfile --no-loadscope-reorder
 BENCHES := loader step ranks zero checkpoint start pack trial sweep
 
-.PHONY: install sweep test check unit lint bench slurm-up slurm-down clean
+.PHONY: install sweep test check unit lint docs bench slurm-up slurm-down clean
 
 install: .venv/installed
 
@@ -49,6 +49,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+## The documents as a web site: open site/index.html. Any warning is an error.
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict
+
 ## Every claim of speed, each as a ratio of two things measured in one run (80 minutes); results/bench/ keeps the table.
 bench: .venv/installed
 	set -e; for script in $(BENCHES); do $(BIN)/python tests/bench/$$script.py; done
@@ -63,4 +67,4 @@ slurm-down: .venv/installed
 
 clean:
 	-$(BIN)/python -m tests.helpers.cluster.image clean
-	rm -rf .venv data/phantom data/phantom-images .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv site data/phantom data/phantom-images .pytest_cache .mypy_cache .ruff_cache

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
-from hpc.cli import main
+from hpc import cli
 
 
 def leukotree(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -15,7 +16,7 @@ def leukotree(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]
     out, err = io.StringIO(), io.StringIO()
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code = main([str(argument) for argument in arguments])
+            code = cli.main([str(argument) for argument in arguments])
         except SystemExit as end:  # of argparse
             code = int(end.code or 0)
     return subprocess.CompletedProcess(
@@ -29,3 +30,12 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert all(word in done.stderr for word in words), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def parses(words: Sequence[str]) -> bool:
+    """Whether the words behind `leukotree` are a command."""
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            return bool(cli._parse(list(words)))
+        except SystemExit as end:
+            return end.code == 0  # --help

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpc.cli import parser
-from tests.helpers.commandline import assert_refused, leukotree
+from tests.helpers.commandline import assert_refused, leukotree, parses
 
 ROOT = Path(__file__).parents[2]
 ADVISED = re.compile(r"`(leukotree [^`]*)`")
@@ -60,13 +59,6 @@ def _filled(part: ast.expr) -> str:
     return "--elastic 3" if "{elastic}" in source else "x.yaml"
 
 
-def _parses(words: list[str]) -> bool:
-    try:
-        return bool(parser().parse_args(words))
-    except SystemExit:
-        return False
-
-
 def test_every_advised_command_parses_as_it_stands() -> None:
     found = [(file, command) for file, text in texts() for command in ADVISED.findall(text)]
     assert len(found) > 10
@@ -77,7 +69,7 @@ def test_every_advised_command_parses_as_it_stands() -> None:
             continue
         words = shlex.split(command)[1:]
         if "--help" not in words:
-            assert _parses(words), f"{file}: `{command}` does not parse"
+            assert parses(words), f"{file}: `{command}` does not parse"
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ OF_TREES = """
 
 Some scenarios also have arms on permuted trees. *Difference*: macro-F1 of the tree minus the mean of the
 permuted trees. *Better* and *worse*: verdicts of the tree against this mean. *Right* and *wrong*: what the
-report concludes, see [`docs/science.md`](../../docs/science.md).
+report concludes, see [`docs/numbers.md`](../../docs/numbers.md#permuted-trees).
 
 """
 RULE = """
@@ -44,9 +44,10 @@ RULE = """
 *Smallest detectable*: the difference that one such study detects with a probability of 80 %, the median over
 the draws. *Right*: the verdict (`{better}`, `{worse}` or `{equal}`) is the truth. *Wrong*: it contradicts the
 truth. All other verdicts are inconclusive. Each rate has its 95 % interval (Wilson). The rule is declared in
-[`docs/science.md`](../../docs/science.md): 95 % posterior probability outside of the region of practical
-equivalence of 0.01, and a Holm-adjusted p below 0.05. Studies of this size detect differences of about a
-tenth, so they cannot show {equal}: for two equal methods they are inconclusive, and wrong in one of twenty.
+[`docs/numbers.md`](../../docs/numbers.md#the-verdict): 95 % posterior probability outside of the region
+of practical equivalence of 0.01, and a Holm-adjusted p below 0.05. Studies of this size detect differences
+of about a tenth, so they cannot show {equal}: for two equal methods they are inconclusive, and wrong in one
+of twenty.
 
 ![Verdicts of each scenario](verdicts.png)
 """

@@ -54,8 +54,9 @@ def run(
     A run that was begun is continued; one that is done returns at once. Every rank calls it. The test fold
     (or the inner fold, if the spec names one) is scored once, after the last epoch.
 
-    Args: inspect: every rank calls it when all ranks have joined, before any training. An error that it
-        raises ends this attempt.
+    Args:
+        inspect: every rank calls it when all ranks have joined, before any training. An error in it ends this
+            attempt.
     """
     for _ in lockstep([spec], root, runtime, each_epoch=False, inspect=inspect):
         pass

@@ -25,6 +25,7 @@ SHIPPED = {
     "ablation",
     "backbones",
     "deepapl",
+    "first",
     "isolation",
     "learning_rate",
     "losses",
