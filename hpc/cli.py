@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from hpc.options import BAD_INPUT, Parser
-from hpc.verbs import data, machine, plan, results, search, training
+from hpc.verbs import data, machine, plan, results, search, training, writing
 from leukotree import progress, signals
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
 
@@ -30,9 +30,12 @@ VERBS = (
     results.define_status,
     results.define_cancel,
     results.define_report,
+    writing.define_new_study,
     search.define_submit,
     machine.define_doctor,
     machine.define_bench,
+    writing.define_schema,
+    writing.define_completion,
 )
 """In the order of `leukotree --help`."""
 
@@ -70,7 +73,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
     top = parser()
     end = words.index("--") if words[:1] == ["submit"] and "--" in words else len(words)
     arguments, rest = top.parse_known_args(words[:end])
-    arguments.options, arguments.words = words[end + 1 :], words
+    arguments.options, arguments.words, arguments.parser = words[end + 1 :], words, top
     if rest:  # key=value may also stand behind options, where argparse does not look for it
         changes = all("=" in word and not word.startswith("-") for word in rest)
         if not (changes and hasattr(arguments, "overrides")):

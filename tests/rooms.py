@@ -35,15 +35,16 @@ LAYERS = (
     ("leukotree.distributed", "leukotree.records", "leukotree.stats"),
     ("leukotree.report", "leukotree.training"),
     ("leukotree.bench", "leukotree.inference"),
+    ("leukotree.api",),
     ("hpc", "hpc.deepspeed", "hpc.finding", "hpc.options", "hpc.tables"),
     ("hpc.slurm",),
     ("hpc.studies",),
     ("hpc.launching",),
     ("hpc.search",),
     ("hpc.doctor",),
-    ("hpc.advised", "hpc.bench", "hpc.planning", "hpc.status", "hpc.submit"),
+    ("hpc.advised", "hpc.bench", "hpc.collected", "hpc.planning", "hpc.status", "hpc.submit"),
     ("hpc.verbs",),
-    ("hpc.cli",),
+    ("hpc.api", "hpc.cli"),
 )
 """The rooms, lowest layer first. A room imports rooms of lower layers only."""
 NEVER = {"leukotree.report": {"leukotree.distributed", "leukotree.models", "leukotree.training"}}

@@ -6,10 +6,12 @@ They do not decide a result, so they are not in the study.
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -19,7 +21,7 @@ from hpc.studies.grid import Grid
 from hpc.studies.search_settings import Axis, FoldCounts, SearchSettings
 from leukotree import config, yamlfile
 from leukotree.config import Strict
-from leukotree.errors import InputError
+from leukotree.errors import InputError, one_line
 from leukotree.evaluation.costs import check_values
 from leukotree.evaluation.operating import Operating
 from leukotree.records import declared, searchfolder
@@ -30,6 +32,7 @@ RUNS = Path("results/runs")
 
 SPACE = "search.space."
 GRID = "grid."
+NO_FIELDS: Mapping[str, Any] = MappingProxyType({})
 PLACEHOLDER = "STUDY.yaml"
 """Stands for a study's file in a printed command where the file is not known."""
 
@@ -294,8 +297,10 @@ class Study(Strict):
         ]
 
 
-def load(path: str | Path, overrides: Iterable[str] = ()) -> Study:
+def load(path: str | Path, overrides: Sequence[str] = (), fields: Mapping[str, Any] = NO_FIELDS) -> Study:
     """A Study from a YAML file and `key=value` overrides such as `search.trials=4` or `base.optim.epochs=2`.
+
+    Args: fields: further changes, by dotted keys, as values.
 
     Raises InputError naming the file and the key.
     """
@@ -304,12 +309,37 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Study:
         raise InputError(f"{path}: expected a mapping of keys, got {type(tree).__name__}")
     if "study" not in tree and tree.keys() & RunSpec.model_fields.keys():
         raise InputError(f"{path}: is the spec of one run, and no study; `leukotree train {path}` takes it")
-    given = list(overrides)
-    changes = config.parse_overrides(given)
+    plain = _plain(fields, str(path))
+    given = [*overrides, *(f"{key}={json.dumps(value)}" for key, value in plain.items())]
+    changes = {**config.parse_overrides(overrides), **plain}
     yamlfile.require_plain({**tree, **changes}, str(path))
     study = config.parse(Study, _changed(tree, changes), str(path))
     study._typed = shlex.join([str(path), *given])
     return study
+
+
+def build(fields: Mapping[str, Any], where: str) -> Study:
+    """A Study from its fields, by plain or dotted keys. Raises InputError naming `where` and the key."""
+    plain = _plain(fields, where)
+    yamlfile.require_plain(plain, where)
+    return config.parse(Study, _changed({}, plain), where)
+
+
+def _plain(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Fields as a file has them: lists for tuples, and mappings for specs. Raises InputError for others."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(fields), default=_as_mapping))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {one_line(error)}; give texts, numbers, lists and mappings") from None
+    return plain
+
+
+def _as_mapping(value: Any) -> Any:
+    if isinstance(value, Strict):
+        return value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no value of a study")
 
 
 def _changed(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,10 +125,7 @@ def run_plan(arguments: Namespace) -> int:
 
 def _summary(path: str) -> StudySummary:
     """The finished runs of a pilot study."""
+    from hpc import collected
     from hpc.studies import study as studies
-    from hpc.verbs.results import expected_runs
-    from leukotree.report.collect import collect
 
-    pilot = studies.load(path)
-    expected, cells = expected_runs(pilot)
-    return collect(pilot.root, pilot.model_dump(mode="json"), expected, cells, typed=pilot.typed)
+    return collected.summary(studies.load(path))

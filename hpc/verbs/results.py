@@ -6,15 +6,11 @@ import sys
 import time
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from hpc import options
 from hpc.verbs import given
 from leukotree.errors import InputError
 from leukotree.progress import step
-
-if TYPE_CHECKING:
-    from hpc.studies.study import Study
 
 
 def define_status(verbs: options.Verbs) -> None:
@@ -110,17 +106,14 @@ def define_report(verbs: options.Verbs) -> None:
 
 def run_report(arguments: Namespace) -> int:
     step("importing what draws and computes")
+    from hpc import collected
     from hpc.studies import study
     from leukotree.records import commands
-    from leukotree.report.collect import collect
     from leukotree.report.page import write
 
     plan = study.load(arguments.study, arguments.overrides)
     step("reading the runs")
-    expected, cells = expected_runs(plan)
-    summary = collect(
-        plan.root, plan.model_dump(mode="json"), expected, cells, typed=plan.typed, inner=inner_runs(plan)
-    )
+    summary = collected.summary(plan)
     command = commands.given("report", arguments.study, arguments.overrides)
     step("computing tables and figures")
     folder = Path(arguments.out) if arguments.out else given.RESULTS / plan.study
@@ -128,43 +121,3 @@ def run_report(arguments: Namespace) -> int:
     print(markdown.read_text().split("\n## ")[0])
     print(f"{markdown}\n{html}")
     return 0
-
-
-def expected_runs(plan: Study) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(runs with chosen values, cells of the grid) that a report expects. Cells count once the grid was
-    begun. A grid without a search expects no other runs, unless somebody ran them."""
-    from hpc.launching import stale
-    from hpc.search import choice
-    from hpc.studies import cells
-    from leukotree.report.arms import check_primary
-
-    chosen = choice.chosen(plan, partial=True)
-    expected, grid = plan.expected(chosen), cells.expand(plan) if plan.has_grid else []
-    if line := stale.at_another_path(plan.root, [*plan.fold_specs(chosen), *(cell.spec for cell in grid)]):
-        raise InputError(line)
-    if not plan.has_grid:
-        return expected, []
-    rows = cells.rows(grid)
-    check_primary(plan.model_dump(mode="json"), rows)  # also where the grid has not begun
-    if not plan.search.trials:
-        of_grid = {row["run_name"] for row in rows}
-        others = [row["run_name"] for row in expected if row["run_name"] not in of_grid]
-        if not any((plan.root / name).exists() for name in others):
-            return [], rows
-    return expected, rows if (plan.root / cells.FILE).exists() else []
-
-
-def inner_runs(plan: Study) -> list[dict[str, Any]]:
-    """One row {variant, repeat, test_fold, run_name} for each run of `leukotree folds STUDY --inner`, whether
-    it is there or not."""
-    from hpc.search import choice
-
-    return [
-        {
-            "variant": spec.variant,
-            "repeat": spec.data.repeat,
-            "test_fold": spec.data.test_fold,
-            "run_name": spec.run_name,
-        }
-        for spec in plan.inner_specs(choice.chosen(plan, partial=True))
-    ]

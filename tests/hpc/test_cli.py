@@ -31,9 +31,12 @@ VERBS = [
     "grid",
     "status",
     "report",
+    "new-study",
     "submit",
     "doctor",
     "bench",
+    "schema",
+    "completion",
 ]
 
 

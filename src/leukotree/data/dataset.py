@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from leukotree import config, files
-from leukotree.data import deals, shards, tarheader
+from leukotree.data import deals, shards, shown, tarheader
 from leukotree.data.fingerprint import (
     DEAL,
     DESCRIPTION,
@@ -27,6 +27,7 @@ from leukotree.data.fingerprint import (
     read_error,
     read_plain,
 )
+from leukotree.data.images import codec
 from leukotree.data.index import read_index
 from leukotree.data.patients import identities
 from leukotree.errors import InputError, one_line
@@ -122,6 +123,17 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def __repr__(self) -> str:
+        of_repeat = f" of repeat {self.repeat}" if self.repeat else ""
+        what = f"{len(self):,} images of {self.size} x {self.size} pixels, {self.groups}"
+        head = f"Dataset {self.folder}: {what}, {self.folds} folds{of_repeat}"
+        return "\n".join([head, *shown.leaves(self.index["leaf"], self.persons, self.taxonomy)])
+
+    def image(self, row: int) -> np.ndarray:
+        """Return the (H, W, 3) uint8 RGB pixels of one sample, by its position in `index`. Raises InputError
+        as `read`."""
+        return codec.decode(self.read(row))
 
     def deal(self, repeats: int) -> tuple[int, ...]:
         """Write the deals that lack for `repeats` repeats; return these repeats. See `deals.write`."""

@@ -13,11 +13,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpc import collected
 from hpc.cli import main
 from hpc.studies import cells, study
 from hpc.studies.grid import Grid
 from hpc.studies.study import Study
-from hpc.verbs import results
 from leukotree.config import parse
 from leukotree.errors import InputError
 
@@ -305,19 +305,19 @@ def test_a_report_expects_chosen_values_and_cells_once_they_are_begun(file: Path
         study.load(file),
         study.load(file, ["search={trials: 1, nested: false, space: {loss.gamma: {uniform: [0, 5]}}}"]),
     )
-    assert [len(rows) for rows in results.expected_runs(plain)] == [0, 16]
+    assert [len(rows) for rows in collected.expected_runs(plain)] == [0, 16]
     folder = searched.search_folder(searched.search_ids[0])
     folder.mkdir(parents=True)
     (folder / "best.yaml").write_text("{test_fold: 0, chosen: {loss.gamma: 1.0}}")
-    assert [len(rows) for rows in results.expected_runs(searched)] == [
+    assert [len(rows) for rows in collected.expected_runs(searched)] == [
         4,
         0,
     ]  # of the variant whose search has ended
     cells.write(plain.root, cells.expand(plain))
-    assert [len(rows) for rows in results.expected_runs(searched)] == [4, 16]
+    assert [len(rows) for rows in collected.expected_runs(searched)] == [4, 16]
     other = study.load(file, ["base.loss.gamma=4.0", "grid.loss.gamma=[0, 2]"])
     (other.root / other.spec("flat", {}, 0, 0).run_name).mkdir()
-    assert [len(rows) for rows in results.expected_runs(other)] == [8, 16]
+    assert [len(rows) for rows in collected.expected_runs(other)] == [8, 16]
 
 
 def test_a_tree_has_one_name_and_one_flat_run() -> None:

@@ -59,15 +59,23 @@ def square(path: str | Path, size: int, quality: int, digest: str | None = None)
                 raise BrokenImage(f"over {MAX_BYTES} bytes")
             # With a limit, since a device file has no end.
             data = file.read(size_in_bytes)
-        if digest is not None and digests.of_bytes(data) != digest:
-            raise InputError(f"{path}: was changed while it was packed; run the same command again")
+    except (OSError, ValueError) as error:  # ValueError for a path with a null byte
+        raise BrokenImage(getattr(error, "strerror", None) or one_line(error)) from error
+    if digest is not None and digests.of_bytes(data) != digest:
+        raise InputError(f"{path}: was changed while it was packed; run the same command again")
+    return square_of(data, size, quality)
+
+
+def square_of(data: bytes, size: int, quality: int) -> bytes:
+    """Return the same from the bytes of a file. Raises BrokenImage."""
+    try:
         pixels = _scaled(data, size) if _plain(data, size) else _opened(data, size)
         if pixels is None:
             if (bare := _bare(data)) is not None:
                 return bare
             pixels = _scaled(data, size)
         return simplejpeg.encode_jpeg(resize(pixels, size), quality, "RGBX", "444")
-    except (BrokenImage, InputError):
+    except BrokenImage:
         raise
     except UnidentifiedImageError as error:
         raise BrokenImage(tiff.unsupported(data) or formats.describe_unread(data)) from error
