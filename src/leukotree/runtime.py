@@ -31,5 +31,10 @@ class Runtime:
     """No progress bars."""
     deepspeed: Mapping[str, Mapping[str, Any]] | None = None
     """Strategy -> DeepSpeed settings that only change speed (bucket sizes, overlap). None keeps its own."""
+    trackers: tuple[str, ...] = ()
+    """Trackers that follow a run: "tensorboard" and "mlflow", see `leukotree.trackers`. None is imported
+    otherwise."""
+    mlflow_uri: str | None = None
+    """The address of MLflow's store."""
     probe: int = 0
     """Epochs between two measurements of the interference of levels. 0 measures none."""

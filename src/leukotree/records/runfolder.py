@@ -332,6 +332,25 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_new_metrics(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a run's metrics.jsonl from a byte on, and the byte after them. A line that is still being
+    written is left for the next call. A file that has become shorter is read from its begin on."""
+    rows: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError), open(path / METRICS, "rb") as file:
+        if file.seek(0, os.SEEK_END) < offset:
+            offset = 0
+        file.seek(offset)
+        content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict) and isinstance(row.get("epoch"), int):
+                    rows.append(row)
+        offset += len(whole)
+    return rows, offset
+
+
 @functools.cache
 def _environment() -> dict[str, Any]:
     """Packages and hardware of this process, for env.json. Determined once: trials of a slot share a

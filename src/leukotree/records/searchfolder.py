@@ -28,6 +28,9 @@ SCRATCH = "ray"
 ENDS = "ends.json"
 """In the sweep's folder: how often its job has ended without progress."""
 
+OPTUNA = "optuna.log"
+"""In the sweep's folder: its searches as studies of Optuna, if that was asked for."""
+
 SETTINGS = "search.yaml"
 """The settings of a search, written when it begins."""
 DRAWS = "trials.jsonl"
@@ -71,13 +74,14 @@ def search_folder(study: Path, variant: str, fold: int | None = None, repeat: in
     return folder if fold is None else folder / f"{of_repeat}{_FOLD}{fold}"
 
 
-def find(root: Path) -> dict[Path, list[Path]]:
+def find(root: Path, one_study: bool = False) -> dict[Path, list[Path]]:
     """Sweep's folder -> folders of its searches that have begun. `root` is a study's folder, or holds the
-    folders of all studies."""
+    folders of all studies. `one_study`: it is a study's folder; the folders of its runs are not looked
+    into."""
     files = (SETTINGS, HISTORY, BEST)
     patterns = [
         f"{study}{SEARCH}/*/{fold}{file}"
-        for study in ("", "*/")
+        for study in ([""] if one_study else ["", "*/"])
         for fold in ("", f"{_FOLD}*/", f"{_REPEAT}*-{_FOLD}*/")
         for file in files
     ]
@@ -101,6 +105,17 @@ def study_of(folder: Path) -> Path:
 def variant_of(folder: Path) -> str:
     """The variant of a search, by its folder."""
     return folder.parent.name if _OF_FOLD.fullmatch(folder.name) else folder.name
+
+
+def study_and_name(run: Path) -> tuple[str, str]:
+    """(name of the study, name in it) of a run folder. The name of a trial's run begins with its search and
+    trial, as in "search/flat/fold0/runs/00003/flat-0123456789ab"."""
+    run = run.absolute()
+    trial, kind = run.parent, run.parent.parent
+    if trial.name.isdecimal() and kind.name in (_RUNS, _RERUNS):
+        study = study_of(kind.parent)
+        return study.name, run.relative_to(study).as_posix()
+    return trial.name, run.name
 
 
 def trial_folder(folder: Path, trial: int | str, *, rerun: bool = False) -> Path:

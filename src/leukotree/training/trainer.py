@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from leukotree.training import checkpoint, costs, crowding, interference, throug
 from leukotree.training.plan import Plan
 from leukotree.training.stage_trainer import StageTrainer
 from leukotree.training.writer import Writer
+
+if TYPE_CHECKING:
+    from leukotree.trackers.follow import Followers
 
 
 class Trainer:
@@ -51,6 +54,7 @@ class Trainer:
         self._bar: progress.Bar | None = None
         self._crowding: crowding.Watch | None = None
         self._writer = Writer()
+        self._followers: Followers | None = None
         self._probe = interference.Probe(self.stages[0], runtime.probe)
 
     def __enter__(self) -> Self:
@@ -60,6 +64,8 @@ class Trainer:
         try:
             self._writer.__exit__(*exception)
         finally:
+            if self._followers is not None:
+                self._followers.close()
             for stage in self.stages:
                 stage.strategy.close()
 
@@ -86,6 +92,10 @@ class Trainer:
             )
             start = f"continues from checkpoint {latest[0]}" if latest else "begins"
             self.folder.log.info(f"{start}: {self._epoch} of {self.spec.optim.epochs} epochs are done")
+            if self.runtime.trackers:
+                from leukotree.trackers.follow import Followers
+
+                self._followers = Followers(self.folder.path, self.runtime, self.folder.log)
         return self._epoch
 
     def _compute(self) -> dict[str, Any]:
@@ -205,6 +215,8 @@ class Trainer:
         # A report takes its ratio of training to test images from these.
         images = {"trained": len(self.plan.train_rows), "tested": len(self.plan.eval_rows)}
         self.folder.status(state="done", epoch=self.spec.optim.epochs, images=images, **scores)
+        if self._followers is not None:
+            self._followers.wake()
         self.folder.log.info(
             "ended: done, " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         )
@@ -235,6 +247,8 @@ class Trainer:
         self._writer.wait()  # the memory of the snapshot before is reused
         if rows:
             self._writer.submit(partial(self.folder.append_metrics, list(rows)))
+            if self._followers is not None:
+                self._writer.submit(self._followers.wake)
         if state is not None:
             self._snapshot = checkpoint.snapshot(state, self._snapshot)
             self._writer.submit(

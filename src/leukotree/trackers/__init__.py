@@ -1,0 +1,1 @@
+"""A run's metrics for TensorBoard and MLflow. The files of the run stay the truth; these follow them."""
