@@ -36,7 +36,7 @@ def propose(study: Study, search_id: SearchId, trials: Sequence[Trial]) -> dict[
     every fold: the spread between folds would not show it, and a comparison of the folds would be too sure.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = _space(study, search_id.variant)
+    space = space_of(study, search_id.variant)
     sampler = _sampler(study, study.outer_number(search_id), len(trials))
     optuna_study = optuna.create_study(direction="maximize", sampler=sampler)
     optuna_study.add_trials([_frozen(trial, space) for trial in trials])
@@ -55,7 +55,7 @@ def _frozen(trial: Trial, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
     )
 
 
-def _space(study: Study, variant: str) -> dict[str, BaseDistribution]:
+def space_of(study: Study, variant: str) -> dict[str, BaseDistribution]:
     """The distributions of the searched keys. Keys with an effect in all variants come first, so that all
     variants draw the same values for them."""
     axes = study.space(variant)
