@@ -16,6 +16,9 @@ from leukotree.errors import InputError, Preempted, RunFailed, one_line
 
 STOPPABLE = ("train", "folds", "grid", "pack")
 """Verbs that look at a request to stop and end by themselves. A sweep asks its own processes."""
+SPEAKING = ("sweep",)
+"""Verbs that also write into a log what they do, within two seconds: they work for long before they have an
+answer."""
 FAILED, PREEMPTED, INTERRUPTED = 1, os.EX_TEMPFAIL, 130
 VERBS = (
     data.define_phantom,
@@ -47,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     title = f"leukotree {arguments.verb}"
     try:
         watched = signals.watched() if arguments.verb in STOPPABLE else contextlib.nullcontext()
-        with watched, progress.command(title):
+        with watched, progress.command(title, arguments.verb in SPEAKING):
             return int(arguments.run(arguments) or 0)
     except InputError as error:
         return _refuse(f"{title}: {one_line(error)}", BAD_INPUT)  # names in it may have line breaks

@@ -13,7 +13,6 @@ from hpc.launching.run_states import Look, RunState
 from hpc.search import search_states
 from hpc.search.search_states import SearchState
 from hpc.tables import align
-from leukotree.progress import duration
 
 STATES = ("done", "stale", "running", "hung", "queued", "lost", "preempted", "stopped", "failed")
 
@@ -88,8 +87,8 @@ def _of_studies(searches: Sequence[SearchState]) -> list[str]:
         of_study = [one for one in searches if one.study == study]
         if any(one.state == "interrupted" for one in of_study):
             lines.append(f"{study}: no search is at work; the same `leukotree sweep` command continues it")
-        elif left := next((one.seconds_left for one in of_study if one.seconds_left is not None), None):
-            lines.append(f"{study}: its searches take about {duration(left)} more")
+        elif left := next((known for one in of_study if (known := one.left)), None):
+            lines.append(f"{study}: its searches take {left} more")
     return lines
 
 

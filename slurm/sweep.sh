@@ -115,7 +115,8 @@ outside_job() {
 }
 
 if [[ -z ${SLURM_JOB_ID:-} ]]; then
-    "${here[@]}" "$leukotree" sweep "${plan[@]}" "${options[@]}"
+    echo "sweep.sh: searches $study, then runs its outer folds and reports ..."
+    SITE=${SITE:-} "${here[@]}" "$leukotree" sweep "${plan[@]}" "${options[@]}"
     code=0
     "${here[@]}" "$leukotree" folds "${plan[@]}" --on local "${site[@]}" || code=$?
     ((code <= 1)) || exit "$code" # 1: some runs failed, the report names them
@@ -127,6 +128,7 @@ fi
 
 ((${SLURM_PROCID:-0} == 0)) || fail "task $SLURM_PROCID: only one is needed; start it by sbatch, or by bash inside salloc or srun --pty" 2
 
+echo "sweep.sh: job $SLURM_JOB_ID on $(hostname -s): looks at the study and the cluster, then searches $study ..."
 if [[ -z $copy ]]; then
     copy=$("${here[@]}" "$python" -m hpc.launching.snapshot 2> >(tail -n 1 >&2)) || exit 2
     use_code
@@ -206,7 +208,7 @@ sweep_on_slurm() {
     trap near_the_end USR1
     [[ -z $asked ]] || return 75
     # --overlap: for use inside `srun --pty`, which holds the CPUs. --export: if a site exports nothing, a step has no PATH.
-    RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$token RAY_USAGE_STATS_ENABLED=0 \
+    SITE=${SITE:-} RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$token RAY_USAGE_STATS_ENABLED=0 \
         srun --export=ALL --overlap --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" \
         "${srun_args[@]}" "${inside[@]}" bash "$copy/slurm/node.sh" "$role" "$address" "$port" "$shared" "$ray" \
         "$leukotree" sweep "${plan[@]}" --ray-address "$address:$port" --ray-nodes "$nodes" "${more[@]}" "${options[@]}" &

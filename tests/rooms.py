@@ -33,6 +33,7 @@ LAYERS = (
     ("leukotree.runtime", "leukotree.spec", "leukotree.taxonomy"),
     ("leukotree.data", "leukotree.evaluation", "leukotree.models"),
     ("leukotree.distributed", "leukotree.records", "leukotree.stats"),
+    ("leukotree.trackers",),
     ("leukotree.report", "leukotree.training"),
     ("leukotree.bench", "leukotree.inference"),
     ("leukotree.api",),
@@ -42,7 +43,7 @@ LAYERS = (
     ("hpc.launching",),
     ("hpc.search",),
     ("hpc.doctor",),
-    ("hpc.advised", "hpc.bench", "hpc.collected", "hpc.planning", "hpc.status", "hpc.submit"),
+    ("hpc.advised", "hpc.bench", "hpc.collected", "hpc.planning", "hpc.status", "hpc.submit", "hpc.watch"),
     ("hpc.verbs",),
     ("hpc.api", "hpc.cli"),
 )

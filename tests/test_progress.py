@@ -118,3 +118,45 @@ def test_a_log_has_the_steps_of_accepted_work() -> None:
         progress.step("starting Ray", accepted=True)
     assert log.getvalue() == "leukotree sweep: starting Ray ...\n"
     assert progress.LINE.search(log.getvalue().strip())
+
+
+def test_a_command_that_speaks_writes_its_step_once_it_has_worked_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "SPEAK", 0.1)
+    with seen(terminal=False) as log, progress.command("leukotree sweep", speaks=True):
+        progress.step("reading the study")
+        progress.step("importing torch")
+        assert log.getvalue() == ""
+        end = time.monotonic() + 10
+        while not log.getvalue() and time.monotonic() < end:
+            time.sleep(0.01)
+        assert log.getvalue() == "leukotree sweep: importing torch ...\n"
+        progress.step("starting Ray", accepted=True)
+        progress.step("starting the first trials")
+    lines = log.getvalue().splitlines()
+    assert lines[1:] == [
+        "leukotree sweep: starting Ray ...",
+        "leukotree sweep: starting the first trials ...",
+    ]
+    assert all(progress.LINE.search(line) for line in lines)
+
+
+def test_bad_input_that_is_seen_at_once_stays_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SPEAK", 0.1)
+    with seen(terminal=False) as log:
+        with progress.command("leukotree sweep", speaks=True):
+            progress.step("reading the study")
+        time.sleep(0.3)
+    assert log.getvalue() == ""
+
+
+def test_a_bar_that_counts_soon_has_lines_in_the_first_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    with seen(terminal=False) as log, progress.Bar("phantom", 18, "trial", soon=True) as bar:
+        for second in range(1, 200):
+            clock[0] = 100.0 + second
+            bar.at(0, "2 running, epoch 1 of 3")
+    after = [line.rpartition("after ")[2] for line in log.getvalue().splitlines()]
+    assert after == ["2 s", "6 s", "14 s", "30 s", "62 s", "2 min", "3 min"]

@@ -9,7 +9,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,9 +88,13 @@ class RunState:
 def read(folder: Path, now: float | None = None) -> RunState:
     """The state of one run folder at the time `now` (unix s). A missing or broken status.json reads as
     "queued"."""
-    status = read_status(folder)
+    return of_status(folder, read_status(folder), time.time() if now is None else now)
+
+
+def of_status(folder: Path, status: Mapping[str, Any], now: float) -> RunState:
+    """The state of a run folder with this status.json at the time `now` (unix s)."""
     beat = status.get("heartbeat")
-    age = max(0.0, (time.time() if now is None else now) - beat) if isinstance(beat, int | float) else None
+    age = max(0.0, now - beat) if isinstance(beat, int | float) else None
     state = str(status.get("state", "queued"))
     if state == "running" and (age is None or age > STALE):
         state = "hung"
@@ -133,7 +137,7 @@ class Look:
 
 def jobs(root: Path) -> list[StudyJob]:
     """The jobs of SLURM of a study. Its folder need not exist yet, as after `leukotree submit`."""
-    return _others(root, {}, _Slurm())
+    return _others(root, {}, Slurm())
 
 
 def scan(root: str | Path) -> list[RunState]:
@@ -141,14 +145,31 @@ def scan(root: str | Path) -> list[RunState]:
     return look(root).runs
 
 
-def look(root: str | Path) -> Look:
+class Reader:
+    """Reads the files of runs, and asks SLURM. Who looks again and again may remember what did not change."""
+
+    def run(self, folder: Path, now: float) -> RunState:
+        """The state of a run folder at the time `now`."""
+        return read(folder, now)
+
+    def notes(self, study: Path) -> dict[str, Any]:
+        """See `job_notes.notes`."""
+        return job_notes.notes(study)
+
+    def slurm(self) -> Slurm:
+        """SLURM's answer."""
+        return Slurm()
+
+
+def look(root: str | Path, reader: Reader | None = None) -> Look:
     """The runs and jobs of a study's folder, or of all studies if `root` holds the studies' folders. They are
     sorted by study and name. Runs that were submitted and have no folder yet are included. SLURM is asked at
     most once.
 
     Raises InputError if `root` cannot be read.
     """
-    now, slurm = time.time(), _Slurm()
+    reader = reader or Reader()
+    now, slurm = time.time(), reader.slurm()
     try:
         folders = _folders(root)
     except OSError as error:
@@ -157,8 +178,10 @@ def look(root: str | Path) -> Look:
         raise InputError(f"{root}: cannot be read: {error.strerror}; no run has been started there") from None
     runs, others = [], []
     for study in _studies(root, folders):
-        notes = job_notes.notes(study)
-        runs += _study(study, notes, folders if study == Path(root) else _folders(study), now, slurm)
+        notes = reader.notes(study)
+        of_study = folders if study == Path(root) else _folders(study)
+        states = {folder.name: reader.run(folder, now) for folder in of_study if _is_run(folder.name)}
+        runs += _study(study, notes, states, slurm)
         others += _others(study, notes, slurm)
     return Look(runs, others, slurm.problem if slurm.needed else "")
 
@@ -172,7 +195,7 @@ def _studies(root: str | Path, folders: list[Path]) -> list[Path]:
     return [Path(root), *(folder for folder in folders if not _is_run(folder.name))]
 
 
-class _Slurm:
+class Slurm:
     """SLURM's answer, which is asked for when it is first needed."""
 
     problem = ""
@@ -192,10 +215,8 @@ class _Slurm:
             return None
 
 
-def _study(
-    root: Path, notes: dict[str, Any], folders: list[Path], now: float, slurm: _Slurm
-) -> list[RunState]:
-    runs = {folder.name: read(folder, now) for folder in folders if _is_run(folder.name)}
+def _study(root: Path, notes: dict[str, Any], states: Mapping[str, RunState], slurm: Slurm) -> list[RunState]:
+    runs = dict(states)
     for name, note in notes.items():
         if name in runs and runs[name].state == "done":
             continue
@@ -208,7 +229,7 @@ def _study(
     return [runs[name] for name in sorted(runs)]
 
 
-def _job(root: Path, note: dict[str, Any], slurm: _Slurm) -> JobState | None:
+def _job(root: Path, note: dict[str, Any], slurm: Slurm) -> JobState | None:
     """The job that a note is about, if it still waits or runs."""
     log = str(job_files.log(root, note["job"]))
     if note["on"] == "local":
@@ -225,7 +246,7 @@ def _of_slurm(job: QueuedJob, log: str) -> JobState:
     return JobState(job.job, "slurm", job.state, job.reason, job.nodes, job.left, log)
 
 
-def _others(root: Path, notes: dict[str, Any], slurm: _Slurm) -> list[StudyJob]:
+def _others(root: Path, notes: dict[str, Any], slurm: Slurm) -> list[StudyJob]:
     if not slurm_queue.here() or not slurm.queue:
         return []
     known = {note["job"] for note in notes.values()}

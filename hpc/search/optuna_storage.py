@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -54,6 +55,7 @@ class Export:
     does not depend on it."""
 
     def __init__(self, records: Iterable[Record]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._records = list(records)
         self._path = searchfolder.sweep_folder(self._records[0].study.root) / searchfolder.OPTUNA
         self._broken = False

@@ -67,9 +67,9 @@ class Record:
     def __init__(self, study: Study, search_id: SearchId, folder: Path | None = None) -> None:
         """`folder`: the folder of the search. None for its usual folder in the study."""
         self.study, self.search_id, self.reports = study, search_id, study.reports
-        self._folder = folder or study.search_folder(search_id)
+        self.folder = folder or study.search_folder(search_id)
         self._trials, self._history, self._reruns = (
-            self._folder / name for name in (searchfolder.DRAWS, searchfolder.HISTORY, searchfolder.RERUNS)
+            self.folder / name for name in (searchfolder.DRAWS, searchfolder.HISTORY, searchfolder.RERUNS)
         )
         self.trials: list[Trial] = []
         self.reruns: list[Trial] = []
@@ -80,6 +80,8 @@ class Record:
         version."""
         self.reported: list[tuple[int, int, float]] = []
         """(trial, report, macro-F1) in the order in which they came."""
+        self.reported_at: list[float] = []
+        """Age of the search, in seconds, at each of these reports."""
         self.first_seconds = self.seconds = 0.0
         """Age of the search at its first score, and at its last."""
         if self._trials.exists():
@@ -88,7 +90,7 @@ class Record:
     def _read(self) -> None:
         for line in _lines(self._trials):
             self._take(line)
-        for row in searchfolder.read_history(self._folder):
+        for row in searchfolder.read_history(self.folder):
             number, epoch, score = row["trial"], row["epoch"], row["macro_f1"]
             if not 0 <= number < len(self.trials) or not 1 <= epoch <= self.reports:
                 problem = f"has epoch {epoch} of trial {number}, which is not in {self._trials.name}"
@@ -107,6 +109,7 @@ class Record:
             self.first_seconds = seconds
         self.seconds = max(self.seconds, seconds)
         self.reported.append((number, epoch, score))
+        self.reported_at.append(seconds)
 
     def _take(self, line: Any) -> None:
         """Take over a line of trials.jsonl."""
@@ -156,7 +159,7 @@ class Record:
     def draw(self, chosen: Mapping[str, Any]) -> Trial:
         """A new trial with these values."""
         trial = Trial(len(self.trials), dict(chosen))
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         if not self.trials:
             for path in (self._history, self._reruns):  # of a search whose trials.jsonl somebody removed
                 path.unlink(missing_ok=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc.launching import run_states
 from hpc.launching.run_states import RunState
-from hpc.search import choice
-from hpc.search.pace import seconds_left
+from hpc.search import choice, pace
+from hpc.search.pace import Left
 from hpc.search.record import Record, Trial
 from hpc.studies.study import SearchId, Study
 from leukotree import files, yamlfile
@@ -49,11 +50,25 @@ class SearchState:
     metric: str = "macro_f1"
     seconds_left: float | None = None
     """Approximate time until all searches of the study have ended. None if it is not known."""
+    seconds_left_low: float | None = None
+    seconds_left_high: float | None = None
+    """The range of this time."""
     folder: str = ""
     problem: str = ""
     """Why its files cannot be read."""
     stale: str = ""
     """Why its scores do not belong to today's data or weights. Empty if they do, or if these are not here."""
+
+    @property
+    def left(self) -> Left | None:
+        """The time until all searches of the study have ended, with its range."""
+        if self.seconds_left is None or self.seconds_left_low is None or self.seconds_left_high is None:
+            return None
+        return Left(self.seconds_left, self.seconds_left_low, self.seconds_left_high)
+
+
+Read = Callable[[Path], "Record | str"]
+"""Gives the record of a search by its folder, or why it cannot be read."""
 
 
 def read(root: str | Path, queued: Collection[str] = ()) -> list[SearchState]:
@@ -62,19 +77,37 @@ def read(root: str | Path, queued: Collection[str] = ()) -> list[SearchState]:
     return [
         state
         for sweep, folders in searchfolder.find(Path(root)).items()
-        for state in _of_study(sweep, folders, sweep.parent.name in queued)
+        for state in of_study(sweep, folders, sweep.parent.name in queued)
     ]
 
 
-def _of_study(sweep: Path, folders: list[Path], queued: bool) -> list[SearchState]:
-    records: dict[Path, Record | str] = {folder: _record(folder) for folder in folders}
+def of_study(
+    sweep: Path, folders: Iterable[Path], queued: bool, record_of: Read | None = None
+) -> list[SearchState]:
+    """The searches of one study. `sweep`: its sweep's folder, `folders`: those of the searches that have
+    begun. `record_of`: None reads the files."""
+    records: dict[Path, Record | str] = {folder: (record_of or record_in)(folder) for folder in folders}
     held = files.held(sweep / searchfolder.LOCK)
     states = [_state(sweep, folder, record, held) for folder, record in records.items()]
     if held is None:  # a lock of another host may be invisible here; its running trials are visible
         held = any(state.running for state in states)
-    left = seconds_left(record for record in records.values() if isinstance(record, Record)) if held else None
+    left = _left(records) if held else None
     states = [state if state.state == "ended" else _with_state(state, held, queued, left) for state in states]
     return [state if state.problem else replace(state, stale=_stale(Path(state.folder))) for state in states]
+
+
+def _left(records: dict[Path, Record | str]) -> Left | None:
+    """The time until all of these searches have ended, from now on."""
+    known = [record for record in records.values() if isinstance(record, Record)]
+    times = []
+    for folder in records:
+        with contextlib.suppress(OSError):
+            times.append((folder / searchfolder.HISTORY).stat().st_mtime)
+    idle = max(0, int(time.time() - max(times))) if times else 0
+    if not known:
+        return None
+    costs = pace.costs_of(known[0].study, {record.search_id.variant for record in known})
+    return pace.left(known, costs, idle)
 
 
 def _stale(folder: Path) -> str:
@@ -84,7 +117,7 @@ def _stale(folder: Path) -> str:
         return one_line(error)
 
 
-def _with_state(state: SearchState, held: bool, queued: bool, left: float | None) -> SearchState:
+def _with_state(state: SearchState, held: bool, queued: bool, left: Left | None) -> SearchState:
     """A search that has not ended, with its state. `held`: whether a sweep runs on the study."""
     if not held:
         begun = state.interrupted + state.running
@@ -92,10 +125,13 @@ def _with_state(state: SearchState, held: bool, queued: bool, left: float | None
         return replace(state, state=now, running=0, interrupted=begun, epoch=None, epochs=None)
     waiting = state.waiting + state.interrupted  # they continue when a slot is free
     now = "running" if state.running else "waiting"
-    return replace(state, state=now, waiting=waiting, interrupted=0, seconds_left=left)
+    state = replace(state, state=now, waiting=waiting, interrupted=0)
+    if left is None:
+        return state
+    return replace(state, seconds_left=left.seconds, seconds_left_low=left.low, seconds_left_high=left.high)
 
 
-def _record(folder: Path) -> Record | str:
+def record_in(folder: Path) -> Record | str:
     """The record of a search, or why it cannot be read."""
     path = folder / searchfolder.SETTINGS
     try:
@@ -136,7 +172,7 @@ def _state(sweep: Path, folder: Path, record: Record | str, held: bool | None) -
 def _with_open_trials(state: SearchState, folder: Path, record: Record, held: bool | None) -> SearchState:
     """A search with the counts of its trials that have not ended."""
     open_trials = [trial for trial in (*record.trials, *record.reruns) if trial.state is None]
-    runs = [_runs(record, folder, trial) for trial in open_trials]
+    runs = [runs_of(record, folder, trial) for trial in open_trials]
     running = [
         of_trial for of_trial in runs if held is not False and any(run.state == "running" for run in of_trial)
     ]
@@ -158,7 +194,7 @@ def _with_open_trials(state: SearchState, folder: Path, record: Record, held: bo
     )
 
 
-def _runs(record: Record, folder: Path, trial: Trial) -> list[RunState]:
+def runs_of(record: Record, folder: Path, trial: Trial) -> list[RunState]:
     """The runs of a trial or re-run that have begun."""
     runs = searchfolder.trial_folder(folder, trial.number, rerun=trial.seed is not None)
     if not runs.is_dir():

@@ -30,12 +30,15 @@ from leukotree.runtime import MOST_WORKERS, Runtime
 if TYPE_CHECKING:
     from ray.tune import Tuner
 
+    from hpc.search.optuna_storage import Export
+
 
 def sweep(
     study: Study,
     place: TrialPlace | None = None,
     runtime: Runtime | None = None,
     command: Given | None = None,
+    optuna_storage: bool = False,
 ) -> dict[SearchId, dict[str, Any]]:
     """Search all variants and outer folds, and write what each search chose. Returns search -> the content of
     its best.yaml.
@@ -51,6 +54,7 @@ def sweep(
         place: where the trials run; None for a Ray of this process on this machine.
         runtime: how each rank computes. In a Ray that is started here, all trials share a decoded cache.
         command: the command that asked for the sweep. It is kept beside the runs.
+        optuna_storage: whether the searches are also kept as studies of Optuna, see `optuna_storage`.
     """
     place, runtime = place or TrialPlace(), runtime or Runtime()
     study.require_search()
@@ -61,12 +65,25 @@ def sweep(
         queue = TrialQueue(study, records)
         for record in records:
             record.drop_checkpoints()
-        if queue.open():
-            _run_trials(queue, place, runtime, command)
-            for record in records:
-                record.drop_checkpoints()
+        with _exported(study, records, optuna_storage) as export:
+            if queue.open():
+                _run_trials(queue, place, runtime, command, export)
+                for record in records:
+                    record.drop_checkpoints()
         choice.write_choices(records)
     return choice.read_choices(study)
+
+
+@contextlib.contextmanager
+def _exported(study: Study, records: list[Record], wanted: bool) -> Iterator[Export | None]:
+    """The context in which a storage of Optuna follows the records, if that is wanted."""
+    if not wanted:
+        yield None
+        return
+    from hpc.search import optuna_storage
+
+    with optuna_storage.exported(study, records) as export:
+        yield export
 
 
 def prepare(study: Study, place: TrialPlace, runtime: Runtime | None = None) -> None:
@@ -149,7 +166,9 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _run_trials(queue: TrialQueue, place: TrialPlace, runtime: Runtime, command: Given | None) -> None:
+def _run_trials(
+    queue: TrialQueue, place: TrialPlace, runtime: Runtime, command: Given | None, export: Export | None
+) -> None:
     """Run the open trials on Ray."""
     step("starting Ray" if place.address is None else "joining Ray", accepted=True)
     code = snapshot.take(queue.study.root.parent)
@@ -162,7 +181,7 @@ def _run_trials(queue: TrialQueue, place: TrialPlace, runtime: Runtime, command:
             runtime, cache=cache, threads=runtime.threads or plan.cpus, workers=workers
         )
         with _workers(place.elastic, queue, plan) as slots_now:
-            _search(queue, plan, runtime, slots_now, command)
+            _search(queue, plan, runtime, slots_now, command, export)
 
 
 @contextlib.contextmanager
@@ -194,6 +213,7 @@ def _search(
     runtime: Runtime,
     slots_now: Callable[[], int] | None,
     command: Given | None,
+    export: Export | None,
 ) -> None:
     """One experiment for the open trials of all searches: they follow each other in the same slots. Ray's own
     notes are removed at the end. Those that a killed sweep left are not read."""
@@ -203,7 +223,7 @@ def _search(
     shutil.rmtree(scratch, ignore_errors=True)
     # It counts trials that continue in another process as lost.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-    tuner = _tuner(queue, plan, runtime, slots_now, scratch)
+    tuner = _tuner(queue, plan, runtime, slots_now, scratch, export)
     try:
         if queue.open():
             step("starting the first trials, whose processes import torch and timm", accepted=True)
@@ -269,6 +289,7 @@ def _tuner(
     runtime: Runtime,
     slots_now: Callable[[], int] | None,
     scratch: Path,
+    export: Export | None,
 ) -> Tuner:
     """The experiment on the open trials."""
     from ray import tune
@@ -294,7 +315,7 @@ def _tuner(
             storage_path=str(scratch.parent),
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the runs keep their own
-            callbacks=[tune_callbacks.Recorder(queue, runtime.quiet)],
+            callbacks=[tune_callbacks.Recorder(queue, runtime.quiet, export)],
             stop=tune_callbacks.SweepStopper(queue, stop_file),
         ),
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from leukotree.config import Strict
+from leukotree.trackers.choice import Tracker, check_uri
 
 # Printable ASCII without spaces, quotes, `$`, "`" and backslash: the values also travel as `$(python -m
 # hpc.slurm.site NAME --sbatch)`, which the shell splits at spaces.
@@ -18,6 +19,7 @@ Folder = Annotated[str, Field(pattern=r"^([A-Za-z0-9._/+-]|\$[A-Za-z_]+|\$\{[A-Z
 
 # An image of a container: such a path, or a name in a registry.
 Image = Annotated[str, Field(pattern=r"^([A-Za-z0-9._/+:#@-]|\$[A-Za-z_]+|\$\{[A-Za-z_]+\})+$")]
+Uri = Annotated[str, AfterValidator(check_uri)]
 GpuType = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 
 
@@ -117,6 +119,12 @@ class Site(Strict):
     report names what failed."""
     mail_type: Word = "END,FAIL,REQUEUE"
     """`--mail-type`: the events that mail is sent about."""
+    trackers: tuple[Tracker, ...] = ()
+    """What follows each run beside its own files: `tensorboard` (a folder in that of the run), `mlflow`. A
+    study may say otherwise."""
+    mlflow_uri: Uri | None = None
+    """Where MLflow is: `http://HOST:PORT`, or `sqlite:///FILE`. It takes a name and a password from its own
+    variables."""
     small: Small = Small()
     """Keys for small jobs."""
     extra: Extra = {}  # noqa: RUF012 - pydantic copies it

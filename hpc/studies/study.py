@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from hpc.studies import varied_keys
 from hpc.studies.grid import Grid
@@ -26,6 +26,7 @@ from leukotree.evaluation.costs import check_values
 from leukotree.evaluation.operating import Operating
 from leukotree.records import declared, searchfolder
 from leukotree.spec import COMPARED, InnerFold, RunSpec, Variant, without_effect, without_effect_in
+from leukotree.trackers.choice import Tracker, check_uri
 
 RUNS = Path("results/runs")
 """The folder of all studies' runs, relative to the current folder."""
@@ -85,6 +86,11 @@ class Study(Strict):
     """Costs of mistakes: true leaf -> predicted leaf -> cost, as in {APML: {AML: 20}}. The unit is one level
     of the tree: a pair that is not given costs the height of the lowest common ancestor. They feed the rule
     expected_cost, and the column of costs in the report."""
+    trackers: tuple[Tracker, ...] | None = None
+    """What follows each run beside its own files: `tensorboard` (a folder in that of the run), `mlflow`.
+    None: those of the site."""
+    mlflow_uri: Annotated[str, AfterValidator(check_uri)] | None = None
+    """Where MLflow is: `http://HOST:PORT`, or `sqlite:///FILE`. None: the site's."""
     operating: Operating = Operating()
     """The specificity at which the report gives sensitivities, and the coverage of its prediction sets."""
 

@@ -11,6 +11,7 @@ from leukotree.errors import InputError
 
 if TYPE_CHECKING:
     from hpc.launching.place import Place
+    from hpc.studies.study import Study
     from leukotree.runtime import Runtime
 
 RESULTS = Path("results")
@@ -27,10 +28,21 @@ def place(arguments: Namespace) -> Place:
     return place
 
 
-def runtime(arguments: Namespace) -> Runtime:
-    """How runs compute."""
+def runtime(arguments: Namespace, plan: Study | None = None, follow: bool = True) -> Runtime:
+    """How runs compute. `plan`: their study. `follow`: whether the trackers of the site or the study follow
+    them. Raises InputError for a tracker that is not installed."""
     from hpc.deepspeed import settings
+    from hpc.slurm.site import load as load_site
     from leukotree.runtime import Runtime
+    from leukotree.trackers import choice
+
+    trackers: tuple[choice.Tracker, ...] = ()
+    mlflow_uri = None
+    if follow:
+        site = load_site(arguments.site)
+        trackers = site.trackers if plan is None or plan.trackers is None else plan.trackers
+        mlflow_uri = (plan.mlflow_uri if plan else None) or site.mlflow_uri
+        choice.check(trackers, mlflow_uri)
 
     # The variable's name, not its value: it may have another value on the node that trains.
     cache = arguments.cache or ("$LEUKOTREE_CACHE" if os.environ.get("LEUKOTREE_CACHE") else None)
@@ -42,6 +54,8 @@ def runtime(arguments: Namespace) -> Runtime:
         cache_gb=arguments.cache_gb,
         save_s=60 * arguments.save_minutes,
         deepspeed=settings.settings(arguments.deepspeed),
+        trackers=tuple(dict.fromkeys(trackers)),
+        mlflow_uri=mlflow_uri if "mlflow" in trackers else None,
         probe=vars(arguments).get("probe", 0),
     )
 

@@ -136,7 +136,7 @@ def run_bench(arguments: Namespace) -> int:
         overrides,
         only=only,
         ranks=arguments.ranks,
-        runtime=given.runtime(arguments),
+        runtime=given.runtime(arguments, follow=False),
         seconds=arguments.seconds,
         size=arguments.size,
     )

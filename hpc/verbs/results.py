@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -11,6 +11,9 @@ from hpc import options
 from hpc.verbs import given
 from leukotree.errors import InputError
 from leukotree.progress import step
+
+ON_SCREEN, IN_LINES = 2.0, 30.0
+"""Seconds between two looks of `status --watch`, on a terminal and in lines."""
 
 
 def define_status(verbs: options.Verbs) -> None:
@@ -26,15 +29,29 @@ def define_status(verbs: options.Verbs) -> None:
     verb.add_argument("--json", action="store_true", help="print JSON, with every field of every run")
     verb.add_argument(
         "--watch",
-        type=options.positive,
+        type=options.amount,
         nargs="?",
-        const=30,
+        const=0.0,
         metavar="S",
-        help="print it again every S seconds (default %(const)s)",
+        help="show counts, epoch, images/s, best score, time left and the last failure again and again, "
+        "until all has ended; q or Ctrl-C ends it. Without a terminal, and with --json, each look is a line",
+    )
+    verb.add_argument(
+        "--every",
+        type=options.amount,
+        metavar="S",
+        help=f"seconds between two looks of --watch (default: {ON_SCREEN:g}, without a terminal "
+        f"{IN_LINES:g})",
     )
 
 
 def run_status(arguments: Namespace) -> int:
+    if arguments.watch is not None:
+        with contextlib.suppress(KeyboardInterrupt):  # also while it imports
+            _watch(arguments)
+        return 0
+    if arguments.every:
+        raise InputError("--every: only --watch looks again; give both")
     from hpc import advised, status
     from hpc.launching import run_states, stale
     from hpc.studies import study
@@ -45,15 +62,32 @@ def run_status(arguments: Namespace) -> int:
         raise InputError(
             f"{root}: no runs yet; start with `{advised.first(arguments.study, arguments.overrides)}`"
         )
-    while True:
-        look = stale.marked_all(root, run_states.look(root))
-        if arguments.json and look.slurm_problem:
-            logger.warning(f"jobs of SLURM are not known here: {look.slurm_problem}")
-        print(status.as_json(root, look) if arguments.json else status.table(root, look), flush=True)
-        if not arguments.watch:
-            return 0
-        time.sleep(arguments.watch)
-        print()
+    look = stale.marked_all(root, run_states.look(root))
+    if arguments.json and look.slurm_problem:
+        logger.warning(f"jobs of SLURM are not known here: {look.slurm_problem}")
+    print(status.as_json(root, look) if arguments.json else status.table(root, look), flush=True)
+    return 0
+
+
+def _watch(arguments: Namespace) -> None:
+    """Show how far a study is, or all studies, again and again."""
+    step("looking at the runs")
+    from hpc import advised
+    from hpc.launching import run_states
+    from hpc.studies import study
+    from hpc.watch import facts, loop
+
+    every = arguments.every or arguments.watch or (ON_SCREEN if sys.stdout.isatty() else IN_LINES)
+    if not arguments.study:
+        loop.watch(study.RUNS, [], every, None, as_json=arguments.json)
+        return
+    root, plan = given.study_folder(arguments), None
+    if Path(arguments.study).suffix in (".yaml", ".yml"):
+        plan = study.load(arguments.study, arguments.overrides)
+    elif not root.is_dir() and not run_states.jobs(root):
+        raise InputError(f"{root}: no runs yet; start with `{advised.first(arguments.study, [])}`")
+    expected = facts.announced(plan) if plan else None
+    loop.watch(root, [root.name], every, expected, as_json=arguments.json)
 
 
 def define_cancel(verbs: options.Verbs) -> None:

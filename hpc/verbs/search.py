@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from argparse import Namespace
 from pathlib import Path
@@ -49,12 +50,20 @@ def define_sweep(verbs: options.Verbs) -> None:
         "see `leukotree submit --help`",
     )
     verb.add_argument("--workers-folder", metavar="DIR", help=argparse.SUPPRESS)  # slurm/sweep.sh gives it
-    verb.add_argument("--site", metavar="NAME", help=f"{options.SITE}: what worker jobs ask for")
+    verb.add_argument(
+        "--site", metavar="NAME", help=f"{options.SITE}: its trackers, and what worker jobs ask for"
+    )
     verb.add_argument(
         "--concurrency",
         type=options.positive,
         metavar="N",
         help="trials at the same time (default: as many as fit)",
+    )
+    verb.add_argument(
+        "--optuna-storage",
+        action="store_true",
+        help="also keep the searches as studies of Optuna, for its dashboard, in "
+        "results/runs/STUDY/search/optuna.log",
     )
     verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
     options.runtime(verb)
@@ -104,14 +113,16 @@ def run_sweep(arguments: Namespace) -> int:
         concurrency=arguments.concurrency,
         elastic=_elastic(arguments),
     )
-    runtime = given.runtime(arguments)
+    arguments.site = arguments.site or os.environ.get("SITE") or None  # as slurm/sweep.sh and `submit`
+    runtime = given.runtime(arguments, plan)
     sweep.prepare(plan, place, runtime)
     if arguments.dry_run:
         sweep.require_free(plan)
         print(*_planned(plan), sep="\n")
         return 0
     command = commands.given("sweep", arguments.study, arguments.overrides)
-    for search_id, best in sweep.sweep(plan, place, runtime, command).items():
+    choices = sweep.sweep(plan, place, runtime, command, arguments.optuna_storage)
+    for search_id, best in choices.items():
         chosen = "  ".join(
             f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
             for key, value in best["chosen"].items()

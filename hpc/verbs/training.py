@@ -174,7 +174,7 @@ def _launch(
     from leukotree.log import logger
     from leukotree.records import commands
 
-    root, runtime = plan.root, given.runtime(arguments)
+    root, runtime = plan.root, given.runtime(arguments, plan)
     if line := stale.at_another_path(root, specs):
         logger.warning(line)
     todo = upfront.planned(specs, root, place, runtime=runtime, retry_failed=arguments.retry_failed)

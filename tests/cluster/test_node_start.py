@@ -68,9 +68,11 @@ def disks(slurm: Slurm, home: Path) -> Iterator[Path]:
 
 
 def said(home: Path, job: str) -> list[str]:
-    """What the job said, without what SLURM's own programs add."""
+    """What the job said, without what SLURM's own programs add, and without lines of progress."""
     lines = (home / f"slurm-{job}.out").read_text().splitlines()
-    return [line for line in lines if not line.startswith(("srun:", "slurmstepd"))]
+    return [
+        line for line in lines if not line.startswith(("srun:", "slurmstepd")) and not line.endswith(" ...")
+    ]
 
 
 def nothing_left(slurm: Slurm, home: Path, job: str) -> None:

@@ -10,12 +10,18 @@ from hpc.launching.place import Place
 from hpc.launching.runs import run_spec
 from leukotree.records.runfolder import read_metrics
 from leukotree.runtime import Runtime
+from leukotree.trackers import follow
 from leukotree.training import run
 from tests.helpers.specs import tiny_spec
 
 pytestmark = pytest.mark.slow("trains runs")
 
 FOLLOWED = Runtime(quiet=True, threads=1, workers=0, device="cpu", trackers=("tensorboard",))
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "PATIENCE", 120.0)
 
 
 def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -32,7 +38,7 @@ def recorded(folder: Path) -> list[tuple[int, float]]:
 
 
 def test_an_interrupted_run_has_one_continuous_curve(shards: Path, tmp_path: Path) -> None:
-    spec = tiny_spec(shards, {"optim.epochs": 3})
+    spec = tiny_spec(shards, {"variant": "flat", "optim.epochs": 3})
     epochs = run.lockstep([spec], tmp_path, FOLLOWED)
     next(epochs)
     epochs.close()
@@ -46,7 +52,7 @@ def test_an_interrupted_run_has_one_continuous_curve(shards: Path, tmp_path: Pat
 
 
 def test_of_two_ranks_the_main_one_writes(shards: Path, tmp_path: Path) -> None:
-    spec = tiny_spec(shards, {"optim.epochs": 2})
+    spec = tiny_spec(shards, {"variant": "flat", "optim.epochs": 2})
     result = run_spec(spec, tmp_path, Place(ranks=2), runtime=FOLLOWED)
     assert len(list((result.folder / "tensorboard").iterdir())) == 1
     assert curve(result.folder, "loss/leaves") == recorded(result.folder)

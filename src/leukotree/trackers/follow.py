@@ -16,7 +16,7 @@ from leukotree.errors import one_line
 from leukotree.runtime import Runtime
 from leukotree.trackers.metrics import About, Epoch, Epochs, scores
 
-PATIENCE = 5.0
+PATIENCE = 10.0
 """Seconds that the end of a run waits for its trackers."""
 
 

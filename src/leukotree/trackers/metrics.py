@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from leukotree import tree_choice
 from leukotree.config import flatten
@@ -128,7 +128,7 @@ class Epochs:
                 self._steps.append(row)
                 continue
             seconds = row.get("seconds")
-            begin, self._at = self._at, self._at + (float(seconds) if _finite(seconds) else 0.0)  # type: ignore[arg-type]
+            begin, self._at = self._at, self._at + (float(seconds) if _finite(seconds) else 0.0)
             steps, self._steps = self._steps, []
             self.count += 1
             yield Epoch(_of_steps(steps, begin, self._at), _of_epoch(row, steps, self._at))
@@ -168,5 +168,5 @@ def scores(folder: Path) -> dict[str, float]:
     return {name: float(status[name]) for name in SCORES if _finite(status.get(name))}
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
