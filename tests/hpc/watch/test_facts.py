@@ -200,11 +200,11 @@ def test_ten_thousand_runs_answer_within_two_seconds(tmp_path: Path) -> None:
         (folder / "status.json").write_text(json.dumps(status))
     memory = Memory()
     begin = time.process_time()
-    [first] = facts.read(root, [], memory)
+    [first] = facts.read(root, ["grid"], memory)
     assert time.process_time() - begin < 2
     assert first.runs == {"done": 9_990, "running": 10}
     reads, begin = memory.reads, time.process_time()
-    facts.read(root, [], memory)
+    facts.read(root, ["grid"], memory)
     assert time.process_time() - begin < 1
     assert memory.reads == reads
     assert len(run_states.scan(root)) == 10_000
