@@ -289,8 +289,11 @@ def run_audit(arguments: Namespace) -> int:
     step("reading the index")
     from leukotree.data.audit import contact_sheet
     from leukotree.data.audit.audit import audit
+    from leukotree.records import audited
 
     result = audit(Path(arguments.shards))
+    baselines = {str(name): float(value) for name, value in result.baselines.items()}
+    audited.keep(result.dataset.folder, result.dataset.fingerprint, baselines)
     if arguments.html:
         contact_sheet.write(result, Path(arguments.html))
     print(json.dumps(result.as_dict()) if arguments.json else "\n".join(result.lines()))

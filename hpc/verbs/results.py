@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpc import options
 from hpc.verbs import given
 from leukotree.errors import InputError
 from leukotree.progress import step
+
+if TYPE_CHECKING:
+    from leukotree.report.summary import StudySummary
 
 ON_SCREEN, IN_LINES = 2.0, 30.0
 """Seconds between two looks of `status --watch`, on a terminal and in lines."""
@@ -130,28 +135,49 @@ def define_report(verbs: options.Verbs) -> None:
     verb = options.verb(
         verbs,
         "report",
-        "write a study's report in Markdown and HTML",
+        "write a study's report in Markdown and HTML, or compare several studies",
         "leukotree report sweeps/phantom.yaml",
         run_report,
     )
-    options.study(verb)
+    verb.add_argument("study", metavar="STUDY", help="a study's YAML file; several are compared")
+    options.overrides(verb)
     verb.add_argument("--out", metavar="DIR", help="folder to write (default: results/STUDY)")
+    verb.add_argument(
+        "--images",
+        action="store_true",
+        help="show difficult images of the data set in the page; who gets the page gets these images "
+        "(phantoms are always shown)",
+    )
 
 
 def run_report(arguments: Namespace) -> int:
     step("importing what draws and computes")
+    from leukotree.records import commands
+    from leukotree.report import page, side_by_side
+
+    others = [word for word in arguments.overrides if "=" not in word]
+    changes = [word for word in arguments.overrides if "=" in word]
+    if twice := [file for file in others if others.count(file) > 1 or file == arguments.study]:
+        raise InputError(f"{twice[0]}: named twice; name each study once")
+    summaries = [_summary(file, changes) for file in (arguments.study, *others)]
+    step("computing tables and figures")
+    name = "+".join(summary.name for summary in summaries)
+    folder = Path(arguments.out) if arguments.out else given.RESULTS / name
+    if others:
+        rendered = side_by_side.render(summaries, folder)
+    else:
+        command = commands.given("report", arguments.study, changes)
+        rendered = page.render(summaries[0], folder, command, arguments.images)
+    markdown, html = rendered.write(folder)
+    print(*rendered.lines, markdown, html, sep="\n")
+    return 0
+
+
+def _summary(file: str, changes: Sequence[str]) -> StudySummary:
+    """The content of a study's folder."""
     from hpc import collected
     from hpc.studies import study
-    from leukotree.records import commands
-    from leukotree.report.page import write
 
-    plan = study.load(arguments.study, arguments.overrides)
-    step("reading the runs")
-    summary = collected.summary(plan)
-    command = commands.given("report", arguments.study, arguments.overrides)
-    step("computing tables and figures")
-    folder = Path(arguments.out) if arguments.out else given.RESULTS / plan.study
-    markdown, html = write(summary, folder, command)
-    print(markdown.read_text().split("\n## ")[0])
-    print(f"{markdown}\n{html}")
-    return 0
+    plan = study.load(file, changes)
+    step(f"reading the runs of {plan.study}")
+    return collected.summary(plan)

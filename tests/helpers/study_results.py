@@ -268,11 +268,11 @@ def cells(part: Section, *first: str) -> list[str]:
     """The cells of the first table row that starts with the given cells, of a section before it is
     rendered."""
     rows = [
-        list(row) for block in part.blocks if isinstance(block, Table) for row in (block.header, *block.rows)
+        list(row) for block in part.flat if isinstance(block, Table) for row in (block.header, *block.rows)
     ]
     return next(row for row in rows if row[: len(first)] == list(first))
 
 
 def texts(part: Section) -> str:
     """The texts of a section before it is rendered."""
-    return "\n".join(block.text for block in part.blocks if isinstance(block, Text))
+    return "\n".join(block.text for block in part.flat if isinstance(block, Text))

@@ -22,7 +22,7 @@ NAMED = {
     ("src/leukotree/data/fingerprint.py", "leukotree pack"),
     ("src/leukotree/data/patients/pseudonyms.py", "leukotree pack"),
     ("src/leukotree/data/audit/audit.py", "leukotree pack"),
-    ("src/leukotree/report/prose.py", "leukotree import"),
+    ("src/leukotree/report/prose/data.py", "leukotree import"),
     ("hpc/launching/cancelled.py", "leukotree cancel"),
     ("hpc/status.py", "leukotree sweep"),
     ("hpc/verbs/search.py", "leukotree sweep"),

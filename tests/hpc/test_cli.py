@@ -250,7 +250,11 @@ def test_folds_without_a_search_run_the_base_and_report_says_so(shards: Path, tm
     done = leukotree("folds", "study.yaml", "--on", "inline", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "8 runs done, 0 failed" in done.stdout
-    assert leukotree("report", "study.yaml", cwd=tmp_path).returncode == 0
+    done = leukotree("report", "study.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Study fixed: patients 28, images 168, tested in 4 folds, 1 seed"
+    assert lines[5:] == ["results/fixed/report.md", "results/fixed/report.html"]
     report = (tmp_path / "results/fixed/report.md").read_text()
     assert "| no search |" in report
     assert "not nested" not in report
@@ -259,6 +263,14 @@ def test_folds_without_a_search_run_the_base_and_report_says_so(shards: Path, tm
         leukotree("report", "study.yaml", "rope=0.2", cwd=tmp_path).returncode == 0
     )  # chosen with the results at hand
     assert "`rope` was 0.01 and is 0.2" in (tmp_path / "results/fixed/report.md").read_text()
+    # The same runs under another name: two studies on the same patients.
+    shutil.copytree(tmp_path / "results/runs/fixed", tmp_path / "results/runs/other")
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(content | {"study": "other"}))
+    done = leukotree("report", "study.yaml", "other.yaml", "rope=0.2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "Studies fixed, other: 4 arms"
+    assert "2 of 2 are paired by patient" in (tmp_path / "results/fixed+other/report.md").read_text()
+    assert_refused(leukotree("report", "study.yaml", "study.yaml", cwd=tmp_path), "named twice")
 
 
 @pytest.mark.slow("trains a run")

@@ -79,7 +79,7 @@ def test_where_all_own_rules_are_the_common_rule_a_sentence_says_so(whole):
     study = {**STUDY, "primary": [["multilabel", "base"]]}
     part = comparison.section(one := collect(whole, study, expected_runs()), comparison.compared(one))
     assert "Secondary: the own rule of each of these arms is `greedy`, too." in texts(part)
-    assert not any(SECONDARY in block.caption for block in part.blocks if isinstance(block, Table))
+    assert not any(SECONDARY in block.caption for block in part.flat if isinstance(block, Table))
 
 
 def test_an_arm_whose_searches_chose_two_losses_has_both_rules(summary):

@@ -1,7 +1,10 @@
 """The report of a study of seeded random predictions. Its numbers are compared with scikit-learn's."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -130,15 +133,36 @@ class TestPages:
         page.feed(html)
         assert page.open == []
         assert page.links
-        assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+        files = [link for link in page.links if not link.startswith(("data:image/png;base64,", "#"))]
+        assert all(re.fullmatch(r"(tables/[a-z0-9-]+\.csv|(\.\./)+[\w./-]+/)", link) for link in files)
         assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
-        assert not re.search(r"<script|<link|@import|url\(", html)
+        assert html.count("<script") == 1
+        assert not re.search(r"<script [^>]|<link|@import|url\((?!#)|https?://(?!www\.w3\.org/)", html)
+
+    def test_its_policy_allows_its_own_script_and_nothing_from_elsewhere(self, pages):
+        _, html, _ = pages
+        policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)[1]
+        rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+        script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)[1]
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert rules["script-src"] == f"'sha256-{digest}'"
+        assert rules["default-src"] == "'none'"
+        assert rules["img-src"] == "data:"
+
+    def test_a_report_stays_small(self, pages):
+        assert len(pages[1].encode()) < 2e6
+        assert not re.search(r"[0-9]\.[0-9]{5,}", re.search(r"<svg.*?</svg>", pages[1], re.DOTALL)[0])
 
     def test_markdown_shows_each_figure_that_lies_beside_it(self, pages):
         markdown, _, out = pages
         named = set(re.findall(r"\]\((figures/[^)]+)\)", markdown))
-        assert named == {f"figures/{path.name}" for path in (out / "figures").iterdir()}
+        assert named == {f"figures/{path.name}" for path in (out / "figures").glob("*.png")}
+        assert {path.stem for path in (out / "figures").glob("*.svg")} == {Path(name).stem for name in named}
         drawn = [
+            "verdict",
+            "scores",
+            "tree",
+            "parallel",
             "differences",
             "map-lr-batch",
             "marginals",

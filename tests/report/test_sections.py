@@ -110,7 +110,7 @@ class TestCalibration:
         np.testing.assert_allclose(of_arm.scaled[LEAVES][1].sum(axis=1), 1)
 
     def test_the_best_trials_have_an_interval_where_their_predictions_are(self, sharp):
-        table = next(block for block in searches.section(sharp).blocks if getattr(block, "labels", 0) == 4)
+        table = next(block for block in searches.section(sharp).flat if getattr(block, "labels", 0) == 4)
         row = next(row for row in table.rows if row[3] == "2")
         low, high = map(float, row[6].split(" to "))
         inner = sharp.searches["flat"][1].validation

@@ -7,9 +7,12 @@ formatted here, so that both pages show the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+from leukotree.report.drawing import Drawing
 
 Tone = Literal["plain", "note", "warning"]
 
@@ -29,17 +32,31 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     labels: int = 1
+    file: str = ""
+    """The name of its CSV file without the suffix. A table with a name is a main one: it also has a LaTeX
+    file. Others are named after their section."""
+    links: Mapping[str, Path] = field(default_factory=dict)
+    """Text of a cell -> the folder that it links to, where this folder is there."""
     kind: str = field(default="table", init=False)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG image. `name` is its file name without the suffix."""
+    """A drawing, or a PNG image. `name` is its file name without the suffix."""
 
     name: str
     caption: str
-    png: bytes
+    drawing: Drawing | bytes
     kind: str = field(default="figure", init=False)
+
+    @property
+    def png(self) -> bytes:
+        return self.drawing if isinstance(self.drawing, bytes) else self.drawing.png
+
+    @property
+    def svg(self) -> str:
+        """The SVG file; "" for a PNG image."""
+        return "" if isinstance(self.drawing, bytes) else self.drawing.svg
 
 
 @dataclass(frozen=True)
@@ -48,7 +65,33 @@ class Code:
     kind: str = field(default="code", init=False)
 
 
-Block = Text | Table | Figure | Code
+@dataclass(frozen=True)
+class Folded:
+    """Blocks behind one line, which opens them. The Markdown page shows them under this line."""
+
+    line: str
+    blocks: Sequence[Block]
+    kind: str = field(default="folded", init=False)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small JPEG image with its text."""
+
+    jpeg: bytes
+    caption: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Small images side by side. They are in the HTML page only."""
+
+    caption: str
+    pictures: Sequence[Picture]
+    kind: str = field(default="gallery", init=False)
+
+
+Block = Text | Table | Figure | Code | Folded | Gallery
 
 
 @dataclass(frozen=True)
@@ -59,11 +102,26 @@ class Section:
     """True for the section under the page's title. It shows no title of its own."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Name -> content of files that are written beside the report."""
+    line: str = ""
+    """What the section found, in one line. "" for the line of `contents`."""
 
     @property
     def anchor(self) -> str:
         """The id of the section's heading in the HTML page."""
         return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
+
+    @property
+    def flat(self) -> list[Block]:
+        """All blocks, those of folded ones in their place."""
+        return list(_flat(self.blocks))
+
+
+def _flat(blocks: Sequence[Block]) -> Iterator[Block]:
+    for block in blocks:
+        if isinstance(block, Folded):
+            yield from _flat(block.blocks)
+        else:
+            yield block
 
 
 def text(template: str, tone: Tone = "plain", **values: object) -> Text:

@@ -1,4 +1,4 @@
-"""Style, colours, panels and PNG output of all figures.
+"""Style, colours, panels and output of all figures, as SVG and as PNG.
 
 The figures do not depend on matplotlib's global state: the same data give the same bytes.
 """
@@ -10,7 +10,7 @@ import io
 import math
 import textwrap
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,12 +21,14 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#b8bec6"
 INK = "#2b2f36"
+FRAME = "#8a929c"
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
-    "axes.edgecolor": "#8a929c",
+    "axes.edgecolor": FRAME,
+    "axes.facecolor": "none",
     "axes.linewidth": 0.8,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -38,15 +40,25 @@ _STYLE: Any = {
     "legend.fontsize": 8.5,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
+    "text.parse_math": False,  # a dollar sign in a name is no mathematics
+    "svg.fonttype": "none",  # letters, not their outlines: smaller, and a reader can search for them
+    "svg.hashsalt": "leukotree",  # equal names of parts in each process
 }
 Parameters = ParamSpec("Parameters")
 
 
-def styled(draw: Callable[Parameters, bytes]) -> Callable[Parameters, bytes]:
+class Drawing(NamedTuple):
+    """A figure in two forms."""
+
+    svg: str
+    png: bytes
+
+
+def styled(draw: Callable[Parameters, Drawing]) -> Callable[Parameters, Drawing]:
     """A function that draws in the style of the report. Matplotlib's own settings stay unchanged."""
 
     @functools.wraps(draw)
-    def in_style(*args: Parameters.args, **kwargs: Parameters.kwargs) -> bytes:
+    def in_style(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Drawing:
         from matplotlib import rc_context
 
         with rc_context(_STYLE):
@@ -85,6 +97,12 @@ def set_title(axis: Axes, text: str) -> None:
     axis.set_title("\n".join(lines), fontweight="bold", fontsize=10 if len(lines) == 1 else 8.5)
 
 
+def shortened(name: str) -> str:
+    """A name as the label of a row: in lines of about 28 letters, at most three."""
+    lines = textwrap.wrap(name, 28) or [name]
+    return "\n".join([*lines[:2], " ".join(lines[2:])[:27] + "…"] if len(lines) > 3 else lines)
+
+
 def legend_above(figure: Figure, axis: Axes) -> None:
     """Draw one legend for all panels, from the labels of one of them."""
     handles, labels = axis.get_legend_handles_labels()
@@ -98,10 +116,14 @@ def integer_ticks(axis: Axes) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def png(figure: Figure) -> bytes:
-    """The PNG file of a figure."""
+def drawn(figure: Figure) -> Drawing:
+    """Both files of a figure."""
+    svg = _saved(figure, "svg", {"Date": None, "Creator": None}, facecolor="none")
+    return Drawing(svg.decode(), _saved(figure, "png", {"Software": None}))
+
+
+def _saved(figure: Figure, form: str, metadata: dict[str, None], **look: Any) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format="png", dpi=120, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None}
-    )
+    box: Any = {"dpi": 120, "bbox_inches": "tight", "pad_inches": 0.08}
+    figure.savefig(buffer, format=form, metadata=metadata, **box, **look)
     return buffer.getvalue()

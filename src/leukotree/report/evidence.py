@@ -28,7 +28,7 @@ def trained_again(levels: Levels) -> Table:
             interval(row.interval),
             p_value(row.p),
             p_value(row.p_holm),
-            _detectable(row),
+            detectable(row),
         ]
         for level, comparisons in levels
         for row in comparisons
@@ -72,7 +72,7 @@ def other_patients(levels: Levels) -> Table:
     )
 
 
-def _detectable(row: Comparison) -> str:
+def detectable(row: Comparison) -> str:
     """The smallest detectable difference, and the range in which it is known. With three folds an end of the
     range may be above the largest difference that there can be."""
     if row.detectable_range is None:

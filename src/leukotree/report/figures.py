@@ -10,11 +10,25 @@ import numpy as np
 import pandas as pd
 
 from leukotree.report import drawing
-from leukotree.report.drawing import COLOURS, GREY, INK, colour, grid, legend_above, marker, png, styled
+from leukotree.report.drawing import (
+    COLOURS,
+    GREY,
+    INK,
+    Drawing,
+    colour,
+    drawn,
+    grid,
+    legend_above,
+    marker,
+    shortened,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+BLUE = (0.0, 0.447, 0.698)
+"""The first of COLOURS, as shares of red, green and blue."""
 ALL_POSITIVE = "all positive"
 """The curve of net benefit of calling all cases positive."""
 
@@ -31,21 +45,25 @@ class Bar(NamedTuple):
 
 
 @styled
-def confusions(counts: Mapping[str, np.ndarray], leaves: Sequence[str]) -> bytes:
+def confusions(counts: Mapping[str, np.ndarray], leaves: Sequence[str]) -> Drawing:
     """One panel per arm, from (L, L) counts: the colour is the share of the row, the text is share and
     count."""
+    from matplotlib.patches import Rectangle
+
     side = max(2.4, 0.5 * len(leaves) + 0.9)
     figure, axes = grid(len(counts), min(3, len(counts)), side, side + 0.25)
     for column, (axis, (name, table)) in enumerate(zip(axes, counts.items(), strict=True)):
         share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-        axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        axis.set_aspect("equal")
+        axis.set_xlim(-0.5, len(leaves) - 0.5)
+        axis.set_ylim(len(leaves) - 0.5, -0.5)
         for row, col in np.ndindex(*table.shape):
-            dark = share[row, col] > 0.65
+            # Squares that are more or less transparent are legible on white and on black.
+            axis.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, fc=(*BLUE, float(share[row, col])), lw=0))
             label = f"{100 * share[row, col]:.0f} %\n{table[row, col]}" if table[row, col] else "0"
             faint = GREY if not table[row, col] else INK
-            axis.text(
-                col, row, label, ha="center", va="center", fontsize=6.5, color="white" if dark else faint
-            )
+            ink = "white" if share[row, col] > 0.5 else faint
+            axis.text(col, row, label, ha="center", va="center", fontsize=6.5, color=ink)
         axis.set_xticks(range(len(leaves)), leaves, rotation=40, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(leaves)), leaves if column % 3 == 0 else [""] * len(leaves))
         axis.tick_params(length=0)
@@ -53,22 +71,22 @@ def confusions(counts: Mapping[str, np.ndarray], leaves: Sequence[str]) -> bytes
         drawing.set_title(axis, name)
         axis.set_xlabel("predicted")
     axes[0].set_ylabel("true")
-    return png(figure)
+    return drawn(figure)
 
 
 @styled
-def forest(bars: Sequence[Bar], rope: float, label: str) -> bytes:
+def forest(bars: Sequence[Bar], rope: float, label: str, width: float = 6.2) -> Drawing:
     """A row per comparison with its intervals, in percentage points. The grey band is the region of practical
-    equivalence."""
+    equivalence. `width`: of the figure in inches."""
     names = list(dict.fromkeys(bar.name for bar in bars))
     kinds = list(dict.fromkeys(bar.kind for bar in bars))
-    figure, (axis,) = grid(1, 1, 6.2, 1.1 + 0.22 * len(names) * (len(kinds) + 1))
+    figure, (axis,) = grid(1, 1, width, 1.1 + 0.22 * len(names) * (len(kinds) + 1))
     axis.axvspan(-100 * rope, 100 * rope, color=GREY, alpha=0.35, lw=0, zorder=0)
     axis.axvline(0, color=INK, lw=0.8, zorder=1)
     _draw_bars(axis, bars, names, kinds, 5, solid_capstyle="butt")
     axis.set_xlabel(label)
     legend_above(figure, axis)
-    return png(figure)
+    return drawn(figure)
 
 
 def _draw_bars(
@@ -85,12 +103,32 @@ def _draw_bars(
             ends = [100 * bar.low, 100 * bar.high]
             axis.plot(ends, [y, y], color=colour(index), lw=2.2, alpha=0.7, **line)
         axis.plot(100 * bar.estimate, y, marker=marker(index), ms=size, color=colour(index), lw=0)
-    axis.set_yticks(range(len(names)), names)
+    axis.set_yticks(range(len(names)), [shortened(name) for name in names])
     axis.set_ylim(len(names) - 0.5, -0.5)
 
 
 @styled
-def abstention(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> bytes:
+def reach(arms: Mapping[str, Sequence[float]], shortcuts: Mapping[str, float]) -> Drawing:
+    """A row per arm with the scores (0 to 1) of its folds and their mean, then a row per shortcut with its
+    score."""
+    names = [*arms, *shortcuts]
+    figure, (axis,) = grid(1, 1, 4.6, 0.7 + 0.24 * len(names))
+    for row, folds in enumerate(arms.values()):
+        shown = [100 * score for score in folds]
+        axis.plot(shown, [row] * len(shown), marker(row), ms=4, mew=0, color=colour(row), alpha=0.5)
+        axis.plot([sum(shown) / len(shown)], [row], "|", ms=14, mew=2.4, color=colour(row))
+    for row, score in enumerate(shortcuts.values(), len(arms)):
+        axis.plot([100 * score], [row], "d", ms=6, color=INK)
+    axis.axhline(len(arms) - 0.5, color=GREY, lw=0.8)
+    axis.set_yticks(range(len(names)), [shortened(name) for name in names])
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("macro F1, %")
+    return drawn(figure)
+
+
+@styled
+def abstention(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Drawing:
     """Two panels against coverage, in per cent: accuracy of the images that reach a leaf, and hierarchical
     precision of all images.
 
@@ -108,11 +146,11 @@ def abstention(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) 
         axis.set_xlim(0, 100)
     axes[0].set_ylabel("%")
     legend_above(figure, axes[0])
-    return png(figure)
+    return drawn(figure)
 
 
 @styled
-def reliability(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]]) -> bytes:
+def reliability(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]]) -> Drawing:
     """One panel per arm: accuracy against confidence in each bin, before and after scaling. The size of a dot
     is the share of the images.
 
@@ -132,11 +170,11 @@ def reliability(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, 
         axis.set_ylim(0, 1)
     axes[0].set_ylabel("accuracy")
     legend_above(figure, max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[0])))
-    return png(figure)
+    return drawn(figure)
 
 
 @styled
-def net_benefit(threshold: np.ndarray, curves: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
+def net_benefit(threshold: np.ndarray, curves: Mapping[str, Mapping[str, np.ndarray]]) -> Drawing:
     """One panel per target: net benefit against the threshold probability.
 
     Args:
@@ -162,11 +200,11 @@ def net_benefit(threshold: np.ndarray, curves: Mapping[str, Mapping[str, np.ndar
         axis.set_xlabel("threshold, %")
     axes[0].set_ylabel("net benefit")
     legend_above(figure, axes[0])
-    return png(figure)
+    return drawn(figure)
 
 
 @styled
-def coverage(bars: Mapping[str, Sequence[Bar]], wanted: float) -> bytes:
+def coverage(bars: Mapping[str, Sequence[Bar]], wanted: float) -> Drawing:
     """One panel per kind of sets: the coverage of each leaf with its interval, in per cent, in a colour per
     arm. The dotted line is the wanted coverage."""
     rows = list(dict.fromkeys(bar.name for of_kind in bars.values() for bar in of_kind))
@@ -178,11 +216,11 @@ def coverage(bars: Mapping[str, Sequence[Bar]], wanted: float) -> bytes:
         axis.set_title(title)
         axis.set_xlabel("coverage, %")
     legend_above(figure, axes[0])
-    return png(figure)
+    return drawn(figure)
 
 
 @styled
-def interference(probed: pd.DataFrame, along: str) -> bytes:
+def interference(probed: pd.DataFrame, along: str) -> Drawing:
     """One panel per arm: a line per pair of levels for the cosine, and a dashed line for its control.
 
     Args:
@@ -210,4 +248,4 @@ def interference(probed: pd.DataFrame, along: str) -> bytes:
         axis.set_xlabel(along)
     axes[0].set_ylabel("cosine")
     legend_above(figure, axes[0])
-    return png(figure)
+    return drawn(figure)

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from leukotree.report.drawing import GREY, INK, grid, png, styled
+from leukotree.report.drawing import GREY, INK, Drawing, drawn, grid, styled
 
 _WIDTH = 7.6
 _LINE = 0.19
@@ -23,7 +23,7 @@ class Step(NamedTuple):
 
 
 @styled
-def draw(steps: Sequence[Step]) -> bytes:
+def draw(steps: Sequence[Step]) -> Drawing:
     """The boxes from top to bottom, with what was left out to the right of the arrow below each."""
     boxes = [_lines(step.text.split("\n"), 44) for step in steps]
     sides = [_lines(step.left_out, 46) for step in steps]
@@ -53,9 +53,8 @@ def draw(steps: Sequence[Step]) -> bytes:
                 4.1, middle, text, ha="left", va="center", fontsize=8, bbox={**frame, "edgecolor": GREY}
             )
         top = below + gap
-    return png(figure)
+    return drawn(figure)
 
 
 def _lines(texts: Sequence[str], width: int) -> list[str]:
-    # A dollar sign would begin mathematics in matplotlib.
-    return [line.replace("$", r"\$") for text in texts for line in textwrap.wrap(text, width)]
+    return [line for text in texts for line in textwrap.wrap(text, width)]

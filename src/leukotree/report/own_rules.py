@@ -11,8 +11,9 @@ import math
 from collections.abc import Sequence
 
 from leukotree.evaluation import decide
-from leukotree.report import evidence, prose
+from leukotree.report import evidence
 from leukotree.report.blocks import Block, Table, Text, interval, points, text
+from leukotree.report.prose import verdicts as prose
 from leukotree.report.summary import Run, StudySummary
 from leukotree.report.summary import decided as leaves_by
 from leukotree.spec import OF_LEAVES

@@ -1,31 +1,32 @@
-"""Render a study's report: a Markdown page with PNG files beside it, and one HTML page that needs no other
-file."""
+"""Render a study's report: a Markdown page with figures and tables as files beside it, and one HTML page that
+needs no other file."""
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from leukotree import files
 from leukotree.evaluation import decide
 from leukotree.records.commands import Given
-from leukotree.report import checklists, prose, scores
-from leukotree.report.blocks import Figure, Section, text
+from leukotree.report import checklists, rendering, scores, spoken
+from leukotree.report.blocks import Section, text
+from leukotree.report.prose import lead as prose
+from leukotree.report.rendering import MARKDOWN, Rendered
 from leukotree.report.sections import (
     ablation,
     answer,
     budget,
     calibration,
+    card,
     clinical,
     comparison,
     decisions,
     flow,
+    gallery,
     interference,
     learning_rate,
     mixed,
+    nodes,
     overview,
     patients,
     planned,
@@ -42,55 +43,54 @@ from leukotree.report.summary import StudySummary
 
 
 def write(summary: StudySummary, out: Path, command: Given | None = None) -> tuple[Path, Path]:
-    """Write `report.md`, `figures/*.png`, `report.html`, `checklists.md`, the study file and the files of the
-    sections into the folder `out`.
+    """Render a report and write it into the folder `out`; returns the paths of the two pages."""
+    return render(summary, out, command).write(out)
 
-    Args: command: the command that writes this report. None where no command does.
 
-    Returns the paths of the two pages. Everything is rendered before the first file is written. Each file is
-    replaced atomically. The same input files give the same bytes.
+def render(summary: StudySummary, out: Path, command: Given | None = None, images: bool = False) -> Rendered:
+    """`report.md`, `report.html`, `figures/` (SVG and PNG), `tables/` (CSV and LaTeX), `checklists.md`, the
+    study file and the files of the sections. The same input files give the same bytes.
+
+    Args:
+        out: the folder that the report will be in. Links begin there.
+        command: the command that writes this report. None where no command does.
+        images: whether the page may show images of the data set. Those of phantoms are always shown.
     """
     out = Path(out)
     reproduction = reproduce.reproduction(summary, out, command)
-    sections = [*_sections(summary), reproduction.section]
-    beside = {name: content for section in sections for name, content in section.files.items()}
-    beside |= reproduction.files
+    compared = comparison.compared(summary) if summary.runs else None
+    sections = [*_sections(summary, compared, images), reproduction.section]
+    extra: dict[str, str | bytes] = {
+        name: file for section in sections for name, file in section.files.items()
+    }
+    extra |= reproduction.files
     if summary.runs:
-        beside[checklists.FILE] = checklists.render(summary, sections, "report.md").encode()
+        extra[checklists.FILE] = checklists.render(summary, sections, MARKDOWN)
         sections.insert(-1, checklists.section(summary, sections))
-    unchecked = (
-        [] if summary.runs else overview.unchecked(summary)
-    )  # with runs, the first section has this warning
+    of_card = card.card(summary, compared) if compared else None
+    pages = rendering.pages(f"Study {summary.name}", _about(summary), of_card, sections, out)
+    return Rendered(extra | pages, spoken.lines(summary, of_card, sections))
+
+
+def _about(summary: StudySummary) -> str:
+    # With runs, the first section has this warning.
+    unchecked = [] if summary.runs else overview.unchecked(summary)
     rule = decide.RULES[summary.decision].words
     ensemble = [text(prose.ENSEMBLE).text] if "ensemble" in summary.variants else []
-    about = " ".join([text(prose.ABOUT, rule=rule).text, *ensemble, *(warning.text for warning in unchecked)])
-    values = {"title": f"Study {summary.name}", "about": about, "sections": sections}
-    environment = _environment()
-    pages = {
-        name: environment.get_template(f"page.{suffix}").render(values)
-        for name, suffix in (("report.md", "md"), ("report.html", "html"))
-    }
-    for section in sections:
-        for block in section.blocks:
-            if isinstance(block, Figure):
-                files.write_atomic(out / "figures" / f"{block.name}.png", block.png)
-    for name, content in (beside | pages).items():
-        files.write_atomic(out / name, content)
-    return out / "report.md", out / "report.html"
+    return " ".join([text(prose.ABOUT, rule=rule).text, *ensemble, *(warning.text for warning in unchecked)])
 
 
-def _sections(summary: StudySummary) -> Sequence[Section]:
-    """The sections with content: the answers first, the long tables last."""
+def _sections(summary: StudySummary, compared: comparison.Compared | None, images: bool) -> Sequence[Section]:
+    """The sections with content, in their order within a place (see `contents`)."""
     tail = [
         settings.settings(summary),
         searches.section(summary),
         settings.runs(summary),
         settings.cost(summary),
     ]
-    if not summary.runs:
+    if compared is None:
         return [section for section in (answer.section(summary), *tail) if section and section.blocks]
     by_fold = scores.per_fold(scores.per_run(summary, scores.shown(summary)))
-    compared = comparison.compared(summary)
     everything = [
         overview.lead(summary, by_fold, comparison.headline(summary, compared)),
         comparison.section(summary, compared),
@@ -98,6 +98,7 @@ def _sections(summary: StudySummary) -> Sequence[Section]:
         answer.section(summary),
         trees.section(summary),
         ablation.section(summary),
+        nodes.section(summary),
         learning_rate.section(summary),
         decisions.section(summary),
         patients.section(summary, by_fold),
@@ -108,6 +109,7 @@ def _sections(summary: StudySummary) -> Sequence[Section]:
         calibration.section(summary),
         mixed.section(summary),
         prediction_sets.section(summary),
+        gallery.section(summary, images),
         interference.section(summary),
         tree.leaves(summary),
         overview.folds(summary, by_fold),
@@ -118,34 +120,3 @@ def _sections(summary: StudySummary) -> Sequence[Section]:
         *tail,
     ]
     return [section for section in everything if section and section.blocks]
-
-
-def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
-    environment = Environment(
-        loader=PackageLoader("leukotree", "report"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "code": _code,
-        "cell": _cell,
-        "base64": lambda png: base64.b64encode(png).decode(),
-    }
-    return environment
-
-
-def _code(value: str) -> Any:
-    """The HTML of a text: escaped, with `backticks` as <code>."""
-    from markupsafe import Markup, escape
-
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(value))))  # noqa: S704 - escaped just before
-
-
-def _cell(value: str) -> str:
-    """The Markdown of a text: it cannot end a table's cell, and it cannot become HTML."""
-    return " ".join(value.replace("|", "\\|").replace("<", "&lt;").split())

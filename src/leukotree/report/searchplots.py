@@ -10,7 +10,19 @@ import numpy as np
 import pandas as pd
 
 from leukotree.report import drawing, draws, space
-from leukotree.report.drawing import GREY, INK, colour, grid, integer_ticks, legend_above, marker, png, styled
+from leukotree.report.blocks import number
+from leukotree.report.drawing import (
+    GREY,
+    INK,
+    Drawing,
+    colour,
+    drawn,
+    grid,
+    integer_ticks,
+    legend_above,
+    marker,
+    styled,
+)
 from leukotree.report.space import Domain
 
 if TYPE_CHECKING:
@@ -23,7 +35,7 @@ Trials = Mapping[str, Sequence[pd.DataFrame]]
 
 
 @styled
-def learning_curves(histories: Mapping[str, Sequence[tuple[pd.DataFrame, str]]], reports: str) -> bytes:
+def learning_curves(histories: Mapping[str, Sequence[tuple[pd.DataFrame, str]]], reports: str) -> Drawing:
     """One panel per variant: macro F1 over the reports, a grey line per trial. The chosen trial of each
     search is coloured.
 
@@ -45,11 +57,11 @@ def learning_curves(histories: Mapping[str, Sequence[tuple[pd.DataFrame, str]]],
         axis.set_xlabel(reports)
         integer_ticks(axis)
     axes[0].set_ylabel("inner macro-F1")
-    return png(figure)
+    return drawn(figure)
 
 
 @styled
-def best_so_far(trials: Trials, hours: str) -> bytes:
+def best_so_far(trials: Trials, hours: str) -> Drawing:
     """One panel: a step line per search with the best score of the completed trials against the time of all
     trials.
 
@@ -57,10 +69,10 @@ def best_so_far(trials: Trials, hours: str) -> bytes:
     """
     figure, (axis,) = grid(1, 1, 5.6, 2.8)
     for index, (variant, searches) in enumerate(trials.items()):
-        for number, table in enumerate(searches):
+        for place, table in enumerate(searches):
             spent = table["seconds"].fillna(0).cumsum() / 3600
             best = table["macro_f1"].where(table["state"] == "completed").cummax().ffill()
-            label = variant if number == 0 else None
+            label = variant if place == 0 else None
             alpha = 0.9 if len(searches) == 1 else 0.6
             axis.step(spent, best, where="post", color=colour(index), lw=1.8, alpha=alpha, label=label)
             axis.plot(spent, best, color=colour(index), marker=marker(index), ms=3.5, lw=0, alpha=0.6)
@@ -68,11 +80,11 @@ def best_so_far(trials: Trials, hours: str) -> bytes:
     axis.set_ylabel("inner macro-F1")
     axis.set_xlim(left=0)
     legend_above(figure, axis)
-    return png(figure)
+    return drawn(figure)
 
 
 @styled
-def marginals(trials: Trials, domains: Mapping[str, Domain]) -> bytes:
+def marginals(trials: Trials, domains: Mapping[str, Domain]) -> Drawing:
     """One panel per searched key: a point per trial, hollow if it was stopped early. A line is the mean of
     the completed trials in each bin. Grey bars are the numbers of draws among these trials, of all variants
     together."""
@@ -101,11 +113,11 @@ def marginals(trials: Trials, domains: Mapping[str, Domain]) -> bytes:
     for axis in axes[:: min(3, len(domains))]:
         axis.set_ylabel("inner macro-F1")
     legend_above(figure, axes[0])
-    return png(figure)
+    return drawn(figure)
 
 
 @styled
-def plane(trials: Trials, x: tuple[str, Domain], y: tuple[str, Domain]) -> bytes:
+def plane(trials: Trials, x: tuple[str, Domain], y: tuple[str, Domain]) -> Drawing:
     """One panel per variant: the trials at their values of two keys, coloured by score. Hollow points were
     stopped early."""
     from matplotlib.cm import ScalarMappable
@@ -126,7 +138,60 @@ def plane(trials: Trials, x: tuple[str, Domain], y: tuple[str, Domain]) -> bytes
         axis.set_xlabel(x[0])
     axes[0].set_ylabel(y[0])
     figure.colorbar(shades, ax=axes, label="inner macro-F1", pad=0.01)
-    return png(figure)
+    return drawn(figure)
+
+
+@styled
+def parallel(trials: Trials, domains: Mapping[str, Domain]) -> Drawing:
+    """One panel per variant with an axis for each searched key, and one for the score: a line per trial,
+    coloured by its score, grey if it was stopped early. Each axis goes from one end of its range to the
+    other."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure, axes = grid(len(trials), 1, max(5.0, 1.15 * (len(domains) + 1)), 2.3)
+    pooled = {variant: pd.concat(searches, ignore_index=True) for variant, searches in trials.items()}
+    scores = pd.concat([table["macro_f1"] for table in pooled.values()]).dropna()
+    shades = ScalarMappable(Normalize(scores.min(), scores.max()), "viridis")
+    for axis, (variant, table) in zip(axes, pooled.items(), strict=True):
+        own = [key for key in domains if key in table]
+        table = table[table["macro_f1"].notna()].sort_values("macro_f1", kind="stable")  # the best on top
+        heights = np.column_stack(
+            [
+                *(_height(domains[key], table[key]) for key in own),
+                np.asarray(shades.norm(table["macro_f1"].to_numpy(float))),
+            ]
+        )
+        places = np.arange(len(own) + 1)
+        for height, score, state in zip(heights, table["macro_f1"], table["state"], strict=True):
+            done = state == "completed"
+            ink = shades.to_rgba(score) if done else GREY
+            axis.plot(places, height, color=ink, lw=1.3 if done else 0.7, alpha=0.9 if done else 0.6)
+        for place, key in enumerate(own):
+            low, high = _ends(domains[key])
+            axis.text(place, -0.03, low, ha="center", va="top", fontsize=7)
+            axis.text(place, 1.03, high, ha="center", va="bottom", fontsize=7)
+        axis.vlines(places, 0, 1, color=INK, lw=0.7)
+        axis.set_xticks(places, [*(key.rpartition(".")[2] for key in own), "macro F1"])
+        axis.tick_params(length=0, pad=9)
+        axis.set_yticks([])
+        axis.spines[:].set_visible(False)
+        axis.set_ylim(-0.12, 1.12)
+        drawing.set_title(axis, variant)
+    figure.colorbar(shades, ax=axes, label="inner macro-F1", pad=0.01, shrink=0.5, aspect=30)
+    return drawn(figure)
+
+
+def _height(domain: Domain, values: pd.Series) -> np.ndarray:
+    """The places of values between the ends of their range, from 0 to 1."""
+    low, high = space.bounds(domain)
+    return (space.place(domain, values) - low) / max(high - low, 1e-12)
+
+
+def _ends(domain: Domain) -> tuple[str, str]:
+    """The two ends of a range, or the first and the last option."""
+    values = next(iter(domain.values()))
+    return drawing.shortened(number(values[0])), drawing.shortened(number(values[-1]))
 
 
 def _with_draws(trials: Trials, domains: Mapping[str, Domain]) -> dict[str, pd.DataFrame]:
@@ -197,6 +262,8 @@ def _scale(axis: Axes, domain: Domain, side: str = "x") -> Callable[[pd.Series],
     low, high = next(iter(domain.values()))
     if "loguniform" in domain:
         (axis.set_xscale if side == "x" else axis.set_yscale)("log")
+        which.set_major_formatter(lambda value, _: f"{value:g}")  # matplotlib's own needs mathematics
+        which.set_minor_formatter(lambda *_: "")
         margin = (high / low) ** 0.04
         limit(low / margin, high * margin)
     else:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from leukotree.report import drawing
-from leukotree.report.drawing import GREY, INK, colour, grid, legend_above, png, styled
+from leukotree.report.drawing import GREY, INK, Drawing, colour, drawn, grid, legend_above, styled
 
 
 class Trees(NamedTuple):
@@ -21,7 +21,7 @@ class Trees(NamedTuple):
 
 
 @styled
-def trees(groups: Mapping[str, Trees]) -> bytes:
+def trees(groups: Mapping[str, Trees]) -> Drawing:
     """A row for each group. Left: a point for each permuted tree, a diamond for each other tree, a line for
     `flat`. Right: the differences of the folds against each permuted tree, with their mean."""
     most = max(len(group.permuted) for group in groups.values())
@@ -48,4 +48,4 @@ def trees(groups: Mapping[str, Trees]) -> bytes:
         right.set_ylim(len(group.permuted) - 0.5, -0.5)
         right.set_xlabel("difference of a fold, percentage points")
     legend_above(figure, axes[0])
-    return png(figure)
+    return drawn(figure)

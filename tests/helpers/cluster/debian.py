@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Mapping
@@ -9,12 +10,19 @@ from pathlib import Path
 
 from tests.helpers.cluster.processes import ClusterError, command
 
+LOCK = "/tmp/leukotree-apt.lock"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def install(packages: Mapping[str, str]) -> None:
     """Install the packages (program -> package) whose program is missing. Raises ClusterError where that is
     not possible."""
+    with open(LOCK, "w") as lock:  # tests of several processes install at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _install(packages)
+
+
+def _install(packages: Mapping[str, str]) -> None:
     missing = sorted(
         {package for program, package in packages.items() if not shutil.which(program, path=SYSTEM_PATH)}
     )

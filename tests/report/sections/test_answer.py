@@ -18,6 +18,7 @@ from tests.helpers.study_results import (
     expected_runs,
     images_of_fold,
     report,
+    section,
     table_row,
     write_run,
     write_search,
@@ -192,8 +193,11 @@ def nested(tmp_path_factory) -> str:
 
 class TestNested:
     def test_the_table_has_median_range_and_borders_over_folds(self, nested):
-        row = table_row(nested, ANSWER, "learning rate")
+        together = table_row(nested, ANSWER, "learning rate")
+        own = section(nested, ANSWER).split("`flat`: ")[1]
+        row = table_row(f"\n## flat\n{own}", "flat", "learning rate")
         assert row[3] == "0.00095 (0.0001 to 0.00099)"
+        assert together[3] == f"{row[3]}; top: {row[4]}; {row[6]}"
         assert row[6] == "upper border, 2 of 3"
         low, high = (float(value) for value in row[4].split(" to "))
         assert 1e-5 < low < high <= 1e-3

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from leukotree.evaluation import decide, metrics
-from leukotree.report import prose
 from leukotree.report.collect import collect
+from leukotree.report.prose import search as prose
 from leukotree.report.sections import optimism
 from leukotree.report.sections.searches import section
 from leukotree.report.summary import StudySummary

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from leukotree import stats
-from leukotree.report import figures, prose, scores
+from leukotree.report import figures, scores
 from leukotree.report.blocks import (
     Block,
     Figure,
@@ -19,6 +19,7 @@ from leukotree.report.blocks import (
     points,
     text,
 )
+from leukotree.report.prose import verdicts as prose
 from leukotree.report.sections import comparison
 from leukotree.report.summary import Arm, StudySummary
 from leukotree.stats import Comparison, Fold

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from leukotree.report import draws, prose, searchplots, space
-from leukotree.report.blocks import Block, Figure, Section, Table, number, percent, plural, text
+from leukotree.report import draws, searchplots, space
+from leukotree.report.blocks import Block, Figure, Folded, Section, Table, number, percent, plural, text
 from leukotree.report.importance import FLOOR, importance
+from leukotree.report.prose import search as prose
 from leukotree.report.sections.settings import ASKED, KEYS, NOT_STATED, hours, value_of
 from leukotree.report.summary import Search, StudySummary
 
@@ -88,9 +89,39 @@ def section(summary: StudySummary) -> Section | None:
     }
     inner = int((summary.study.get("folds") or {}).get("inner") or 0)
     tables = [_table(summary, variant, of_keys) for variant, of_keys in of_variants.items()]
-    blocks: list[Block] = [*tables, *_warnings(summary, of_variants)]
-    blocks.append(text(prose.ANSWER, folds=inner, top=TOP, floor=FLOOR))
-    return Section("The answer: what the paper leaves out", [*blocks, *_figures(summary)])
+    blocks: list[Block] = [_values(summary, of_variants), *_warnings(summary, of_variants)]
+    how = text(prose.ANSWER, folds=inner, top=TOP, floor=FLOOR)
+    blocks.append(Folded("Each variant by itself, with the importance of each setting.", [*tables, how]))
+    if drawn := _figures(summary):
+        blocks.append(Folded("A look into the trials.", drawn))
+    return Section("The answer: what the paper leaves out", blocks)
+
+
+def _values(summary: StudySummary, of_variants: Mapping[str, Mapping[str, Answer]]) -> Table:
+    """A row for each setting, a column for each variant: the chosen value, its interval over the top trials,
+    and whether it lies on the border of the range."""
+    rows = []
+    searched = [key for key in summary.space if any(key in of_keys for of_keys in of_variants.values())]
+    for key in dict.fromkeys([*ASKED, *searched]):
+        name, paper = KEYS.get(key, (key, NOT_STATED))
+        cells = [_value(summary, key, of_keys.get(key)) for of_keys in of_variants.values()]
+        domain = space.as_text(summary.space[key]) if key in searched else "not searched"
+        rows.append([name, paper, domain, *cells])
+    header = ["setting", "paper's value", "searched range", *of_variants]
+    caption = (
+        "Chosen values: the median over the searches, with the lowest and the highest where they differ. "
+        "Top: the lowest to the highest of the top trials. A border: the value lies on that end of the range."
+    )
+    return Table(caption, header, rows, labels=len(header), file="values")
+
+
+def _value(summary: StudySummary, key: str, answer: Answer | None) -> str:
+    if answer is None:
+        return "–" if key in summary.space else number(value_of(summary.base, key))
+    domain = summary.space[key]
+    chosen = space.middle(domain, answer.chosen.values()) if answer.chosen else "–"
+    border = _border(answer) if answer.borders else ""
+    return f"{chosen}; top: {space.span(domain, answer.top)}" + (f"; {border}" if border else "")
 
 
 def _table(summary: StudySummary, variant: str, of_keys: Mapping[str, Answer]) -> Table:
@@ -172,6 +203,8 @@ def _figures(summary: StudySummary) -> list[Block]:
     blocks: list[Block] = [*_maps(trials, domains)]
     if domains:
         blocks.append(Figure("marginals", text(prose.MARGINALS).text, searchplots.marginals(trials, domains)))
+        caption = text(prose.PARALLEL).text
+        blocks.append(Figure("parallel", caption, searchplots.parallel(trials, domains)))
     unit = hours(summary)
     caption = (
         f"The best score of the completed trials against the {unit} of all trials. Each line is a search."

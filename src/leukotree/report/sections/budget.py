@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from leukotree import seeds
 from leukotree.records import runfolder
 from leukotree.records.compute import Compute
-from leukotree.report import prose
 from leukotree.report.arms import MATCHED
 from leukotree.report.blocks import Block, Section, Table, Text, number, plural, text
+from leukotree.report.prose import runs as prose
 from leukotree.report.sections.settings import hours, value_of
 from leukotree.report.summary import Arm, Run, StudySummary
 from leukotree.spec import MODEL_PER_DECISION

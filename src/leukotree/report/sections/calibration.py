@@ -14,8 +14,9 @@ import pandas as pd
 from leukotree import stats
 from leukotree.evaluation import calibration, decide
 from leukotree.evaluation.metrics import FLOOR
-from leukotree.report import figures, inner, prose, scores
+from leukotree.report import figures, inner, scores
 from leukotree.report.blocks import Block, Figure, Section, Table, text
+from leukotree.report.prose import probabilities as prose
 from leukotree.report.summary import Arm, Run, StudySummary
 from leukotree.taxonomy import Taxonomy
 

@@ -11,9 +11,10 @@ import numpy as np
 from leukotree.evaluation import clinical as measures
 from leukotree.evaluation import metrics
 from leukotree.evaluation.clinical import Target
-from leukotree.report import clinical, figures, prose, scores
+from leukotree.report import clinical, figures, scores
 from leukotree.report.blocks import Block, Figure, Section, Table, decimal, percent, share, text
 from leukotree.report.clinical import Cases, Clinical
+from leukotree.report.prose import probabilities as prose
 from leukotree.report.summary import StudySummary
 
 GRID = np.linspace(0.01, 0.99, 99)

@@ -8,16 +8,13 @@ from collections.abc import Sequence
 
 from leukotree.records import origin, runfolder, searchfolder
 from leukotree.report.blocks import Text, plural
-from leukotree.report.summary import StudySummary
+from leukotree.report.summary import Run, StudySummary
 
 
 def texts(summary: StudySummary) -> list[Text]:
     """Each commit with its number of runs, then a warning for each run that several commits made, and one for
     such a search. Empty where no run recorded its code."""
-    of_runs = {
-        run.name: runfolder.code_of(run.folder) or _of_environment(run.environment.get("commit"))
-        for run in summary.runs
-    }
+    of_runs = {run.name: of_run(run) for run in summary.runs}
     counts = Counter(name for codes in of_runs.values() for name in dict.fromkeys(codes))
     texts = []
     if counts:
@@ -39,9 +36,11 @@ def texts(summary: StudySummary) -> list[Text]:
     ]
 
 
-def _of_environment(commit: object) -> list[str]:
-    """The code of a run of an older version, which recorded it in env.json alone."""
-    return [origin.name({"commit": str(commit)})] if commit else []
+def of_run(run: Run) -> list[str]:
+    """The code of a run: one name, or several where it was continued on other code. A run of an older version
+    recorded it in env.json alone."""
+    commit = run.environment.get("commit")
+    return runfolder.code_of(run.folder) or ([origin.name({"commit": str(commit)})] if commit else [])
 
 
 def _in_order(codes: Sequence[str]) -> str:

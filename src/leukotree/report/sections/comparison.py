@@ -12,10 +12,11 @@ import numpy as np
 
 from leukotree import stats
 from leukotree.evaluation import metrics
-from leukotree.report import evidence, figures, own_rules, prose, scores
+from leukotree.report import evidence, figures, own_rules, scores
 from leukotree.report.blocks import (
     Block,
     Figure,
+    Folded,
     Section,
     Table,
     Text,
@@ -24,6 +25,7 @@ from leukotree.report.blocks import (
     probability,
     text,
 )
+from leukotree.report.prose import verdicts as prose
 from leukotree.report.summary import Run, StudySummary
 from leukotree.spec import OF_LEAVES
 from leukotree.stats import Comparison, Fold
@@ -157,18 +159,23 @@ def section(summary: StudySummary, compared: Compared) -> Section:
         f"difference by the bootstrap. Grey: the region of practical equivalence (±{rope} points)."
     )
     label = "difference in macro F1, percentage points"
+    bars = evidence.bars(compared.levels)
     return Section(
         title,
         [
             _verdicts(summary, compared, rope),
             *_not_estimable(compared),
-            Figure(
-                "differences", caption, figures.forest(evidence.bars(compared.levels), summary.rope, label)
+            *_few_folds(compared),
+            Folded(
+                "The evidence: both estimates of each difference, each with its own interval.",
+                [
+                    Figure("differences", caption, figures.forest(bars, summary.rope, label)),
+                    evidence.trained_again(compared.levels),
+                    evidence.other_patients(compared.levels),
+                ],
             ),
-            evidence.trained_again(compared.levels),
-            evidence.other_patients(compared.levels),
-            *_explanations(summary, compared, rope),
-            *own_rules.blocks(summary, _compare(summary, _of_images_by_own_rule)),
+            Folded("How a verdict is made.", _explanations(summary, compared, rope)),
+            *_by_own_rules(summary),
         ],
     )
 
@@ -198,9 +205,17 @@ def _explanations(summary: StudySummary, compared: Compared, rope: str) -> list[
     blocks: list[Block] = [verdict, text(prose.EVIDENCE, floor=metrics.FLOOR, factors=factors)]
     if summary.repeats > 1:
         blocks.append(text(prose.REPEATS, repeats=summary.repeats))
-    if folds:
-        blocks.append(text(prose.FEW_FOLDS, "note", folds=plural(folds, "fold")))
     return blocks
+
+
+def _few_folds(compared: Compared) -> list[Block]:
+    folds = max(row.folds for row in compared.images)
+    return [text(prose.FEW_FOLDS, "note", folds=plural(folds, "fold"))] if folds else []
+
+
+def _by_own_rules(summary: StudySummary) -> list[Block]:
+    blocks = own_rules.blocks(summary, _compare(summary, _of_images_by_own_rule))
+    return [Folded("Secondary: each method by its own decision rule.", blocks)] if blocks else []
 
 
 def _against_flat(summary: StudySummary) -> bool:
@@ -237,4 +252,4 @@ def _verdicts(summary: StudySummary, compared: Compared, rope: str) -> Table:
         "Macro F1 in percentage points, mean over folds. A positive difference favours the first of the two "
         "arms."
     )
-    return Table(caption, header, rows, labels=3)
+    return Table(caption, header, rows, labels=3, file="verdicts")

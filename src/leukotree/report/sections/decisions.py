@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from leukotree.evaluation import clinical, decide, metrics, tree_scores
-from leukotree.report import figures, prose, scores
+from leukotree.report import figures, scores
 from leukotree.report.blocks import Figure, Section, Table, mean_sd, percent, text
+from leukotree.report.prose import answers as prose
 from leukotree.report.summary import Run, StudySummary, decided
 
 THRESHOLDS = np.linspace(0, 1, 101)

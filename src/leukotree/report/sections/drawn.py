@@ -3,8 +3,9 @@ draw."""
 
 from __future__ import annotations
 
-from leukotree.report import draws, prose
+from leukotree.report import draws
 from leukotree.report.blocks import Block, Table, plural, text
+from leukotree.report.prose import search as prose
 from leukotree.report.summary import Search, StudySummary
 
 MOST_NAMED = 6

@@ -12,9 +12,10 @@ import pandas as pd
 
 from leukotree.records import made
 from leukotree.records.made import Imported
-from leukotree.report import flowchart, prose, scores
+from leukotree.report import flowchart, scores
 from leukotree.report.blocks import Block, Figure, Section, Table, plural, text
 from leukotree.report.flowchart import Step
+from leukotree.report.prose import data as prose
 from leukotree.report.summary import StudySummary
 
 TITLE = "Flow of images and patients"

@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 
 from leukotree.records import runfolder
-from leukotree.report import figures, prose, scores
+from leukotree.report import figures, scores
 from leukotree.report.blocks import Figure, Section, Table, plural, text
+from leukotree.report.prose import runs as prose
 from leukotree.report.summary import Run, StudySummary
 
 MEASURES = ("cosine", "control", "conflict", "norm_ratio")

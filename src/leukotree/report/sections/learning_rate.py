@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from leukotree.records import runfolder
-from leukotree.report import prose, scores
+from leukotree.report import scores
 from leukotree.report.blocks import Block, Section, Table, Text, number, percent, points, text
+from leukotree.report.prose import search as prose
 from leukotree.report.sections import comparison
 from leukotree.report.sections.settings import KEYS
 from leukotree.report.summary import Arm, Run, StudySummary

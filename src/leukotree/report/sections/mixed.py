@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from leukotree.evaluation import decide
-from leukotree.report import prose, scores
+from leukotree.report import scores
 from leukotree.report.blocks import Section, Table, percent, text
+from leukotree.report.prose import answers as prose
 from leukotree.report.sections import calibration
 from leukotree.report.summary import Arm, StudySummary
 

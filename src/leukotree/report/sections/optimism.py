@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from leukotree.evaluation import metrics
-from leukotree.report import prose
 from leukotree.report.blocks import Block, Table, points, text
+from leukotree.report.prose import search as prose
 from leukotree.report.summary import Search, StudySummary, decided
 
 SEARCH, AGAIN = "in the search", "run again"

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from leukotree.report import prose, scores
-from leukotree.report.blocks import Block, Section, Table, Text, count, mean_sd, percent, plural, text
+from leukotree.report import scores
+from leukotree.report.blocks import Block, Folded, Section, Table, Text, count, mean_sd, percent, plural, text
+from leukotree.report.prose import lead as prose
 from leukotree.report.sections import drawn, searches
 from leukotree.report.summary import StudySummary
 
@@ -31,12 +32,14 @@ def lead(summary: StudySummary, by_fold: pd.DataFrame, verdict: Block) -> Sectio
     clean = _clean_fold(summary)
     if clean is not None:
         blocks.append(text(prose.OPTIMISTIC, "warning"))
-    blocks.append(_score_table("Mean ± standard deviation over outer folds, in per cent.", summary, by_fold))
+    caption = "Mean ± standard deviation over outer folds, in per cent."
+    blocks.append(_score_table(caption, summary, by_fold, "scores"))
     if clean is not None and clean in set(by_fold["fold"]) and by_fold["fold"].nunique() > 1:
         only = by_fold[by_fold["fold"] == clean]
         caption = f"The clean fold alone (fold {clean}, which the search did not use), in per cent."
         blocks.append(_score_table(caption, summary, only))
-    return Section("Variants", [*blocks, _reading(summary), *_warnings(summary, by_fold)], lead=True)
+    reading = Folded("How to read these scores.", [_reading(summary)])
+    return Section("Variants", [*blocks, reading, *_warnings(summary, by_fold)], lead=True)
 
 
 def unchecked(summary: StudySummary) -> list[Text]:
@@ -50,11 +53,11 @@ def _columns(summary: StudySummary) -> list[str]:
     return [name.format(unit=scores.unit(summary.runs) or "patient") for name in COLUMNS.values()]
 
 
-def _score_table(caption: str, summary: StudySummary, by_fold: pd.DataFrame) -> Table:
+def _score_table(caption: str, summary: StudySummary, by_fold: pd.DataFrame, file: str = "") -> Table:
     rows = []
     for arm, folds in by_fold.groupby("arm", sort=False):
         rows.append([str(arm), *(mean_sd(folds[column].tolist()) for column in COLUMNS), str(len(folds))])
-    return Table(caption, ["variant", *_columns(summary), "folds"], rows)
+    return Table(caption, ["variant", *_columns(summary), "folds"], rows, file=file)
 
 
 def _reading(summary: StudySummary) -> Text:

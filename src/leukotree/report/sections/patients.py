@@ -7,7 +7,7 @@ from functools import partial
 import pandas as pd
 
 from leukotree.evaluation import decision_scores, metrics
-from leukotree.report import prose, scores
+from leukotree.report import scores
 from leukotree.report.blocks import (
     Block,
     Section,
@@ -20,6 +20,7 @@ from leukotree.report.blocks import (
     plural,
     text,
 )
+from leukotree.report.prose import answers as prose
 from leukotree.report.summary import StudySummary
 
 SHARES = {

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from leukotree.records import planned
-from leukotree.report import prose, scores
+from leukotree.report import scores
 from leukotree.report.blocks import Block, Section, Table, Text, interval, percent, plural, points, text
+from leukotree.report.prose import verdicts as prose
 from leukotree.report.summary import StudySummary
 from leukotree.stats.power import Design
 

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from leukotree.evaluation import decide, prediction_sets
-from leukotree.report import coverage, figures, prose, scores
+from leukotree.report import coverage, figures, scores
 from leukotree.report.blocks import Block, Figure, Section, Table, decimal, percent, share, text
 from leukotree.report.coverage import Coverage, Limits
+from leukotree.report.prose import probabilities as prose
 from leukotree.report.sections import calibration
 from leukotree.report.sections.mixed import SHARE
 from leukotree.report.summary import Arm, Run, StudySummary

@@ -13,8 +13,9 @@ from leukotree.data import described
 from leukotree.data.described import READER
 from leukotree.evaluation import readers
 from leukotree.evaluation.readers import UNREAD, Categories
-from leukotree.report import prose, scores
+from leukotree.report import scores
 from leukotree.report.blocks import Block, Section, Table, Text, percent, plural, text
+from leukotree.report.prose import data as prose
 from leukotree.report.scores import Answered
 from leukotree.report.summary import StudySummary
 from leukotree.stats.agreement import Agreement, Closeness

@@ -15,8 +15,8 @@ from leukotree import tree_choice, yamlfile
 from leukotree.data import fingerprint
 from leukotree.records import commands, made, searchfolder
 from leukotree.records.commands import Given
-from leukotree.report import prose
 from leukotree.report.blocks import Block, Code, Section, Text, text
+from leukotree.report.prose import runs as prose
 from leukotree.report.sections import code
 from leukotree.report.summary import StudySummary
 

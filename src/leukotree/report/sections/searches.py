@@ -4,8 +4,9 @@ best trials, learning curves."""
 from __future__ import annotations
 
 from leukotree import stats
-from leukotree.report import prose, searchplots
+from leukotree.report import searchplots
 from leukotree.report.blocks import Block, Figure, Section, Table, interval, number, percent, points, text
+from leukotree.report.prose import search as prose
 from leukotree.report.sections import drawn, optimism
 from leukotree.report.sections.answer import top
 from leukotree.report.summary import Search, StudySummary, decided

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from leukotree.report import prose
 from leukotree.report.blocks import Block, Section, Table, duration, number, text
+from leukotree.report.prose import search as prose
 from leukotree.report.summary import StudySummary
 from leukotree.spec import RunSpec
 
@@ -114,7 +114,8 @@ def runs(summary: StudySummary) -> Section:
         ]
         header = ["arm", "fold", "seed", "run", "epochs", "images", "time"]
         caption = "Finished runs. The 12 hex digits are the hash of the run's spec."
-        blocks.append(Table(caption, header, rows, labels=4))
+        links = {run.name: run.folder for run in summary.runs}
+        blocks.append(Table(caption, header, rows, labels=4, links=links))
     return Section("Runs", blocks)
 
 

@@ -9,8 +9,9 @@ import pandas as pd
 
 from leukotree import stats
 from leukotree.evaluation.metrics import FLOOR
-from leukotree.report import prose, scores
+from leukotree.report import scores
 from leukotree.report.blocks import Block, Section, Table, Text, interval, percent, plural, points, text
+from leukotree.report.prose import data as prose
 from leukotree.report.summary import Arm, StudySummary
 from leukotree.stats import GroupScores, Score
 

@@ -10,8 +10,9 @@ import pandas as pd
 
 from leukotree import stats
 from leukotree.evaluation import decision_scores, metrics
-from leukotree.report import figures, prose, scores
+from leukotree.report import figures, scores
 from leukotree.report.blocks import Figure, Section, Table, interval, mean_sd, percent, text
+from leukotree.report.prose import answers as prose
 from leukotree.report.summary import Arm, Run, StudySummary
 from leukotree.stats import Clusters
 
@@ -119,7 +120,13 @@ def leaves(summary: StudySummary) -> Section:
         "Leaves",
         [
             Figure("confusion", caption, figures.confusions(confusions, taxonomy.leaves)),
-            Table("Each leaf, all folds pooled and seeds averaged, in per cent.", header, rows, labels=2),
+            Table(
+                "Each leaf, all folds pooled and seeds averaged, in per cent.",
+                header,
+                rows,
+                labels=2,
+                file="leaves",
+            ),
             text(prose.LEAVES, floor=metrics.FLOOR),
         ],
     )

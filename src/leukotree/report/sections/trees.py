@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from leukotree.report import placed_trees, prose, treeplots
+from leukotree.report import placed_trees, treeplots
 from leukotree.report.blocks import (
     Block,
     Figure,
@@ -20,6 +20,7 @@ from leukotree.report.blocks import (
     text,
 )
 from leukotree.report.placed_trees import Folds, Placed
+from leukotree.report.prose import verdicts as prose
 from leukotree.report.summary import StudySummary
 from leukotree.spec import TREE
 from leukotree.stats import Judged

@@ -1,0 +1,44 @@
+"""Small copies of packed images, for a page."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from leukotree.data.dataset import Dataset
+from leukotree.data.images import codec
+from leukotree.errors import InputError, RunFailed
+
+PHANTOM = "phantom"
+"""The source of drawn images. They show no person's cells, so that a page may have them."""
+SIDE = 96
+"""Largest side in pixels."""
+
+
+def read(shards: Path, fingerprints: Collection[str], keys: Sequence[str]) -> dict[str, bytes]:
+    """Key -> JPEG of at most SIDE pixels. Empty where the shards are not here, or hold other data than these
+    fingerprints. An image that cannot be read is left out."""
+    try:
+        data = Dataset.open(shards, ends=False)
+    except InputError:
+        return {}
+    if data.fingerprint not in fingerprints:
+        return {}
+    row_of = {key: row for row, key in enumerate(data.index["key"].tolist())}
+    small = {}
+    for key in keys:
+        with contextlib.suppress(InputError, RunFailed, codec.BrokenImage, KeyError):
+            small[key] = _small(data.read(row_of[key]))
+    return small
+
+
+def _small(jpeg: bytes) -> bytes:
+    from PIL import Image
+
+    image = Image.fromarray(codec.decode(jpeg))
+    image.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

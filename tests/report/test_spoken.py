@@ -1,0 +1,31 @@
+"""What `leukotree report` prints: five lines."""
+
+import shutil
+
+import numpy as np
+
+from leukotree.report import page
+from leukotree.report.collect import collect
+from tests.helpers.study_results import STUDY, expected_runs, table_row
+
+
+def test_a_finished_study_is_five_lines(whole, pages, tmp_path):
+    lines = page.render(collect(whole, STUDY, expected_runs()), tmp_path).lines
+    assert len(lines) == 5
+    assert lines[0].startswith("Study synthetic: patients 36, images ")
+    assert lines[1].startswith("multilabel is better than flat by ")
+    assert f"flat {table_row(pages[0], '', 'flat')[5]}" in lines[2]
+    assert lines[3].startswith("Differences: multilabel − flat +")
+    assert lines[4].endswith("warnings in the report")
+    assert int(lines[4].split()[0]) == pages[0].count("> **Warning:**")
+    assert np.all([len(line) <= 110 for line in lines])
+
+
+def test_without_runs_it_says_what_is_there(copy, tmp_path):
+    for row in expected_runs():
+        shutil.rmtree(copy / row["run_name"])
+    lines = page.render(collect(copy, STUDY, expected_runs()), tmp_path).lines
+    assert lines[:2] == [
+        "Study synthetic: no run of an outer fold has a result yet",
+        "Searches: flat, base, multilabel",
+    ]
