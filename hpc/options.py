@@ -182,6 +182,16 @@ def runtime(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def computing(verb: argparse.ArgumentParser) -> None:
+    """Add how predictions are computed in this process. None of it changes what is predicted by more than
+    rounding."""
+    verb.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default %(default)s)"
+    )
+    verb.add_argument("--workers", type=count, help="threads that read images (default: one per core)")
+    verb.add_argument("--threads", type=positive, help="torch threads on the CPU (default: torch's choice)")
+
+
 def probe(verb: argparse.ArgumentParser) -> None:
     """Add what is measured while a run trains."""
     verb.add_argument(

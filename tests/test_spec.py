@@ -40,6 +40,8 @@ def test_a_file_and_overrides_make_a_spec(tmp_path) -> None:
         ("variant: ensemble\nloss: {isolation: branched}", "loss.isolation: has no effect in ensemble"),
         ("loss: {tau: 2}", "loss.tau"),
         ("data: {inner: {folds: 2, fold: 2}}", "does not exist"),
+        ("data: {all_folds: true, test_fold: 1}", "all_folds: leaves no fold to score"),
+        ("data: {all_folds: true, inner: {folds: 2, fold: 1}}", "all_folds: leaves no fold to score"),
         ("augment: {crop_scale: [1.0, 0.5]}", "crop_scale"),
         ("- flat", "expected a mapping"),
         ("seed: 2020-01-01", "may only have texts, numbers"),
@@ -150,7 +152,9 @@ def test_later_keys_have_renamed_no_run(changes: dict[str, object], name: str) -
     made = RunSpec().override(changes)
     fields = made.model_dump(mode="json", exclude_defaults=True)
     assert not {"normalisation", "variance_lr"} & set(fields.get("loss", {}))
+    assert "all_folds" not in fields.get("data", {})
     assert made.run_name == name
+    assert made.override({"data.all_folds": True}).run_name != name
 
 
 def test_the_tree_is_a_choice_of_the_run() -> None:

@@ -107,6 +107,8 @@ class Study(Strict):
                 raise ValueError(f"base.{key}: {varied_keys.FIXED[key]}; leave it out")
         if self.base.data.inner is not None:
             raise ValueError(f"base.data.inner: {varied_keys.FIXED['data.inner']}; leave it out")
+        if self.base.data.all_folds:
+            raise ValueError(f"base.data.all_folds: {varied_keys.FIXED['data.all_folds']}; leave it out")
         if self.base.data.repeat:
             raise ValueError(f"base.data.repeat: {varied_keys.FIXED['data.repeat']}; leave it out")
         if self.base.data.test_fold >= self.folds.outer:

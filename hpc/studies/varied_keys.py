@@ -16,6 +16,7 @@ FIXED = {
     "data.repeat": "the study's `folds` decides it",
     "data.inner": "the study's `folds` decides it",
     "data.test_fold": "the study's `folds` decides it",
+    "data.all_folds": "the command `refit` decides it",
 }
 """Keys that neither a search nor a grid may vary, and the reason."""
 FIXED_IN_SEARCH = FIXED | {

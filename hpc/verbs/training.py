@@ -1,4 +1,4 @@
-"""Runs: `train`, `folds` and `grid`."""
+"""Runs: `train`, `folds`, `grid` and `refit`."""
 
 from __future__ import annotations
 
@@ -122,6 +122,45 @@ def run_folds(arguments: Namespace) -> int:
     return _launch(plan, specs, given.place(arguments), arguments)
 
 
+def define_refit(verbs: options.Verbs) -> None:
+    verb = options.verb(
+        verbs,
+        "refit",
+        "train each variant once more on the images of all folds, with the chosen values: a model for use, "
+        "which is never scored. What is known of its quality is the study's cross-validated score",
+        "leukotree refit sweeps/phantom.yaml --variant flat",
+        run_refit,
+    )
+    options.study(verb)
+    verb.add_argument("--variant", metavar="NAME", help="only this variant (default: all)")
+    options.many(verb)
+
+
+def run_refit(arguments: Namespace) -> int:
+    step("reading the study")
+    from hpc.doctor import precheck
+    from hpc.launching import stale
+    from hpc.search import choice
+    from hpc.studies import refit, study
+
+    plan = study.load(arguments.study, arguments.overrides)
+    step("importing torch and timm, and looking at the data and the search")
+    precheck.check_data(plan)
+    variants = [arguments.variant] if arguments.variant else plan.variants
+    refits = refit.refits(plan, choice.chosen(plan), variants)
+    specs = [one.spec for one in refits]
+    precheck.check_runs(specs, arguments.ranks)
+    stale.check_runs(plan.root, specs)
+    if not arguments.json:
+        print(*(f"{one.line(plan)}; {plan.root / one.spec.run_name}" for one in refits), sep="\n")
+    code = _launch(plan, specs, given.place(arguments), arguments)
+    if not arguments.json:
+        print(
+            "never scored: nothing was measured for these models; the report has the scores of their method"
+        )
+    return code
+
+
 def define_grid(verbs: options.Verbs) -> None:
     verb = options.verb(
         verbs,
@@ -184,6 +223,7 @@ def _launch(
         cells.write(root, grid)
     names = [spec.run_name for spec in specs]
     words = [*arguments.overrides, *(["--inner"] if getattr(arguments, "inner", False) else [])]
+    words += ["--variant", arguments.variant] if getattr(arguments, "variant", None) else []
     result = runs.run_many(
         specs,
         root,

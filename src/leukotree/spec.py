@@ -75,6 +75,15 @@ class DataSpec(Strict):
     """The outer fold that is never trained on."""
     inner: InnerFold | None = None
     """None: train on all other folds, and score the test fold once. Set: the test fold is not used."""
+    all_folds: bool = False
+    """Train on all folds, and score nothing: a model for use, by `leukotree refit`. There is then no test
+    fold, and `test_fold` and `inner` keep their defaults."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> DataSpec:
+        if self.all_folds and (self.test_fold or self.inner is not None):
+            raise ValueError("all_folds: leaves no fold to score; leave out test_fold and inner")
+        return self
 
 
 class AugmentSpec(Strict):

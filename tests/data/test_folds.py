@@ -73,6 +73,13 @@ def test_inner_folds_leave_the_test_fold_and_its_groups_alone(frame, test_fold, 
     )
 
 
+def test_all_folds_are_trained_on_and_none_is_scored():
+    index = pd.DataFrame({"fold": [1, 0, 2, 0]})
+    train, scored = folds.split(index, DataSpec(all_folds=True))
+    assert train.tolist() == [0, 1, 2, 3]
+    assert scored.tolist() == []
+
+
 def test_seeds_give_different_folds():
     frame = pd.DataFrame({"leaf": ["a", "b"] * 20, "group": [str(row // 2) for row in range(40)]})
     assert (folds.assign(frame, 4, 0) != folds.assign(frame, 4, 1)).any()

@@ -53,7 +53,8 @@ def split(index: pd.DataFrame, data: DataSpec, seed: int = 0) -> tuple[np.ndarra
     """Return (train, eval): row positions in `index`, int64, ascending.
 
     Without `data.inner`, eval is the test fold and train are all others. With `data.inner`, the rows of the
-    test fold are in neither, and the others are divided by `assign` with `seed`.
+    test fold are in neither, and the others are divided by `assign` with `seed`. With `data.all_folds`, train
+    are all rows, and eval is empty.
 
     Raises InputError for a fold that does not exist.
     """
@@ -61,6 +62,8 @@ def split(index: pd.DataFrame, data: DataSpec, seed: int = 0) -> tuple[np.ndarra
     folds = int(fold_ids.max()) + 1 if len(fold_ids) else 0
     if data.test_fold >= folds:
         raise InputError(f"data.test_fold {data.test_fold}: {data.shards} has folds 0 to {folds - 1}")
+    if data.all_folds:
+        return np.arange(len(fold_ids)), np.arange(0)
     rest = np.flatnonzero(fold_ids != data.test_fold)
     if data.inner is None:
         return rest, np.flatnonzero(fold_ids == data.test_fold)

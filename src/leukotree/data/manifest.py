@@ -23,36 +23,24 @@ from __future__ import annotations
 
 import functools
 import io
-import math
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from leukotree import csvfile
-from leukotree.data import described
+from leukotree.data import described, manifest_table
+from leukotree.data.manifest_table import CONTROL, REQUIRED
 from leukotree.data.patients import identities
 from leukotree.errors import InputError
 from leukotree.files import write_atomic
 from leukotree.taxonomy import Taxonomy
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-REQUIRED = ("image", "leaf", "patient", "source")
-OPTIONAL = ("mask", "group", "root")
 GROUPS = ("patient", "slide", "image")
 """What the folds can keep together, from the strongest to the weakest."""
 WRITTEN = (".csv", ".parquet")
 """Endings of manifests that are written. Those of `csvfile.ENDINGS` are read, too."""
-CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
-"""Line breaks, control characters and lone surrogates, which the index, logs and tables cannot hold."""
-
-_EXACT_BITS = {16: 11, 32: 24, 64: 53}
-"""Bits of a float type -> bits of whole numbers that it represents exactly."""
 
 
 def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
@@ -72,7 +60,7 @@ def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
     same way.
     """
     path = Path(path)
-    frame = _table(path)
+    frame = manifest_table.read(path)
     if frame.empty:
         raise InputError(f"{path}: no rows; a manifest has at least one image")
     extra = described.present(frame)
@@ -100,6 +88,40 @@ def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
     frame["group_id"] = identities.group_ids(frame)
     columns = ["image", "mask", "name", "leaf", "patient", "source", "group", "group_id", "row"]
     return frame[[*columns, *extra]]
+
+
+def read_images(path: str | Path, leaf: bool = False) -> pd.DataFrame:
+    """Return the images of a manifest that are not to be trained on, in their order; all columns are text,
+    except `row`.
+
+    Only the column `image` is needed. Columns: `image` (absolute path), `shown` (the path as it is written),
+    `patient`, `source` and `leaf` ("" where unknown, and not compared with a tree), `row`, and those of
+    `described`.
+
+    Args: leaf: whether each image must have a leaf.
+
+    Raises InputError as `read`.
+    """
+    path = Path(path)
+    frame = manifest_table.read(path, ("image", "leaf") if leaf else ("image",))
+    if frame.empty:
+        raise InputError(f"{path}: no rows; it needs at least one image")
+    extra = described.present(frame)
+    names = ["patient", "source", "leaf", *extra]
+    for column in names:
+        frame[column] = identities.normal_column(frame[column].str.strip())
+    frame["mask"] = ""
+    _refuse_control(path, frame)
+    for column in ("image", "leaf") if leaf else ("image",):
+        _refuse(path, frame, frame[column] == "", functools.partial(_empty, column))
+    _refuse_nobody(path, frame)
+    frame["shown"] = frame["image"]
+    _locate(path, frame)
+    return frame[["image", "shown", *names, "row"]]
+
+
+def _empty(column: str, row: pd.Series) -> str:
+    return f"{column} is empty"
 
 
 def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None) -> None:
@@ -132,77 +154,6 @@ def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None)
         write_atomic(path, data)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def _table(path: Path) -> pd.DataFrame:
-    """Return all known columns as text (empty if absent in the file), and `row`. Of the columns of
-    `described` it has those with a value."""
-    csvfile.check_ending(path, (*csvfile.ENDINGS, ".parquet"))
-    if path.suffix.lower() == ".parquet":
-        columns = _parquet(path)
-        lines = list(range(1, len(columns["image"]) + 1))
-    else:
-        table = csvfile.read(path, REQUIRED, OPTIONAL + described.PLACES, (described.READER,))
-        columns, lines = table.columns, table.lines
-    blank = [""] * len(lines)
-    extra = [name for name in described.present(columns) if any(text.strip() for text in columns[name])]
-    for name in described.readers(extra):
-        if name == described.READER or CONTROL.search(name):
-            raise InputError(f"{path}: column {name!r}: the name of a reader is a text after 'reader:'")
-    known = {name: columns.get(name, blank) for name in (*REQUIRED, *OPTIONAL, *extra)}
-    return pd.DataFrame(known | {"row": lines})
-
-
-def _parquet(path: Path) -> dict[str, list[str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowException) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else "not a readable Parquet file"
-        raise InputError(f"{path}: {reason}") from error
-    optional = OPTIONAL + described.PLACES
-    positions = csvfile.named(path, table.column_names, REQUIRED, optional, (described.READER,))
-    columns = {}
-    for name in [
-        *(name for name in (*REQUIRED, *OPTIONAL) if name in positions),
-        *described.present(positions),
-    ]:
-        column = table.column(positions[name])
-        try:
-            values = _as_text(path, name, column)
-        except (pa.ArrowException, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: column {name!r} is of type {column.type}; make it text") from error
-        columns[name] = [value or "" for value in values]
-    return columns
-
-
-def _as_text(path: Path, name: str, column: pa.ChunkedArray) -> list[str | None]:
-    """Return a column's values as text. NaN becomes None, and whole numbers have no decimal point."""
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    texts: list[str | None] = column.cast(pa.string()).to_pylist()
-    if pa.types.is_decimal(column.type):
-        return [text and re.sub(r"\.0+$", "", text) for text in texts]
-    if not pa.types.is_floating(column.type):
-        return texts
-    values = column.cast(pa.float64()).to_pylist()
-    exact = 2.0 ** _EXACT_BITS[column.type.bit_width]
-    if any(value is not None and exact <= abs(value) < math.inf for value in values):
-        raise InputError(
-            f"{path}: column {name!r} is of type {column.type}, in which different long numbers may be "
-            "equal; make it text where it comes from"
-        )
-
-    def as_text(value: float | None, text: str | None) -> str | None:
-        if value is None or math.isnan(value):
-            return None
-        return str(int(value)) if value.is_integer() else text
-
-    return [as_text(value, text) for value, text in zip(values, texts, strict=True)]
 
 
 def _refuse_control(path: Path, frame: pd.DataFrame) -> None:

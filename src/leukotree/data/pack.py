@@ -10,9 +10,7 @@ import json
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -194,7 +192,7 @@ def _assign_folds(table: pd.DataFrame, options: Options, taxonomy: Taxonomy, wor
     """
     taxonomy.prune(table["leaf"].unique())
     progress.step("assigning the patients to folds")
-    with _no_pillow_warnings():
+    with encoding.no_pillow_warnings():
         table["group"] = _joined_groups(table, options, workers)
     table["fold"] = assign(table, options.folds, options.seed)
 
@@ -214,7 +212,7 @@ def _write(
     working = _working_folder(out)
     created = [folder for folder in working.parents if not folder.exists()]
     try:
-        with pack_folder.claim(working, identity), _no_pillow_warnings():
+        with pack_folder.claim(working, identity), encoding.no_pillow_warnings():
             try:
                 pack_folder.fill(working, table, options, taxonomy, workers)
             except InputError:
@@ -228,14 +226,6 @@ def _write(
         raise InputError(
             f"{out}: cannot be written: {error.strerror}; fix that and run again to continue"
         ) from error
-
-
-@contextmanager
-def _no_pillow_warnings() -> Iterator[None]:
-    """Ignore warnings of Pillow: `codec` decides which images are broken, and gives the reason."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield
 
 
 def _working_folder(out: Path) -> Path:
@@ -307,7 +297,7 @@ def _existing(
         sizes = [os.stat(path).st_size for path in table["image"]]
         older = {"manifest": _digest(zip(*_columns(table), sizes, strict=True)), "tree": identity["tree"]}
         pack_folder.compare(out, before, {**older, "options": identity["options"]})
-        with _no_pillow_warnings():
+        with encoding.no_pillow_warnings():
             _compare_images(packed, table, options, workers)
     # A run that was killed just after the folder got its final name leaves them.
     pack_folder.remove_work_files(out)

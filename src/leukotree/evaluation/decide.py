@@ -132,15 +132,20 @@ def contradictions(logp: np.ndarray, taxonomy: Taxonomy) -> float:
     return float(apart.mean()) if len(apart) else float("nan")
 
 
-def stop(logp: np.ndarray, taxonomy: Taxonomy, threshold: float) -> np.ndarray:
-    """(N,) int64 node indices: the end of a greedy descent that enters only nodes with P(node) >= threshold.
+def stop(
+    logp: np.ndarray, taxonomy: Taxonomy, threshold: float, decided: np.ndarray | None = None
+) -> np.ndarray:
+    """(N,) int64 node indices: the end of a descent that enters only nodes with P(node) >= threshold.
 
-    Index 0 is the root. With threshold 0 the end is the greedy leaf. Raises InputError for a threshold
+    Index 0 is the root. With threshold 0 the end is the decided leaf. Raises InputError for a threshold
     outside 0..1.
+
+    Args: decided: (N,) leaf indices to which the descents lead; None for the greedy ones.
     """
     if not 0 <= threshold <= 1:
         raise InputError(f"threshold {threshold}: a probability is in 0..1")
-    path, probability = path_to(greedy(logp, taxonomy), logp, taxonomy)
+    decided = greedy(logp, taxonomy) if decided is None else decided
+    path, probability = path_to(decided, logp, taxonomy)
     last = (probability >= threshold).sum(axis=1) - 1
     return path[np.arange(len(path)), last]
 

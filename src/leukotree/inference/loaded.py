@@ -83,7 +83,7 @@ def load(folder: Path, engine: Engine | None = None) -> LoadedRun:
     Raises InputError naming the folder: no run, a run that is not done, a run of an inner fold (those keep no
     weights), weights that are missing or damaged, or image sizes that are not known any more.
     """
-    spec = runfolder.read_spec(_finished(Path(folder)))
+    spec = runfolder.read_spec(finished(Path(folder)))
     if spec.data.inner is not None:
         raise InputError(f"{folder}: a run of an inner fold keeps no weights; name a run of an outer fold")
     latest = checkpoint.load_latest(Path(folder) / runfolder.CHECKPOINTS)
@@ -91,14 +91,15 @@ def load(folder: Path, engine: Engine | None = None) -> LoadedRun:
         fix = "copy it again, or move the folder away and train it again"
         raise InputError(f"{folder}: its weights are missing or damaged; {fix}")
     engine = engine or Engine(0, 1, torch.device("cpu"))
-    taxonomy = _taxonomy(Path(folder))
-    prepared = _prepared(Path(folder), spec)
+    taxonomy = tree(Path(folder))
+    images = preparation(Path(folder), spec)
     parts = stages(spec.variant, taxonomy)
-    models = [_model(spec, stage, prepared.size, latest[1], engine) for stage in parts]
-    return LoadedRun(Path(folder), spec, taxonomy, prepared, tuple(parts), tuple(models), engine)
+    models = [_model(spec, stage, images.size, latest[1], engine) for stage in parts]
+    return LoadedRun(Path(folder), spec, taxonomy, images, tuple(parts), tuple(models), engine)
 
 
-def _finished(folder: Path) -> Path:
+def finished(folder: Path) -> Path:
+    """The folder, if it is that of a finished run. Raises InputError otherwise."""
     if not (folder / runfolder.SPEC).is_file():
         raise InputError(f"{folder}: no run folder; name one such as results/runs/STUDY/flat-0123456789ab")
     state = runfolder.read_status(folder).get("state")
@@ -107,7 +108,8 @@ def _finished(folder: Path) -> Path:
     return folder
 
 
-def _taxonomy(folder: Path) -> Taxonomy:
+def tree(folder: Path) -> Taxonomy:
+    """The label tree of a run. Raises InputError for a file that is damaged or not there."""
     file = folder / runfolder.TAXONOMY
     try:
         return Taxonomy.from_nested(json.loads(file.read_text(encoding="utf-8")))
@@ -115,8 +117,9 @@ def _taxonomy(folder: Path) -> Taxonomy:
         raise InputError(f"{file}: cannot be read: {one_line(error)[:200]}") from error
 
 
-def _prepared(folder: Path, spec: RunSpec) -> Prepared:
-    """What the run noted; for a run of an older version, what its data set says, if it is still the same."""
+def preparation(folder: Path, spec: RunSpec) -> Prepared:
+    """How the images of a run were prepared: what the run noted; for a run of an older version, what its data
+    set says. Raises InputError where that is not here any more, or another one."""
     environment = runfolder.read_environment(folder)
     if isinstance(noted := environment.get(runfolder.IMAGES), dict):
         return Prepared(int(noted["size"]), int(noted["quality"]))

@@ -36,6 +36,15 @@ def keep(root: Path, study: Mapping[str, Any]) -> None:
         files.write_atomic(root / FILE, yamlfile.dump(_declared(study)))
 
 
+def kept(root: Path) -> dict[str, Any]:
+    """What the file in a study's folder declares; {} without one, or for one that cannot be read."""
+    try:
+        before = yamlfile.load(root / FILE) if (root / FILE).exists() else {}
+    except InputError:
+        return {}
+    return before if isinstance(before, dict) else {}
+
+
 def changes(root: Path, study: Mapping[str, Any]) -> list[str]:
     """What `study` declares differently than the file: a text for each changed key; [] without a file. Raises
     InputError for a damaged file."""

@@ -81,7 +81,10 @@ def scores(true: np.ndarray, logp: np.ndarray, taxonomy: Taxonomy) -> dict[str, 
 
 
 def scores_of_leaves(true: np.ndarray, predicted: np.ndarray, n_leaves: int) -> dict[str, float]:
-    """Accuracy and macro-F1 of decided leaves. true, predicted: (N,) leaf indices."""
+    """Accuracy and macro-F1 of decided leaves; {} without images, as of a run on all folds. true, predicted:
+    (N,) leaf indices."""
+    if not len(true):
+        return {}
     return {
         "accuracy": float((true == predicted).mean()),
         "macro_f1": metrics.macro_f1(true, predicted, n_leaves),

@@ -114,7 +114,13 @@ CLAIM = Guideline(
         ),
         Item("31", "explainability", (), ("Interference",), "Grad-CAM or another method"),
         Item("32", "evaluation on internal data", ("folds",), ("Variants", "Folds")),
-        Item("33", "testing on external data", author="a test on data of another source"),
+        Item(
+            "33",
+            "testing on external data",
+            (),
+            ("Other data sets",),
+            "a test on data of another source",
+        ),
         Item("34", "registration of a trial", author="the registration, or that there is none"),
         Item("35", "numbers included and excluded", ("left out",), ("Flow of images and patients",)),
         Item(

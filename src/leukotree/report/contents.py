@@ -37,6 +37,7 @@ _FOLDED: dict[str, str] = {
     "Clinical scores": "Sensitivity, specificity, predictive values and net benefit.",
     "Readers": "Agreement of readers with each other, and of the models with them.",
     "Subgroups": "Scores by source, site and scanner.",
+    "Other data sets": "What is lost on data of another place, beside the own test folds.",
     "Tree": "Hierarchical precision, recall and F1, and the accuracy at each depth.",
     "Calibration": "Whether the probabilities are right, before and after scaling.",
     "Cells between two leaves": "Images with two probable leaves, and how far apart these are in the tree.",

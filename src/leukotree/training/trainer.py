@@ -133,7 +133,7 @@ class Trainer:
         steps = [stage.step - done for stage, done in zip(self.stages, before, strict=True)]
         row = {"kind": "epoch", "epoch": self._epoch, **self._speed(steps, seconds)}
         if to_score is not None:
-            row["macro_f1"] = self.score(to_score)["macro_f1"]
+            row |= {name: score for name, score in self.score(to_score).items() if name == "macro_f1"}
         if measured := self._probe.after(self._epoch):
             self._writer.submit(partial(interference.write, self.folder.path, self._epoch, measured))
         self._count_hours()
@@ -154,7 +154,7 @@ class Trainer:
         self.folder.log.info(f"epoch {row['epoch'] + 1} of {self.spec.optim.epochs}: {values}")
 
     def score(self, batches: Iterator[Batch] | None = None) -> dict[str, float]:
-        """Evaluate and keep the predictions for `finish`; their accuracy and macro-F1."""
+        """Evaluate and keep the predictions for `finish`; their accuracy and macro-F1, {} without images."""
         predicted = self.evaluate(self._to_score() if batches is None else batches)
         leaves = self.dataset.leaf_ids[predicted.rows]
         scores = predictions.scores(leaves, predicted.logp, self.dataset.taxonomy)
@@ -217,9 +217,8 @@ class Trainer:
         self.folder.status(state="done", epoch=self.spec.optim.epochs, images=images, **scores)
         if self._followers is not None:
             self._followers.wake()
-        self.folder.log.info(
-            "ended: done, " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-        )
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        self.folder.log.info(f"ended: done, {shown or 'never scored'}")
         if self.spec.data.inner is not None:
             self.folder.drop_checkpoints()
 

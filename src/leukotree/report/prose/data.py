@@ -29,3 +29,20 @@ FLOW_UNKNOWN = """
 Not recorded: {what}. An import is recorded if `leukotree import` wrote the manifest and nobody changed it
 before it was packed.
 """
+
+EXTERNAL = """
+Each finished run predicts the images of another data set by itself. Scores are means over these runs, as
+those of the own test folds are. The patients of both are resampled, each within its own data set. A data set
+may lack leaves, and the score of one leaf says nothing about another. Own, same leaves: the own test images
+of the leaves that it has. Sensitivity: the share of the images of a leaf, or below a node, that are called
+so. Specificity: the share of the other images that are not. Confidence is the probability of the most
+probable leaf: above 0 the models are too sure. A calibrated model may have a calibration error on some leaves
+alone, so compare the last two columns. Temperatures are those of the own inner folds. An interval is not
+estimable below {floor} patients. A difference may come from the patients, the stain, the camera or the
+labels. These numbers do not say from which.
+"""
+
+EXTERNAL_BY_IMAGE = """
+Most images of `{name}` have no patient id. Each counts as a patient of its own, so the intervals outside, and
+those of the differences, are too narrow where such images come from the same patient.
+"""

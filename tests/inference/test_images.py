@@ -1,0 +1,79 @@
+"""Images are prepared as `pack` prepares them, byte for byte, and decoded as training decodes them."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from leukotree.data.dataset import Dataset
+from leukotree.data.stream import Loader
+from leukotree.errors import InputError
+from leukotree.inference import images, inputs
+from leukotree.inference.loaded import Prepared
+
+PREPARED = Prepared(48, 95)
+
+
+def test_source_files_become_the_packed_images(phantom_manifest: Path, shards: Path) -> None:
+    index = Dataset.open(shards).index.set_index("image")
+    with (
+        inputs.opened([str(phantom_manifest)]) as table,
+        images.of_files(table, PREPARED, workers=2) as prepared,
+    ):
+        rows = prepared.table
+        assert rows["sha256"].tolist() == index.loc[rows["image"], "sha256"].tolist()
+        assert rows["leaf"].tolist() == index.loc[rows["image"], "leaf"].tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches_have_the_pixels_and_the_memory_of_those_of_training(workers: int, shards: Path) -> None:
+    dataset = Dataset.open(shards)
+    rows = np.flatnonzero(dataset.index["fold"] == 1)
+    mine = images.of_shards(shards, PREPARED, fold=1)
+    with Loader(dataset, workers=0) as loader:
+        expected = list(loader.evaluate(rows, 5))
+    batches = list(images.batches(mine, np.arange(len(rows)), 5, workers))
+    assert [numbers.tolist() for numbers, _ in batches] == [
+        list(range(at, min(at + 5, len(rows)))) for at in range(0, len(rows), 5)
+    ]
+    for (_, pixels), batch in zip(batches, expected, strict=True):
+        assert pixels.equal(batch.images)
+        assert pixels.stride() == batch.images.stride()
+
+
+def test_shards_of_another_size_are_refused(shards: Path) -> None:
+    with pytest.raises(InputError, match=r"packed at 48 pixels, and the model takes 64.*--size 64"):
+        images.of_shards(shards, Prepared(64, 95))
+
+
+def test_another_quality_is_said(shards: Path) -> None:
+    assert "quality 95" in images.of_shards(shards, Prepared(48, 80)).notes[0]
+
+
+def test_a_full_disk_is_one_line_that_names_the_folder(
+    phantom_manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/dev/full gives the error of a full disk at each write."""
+    full = functools.partial(open, "/dev/full", "r+b", buffering=0)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full())
+    with (
+        inputs.opened([str(phantom_manifest)]) as table,
+        pytest.raises(InputError, match=r"no room for the prepared images.*TMPDIR"),
+        images.of_files(table, PREPARED, workers=1),
+    ):
+        pass
+
+
+def test_nothing_is_left_of_only_broken_images(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    table = pd.DataFrame([(str(tmp_path / "a.png"), "a.png", "", "", "")], columns=list(inputs.COLUMNS))
+    with (
+        pytest.raises(InputError, match=r"a.png \(empty.*none is left"),
+        images.of_files(table, PREPARED, 1, True),
+    ):
+        pass
