@@ -143,14 +143,14 @@ def follow(block: str, folder: Path, *more: str) -> list[str]:
 
 def first_blocks() -> list[str]:
     start = sections("docs/start.md")
-    return [documents.blocks(start[title], "bash")[0] for title in ("2. Make data", "3. Train and compare")]
+    return [documents.blocks(start[title], "bash")[0] for title in ("Make data", "Train and compare")]
 
 
 def test_the_data_of_the_first_study_are_made_as_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "sweeps").symlink_to(ROOT / "sweeps")
     data, train = first_blocks()
     drawn, packed, audited = follow(data, tmp_path)
-    text = sections("docs/start.md")["2. Make data"]
+    text = sections("docs/start.md")["Make data"]
     assert "168 cells of 28 invented patients" in text
     assert "168 images" in drawn + packed
     assert "colour" in audited
