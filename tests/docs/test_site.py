@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import documents
+from tests.helpers import browser, documents
 
 ROOT = documents.ROOT
 LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
@@ -102,3 +102,23 @@ def test_the_reference_has_every_key_of_a_run(site: Path) -> None:
         of = "RunSpec" if keys is None else field.annotation.__name__  # type: ignore[union-attr]
         absent = [key for key in keys or (name,) if f'id="leukotree.spec.{of}.{key}"' not in text]
         assert not absent, f"{of}: without a docstring: {absent}"
+
+
+def test_a_browser_shows_each_page_without_an_error_and_without_scrolling_sideways(
+    site: Path, pages: dict[Path, Page]
+) -> None:
+    """On a laptop and on a dark phone. Wide tables scroll by themselves."""
+    wrong = []
+    try:
+        with browser.started() as tab:
+            for path in sorted(path for path in pages if path.name != "404.html"):  # which a server shows
+                for width, dark in ((browser.WIDE, False), (browser.NARROW, True)):
+                    tab.open(path, width=width, dark=dark)
+                    shown = tab.run("return document.documentElement.dataset.bsTheme")
+                    inside = tab.run("return document.documentElement.scrollWidth <= innerWidth")
+                    problems = tab.problems()
+                    if problems or not inside or shown != ("dark" if dark else "light"):
+                        wrong.append((path.relative_to(site).as_posix(), width, problems, shown))
+    except browser.NoBrowser as error:
+        pytest.skip(str(error))
+    assert not wrong
