@@ -79,4 +79,4 @@ def test_many_reasons_are_shortened_and_odd_texts_are_drawn() -> None:
     lines = flow._reasons(flow.Counter(reasons), "not imported")
     assert lines[0] == "78 files not imported:"
     assert lines[-1] == "10: 4 other reasons"
-    assert flowchart.draw([flowchart.Step("a\nb", lines), flowchart.Step("c")]).startswith(b"\x89PNG")
+    assert flowchart.draw([flowchart.Step("a\nb", lines), flowchart.Step("c")]).png.startswith(b"\x89PNG")

@@ -53,7 +53,7 @@ class TestImagesWithoutPatient:
         alone = sum(int((run.images["patient"] == "").sum()) for run in scores.one_per_fold(partial.runs))
         section = comparison.section(partial, comparison.compared(partial))
         header = cells(section, "difference", "level", "pooled over folds")
-        table = next(block for block in section.blocks if getattr(block, "header", None) == header)
+        table = next(block for block in section.flat if getattr(block, "header", None) == header)
         assert table.rows[0][0] == "multilabel − flat"
         assert table.rows[0][-1] == f"36 and {alone} images without one"
 
