@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from hpc.options import BAD_INPUT, Parser
-from hpc.verbs import data, inference, machine, plan, results, search, training, writing
+from hpc.verbs import data, explain, inference, machine, plan, results, search, training, writing
 from leukotree import progress, signals
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
 
-STOPPABLE = ("train", "folds", "grid", "refit", "pack")
+STOPPABLE = ("train", "folds", "grid", "refit", "pack", "explain")
 """Verbs that look at a request to stop and end by themselves. A sweep asks its own processes."""
 SPEAKING = ("sweep",)
 """Verbs that also write into a log what they do, within two seconds: they work for long before they have an
@@ -37,6 +37,7 @@ VERBS = (
     writing.define_new_study,
     inference.define_predict,
     inference.define_evaluate,
+    explain.define_explain,
     search.define_submit,
     machine.define_doctor,
     machine.define_bench,

@@ -36,7 +36,7 @@ LAYERS = (
     ("leukotree.trackers",),
     ("leukotree.report", "leukotree.training"),
     ("leukotree.bench", "leukotree.inference"),
-    ("leukotree.api",),
+    ("leukotree.api", "leukotree.explain"),
     ("hpc", "hpc.deepspeed", "hpc.finding", "hpc.options", "hpc.tables"),
     ("hpc.slurm",),
     ("hpc.studies",),

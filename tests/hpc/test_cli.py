@@ -32,6 +32,7 @@ VERBS = [
     "status",
     "report",
     "new-study",
+    "explain",
     "submit",
     "doctor",
     "bench",

@@ -43,7 +43,7 @@ def completed(script: Path, cwd: Path, *words: str) -> set[str]:
 
 
 def test_bash_completes_verbs(script: Path, tmp_path: Path) -> None:
-    assert completed(script, tmp_path, "re") == {"report"}
+    assert completed(script, tmp_path, "re") == {"refit", "report"}
     assert {"train", "sweep", "new-study", "completion"} <= completed(script, tmp_path, "")
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import timm
@@ -68,6 +68,15 @@ class Wiring:
     """Number of the head whose probabilities are inputs of a head too; None for features only."""
     leader: int | None
     """The one level whose loss trains the trunk; None where each level does."""
+    stops: bool = True
+    """Whether the probabilities of a head above enter without their gradient, as in training. An explanation
+    follows them."""
+
+    @property
+    def open(self) -> Wiring:
+        """The same logits with a gradient along every connection: what an output depends on, not what its
+        loss trains."""
+        return replace(self, leader=None, stops=False)
 
     @classmethod
     def of(cls, loss: LossSpec, levels: Mapping[str, int], above: Mapping[str, str | None]) -> Wiring:
@@ -93,7 +102,8 @@ class Wiring:
         for head, level, above in zip(heads, self.levels, self.above, strict=True):
             seen = features[level]
             if above is not None:
-                seen = torch.cat([seen, logits[above].detach().float().softmax(dim=1)], dim=1)
+                given = logits[above].detach() if self.stops else logits[above]
+                seen = torch.cat([seen, given.float().softmax(dim=1)], dim=1)
             logits.append(head(seen))
         return torch.cat(logits, dim=1)
 

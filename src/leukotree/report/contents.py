@@ -41,6 +41,7 @@ _FOLDED: dict[str, str] = {
     "Tree": "Hierarchical precision, recall and F1, and the accuracy at each depth.",
     "Calibration": "Whether the probabilities are right, before and after scaling.",
     "Cells between two leaves": "Images with two probable leaves, and how far apart these are in the tree.",
+    "Explanations": "Whether maps of what the models decide by find the white cell.",
     "Prediction sets": "Sets of leaves that have the true one with a wanted probability.",
     "Interference": "Whether the levels of the tree pull the shared model in other directions.",
     "Leaves": "Confusion matrices, and precision, recall and F1 of each leaf with intervals.",

@@ -41,6 +41,7 @@ from leukotree.stats.comparing import (
     smallest_detectable,
     spread_factors,
 )
+from leukotree.stats.means import Mean, means
 from leukotree.stats.placing import Place, place
 from leukotree.stats.reliability import CalibrationError, calibration_error
 from leukotree.stats.resampling import (
@@ -71,6 +72,7 @@ __all__ = [
     "GroupScores",
     "Judged",
     "McNemar",
+    "Mean",
     "Place",
     "Probabilities",
     "Rated",
@@ -100,6 +102,7 @@ __all__ = [
     "macro_f1",
     "majority_is_correct",
     "mcnemar",
+    "means",
     "nadeau_bengio",
     "pair",
     "patient_counts",

@@ -123,7 +123,7 @@ def test_its_runs_train(file: Path, tiny: Path, tmp_path: Path) -> None:
         specs = {_kind(cell.spec): cell.spec for cell in expanded if cell.spec.data.test_fold == 0}
     for spec in specs.values():
         assert 0 <= run.run(spec, tmp_path, RUNTIME).metrics["macro_f1"] <= 1
-    assert plan.search.trials or plan.grid
+    assert len(specs) > 1  # a study compares
 
 
 @pytest.mark.slow("searches under Ray")

@@ -1,0 +1,125 @@
+"""The masks of a packed data set's images: found in the manifest that it was packed from.
+
+Shards hold no masks. An image of the manifest is an image of the data set if it has the same source and name,
+and if `pack` would make the same bytes from it. Behind pseudonyms there are no names: there the bytes decide,
+and also where folders repeat a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from leukotree import progress
+from leukotree.data import manifest
+from leukotree.data.dataset import Dataset
+from leukotree.data.images import codec, digests, encoding, maskfile
+from leukotree.errors import InputError, one_line
+from leukotree.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks of a data set's images, by the row of its index."""
+
+    manifest: Path
+    size: int
+    """Width and height of the packed images in pixels."""
+    files: dict[int, tuple[str, str]]
+    """Row -> the files of its image and its mask."""
+    _read: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def read(self, row: int) -> np.ndarray:
+        """(size, size) bool: the mask of a row, in the geometry of its packed image; False everywhere where
+        it has none. Raises InputError naming a file that cannot be read."""
+        if row not in self._read:
+            known = self.files.get(row)
+            empty = np.zeros((self.size, self.size), bool)
+            self._read[row] = empty if known is None else maskfile.square(known[1], known[0], self.size)
+        return self._read[row]
+
+    def digest(self, rows: Sequence[int]) -> str:
+        """A hex digest of the masks of some rows. Equal ones give equal measures."""
+        total = hashlib.sha256()
+        for row in rows:
+            total.update(np.packbits(self.read(row)).tobytes() if row in self.files else b"none")
+        return total.hexdigest()
+
+
+def match(path: str | Path, dataset: Dataset) -> Masks:
+    """The masks that a manifest has for the images of a data set, matched by source and name; behind
+    pseudonyms by the bytes of the packed images.
+
+    Raises InputError naming the manifest if it has no mask, or none for this data set, and as
+    `manifest.read`.
+    """
+    path = Path(path)
+    frame = manifest.read(path, _tree(path, dataset))
+    masked = frame[frame["mask"] != ""]
+    if masked.empty:
+        raise InputError(f"{path}: has no mask; give the manifest whose column mask names them")
+    unnamed = dataset.pack_option("pseudonyms") or dataset.index[["source", "image"]].duplicated().any()
+    rows = _by_bytes(masked, dataset) if unnamed else _by_name(masked, dataset)
+    if not rows:
+        example = f"{masked['source'].iloc[0]}, {masked['name'].iloc[0]}"
+        raise InputError(
+            f"{path}: none of its {len(masked)} images with a mask, such as ({example}), is in "
+            f"{dataset.folder}; give the manifest that was packed"
+        )
+    return Masks(path, dataset.size, rows)
+
+
+def verified(masks: Masks, dataset: Dataset, rows: Sequence[int]) -> tuple[Masks, int]:
+    """The masks of some rows whose image files give the packed bytes, and how many others there are.
+
+    Another picture under the same name has another cell.
+    """
+    with_mask = [row for row in rows if row in masks.files]
+    kept = {}
+    packed = dataset.index["sha256"].to_numpy()
+    for row in progress.over(with_mask, "comparing images", len(with_mask), "image"):
+        try:
+            data = codec.square(masks.files[row][0], dataset.size, dataset.preparation["quality"])
+        except codec.BrokenImage as error:
+            raise InputError(f"{masks.files[row][0]}: cannot be read: {one_line(error)}") from error
+        if hashlib.sha256(data).hexdigest() == packed[row]:
+            kept[row] = masks.files[row]
+    return Masks(masks.manifest, masks.size, kept), len(with_mask) - len(kept)
+
+
+def _tree(path: Path, dataset: Dataset) -> Taxonomy:
+    """The tree to check a manifest with: that of the data set, or the paper's where its leaves are among
+    those. `pack` prunes the tree to the leaves that have images."""
+    own, paper = dataset.taxonomy, Taxonomy.paper()
+    return paper if set(own.leaves) <= set(paper.leaves) else own
+
+
+def _by_name(masked: pd.DataFrame, dataset: Dataset) -> dict[int, tuple[str, str]]:
+    index = dataset.index
+    names = {pair: row for row, pair in enumerate(zip(index["source"], index["image"], strict=True))}
+    found: dict[int, tuple[str, str]] = {}
+    columns = (masked[name].tolist() for name in ("source", "name", "image", "mask"))
+    for source, name, image, mask in zip(*columns, strict=True):
+        if (row := names.get((source, name))) is not None:
+            found[row] = (image, mask)
+    return found
+
+
+def _by_bytes(masked: pd.DataFrame, dataset: Dataset) -> dict[int, tuple[str, str]]:
+    workers = len(os.sched_getaffinity(0))
+    images, masks = masked["image"].tolist(), masked["mask"].tolist()
+    known = digests.of_files(images, workers)
+    encoded = encoding.encode_files(images, known, dataset.size, dataset.preparation["quality"], workers)
+    files: dict[str, tuple[str, str]] = {}
+    packed = progress.over(encoded, "matching masks", len(images), "image")
+    for data, image, mask in zip(packed, images, masks, strict=True):
+        if isinstance(data, bytes):
+            files.setdefault(hashlib.sha256(data).hexdigest(), (image, mask))
+    digest = dataset.index["sha256"].tolist()
+    return {row: files[text] for row, text in enumerate(digest) if text in files}
