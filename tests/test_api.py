@@ -139,6 +139,7 @@ def test_results_of_no_study_are_refused(given: object) -> None:
         leukotree.results(given)
 
 
+@pytest.mark.slow("takes seconds of work")
 def test_the_package_registers_its_launcher(tmp_path: Path) -> None:
     """The entry points of pyproject.toml, as an installation writes them."""
     points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]

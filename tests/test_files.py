@@ -67,6 +67,7 @@ def test_a_lock_excludes_others_and_ends_with_its_process(tmp_path: Path) -> Non
         pass
 
 
+@pytest.mark.slow("takes seconds of work")
 def test_a_lock_that_is_released_in_time_is_taken(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE

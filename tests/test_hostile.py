@@ -236,6 +236,7 @@ def test_the_valid_ones_are_taken(home: Path) -> None:
     assert judge(home, "grid", "valid-study.yaml", "--dry-run", names="valid-study.yaml")
 
 
+@pytest.mark.slow("tries many files")
 @MORE_EDITS
 @given(anything(SPEC, values, as_yaml))
 def test_a_spec(home: Path, content: bytes) -> None:

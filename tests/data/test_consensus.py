@@ -69,6 +69,7 @@ def simulated(images: int, skill: list[float], missing: float = 0.1) -> tuple[np
     return true, np.where(rng.random(codes.shape) < missing, -1, codes)
 
 
+@pytest.mark.slow("reads and packs many images")
 def test_dawid_and_skene_trusts_the_better_reader() -> None:
     true, codes = simulated(3000, [0.95, 0.4, 0.4, 0.4])
     posterior = consensus.dawid_skene(codes, 3)

@@ -72,6 +72,7 @@ def test_a_relative_folder_is_another_one_in_another_working_directory(folder, t
         assert digests(opened) == list(first.index["sha256"])
 
 
+@pytest.mark.slow("reads and packs many images")
 def test_open_files_are_bounded(tmp_path):
     """With more shards than the limit at most 256 files are open, and every byte is right."""
     manifest = write_manifest(tmp_path / "raw", patients=100, images=1)

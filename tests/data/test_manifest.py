@@ -345,6 +345,7 @@ def check_message(message, path):
     assert message.startswith(str(path))
 
 
+@pytest.mark.slow("reads and packs many images")
 @settings(max_examples=400, deadline=None)
 @given(edits=EDITS)
 def test_any_edit_of_a_manifest_gives_a_sound_table_or_one_line(edited, edits):

@@ -228,6 +228,7 @@ def test_dropping_too_much_is_refused(manifest, out):
     assert not hidden(out).exists()
 
 
+@pytest.mark.slow("reads and packs many images")
 def test_the_two_truncated_deepapl_files_are_named(real_data, tmp_path, out):
     from leukotree.data.sources.importer import import_source
 
@@ -467,6 +468,7 @@ def test_what_a_killed_pack_left_is_not_mixed_with_other_options(manifest, out, 
     assert files(hidden(out)) == left
 
 
+@pytest.mark.slow("reads and packs many images")
 def test_kill_signal_leaves_no_process_and_a_folder_to_go_on_with(tmp_path, out):
     manifest = write_manifest(tmp_path / "raw", patients=20, images=5)
     options = {**SMALL, "workers": 2}

@@ -64,6 +64,7 @@ def test_the_manifest_lists_every_image_with_its_mask_and_patients_are_dealt_eve
             assert set(np.unique(np.asarray(mask))) == {0, 255}
 
 
+@pytest.mark.slow("reads and packs many images")
 def test_same_seed_same_bytes_for_any_number_of_workers_and_other_seed_other_bytes(tmp_path: Path) -> None:
     arguments = {"patients": 7, "per_patient": 2, "size": 48}
     for name, seed, workers in (("one", 5, 1), ("two", 5, 2), ("other", 6, 1)):
@@ -248,6 +249,7 @@ def test_a_split_that_leaks_patients_scores_higher_than_one_by_patients(
     assert leaky - honest > 0.2
 
 
+@pytest.mark.slow("reads and packs many images")
 def test_morphology_is_learnable_across_patients_and_similar_leaves_are_what_is_confused(
     images: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
 ) -> None:

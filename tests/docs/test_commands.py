@@ -146,6 +146,7 @@ def first_blocks() -> list[str]:
     return [documents.blocks(start[title], "bash")[0] for title in ("Make data", "Train and compare")]
 
 
+@pytest.mark.slow("runs the commands of a page")
 def test_the_data_of_the_first_study_are_made_as_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "sweeps").symlink_to(ROOT / "sweeps")
     data, train = first_blocks()
@@ -168,6 +169,7 @@ def test_the_first_ten_minutes_end_with_the_report(tmp_path: Path) -> None:
     assert re.search("inconclusive|not estimable", page)
 
 
+@pytest.mark.slow("runs the commands of a page")
 def test_the_commands_of_studies_run(place: Path) -> None:
     block = documents.blocks((ROOT / "docs/studies.md").read_text(), "bash")[0]
     dry = "\n".join(line for line in block.splitlines() if "data/leukemia" not in line and "plan" not in line)

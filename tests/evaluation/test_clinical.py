@@ -41,6 +41,7 @@ class TestTargets:
 
 
 class TestCounts:
+    @pytest.mark.slow("compares many samples")
     @settings(max_examples=30)
     @given(trees(edges=12), SEEDS)
     def test_rates_are_those_of_scikit_learn(self, tree: Taxonomy, seed: int) -> None:

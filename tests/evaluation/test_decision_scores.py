@@ -59,6 +59,7 @@ class TestProblem:
             defined = 0 < hits.sum() < n
             assert precision == pytest.approx(at_hits.mean() if defined else np.nan, nan_ok=True)
 
+    @pytest.mark.slow("compares many samples")
     @given(st.integers(1, 30), st.integers(0, 10_000))
     def test_scores_of_predictions_are_those_of_scikit_learn(self, n, seed):
         target, p = problem(n, seed)

@@ -59,6 +59,7 @@ def _filled(part: ast.expr) -> str:
     return "--elastic 3" if "{elastic}" in source else "x.yaml"
 
 
+@pytest.mark.slow("runs whole commands")
 def test_every_advised_command_parses_as_it_stands() -> None:
     found = [(file, command) for file, text in texts() for command in ADVISED.findall(text)]
     assert len(found) > 10

@@ -125,6 +125,7 @@ def trained(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Op
     return opened
 
 
+@pytest.mark.slow("runs whole commands")
 def test_results_are_those_of_the_report_and_never_stale(trained: OpenStudy) -> None:
     frame = leukotree.results(trained)
     assert sorted(frame["fold"].unique()) == [0, 1]

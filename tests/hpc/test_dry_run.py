@@ -249,6 +249,7 @@ def test_a_dry_run_beside_another_command_at_work_refuses_as_the_command_does(wo
     assert "another sweep runs on this study (held by process " in done.stderr
 
 
+@pytest.mark.slow("plans whole studies")
 def test_a_dry_run_says_trainings_and_epochs_and_how_many_are_done(work: Path) -> None:
     def first(*words: str) -> str:
         done = leukotree(*words, "--dry-run", cwd=work)
@@ -292,6 +293,7 @@ def test_a_dry_run_says_trainings_and_epochs_and_how_many_are_done(work: Path) -
     assert (told["trainings"], told["trainings_done"], told["epochs"], told["epochs_done"]) == (4, 1, 12, 5)
 
 
+@pytest.mark.slow("plans whole studies")
 def test_a_dry_run_says_what_a_run_of_each_variant_takes(work: Path) -> None:
     """Steps, parameters and FLOPs, and the budget that they follow from."""
     words = ("variants=[flat, ensemble, base, multilabel]", "grid={optim.steps: [null, 30]}", "--dry-run")
@@ -323,6 +325,7 @@ def test_an_advised_command_names_the_study_as_it_was_typed(work: Path) -> None:
         choice.chosen(studies.load("study.yaml", ["search.space={optim.lr: {uniform: [0.1, 0.2]}}"]))
 
 
+@pytest.mark.slow("plans whole studies")
 def test_a_dry_run_names_the_runs_that_will_fail(work: Path) -> None:
     """They stop no others, so the command goes on: exit code 1, and the same line."""
     _chosen(work)

@@ -113,6 +113,7 @@ def test_bad_numbers_are_refused_by_the_parser(work: Path, words: list[str]) -> 
     assert leukotree("plan", "study.yaml", *words, cwd=work).returncode == 2
 
 
+@pytest.mark.slow("simulates")
 def test_a_pilot_gives_the_spread(work: Path) -> None:
     """A study of 3 folds x 2 seeds that has ended; its numbers are those of `report.pilot`."""
     names = {"search": {"trials": 0}, "seeds": [0, 1], "folds": {"outer": 3}}

@@ -46,6 +46,7 @@ def test_it_names_the_study_that_it_has_queued(root: Path) -> None:
     assert done.stdout.splitlines()[-1] == "job 77; `leukotree status short` says how far it is", done.stderr
 
 
+@pytest.mark.slow("runs whole commands")
 def test_the_job_gets_the_code_of_its_submission(root: Path) -> None:
     stand_in(root, "sbatch", 'echo "$LEUKOTREE_CODE" >code; echo Submitted batch job 77')
     assert leukotree("submit", "study.yaml", "--dry-run", cwd=root).returncode == 0

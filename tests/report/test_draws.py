@@ -76,6 +76,7 @@ def test_choices_between_few_options_can_be_equal_by_chance() -> None:
     assert draws.numbered([table, table], CHOICES)[1].tolist() == list(range(12))  # one in 6^12
 
 
+@pytest.mark.slow("makes a report")
 @settings(max_examples=50, deadline=None)
 @given(some.lists(some.integers(0, 3), min_size=1, max_size=6))
 def test_searches_with_equal_seeds_are_grouped(seeds: list[int]) -> None:

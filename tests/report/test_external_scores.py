@@ -168,6 +168,7 @@ def test_without_patients_each_image_counts_and_the_section_warns(copy: Path) ->
     assert "Left out of `other`: 2 images of the study." in text
 
 
+@pytest.mark.slow("makes a report")
 def test_few_patients_have_no_interval_and_leave_the_other_side_its_own(copy: Path) -> None:
     images = other_images(["normal", "AML"])
     for count in (1, 3):
@@ -191,6 +192,7 @@ def test_runs_with_other_weights_are_left_out_and_named(copy: Path) -> None:
     assert "1 of 6 runs of `flat` were not evaluated" in study_results.texts(part)
 
 
+@pytest.mark.slow("makes a report")
 def test_the_report_has_the_section_only_where_something_was_evaluated(copy: Path, tmp_path: Path) -> None:
     assert section.section(summary_of(copy)) is None
     write(copy, other_images(["normal", "AML"]))

@@ -53,6 +53,7 @@ def summary(root: Path) -> StudySummary:
     return collect(root, NO_SEARCH, RUNS, inner=INNER)
 
 
+@pytest.mark.slow("makes a report")
 def test_runs_of_inner_folds_give_thresholds_and_sets(study: Path) -> None:
     of = summary(study)
     validations = inner.by_fold(of, of.arms[0])
@@ -69,6 +70,7 @@ def test_they_are_no_results_of_their_own(study: Path) -> None:
     assert of.missing == []
 
 
+@pytest.mark.slow("makes a report")
 def test_a_fold_whose_inner_folds_are_not_all_done_has_none(study: Path) -> None:
     shutil.rmtree(study / INNER[0]["run_name"])
     of = summary(study)

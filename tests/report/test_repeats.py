@@ -174,6 +174,7 @@ def test_the_tables_count_each_group_once(summary: StudySummary) -> None:
     assert len(overview.folds(summary, by_fold).blocks[0].rows) == 3 * REPEATS * FOLDS  # type: ignore[union-attr]
 
 
+@pytest.mark.slow("makes a report")
 def test_the_report_names_folds_by_their_repeat(root: Path, tmp_path: Path) -> None:
     markdown, _ = study_results.report(root, tmp_path, STUDY, _rows())
     assert study_results.table_row(markdown, "Folds", "1 of repeat 1", "flat")[3] == "2"
@@ -185,6 +186,7 @@ def _predictions(root: Path, repeat: int, fold: int) -> Path:
     return root / f"flat-{repeat:04x}{fold:04x}{0:04x}" / "predictions.parquet"
 
 
+@pytest.mark.slow("makes a report")
 def test_a_patient_in_two_folds_of_one_repeat_is_refused(root: Path, tmp_path: Path) -> None:
     """In two repeats it is right: every patient of this study is in another fold there."""
     moved = tmp_path / "synthetic"

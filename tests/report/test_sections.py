@@ -206,6 +206,7 @@ class TestTree:
 
 
 class TestInterference:
+    @pytest.mark.slow("makes a report")
     def test_the_last_probed_epoch_is_shown(self, copy):
         assert interference.section(collect(copy, STUDY, expected_runs())) is None
         same = {"levels": [1, 2], "norm_ratio": 2.0, "conflict": 0.25, "control": 0.05}

@@ -3,12 +3,14 @@
 import shutil
 
 import numpy as np
+import pytest
 
 from leukotree.report import page
 from leukotree.report.collect import collect
 from tests.helpers.study_results import STUDY, expected_runs, table_row
 
 
+@pytest.mark.slow("makes a report")
 def test_a_finished_study_is_five_lines(whole, pages, tmp_path):
     lines = page.render(collect(whole, STUDY, expected_runs()), tmp_path).lines
     assert len(lines) == 5
@@ -21,6 +23,7 @@ def test_a_finished_study_is_five_lines(whole, pages, tmp_path):
     assert np.all([len(line) <= 110 for line in lines])
 
 
+@pytest.mark.slow("makes a report")
 def test_without_runs_it_says_what_is_there(copy, tmp_path):
     for row in expected_runs():
         shutil.rmtree(copy / row["run_name"])

@@ -146,6 +146,7 @@ class TestDetectableRange:
         low, high = stats.detectable_range(values, 0.25, rope=rope, family=family)
         assert low < stats.smallest_detectable(values, 0.25, rope=rope, family=family) < high
 
+    @pytest.mark.slow("simulates")
     @pytest.mark.parametrize("folds", [3, 5, 10])
     def test_it_covers_the_true_value_at_its_nominal_rate(self, folds):
         """Normal differences that are equally correlated (1/5). The true value is that of the true spread

@@ -320,6 +320,7 @@ def test_a_tracker_that_cannot_work_is_refused_before_anything_begins(
         choice.check(["tensorboard"], None)
 
 
+@pytest.mark.slow("imports packages")
 def test_nothing_is_imported_unless_asked_for() -> None:
     code = """
 import sys

@@ -27,6 +27,7 @@ def _searched(number: int, folds: int) -> Found:
     return Found(number, scores, {}, {})
 
 
+@pytest.mark.slow("simulates studies")
 @pytest.mark.parametrize("patients", [0.0, 0.008])
 @pytest.mark.parametrize("difference", [0.05, 0.08])
 def test_the_planned_power_is_the_rate_of_simulated_studies(difference: float, patients: float) -> None:

@@ -288,6 +288,7 @@ def test_every_letter_in_both_cases():
     assert apart((f"x{one.upper()}7", f"x{one.lower()}7") for one in cased) == []
 
 
+@pytest.mark.slow("tries many texts")
 def test_every_decimal_digit():
     assert apart((f"P{one}5", f"P{unicodedata.decimal(one)}5") for one in of_category("Nd")) == []
 

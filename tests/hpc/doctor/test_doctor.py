@@ -80,6 +80,7 @@ def states(findings: list[finding.Finding]) -> dict[str, str]:
     return {finding.what: finding.state for finding in findings}
 
 
+@pytest.mark.slow("runs whole commands")
 def test_everything_is_looked_at_and_nothing_is_left_behind(study: Path) -> None:
     code, out, err = asked(str(study), "--json")
     found = json.loads(out)
@@ -109,6 +110,7 @@ def test_one_gpu_has_no_other_to_add_with(
     assert asked_for == [(ranks, device)]
 
 
+@pytest.mark.slow("runs whole commands")
 def test_what_is_missing_is_a_line_with_its_mend_and_exit_code_1(study: Path) -> None:
     """A site was named, so jobs are to run there; weights of the hub that nobody has fetched; no such
     shards."""

@@ -74,6 +74,7 @@ def test_a_copy_says_what_its_checkout_was(tmp_path: Path) -> None:
     assert json.loads(said) == origin.here()
 
 
+@pytest.mark.slow("runs whole commands")
 def test_python_takes_the_copy_and_not_what_lies_in_the_current_folder(tmp_path: Path) -> None:
     copy = snapshot.take(tmp_path)
     lines = [*snapshot.at_the_start(tmp_path), snapshot.IMPORT]

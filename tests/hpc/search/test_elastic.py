@@ -242,6 +242,7 @@ def until(ready: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow("runs whole commands")
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
 def test_at_the_end_of_the_search_its_workers_are_cancelled(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, state: str

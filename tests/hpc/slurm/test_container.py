@@ -123,6 +123,7 @@ def run(script: str, home: Path, environment: dict[str, str]) -> str:
     return Path(environment["CALLS"]).read_text()
 
 
+@pytest.mark.slow("runs whole commands")
 @pytest.mark.parametrize("runtime", sorted(IMAGES))
 def test_the_sweep_its_folds_and_its_report_run_inside(
     runtime: str, home: Path, environment: dict[str, str], same

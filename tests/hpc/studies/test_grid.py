@@ -265,6 +265,7 @@ def test_values_without_effect_add_no_runs(file: Path) -> None:
     }
 
 
+@pytest.mark.slow("runs whole commands")
 def test_a_cell_that_no_run_accepts_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["grid", str(file), "grid={loss.kind: [focal, soft]}", 'variants=["flat", "base"]']) == 2
     error = capsys.readouterr().err

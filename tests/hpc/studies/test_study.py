@@ -360,6 +360,7 @@ def _on_disk(path: Path, shards: Path, *overrides: str) -> Study:
     return study.load(path, [*small, *overrides])
 
 
+@pytest.mark.slow("runs whole commands")
 def test_a_study_that_fits_its_data_passes(path: Path, shards: Path) -> None:
     precheck.check_search(_on_disk(path, shards), ranks=4)
 

@@ -47,6 +47,7 @@ class TestBorder:
     def test_which_values_lie_on_it(self, domain, value, side):
         assert space.border(domain, value) == side
 
+    @pytest.mark.slow("makes a report")
     def test_the_report_flags_them_beside_the_papers_values(self, pages):
         markdown, *_ = pages
         flat, _, multilabel = markdown.split("`flat`: of one search.")[1].split(": of one search.")
@@ -192,6 +193,7 @@ def nested(tmp_path_factory) -> str:
 
 
 class TestNested:
+    @pytest.mark.slow("makes a report")
     def test_the_table_has_median_range_and_borders_over_folds(self, nested):
         together = table_row(nested, ANSWER, "learning rate")
         own = section(nested, ANSWER).split("`flat`: ")[1]
@@ -217,6 +219,7 @@ class TestNested:
         row = table_row(nested, "Search", "flat", "0", "1")
         assert row[3:5] == [str(best.idxmax()), f"{100 * best.max():.1f}"]
 
+    @pytest.mark.slow("makes a report")
     def test_a_search_that_has_not_ended_is_named(self, nested, tmp_path):
         for fold in (0, 1):
             write_search(

@@ -149,6 +149,7 @@ class TestOperatingPoint:
             np.testing.assert_array_equal(one.thresholds, two.thresholds)
             assert not np.array_equal(one.odds, two.odds)
 
+    @pytest.mark.slow("makes a report")
     def test_without_inner_folds_a_sentence_says_why(self, whole: Path) -> None:
         page = section_of.section(collect(whole, STUDY, expected_runs()))
         assert "not estimable for flat, base, multilabel. Its threshold needs" in texts(page)

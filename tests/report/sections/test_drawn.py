@@ -111,6 +111,7 @@ def test_a_search_without_a_choice_has_none(tmp_path: Path) -> None:
     assert cells(section, "`flat`", "1")[2:] == ["8", "8", "8", "0", "0"]
 
 
+@pytest.mark.slow("makes a report")
 def test_many_equal_choices_are_cut(tmp_path: Path) -> None:
     folds = range(drawn.MOST_NAMED + 2)
     for fold in folds:

@@ -61,6 +61,7 @@ def outer(summary: StudySummary, variant: str, fold: int) -> float:
     )
 
 
+@pytest.mark.slow("makes a report")
 def test_the_difference_and_its_spread_are_those_of_the_folds(summary: StudySummary) -> None:
     inner = random_trials("flat")["macro_f1"]
     differences = [inner[fold] - outer(summary, "flat", fold) for fold in range(3)]

@@ -84,6 +84,7 @@ class TestImagesWithoutPatient:
 
 
 class TestFoldWithoutPatients:
+    @pytest.mark.slow("makes a report")
     def test_patients_are_compared_over_the_other_folds(self, tmp_path: Path) -> None:
         for row in RUNS:
             write_run(tmp_path / "s", row, images_of_fold(row["test_fold"], patients=row["test_fold"] != 2))

@@ -61,6 +61,7 @@ def test_the_study_gives_the_coverage(summary: StudySummary) -> None:
     assert abs(float(cells(section_of.section(less), "flat", "all leaves")[2].split(" ")[0]) - 60) < 10
 
 
+@pytest.mark.slow("makes a report")
 def test_odd_images_are_listed_with_their_keys(summary: StudySummary, tmp_path: Path) -> None:
     write(summary, tmp_path)
     cases = pd.read_csv(tmp_path / section_of.CASES, keep_default_na=False, na_values={"limit": [""]})

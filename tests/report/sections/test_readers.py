@@ -118,6 +118,7 @@ def test_a_study_without_readers_has_no_such_section(whole: Path) -> None:
     assert readers.section(collect(whole, STUDY, expected_runs())) is None
 
 
+@pytest.mark.slow("makes a report")
 def test_both_pages_have_the_section(summary: StudySummary, tmp_path: Path) -> None:
     root = summary.runs[0].folder.parent
     markdown, html = report(root, tmp_path)

@@ -286,6 +286,7 @@ def test_without_the_data_and_without_a_run_on_their_tree_nothing_is_compared(tm
         collect(tmp_path, GRID, [], rows)
 
 
+@pytest.mark.slow("makes a report")
 def test_the_figure_and_the_table_are_in_the_page(tmp_path: Path) -> None:
     rows = study(tmp_path / "study", {None: 0.5, "data": 3.0, **permuted(0.5)})
     markdown, _ = report(tmp_path / "study", tmp_path / "out", GRID, [], rows)
