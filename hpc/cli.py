@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from hpc.options import BAD_INPUT, Parser
-from hpc.verbs import data, explain, inference, machine, plan, results, search, training, writing
+from hpc.verbs import data, explain, export, inference, machine, plan, results, search, training, writing
 from leukotree import progress, signals
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
 
@@ -34,6 +34,7 @@ VERBS = (
     results.define_status,
     results.define_cancel,
     results.define_report,
+    export.define_export,
     writing.define_new_study,
     inference.define_predict,
     inference.define_evaluate,

@@ -31,6 +31,7 @@ VERBS = [
     "grid",
     "status",
     "report",
+    "export",
     "new-study",
     "explain",
     "submit",

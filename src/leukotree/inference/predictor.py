@@ -129,10 +129,11 @@ class Predictor:
 
     def __repr__(self) -> str:
         run, spec, size = self.run, self.run.spec, self.run.prepared.size
+        on = "on all folds" if spec.data.all_folds else f"without fold {spec.data.test_fold}"
         count = f"{len(run.models)} model{'' if len(run.models) == 1 else 's'}"
         return (
             f"Predictor {run.folder.name}: {spec.variant}, {count} of {spec.backbone.name}, "
-            f"{size} x {size} pixels, seed {spec.seed}, trained without fold {spec.data.test_fold} of "
+            f"{size} x {size} pixels, seed {spec.seed}, trained {on} of "
             f"{spec.data.shards}\n  leaves: {', '.join(run.taxonomy.leaves)}"
         )
 
