@@ -27,6 +27,7 @@ from leukotree.training.run import run
 from tests.helpers.commandline import assert_refused, leukotree
 from tests.helpers.specs import tiny_spec
 
+pytestmark = pytest.mark.slow("trains and exports models")
 CLOSE = 1e-4
 HIDDEN = """
 import importlib.abc, runpy, sys
@@ -83,7 +84,6 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.slow("exports models")
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
 def test_it_runs_without_this_package(kind: dict[str, Any], shards: Path, tmp_path: Path) -> None:
     loaded = load(run(tiny_spec(shards, kind), tmp_path).folder)
@@ -214,7 +214,6 @@ class Spoiled(program.Program):
         return edges + 2e-4, leaves
 
 
-@pytest.mark.slow("exports a model")
 def test_what_differs_from_the_run_is_not_written(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,7 +270,6 @@ def test_what_a_killed_export_left_is_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.mark.slow("exports a model")
 def test_without_its_shards_a_run_is_compared_on_other_images(
     trained: Path, shards: Path, tmp_path: Path
 ) -> None:
@@ -293,7 +291,6 @@ def test_without_its_shards_a_run_is_compared_on_other_images(
     assert "not here when this card was written" in card
 
 
-@pytest.mark.slow("exports a model")
 def test_a_run_in_bf16_is_exported_in_fp32_and_the_card_says_so(shards: Path, tmp_path: Path) -> None:
     spec = tiny_spec(shards, {"engine.precision": "bf16", "variant": "flat"})
     loaded = load(run(spec, tmp_path).folder)

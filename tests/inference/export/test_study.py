@@ -15,6 +15,8 @@ from leukotree.report import scores
 from leukotree.training.run import run
 from tests.helpers.commandline import assert_refused, leukotree
 
+pytestmark = pytest.mark.slow("trains and exports models")
+
 
 @pytest.fixture(scope="module")
 def work(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -66,7 +68,6 @@ def refitted(work: Path) -> Iterator[str]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.slow("exports a model")
 def test_a_run_on_all_folds_is_taken_first_and_has_the_scores_of_its_study(refitted: str, work: Path) -> None:
     alone = leukotree("export", f"results/runs/mine/{refitted}", "alone", cwd=work)
     assert_refused(alone, refitted, "name its study's file")
@@ -90,7 +91,6 @@ def cells(markdown: str, first: str = "") -> set[str]:
     return {cell.strip() for row in rows if not first or row[0].strip() == first for cell in row}
 
 
-@pytest.mark.slow("exports a model")
 def test_the_numbers_of_the_card_are_those_of_the_report(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = leukotree("export", "mine.yaml", "out", "--variant", "flat", "--fold", 1, cwd=work)
     assert done.returncode == 0, done.stderr
