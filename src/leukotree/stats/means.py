@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from leukotree.stats.clusters import patient_counts, patient_sums
-from leukotree.stats.sums import Sums, intervals_of
+from leukotree.stats.sums import intervals_of
 
 
 class Mean(NamedTuple):
@@ -33,35 +33,30 @@ def means(patient: Sequence[str], leaf: np.ndarray, values: np.ndarray, n_leaves
         values: (N, K), NaN where an image has none. A difference of two values is paired by image.
     """
     known = ~np.isnan(values)
+    names = np.asarray(patient, dtype=str)
+    found: list[Mean | None] = [None] * values.shape[1]
+    # Columns that the same images have are drawn together.
+    patterns, of_column = np.unique(known, axis=1, return_inverse=True)
+    for number, pattern in enumerate(patterns.T):
+        columns = np.flatnonzero(of_column.ravel() == number)
+        there = names[pattern].tolist()
+        part = _known(there, np.asarray(leaf)[pattern], values[pattern][:, columns], n_leaves)
+        for column, mean in zip(columns.tolist(), part, strict=True):
+            found[column] = mean
+    return [mean for mean in found if mean is not None]
+
+
+def _known(patient: list[str], leaf: np.ndarray, values: np.ndarray, n_leaves: int) -> list[Mean]:
+    """As `means`, where every image has a value of each column."""
+    if not patient:
+        return [Mean(float("nan"), None, 0, 0)] * values.shape[1]
     parts = {
-        "sum": patient_sums(patient, np.where(known, values, 0.0)),
-        "count": patient_sums(patient, known.astype(float)),
+        "sum": patient_sums(patient, values),
+        "count": patient_sums(patient, np.ones((len(patient), 1))),
     }
-    found = _quotients({name: part.sum(axis=0) for name, part in parts.items()})
-    clusters = (parts["count"] > 0).sum(axis=0)
+    strata = patient_counts(patient, leaf, leaf, n_leaves).strata
+    bounds = intervals_of(parts, strata, lambda sums: sums["sum"] / sums["count"])
     return [
-        Mean(float(value), _interval(patient, leaf, values[:, [column]], n_leaves), int(count), int(n))
-        for column, (value, count, n) in enumerate(zip(found, known.sum(axis=0), clusters, strict=True))
+        Mean(float(value), interval, len(patient), len(strata))
+        for value, interval in zip(values.mean(axis=0), bounds, strict=True)
     ]
-
-
-def _interval(
-    patient: Sequence[str], leaf: np.ndarray, values: np.ndarray, n_leaves: int
-) -> tuple[float, float] | None:
-    """The interval of one column, over the clusters that have a value of it."""
-    known = ~np.isnan(values[:, 0])
-    names = np.asarray(patient, dtype=str)[known].tolist()
-    if not names:
-        return None
-    true = np.asarray(leaf)[known]
-    strata = patient_counts(names, true, true, n_leaves).strata
-    parts = {
-        "sum": patient_sums(names, values[known]),
-        "count": patient_sums(names, np.ones((len(names), 1))),
-    }
-    return intervals_of(parts, strata, _quotients)[0]
-
-
-def _quotients(sums: Sums) -> np.ndarray:
-    count = sums["count"]
-    return np.divide(sums["sum"], count, out=np.full(count.shape, np.nan), where=count > 0)

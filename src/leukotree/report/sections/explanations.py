@@ -29,6 +29,7 @@ FIRST = "gradcam"
 """The method of the tables by decision and by source."""
 DIFFERENCES = ("energy", "pointing", "iou", "road")
 """Measures that are compared with the centre Gaussian, image by image."""
+FIT = ("energy", "area", "energy - area", "energy - centre")
 VALUES = (
     *explanations.MEASURES,
     "area",
@@ -112,15 +113,19 @@ def by_image(rows: pd.DataFrame, kind: tuple[str, str]) -> pd.DataFrame:
     return means.assign(patient=first["patient"], leaf=first["leaf"], source=first["source"])
 
 
-def _means(rows: pd.DataFrame, kind: tuple[str, str], leaves: Sequence[str]) -> Mapping[str, Mean]:
-    """Name of a value -> its mean over images."""
-    return _of_images(by_image(rows, kind), leaves)
+def _means(
+    rows: pd.DataFrame, kind: tuple[str, str], leaves: Sequence[str], names: Sequence[str] = VALUES
+) -> Mapping[str, Mean]:
+    """Name of a value -> its mean over images, of some VALUES."""
+    return _of_images(by_image(rows, kind), leaves, names)
 
 
-def _of_images(images: pd.DataFrame, leaves: Sequence[str]) -> Mapping[str, Mean]:
+def _of_images(
+    images: pd.DataFrame, leaves: Sequence[str], names: Sequence[str] = VALUES
+) -> Mapping[str, Mean]:
     true = pd.Index(leaves).get_indexer(pd.Index(images["leaf"]))
-    found = stats.means(images["patient"].tolist(), true, images[list(VALUES)].to_numpy(), len(leaves))
-    return dict(zip(VALUES, found, strict=True))
+    found = stats.means(images["patient"].tolist(), true, images[list(names)].to_numpy(), len(leaves))
+    return dict(zip(names, found, strict=True))
 
 
 Measured = tuple[Group, str, str, Mapping[str, Mean]]
@@ -215,7 +220,7 @@ def _decisions(groups: Sequence[Group], leaves: Sequence[str]) -> Table:
             # Each decision by itself, as `by_image` leaves the path out.
             part = of_first[of_first["decision"] == name].assign(decision="one")
             if part["energy"].notna().any() and (part["method"] == FIRST).any():
-                means = _means(part, (FIRST, TRAINED), leaves)
+                means = _means(part, (FIRST, TRAINED), leaves, FIT)
                 rows.append(
                     [
                         group.data or "test folds",
@@ -246,7 +251,7 @@ def _sources(groups: Sequence[Group], leaves: Sequence[str]) -> Table:
             continue
         images = by_image(group.rows, (FIRST, TRAINED))
         for source, part in images.groupby("source"):
-            means = _of_images(part, leaves)
+            means = _of_images(part, leaves, FIT)
             if means["energy"].images:
                 outside = Mean(1 - means["energy"].value, _mirrored(means["energy"].interval, 1), 0, 0)
                 less = Mean(
