@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from leukotree.explain import maps
-from leukotree.explain.layers import Tokens
+from leukotree.explain.layers import Tokens, extent
 from leukotree.explain.targets import PATH, View, targets, views
 from leukotree.explain.wrapped import Weighted
 from leukotree.models.classifier import build
@@ -156,7 +156,7 @@ def test_each_level_of_a_branched_model_is_seen_in_its_branch(backbone: str) -> 
     module = view[0].module
     for one, branch in zip(view, module.model.branches, strict=True):
         assert any(part is one.layer.module for part in branch.modules())
-        assert maps.extent(one, 64) == ((4, 4) if backbone == "test_vit" else (2, 2))
+        assert extent(one.module, [one.layer], 64) == [(4, 4) if backbone == "test_vit" else (2, 2)]
     if backbone == "test_vit":
         assert {len(one.layer.attentions) for one in view} == {6}
     decisions = targets(TREE, "AML", view)[:3]
@@ -192,6 +192,21 @@ def test_the_hooks_are_gone_and_the_weights_have_no_gradient() -> None:
         maps.compute(method, [view], images(1), [(0, targets(TREE, "CML", [view])[0])])
     assert not any(part._forward_hooks for part in view.module.modules())
     assert all(weight.grad is None for weight in view.module.parameters())
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext", "test_efficientnet"])
+def test_small_images_have_a_finer_layer(backbone: str) -> None:
+    """The last feature map has a stride of 32: 3 x 3 places at 96 pixels, 5 x 5 at 160."""
+    spec = RunSpec().override({"variant": "flat", "backbone.name": backbone})
+    (stage,) = stages("flat", TREE)
+    model = build(spec, stage, 96).eval()
+    places = {}
+    for size in (96, 160):
+        (view,) = views("flat", TREE, [stage], [model], size)
+        places[size] = extent(view.module, [view.layer], size)[0]
+    assert places == {96: (6, 6), 160: (5, 5)}
+    (last,) = views("flat", TREE, [stage], [model])
+    assert last.layer.module is view.layer.module
 
 
 def test_rollout_needs_attention() -> None:

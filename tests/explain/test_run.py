@@ -243,7 +243,8 @@ def test_images_that_leave_one_place_are_refused(
     shards: Path, phantom_manifest: Path, tmp_path: Path
 ) -> None:
     pack(phantom_manifest, tmp_path / "small", folds=4, size=32)
-    spec = tiny_spec(tmp_path / "small", {"backbone.name": "test_resnet", "variant": "flat"})
+    changes = {"backbone.name": "test_resnet", "variant": "multilabel", "loss.isolation": "branched"}
+    spec = tiny_spec(tmp_path / "small", changes)
     folder = run(spec, tmp_path / "runs").folder
     with pytest.raises(InputError, match="is one place for images of 32 pixels"):
         explain(folder, FEW, CPU)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +44,12 @@ class Tokens:
         return tokens[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
 
 
-def find(backbone: nn.Module, branch: nn.Module | None = None) -> Layer:
+LEAST = 5
+"""Rows and columns that a feature map needs. One of 3 x 3 places, as for a stride of 32 and images of 96
+pixels, cannot say where a cell is: each place sees nearly all of the image."""
+
+
+def find(backbone: nn.Module, branch: nn.Module | None = None, size: int | None = None) -> Layer:
     """The layer of a timm model.
 
     | backbone | layer |
@@ -52,8 +58,12 @@ def find(backbone: nn.Module, branch: nn.Module | None = None) -> Layer:
     | ConvNeXt | `stages[-1].blocks[-1]` |
     | others | the last entry of timm's `feature_info` |
 
+    For small images the last feature map of a convolutional network is too coarse. Then it is the last one of
+    `feature_info` with LEAST rows and columns. A branch has no other layer.
+
     Args:
         branch: with isolation `branched`, the branch of a level. It has the last blocks.
+        size: width and height of the images in pixels; None takes the last layer.
 
     Raises InputError for a model that says nothing about its feature maps.
     """
@@ -65,10 +75,40 @@ def find(backbone: nn.Module, branch: nn.Module | None = None) -> Layer:
         attentions = tuple(block.attn for block in (*trunk, *own.blocks) if hasattr(block, "attn"))
         return Layer(own.blocks[-1].norm1, tokens, attentions, tokens)
     reshape = _channels_first if getattr(own, "output_fmt", "NCHW") == "NHWC" else None
+    names = _features(own)
     if isinstance(own, ConvNeXt):
         stages: Any = own.stages
-        return Layer(stages[-1].blocks[-1], reshape)
-    return Layer(own.get_submodule(_last_feature(own)), reshape)
+        *_, last = stages[-1].blocks._modules  # a branch keeps the numbers of its blocks
+        names[0] = f"stages.{len(stages) - 1}.blocks.{last}"
+    if branch is not None or size is None:
+        return Layer(own.get_submodule(names[0]), reshape)
+    layers = [Layer(own.get_submodule(name), reshape) for name in names]
+    extents = extent(own, layers, size)
+    fine = [
+        layer for layer, (rows, columns) in zip(layers, extents, strict=True) if min(rows, columns) >= LEAST
+    ]
+    return fine[0] if fine else layers[0]
+
+
+@torch.no_grad()
+def extent(model: nn.Module, layers: Sequence[Layer], size: int) -> list[tuple[int, int]]:
+    """Rows and columns of the feature map of each layer, for images of size x size pixels."""
+    shapes: dict[int, torch.Size] = {}
+
+    def note(number: int, reshape: Reshape | None, _: nn.Module, __: Any, output: torch.Tensor) -> None:
+        shapes[number] = (reshape(output) if reshape else output).shape
+
+    handles = [
+        layer.module.register_forward_hook(functools.partial(note, number, layer.reshape))
+        for number, layer in enumerate(layers)
+    ]
+    weight = next(model.parameters())
+    try:
+        model(torch.zeros(1, 3, size, size, device=weight.device, dtype=weight.dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [(int(shapes[number][-2]), int(shapes[number][-1])) for number in range(len(layers))]
 
 
 def _has_patches(trunk: nn.Module, own: nn.Module) -> bool:
@@ -85,13 +125,12 @@ def _channels_first(features: torch.Tensor) -> torch.Tensor:
     return features.permute(0, 3, 1, 2)
 
 
-def _last_feature(backbone: nn.Module) -> str:
-    """The name of the module with the last feature map, by timm's `feature_info`."""
+def _features(backbone: nn.Module) -> list[str]:
+    """The names of the modules with a feature map, the last one first, by timm's `feature_info`."""
     known: Any = getattr(backbone, "feature_info", None) or ()
     names = {name for name, _ in backbone.named_modules()}
-    for entry in reversed(list(known)):
-        if entry.get("module") in names:
-            return str(entry["module"])
+    if found := [str(entry["module"]) for entry in reversed(list(known)) if entry.get("module") in names]:
+        return found
     raise InputError(
         f"backbone {type(backbone).__name__}: timm names no feature map of it, so there is no layer to make "
         "a map from; explain a run of a vision transformer or a convolutional network"

@@ -64,23 +64,6 @@ def suits(method: str, views: Sequence[View]) -> bool:
     return method != "rollout" or all(view.layer.attentions for view in views)
 
 
-def extent(view: View, size: int) -> tuple[int, int]:
-    """Rows and columns of a view's feature map, for images of size x size pixels."""
-    shapes: list[torch.Size] = []
-    reshape = view.layer.reshape or (lambda output: output)
-
-    def note(_: nn.Module, __: Any, output: torch.Tensor) -> None:
-        shapes.append(reshape(output).shape)
-
-    handle = view.layer.module.register_forward_hook(note)
-    try:
-        with torch.no_grad():
-            view.module(torch.zeros(1, 3, size, size, device=next(view.module.parameters()).device))
-    finally:
-        handle.remove()
-    return int(shapes[0][-2]), int(shapes[0][-1])
-
-
 def _by_gradient(name: str, view: View, inputs: torch.Tensor, items: Sequence[Item]) -> np.ndarray:
     """(P, H, W) maps by a class of pytorch-grad-cam."""
     import pytorch_grad_cam

@@ -12,6 +12,7 @@ import torch
 from leukotree.errors import InputError
 from leukotree.evaluation import decide
 from leukotree.explain import maps, measures
+from leukotree.explain.layers import extent
 from leukotree.explain.targets import PATH, Target, View, targets, views
 from leukotree.explain.wrapped import Probability, Whole
 from leukotree.inference.loaded import LoadedRun
@@ -51,10 +52,10 @@ class Explainer:
         self.loaded = loaded
         for model in loaded.models:
             model.requires_grad_(False)
-        self.views = views(loaded.spec.variant, loaded.taxonomy, loaded.stages, loaded.models)
-        self.whole = Whole(loaded.spec.variant, loaded.taxonomy, loaded.models).eval()
         size = loaded.prepared.size
-        if max(maps.extent(self.views[0], size)) < 2:
+        self.views = views(loaded.spec.variant, loaded.taxonomy, loaded.stages, loaded.models, size)
+        self.whole = Whole(loaded.spec.variant, loaded.taxonomy, loaded.models).eval()
+        if any(max(extent(view.module, [view.layer], size)[0]) < 2 for view in self.views):
             raise InputError(
                 f"{loaded.folder}: the last feature map of {loaded.spec.backbone.name} is one place for "
                 f"images of {size} pixels, so it has no map; train on larger images"
@@ -78,7 +79,7 @@ class Explainer:
         for stage in loaded.stages:
             model = build(fresh, stage, loaded.prepared.size).to(loaded.engine.device).eval()
             models.append(model.requires_grad_(False))
-        return views(spec.variant, loaded.taxonomy, loaded.stages, models)
+        return views(spec.variant, loaded.taxonomy, loaded.stages, models, loaded.prepared.size)
 
     def maps(self, method: str, pixels: torch.Tensor, pairs: Sequence[tuple[int, Target]]) -> np.ndarray:
         """(P, H, W) maps of the trained models; for CENTRE the same Gaussian for each pair."""

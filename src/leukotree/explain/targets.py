@@ -45,9 +45,13 @@ class Target:
 
 
 def views(
-    variant: Variant, taxonomy: Taxonomy, stages: Sequence[Stage], models: Sequence[Classifier]
+    variant: Variant,
+    taxonomy: Taxonomy,
+    stages: Sequence[Stage],
+    models: Sequence[Classifier],
+    size: int | None = None,
 ) -> list[View]:
-    """The views of a run's models.
+    """The views of a run's models, for images of size x size pixels (see `layers.find`).
 
     `flat` and `multilabel` have one. `base` has one for each decision, that of the model which decides it.
     `ensemble` has one for each member, and all of them decide everything. With isolation `branched` there is
@@ -58,7 +62,7 @@ def views(
         module = Outputs(variant, taxonomy, stage, model)
         if not len(model.branches):
             decided = taxonomy.decisions if variant in OF_LEAVES else stage.heads
-            found.append(View(module, layers.find(model.backbone), frozenset(decided)))
+            found.append(View(module, layers.find(model.backbone, size=size), frozenset(decided)))
         for level, branch in zip(sorted(set(stage.levels.values())), model.branches, strict=False):
             of_level = frozenset(name for name, own in stage.levels.items() if own == level)
             found.append(View(module, layers.find(model.backbone, branch), of_level))
