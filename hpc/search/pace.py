@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hpc.search.record import Record, Trial
 from hpc.studies.study import Study
+from leukotree import files
 from leukotree.data import fingerprint
 from leukotree.errors import InputError, RunFailed
 from leukotree.models.stages import stages
@@ -207,7 +208,7 @@ def costs_of(study: Study, variants: Iterable[str]) -> dict[str, float]:
     path = Path(study.base.data.shards) / fingerprint.DESCRIPTION
     by_steps = study.base.optim.steps is not None
     with contextlib.suppress(InputError, RunFailed, OSError, ValueError, KeyError, TypeError, AttributeError):
-        tree, images = _leaves(path, fingerprint.state(path.stat()))
+        tree, images = _leaves(path, files.state(path.stat()))
         return {variant: _cost(variant, tree, images, by_steps) for variant in variants}
     return {}
 

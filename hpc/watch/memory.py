@@ -13,6 +13,7 @@ from hpc.launching import job_notes, run_states
 from hpc.launching.run_states import RunState, Slurm
 from hpc.search import search_states
 from hpc.search.record import Record
+from leukotree import files
 from leukotree.records import attempts, runfolder, searchfolder
 
 ENDED_SECONDS = 30.0
@@ -107,10 +108,9 @@ class Memory(run_states.Reader):
 def _state(path: Path) -> State | None:
     """None for a file that is not there."""
     try:
-        status = os.stat(path)
+        return files.state(os.stat(path))
     except OSError:
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _last_epoch(path: Path) -> dict[str, Any] | None:

@@ -62,7 +62,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict)]
 
 
-def state(status: os.stat_result) -> tuple[int, ...]:
+def state(status: os.stat_result) -> tuple[int, int, int]:
     """What changes if a file is replaced or written again: the key of a cache of its content."""
     return status.st_ino, status.st_size, status.st_mtime_ns
 

@@ -75,6 +75,7 @@ def open_manifest(path: str | Path, size: int, quality: int, taxonomy: Taxonomy)
     samples = hashlib.sha256(content.encode()).hexdigest()
     return Unpacked(
         Path(path),
+        Path(path).absolute(),
         size,
         taxonomy,
         folds=1,

@@ -283,11 +283,11 @@ def _other(path: Path, loaded: LoadedRun) -> Dataset:
     if path.is_dir() or path.suffix.lower() not in (*csvfile.ENDINGS, ".parquet"):
         return Dataset.open(path)
     prepared = loaded.prepared
-    return _of_manifest(path.resolve(), path.stat().st_mtime_ns, prepared.size, prepared.quality)
+    return _of_manifest(path.resolve(), files.state(path.stat()), prepared.size, prepared.quality)
 
 
 @functools.lru_cache(maxsize=1)  # the next run of a study has the same images
-def _of_manifest(path: Path, changed: int, size: int, quality: int) -> Dataset:
+def _of_manifest(path: Path, state: tuple[int, ...], size: int, quality: int) -> Dataset:
     return unpacked.open_manifest(path, size, quality, Taxonomy.paper())
 
 

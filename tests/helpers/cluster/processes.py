@@ -25,7 +25,7 @@ def process_start(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
-def wait_for(what: str, ready: Callable[[], bool], seconds: float = 40) -> None:
+def wait_for(what: str, ready: Callable[[], bool], seconds: float = 120) -> None:
     """Poll until `ready()`. Raises ClusterError naming `what` after `seconds`."""
     end = time.monotonic() + seconds
     while not ready():
