@@ -67,9 +67,10 @@ def define_explain(verbs: options.Verbs) -> None:
     verb.add_argument(
         "--panels",
         type=options.count,
-        default=4,
+        default=6,
         metavar="N",
-        help="write pictures of the first N images of each run (default %(default)s)",
+        help="write pictures of the first N images of each run, and of its N most confident errors and "
+        "nearest ties (default %(default)s)",
     )
     verb.add_argument("--json", action="store_true", help="print the answer as JSON")
     verb.add_argument(

@@ -18,6 +18,7 @@ from leukotree.data.dataset import Dataset
 from leukotree.data.pack import pack
 from leukotree.distributed.engine import Engine
 from leukotree.errors import Busy, InputError, Preempted, RunFailed
+from leukotree.evaluation import decide
 from leukotree.explain import measures
 from leukotree.explain import run as explaining
 from leukotree.explain.run import Explained, Settings, explain
@@ -83,6 +84,22 @@ def test_each_image_has_a_row_for_each_decision_and_for_the_path(
     known = frame[(frame["method"] == "gradcam") & (frame["weights"] == "random")]
     assert known["similarity"].between(-1, 1).sum() > len(known) / 2
     assert done.pictures[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_first_image_and_the_most_difficult_ones_have_pictures(folder: Path) -> None:
+    done = explain(folder, FEW, CPU)
+    stored, logp, taxonomy = predictions.read(folder)
+    p = np.exp(decide.leaf_logp(logp, taxonomy))
+    decided = decide.greedy(logp, taxonomy)
+    wrong = np.array(taxonomy.leaves)[decided] != stored["leaf"].to_numpy()
+    error = stored["key"][np.argmax(np.where(wrong, p[np.arange(len(p)), decided], -1))]
+    top = np.sort(p, axis=1)
+    tie = stored["key"][np.argmin(top[:, -1] - top[:, -2])]
+    keys = [path.stem.removeprefix("gradcam-") for path in done.pictures]
+    assert wrong.any()
+    assert keys[1:] == [key for key in dict.fromkeys([error, tie]) if key != keys[0]]
+    assert explanations.panel(folder, "gradcam", error) in done.pictures
+    assert explanations.panel(folder, "hirescam", error) is None
 
 
 def test_the_area_and_the_centre_are_those_of_the_masks(folder: Path, phantom_manifest: Path) -> None:

@@ -22,10 +22,11 @@ from leukotree.data.stream import Loader
 from leukotree.data.trees import open_data
 from leukotree.distributed.engine import Engine
 from leukotree.errors import InputError, Preempted, RunFailed
+from leukotree.evaluation import decide, difficult
 from leukotree.explain import maps, panels, table
 from leukotree.explain.table import Explainer, Images
 from leukotree.inference.loaded import LoadedRun, load
-from leukotree.records import compared, explanations, runfolder
+from leukotree.records import compared, explanations, predictions, runfolder
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -47,8 +48,8 @@ class Settings:
     """Those that suit no backbone of the run are left out."""
     road: int = 16
     """ROAD on so many of them."""
-    panels: int = 4
-    """Pictures of so many of them."""
+    panels: int = difficult.MOST
+    """Pictures of so many of them, and of so many confident errors and near ties of the run."""
     workers: int = 1
     """Decoding threads."""
 
@@ -85,8 +86,8 @@ class _Work:
 
     @cached_property
     def identity(self) -> str:
-        predictions = files.sha256(self.folder / runfolder.PREDICTIONS)
-        return _digest(VERSION, predictions, self.dataset.fingerprint)
+        stored = files.sha256(self.folder / runfolder.PREDICTIONS)
+        return _digest(VERSION, stored, self.dataset.fingerprint)
 
     def chunks(self, count: int) -> list[np.ndarray]:
         """The first `count` rows in parts of CHUNK."""
@@ -218,7 +219,7 @@ def _pictures(
     """Write the panels that are not there; all of them `again`, as after other masks."""
     written = []
     method = settings.methods[0]
-    for row in work.rows[: settings.panels] if maps.suits(method, explainer.views) else ():
+    for row in _pictured(work, settings.panels) if maps.suits(method, explainer.views) else ():
         key = str(work.dataset.index["key"].iloc[row])
         name = f"{work.name}-{key}" if work.name else key
         path = explanations.panels(work.folder) / work.identity / f"{method}-{name}.png"
@@ -228,6 +229,19 @@ def _pictures(
             files.write_atomic(path, panels.draw(explainer, method, images, leaf))
         written.append(path)
     return written
+
+
+def _pictured(work: _Work, count: int) -> list[int]:
+    """The rows of the first `count` images, then those of the run's most difficult test images."""
+    rows = work.rows[:count].tolist()
+    if work.name or not count:
+        return rows
+    images, logp, taxonomy = predictions.read(work.folder)
+    true = np.array([taxonomy.leaves.index(leaf) for leaf in images["leaf"]])
+    decided = decide.greedy(logp, taxonomy)
+    answers = difficult.answers(images["key"].to_numpy(), true, decided, logp, taxonomy)
+    keys = difficult.chosen(answers, count)["key"]
+    return list(dict.fromkeys([*rows, *pd.Index(work.dataset.index["key"]).get_indexer(keys).tolist()]))
 
 
 def _work(

@@ -3,7 +3,7 @@
     <run>/explanations.parquet              of the run's own test images
     <run>/explanations-<name>.parquet       of the images of another data set
     <run>/explanations/<identity>/          finished parts of a table
-    <run>/explanations/panels/              pictures
+    <run>/explanations/panels/<identity>/   pictures
 
 A table has one row for each run, image, target, method and kind of weights. `leukotree explain` writes them.
 """
@@ -76,6 +76,12 @@ def part(run: Path, identity: str, method: str, chunk: int, content: str) -> Pat
 
 def panels(run: Path) -> Path:
     return run / FOLDER / PANELS
+
+
+def panel(run: Path, method: str, key: str) -> Path | None:
+    """The picture of a test image, the newest one; None where there is none."""
+    found = [path for folder in panels(run).glob("*") if (path := folder / f"{method}-{key}.png").is_file()]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def names(run: Path) -> list[str]:

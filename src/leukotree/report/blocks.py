@@ -80,6 +80,8 @@ class Picture:
 
     jpeg: bytes
     caption: str
+    wide: bool = False
+    """Several images beside each other."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ PHANTOM = "phantom"
 """The source of drawn images. They show no person's cells, so that a page may have them."""
 SIDE = 96
 """Largest side in pixels."""
+WIDE = 600
+"""Largest side of a picture with several panels."""
 
 
 def read(shards: Path, fingerprints: Collection[str], keys: Sequence[str]) -> dict[str, bytes]:
@@ -32,6 +34,21 @@ def read(shards: Path, fingerprints: Collection[str], keys: Sequence[str]) -> di
         with contextlib.suppress(InputError, RunFailed, codec.BrokenImage, KeyError):
             small[key] = _small(data.read(row_of[key]))
     return small
+
+
+def of_panel(path: Path) -> bytes | None:
+    """JPEG of a picture with several panels, at most WIDE pixels wide. None if it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            image = picture.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    image.thumbnail((WIDE, WIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=75)
+    return buffer.getvalue()
 
 
 def _small(jpeg: bytes) -> bytes:

@@ -1,15 +1,18 @@
 """Difficult images: the most confident errors and the nearest ties, with pictures only where they may be
 shown."""
 
+import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from leukotree.data.dataset import Dataset
-from leukotree.evaluation import decide
+from leukotree.evaluation import decide, difficult
+from leukotree.records import explanations
 from leukotree.report.blocks import Gallery, Table
 from leukotree.report.collect import collect
 from leukotree.report.sections import gallery
@@ -29,7 +32,7 @@ def test_errors_are_the_most_confident_ones_and_ties_the_closest(whole):
     true, predicted = (np.concatenate([getattr(run, name) for run in runs]) for name in ("true", "predicted"))
     keys = np.concatenate([run.images["key"] for run in runs])
     confident = p[np.arange(len(p)), predicted] * (true != predicted)
-    order = np.argsort(-confident)[: gallery.MOST]
+    order = np.argsort(-confident)[: difficult.MOST]
     errors = [row for row in rows if row[1] == "confident error"]
     assert [row[2] for row in errors] == keys[order].tolist()
     assert [row[5] for row in errors] == [f"{value:.2f}" for value in confident[order]]
@@ -71,6 +74,24 @@ def test_phantoms_are_shown(tested):
     shown = [picture for block in pictures(part) for picture in block.pictures]
     assert len(shown) == len(table(part).rows)
     assert all(picture.jpeg.startswith(b"\xff\xd8") and len(picture.jpeg) < 8000 for picture in shown)
+
+
+def test_an_explained_image_is_shown_with_its_maps(tested):
+    summary = tested()
+    (run,) = summary.runs
+    key = table(gallery.section(summary)).rows[0][2]
+    folder = explanations.panels(run.folder) / "0123"
+    folder.mkdir(parents=True)
+    buffer = io.BytesIO()
+    Image.new("RGB", (800, 260), "navy").save(buffer, "PNG")
+    (folder / f"gradcam-{key}.png").write_bytes(buffer.getvalue())
+    first, *others = pictures(gallery.section(summary))[0].pictures
+    assert first.wide
+    assert not any(picture.wide for picture in others)
+    with Image.open(io.BytesIO(first.jpeg)) as shown:
+        assert shown.size == (600, 195)
+    (folder / f"gradcam-{key}.png").write_bytes(b"no picture")
+    assert not pictures(gallery.section(summary))[0].pictures[0].wide
 
 
 def test_other_images_are_shown_only_if_asked_for(tested):

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from leukotree.evaluation import decide
+from leukotree.evaluation import difficult
+from leukotree.records import explanations
 from leukotree.report import scores, thumbnails
 from leukotree.report.blocks import Block, Gallery, Picture, Section, Table, Text, probability, text
 from leukotree.report.prose import answers as prose
 from leukotree.report.sections.card import fingerprints
-from leukotree.report.summary import Arm, Run, StudySummary
+from leukotree.report.summary import Arm, StudySummary
 
 TITLE = "Difficult images"
-MOST = 6
-"""Images of each kind and arm."""
-CLOSE = 0.1
-"""Two leaves are a near tie if their probabilities differ by less."""
-ERROR, TIE = "confident error", "near tie"
+MAP = "gradcam"
+"""The method of the maps that are shown."""
 
 
 def section(summary: StudySummary, images: bool = False) -> Section | None:
@@ -53,46 +50,21 @@ def section(summary: StudySummary, images: bool = False) -> Section | None:
         blocks += _galleries(rows, thumbnails.read(shards, fingerprints(summary.runs), keys))
     elif summary.dataset is not None:
         blocks.append(Text("The images are not shown. `leukotree report STUDY --images` shows them.", "note"))
-    errors = int((rows["kind"] == ERROR).sum())
+    errors = int((rows["kind"] == difficult.ERROR).sum())
     return Section(
         TITLE, [*blocks, table], line=f"{errors} confident errors, {len(rows) - errors} near ties."
     )
 
 
 def _of_arm(arm: Arm) -> pd.DataFrame:
-    """The rows of an arm: MOST errors with the largest probability, and MOST images with the closest two
-    leaves."""
-    frames = [_of_run(run) for run in scores.one_per_fold(arm.runs)]
-    every = pd.concat(frames, ignore_index=True)
-    errors = every[every["true"] != every["decided"]].sort_values(
-        ["p_decided", "key"], ascending=[False, True], kind="stable"
-    )
-    ties = every.assign(gap=every["p_first"] - every["p_second"]).sort_values(["gap", "key"], kind="stable")
-    close = ties[ties["gap"] < CLOSE]
-    return pd.concat(
-        [errors.head(MOST).assign(kind=ERROR), close.head(MOST).assign(kind=TIE)], ignore_index=True
-    ).assign(arm=arm.name)
-
-
-def _of_run(run: Run) -> pd.DataFrame:
-    """A row for each image of a run."""
-    leaves = np.asarray(run.taxonomy.leaves, dtype=object)
-    p = np.exp(decide.leaf_logp(run.logp, run.taxonomy))
-    rows = np.arange(len(p))
-    first, second = np.argsort(-p, axis=1, kind="stable")[:, :2].T
-    return pd.DataFrame(
-        {
-            "key": run.images["key"].to_numpy(),
-            "source": run.images["source"].to_numpy(),
-            "true": leaves[run.true],
-            "decided": leaves[run.predicted],
-            "second": leaves[np.where(first == run.predicted, second, first)],
-            "p_decided": p[rows, run.predicted],
-            "p_true": p[rows, run.true],
-            "p_first": p[rows, first],
-            "p_second": p[rows, second],
-        }
-    )
+    """The difficult images of an arm, with the `folder` of the run that answered."""
+    every = [
+        difficult.answers(
+            run.images["key"].to_numpy(), run.true, run.predicted, run.logp, run.taxonomy
+        ).assign(source=run.images["source"].to_numpy(), folder=str(run.folder))
+        for run in scores.one_per_fold(arm.runs)
+    ]
+    return difficult.chosen(pd.concat(every, ignore_index=True)).assign(arm=arm.name)
 
 
 def _galleries(rows: pd.DataFrame, shown: Mapping[str, bytes]) -> list[Block]:
@@ -105,11 +77,13 @@ def _galleries(rows: pd.DataFrame, shown: Mapping[str, bytes]) -> list[Block]:
 
 
 def _pictures(part: pd.DataFrame, shown: Mapping[str, bytes]) -> Sequence[Picture]:
-    return [
-        Picture(
-            shown[row["key"]],
-            f"{row['key']}: {row['true']}, decided {row['decided']} ({probability(row['p_decided'])})",
-        )
-        for row in part.to_dict("records")
-        if row["key"] in shown
-    ]
+    """The image with its maps where it was explained, else the image alone."""
+    pictures = []
+    for row in part.to_dict("records"):
+        if row["key"] not in shown:
+            continue
+        caption = f"{row['key']}: {row['true']}, decided {row['decided']} ({probability(row['p_decided'])})"
+        maps = explanations.panel(Path(row["folder"]), MAP, row["key"])
+        small = thumbnails.of_panel(maps) if maps else None
+        pictures.append(Picture(small or shown[row["key"]], caption, wide=small is not None))
+    return pictures
