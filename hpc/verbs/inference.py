@@ -54,6 +54,11 @@ def define_predict(verbs: options.Verbs) -> None:
         help="also say the node at which a descent stops that enters only nodes with a probability of at "
         "least P",
     )
+    verb.add_argument(
+        "--overlay",
+        metavar="FOLDER",
+        help="also write a picture of each image with its Grad-CAM maps, by the first run that predicted it",
+    )
     verb.add_argument("--fold", type=options.count, metavar="K", help="of shards: only this fold")
     verb.add_argument(
         "--drop-broken", action="store_true", help="leave broken images out; without it they are refused"
@@ -78,6 +83,8 @@ def run_predict(arguments: Namespace) -> int:
     members = _members(Path(arguments.model), overrides, arguments.variant)
     out = Path(arguments.out) if arguments.out else Path(f"predictions-{_file_name(members.name)}.csv")
     output.check(out)
+    if arguments.overlay:
+        files.require_writable(Path(arguments.overlay))
     answers = _answers(members, words, arguments)
     written = output.write(answers, out)
     rows = output.lines(answers)
@@ -90,7 +97,7 @@ def run_predict(arguments: Namespace) -> int:
         sep="\n",
         end="\n" * bool(answers.about["notes"]),
     )
-    print(*written, sep="\n")
+    print(*written, *([f"{arguments.overlay}/"] if arguments.overlay else []), sep="\n")
     return 0
 
 
@@ -183,6 +190,11 @@ def _answers(members: Members, words: Sequence[str], arguments: Namespace) -> An
             result = predict.predict(
                 members, of, about, engine, workers=workers, also_trained=arguments.trained
             )
+            if arguments.overlay:
+                from leukotree.explain import overlays
+
+                place = Path(arguments.overlay)
+                overlays.write(place, members.runs, of, about.usable, engine, workers=workers)
         return answers(of, result, members, arguments.abstain, about.notes)
 
     shards = inputs.packed(words)

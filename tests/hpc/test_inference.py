@@ -9,12 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from hpc.verbs.inference import summary_of
 from leukotree.data import phantom
 from leukotree.data.dataset import Dataset
+from leukotree.data.images import codec
+from leukotree.distributed.engine import Engine
 from leukotree.evaluation import decide
+from leukotree.explain import panels
+from leukotree.explain.table import Explainer, Images
+from leukotree.inference.loaded import load
 from leukotree.records import predictions
 from leukotree.report import coverage
 from leukotree.report.sections import calibration
@@ -118,6 +124,22 @@ def test_so_are_their_source_files_in_any_order(work: Path) -> None:
     stored, expected, _ = predictions.read(run)
     rows = pd.Index(stored["key"]).get_indexer(pd.Index(keys))
     assert np.array_equal(logp(frame), expected[rows])
+
+
+def test_overlays_are_those_of_the_first_run_that_predicted_the_image(work: Path) -> None:
+    plain = predict(work, "study.yaml", manifest_of_fold(work, 1, "fold1.csv").name)
+    frame = predict(work, "study.yaml", "fold1.csv", "--overlay", "seen", out="again.parquet")
+    assert frame.equals(plain)
+    pictures = sorted((work / "seen").iterdir())
+    assert [path.name[:5] for path in pictures] == [f"{row:05d}" for row in range(len(frame))]
+    explainer = Explainer(load(runs(work, 1)[0], Engine(0, 1, torch.device("cpu"))))
+    index = Dataset.open(work / "shards").index.set_index("image")
+    name = frame["image"][3]
+    data, row = Dataset.open(work / "shards"), index.index.get_loc(name.removeprefix("images/"))
+    pixels = torch.from_numpy(codec.decode(data.read(int(row)))).permute(2, 0, 1)[None]
+    images = Images(pixels, np.zeros((1, 32, 32), bool))
+    expected = panels.draw(explainer, "gradcam", images, str(index["leaf"].iloc[row]))
+    assert pictures[3].read_bytes() == expected
 
 
 def test_images_of_the_study_get_the_runs_that_did_not_train_on_them_and_their_mean(work: Path) -> None:

@@ -20,7 +20,7 @@ def draw(explainer: Explainer, method: str, images: Images, leaf: str) -> bytes:
 
     Args:
         images: one image, with its mask where it has one. The mask's outline is white.
-        leaf: the true leaf.
+        leaf: the true leaf; "" where unknown.
     """
     from matplotlib.figure import Figure
 
@@ -34,7 +34,7 @@ def draw(explainer: Explainer, method: str, images: Images, leaf: str) -> bytes:
         axis.imshow(pixels)
         if mask.any():
             axis.contour(mask, levels=[0.5], colors="white", linewidths=0.8)
-    axes[0].set_title(f"true: {leaf}\ndecided: {decided.leaves[0]}", fontsize=7)
+    axes[0].set_title(f"true: {leaf or 'unknown'}\ndecided: {decided.leaves[0]}", fontsize=7)
     for axis, (image, target), values in zip(axes[1:], decided.pairs, found, strict=True):
         share = float(np.exp(decided.logp[image, list(target.edges)].sum()))
         name = "path" if target.decision == PATH else target.decision

@@ -28,6 +28,16 @@ class Known:
     notes: tuple[str, ...] = ()
     """What could not be compared."""
 
+    @property
+    def everywhere(self) -> np.ndarray:
+        """(N,) bool: whether every run trained on the image or on its patient."""
+        return np.asarray(self.trained.all(axis=1))
+
+    @property
+    def usable(self) -> np.ndarray:
+        """(N, R) bool: whether a run may predict an image. An image that all runs trained on has all runs."""
+        return np.asarray(~self.trained | self.everywhere[:, None])
+
     def order(self, rows: np.ndarray) -> list[np.ndarray]:
         """The rows in two parts: images of the data set in the order of its index, then the others. Equal
         batches of a test fold give equal bits, whatever the order of the command was."""

@@ -68,10 +68,10 @@ def predict(
     Raises InputError for a run that cannot be loaded, and as above; RunFailed for outputs that are no
     numbers.
     """
-    everywhere = np.asarray(known.trained.all(axis=1))
+    everywhere = known.everywhere
     if everywhere.any() and not also_trained:
         raise InputError(_trained_on(images, everywhere, members))
-    mine = ~known.trained | everywhere[:, None]
+    mine = known.usable
     sums = _Sums(members.taxonomy, len(images.table))
     with progress.Bar("predict", int(mine.sum()), "image") as bar:
         for place, member in enumerate(members.runs):
