@@ -26,6 +26,7 @@ from leukotree.records import explanations, predictions
 from leukotree.training.run import run
 from tests.helpers.specs import tiny_spec
 
+pytestmark = pytest.mark.slow("trains models and explains them")
 CPU = Engine(0, 1, torch.device("cpu"))
 FEW = Settings(images=6, methods=("gradcam", "rollout"), road=1, panels=1, workers=0)
 

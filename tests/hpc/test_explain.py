@@ -12,6 +12,7 @@ from leukotree.training.run import run
 from tests.helpers.commandline import assert_refused, leukotree
 from tests.helpers.specs import tiny_spec
 
+pytestmark = pytest.mark.slow("trains models and explains them")
 FEW = ("--images", 4, "--methods", "gradcam", "--road", 0, "--panels", 0, "--device", "cpu", "--workers", 0)
 
 

@@ -9,6 +9,12 @@ import pytest
 from tests.helpers import study_results
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "pages" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.slow("makes a report"))
+
+
 @pytest.fixture(scope="session")
 def pages(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
     """Markdown and HTML of the complete study, and the folder that they lie in."""

@@ -138,6 +138,7 @@ def test_another_data_set_stands_by_itself(copy: Path) -> None:
     assert names == ["test folds"] * 6 + ["krd-384"] * 6
 
 
+@pytest.mark.slow("renders two reports")
 @pytest.mark.parametrize(("source", "shown"), [("phantom", True), ("lab", False)])
 def test_only_pictures_of_phantoms_are_in_a_report(
     source: str, shown: bool, copy: Path, tmp_path: Path

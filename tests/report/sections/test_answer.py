@@ -192,8 +192,8 @@ def nested(tmp_path_factory) -> str:
     return report(root, root.parent / "out", study, expected=expected)[0]
 
 
+@pytest.mark.slow("makes a report")
 class TestNested:
-    @pytest.mark.slow("makes a report")
     def test_the_table_has_median_range_and_borders_over_folds(self, nested):
         together = table_row(nested, ANSWER, "learning rate")
         own = section(nested, ANSWER).split("`flat`: ")[1]
@@ -219,7 +219,6 @@ class TestNested:
         row = table_row(nested, "Search", "flat", "0", "1")
         assert row[3:5] == [str(best.idxmax()), f"{100 * best.max():.1f}"]
 
-    @pytest.mark.slow("makes a report")
     def test_a_search_that_has_not_ended_is_named(self, nested, tmp_path):
         for fold in (0, 1):
             write_search(

@@ -95,6 +95,7 @@ def test_the_permuted_trees_here_are_different_ones() -> None:
     assert len({*sets, of_data.decided_sets(TREE)}) == 1 + len(PERMUTED)
 
 
+@pytest.mark.slow("writes and reads many runs")
 @pytest.mark.parametrize(
     ("skills", "answer", "says"),
     [
