@@ -102,7 +102,7 @@ def run_explain(arguments: Namespace) -> int:
         raise InputError(f"{arguments.data}: no such folder or file; give packed shards or a manifest")
     step(f"importing torch and timm, for {len(runs)} runs", accepted=True)
     from leukotree.distributed import engine
-    from leukotree.explain.run import Settings, explain
+    from leukotree.explain.run import NoMethod, Settings, explain
     from leukotree.runtime import Runtime
 
     settings = Settings(
@@ -120,7 +120,7 @@ def run_explain(arguments: Namespace) -> int:
         for run in runs:
             try:
                 answer = explain(run, settings, rank, masks, other)
-            except Busy as error:
+            except (Busy, NoMethod) as error:
                 if len(runs) == 1:
                     raise
                 say(f"leukotree explain: {error}; skipped")

@@ -82,7 +82,7 @@ def run_predict(arguments: Namespace) -> int:
 
     members = _members(Path(arguments.model), overrides, arguments.variant)
     out = Path(arguments.out) if arguments.out else Path(f"predictions-{_file_name(members.name)}.csv")
-    output.check(out)
+    output.check(out, words)
     if arguments.overlay:
         files.require_writable(Path(arguments.overlay))
     answers = _answers(members, words, arguments)

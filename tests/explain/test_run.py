@@ -19,7 +19,7 @@ from leukotree.data.pack import pack
 from leukotree.distributed.engine import Engine
 from leukotree.errors import Busy, InputError, Preempted, RunFailed
 from leukotree.evaluation import decide
-from leukotree.explain import measures
+from leukotree.explain import measures, work
 from leukotree.explain import run as explaining
 from leukotree.explain.run import Explained, Settings, explain
 from leukotree.records import explanations, predictions
@@ -34,7 +34,7 @@ FEW = Settings(images=6, methods=("gradcam", "rollout"), road=1, panels=1, worke
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """FEW images are two parts of each method."""
-    monkeypatch.setattr(explaining, "CHUNK", 4)
+    monkeypatch.setattr(work, "CHUNK", 4)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,24 @@ def test_each_image_has_a_row_for_each_decision_and_for_the_path(
     known = frame[(frame["method"] == "gradcam") & (frame["weights"] == "random")]
     assert known["similarity"].between(-1, 1).sum() > len(known) / 2
     assert done.pictures[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_fewer_methods_and_images_than_before_are_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain(folder, replace(FEW, images=4, panels=0), CPU)
+    capsys.readouterr()
+    explain(folder, replace(FEW, images=2, methods=("gradcam",), panels=0), CPU)
+    assert "had more than asked for now, which is left out: rollout, 2 images" in capsys.readouterr().err
+
+
+def test_without_a_method_that_suits_the_table_stays(shards: Path, tmp_path: Path) -> None:
+    folder = run(tiny_spec(shards, {"backbone.name": "test_resnet"}), tmp_path).folder
+    done = explain(folder, replace(FEW, images=2, methods=("gradcam",), panels=0), CPU)
+    before = done.table.read_bytes()
+    with pytest.raises(InputError, match="rollout needs another backbone"):
+        explain(folder, replace(FEW, images=2, methods=("rollout",)), CPU)
+    assert done.table.read_bytes() == before
 
 
 def test_the_first_image_and_the_most_difficult_ones_have_pictures(folder: Path) -> None:
@@ -169,11 +187,12 @@ def test_images_with_a_mask_come_first(
 class TestOtherData:
     @pytest.fixture(scope="class")
     def foreign(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-        """(manifest, shards) of another phantom set."""
+        """(manifest, shards) of another phantom set, as of another hospital."""
         from leukotree.data import phantom
 
         base = tmp_path_factory.mktemp("foreign")
         manifest = phantom.write(base / "images", patients=14, per_patient=1, size=64, seed=9)
+        pd.read_csv(manifest).assign(source="hospital").to_csv(manifest, index=False)
         pack(manifest, base / "Müller 2", folds=2, size=48, drop_broken=True, group_duplicates=True)
         return manifest, base / "Müller 2"
 
@@ -181,8 +200,9 @@ class TestOtherData:
         dataset = Dataset.open(foreign[1])
         settings = replace(FEW, images=99, methods=("gradcam",))
         done = explain(folder, settings, CPU, foreign[0], foreign[1])
-        assert done.table == folder / "explanations-M-ller-2.parquet"
-        assert explanations.names(folder) == ["M-ller-2"]
+        name = f"M-ller-2-{dataset.fingerprint[:8]}"
+        assert done.table == folder / f"explanations-{name}.parquet"
+        assert explanations.names(folder) == [name]
         assert set(done.frame["key"]) == set(dataset.index["key"])
         assert done.with_mask == 14
 
@@ -209,10 +229,28 @@ class TestOtherData:
         with pytest.raises(InputError, match="leave --data out"):
             explain(folder, FEW, CPU, None, shards)
 
-    def test_foreign_masks_are_refused(self, folder: Path, foreign: tuple[Path, Path]) -> None:
+    def test_other_images_of_its_patients_are_left_out(
+        self, folder: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from leukotree.data import phantom
+
+        manifest = phantom.write(tmp_path / "images", patients=14, per_patient=1, size=48, seed=9)
+        known = Dataset.open(shards).index["patient"].iloc[0]
+        frame = pd.read_csv(manifest, dtype=str)
+        frame["patient"] = ["new 1", known, *(f"new {row}" for row in range(2, len(frame)))]
+        frame.to_csv(manifest, index=False)
+        done = explain(folder, replace(FEW, images=99, methods=("gradcam",), panels=0), CPU, None, manifest)
+        assert known not in {patient.split("/")[-1] for patient in done.frame["patient"]}
+        assert done.images == len(frame) - 1
+        assert "left out: 0 images of its data set, and 1 of its patients" in capsys.readouterr().err
+
+    def test_foreign_masks_are_refused(self, folder: Path, tmp_path: Path) -> None:
         """Phantom sets have the same names and other pictures."""
+        from leukotree.data import phantom
+
+        manifest = phantom.write(tmp_path / "images", patients=14, per_patient=1, size=48, seed=9)
         with pytest.raises(InputError, match="belong to images of other bytes"):
-            explain(folder, FEW, CPU, foreign[0])
+            explain(folder, FEW, CPU, manifest)
 
 
 def test_changed_data_are_refused(folder: Path, phantom_manifest: Path, tmp_path: Path) -> None:

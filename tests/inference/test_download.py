@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
+import io
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 from leukotree.errors import InputError
@@ -31,6 +36,21 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
                 self.send_response(302)
                 self.send_header("Location", "http://example.invalid/a.png")
                 self.end_headers()
+            elif self.path.startswith("/round"):
+                self.send_response(302)
+                self.send_header("Location", self.path)
+                self.end_headers()
+            elif self.path.startswith("/here"):
+                self.send_response(302)
+                self.send_header("Location", "/a.png")
+                self.end_headers()
+            elif self.path.startswith("/drips"):
+                self.send_response(200)
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    for _ in range(200):
+                        self.wfile.write(b"x")
+                        time.sleep(0.05)
             else:
                 super().do_GET()
 
@@ -89,7 +109,51 @@ def test_sizes_and_times_are_limited(server: tuple[str, Path], monkeypatch: pyte
         pass
 
 
-@pytest.mark.parametrize("name", ["none.png", "moved.png"])
+def test_a_server_that_drips_is_left_in_time(
+    server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "SECONDS", 0.5)
+    start = time.monotonic()
+    with pytest.raises(InputError, match="took over"):
+        download.image(f"{server[0]}/drips", server[1])
+    assert time.monotonic() - start < 8, "the server drips for 10 s"
+
+
+def test_a_redirection_is_followed_and_checked_before_it_is_asked(
+    server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, folder = server
+    content = picture(folder / "a.png")
+    (folder / "got").mkdir()
+    assert download.image(f"{address}/here", folder / "got").read_bytes() == content
+    with pytest.raises(InputError, match="over 5 redirections"):
+        download.image(f"{address}/round", folder / "got")
+    with pytest.raises(InputError, match=r"example\.invalid/a\.png: is not https"):
+        download.image(f"{address}/moved.png", folder / "got")
+
+
+def test_an_address_elsewhere_does_not_lead_to_this_machine(server: tuple[str, Path]) -> None:
+    """Here listen services that trust whoever is on this machine."""
+
+    class Moved(requests.Session):
+        def get(self, url: str, **options: Any) -> requests.Response:
+            assert url == "https://example.org/a.png", "the second address was asked"
+            answer = requests.Response()
+            answer.status_code, answer.headers["location"] = 302, f"{server[0]}/a.png"
+            answer.raw = io.BytesIO()
+            return answer
+
+    with pytest.raises(InputError, match="leads to this machine"):
+        download._answer(Moved(), "https://example.org/a.png")
+
+
+@pytest.mark.parametrize("word", ["https://[x/a.png", "https://[x/a.csv"])
+def test_what_is_no_address_is_one_line(word: str) -> None:
+    with pytest.raises(InputError, match="is no address"), inputs.opened([word]):
+        pass
+
+
+@pytest.mark.parametrize("name", ["none.png"])
 def test_what_cannot_be_downloaded_is_one_line(name: str, server: tuple[str, Path]) -> None:
     address, _ = server
     with pytest.raises(InputError, match=f"{name}: cannot be downloaded") as caught:

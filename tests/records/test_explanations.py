@@ -34,15 +34,15 @@ def test_the_tables_of_a_run_are_found_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "name"),
     [
-        ("data/krd", "krd"),
-        ("data/krd.csv", "krd"),
-        ("a b/Müller 2", "M-ller-2"),
-        ("x" * 99, "x" * 60),
-        ("/", "other"),
+        ("data/krd", "krd-01234567"),
+        ("data/krd.csv", "krd-01234567"),
+        ("a b/Müller 2", "M-ller-2-01234567"),
+        ("x" * 99, "x" * 50 + "-01234567"),
+        ("/", "other-01234567"),
     ],
 )
-def test_another_data_set_has_the_name_of_its_folder(folder: str, name: str) -> None:
-    assert explanations.name_of(folder) == name
+def test_another_data_set_has_the_name_of_its_folder_and_its_fingerprint(folder: str, name: str) -> None:
+    assert explanations.name_of(folder, "0123456789abcdef") == name
 
 
 @pytest.mark.parametrize(

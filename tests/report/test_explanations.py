@@ -143,17 +143,26 @@ def test_another_data_set_stands_by_itself(copy: Path) -> None:
 def test_only_pictures_of_phantoms_are_in_a_report(
     source: str, shown: bool, copy: Path, tmp_path: Path
 ) -> None:
-    explain(copy, source=source)
-    for row in expected_runs():
+    for row, frame in zip(expected_runs(), explain(copy, source=source), strict=True):
         folder = explanations.panels(copy / row["run_name"]) / "0123"
         folder.mkdir(parents=True)
-        (folder / "gradcam-key.png").write_bytes(PNG)
+        (folder / f"gradcam-{frame['key'].iloc[-1]}.png").write_bytes(PNG)
     figures = [block for block in read(copy).blocks if isinstance(block, Figure)]
     assert [figure.png for figure in figures] == [PNG] * 3 * shown
     markdown, html = report(copy, tmp_path / "out")
     assert ("explanations/panels" in markdown) != shown
     assert "## Explanations" in markdown
     assert "Explanations" in html
+
+
+def test_a_picture_that_no_table_names_is_not_shown(copy: Path) -> None:
+    """As of images of patients, whose table was not written before a kill."""
+    explain(copy, source="phantom")
+    for row in expected_runs():
+        folder = explanations.panels(copy / row["run_name"]) / "0123"
+        folder.mkdir(parents=True)
+        (folder / "gradcam-krd-0000001-a.png").write_bytes(PNG)
+    assert not [block for block in read(copy).blocks if isinstance(block, Figure)]
 
 
 def test_a_damaged_table_is_named(copy: Path) -> None:

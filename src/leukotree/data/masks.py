@@ -60,7 +60,7 @@ def match(path: str | Path, dataset: Dataset) -> Masks:
     `manifest.read`.
     """
     path = Path(path)
-    frame = manifest.read(path, _tree(path, dataset))
+    frame = manifest.read(path, tree_of_manifest(dataset.taxonomy))
     masked = frame[frame["mask"] != ""]
     if masked.empty:
         raise InputError(f"{path}: has no mask; give the manifest whose column mask names them")
@@ -93,10 +93,10 @@ def verified(masks: Masks, dataset: Dataset, rows: Sequence[int]) -> tuple[Masks
     return Masks(masks.manifest, masks.size, kept), len(with_mask) - len(kept)
 
 
-def _tree(path: Path, dataset: Dataset) -> Taxonomy:
+def tree_of_manifest(own: Taxonomy) -> Taxonomy:
     """The tree to check a manifest with: that of the data set, or the paper's where its leaves are among
     those. `pack` prunes the tree to the leaves that have images."""
-    own, paper = dataset.taxonomy, Taxonomy.paper()
+    paper = Taxonomy.paper()
     return paper if set(own.leaves) <= set(paper.leaves) else own
 
 

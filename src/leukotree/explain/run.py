@@ -3,39 +3,30 @@ call continues, and does nothing where everything is done."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from leukotree import csvfile, files, progress, seeds, signals
-from leukotree.data import masks as mask_files
-from leukotree.data import unpacked
-from leukotree.data.dataset import Dataset
-from leukotree.data.masks import Masks
+from leukotree import files, progress, seeds, signals
 from leukotree.data.stream import Loader
-from leukotree.data.trees import open_data
 from leukotree.distributed.engine import Engine
 from leukotree.errors import InputError, Preempted, RunFailed
 from leukotree.evaluation import decide, difficult
 from leukotree.explain import maps, panels, table
+from leukotree.explain import work as of_run
 from leukotree.explain.table import Explainer, Images
+from leukotree.explain.work import Work, work_of
 from leukotree.inference.loaded import LoadedRun, load
-from leukotree.records import compared, explanations, predictions, runfolder
-from leukotree.spec import RunSpec
-from leukotree.taxonomy import Taxonomy
+from leukotree.records import explanations, predictions
 
-VERSION = 1
-"""Changes with the meaning of a measure. Parts of another version are not used."""
-CHUNK = 16
-"""Images of a part."""
 SLOW = {"scorecam": 8}
 """Method -> one of how many images it is used on: it needs a pass for each channel."""
+
+
+class NoMethod(InputError):
+    """No method suits the run's backbone."""
 
 
 @dataclass(frozen=True)
@@ -71,36 +62,6 @@ class Explained:
     pictures: tuple[Path, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class _Work:
-    """The images to explain of one run."""
-
-    folder: Path
-    spec: RunSpec
-    dataset: Dataset
-    rows: np.ndarray
-    """(N,) rows of the data set's index, in the order in which they are explained."""
-    masks: Masks | None
-    name: str
-    """Of the other data set; "" for the run's own test images."""
-
-    @cached_property
-    def identity(self) -> str:
-        stored = files.sha256(self.folder / runfolder.PREDICTIONS)
-        return _digest(VERSION, stored, self.dataset.fingerprint)
-
-    def chunks(self, count: int) -> list[np.ndarray]:
-        """The first `count` rows in parts of CHUNK."""
-        return [self.rows[start : min(start + CHUNK, count)] for start in range(0, count, CHUNK)]
-
-    def part(self, method: str, number: int, rows: np.ndarray, with_road: int) -> Path:
-        """The file of a part."""
-        masked = self.masks.digest(rows.tolist()) if self.masks else ""
-        keys = self.dataset.index["key"].iloc[rows].tolist()
-        content = _digest(keys, masked, with_road)
-        return explanations.part(self.folder, self.identity, method, number, content)
-
-
 def explain(
     folder: Path,
     settings: Settings,
@@ -121,7 +82,7 @@ def explain(
     """
     folder = Path(folder)
     loaded = load(folder, engine)  # also says what is wrong with a run that cannot be explained
-    work = _work(folder, loaded, settings, masks, other)
+    work = work_of(folder, loaded, settings.images, masks, other)
     place = folder / explanations.FOLDER
     try:
         place.mkdir(exist_ok=True)
@@ -136,16 +97,21 @@ def explain(
         raise InputError(f"{place}: cannot be written: {error.strerror or error}") from error
 
 
-def _explain(work: _Work, loaded: LoadedRun, settings: Settings) -> Explained:
+def _explain(work: Work, loaded: LoadedRun, settings: Settings) -> Explained:
     explainer = Explainer(loaded)
     methods = [method for method in settings.methods if maps.suits(method, explainer.views)]
+    if not methods:
+        raise NoMethod(
+            f"{work.folder}: {', '.join(settings.methods)} needs another backbone; name another method with "
+            "--methods"
+        )
     counts = {method: -(-len(work.rows) // SLOW.get(method, 1)) for method in methods}
     counts[explanations.CENTRE] = len(work.rows)
     plan = [
         (number, rows, method, with_road)
         for method, count in counts.items()
         for number, rows in enumerate(work.chunks(count))
-        for with_road in [min(max(settings.road - number * CHUNK, 0), len(rows))]
+        for with_road in [min(max(settings.road - number * of_run.CHUNK, 0), len(rows))]
     ]
     plan.sort(key=lambda entry: entry[0])  # stable: all methods of a chunk together
     parts = {(method, number): work.part(method, number, rows, road) for number, rows, method, road in plan}
@@ -160,31 +126,39 @@ def _explain(work: _Work, loaded: LoadedRun, settings: Settings) -> Explained:
             frame = _measured(work, explainer, loader, method, number, rows, with_road)
             explanations.write(parts[method, number], [frame])
             bar.advance()
+        frame, path = _table(work, parts, bool(todo))  # before its pictures, whose sources it names
         pictures = _pictures(work, explainer, loader, settings, again=bool(todo))
-    return _finished(work, parts, len(todo), pictures, set(settings.methods) - set(methods))
+    masked = sum(int(row) in work.masks.files for row in work.rows) if work.masks else 0
+    left_out = sorted(set(settings.methods) - set(methods))
+    return Explained(
+        work.folder, path, len(work.rows), masked, len(todo), frame, tuple(left_out), tuple(pictures)
+    )
 
 
-def _finished(
-    work: _Work,
-    parts: dict[tuple[str, int], Path],
-    computed: int,
-    pictures: Sequence[Path],
-    left_out: set[str],
-) -> Explained:
+def _table(work: Work, parts: dict[tuple[str, int], Path], computed: bool) -> tuple[pd.DataFrame, Path]:
     """Write the table of the parts, unless it is there."""
     ordered = [parts[place] for place in sorted(parts)]
     path = explanations.table(work.folder, work.name)
     frame = pd.concat([explanations.read(part) for part in ordered], ignore_index=True)
-    if computed or not path.exists() or not explanations.read(path).equals(frame):
+    before = explanations.read(path) if path.exists() else None
+    if computed or before is None or not before.equals(frame):
+        if before is not None and (lost := _lost(before, frame)):
+            progress.say(f"leukotree explain: {path}: had more than asked for now, which is left out: {lost}")
         explanations.write(path, [frame])
-    masked = sum(int(row) in work.masks.files for row in work.rows) if work.masks else 0
-    return Explained(
-        work.folder, path, len(work.rows), masked, computed, frame, tuple(sorted(left_out)), tuple(pictures)
-    )
+    return frame, path
+
+
+def _lost(before: pd.DataFrame, after: pd.DataFrame) -> str:
+    """What an earlier table had that the new one lacks: methods, images, masks. "" for nothing."""
+    methods = sorted(set(before["method"]) - set(after["method"]))
+    images = len(set(before["key"]) - set(after["key"]))
+    masks = before["area"].notna().any() and not after["area"].notna().any()
+    parts = [*methods, *([f"{images} images"] if images else []), *(["the masks"] if masks else [])]
+    return ", ".join(parts)
 
 
 def _measured(
-    work: _Work,
+    work: Work,
     explainer: Explainer,
     loader: Loader,
     method: str,
@@ -205,7 +179,7 @@ def _measured(
     return frame.assign(run=work.folder.name, patient=patient, **known)
 
 
-def _images(work: _Work, loader: Loader, rows: np.ndarray) -> Images:
+def _images(work: Work, loader: Loader, rows: np.ndarray) -> Images:
     (batch,) = loader.evaluate(rows, len(rows))
     size = work.dataset.size
     empty = np.zeros((len(rows), size, size), bool)
@@ -214,7 +188,7 @@ def _images(work: _Work, loader: Loader, rows: np.ndarray) -> Images:
 
 
 def _pictures(
-    work: _Work, explainer: Explainer, loader: Loader, settings: Settings, *, again: bool
+    work: Work, explainer: Explainer, loader: Loader, settings: Settings, *, again: bool
 ) -> list[Path]:
     """Write the panels that are not there; all of them `again`, as after other masks."""
     written = []
@@ -231,7 +205,7 @@ def _pictures(
     return written
 
 
-def _pictured(work: _Work, count: int) -> list[int]:
+def _pictured(work: Work, count: int) -> list[int]:
     """The rows of the first `count` images, then those of the run's most difficult test images."""
     rows = work.rows[:count].tolist()
     if work.name or not count:
@@ -242,93 +216,3 @@ def _pictured(work: _Work, count: int) -> list[int]:
     answers = difficult.answers(images["key"].to_numpy(), true, decided, logp, taxonomy)
     keys = difficult.chosen(answers, count)["key"]
     return list(dict.fromkeys([*rows, *pd.Index(work.dataset.index["key"]).get_indexer(keys).tolist()]))
-
-
-def _work(
-    folder: Path, loaded: LoadedRun, settings: Settings, masks: Path | None, other: Path | None
-) -> _Work:
-    """The images to explain. Raises InputError as `explain`."""
-    spec = loaded.spec
-    if other is None:
-        if spec.data.all_folds:
-            raise InputError(
-                f"{folder}: was trained on all folds, so it has no test images; name another data set with "
-                "--data"
-            )
-        if change := compared.changed(folder, compared.Inputs.of(spec)):
-            raise InputError(f"{folder}: {change}")
-        dataset, name = open_data(spec), ""
-        rows = np.flatnonzero(dataset.index["fold"] == spec.data.test_fold)
-    else:
-        dataset, name = _other(other, loaded), explanations.name_of(other)
-        rows = _unknown(folder, spec, loaded, dataset)
-    order = seeds.generator(0, "explain", spec.data.test_fold, spec.data.repeat).permutation(len(rows))
-    rows = rows[order]
-    known = mask_files.match(masks, dataset) if masks else None
-    if known:
-        has_mask = np.array([int(row) in known.files for row in rows], bool)
-        rows = rows[np.argsort(~has_mask, kind="stable")]  # those with a mask first
-    rows = rows[: settings.images]
-    if known:
-        known, wrong = mask_files.verified(known, dataset, rows.tolist())
-        _tell_of_masks(folder, known, wrong, len(rows))
-    return _Work(folder, spec, dataset, rows, known, name)
-
-
-def _tell_of_masks(folder: Path, masks: Masks, wrong: int, images: int) -> None:
-    """Say which masks do not count. Raises InputError if none does."""
-    other = f"{wrong} of its masks belong to images of other bytes than the shards have" if wrong else ""
-    if not masks.files:
-        reason = other or "it names no mask of these images"
-        raise InputError(
-            f"{masks.manifest}: {reason} ({folder.name}); give the manifest that the images were packed from"
-        )
-    lacking = images - len(masks.files)
-    if lacking:
-        more = f"; {other}" if other else ""
-        progress.say(
-            f"leukotree explain: {folder.name}: {lacking} of {images} images have no mask in {masks.manifest}"
-            f"{more}; they count for ROAD and stability only"
-        )
-
-
-def _other(path: Path, loaded: LoadedRun) -> Dataset:
-    """A packed data set, or the images of a manifest in the size of the run's."""
-    if path.is_dir() or path.suffix.lower() not in (*csvfile.ENDINGS, ".parquet"):
-        return Dataset.open(path)
-    prepared = loaded.prepared
-    return _of_manifest(path.resolve(), files.state(path.stat()), prepared.size, prepared.quality)
-
-
-@functools.lru_cache(maxsize=1)  # the next run of a study has the same images
-def _of_manifest(path: Path, state: tuple[int, ...], size: int, quality: int) -> Dataset:
-    return unpacked.open_manifest(path, size, quality, Taxonomy.paper())
-
-
-def _unknown(folder: Path, spec: RunSpec, loaded: LoadedRun, other: Dataset) -> np.ndarray:
-    """The rows of another data set whose images are not in the run's own. Raises InputError if it has images
-    of another size, or none that are new."""
-    if other.size != loaded.prepared.size:
-        raise InputError(
-            f"{other.folder}: has images of {other.size} pixels, {folder} was trained on "
-            f"{loaded.prepared.size}; pack it with --size {loaded.prepared.size}"
-        )
-    try:
-        own = set(open_data(spec).index["sha256"])
-    except InputError:
-        progress.say(
-            f"leukotree explain: {spec.data.shards} is not here, so whether {other.folder} has training "
-            f"images of {folder.name} is not known"
-        )
-        own = set()
-    rows = np.flatnonzero(~other.index["sha256"].isin(own))
-    if not len(rows):
-        raise InputError(
-            f"{other.folder}: all of its images are in the data set of {folder}; leave --data out to explain "
-            "its test images"
-        )
-    return rows
-
-
-def _digest(*content: object) -> str:
-    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]

@@ -98,6 +98,11 @@ def _notes(predicted: Predicted) -> list[str]:
         notes.append(
             "each run is calibrated by its own inner folds; the mean of several is rather too cautious"
         )
+    if predicted.sets is not None and (predicted.runs > 1).any():
+        notes.append(
+            "a set of several runs has the leaves of most of their sets: its miss rate is at most twice the "
+            "one that the study asks for"
+        )
     if predicted.trained.any():
         count = int(predicted.trained.sum())
         notes.append(f"{count} images, or their patients, were trained on (column {TRAINED})")

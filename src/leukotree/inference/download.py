@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from leukotree import progress
 from leukotree.data import manifest_table
 from leukotree.errors import InputError, one_line
 
 if TYPE_CHECKING:
-    from requests import Session
+    from requests import Response, Session
 
 MOST_BYTES = 200 * 10**6
 """Largest file that is downloaded."""
@@ -36,7 +36,7 @@ def is_address(word: str) -> bool:
 
 def name(address: str) -> str:
     """The name of the file at an address, without its folders; "" if it has none."""
-    return PurePosixPath(unquote(urlsplit(address).path)).name
+    return PurePosixPath(unquote(_parts(address).path)).name
 
 
 def image(address: str, folder: Path) -> Path:
@@ -52,13 +52,15 @@ def manifest(address: str, folder: Path) -> Path:
     """The path of a downloaded manifest in `folder`, with its images beside it. Its images lie below the
     address of its folder. Raises InputError as `image`, and for an image that lies elsewhere."""
     suffix = PurePosixPath(name(address)).suffix.lower()
-    path = folder / f"manifest{suffix}"
+    path = folder / f".manifest{suffix}"
     with _session() as session:
         _fetch(session, address, path)
         texts = list(dict.fromkeys(manifest_table.read(path, ("image",))["image"]))
         total = 0
         for text in progress.over(texts, "download", len(texts), "image"):
             place = _below(address, text)
+            if folder / place == path:  # it would replace the manifest
+                raise InputError(f"{address}: image {text!r} has the name of a hidden file; rename it")
             total += _fetch(session, urljoin(address, quote(str(place))), folder / place)
             if total > MOST_TOGETHER:
                 raise InputError(f"{address}: its images are over {MOST_TOGETHER} bytes; download them first")
@@ -76,39 +78,54 @@ def _below(address: str, text: str) -> PurePosixPath:
 def _session() -> Session:
     import requests  # only needed for addresses
 
-    session = requests.Session()
-    session.max_redirects = REDIRECTS
-    return session
+    return requests.Session()
 
 
 def _fetch(session: Session, address: str, path: Path) -> int:
     """Download a file; its size in bytes."""
     import requests
+    import urllib3
 
-    _require_https(address)
     end = time.monotonic() + SECONDS
     try:
-        with session.get(address, stream=True, timeout=SILENCE) as answer:
-            for url in [*(earlier.url for earlier in answer.history), answer.url]:
-                _require_https(url)
+        with _answer(session, address) as answer:
             answer.raise_for_status()
             path.parent.mkdir(parents=True, exist_ok=True)
             size = 0
             with open(path, "wb") as file:
-                for part in answer.iter_content(_PART):
+                # `iter_content` waits for a full part, and a server that drips could hold it for weeks.
+                while part := answer.raw.read1(_PART, decode_content=True):
                     size += file.write(part)
                     if size > MOST_BYTES:
                         raise InputError(f"{address}: over {MOST_BYTES} bytes; no image is that large")
                     if time.monotonic() > end:
                         raise InputError(f"{address}: took over {SECONDS} s; download it first")
             return size
-    except requests.RequestException as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise InputError(f"{address}: cannot be downloaded: {one_line(error)[:200]}") from error
 
 
-def _require_https(address: str) -> None:
-    """Raises InputError for an address whose bytes somebody on the way could change. On this machine nobody
-    is on the way."""
-    parts = urlsplit(address)
-    if parts.scheme != "https" and parts.hostname not in _HERE:
-        raise InputError(f"{address}: is not https; give an https address, or download it first")
+def _answer(session: Session, address: str) -> Response:
+    """The answer after its redirections. Each address is checked before it is asked."""
+    here = _parts(address).hostname in _HERE
+    url = address
+    for _ in range(REDIRECTS + 1):
+        parts = _parts(url)
+        if parts.scheme != "https" and parts.hostname not in _HERE:
+            raise InputError(f"{url}: is not https; give an https address, or download it first")
+        if parts.hostname in _HERE and not here:
+            raise InputError(f"{address}: leads to this machine ({url}); download it first")
+        answer = session.get(url, stream=True, timeout=SILENCE, allow_redirects=False)
+        if not answer.is_redirect:
+            return answer
+        answer.close()
+        url = urljoin(url, answer.headers["location"])
+    raise InputError(f"{address}: cannot be downloaded: over {REDIRECTS} redirections")
+
+
+def _parts(address: str) -> SplitResult:
+    """Raises InputError for what is no address."""
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise InputError(f"{address}: is no address: {error}") from error

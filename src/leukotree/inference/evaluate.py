@@ -75,7 +75,7 @@ def evaluate(
     Raises InputError where the data set of the study is not here, where no image is left, and for a run
     without weights; RunFailed as `predict.outputs`.
     """
-    of_images, of_patients = known.in_study(images, runs[0])
+    of_images, of_patients, notes = known.in_study(images, runs[0])
     rows = np.flatnonzero(~(of_images | of_patients))
     if not len(rows):
         raise InputError(f"{given}: all of its images, or their patients, are in the study; nothing is left")
@@ -86,7 +86,7 @@ def evaluate(
         BROKEN: len(images.broken),
     }
     left_out = {reason: count for reason, count in counted.items() if count}
-    about = About(given, external.fingerprint(table), len(table), left_out, list(images.notes))
+    about = About(given, external.fingerprint(table), len(table), left_out, [*images.notes, *notes])
     frame = _frame(table, images.across_sources)
     try:
         with external.locked(place):

@@ -69,15 +69,16 @@ def compare(images: Images, members: Sequence[Member]) -> Known:
     return Known(row, trained, tuple(notes))
 
 
-def in_study(images: Images, member: Member) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) bool: the images that are in the data set of a run, and the others whose patient is in it. Raises
-    InputError where the data set is not here, or another one than the run's: then this is not known."""
+def in_study(images: Images, member: Member) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """(N,) bool: the images that are in the data set of a run, and the others whose patient is in it; and
+    what could not be compared. Raises InputError where the data set is not here, or another one than the
+    run's: then this is not known."""
     notes: dict[str, None] = {}
     folds = _folds(member, images, notes)
     if folds is None:
         raise InputError(f"{next(iter(notes))}; put the data set of the study there")
     known = folds.row >= 0
-    return known, folds.beside(None) & ~known
+    return known, folds.beside(None) & ~known, tuple(notes)
 
 
 @dataclass(frozen=True)

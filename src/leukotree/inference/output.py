@@ -12,6 +12,8 @@ import pandas as pd
 from leukotree import files
 from leukotree.errors import InputError, RunFailed
 from leukotree.inference.answers import LOW_SCORE, PATH, PREDICTED, SET, STOP, TRAINED, VOTE, Answers
+from leukotree.inference.download import is_address
+from leukotree.records import runfolder
 
 SUFFIXES = (".csv", ".json", ".parquet")
 LINES = 20
@@ -20,13 +22,21 @@ WIDTH = 60
 """Most characters of a cell on the screen."""
 
 
-def check(path: Path) -> None:
-    """Raises InputError for an ending that is not written, and OSError for a folder that cannot be written.
-    Nothing is written."""
+def check(path: Path, given: Sequence[str] = ()) -> None:
+    """Raises InputError for an ending that is not written, for a file of a run, and for one of the `given`
+    images or manifests; OSError for a folder that cannot be written. Nothing is written."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: ends in {path.suffix!r}; --out takes {', '.join(SUFFIXES)}")
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file")
+    if (path.parent / runfolder.SPEC).is_file():
+        raise InputError(f"{path}: would lie in the folder of a run; name another folder with --out")
+    inputs = {Path(word).resolve() for word in given if not is_address(word)}
+    for place in (path, _beside(path)):
+        if place.resolve() in inputs:
+            raise InputError(
+                f"{place}: would replace the images that are given; name another file with --out"
+            )
     files.require_writable(path.parent)
 
 
@@ -37,8 +47,7 @@ def write(answers: Answers, path: Path) -> list[Path]:
     if suffix == ".json":
         contents: dict[Path, str | bytes] = {path: _json(answers)}
     else:
-        beside = path.with_name(f"{path.stem}-patients{path.suffix}")
-        tables = {path: answers.images, beside: answers.patients}
+        tables = {path: answers.images, _beside(path): answers.patients}
         contents = {place: _content(table, suffix) for place, table in tables.items() if table is not None}
     for place, content in contents.items():
         try:
@@ -46,6 +55,11 @@ def write(answers: Answers, path: Path) -> list[Path]:
         except OSError as error:
             raise RunFailed(f"{place}: cannot be written: {error.strerror}", "disk") from error
     return list(contents)
+
+
+def _beside(path: Path) -> Path:
+    """The file of the patients."""
+    return path.with_name(f"{path.stem}-patients{path.suffix}")
 
 
 def _content(table: pd.DataFrame, suffix: str) -> bytes:

@@ -19,6 +19,7 @@ from leukotree.data.images import codec
 from leukotree.data.images.formats import BrokenImage
 from leukotree.errors import InputError, one_line
 from leukotree.evaluation import decide
+from leukotree.inference import members
 from leukotree.inference.loaded import LoadedRun, Prepared
 from leukotree.taxonomy import Taxonomy
 
@@ -107,25 +108,28 @@ class Predictor:
 
     run: LoadedRun
 
-    def predict(self, images: Source | Iterable[Source], rule: decide.Rule = "greedy") -> Predictions:
+    def predict(self, images: Source | Iterable[Source], rule: decide.Rule | None = None) -> Predictions:
         """The answers to one image, or to several.
 
         A file is prepared byte for byte as `leukotree pack` prepared the training images; a PIL image or an
         array as if it were a PNG. An array of exactly the size of the training images is taken as it is: it
         has been prepared, as those of `Dataset.image`.
 
-        Args: rule: how leaves are decided, see `evaluation.decide`.
+        Args: rule: how leaves are decided, see `evaluation.decide`. None: as the study of the run has
+        declared, as `leukotree predict` decides.
 
         Raises InputError naming the image that cannot be read.
         """
-        decide.leaves(np.zeros((1, len(self.run.taxonomy.edges))), self.run.taxonomy, rule)  # refuses early
+        study = members.of_run(self.run.folder)
+        rule, tree = rule or study.rule, study.taxonomy  # with the study's costs of mistakes
+        decide.leaves(np.zeros((1, len(tree.edges))), tree, rule)  # refuses early
         names: list[str] = []
         parts = [np.empty((0, len(self.run.taxonomy.edges)), np.float32)]
         for batch in _batches(_listed(images), self.run.batch_size):
             names += [name for name, _ in batch]
             pixels = np.stack([_pixels(name, source, self.run.prepared) for name, source in batch])
             parts.append(self.run.predict(np.ascontiguousarray(pixels).transpose(0, 3, 1, 2)))
-        return Predictions(tuple(names), np.concatenate(parts), self.run.taxonomy, rule)
+        return Predictions(tuple(names), np.concatenate(parts), tree, rule)
 
     def __repr__(self) -> str:
         run, spec, size = self.run, self.run.spec, self.run.prepared.size

@@ -57,12 +57,13 @@ def table(run: Path, name: str = "") -> Path:
     return run / (f"{FOLDER}-{name}.parquet" if name else f"{FOLDER}.parquet")
 
 
-def name_of(folder: str | Path) -> str:
-    """The name of another data set, from its folder or manifest. Characters that a file name should not have
-    are "-"."""
+def name_of(folder: str | Path, fingerprint: str) -> str:
+    """The name of another data set, from its folder or manifest and its fingerprint: two data sets in folders
+    of one name are two. Characters that a file name should not have are "-"."""
     path = Path(folder).resolve()
     name = path.stem if path.suffix in (".csv", ".parquet") else path.name
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:60].strip("-.") or "other"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:50].strip("-.") or "other"
+    return f"{stem}-{fingerprint[:8]}"
 
 
 def part(run: Path, identity: str, method: str, chunk: int, content: str) -> Path:

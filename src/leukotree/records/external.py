@@ -68,8 +68,10 @@ def folder(study: Path, name: str) -> Path:
 
 
 def names(study: Path) -> list[str]:
-    """The names of the sets that a study was evaluated on, sorted."""
-    return sorted(path.parent.name for path in (study / EXTERNAL).glob(f"*/{ABOUT}"))
+    """The names of the sets that a study was evaluated on, sorted. A folder with another kind of name, such
+    as a copy by hand, is none."""
+    named = (path.parent.name for path in (study / EXTERNAL).glob(f"*/{ABOUT}"))
+    return sorted(name for name in named if _NAME.fullmatch(name))
 
 
 def fingerprint(table: pd.DataFrame) -> str:

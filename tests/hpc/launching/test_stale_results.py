@@ -232,7 +232,7 @@ def test_without_the_shards_the_report_goes_on_and_says_so(project: Path) -> Non
     done = leukotree("report", "study.yaml", cwd=project)
     assert done.returncode == 0, done.stderr
     says = "not compared with the data (data/my is not here)"
-    assert says in done.stdout
+    assert "1 warning in the report" in done.stdout
     for page in ("report.md", "report.html"):
         assert says in (project / "results/mine" / page).read_text()
     assert {run["state"] for run in _states(project).values()} == {"done"}
@@ -301,7 +301,9 @@ def test_other_weights_are_named(project: Path) -> None:
     (project / "w.pt").unlink()
     done = leukotree("report", *words, cwd=project)
     assert done.returncode == 0, done.stderr
-    assert "not compared with the weights (w.pt is not here)" in done.stdout
+    assert "1 warning in the report" in done.stdout
+    page = (project / "results/mine/report.md").read_text()
+    assert "not compared with the weights (w.pt is not here)" in page
 
 
 @pytest.fixture

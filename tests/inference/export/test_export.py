@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from leukotree.data.dataset import Dataset
 from leukotree.errors import Busy, InputError, RunFailed
 from leukotree.evaluation import decide
-from leukotree.inference.export import agreement, export, pieces, program
+from leukotree.inference.export import agreement, card, export, pieces, program
 from leukotree.inference.loaded import LoadedRun, load
 from leukotree.models.probabilities import conditionals
 from leukotree.spec import RunSpec
@@ -152,8 +152,8 @@ def test_the_digests_are_those_of_the_files(exported: Path) -> None:
     named = {line.split("  ", 1)[1] for line in (exported / "SHA256SUMS").read_text().splitlines()}
     there = {path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()}
     assert there - named == {"SHA256SUMS"}
-    card = (exported / "README.md").read_text()
-    assert all(name in card for name in named - {"README.md"})
+    text = (exported / "README.md").read_text()
+    assert all(name in text for name in named - {"README.md"})
 
 
 def test_the_scripts_are_short_and_name_no_package_of_this_repository(exported: Path) -> None:
@@ -165,7 +165,7 @@ def test_the_scripts_are_short_and_name_no_package_of_this_repository(exported: 
 
 
 def test_the_card_says_what_the_model_is(exported: Path, trained: Path, shards: Path) -> None:
-    card = (exported / "README.md").read_text()
+    text = (exported / "README.md").read_text()
     for title in (
         "Intended use",
         "Data and split",
@@ -175,14 +175,22 @@ def test_the_card_says_what_the_model_is(exported: Path, trained: Path, shards: 
         "Weights and licences",
         "Files",
     ):
-        assert f"\n## {title}\n" in card
-    assert "no medical device" in card
-    assert "uint8, (batch, 3, 48, 48)" in card
-    assert "outer fold that this model never saw: 0" in card
-    assert "none; training began from random weights" in card
-    assert "28, in 4 folds; what a fold keeps together: patient" in card
-    assert Dataset.open(shards).fingerprint in card
-    assert "leukemia\n    acute\n      ALL" in card
+        assert f"\n## {title}\n" in text
+    assert "no medical device" in text
+    assert (
+        "The leaves are decided greedily top-down over log p(child given parent), here and by `run.py`."
+        in text
+    )
+    assert "uint8, (batch, 3, 48, 48)" in text
+    assert "outer fold that this model never saw: 0" in text
+    assert "none; training began from random weights" in text
+    assert "28, in 4 folds; what a fold keeps together: patient" in text
+    assert Dataset.open(shards).fingerprint in text
+    assert "leukemia\n    acute\n      ALL" in text
+
+
+def test_a_card_says_where_its_scores_are_of_another_rule_than_its_scripts() -> None:
+    assert "`run.py` decides greedily top-down over it, so its leaves can differ" in card._rule("joint")
 
 
 @pytest.mark.parametrize(

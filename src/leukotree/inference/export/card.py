@@ -87,6 +87,7 @@ def text(run: LoadedRun, facts: Facts, digests: Mapping[str, str]) -> str:
         _data(run, facts),
         "## Scores",
         facts.scored,
+        _rule(facts.summary.decision),
         *(f"**Warning.** {warning}" for warning in facts.warnings),
         *map(_markdown, facts.tables),
         "## Limits",
@@ -100,6 +101,17 @@ def text(run: LoadedRun, facts: Facts, digests: Mapping[str, str]) -> str:
         _table(["file", "sha256"], [[name, f"`{digest}`"] for name, digest in digests.items()]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _rule(rule: str) -> str:
+    """How the scored leaves were decided, beside how the scripts decide."""
+    greedy = RULES["greedy"].words
+    if rule == "greedy":
+        return f"The leaves are decided {greedy} log p(child given parent), here and by `run.py`."
+    return (
+        f"The scored leaves are decided {RULES[rule].words} log p(child given parent). `run.py` decides "
+        f"{greedy} it, so its leaves can differ from these."
+    )
 
 
 def _use(run: LoadedRun) -> str:

@@ -7,6 +7,7 @@ It reads the tables that `leukotree explain` has stored in the folders of the ru
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -285,12 +286,26 @@ def _pictures(arms: Sequence[Arm], groups: Sequence[Group]) -> list[Block]:
         return [text(prose.PICTURES_OF_PATIENTS, folder=f"{explanations.FOLDER}/{explanations.PANELS}")]
     blocks: list[Block] = []
     for arm in arms[:PICTURES]:
-        files = [path for run in arm.runs for path in sorted(explanations.panels(run.folder).glob("*/*.png"))]
-        if files:
+        if (picture := _picture(arm, groups)) is not None:
             name = f"explained-{len(blocks) + 1}"
             caption = f"{arm.name}: a test image, and a map for each decision on the decided path."
-            blocks.append(Figure(name, caption, files[0].read_bytes()))
+            blocks.append(Figure(name, caption, picture.read_bytes()))
     return blocks
+
+
+def _picture(arm: Arm, groups: Sequence[Group]) -> Path | None:
+    """The first picture of a test image that is in the arm's table. A picture that no table names is of
+    images that are not known here."""
+    for group in groups:
+        if group.arm != arm.name or group.data:
+            continue
+        folder_of = {run.folder.name: run.folder for run in arm.runs}
+        named = group.rows[["run", "key"]].drop_duplicates().itertuples(index=False)
+        for run, key in named:
+            path = explanations.panel(folder_of[run], FIRST, key) if run in folder_of else None
+            if path is not None:
+                return path
+    return None
 
 
 def share(mean: Mean) -> str:
