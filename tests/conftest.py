@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ from leukotree import signals
 
 # Ranks, trials and jobs share two cores. With one thread each they are faster together, and bits are equal.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell's background command ignores SIGINT, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example that takes long on a busy machine is no failure.
 settings.register_profile("shared", deadline=None)

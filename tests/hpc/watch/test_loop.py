@@ -103,12 +103,10 @@ def test_a_narrow_terminal_has_no_line_that_is_too_long(home: Path) -> None:
 
 
 @pytest.mark.slow("waits for a process")
-def test_without_a_terminal_each_look_is_a_line_and_the_first_comes_at_once(home: Path) -> None:
-    begin = time.monotonic()
+def test_without_a_terminal_each_look_is_a_line(home: Path) -> None:
     with subprocess.Popen([*WATCH, "--every", "0.3"], cwd=home, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         lines = [process.stdout.readline() for _ in range(2)]
-        assert time.monotonic() - begin < 10  # it is 0.6 s on a machine that is free
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     assert all("s: trials 3 of 8 (1 stopped, 1 running, 4 waiting), runs 2 of 4" in line for line in lines)
