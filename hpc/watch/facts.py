@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import Any
 
 from hpc.launching import run_states
 from hpc.launching.run_states import Look, RunState
-from hpc.search import pace, search_states
+from hpc.search import choice, pace, search_states
 from hpc.search.pace import Left
 from hpc.search.record import Record
 from hpc.search.search_states import SearchState
@@ -20,6 +21,7 @@ from hpc.studies import cells
 from hpc.studies.study import Study
 from hpc.watch import time_left
 from hpc.watch.memory import Memory
+from leukotree.errors import InputError
 from leukotree.records import searchfolder
 
 ENDED = ("done", "failed", "stale")
@@ -95,6 +97,9 @@ class Expected:
     """Of each search."""
     runs: Mapping[str, int] = field(default_factory=dict)
     """Variant -> runs."""
+    names: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Variant -> the names of these runs, where they are known: a search has not ended before it has chosen.
+    Other runs of the study's folder, such as those of an earlier version of its file, are none of them."""
 
 
 def announced(study: Study) -> Expected:
@@ -102,14 +107,31 @@ def announced(study: Study) -> Expected:
     has begun, or where there is nothing else. Raises InputError for a grid with a cell that no run can be."""
     search, file = study.search, study.root / cells.FILE
     runs: Counter[str] = Counter()
+    names: list[tuple[str, str]] = []
     if search.trials or not study.has_grid:
         runs.update({variant: len(study.outer_folds) * len(study.seeds) for variant in study.variants})
+        names += _fold_names(study)
     if file.exists():
         with open(file, newline="") as rows:
-            runs.update(row.get("variant") or "" for row in csv.DictReader(rows))
+            of_cells = [(row.get("variant") or "", row.get("run_name") or "") for row in csv.DictReader(rows)]
     elif study.has_grid and not search.trials:
-        runs.update(cell.spec.variant for cell in cells.expand(study))
-    return Expected(len(study.search_ids) if search.trials else 0, search.trials, dict(runs))
+        of_cells = [(cell.spec.variant, cell.run_name) for cell in cells.expand(study)]
+    else:
+        of_cells = []
+    runs.update(variant for variant, _ in of_cells)
+    names += of_cells
+    known = {variant: frozenset(name for of, name in names if of == variant) for variant in runs}
+    complete = {variant: known[variant] for variant, count in runs.items() if len(known[variant]) == count}
+    return Expected(len(study.search_ids) if search.trials else 0, search.trials, dict(runs), complete)
+
+
+def _fold_names(study: Study) -> list[tuple[str, str]]:
+    """(variant, run name) of the outer folds whose values are chosen. [] where that cannot be known here."""
+    with contextlib.suppress(InputError):
+        return [
+            (row["variant"], row["run_name"]) for row in study.expected(choice.chosen(study, partial=True))
+        ]
+    return []
 
 
 def read(root: Path, names: Sequence[str], memory: Memory, expected: Expected | None = None) -> list[Facts]:
@@ -187,8 +209,14 @@ def _queued(runs: Iterable[RunState], look: Look) -> bool:
 
 def _missing(runs: Iterable[RunState], expected: Expected) -> dict[str, int]:
     """Variant -> runs of the study file that have neither a folder nor a job."""
+    there = {run.run_name for run in runs}
     known = Counter(run.variant for run in runs)
-    return {variant: max(0, count - known[variant]) for variant, count in expected.runs.items()}
+    return {
+        variant: len(expected.names[variant] - there)
+        if variant in expected.names
+        else max(0, count - known[variant])
+        for variant, count in expected.runs.items()
+    }
 
 
 def _trials(records: Iterable[Record], states: Sequence[SearchState]) -> dict[str, int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpc.launching import run_states
+from hpc.search import choice
 from hpc.studies import cells
 from hpc.studies.study import Study
 from hpc.watch import facts, lines
@@ -77,6 +78,23 @@ def test_a_grid_announces_its_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert facts.announced(study).runs == {"flat": 6}
     cells.write(study.root, cells.expand(study)[:4])
     assert facts.announced(study).runs == {"flat": 4}
+
+
+def test_runs_of_an_earlier_version_of_the_file_are_not_those_that_are_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fields = {"study": "e", "variants": ["flat"], "folds": {"outer": 3}, "search": {"trials": 0}}
+    earlier = parse(Study, {**fields, "base": {"optim": {"epochs": 2}}}, "test")
+    today = parse(Study, {**fields, "base": {"optim": {"epochs": 3}}}, "test")
+    for row in earlier.expected(choice.chosen(earlier)):
+        run(today.root / row["run_name"], "done", 3)
+    [now] = facts.read(today.root, ["e"], Memory(), facts.announced(today))
+    assert (now.over, now.runs_of) == (False, 6)
+    for row in today.expected(choice.chosen(today)):
+        run(today.root / row["run_name"], "done", 3)
+    [now] = facts.read(today.root, ["e"], Memory(), facts.announced(today))
+    assert (now.over, now.runs_of) == (True, 6)
 
 
 def test_the_last_failure_is_the_youngest(study: Study) -> None:
