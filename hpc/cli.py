@@ -14,7 +14,7 @@ from hpc.verbs import data, explain, export, inference, machine, plan, results, 
 from leukotree import progress, signals
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
 
-STOPPABLE = ("train", "folds", "grid", "refit", "pack", "explain")
+STOPPABLE = ("train", "folds", "grid", "refit", "pack", "explain", "predict", "evaluate")
 """Verbs that look at a request to stop and end by themselves. A sweep asks its own processes."""
 SPEAKING = ("sweep",)
 """Verbs that also write into a log what they do, within two seconds: they work for long before they have an

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from leukotree.errors import Kind
+from leukotree.errors import Kind, Preempted
 
 STOPS = (signal.SIGTERM, signal.SIGUSR2)
 """Signals that schedulers send before they end a job: at a preemption, and before a time limit."""
@@ -52,6 +52,12 @@ def received() -> int | None:
 def requested() -> bool:
     """Whether to save and stop: a signal was received, or the job's time is nearly over."""
     return _received is not None or time.time() > _end()
+
+
+def stop_if_requested(done: str) -> None:
+    """Raise Preempted after a request to stop. `done`: how far the work is."""
+    if requested():
+        raise Preempted(done)
 
 
 def cause() -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import signal
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from leukotree import signals
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
-from leukotree.errors import InputError
+from leukotree.errors import InputError, Preempted
 from leukotree.inference import images, inputs
 from leukotree.inference.loaded import Prepared
 
@@ -77,3 +80,16 @@ def test_nothing_is_left_of_only_broken_images(tmp_path: Path) -> None:
         images.of_files(table, PREPARED, 1, True),
     ):
         pass
+
+
+def test_a_signal_ends_the_preparation_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    Image.new("RGB", (8, 8), "plum").save(tmp_path / "a.png")
+    table = pd.DataFrame({"path": [str(tmp_path / "a.png")] * 3, "image": ["a", "b", "c"]})
+    monkeypatch.setattr(signals, "_received", signal.SIGTERM)
+    with pytest.raises(Preempted, match="0 of 3 images are prepared"), images.of_files(table, PREPARED, 1):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

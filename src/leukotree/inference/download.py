@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
-from leukotree import progress
+from leukotree import progress, signals
 from leukotree.data import manifest_table
 from leukotree.errors import InputError, one_line
 
@@ -95,6 +95,7 @@ def _fetch(session: Session, address: str, path: Path) -> int:
             with open(path, "wb") as file:
                 # `iter_content` waits for a full part, and a server that drips could hold it for weeks.
                 while part := answer.raw.read1(_PART, decode_content=True):
+                    signals.stop_if_requested(f"{address} is not downloaded")
                     size += file.write(part)
                     if size > MOST_BYTES:
                         raise InputError(f"{address}: over {MOST_BYTES} bytes; no image is that large")

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from leukotree import progress
+from leukotree import progress, signals
 from leukotree.data import described, stream
 from leukotree.data.dataset import Dataset
 from leukotree.data.images import codec, encoding
@@ -98,6 +98,7 @@ def of_files(
         )
         with encoding.no_pillow_warnings():
             for number, jpeg in enumerate(progress.over(encoded, "prepare", len(paths), "image")):
+                signals.stop_if_requested(f"{number} of {len(paths)} images are prepared")
                 if isinstance(jpeg, BrokenImage):
                     broken.append((str(table["image"].iloc[number]), str(jpeg)))
                     continue

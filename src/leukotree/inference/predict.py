@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from leukotree import progress
+from leukotree import progress, signals
 from leukotree.distributed.engine import Engine
 from leukotree.errors import InputError, RunFailed
 from leukotree.evaluation import calibration, decide, prediction_sets
@@ -94,6 +94,7 @@ def outputs(
     logp = np.full((len(images.table), len(run.taxonomy.edges)), np.nan, dtype=np.float32)
     for part in parts:
         for rows, pixels in prepared_images.batches(images, part, run.batch_size, workers):
+            signals.stop_if_requested(f"{run.folder.name} has not predicted all images")
             logp[rows] = run.predict(pixels)
             if np.isnan(logp[rows]).any():
                 name = images.table["image"].iloc[int(rows[np.isnan(logp[rows]).any(axis=1)][0])]
