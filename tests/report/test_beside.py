@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -89,6 +90,21 @@ def test_an_unpaired_interval_has_the_spread_of_both_groups(pair, tmp_path):
     ]
     width = np.ptp(row.interval)
     assert width == pytest.approx(2 * 1.96 * np.hypot(*spreads), rel=0.15)
+
+
+def test_where_some_patients_are_the_same_there_is_no_interval(pair):
+    """As where one study lacks a fold: its patients are neither pairs nor a second sample."""
+    one, two = beside.candidates(pair)
+    clusters = two.clusters
+    fewer = replace(
+        clusters,
+        names=clusters.names[1:],
+        counts=clusters.counts[1:],
+        strata=clusters.strata[1:],
+        keys=clusters.keys[1:],
+    )
+    (row,) = beside.differences([one, replace(two, clusters=fewer)])
+    assert (row.why, row.interval) == ("other test images", None)
 
 
 def test_a_study_without_results_is_refused(pair, tmp_path):

@@ -19,6 +19,10 @@ from leukotree.stats import Clusters
 from leukotree.stats.clusters import strata_of
 
 
+OTHER_DATA = "other data"
+"""Why two arms are not paired: their data sets have other fingerprints."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """An arm of one of the studies."""
@@ -127,6 +131,8 @@ def _difference(challenger: Candidate, reference: Candidate) -> Difference:
     bounds = _independent(*arms) if why else stats.difference_interval(*arms, stats.macro_f1)
     if any(arm.alone == len(arm.names) for arm in arms):
         bounds = None  # each image would count as a patient
+    if why and why != OTHER_DATA and np.isin(*(arm.names for arm in arms)).any():
+        bounds = None  # patients in both groups: these are neither pairs nor two samples
     value = challenger.macro_f1 - reference.macro_f1
     return Difference(challenger, reference, value, bounds, not why, why)
 
@@ -135,7 +141,7 @@ def _unpaired(one: Candidate, other: Candidate) -> str:
     """Why two candidates are not tested on the same patients; "" if they are."""
     ours, theirs = fingerprints(one.arm.runs), fingerprints(other.arm.runs)
     if not ours or ours != theirs:
-        return "other data" if ours and theirs else "the data are not recorded"
+        return OTHER_DATA if ours and theirs else "the data are not recorded"
     a, b = one.clusters, other.clusters
     same = np.array_equal(a.names, b.names) and np.array_equal(_keys(a), _keys(b))
     if not same or not np.allclose(a.counts.sum(axis=-1), b.counts.sum(axis=-1)):
