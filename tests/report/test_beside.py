@@ -96,8 +96,7 @@ def test_where_some_patients_are_the_same_there_is_no_interval(pair):
     """As where one study lacks a fold: its patients are neither pairs nor a second sample."""
     one, two = beside.candidates(pair)
     clusters = two.clusters
-    fewer = replace(
-        clusters,
+    fewer = clusters._replace(
         names=clusters.names[1:],
         counts=clusters.counts[1:],
         strata=clusters.strata[1:],
