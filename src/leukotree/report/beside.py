@@ -18,7 +18,6 @@ from leukotree.report.summary import Arm, Run, StudySummary
 from leukotree.stats import Clusters
 from leukotree.stats.clusters import strata_of
 
-
 OTHER_DATA = "other data"
 """Why two arms are not paired: their data sets have other fingerprints."""
 
@@ -131,7 +130,7 @@ def _difference(challenger: Candidate, reference: Candidate) -> Difference:
     bounds = _independent(*arms) if why else stats.difference_interval(*arms, stats.macro_f1)
     if any(arm.alone == len(arm.names) for arm in arms):
         bounds = None  # each image would count as a patient
-    if why and why != OTHER_DATA and np.isin(*(arm.names for arm in arms)).any():
+    if why and why != OTHER_DATA and set(arms[0].names) & set(arms[1].names):
         bounds = None  # patients in both groups: these are neither pairs nor two samples
     value = challenger.macro_f1 - reference.macro_f1
     return Difference(challenger, reference, value, bounds, not why, why)

@@ -138,7 +138,7 @@ def _data(run: LoadedRun, facts: Facts) -> str:
     dataset = summary.dataset or {}
     environment = runfolder.read_environment(run.folder)
     lines = [
-        f"data: `{spec.data.shards}`, fingerprint `{environment.get(compared.DATA, UNKNOWN)}`",
+        f"data: `{Path(spec.data.shards).name}`, fingerprint `{environment.get(compared.DATA, UNKNOWN)}`",
         f"outer fold that this model never saw: {_unseen(run)}",
         f"seed {spec.seed}, {spec.optim.epochs} epochs, batch {spec.optim.batch_size}, loss {spec.loss.kind}",
     ]

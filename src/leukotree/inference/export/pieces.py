@@ -3,7 +3,6 @@ each backbone, and the heads beside."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -98,11 +97,6 @@ def features(folder: Path, inputs: torch.Tensor) -> torch.Tensor:
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     with torch.inference_mode():
         return model(inputs)
-
-
-def describe(rows: list[dict[str, Any]]) -> str:
-    """The rows of `write` as JSON."""
-    return json.dumps(rows, indent=1, ensure_ascii=False)
 
 
 def _slug(name: str) -> str:

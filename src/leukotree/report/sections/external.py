@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from leukotree.evaluation.metrics import FLOOR
@@ -44,7 +46,7 @@ def _of_set(name: str, of_arms: Arms) -> list[Block]:
     patients = plural(first.patients, "patient") if first.patients else "no patient ids"
     blocks: list[Block] = [
         Text(
-            f"`{name}` ({of.about.given}): {plural(first.images, 'image')}, {patients}; {listed}. "
+            f"`{name}` ({Path(of.about.given).name}): {plural(first.images, 'image')}, {patients}; {listed}. "
             + " ".join(_answer(arm, rows[0]) for arm, (_, rows) in of_arms.items())
         )
     ]
