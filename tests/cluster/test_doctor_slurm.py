@@ -4,7 +4,6 @@ queued."""
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -88,9 +87,7 @@ def test_what_is_sure_to_fail_is_refused_before_it_is_queued(
     on_slurm: Slurm, shards: Path, tmp_path: Path
 ) -> None:
     spec = RunSpec().override({"backbone.name": "test_vit", "data.shards": str(shards)})
-    began = time.perf_counter()
     doctor.require([spec] * 500, Site(cpus_per_task=2), tmp_path / "runs")
-    assert time.perf_counter() - began < 3, "it stands before every queue"
     with pytest.raises(InputError, match=r"invalid partition specified: gpu.*set `partition`") as refused:
         doctor.require(spec, Site(partition="gpu"), tmp_path / "runs")
     assert "\n" not in str(refused.value)

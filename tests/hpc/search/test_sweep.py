@@ -239,10 +239,9 @@ def _left(family: dict[int, str], seconds: float = 20) -> dict[int, str]:
 
 def _interrupted(
     file: Path, scores: Path, number: int, sent: signal.Signals, *options: str, kill_slot: bool = False
-) -> tuple[int, str, float]:
+) -> tuple[int, str]:
     """Starts `leukotree sweep` and sends it a signal when there are so many scores, before the last of which
-    the process of a trial was killed if asked. Its exit code, its stderr, and the seconds that it took to
-    end; no process of it is left."""
+    the process of a trial was killed if asked. Its exit code and its stderr; no process of it is left."""
     command = [sys.executable, "-m", "hpc.cli", "sweep", str(file), "--device", "cpu", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -262,13 +261,11 @@ def _interrupted(
     wait_for(number)
     assert process.poll() is None, "the sweep ended before it was sent anything"
     family = _family(process.pid)
-    sent_at = time.monotonic()
     process.send_signal(sent)
     _, errors = process.communicate()
-    took = time.monotonic() - sent_at
     assert len(family) > 4  # Ray's head and the trials, too
     assert not _left(family)
-    return process.returncode, errors, took
+    return process.returncode, errors
 
 
 def _starts(plan: Study, ended: list[dict[str, Any]]) -> int:
@@ -296,14 +293,14 @@ def test_an_interrupted_sweep_continues_from_its_record(
     def drawn() -> list[dict[str, Any]]:
         return [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
 
-    code, errors, took = _interrupted(file, folder / "history.csv", 3, signal.SIGTERM, "--concurrency", "2")
-    assert (code, took < 45) == (75, True), errors
+    code, errors = _interrupted(file, folder / "history.csv", 3, signal.SIGTERM, "--concurrency", "2")
+    assert code == 75, errors
     assert "trials have not ended, asked to stop; run the same command again to continue" in errors
     assert not (folder.parent / "ray").exists()
     drawn_before, begun, started = drawn(), _table(folder / "history.csv"), _starts(plan, drawn())
 
     more = len(begun) + 2
-    code, _, _ = _interrupted(
+    code, _ = _interrupted(
         file, folder / "history.csv", more, signal.SIGKILL, "--ranks-per-trial", "2", kill_slot=True
     )
     assert code == -signal.SIGKILL
