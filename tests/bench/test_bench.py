@@ -80,6 +80,7 @@ def test_the_share_of_the_limit_is_below_one_for_what_is_worse_than_the_limit(
     assert (share < 1) == (measured > limit if unit == "s" else measured < limit)
 
 
+@pytest.mark.slow("measures every part of a step")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_part_of_every_variant_is_measured_and_leaves_nothing_behind(
     spec: RunSpec, variant: str, tmp_path: Path

@@ -65,6 +65,7 @@ def oracle(jacobian: torch.Tensor, name: str, seed: int) -> torch.Tensor:
     return step * len(jacobian) if name == "cagrad" else step
 
 
+@pytest.mark.slow("compares with another library")
 @pytest.mark.parametrize("name", SURGERIES)
 @settings(deadline=None, max_examples=20)
 @given(jacobian=jacobians(), seed=st.integers(0, 2**31))

@@ -287,6 +287,7 @@ def test_train_trains_and_says_what_it_scored_and_status_lists_it(spec: Path) ->
     assert run.name in json.dumps(json.loads(leukotree("status", "single", "--json", cwd=spec.parent).stdout))
 
 
+@pytest.mark.slow("trains a model")
 def test_a_run_that_diverges_fails_in_one_line(spec: Path) -> None:
     done = leukotree("train", spec, "optim.lr=1e30", "engine.precision=fp32", cwd=spec.parent)
     assert done.returncode == 1

@@ -131,6 +131,7 @@ def test_without_masks_there_are_faithfulness_and_stability_only(copy: Path) -> 
     assert all(row[5] != "0" for row in only.rows if row[3] == "trained")
 
 
+@pytest.mark.slow("writes and reads many runs")
 def test_another_data_set_stands_by_itself(copy: Path) -> None:
     explain(copy)
     explain(copy, source="krd", name="krd-384")

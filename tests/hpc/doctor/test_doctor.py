@@ -154,6 +154,7 @@ def test_a_study_counts_its_runs_and_its_models(study: Path) -> None:
     assert {spec.backbone.name for spec in planned.specs} == {"test_vit", "test_convnext"}
 
 
+@pytest.mark.slow("trains a model")
 def test_the_room_that_a_run_needs_is_what_it_writes(shards: Path, tmp_path: Path) -> None:
     """Against a real run: its folder at the end, and a checkpoint of its training."""
     from leukotree.data.dataset import Dataset

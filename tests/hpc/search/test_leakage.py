@@ -96,6 +96,7 @@ def _refused(*says: str) -> None:
     assert not Path("results/leaky").exists()
 
 
+@pytest.mark.slow("writes and reads many runs")
 def test_a_search_that_saw_its_training_folds_only_is_trusted(plan: Study) -> None:
     leakage.check(plan)
     Path("shards").unlink()

@@ -29,6 +29,7 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> StudySummary:
     return collect(root, STUDY_OF_TWO, TWO)
 
 
+@pytest.mark.slow("writes and reads many runs")
 def test_coverage_is_the_mean_over_patients_at_the_quantiles_of_inner_folds(summary: StudySummary) -> None:
     arm = summary.arms[0]
     validations, shares = inner.by_fold(summary, arm), []

@@ -122,6 +122,7 @@ def test_what_can_be_concluded(
     assert "It is above 0.05 with fewer than 19 permuted trees." in texts(part)
 
 
+@pytest.mark.slow("writes and reads many runs")
 def test_the_numbers_are_those_of_the_fold_scores(tmp_path: Path) -> None:
     summary = summarised(
         tmp_path, {None: 0.8, "data": 1.4, "permuted:0": 1.0, "permuted:1": 1.6, "permuted:3": 0.9}
@@ -165,6 +166,7 @@ def test_the_numbers_are_those_of_the_fold_scores(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow("writes and reads many runs")
 def test_a_permuted_tree_without_all_folds_is_left_out_and_said(tmp_path: Path) -> None:
     rows = study(tmp_path, {None: 0.5, "data": 3.0, **permuted(0.5)})
     lost = next(row for row in rows if row.get("tree") == "permuted:1" and row["test_fold"] == 2)
@@ -177,6 +179,7 @@ def test_a_permuted_tree_without_all_folds_is_left_out_and_said(tmp_path: Path) 
     assert "2 of 3 permuted trees have results on all of these folds" in texts(part)
 
 
+@pytest.mark.slow("writes and reads many runs")
 def test_one_fold_or_no_control_gives_no_conclusion(tmp_path: Path) -> None:
     rows = study(tmp_path, {None: 0.5, "data": 3.0, **permuted(0.5)})
     first = [row for row in rows if row["test_fold"] == 0]
