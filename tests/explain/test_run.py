@@ -20,9 +20,8 @@ from leukotree.distributed.engine import Engine
 from leukotree.errors import Busy, InputError, Preempted, RunFailed
 from leukotree.evaluation import decide
 from leukotree.explain import measures, work
-from leukotree.explain import run as explaining
 from leukotree.explain.run import Explained, Settings, explain
-from leukotree.records import explanations, predictions
+from leukotree.records import explanations, predictions, runfolder
 from leukotree.training.run import run
 from tests.helpers.specs import tiny_spec
 
@@ -257,14 +256,14 @@ def test_changed_data_are_refused(folder: Path, phantom_manifest: Path, tmp_path
     other = tmp_path / "again"
     pack(phantom_manifest, other, folds=4, size=48, seed=5)
     spec = (folder / "spec.yaml").read_text()
-    shards = str(explaining.runfolder.read_spec(folder).data.shards)
+    shards = str(runfolder.read_spec(folder).data.shards)
     (folder / "spec.yaml").write_text(spec.replace(shards, str(other)))
     with pytest.raises(InputError, match=f"{folder}: made from other data"):
         explain(folder, FEW, CPU)
 
 
 def test_training_images_are_not_explained(folder: Path) -> None:
-    spec = explaining.runfolder.read_spec(folder).override({"data.all_folds": True})
+    spec = runfolder.read_spec(folder).override({"data.all_folds": True})
     (folder / "spec.yaml").write_text(spec.dump())
     with pytest.raises(InputError, match="has no test images"):
         explain(folder, FEW, CPU)
