@@ -1,7 +1,8 @@
 """The searches of a study as studies of Optuna, for its dashboard and for `optuna.load_study`.
 
-One file in the sweep's folder has them all: a journal of Optuna. The records stay the truth. The file is made
-anew from them when a sweep begins and when it ends, so that nothing is left of a sweep that was killed.
+One file in the sweep's folder has them all: a journal of Optuna. The records stay the truth. The file is
+written again from them when a sweep begins and when it ends, so that nothing is left of a sweep that was
+killed.
 """
 
 from __future__ import annotations

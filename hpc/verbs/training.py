@@ -108,7 +108,6 @@ def define_folds(verbs: options.Verbs) -> None:
 def run_folds(arguments: Namespace) -> int:
     step("reading the study")
     from hpc.doctor import precheck
-    from hpc.launching import stale
     from hpc.search import choice
     from hpc.studies import study
 
@@ -117,8 +116,7 @@ def run_folds(arguments: Namespace) -> int:
     precheck.check_data(plan)
     chosen = choice.chosen(plan)
     specs = plan.fold_specs(chosen) + (plan.inner_specs(chosen) if arguments.inner else [])
-    precheck.check_runs(specs, arguments.ranks)
-    stale.check_runs(plan.root, specs)
+    _check_runs(plan, specs, arguments.ranks)
     return _launch(plan, specs, given.place(arguments), arguments)
 
 
@@ -139,7 +137,6 @@ def define_refit(verbs: options.Verbs) -> None:
 def run_refit(arguments: Namespace) -> int:
     step("reading the study")
     from hpc.doctor import precheck
-    from hpc.launching import stale
     from hpc.search import choice
     from hpc.studies import refit, study
 
@@ -149,8 +146,7 @@ def run_refit(arguments: Namespace) -> int:
     variants = [arguments.variant] if arguments.variant else plan.variants
     refits = refit.refits(plan, choice.chosen(plan), variants)
     specs = [one.spec for one in refits]
-    precheck.check_runs(specs, arguments.ranks)
-    stale.check_runs(plan.root, specs)
+    _check_runs(plan, specs, arguments.ranks)
     if not arguments.json:
         print(*(f"{one.line(plan)}; {plan.root / one.spec.run_name}" for one in refits), sep="\n")
     code = _launch(plan, specs, given.place(arguments), arguments)
@@ -182,7 +178,6 @@ def define_grid(verbs: options.Verbs) -> None:
 def run_grid(arguments: Namespace) -> int:
     step("reading the study")
     from hpc.doctor import precheck
-    from hpc.launching import stale
     from hpc.studies import cells, study
 
     plan = study.load(arguments.study, arguments.overrides)
@@ -193,13 +188,21 @@ def run_grid(arguments: Namespace) -> int:
     step("importing torch and timm, and looking at the data")
     specs = [cell.spec for cell in grid]
     precheck.check_data(plan, grid)
-    precheck.check_runs(specs, arguments.ranks)
-    stale.check_runs(plan.root, specs)
+    _check_runs(plan, specs, arguments.ranks)
     return _launch(plan, specs, given.place(arguments), arguments, grid)
 
 
 def _study_option(arguments: Namespace) -> list[str]:
     return [] if arguments.study == "single" else ["--study", arguments.study]
+
+
+def _check_runs(plan: Study, specs: list[RunSpec], ranks: int) -> None:
+    """Refuse runs that cannot begin here, and finished ones that were made from other data or weights."""
+    from hpc.doctor import precheck
+    from hpc.launching import stale
+
+    precheck.check_runs(specs, ranks)
+    stale.check_runs(plan.root, specs)
 
 
 def _launch(

@@ -94,7 +94,7 @@ class Expected:
 
     searches: int = 0
     trials: int = 0
-    """Of each search."""
+    """Trials of each search."""
     runs: Mapping[str, int] = field(default_factory=dict)
     """Variant -> runs."""
     names: Mapping[str, frozenset[str]] = field(default_factory=dict)

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -65,6 +66,12 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 def state(status: os.stat_result) -> tuple[int, int, int]:
     """What changes if a file is replaced or written again: the key of a cache of its content."""
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def plain_stem(name: str, most: int) -> str:
+    """A file's name without folders and ending, at most so many characters; others than letters, digits, "_"
+    and "-" are "-"."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem)[:most]
 
 
 def sha256(path: str | Path) -> str:

@@ -24,17 +24,16 @@ from __future__ import annotations
 import functools
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from leukotree import csvfile
+from leukotree import csvfile, files
 from leukotree.data import described, manifest_table
 from leukotree.data.manifest_table import CONTROL, REQUIRED
 from leukotree.data.patients import identities
 from leukotree.errors import InputError
-from leukotree.files import write_atomic
 from leukotree.taxonomy import Taxonomy
 
 GROUPS = ("patient", "slide", "image")
@@ -124,6 +123,11 @@ def _empty(column: str, row: pd.Series) -> str:
     return f"{column} is empty"
 
 
+def keys(names: Iterable[str]) -> list[str]:
+    """The keys of a manifest's images in shards: the position of each, and its file's name."""
+    return [f"{row:07d}-{files.plain_stem(name, 40)}" for row, name in enumerate(names)]
+
+
 def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None) -> None:
     """Write a manifest atomically, as CSV or Parquet according to the path's ending.
 
@@ -151,7 +155,7 @@ def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None)
     else:
         data = table.to_csv(index=False, lineterminator="\n").encode()
     try:
-        write_atomic(path, data)
+        files.write_atomic(path, data)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from leukotree.data.fingerprint import DESCRIPTION
 from leukotree.data.folds import assign
 from leukotree.data.images import digests, encoding
 from leukotree.data.images.formats import BrokenImage
+from leukotree.data.manifest import keys
 from leukotree.data.manifest import read as read_manifest
 from leukotree.data.pack_options import Options
 from leukotree.data.patients.doubts import Doubt, settle
@@ -171,13 +171,12 @@ def _table(
     if options.label_from:
         rows = consensus.relabel(rows, options.label_from, taxonomy)
     frame, doubts = settle(rows, options.similar_ids, across_sources)
-    stems = [re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem)[:40] for name in frame["name"]]
     extra = [
         *described.present(frame),
         *frame.columns.intersection([consensus.MANIFEST_LEAF, consensus.ORIGIN]),
     ]
     table = frame[["image", "name", "leaf", "patient", "source", *extra]].reset_index(drop=True)
-    table["key"] = [f"{row:07d}-{stem}" for row, stem in enumerate(stems)]
+    table["key"] = keys(frame["name"])
     table["group"] = frame["group_id"].array
     table["kind"] = frame["group"].array
     table["shown"] = table["name"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,9 +49,8 @@ def open_manifest(path: str | Path, size: int, quality: int, taxonomy: Taxonomy)
     workers, images = len(os.sched_getaffinity(0)), frame["image"].tolist()
     encoded = encoding.encode_files(images, digests.of_files(images, workers), size, quality, workers)
     jpegs = tuple(_whole(path, images, progress.over(encoded, "reading", len(images), "image")))
-    stems = [re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem)[:40] for name in frame["name"]]
     index = frame[["leaf", "patient", "source"]].assign(
-        key=[f"{row:07d}-{stem}" for row, stem in enumerate(stems)],
+        key=manifest.keys(frame["name"]),
         image=frame["name"],
         group=frame["group_id"],
         fold=0,

@@ -65,7 +65,7 @@ def find(backbone: nn.Module, branch: nn.Module | None = None, size: int | None 
         branch: with isolation `branched`, the branch of a level. It has the last blocks.
         size: width and height of the images in pixels; None takes the last layer.
 
-    Raises InputError for a model that says nothing about its feature maps.
+    Raises InputError for a model whose feature maps are not known.
     """
     own: Any = backbone if branch is None else branch
     if _has_patches(backbone, own):

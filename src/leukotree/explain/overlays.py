@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,5 +62,4 @@ def _write(path: Path, explainer: Explainer, pixels: torch.Tensor, leaf: str) ->
 
 def _name(number: int, image: str) -> str:
     """The number of the image in the table, and what a file's name may have of its own."""
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(image).stem)[:60]
-    return f"{number:05d}-{stem}.png"
+    return f"{number:05d}-{files.plain_stem(image, 60)}.png"

@@ -42,7 +42,7 @@ class Work:
     """(N,) rows of the data set's index, in the order in which they are explained."""
     masks: Masks | None
     name: str
-    """Of the other data set; "" for the run's own test images."""
+    """The other data set's name; "" for the run's own test images."""
 
     @cached_property
     def identity(self) -> str:

@@ -27,7 +27,7 @@ image or its patient."""
 MEASURED = "measured"
 """Whether the runs were scored on patients that they had not seen."""
 VOTE = "vote"
-"""Of a patient: the leaf that most of its images have."""
+"""The leaf that most images of a patient have."""
 ARROW, BAR = " > ", "|"
 """Separators of nodes in PATH and of leaves in SET."""
 

@@ -39,7 +39,7 @@ class Member:
     scaled_on: Taxonomy | None = None
     """The tree of the temperatures, which is that of the data set. None without."""
     limits: Limits | None = None
-    """Of prediction sets, from the same inner folds. None without."""
+    """The limits of prediction sets, from the same inner folds. None without."""
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,11 @@ class Predictor:
 
     run: LoadedRun
 
+    @cached_property
+    def _study(self) -> members.Members:
+        """What the study of the run has declared: its decision rule, and its costs of mistakes."""
+        return members.of_run(self.run.folder)
+
     def predict(self, images: Source | Iterable[Source], rule: decide.Rule | None = None) -> Predictions:
         """The answers to one image, or to several.
 
@@ -120,8 +125,7 @@ class Predictor:
 
         Raises InputError naming the image that cannot be read.
         """
-        study = members.of_run(self.run.folder)
-        rule, tree = rule or study.rule, study.taxonomy  # with the study's costs of mistakes
+        rule, tree = rule or self._study.rule, self._study.taxonomy
         decide.leaves(np.zeros((1, len(tree.edges))), tree, rule)  # refuses early
         names: list[str] = []
         parts = [np.empty((0, len(self.run.taxonomy.edges)), np.float32)]

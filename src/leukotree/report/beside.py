@@ -44,7 +44,7 @@ class Candidate:
 
     @property
     def macro_f1(self) -> float:
-        """Of all test images together (0 to 1)."""
+        """The score of all test images together (0 to 1)."""
         return float(stats.macro_f1(self.clusters.counts.sum(axis=0)))
 
 
