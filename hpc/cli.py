@@ -25,6 +25,7 @@ VERBS = (
     data.define_import,
     data.define_pack,
     data.define_audit,
+    data.define_stage,
     training.define_train,
     plan.define_plan,
     search.define_sweep,

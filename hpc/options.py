@@ -154,16 +154,16 @@ def runtime(verb: argparse.ArgumentParser) -> None:
         "--cache",
         metavar="DIR",
         help="keep decoded images in DIR, on the node's own disk or in its memory, for all epochs, ranks "
-        "and trials; "
+        "and trials, and shards that lie at an address; "
         "'$NAME' is a variable of the node; does not change the result "
         "(default: $LEUKOTREE_CACHE; else a sweep makes a cache and the other commands have none)",
     )
     verb.add_argument(
         "--cache-gb",
         type=amount,
-        default=8.0,
         metavar="GB",
-        help="largest size of a new cache (default %(default)g)",
+        help="largest size of a new cache of decoded images, and of all shards from an address (default: 8 "
+        "for the images, half of the disk for the shards)",
     )
     verb.add_argument(
         "--save-minutes",

@@ -40,7 +40,7 @@ def check_data(study: Study, grid: Sequence[Cell] | None = None) -> None:
     dataset = Dataset.open(study.base.data.shards)
     if dataset.folds != study.folds.outer:
         raise InputError(
-            f"{dataset.folder}: packed with {dataset.folds} folds, but folds.outer is "
+            f"{dataset.name}: packed with {dataset.folds} folds, but folds.outer is "
             f"{study.folds.outer}; make them equal"
         )
     costs.matrix(study.costs, dataset.taxonomy, f"study {study.study}: costs")

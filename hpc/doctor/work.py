@@ -15,7 +15,7 @@ import numpy as np
 
 from hpc.finding import Finding, State
 from hpc.launching.results_folder import TEMPORARY
-from leukotree.errors import InputError
+from leukotree.errors import InputError, RunFailed
 from leukotree.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def data(work: Work, read: bool) -> Iterator[Finding]:
             yield Finding("ok", "data", f"{described}, fingerprint {dataset.fingerprint[:12]}")
             if read and not repeat:
                 yield _rate(dataset)
-        except InputError as error:
+        except (InputError, RunFailed) as error:
             yield Finding("FAIL", "data", str(error))
 
 
@@ -65,7 +65,7 @@ def trees(work: Work) -> Iterator[Finding]:
     for spec in work.on_trees:
         try:
             taxonomy = of_data.open_data(spec).taxonomy
-        except InputError as error:
+        except (InputError, RunFailed) as error:
             yield Finding("FAIL", "tree", str(error))
         else:
             counts = f"{len(taxonomy.leaves)} leaves, {len(taxonomy.decisions)} decisions"

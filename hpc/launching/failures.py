@@ -14,6 +14,7 @@ from typing import Any
 
 from hpc.launching import job_files, job_notes
 from hpc.slurm import scheduler
+from leukotree.data.remote.address import is_remote
 from leukotree.errors import Busy, InputError, Kind, kind
 from leukotree.records import attempts, runfolder
 from leukotree.spec import RunSpec
@@ -26,7 +27,9 @@ have ended without the file system having noticed."""
 def kind_in_job(error: Exception, spec: RunSpec) -> Kind:
     """The kind of an error of a run that was checked before it was queued. That its folder is still held, or
     that its data set is not on this node, is a fault of the node."""
-    if isinstance(error, Busy) or (isinstance(error, InputError) and not Path(spec.data.shards).is_dir()):
+    shards = spec.data.shards
+    absent = not is_remote(shards) and not Path(shards).is_dir()  # a server has the same for all nodes
+    if isinstance(error, Busy) or (isinstance(error, InputError) and absent):
         return "node"
     return kind(error)
 

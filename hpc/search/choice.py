@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hpc.search import leakage
@@ -14,6 +13,7 @@ from hpc.search.record import Record, Trial
 from hpc.studies.study import SearchId, Study
 from leukotree import files, yamlfile
 from leukotree.config import flatten, parse
+from leukotree.data.remote.place import place
 from leukotree.errors import InputError, RunFailed
 from leukotree.records import searchfolder
 from leukotree.records.searchfolder import (
@@ -40,7 +40,7 @@ def chosen(study: Study, partial: bool = False) -> dict[str, dict[int, dict[str,
     leakage.check(study)
     if not study.search.trials:
         return {variant: {number: {} for number in study.outer_folds} for variant in study.variants}
-    compared = not (partial and not Path(study.base.data.shards).is_dir())
+    compared = not (partial and not place(study.base.data.shards).is_dir())
     data = fingerprints(study) if compared else {}
     values: dict[SearchId, dict[str, Any]] = {}
     for search_id in study.search_ids:

@@ -59,17 +59,18 @@ def check(study: Study) -> None:
     image is known by the fold noted with it.
     """
     from leukotree.data.dataset import Dataset
+    from leukotree.data.remote.place import place
 
-    shards = Path(study.base.data.shards)
+    shards = study.base.data.shards
     datasets: dict[int, Dataset] = {}
-    if shards.is_dir():
+    if place(shards).is_dir():
         datasets = {repeat: Dataset.open(shards, repeat=repeat) for repeat in range(study.folds.repeats)}
     for dataset in datasets.values():
         check_index(dataset)
     for search_id in study.search_ids if study.search.trials else ():
         folder = study.search_folder(search_id)
         if datasets:
-            stale.check_search(folder, str(shards))
+            stale.check_search(folder, shards)
         held_out = HeldOut(search_id.test_fold, search_id.repeat)
         if datasets:
             held_out = _held_out(datasets[search_id.repeat], search_id.test_fold)
@@ -91,7 +92,7 @@ def check_index(dataset: Dataset) -> None:
         folds = dataset.index["fold"].groupby(ids).nunique()
         if (folds > 1).any():
             raise InputError(
-                f"{dataset.folder}: {name} {folds.index[folds > 1][0]!r} is in two folds, so a model would "
+                f"{dataset.name}: {name} {folds.index[folds > 1][0]!r} is in two folds, so a model would "
                 "be tested on what it was trained on; pack the manifest into an empty folder"
             )
 

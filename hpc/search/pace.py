@@ -15,6 +15,7 @@ from hpc.search.record import Record, Trial
 from hpc.studies.study import Study
 from leukotree import files
 from leukotree.data import fingerprint
+from leukotree.data.remote.place import place
 from leukotree.errors import InputError, RunFailed
 from leukotree.models.stages import stages
 from leukotree.progress import duration
@@ -205,7 +206,7 @@ def _error(values: Sequence[float]) -> float:
 def costs_of(study: Study, variants: Iterable[str]) -> dict[str, float]:
     """Variant -> images that its models train on in an epoch, in units of the images of the data set. {} if
     the data cannot be read here."""
-    path = Path(study.base.data.shards) / fingerprint.DESCRIPTION
+    path = place(study.base.data.shards) / fingerprint.DESCRIPTION
     by_steps = study.base.optim.steps is not None
     with contextlib.suppress(InputError, RunFailed, OSError, ValueError, KeyError, TypeError, AttributeError):
         tree, images = _leaves(path, files.state(path.stat()))

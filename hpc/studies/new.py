@@ -12,6 +12,7 @@ from typing import Any
 from hpc.studies import study as studies
 from hpc.studies.study import Study
 from leukotree import files, yamlfile
+from leukotree.data.remote import address
 from leukotree.errors import InputError
 
 FOLDER = Path("sweeps")
@@ -147,6 +148,7 @@ def write(name: str, shards: str, like: str, path: Path | None = None) -> New:
         raise InputError(f"{path}: is there already; choose another name, or edit it")
     if (runs := studies.RUNS / name).exists():
         raise InputError(f"{runs}: has runs of a study of this name; choose another name")
+    address.trust(shards)
     dataset = Dataset.open(shards)
     kind = KINDS[like]
     values = {"backbone": kind.backbone, "weights": kind.weights, "outer": dataset.folds}
@@ -154,7 +156,7 @@ def write(name: str, shards: str, like: str, path: Path | None = None) -> New:
     plan = studies.build(_mapping(body, path), str(path))
     costs = _costs(plan, len(dataset))
     command = _next(plan, path)
-    header = _header(kind, costs, str(dataset.folder), command, path, len(dataset), dataset.groups)
+    header = _header(kind, costs, dataset.name, command, path, len(dataset), dataset.groups)
     files.write_atomic(path, header + body)
     return New(path, studies.load(path), costs, command)
 

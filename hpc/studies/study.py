@@ -21,6 +21,7 @@ from hpc.studies.grid import Grid
 from hpc.studies.search_settings import Axis, FoldCounts, SearchSettings
 from leukotree import config, yamlfile
 from leukotree.config import Strict
+from leukotree.data.remote import address
 from leukotree.errors import InputError, one_line
 from leukotree.evaluation.costs import check_values
 from leukotree.evaluation.operating import Operating
@@ -323,6 +324,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), fields: Mapping[str, A
     yamlfile.require_plain({**tree, **changes}, str(path))
     study = config.parse(Study, _changed(tree, changes), str(path))
     study._typed = shlex.join([str(path), *given])
+    address.trust(study.base.data.shards)
     return study
 
 
@@ -330,7 +332,9 @@ def build(fields: Mapping[str, Any], where: str) -> Study:
     """A Study from its fields, by plain or dotted keys. Raises InputError naming `where` and the key."""
     plain = _plain(fields, where)
     yamlfile.require_plain(plain, where)
-    return config.parse(Study, _changed({}, plain), where)
+    study = config.parse(Study, _changed({}, plain), where)
+    address.trust(study.base.data.shards)
+    return study
 
 
 def _plain(fields: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpc import options
 from hpc.verbs.given import RESULTS
+from leukotree.data.remote.address import is_remote, trust
 from leukotree.data.sources import SOURCES
 from leukotree.errors import InputError
 from leukotree.progress import step
@@ -145,7 +146,12 @@ def define_pack(verbs: options.Verbs) -> None:
         metavar="MANIFEST",
         help="the .csv or .parquet file that lists the images; left out to add --repeats to packed shards",
     )
-    verb.add_argument("shards", metavar="SHARDS", nargs="?", help="folder to write")
+    verb.add_argument(
+        "shards",
+        metavar="SHARDS",
+        nargs="?",
+        help="folder to write; or an address: s3://BUCKET/FOLDER, gs:// or hf://",
+    )
     verb.add_argument(
         "--folds",
         type=int,
@@ -218,14 +224,17 @@ def run_pack(arguments: Namespace) -> int:
         return _deal_again(arguments)
     step("reading the manifest")
     from leukotree.data.pack import pack
+    from leukotree.data.remote import upload
     from leukotree.log import logger
     from leukotree.records import made
     from leukotree.taxonomy import Taxonomy
 
     taxonomy = Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None
+    address = upload.check(arguments.shards) if is_remote(arguments.shards) else None
+    shards = upload.working_folder(address) if address else Path(arguments.shards)
     summary = pack(
         Path(arguments.manifest),
-        Path(arguments.shards),
+        shards,
         folds=arguments.folds,
         size=arguments.size,
         seed=arguments.seed,
@@ -241,12 +250,13 @@ def run_pack(arguments: Namespace) -> int:
         label_from=arguments.label_from,
     )
     # The words of an import may name patients, as in --skip.
-    made.note_shards(
-        Path(arguments.shards), [Path(arguments.manifest)], arguments.words, bool(arguments.pseudonyms)
-    )
+    made.note_shards(shards, [Path(arguments.manifest)], arguments.words, bool(arguments.pseudonyms))
     if summary.dealt and not summary.written:
-        made.note_deal(Path(arguments.shards), arguments.words)
+        made.note_deal(shards, arguments.words)
     print(*summary.lines(), sep="\n")
+    if address:
+        count = upload.upload(shards, address, (made.FILE,))
+        print(f"{address.text}: {count} files written now; the packed folder stays in {shards}")
     return 0
 
 
@@ -268,6 +278,41 @@ def _deal_again(arguments: Namespace) -> int:
     return 0
 
 
+def define_stage(verbs: options.Verbs) -> None:
+    verb = options.verb(
+        verbs,
+        "stage",
+        "fetch the shards of an address to this machine, before a job needs them",
+        "leukotree stage s3://bucket/deepapl --cache /scratch/me",
+        run_stage,
+    )
+    verb.add_argument("shards", metavar="SHARDS", help="address of the packed data set, as in data.shards")
+    verb.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="keep them in DIR, as for train (default: $LEUKOTREE_CACHE, else the site's scratch, else the "
+        "temporary folder)",
+    )
+    verb.add_argument(
+        "--cache-gb",
+        type=options.amount,
+        metavar="GB",
+        help="largest size of all shards there (default: half of the disk)",
+    )
+
+
+def run_stage(arguments: Namespace) -> int:
+    step(f"reading {arguments.shards}", accepted=True)
+    from leukotree.data.dataset import Dataset
+    from leukotree.data.remote import scratch
+    from leukotree.data.remote.stage import stage
+
+    scratch.use(arguments.cache, arguments.cache_gb)
+    trust(arguments.shards)
+    print(stage(Dataset.open(arguments.shards)).line())
+    return 0
+
+
 def define_audit(verbs: options.Verbs) -> None:
     verb = options.verb(
         verbs,
@@ -276,7 +321,7 @@ def define_audit(verbs: options.Verbs) -> None:
         "leukotree audit data/phantom",
         run_audit,
     )
-    verb.add_argument("shards", metavar="SHARDS", help="folder of the packed data set")
+    verb.add_argument("shards", metavar="SHARDS", help="folder of the packed data set, or its address")
     verb.add_argument(
         "--json", action="store_true", help="print JSON, with every copy, near duplicate and leaking patient"
     )
@@ -291,7 +336,8 @@ def run_audit(arguments: Namespace) -> int:
     from leukotree.data.audit.audit import audit
     from leukotree.records import audited
 
-    result = audit(Path(arguments.shards))
+    trust(arguments.shards)
+    result = audit(arguments.shards)
     baselines = {str(name): float(value) for name, value in result.baselines.items()}
     audited.keep(result.dataset.folder, result.dataset.fingerprint, baselines)
     if arguments.html:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc import options
 from hpc.verbs import given
+from leukotree.data.remote.address import is_remote, trust
 from leukotree.errors import Busy, InputError
 from leukotree.progress import say, step
 
@@ -98,7 +99,7 @@ def run_explain(arguments: Namespace) -> int:
         raise InputError(
             f"{arguments.masks}: no such file; give the manifest that the images were packed from"
         )
-    if arguments.data and not Path(arguments.data).exists():
+    if arguments.data and not (is_remote(arguments.data) or Path(arguments.data).exists()):
         raise InputError(f"{arguments.data}: no such folder or file; give packed shards or a manifest")
     step(f"importing torch and timm, for {len(runs)} runs", accepted=True)
     from leukotree.distributed import engine
@@ -113,7 +114,8 @@ def run_explain(arguments: Namespace) -> int:
         workers=arguments.workers,
     )
     masks = Path(arguments.masks) if arguments.masks else None
-    other = Path(arguments.data) if arguments.data else None
+    trust(arguments.data or "")
+    other = arguments.data or None
     engine.require_device(arguments.device)
     answers = []
     with engine.start(Runtime(device=arguments.device, threads=arguments.threads)) as rank:

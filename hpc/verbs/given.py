@@ -33,7 +33,8 @@ def runtime(arguments: Namespace, plan: Study | None = None, follow: bool = True
     them. Raises InputError for a tracker that is not installed."""
     from hpc.deepspeed import settings
     from hpc.slurm.site import load as load_site
-    from leukotree.runtime import Runtime
+    from leukotree.data.remote import scratch
+    from leukotree.runtime import CACHE_GB, Runtime
     from leukotree.trackers import choice
 
     trackers: tuple[choice.Tracker, ...] = ()
@@ -46,12 +47,16 @@ def runtime(arguments: Namespace, plan: Study | None = None, follow: bool = True
 
     # The variable's name, not its value: it may have another value on the node that trains.
     cache = arguments.cache or ("$LEUKOTREE_CACHE" if os.environ.get("LEUKOTREE_CACHE") else None)
+    folder = Path(cache) if cache else None
+    scratch.use(folder, arguments.cache_gb)
     return Runtime(
         device=arguments.device,
         workers=arguments.workers,
         threads=arguments.threads,
-        cache=Path(cache) if cache else None,
-        cache_gb=arguments.cache_gb,
+        cache=folder,
+        cache_gb=arguments.cache_gb or CACHE_GB,
+        scratch=folder,
+        scratch_gb=arguments.cache_gb,
         save_s=60 * arguments.save_minutes,
         deepspeed=settings.settings(arguments.deepspeed),
         trackers=tuple(dict.fromkeys(trackers)),

@@ -53,8 +53,10 @@ def run_train(arguments: Namespace) -> int:
     from hpc.launching import runs, stale
     from hpc.studies.study import RUNS
     from leukotree import spec
+    from leukotree.data.remote import address
 
     wanted = spec.load(arguments.spec, arguments.overrides)
+    address.trust(wanted.data.shards)
     place = given.place(arguments)
     step("importing torch and timm, and looking at the data")
     if arguments.on == "inline" and not arguments.dry_run:

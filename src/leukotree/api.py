@@ -32,12 +32,15 @@ class Collected(Protocol):
 
 
 def open(shards: str | Path, repeat: int = 0) -> Dataset:
-    """A packed data set, checked. `repeat`: the deal of the patients to folds.
+    """A packed data set, checked: of a folder, or of an address. `repeat`: the deal of the patients to folds.
 
-    Raises InputError naming the file and what is wrong with it.
+    Raises InputError naming the file and what is wrong with it, and RunFailed where the server of an address
+    does not answer.
     """
     from leukotree.data.dataset import Dataset
+    from leukotree.data.remote import address
 
+    address.trust(shards)
     return Dataset.open(shards, repeat=repeat)
 
 

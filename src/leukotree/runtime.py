@@ -9,6 +9,8 @@ from typing import Any
 
 MOST_WORKERS = 8
 """Decoding threads per rank that are chosen at most. With one core each they keep ahead of any one GPU."""
+CACHE_GB = 8.0
+"""Largest size of a new cache of decoded images, in 10^9 bytes, where none is given."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,12 @@ class Runtime:
     """Decoding threads per rank. 0 decodes in the training loop. None chooses from the machine."""
     cache: Path | None = None
     """Folder for decoded images, shared by all ranks and runs of a machine. None decodes each time."""
-    cache_gb: float = 8.0
+    cache_gb: float = CACHE_GB
     """Largest size of the cache, in 10^9 bytes."""
+    scratch: Path | None = None
+    """Folder of this machine for shards that lie at an address. None: as `data.remote.scratch` says."""
+    scratch_gb: float | None = None
+    """Largest size of these shards, in 10^9 bytes. None: half of the disk."""
     threads: int | None = None
     """Threads of torch per rank on the CPU. None keeps torch's choice."""
     save_s: float = 600.0

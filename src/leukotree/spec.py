@@ -67,7 +67,14 @@ class InnerFold(Strict):
 
 class DataSpec(Strict):
     shards: str = "data/phantom"
-    """Folder written by `leukotree pack`, relative to the current folder."""
+    """Folder written by `leukotree pack`, relative to the current folder; or the address of one: `https`,
+    `http`, `s3`, `gs`, `hf`, or `pipe:COMMAND` with `{}` for the name of a file."""
+    order: Literal["all", "window"] = "all"
+    """The order of training in an epoch. `all`: a permutation of all images. `window`: the shards in random
+    order, and a permutation of the images within each `window` shards, so that few shards are needed at a
+    time. It is another order, and so another result."""
+    window: int = Field(8, ge=1)
+    """`order: window`: the number of shards whose images are mixed."""
     repeat: int = Field(0, ge=0, lt=1000)
     """The deal of the patients to folds. 0: that of the shards. 1, 2, ...: further deals of the same images,
     written by `leukotree pack --repeats`."""
@@ -83,6 +90,8 @@ class DataSpec(Strict):
     def _fits(self) -> DataSpec:
         if self.all_folds and (self.test_fold or self.inner is not None):
             raise ValueError("all_folds: leaves no fold to score; leave out test_fold and inner")
+        if self.order != "window" and self.window != DataSpec.model_fields["window"].default:
+            raise ValueError("window: has an effect only with order: window; leave it out")
         return self
 
 

@@ -25,6 +25,7 @@ VERBS = [
     "import",
     "pack",
     "audit",
+    "stage",
     "train",
     "sweep",
     "folds",

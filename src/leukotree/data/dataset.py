@@ -30,6 +30,8 @@ from leukotree.data.fingerprint import (
 from leukotree.data.images import codec
 from leukotree.data.index import read_index
 from leukotree.data.patients import identities
+from leukotree.data.remote import fetcher, mirror
+from leukotree.data.remote.address import Address, is_remote, parse
 from leukotree.errors import InputError, one_line
 from leukotree.taxonomy import Taxonomy
 
@@ -69,7 +71,8 @@ class Description(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A folder that `pack` wrote, validated.
+    """A folder that `pack` wrote, validated; or one at an address, whose shards are fetched when they are
+    needed.
 
     It can be pickled. Reading is safe after fork and spawn, and from several threads.
     """
@@ -99,16 +102,22 @@ class Dataset:
     """The deal of the samples to folds. 0: that of the shards."""
     samples: str = ""
     """sha256 hex over dataset.json and index.parquet: the same in every repeat."""
+    address: Address | None = None
+    """Where the shards come from; `folder` then holds their copies. None: from `folder` itself."""
 
     @classmethod
     def open(cls, folder: str | Path, ends: bool = True, repeat: int = 0) -> Dataset:
         """Read and check the description and the index, and check every shard quickly.
 
         The check of a shard compares its size and, if `ends`, the headers of its first and last sample.
-        `audit` reads all bytes. `repeat`: the deal of the samples to folds.
+        `audit` reads all bytes. `repeat`: the deal of the samples to folds. Shards at an address are checked
+        when they arrive.
 
-        Raises InputError naming the file and what is wrong with it.
+        Raises InputError naming the file and what is wrong with it, and RunFailed of kind "node" where the
+        server of an address does not answer.
         """
+        if is_remote(folder):
+            return cls._at(parse(str(folder)), repeat)
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; write it with `leukotree pack MANIFEST {folder}`")
@@ -117,9 +126,32 @@ class Dataset:
         _check_shards(folder, dataset.index, ends)
         return _dealt(dataset, repeat, read_deal(folder, repeat)) if repeat else dataset
 
+    @classmethod
+    def _at(cls, address: Address, repeat: int) -> Dataset:
+        folder = mirror.fetched(address, repeat)
+        dataset = _parsed(
+            folder, folder, read_plain(folder / DESCRIPTION), read_plain(folder / INDEX), address
+        )
+        return _dealt(dataset, repeat, read_deal(folder, repeat)) if repeat else dataset
+
+    @property
+    def fetcher(self) -> fetcher.Fetcher | None:
+        """What brings the shards of an address to this machine."""
+        return None if self.address is None else fetcher.of(self.absolute, self.address, self.index)
+
+    def fetch(self, shard: str) -> None:
+        """Wait until a shard is here. Raises as `Fetcher.open`."""
+        if (own := self.fetcher) is not None:
+            os.close(own.open(shard))
+
     def on_tree(self, taxonomy: Taxonomy) -> Dataset:
         """The same samples on another tree of the same leaves, in whose order `leaf_ids` counts them."""
         return replace(self, taxonomy=taxonomy)
+
+    @property
+    def name(self) -> str:
+        """The folder, or the address, as it was named: for messages."""
+        return self.address.text if self.address else str(self.folder)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -127,7 +159,7 @@ class Dataset:
     def __repr__(self) -> str:
         of_repeat = f" of repeat {self.repeat}" if self.repeat else ""
         what = f"{len(self):,} images of {self.size} x {self.size} pixels, {self.groups}"
-        head = f"Dataset {self.folder}: {what}, {self.folds} folds{of_repeat}"
+        head = f"Dataset {self.name}: {what}, {self.folds} folds{of_repeat}"
         return "\n".join([head, *shown.leaves(self.index["leaf"], self.persons, self.taxonomy)])
 
     def image(self, row: int) -> np.ndarray:
@@ -185,6 +217,11 @@ class Dataset:
         return identities.persons(self.index, self.patients_across_sources)
 
     @cached_property
+    def shard_ids(self) -> np.ndarray:
+        """(N,) int64: the number of each sample's shard, counted in the order of the index."""
+        return pd.factorize(self.index["shard"])[0].astype(np.int64)
+
+    @cached_property
     def _locations(self) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, list[str], list[str]]:
         """The paths of the shards, and per sample: position of its shard, offset, length, key, sha256.
 
@@ -206,14 +243,34 @@ class Dataset:
     def read(self, row: int) -> bytes:
         """Return the JPEG of one sample, by its position in `index`. Its sha256 is checked the first time.
 
+        A shard at an address is waited for, and fetched again if its copy here is damaged.
+
         Raises InputError naming shard and key if the shard is missing or cut short, or holds something else.
+        For an address also what `Fetcher.open` raises.
         """
+        if self.address is None:
+            return self._read(row)
+        try:
+            return self._read(row)
+        except InputError:
+            name, own = str(self.index["shard"].iloc[row]), self.fetcher
+            if own is None or not own.store.path(name).exists() or not own.discard(name):
+                raise
+        return self._read(row)
+
+    def _open(self, path: str) -> _OpenFile:
+        if (own := self.fetcher) is None:
+            return _shard(path, self.samples, os.getpid())
+        # Not kept open: a copy that is removed to make room would still take it.
+        return _OpenFile(own.open(os.path.basename(path)))
+
+    def _read(self, row: int) -> bytes:
         paths, positions, offsets, lengths, keys, digests = self._locations
         path, offset, length = paths[positions[row]], int(offsets[row]), int(lengths[row])
         key = keys[row]
         try:
             # The variable keeps the file open, also if another thread drops it from the cache.
-            shard = _shard(path, self.samples, os.getpid())
+            shard = self._open(path)
             data = os.pread(shard.number, length, offset)
         except OSError as error:
             raise read_error(error, f"{path}: sample {key} cannot be read: {error.strerror}") from error
@@ -242,22 +299,27 @@ def _place(index: pd.DataFrame, row: int) -> shards.Place:
 class _OpenFile:
     """An open file that is closed when nothing refers to it any more."""
 
-    def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    @classmethod
+    def at(cls, path: str) -> _OpenFile:
+        return cls(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
 
     def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
+        os.close(self.number)
 
 
 @lru_cache(maxsize=256)  # below the usual limit of 1024 open files, however many shards there are
 def _shard(path: str, fingerprint: str, pid: int) -> _OpenFile:
     """Open a shard once per process and data set: again in a forked child, and again after a new pack."""
-    return _OpenFile(path)
+    return _OpenFile.at(path)
 
 
 @lru_cache(maxsize=4)  # the next trial in a process reads the same bytes again
-def _parsed(folder: Path, absolute: Path, description_bytes: bytes, index_bytes: bytes) -> Dataset:
+def _parsed(
+    folder: Path, absolute: Path, description_bytes: bytes, index_bytes: bytes, address: Address | None = None
+) -> Dataset:
     """Return the data set that the contents of dataset.json and index.parquet describe.
 
     The data set remembers which samples were checked, so the cache must know the folder by `absolute`: a
@@ -282,6 +344,7 @@ def _parsed(folder: Path, absolute: Path, description_bytes: bytes, index_bytes:
         samples,
         description,
         samples=samples,
+        address=address,
     )
 
 
@@ -343,7 +406,7 @@ def _check_headers(path: Path, state: tuple[int, ...], places: tuple[shards.Plac
     cache.
     """
     try:
-        shard = _OpenFile(str(path))
+        shard = _OpenFile.at(str(path))
         starts = [place.offset - tarfile.BLOCKSIZE for place in places]
         headers = [os.pread(shard.number, tarfile.BLOCKSIZE, start) for start in starts]
     except OSError as error:

@@ -89,7 +89,7 @@ def refuse(dataset: Dataset) -> None:
     text = describe(index.assign(shown=index["image"]), conflicts or apart, "leaf", "fold")
     fix = "take the copies with a wrong leaf out of the manifest, then " if conflicts else ""
     raise InputError(
-        f"{dataset.folder}: exact copies of one picture in different folds or groups, "
+        f"{dataset.name}: exact copies of one picture in different folds or groups, "
         f"so that a model would be tested on what it was trained on: {text}; "
         f"{fix}pack the manifest into an empty folder with --group-duplicates"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from leukotree import files
+from leukotree.data.remote.place import place
 from leukotree.errors import InputError, RunFailed
 from leukotree.taxonomy import Taxonomy
 
@@ -58,24 +59,26 @@ def read_deal(folder: str | Path, repeat: int) -> bytes:
 
 
 def packed(folder: str | Path, repeat: int = 0) -> Packed | None:
-    """Return what a folder holds now; None if it is no packed folder.
+    """Return what a folder holds now; None if it is no packed folder. Of an address: what its copy on this
+    machine held when it was last compared; None without a copy. No server is asked.
 
     Args:
         repeat: the deal of the samples to folds. It is part of the fingerprint, if it is not 0.
 
     Raises InputError for a packed folder that cannot be read, and for a repeat that is not dealt.
     """
-    paths = [Path(folder) / name for name in (DESCRIPTION, INDEX)]
+    folder = place(folder)
+    paths = [folder / name for name in (DESCRIPTION, INDEX)]
     try:
         states = [path.stat() for path in paths]
     except OSError:
         return None
-    content = _packed(Path(folder), tuple(map(files.state, states)))
+    content = _packed(folder, tuple(map(files.state, states)))
     if not repeat:
         return content
-    deal = Path(folder) / DEAL.format(repeat)
+    deal = folder / DEAL.format(repeat)
     state = files.state(deal.stat()) if deal.exists() else ()
-    return content._replace(fingerprint=_dealt(content.fingerprint, Path(folder), repeat, state))
+    return content._replace(fingerprint=_dealt(content.fingerprint, folder, repeat, state))
 
 
 @lru_cache(maxsize=64)

@@ -70,7 +70,7 @@ def match(path: str | Path, dataset: Dataset) -> Masks:
         example = f"{masked['source'].iloc[0]}, {masked['name'].iloc[0]}"
         raise InputError(
             f"{path}: none of its {len(masked)} images with a mask, such as ({example}), is in "
-            f"{dataset.folder}; give the manifest that was packed"
+            f"{dataset.name}; give the manifest that was packed"
         )
     return Masks(path, dataset.size, rows)
 

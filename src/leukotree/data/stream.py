@@ -1,10 +1,11 @@
 """Batches from shards: the infinite training order, the exact pass for evaluation, and the decoding threads.
 
 Sample number p of a training stream is a function of (seed, p): it is in epoch p // n, at position p % n of
-that epoch's permutation. Its augmentation is a function of (seed, epoch, image). Global batch t holds samples
-t*B .. (t+1)*B-1 for any number of ranks and workers. So ranks never wait for uneven shards, and a resume
-continues at the next sample. Epochs are counted in samples: after epoch e exactly e * n samples (rounded up
-to a batch) have been used, also when a batch is larger than the training set.
+that epoch's permutation; with `data.order: window` one that keeps the samples of a few shards together. Its
+augmentation is a function of (seed, epoch, image). Global batch t holds samples t*B .. (t+1)*B-1 for any
+number of ranks and workers. So ranks never wait for uneven shards, and a resume continues at the next sample.
+Epochs are counted in samples: after epoch e exactly e * n samples (rounded up to a batch) have been used,
+also when a batch is larger than the training set.
 
 Workers are threads. libjpeg-turbo and OpenCV release the interpreter lock, so workers write directly into the
 batch that the device reads, and no data is copied between processes.
@@ -27,6 +28,8 @@ from leukotree.data import augment, geometry
 from leukotree.data.cache import Cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.images import codec
+from leukotree.data.remote import uses
+from leukotree.data.remote.fetcher import Fetcher
 from leukotree.errors import InputError
 from leukotree.spec import AugmentSpec
 
@@ -73,6 +76,7 @@ class TrainOrder:
         size: width and height of the images in pixels.
         among: (m,) rows with one order and one augmentation in each epoch, of which `rows` is a part. Orders
             of the same seed and the same `among` agree, whatever their `rows`. None: `rows`.
+        windows: what keeps the samples of a few shards together; None permutes all of them.
         by_position: whether the augmentation belongs to the position in the order, as in the first version,
             and not to the image. Then `among` has no effect.
     """
@@ -86,11 +90,13 @@ class TrainOrder:
         size: int,
         among: np.ndarray | None = None,
         by_position: bool = False,
+        windows: Windows | None = None,
     ) -> None:
         self.rows, self.batch_size, self.seed, self.augment, self.size = rows, batch_size, seed, augment, size
         self._by_position = by_position
         self._among = rows if among is None or by_position else among
         self._mine = np.isin(self._among, rows)
+        self.windows = windows
         self._epochs: dict[int, Samples] = {}
 
     def steps_before(self, epoch: int) -> int:
@@ -108,15 +114,43 @@ class TrainOrder:
         parts = [samples[positions[epochs == epoch]] for epoch, samples in self._epochs.items()]
         return parts[0] if len(parts) == 1 else _concatenate(parts)
 
+    def rows_of(self, epoch: int) -> np.ndarray:
+        """(n,) the rows of an epoch in their order."""
+        order = self._order(epoch)
+        return self._among[order if self._by_position else order[self._mine[order]]]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """(m,) the permutation of `among` in an epoch."""
+        random = seeds.generator(self.seed, "order", epoch)
+        n = len(self._among)
+        return random.permutation(n) if self.windows is None else self.windows.order(random, self._among)
+
     def _epoch(self, epoch: int) -> Samples:
         n = len(self._among)
-        order = seeds.generator(self.seed, "order", epoch).permutation(n)
+        order = self._order(epoch)
         crops = geometry.draw(self.seed, epoch, n, self.size, self.augment)
         numbers = augment.draw(self.seed, epoch, n)
         if self._by_position:
             return Samples(self._among[order], crops, numbers)
         order = order[self._mine[order]]
         return Samples(self._among[order], crops[order], numbers[order])
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Groups of shards. Those of an epoch are random; within one the samples are in random order."""
+
+    shard_of: np.ndarray
+    """(N,) the number of each index row's shard."""
+    width: int
+    """Shards in a group."""
+
+    def order(self, random: np.random.Generator, rows: np.ndarray) -> np.ndarray:
+        """(m,) a permutation of the positions of (m,) rows: group by group."""
+        shards, numbers = np.unique(self.shard_of[rows], return_inverse=True)
+        group = (random.permutation(len(shards)) // self.width)[numbers]
+        mixed = random.permutation(len(rows))
+        return mixed[np.argsort(group[mixed], kind="stable")]
 
 
 def _concatenate(parts: list[Samples]) -> Samples:
@@ -140,6 +174,7 @@ class Loader:
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, "decode") if workers else None
         self._buffers = threading.local()
+        self._orders: list[uses.Training] = []
 
     def __enter__(self) -> Loader:
         return self
@@ -166,7 +201,20 @@ class Loader:
         length = micro or share
         parts = [slice(start, start + length) for start in range(rank * share, (rank + 1) * share, length)]
         plan = ((batch.rows, [batch[part] for part in parts]) for batch in map(order.batch, steps))
-        return self._ahead(plan)
+        if (fetcher := self.dataset.fetcher) is None:
+            return self._ahead(plan)
+        store, size = fetcher.store, order.batch_size
+        later = uses.Training(
+            order.rows_of,
+            len(order.rows),
+            store.shard_of,
+            len(store.names),
+            steps.start * size,
+            steps.stop * size,
+        )
+        self._orders.append(later)
+        fetcher.follow(later, order.windows.width if order.windows else 1)
+        return self._followed(self._ahead(plan), fetcher, later)
 
     def evaluate(
         self, rows: np.ndarray, batch_size: int, *, rank: int = 0, world: int = 1
@@ -178,7 +226,32 @@ class Loader:
         share = rows[rank::world]
         parts = (share[start : start + batch_size] for start in range(0, len(share), batch_size))
         plan = ((part, [Samples(part)]) for part in parts)
-        return (batch for _, [batch] in self._ahead(plan))
+        if (fetcher := self.dataset.fetcher) is None:
+            return (batch for _, [batch] in self._ahead(plan))
+        store = fetcher.store
+        later = uses.Pass(store.shard_of[rows], len(store.names), self._to_epoch_end, world)
+        fetcher.follow(later)
+        return (batch for _, [batch] in self._followed(self._ahead(plan), fetcher, later))
+
+    def _to_epoch_end(self) -> int:
+        """Samples that are trained before an evaluation goes on."""
+        return max((order.to_epoch_end() for order in self._orders), default=0)
+
+    def _followed(
+        self,
+        batches: Iterator[tuple[np.ndarray, list[Batch]]],
+        fetcher: Fetcher,
+        later: uses.Training | uses.Pass,
+    ) -> Iterator[tuple[np.ndarray, list[Batch]]]:
+        """The batches. The fetcher is told how far they are; those decoded ahead are still needed."""
+        try:
+            for rows, batch in batches:
+                later.position += len(rows) * (later.ranks if isinstance(later, uses.Pass) else 1)
+                yield rows, batch
+        finally:
+            fetcher.forget(later)
+            if isinstance(later, uses.Training):
+                self._orders.remove(later)
 
     def _ahead(
         self, plan: Iterable[tuple[np.ndarray, list[Samples]]]
@@ -296,4 +369,4 @@ def decode(dataset: Dataset, row: int, buffer: np.ndarray | None = None) -> np.n
 
 
 def _sample_name(dataset: Dataset, row: int) -> str:
-    return f"{dataset.folder}: sample {dataset.index['key'].iloc[row]}"
+    return f"{dataset.name}: sample {dataset.index['key'].iloc[row]}"

@@ -67,14 +67,15 @@ def explain(
     settings: Settings,
     engine: Engine,
     masks: Path | None = None,
-    other: Path | None = None,
+    other: Path | str | None = None,
 ) -> Explained:
     """Explain a finished run of an outer fold, and write its table (see `records.explanations`).
 
     Args:
         masks: the manifest that names the masks of the images; None for no masks. Without them there are no
             measures of the fit, only ROAD, stability and the comparison with random weights.
-        other: the images of this packed data set or manifest, instead of the run's own test images.
+        other: the images of this packed data set (a folder or an address) or manifest, instead of the run's
+            own test images.
 
     Raises InputError as `inference.load`, for data that are not those of the run, for masks that are none of
     these images, and for a folder that cannot be written; Busy if another process explains this run; and

@@ -16,8 +16,9 @@ from leukotree.data import masks as mask_files
 from leukotree.data import unpacked
 from leukotree.data.dataset import Dataset
 from leukotree.data.masks import Masks
+from leukotree.data.remote.address import is_remote
 from leukotree.data.trees import open_data
-from leukotree.errors import InputError
+from leukotree.errors import InputError, RunFailed
 from leukotree.inference import known, members
 from leukotree.inference.images import Images
 from leukotree.inference.loaded import LoadedRun
@@ -61,7 +62,9 @@ class Work:
         return explanations.part(self.folder, self.identity, method, number, content)
 
 
-def work_of(folder: Path, loaded: LoadedRun, images: int, masks: Path | None, other: Path | None) -> Work:
+def work_of(
+    folder: Path, loaded: LoadedRun, images: int, masks: Path | None, other: Path | str | None
+) -> Work:
     """At most so many images to explain. Raises InputError as `run.explain`."""
     spec = loaded.spec
     if other is None:
@@ -108,8 +111,11 @@ def _tell_of_masks(folder: Path, masks: Masks, wrong: int, images: int) -> None:
         )
 
 
-def _other(path: Path, loaded: LoadedRun) -> Dataset:
+def _other(other: Path | str, loaded: LoadedRun) -> Dataset:
     """A packed data set, or the images of a manifest in the size of the run's."""
+    if is_remote(other):
+        return Dataset.open(other)
+    path = Path(other)
     if path.is_dir() or path.suffix.lower() not in (*csvfile.ENDINGS, ".parquet"):
         return Dataset.open(path)
     prepared = loaded.prepared
@@ -127,13 +133,13 @@ def _unknown(folder: Path, loaded: LoadedRun, other: Dataset) -> np.ndarray:
     it has images of another size, or none that are new."""
     if other.size != loaded.prepared.size:
         raise InputError(
-            f"{other.folder}: has images of {other.size} pixels, {folder} was trained on "
+            f"{other.name}: has images of {other.size} pixels, {folder} was trained on "
             f"{loaded.prepared.size}; pack it with --size {loaded.prepared.size}"
         )
     images = Images(other.index, other.size, lambda row, buffer: buffer, other.patients_across_sources)
     try:
         same, of_patients, notes = known.in_study(images, members.of_run(folder).runs[0])
-    except InputError as error:
+    except (InputError, RunFailed) as error:
         progress.say(f"leukotree explain: {folder.name}: {error}")
         return np.arange(len(other))
     for note in notes:
@@ -141,7 +147,7 @@ def _unknown(folder: Path, loaded: LoadedRun, other: Dataset) -> np.ndarray:
     rows = np.flatnonzero(~(same | of_patients))
     if not len(rows):
         raise InputError(
-            f"{other.folder}: all of its images, or their patients, are in the data set of {folder}; leave "
+            f"{other.name}: all of its images, or their patients, are in the data set of {folder}; leave "
             "--data out to explain its test images"
         )
     if len(rows) < len(other):

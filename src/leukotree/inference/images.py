@@ -47,8 +47,9 @@ class Images:
     """What a reader should know about them."""
 
 
-def of_shards(folder: Path, prepared: Prepared, fold: int | None = None) -> Images:
-    """The images of a folder of shards as they are, or of one of its folds, in the order of the index.
+def of_shards(folder: Path | str, prepared: Prepared, fold: int | None = None) -> Images:
+    """The images of a folder of shards (or of an address) as they are, or of one of its folds, in the order
+    of the index.
 
     Raises InputError for images of another size than `prepared`.
     """

@@ -13,6 +13,7 @@ from leukotree import csvfile
 from leukotree.data import manifest
 from leukotree.data.fingerprint import DESCRIPTION
 from leukotree.data.images.formats import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from leukotree.data.remote.address import is_remote, trust
 from leukotree.data.sources.walk import Walk, is_ignored
 from leukotree.errors import InputError
 from leukotree.inference import download
@@ -24,8 +25,14 @@ TABLES = (*csvfile.ENDINGS, ".parquet")
 """Endings of manifests."""
 
 
-def packed(words: Sequence[str]) -> Path | None:
-    """The folder of shards, if that is what the words name."""
+def packed(words: Sequence[str]) -> Path | str | None:
+    """The folder of shards, or their address, if that is what the words name. A web address without an ending
+    is one."""
+    if len(words) == 1 and is_remote(words[0]):
+        ending = download.is_address(words[0]) and Path(download.name(words[0])).suffix
+        if not ending:
+            trust(words[0])
+            return words[0]
     folder = Path(words[0])
     return folder if len(words) == 1 and (folder / DESCRIPTION).is_file() else None
 

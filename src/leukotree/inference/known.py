@@ -10,7 +10,7 @@ import pandas as pd
 
 from leukotree.data.dataset import Dataset
 from leukotree.data.patients import identities
-from leukotree.errors import InputError
+from leukotree.errors import InputError, RunFailed
 from leukotree.inference.images import Images
 from leukotree.inference.members import Member
 from leukotree.records import compared, predictions, runfolder
@@ -102,7 +102,7 @@ def _folds(member: Member, images: Images, notes: dict[str, None]) -> _Folds | N
     shards, unknown = spec.data.shards, "so it is not known which of these images the runs have seen"
     try:
         dataset = Dataset.open(shards, ends=False, repeat=spec.data.repeat)
-    except InputError:
+    except (InputError, RunFailed):
         notes[f"{shards} is not here, {unknown}"] = None
         return None
     if runfolder.read_environment(member.folder).get(compared.DATA) != dataset.fingerprint:

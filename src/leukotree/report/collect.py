@@ -14,10 +14,22 @@ import pandas as pd
 from leukotree import config
 from leukotree import spec as specs
 from leukotree.data import fingerprint
+from leukotree.data.remote import mirror
+from leukotree.data.remote.place import place
 from leukotree.errors import InputError, one_line
 from leukotree.evaluation import costs, decide
 from leukotree.evaluation.decide import Rule
-from leukotree.records import attempts, compute, declared, planned, predictions, runfolder, searchfolder
+from leukotree.records import (
+    attempts,
+    audited,
+    compute,
+    declared,
+    made,
+    planned,
+    predictions,
+    runfolder,
+    searchfolder,
+)
 from leukotree.report import arms, consistency, one_tree, straddling
 from leukotree.report.damage import damaged
 from leukotree.report.summary import Arm, Missing, Run, Search, StudySummary, identity, outer_folds
@@ -59,6 +71,7 @@ def collect(
     searched = searching.get("trials") != 0  # without trials, an earlier search does not count
     outer = outer_folds(study)
     searches = _searches(study_root, variants, nested, base.data.test_fold, outer) if searched else {}
+    mirror.refresh(base.data.shards, (made.FILE, audited.FILE))
     dataset = _dataset(base, study)
     names = [row["run_name"] for row in (*expected, *cells, *inner)]
     unchecked = consistency.compare_with_today(study_root, names, base.data.shards)
@@ -284,7 +297,7 @@ def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 def _dataset(base: RunSpec, study: Mapping[str, Any]) -> dict[str, Any] | None:
     """The content of the shards' dataset.json. None where the shards are not here. Raises InputError for
     another number of folds than the study's."""
-    path = Path(base.data.shards) / fingerprint.DESCRIPTION
+    path = place(base.data.shards) / fingerprint.DESCRIPTION
     dataset = _json(path) if path.exists() else None
     packed, outer = (dataset or {}).get("folds"), (study.get("folds") or {}).get("outer")
     if packed and outer and packed != outer:

@@ -98,7 +98,7 @@ def _check_images(runs: Sequence[Run], dataset: Dataset) -> None:
     right = identity(rows).assign(leaf=rows["leaf"])
     for run in runs:
         if difference := tested.difference(_images(run), right):
-            problem = f"not the images of test fold {fold} in {dataset.folder}: {difference}"
+            problem = f"not the images of test fold {fold} in {dataset.name}: {difference}"
             raise damaged(run.folder / runfolder.PREDICTIONS, problem)
 
 

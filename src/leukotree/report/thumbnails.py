@@ -19,12 +19,13 @@ WIDE = 600
 """Largest side of a picture with several panels."""
 
 
-def read(shards: Path, fingerprints: Collection[str], keys: Sequence[str]) -> dict[str, bytes]:
+def read(shards: str, fingerprints: Collection[str], keys: Sequence[str]) -> dict[str, bytes]:
     """Key -> JPEG of at most SIDE pixels. Empty where the shards are not here, or hold other data than these
-    fingerprints. An image that cannot be read is left out."""
+    fingerprints. An image that cannot be read is left out, and one whose shard would have to be fetched from
+    an address."""
     try:
         data = Dataset.open(shards, ends=False)
-    except InputError:
+    except (InputError, RunFailed):
         return {}
     if data.fingerprint not in fingerprints:
         return {}
@@ -32,7 +33,9 @@ def read(shards: Path, fingerprints: Collection[str], keys: Sequence[str]) -> di
     small = {}
     for key in keys:
         with contextlib.suppress(InputError, RunFailed, codec.BrokenImage, KeyError):
-            small[key] = _small(data.read(row_of[key]))
+            row = row_of[key]
+            if data.address is None or (data.absolute / data.index["shard"].iloc[row]).exists():
+                small[key] = _small(data.read(row))
     return small
 
 

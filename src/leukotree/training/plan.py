@@ -72,7 +72,7 @@ def check(spec: RunSpec, ranks: int = 1) -> Plan:
         try:
             parts.append(plan_stage(spec, stage, train_rows, dataset))
         except InputError as error:
-            raise InputError(f"{dataset.folder}: {error}") from error
+            raise InputError(f"{dataset.name}: {error}") from error
     return Plan(spec, dataset, train_rows, eval_rows, tuple(parts))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from leukotree import files
 from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
+from leukotree.data.remote import address, scratch
 from leukotree.data.stream import Loader
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import InputError, RunFailed
@@ -80,6 +81,9 @@ def lockstep(
     earlier call finished are read from the run folders first. With each_epoch=False runs are scored only
     after their last epoch; before it "macro_f1" is absent. `inspect`: as for `run`, for each of the runs.
     """
+    scratch.use(runtime.scratch, runtime.scratch_gb)
+    for spec in specs:  # a person has started it, so also a command that it names
+        address.trust(spec.data.shards)
     plans = [check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1))) for spec in specs]
     with start(runtime) as engine, contextlib.ExitStack() as stack:
         # One loader for all runs and their stages: its threads share the cores of the machine.

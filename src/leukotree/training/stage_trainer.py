@@ -13,7 +13,7 @@ import torch
 
 from leukotree import seeds
 from leukotree.data import augment
-from leukotree.data.stream import Batch, Loader, TrainOrder
+from leukotree.data.stream import Batch, Loader, TrainOrder, Windows
 from leukotree.distributed import strategies
 from leukotree.distributed.engine import Engine
 from leukotree.errors import RunFailed
@@ -52,6 +52,7 @@ class StageTrainer:
             dataset.size,
             plan.among,
             by_position=not self.streams.paired,
+            windows=Windows(dataset.shard_ids, spec.data.window) if spec.data.order == "window" else None,
         )
         self.widths = [len(classes) for classes in stage.heads.values()]
         self.objective = plan.objective.to(engine.device)

@@ -285,6 +285,8 @@ def test_a_folder_that_is_still_held_and_a_data_set_that_is_not_here_are_the_nod
 ) -> None:
     assert failures.kind_in_job(Busy("another process works on this run"), spec) == "node"
     assert failures.kind_in_job(InputError("loss.leader: there is no level 9"), spec) == "error"
+    far = spec.override({"data.shards": "https://a.org/set"})
+    assert failures.kind_in_job(InputError("the server has other bytes"), far) == "error"
     assert (
         failures.kind_in_job(InputError("no such folder"), spec.override({"data.shards": "nowhere"}))
         == "node"

@@ -63,7 +63,7 @@ class Audit:
         ]
         baselines = ", ".join(f"{name} {value:.3f}" for name, value in self.baselines.items())
         return [
-            f"{data.folder}: {len(data)} images, {data.size} x {data.size} pixels, {data.groups}",
+            f"{data.name}: {len(data)} images, {data.size} x {data.size} pixels, {data.groups}",
             *per_fold,
             *(f"repeat {deal.repeat}: a deal of its own to {deal.folds} folds" for deal in self.deals),
             *(f"ERROR {text}" for text in self.errors),
@@ -78,7 +78,7 @@ class Audit:
         data = self.dataset
         counted = pd.crosstab(data.index["fold"], data.index["leaf"]).to_dict("index")
         return {
-            "shards": str(data.folder),
+            "shards": data.name,
             "fingerprint": data.fingerprint,
             "images": len(data),
             "size": data.size,
@@ -107,8 +107,8 @@ class Audit:
         }
 
 
-def audit(folder: Path) -> Audit:
-    """Read every shard of a packed folder once and check it.
+def audit(folder: Path | str) -> Audit:
+    """Read every shard of a packed folder, or of an address, once and check it.
 
     Raises InputError if the folder is no packed data set.
     """
@@ -176,6 +176,7 @@ def _read(data: Dataset) -> _Contents:
         for shard, rows in data.index.groupby("shard").indices.items():
             unread = dict(zip(data.index["key"].iloc[rows], rows, strict=True))
             try:
+                data.fetch(str(shard))
                 for sample in shards.samples(data.folder / str(shard)):
                     row = unread.pop(sample.key, None)
                     if row is None:

@@ -75,7 +75,7 @@ def write(audited: Audit, path: Path) -> None:
     )
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     html = environment.from_string(_PAGE).render(
-        folder=str(data.folder),
+        folder=data.name,
         total=len(alike.pairs),
         across=sum(pair.across for pair in alike.pairs),
         note=note,

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 
+from leukotree.data.remote.place import place
 from leukotree.records import audited, origin, runfolder
 from leukotree.report import evidence, figures, scores
 from leukotree.report.blocks import Block, Figure, Table, Text, interval, plural, points, probability
@@ -208,7 +208,7 @@ def shortcuts(summary: StudySummary) -> dict[str, float]:
     """Name -> macro F1 (0 to 1) of answers without morphology: the most common leaf, and the models of the
     audit where it was stored for these data."""
     common, guess = scores.most_common(summary.runs)
-    stored = audited.read(Path(summary.base.data.shards), fingerprints(summary.runs))
+    stored = audited.read(place(summary.base.data.shards), fingerprints(summary.runs))
     return {f"always {common}": guess["macro_f1"]} | {
         name: value for name, value in stored.items() if name != audited.COMMONEST
     }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from leukotree.data.remote.place import place
 from leukotree.records import made
 from leukotree.records.made import Imported
 from leukotree.report import flowchart, scores
@@ -25,7 +25,7 @@ MOST = 8
 
 def section(summary: StudySummary) -> Section:
     """A figure, and a table of the images and patients of each test fold and leaf."""
-    imports = made.imported(Path(summary.base.data.shards))
+    imports = made.imported(place(summary.base.data.shards))
     tested = _tested(summary)
     steps = [*_before(imports, summary.dataset), _last(summary, tested)]
     figure = Figure(

@@ -46,7 +46,7 @@ def section(summary: StudySummary, images: bool = False) -> Section | None:
     blocks: list[Block] = [text(prose.DIFFICULT, file=table.file)]
     allowed = images or set(rows["source"]) == {thumbnails.PHANTOM}
     if allowed:
-        shards, keys = Path(summary.base.data.shards), rows["key"].unique().tolist()
+        shards, keys = summary.base.data.shards, rows["key"].unique().tolist()
         blocks += _galleries(rows, thumbnails.read(shards, fingerprints(summary.runs), keys))
     elif summary.dataset is not None:
         blocks.append(Text("The images are not shown. `leukotree report STUDY --images` shows them.", "note"))

@@ -13,6 +13,7 @@ from typing import Any
 
 from leukotree import tree_choice, yamlfile
 from leukotree.data import fingerprint
+from leukotree.data.remote.place import place
 from leukotree.records import commands, made, searchfolder
 from leukotree.records.commands import Given
 from leukotree.report.blocks import Block, Code, Section, Text, text
@@ -164,13 +165,13 @@ def _file(command: Given, root: Path | None, out: Path, beside: dict[str, bytes]
 def _data_commands(summary: StudySummary) -> list[str]:
     """The commands that made the data set, or a comment with what is known of it."""
     shards = summary.base.data.shards
-    recorded = made.commands(Path(shards))
+    recorded = made.commands(place(shards))
     if recorded:
         return [
             shlex_line(["leukotree", *words]) + ("" if here else "   # given in another folder")
             for words, here in recorded
         ]
-    options = _options(Path(shards))
+    options = _options(place(shards))
     known = f", packed with {options}" if options else ""
     return [f"# the data set {shards}{known}: the commands that made it are not known"]
 

@@ -1,0 +1,237 @@
+"""Shards from a web server that sends 30 MB/s in all, on loopback: the first epoch, the first step, and the
+bytes of three epochs with room for a third of the shards.
+
+    python tests/bench/remote.py [FOLDER]
+
+It prints numbers and asserts none. The images are noise, so that a JPEG has about 20 kB; both sides decode
+them with the same library, in as many threads or processes. WebDataset reads its shards through its own
+cache, which fetches with curl. MosaicML's streaming reads no web server, and its packages cannot be installed
+beside the versions that this project pins, so it is not compared.
+"""
+
+from __future__ import annotations
+
+import http.server
+import os
+import re
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+import torch
+
+from leukotree.data.dataset import Dataset
+from leukotree.data.pack import pack
+from leukotree.data.remote import fetcher, scratch
+from leukotree.data.remote.stage import stage
+from leukotree.data.stream import Loader, TrainOrder, Windows
+from leukotree.spec import AugmentSpec
+
+RATE = 30e6
+"""Bytes per second of the server, over all connections."""
+IMAGES, SIZE, PER_SHARD, WINDOW = 7200, 128, 120, 4
+BATCH, WORKERS, EPOCHS = 32, 2, 3
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """A web server with one limit for all that it sends, and a count of it."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.folder = folder
+        self._lock, self._next = threading.Lock(), 0.0
+        self.sent: Counter[str] = Counter()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def take(self, count: int) -> None:
+        """Wait until `count` more bytes may be sent."""
+        with self._lock:
+            now = time.monotonic()
+            self._next = max(self._next, now - 0.05) + count / RATE
+            pause = self._next - now
+        if pause > 0:
+            time.sleep(pause)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        path = self.server.folder / Path(self.path).name
+        if not path.is_file():
+            self.send_error(404)
+            return
+        size = path.stat().st_size
+        wanted = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        start = int(wanted[1]) if wanted else 0
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(size - start))
+        self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
+        self.end_headers()
+        with open(path, "rb") as file:
+            file.seek(start)
+            while body and (part := file.read(2**16)):
+                self.server.take(len(part))
+                self.wfile.write(part)
+                self.server.sent[path.name] += len(part)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def made(folder: Path) -> Path:
+    """The packed noise; made once."""
+    out = folder / "set"
+    if not out.exists():
+        from PIL import Image
+
+        random = np.random.default_rng(0)
+        raw = folder / "raw"
+        raw.mkdir(parents=True, exist_ok=True)
+        rows = ["image,leaf,patient,source"]
+        for number in range(IMAGES):
+            pixels = random.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+            Image.fromarray(pixels).save(raw / f"{number}.png", compress_level=0)
+            leaf = ("normal", "AML", "ALL")[number % 3]
+            rows.append(f"{number}.png,{leaf},p{number // 3 % 300}-{leaf},noise")
+        (raw / "m.csv").write_text("\n".join(rows))
+        pack(raw / "m.csv", out, folds=2, size=SIZE, samples_per_shard=PER_SHARD, quality=90)
+        shutil.rmtree(raw)
+    return out
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in folder.glob("*.tar")}
+
+
+def order(dataset: Dataset, width: int | None) -> TrainOrder:
+    rows = np.arange(len(dataset))
+    windows = None if width is None else Windows(dataset.shard_ids, width)
+    return TrainOrder(rows, BATCH, 0, AugmentSpec(jitter=0), SIZE, windows=windows)
+
+
+def ours(
+    server: Server, place: Path, width: int | None, gigabytes: float | None, epochs: int, most: float = 1e9
+) -> tuple[float, float, float]:
+    """(seconds to the first batch, images per second from the start on, seconds) of some epochs."""
+    shutil.rmtree(place, ignore_errors=True)
+    fetcher._fetchers.clear()
+    scratch.use(place, gigabytes)
+    server.sent.clear()
+    began = time.perf_counter()
+    dataset = Dataset.open(f"{server.url}/set")
+    steps = order(dataset, width)
+    first, images = 0.0, 0
+    with Loader(dataset, workers=WORKERS) as loader:
+        batches = loader.train(steps, range(steps.steps_before(epochs)))
+        for rows, _ in batches:
+            first = first or time.perf_counter() - began
+            images += len(rows)
+            if time.perf_counter() - began > most:
+                break
+        took = time.perf_counter() - began
+        del batches
+    return first, images / took, took
+
+
+def belady(dataset: Dataset, sizes: dict[str, int], width: int, room: float, epochs: int) -> int:
+    """The fewest bytes that any choice of what to remove fetches: Belady's, for the shards in their order."""
+    steps = order(dataset, width)
+    names = list(dict.fromkeys(dataset.index["shard"].tolist()))
+    uses = np.concatenate([dataset.shard_ids[steps.rows_of(epoch)] for epoch in range(epochs)]).tolist()
+    later: dict[int, list[int]] = {}
+    for position in range(len(uses) - 1, -1, -1):
+        later.setdefault(uses[position], []).append(position)
+    here: set[int] = set()
+    fetched, used = 0, 0
+    for position, shard in enumerate(uses):
+        while later[shard] and later[shard][-1] <= position:
+            later[shard].pop()
+        if shard in here:
+            continue
+        size = sizes[names[shard]]
+        while used + size > room:
+            for other in here:
+                while later[other] and later[other][-1] <= position:
+                    later[other].pop()
+            last = max(here, key=lambda other: later[other][-1] if later[other] else len(uses))
+            here.discard(last)
+            used -= sizes[names[last]]
+        here.add(shard)
+        used, fetched = used + size, fetched + size
+    return fetched
+
+
+def webdatasets_cache(server: Server, names: list[str], place: Path) -> tuple[float, float]:
+    """(seconds to the first batch, images per second) of an epoch of WebDataset with its own cache."""
+    import webdataset as wds
+
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    began = time.perf_counter()
+    pipeline = (
+        wds.WebDataset(
+            [f"{server.url}/{name}" for name in names], cache_dir=str(place), shardshuffle=len(names)
+        )
+        .shuffle(WINDOW * PER_SHARD)
+        .map(lambda sample: torch.from_numpy(simplejpeg.decode_jpeg(sample["jpg"], "RGB")))
+        .batched(BATCH)
+    )
+    first, images = 0.0, 0
+    for pixels in wds.WebLoader(pipeline, num_workers=WORKERS, batch_size=None):
+        first = first or time.perf_counter() - began
+        images += len(pixels)
+    return first, images / (time.perf_counter() - began)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if sys.argv[1:] else Path(tempfile.mkdtemp(prefix="leukotree-remote-"))
+    packed = made(folder)
+    here, dataset = sizes(packed), Dataset.open(packed)
+    server, place, total = Server(packed), folder / "node", sum(here.values())
+    limit = len(dataset) / (total / RATE)
+    print(
+        f"{len(dataset)} images, {len(here)} shards, {total / 1e6:.0f} MB: {limit:.0f} images/s by the link"
+    )
+    first, rate, _ = ours(server, place, WINDOW, None, 1)
+    print(f"window {WINDOW}: first batch {first:.2f} s, an epoch {rate:.0f} images/s = {rate / limit:.3f}")
+    print(f"  sent {sum(server.sent[name] for name in here) / total:.3f} of the shards' bytes")
+    default, rate, _ = ours(server, place, None, None, 1)
+    print(f"default order: first batch {default:.2f} s, {rate:.0f} images/s = {rate / limit:.3f}")
+    shutil.rmtree(place)
+    fetcher._fetchers.clear()
+    began = time.perf_counter()
+    stage(Dataset.open(f"{server.url}/set"))
+    before = time.perf_counter() - began
+    print(f"all shards first: {before:.2f} s; the first batch with window comes {before / first:.1f}x sooner")
+    room = total / 3
+    _, rate, took = ours(server, place, WINDOW, room / 1e9, EPOCHS)
+    sent, best = sum(server.sent[name] for name in here), belady(dataset, here, WINDOW, room, EPOCHS)
+    print(f"room for a third, window, {EPOCHS} epochs: {sent / 1e6:.0f} MB in {took:.1f} s")
+    print(f"  = {sent / best:.3f} of Belady's, {sent / took / RATE:.3f} of the link")
+    _, rate, took = ours(server, place, None, room / 1e9, 1, most=60)
+    sent = sum(server.sent[name] for name in here)
+    print(f"room for a third, default order: {rate:.0f} images/s, {sent / 1e6:.0f} MB in {took:.0f} s")
+    first, rate = webdatasets_cache(server, sorted(here), folder / "wds")
+    print(f"WebDataset with its cache: first batch {first:.2f} s, {rate:.0f} images/s = {rate / limit:.3f}")
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
