@@ -10,7 +10,19 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from hpc.options import BAD_INPUT, Parser
-from hpc.verbs import data, explain, export, inference, machine, plan, results, search, training, writing
+from hpc.verbs import (
+    data,
+    explain,
+    export,
+    importing,
+    inference,
+    machine,
+    plan,
+    results,
+    search,
+    training,
+    writing,
+)
 from leukotree import progress, signals
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
 
@@ -22,7 +34,7 @@ answer."""
 FAILED, PREEMPTED, INTERRUPTED = 1, os.EX_TEMPFAIL, 130
 VERBS = (
     data.define_phantom,
-    data.define_import,
+    importing.define_import,
     data.define_pack,
     data.define_audit,
     data.define_stage,

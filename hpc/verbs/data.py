@@ -1,4 +1,4 @@
-"""From images to shards: `phantom`, `import`, `pack` and `audit`."""
+"""From images to shards: `phantom`, `pack` and `audit`. `importing` has `import`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from hpc import options
 from hpc.verbs.given import RESULTS
 from leukotree.data.remote.address import is_remote, trust
-from leukotree.data.sources import SOURCES
 from leukotree.errors import InputError
 from leukotree.progress import step
 
@@ -54,82 +53,6 @@ def run_phantom(arguments: Namespace) -> int:
     drawn = made.Imported(arguments.patients * arguments.per_patient, {})
     made.note_manifest(manifest, arguments.words, drawn)
     print(f"{manifest}: {arguments.patients} patients, {arguments.patients * arguments.per_patient} images")
-    return 0
-
-
-def define_import(verbs: options.Verbs) -> None:
-    verb = options.verb(
-        verbs,
-        "import",
-        "write the manifest of a public data set in its own layout",
-        "leukotree import deepapl downloads/deepapl deepapl.csv --cell-types",
-        run_import,
-    )
-    verb.add_argument(
-        "source",
-        metavar="SOURCE",
-        help=f"one of: {', '.join(SOURCES)}; folder is ROOT/<leaf>/<patient>/*",
-    )
-    verb.add_argument("root", metavar="ROOT", help="the folder of the data set")
-    verb.add_argument("manifest", metavar="MANIFEST", help="the .csv or .parquet file to write")
-    verb.add_argument(
-        "--cell-types",
-        action="store_true",
-        help="also use cell types as leaves, where a source has them",
-    )
-    verb.add_argument(
-        "--benign",
-        metavar="LEAF",
-        help="the leaf of images that a source labels as benign (default: they are left out)",
-    )
-    verb.add_argument(
-        "--leaf",
-        metavar="OLD=NEW",
-        action="append",
-        default=[],
-        help="read a label, or a folder's name, as a leaf, such as APL=APML; may be repeated",
-    )
-    verb.add_argument(
-        "--skip",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="leave out a folder or file, named by its path below ROOT; may be repeated",
-    )
-    verb.add_argument(
-        "--follow-links", action="store_true", help="also follow links that lead out of the data set"
-    )
-    verb.add_argument("--taxonomy", metavar="YAML", help="a label tree other than the paper's, as for pack")
-    verb.add_argument(
-        "--columns",
-        metavar="CSV",
-        help="a table with the column image (path below ROOT) and any of site, scanner, reader:<name>; they "
-        "are added to the manifest",
-    )
-
-
-def run_import(arguments: Namespace) -> int:
-    step(f"reading {arguments.root}")
-    from leukotree.data.sources.importer import import_source
-    from leukotree.data.sources.leaves import renames
-    from leukotree.records import made
-    from leukotree.taxonomy import Taxonomy
-
-    summary = import_source(
-        arguments.source,
-        Path(arguments.root),
-        Path(arguments.manifest),
-        cell_types=arguments.cell_types,
-        benign=arguments.benign,
-        taxonomy=Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None,
-        new_names=renames(arguments.leaf),
-        skip=arguments.skip,
-        follow_links=arguments.follow_links,
-        columns=Path(arguments.columns) if arguments.columns else None,
-    )
-    imported = made.Imported(summary.rows, summary.skipped)
-    made.note_manifest(Path(arguments.manifest), arguments.words, imported)
-    print(*summary.lines(), sep="\n")
     return 0
 
 
@@ -213,6 +136,19 @@ def define_pack(verbs: options.Verbs) -> None:
         "readings, or the most probable one if each reader has error rates of its own (Dawid and Skene; at "
         "least three readers). Images without readings, or without a majority, keep their leaf",
     )
+    verb.add_argument(
+        "--box-margin",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="for a manifest with boxes: add this share of a box's width or height on each of its sides "
+        "(default %(default)s)",
+    )
+    verb.add_argument(
+        "--box-square",
+        action="store_true",
+        help="make each box as wide as high, inside of its image, so that a cell keeps its shape",
+    )
     verb.add_argument("--workers", type=options.positive, help="threads (default: all cores)")
     verb.epilog = (
         f"{verb.epilog}. `leukotree pack data/deepapl --repeats 3` adds the deals to shards that are packed."
@@ -248,6 +184,8 @@ def run_pack(arguments: Namespace) -> int:
         pseudonyms=_outside_results(arguments.pseudonyms),
         repeats=arguments.repeats,
         label_from=arguments.label_from,
+        box_margin=arguments.box_margin,
+        box_square=arguments.box_square,
     )
     # The words of an import may name patients, as in --skip.
     made.note_shards(shards, [Path(arguments.manifest)], arguments.words, bool(arguments.pseudonyms))

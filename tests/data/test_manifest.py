@@ -88,7 +88,7 @@ def test_site_scanner_and_readers_are_kept_and_empty_columns_are_not(folder):
     """A reader may name a leaf, stop at an inner node, or not have read the image."""
     header = "image,leaf,patient,source,Scanner,READER: B,reader:A,site,reader:nobody\n"
     frame = read(folder, header + "a.png,AML,p,x, s1 ,APML,acute,,\nb.png,AML,p,x,,,AML,,  \n")
-    assert list(frame)[9:] == ["scanner", "reader:B", "reader:A"]
+    assert list(frame)[10:] == ["scanner", "reader:B", "reader:A"]
     assert frame["scanner"].tolist() == ["s1", ""]
     assert frame["reader:A"].tolist() == ["acute", "AML"]
     assert frame["reader:B"].tolist() == ["APML", ""]

@@ -14,10 +14,12 @@ from PIL import Image
 
 from leukotree import signals
 from leukotree.data.dataset import Dataset
+from leukotree.data.pack import pack
 from leukotree.data.stream import Loader
 from leukotree.errors import InputError, Preempted
 from leukotree.inference import images, inputs
 from leukotree.inference.loaded import Prepared
+from tests.helpers.small_data import LEAVES, noise
 
 PREPARED = Prepared(48, 95)
 
@@ -31,6 +33,26 @@ def test_source_files_become_the_packed_images(phantom_manifest: Path, shards: P
         rows = prepared.table
         assert rows["sha256"].tolist() == index.loc[rows["image"], "sha256"].tolist()
         assert rows["leaf"].tolist() == index.loc[rows["image"], "leaf"].tolist()
+
+
+def test_the_boxes_of_a_manifest_are_cut_as_those_of_the_shards(tmp_path: Path) -> None:
+    """Margin and square are those of the data set that a run was trained on."""
+    rows = []
+    for number in range(4):
+        Image.fromarray(noise(number)).save(tmp_path / f"{number}.png")
+        rows += [(f"{number}.png", LEAVES[number % 2], "here", box) for box in ("3 4 20 10", "30 20 20 20")]
+    table = pd.DataFrame(rows, columns=["image", "leaf", "source", "box"]).assign(patient="")
+    table.to_csv(tmp_path / "m.csv", index=False)
+    options = {"size": 24, "folds": 2, "box_margin": 0.25, "box_square": True}
+    dataset = pack(tmp_path / "m.csv", tmp_path / "out", **options).dataset
+    packed = dataset.index.set_index("image")["sha256"]
+    with (
+        inputs.opened([str(tmp_path / "m.csv")]) as frame,
+        images.of_files(frame, Prepared(**dataset.preparation), workers=2) as prepared,
+    ):
+        assert prepared.table["image"].tolist()[0] == "0.png#xywh=3,4,20,10"
+        assert prepared.table["sha256"].tolist() == packed.loc[prepared.table["image"]].tolist()
+        assert "box" not in prepared.table
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

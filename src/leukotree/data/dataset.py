@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from leukotree import config, files
 from leukotree.data import deals, shards, shown, tarheader
+from leukotree.data.boxes import Crop
 from leukotree.data.fingerprint import (
     DEAL,
     DESCRIPTION,
@@ -201,10 +202,23 @@ class Dataset:
         return options.get(option) if isinstance(options, dict) else None
 
     @property
-    def preparation(self) -> dict[str, int]:
-        """How `pack` prepared the images: their `size` in pixels and the `quality` of their JPEGs."""
+    def preparation(self) -> dict[str, int | float]:
+        """How `pack` prepared the images: their `size` in pixels, the `quality` of their JPEGs, and what it
+        did with boxes (`margin` and `square`, where they were chosen)."""
+        crop = {name: self.pack_option(f"box_{name}") for name in ("margin", "square")}
+        chosen = {name: value for name, value in crop.items() if value and isinstance(value, int | float)}
+        return {"size": self.size, "quality": self.quality, **chosen}
+
+    @property
+    def quality(self) -> int:
+        """The quality of the JPEGs."""
         quality = self.pack_option("quality")
-        return {"size": self.size, "quality": quality if isinstance(quality, int) else QUALITY}
+        return quality if isinstance(quality, int) else QUALITY
+
+    @property
+    def crop(self) -> Crop:
+        """How `pack` made images of the boxes of a manifest."""
+        return Crop(float(self.preparation.get("margin", 0)), bool(self.preparation.get("square", False)))
 
     @property
     def patients_across_sources(self) -> bool:

@@ -8,6 +8,8 @@ Columns:
   spellings of an id become one (see `identities`).
 * `source`: where the image comes from: a data set, a hospital, a scanner.
 * `mask` (optional): path of a mask of the white cell, relative like `image`.
+* `box` (optional): the part of the file that is the image, see `boxes`. A file may have several rows, each
+  with another box, and all of one patient.
 * `group` (optional): what the folds keep together: `patient`, `slide` or `image`. The default is `patient` if
   there is an id, else `image`.
 * `root` (optional): the folder, relative to the manifest, that holds the row's files. The default is the
@@ -24,13 +26,13 @@ from __future__ import annotations
 import functools
 import io
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from leukotree import csvfile, files
-from leukotree.data import described, manifest_table
+from leukotree.data import boxes, described, manifest_table
 from leukotree.data.manifest_table import CONTROL, REQUIRED
 from leukotree.data.patients import identities
 from leukotree.errors import InputError
@@ -48,7 +50,8 @@ def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
     Columns:
 
     * image, mask: absolute paths, links resolved; mask may be empty.
-    * name: the image's path below its root, which does not depend on where the data lie.
+    * box: the part of the file, in one spelling; "" for the whole file.
+    * name: the file's path below its root, which does not depend on where the data lie.
     * leaf, patient, source.
     * group: `patient`, `slide` or `image`.
     * group_id: what the folds keep together, unique over sources.
@@ -83,9 +86,10 @@ def read(path: str | Path, taxonomy: Taxonomy) -> pd.DataFrame:
     _check_readings(path, frame, taxonomy)
     _refuse_nobody(path, frame)
     _fill_group(path, frame)
+    _parse_boxes(path, frame)
     _locate(path, frame)
     frame["group_id"] = identities.group_ids(frame)
-    columns = ["image", "mask", "name", "leaf", "patient", "source", "group", "group_id", "row"]
+    columns = ["image", "mask", "box", "name", "leaf", "patient", "source", "group", "group_id", "row"]
     return frame[[*columns, *extra]]
 
 
@@ -93,9 +97,9 @@ def read_images(path: str | Path, leaf: bool = False) -> pd.DataFrame:
     """Return the images of a manifest that are not to be trained on, in their order; all columns are text,
     except `row`.
 
-    Only the column `image` is needed. Columns: `image` (absolute path), `shown` (the path as it is written),
-    `patient`, `source` and `leaf` ("" where unknown, and not compared with a tree), `row`, and those of
-    `described`.
+    Only the column `image` is needed. Columns: `image` (absolute path), `box`, `shown` (the path as it is
+    written, with the box), `patient`, `source` and `leaf` ("" where unknown, and not compared with a tree),
+    `row`, and those of `described`.
 
     Args: leaf: whether each image must have a leaf.
 
@@ -114,9 +118,10 @@ def read_images(path: str | Path, leaf: bool = False) -> pd.DataFrame:
     for column in ("image", "leaf") if leaf else ("image",):
         _refuse(path, frame, frame[column] == "", functools.partial(_empty, column))
     _refuse_nobody(path, frame)
-    frame["shown"] = frame["image"]
+    _parse_boxes(path, frame)
+    frame["shown"] = boxes.names(frame["image"].tolist(), frame["box"].tolist())
     _locate(path, frame)
-    return frame[["image", "shown", *names, "row"]]
+    return frame[["image", "box", "shown", *names, "row"]]
 
 
 def _empty(column: str, row: pd.Series) -> str:
@@ -141,6 +146,7 @@ def write(frame: pd.DataFrame, path: str | Path, root: str | Path | None = None)
     folder = os.path.realpath(path.parent)
     home = os.path.realpath(root) if root is not None else folder
     columns = [*REQUIRED, *(name for name in ("group", "mask") if name in frame)]
+    columns += ["box"] if "box" in frame and frame["box"].fillna("").astype(bool).any() else []
     columns += described.present(frame)
     table = frame[columns].fillna("").astype(str)
     for column in table.columns.intersection(["image", "mask"]):
@@ -215,6 +221,22 @@ def _fill_group(path: Path, frame: pd.DataFrame) -> None:
     _refuse(path, frame, (frame["group"] != "image") & (frame["patient"] == ""), message)
 
 
+def _parse_boxes(path: Path, frame: pd.DataFrame) -> None:
+    """Bring the column `box` to one spelling, in place. Refuse what is no box."""
+    faults: dict[str, str] = {}
+    spelled = {"": ""}
+    for text in frame["box"].str.strip().unique():
+        try:
+            spelled |= {text: str(boxes.parse(text))} if text else {}
+        except ValueError as error:
+            faults[text] = str(error)
+    frame["box"] = frame["box"].str.strip()
+    _refuse(
+        path, frame, frame["box"].isin(list(faults)), lambda row: f"box {row['box']!r} {faults[row['box']]}"
+    )
+    frame["box"] = frame["box"].map(spelled)
+
+
 def _locate(path: Path, frame: pd.DataFrame) -> None:
     """Make `image` and `mask` absolute and add `name`, in place.
 
@@ -251,18 +273,26 @@ def _locate(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _refuse_repeated(path: Path, frame: pd.DataFrame, full: pd.Series) -> None:
-    """Refuse two rows with one file, under one name or through a link. The message names what differs."""
+    """Refuse two rows with one file and box, under one name or through a link, and two boxes of one file with
+    different patients. The message names what differs."""
+    if not full.duplicated().any():
+        return
     first = frame.index.to_series().groupby(full).transform("first").to_dict()
+    part = frame.index.to_series().groupby([full, frame["box"]]).transform("first").to_dict()
 
-    def message(row: pd.Series) -> str:
-        other = frame.loc[first[row.name]]
+    def message(row: pd.Series, there: dict[Hashable, int] = part) -> str:
+        other = frame.loc[there[row.name]]
         linked = os.path.normpath(row["image"]) != os.path.normpath(other["image"])
         how = f" as {other['image']!r}, by a link" if linked else ""
         names = [name for name in ("leaf", "patient", "source") if row[name] != other[name]]
         differences = "".join(f"; {name} {row[name]!r} here, {other[name]!r} there" for name in names)
-        return f"image {row['image']!r} is already in row {other['row']}{how}{differences}"
+        box = f" with box {row['box']!r}" if row["box"] == other["box"] and row["box"] else ""
+        return f"image {row['image']!r}{box} is already in row {other['row']}{how}{differences}"
 
-    _refuse(path, frame, full.duplicated(), message)
+    _refuse(path, frame, pd.DataFrame({"file": full, "box": frame["box"]}).duplicated(), message)
+    owners = [name for name in ("patient", "source", "group") if name in frame]
+    torn = (frame[owners] != frame.loc[full.index.map(first), owners].set_axis(frame.index)).any(axis=1)
+    _refuse(path, frame, torn, lambda row: f"{message(row, first)}; all boxes of a file are of one patient")
 
 
 def _refuse_faults(path: Path, frame: pd.DataFrame, column: str, faults: pd.Series, base: str) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 REQUIRED = ("image", "leaf", "patient", "source")
-OPTIONAL = ("mask", "group", "root")
+OPTIONAL = ("mask", "group", "root", "box")
 CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
 """Line breaks, control characters and lone surrogates, which the index, logs and tables cannot hold."""
 
@@ -39,7 +39,7 @@ def read(path: Path, required: Sequence[str] = REQUIRED) -> pd.DataFrame:
     """
     csvfile.check_ending(path, (*csvfile.ENDINGS, ".parquet"))
     if path.suffix.lower() == ".parquet":
-        columns = _parquet(path, required)
+        columns = _parquet(path, required, _others(required), (described.READER,))
         lines = list(range(1, len(columns["image"]) + 1))
     else:
         table = csvfile.read(path, required, _others(required), (described.READER,))
@@ -58,7 +58,21 @@ def _others(required: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in (*REQUIRED, *OPTIONAL, *described.PLACES) if name not in required)
 
 
-def _parquet(path: Path, required: Sequence[str]) -> dict[str, list[str]]:
+def texts(
+    path: Path, required: Sequence[str], optional: Sequence[str] = ()
+) -> tuple[dict[str, list[str]], list[int]]:
+    """Return named columns of a Parquet file as text, "" for no value, and the number of each row from 1.
+
+    Raises InputError naming the file, a column that is missing, or one that is no text.
+    """
+    others = tuple(name for name in optional if name not in required)
+    columns = _parquet(path, required, others, ())
+    return columns, list(range(1, 1 + len(next(iter(columns.values()), []))))
+
+
+def _parquet(
+    path: Path, required: Sequence[str], optional: Sequence[str], prefixes: Sequence[str]
+) -> dict[str, list[str]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -67,12 +81,11 @@ def _parquet(path: Path, required: Sequence[str]) -> dict[str, list[str]]:
     except (OSError, pa.ArrowException) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else "not a readable Parquet file"
         raise InputError(f"{path}: {reason}") from error
-    positions = csvfile.named(path, table.column_names, required, _others(required), (described.READER,))
+    positions = csvfile.named(path, table.column_names, required, optional, prefixes)
+    known = [name for name in (*required, *optional) if name in positions]
+    known += [name for name in (described.readers(positions) if prefixes else []) if name not in known]
     columns = {}
-    for name in [
-        *(name for name in (*REQUIRED, *OPTIONAL) if name in positions),
-        *described.present(positions),
-    ]:
+    for name in known:
         column = table.column(positions[name])
         try:
             values = _as_text(path, name, column)

@@ -17,11 +17,15 @@ import numpy as np
 import pandas as pd
 
 from leukotree import progress
-from leukotree.data import manifest
+from leukotree.data import boxes, manifest
+from leukotree.data.boxes import WHOLE_BOX, Crop
 from leukotree.data.dataset import Dataset
 from leukotree.data.images import codec, digests, encoding, maskfile
 from leukotree.errors import InputError, one_line
 from leukotree.taxonomy import Taxonomy
+
+Place = tuple[str, str, str]
+"""The file of an image, that of its mask, and the box of both that is the image, "" for the whole."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,10 @@ class Masks:
     manifest: Path
     size: int
     """Width and height of the packed images in pixels."""
-    files: dict[int, tuple[str, str]]
-    """Row -> the files of its image and its mask."""
+    files: dict[int, Place]
+    """Row -> the files of its image and its mask, and its box in them."""
+    crop: Crop = WHOLE_BOX
+    """How a box becomes an image."""
     _read: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def read(self, row: int) -> np.ndarray:
@@ -41,8 +47,12 @@ class Masks:
         if row not in self._read:
             known = self.files.get(row)
             empty = np.zeros((self.size, self.size), bool)
-            self._read[row] = empty if known is None else maskfile.square(known[1], known[0], self.size)
+            self._read[row] = empty if known is None else self._square(known)
         return self._read[row]
+
+    def _square(self, place: Place) -> np.ndarray:
+        image, mask, box = place
+        return maskfile.square(mask, image, self.size, box, self.crop)
 
     def digest(self, rows: Sequence[int]) -> str:
         """A hex digest of the masks of some rows. Equal ones give equal measures."""
@@ -72,7 +82,7 @@ def match(path: str | Path, dataset: Dataset) -> Masks:
             f"{path}: none of its {len(masked)} images with a mask, such as ({example}), is in "
             f"{dataset.name}; give the manifest that was packed"
         )
-    return Masks(path, dataset.size, rows)
+    return Masks(path, dataset.size, rows, dataset.crop)
 
 
 def verified(masks: Masks, dataset: Dataset, rows: Sequence[int]) -> tuple[Masks, int]:
@@ -85,12 +95,24 @@ def verified(masks: Masks, dataset: Dataset, rows: Sequence[int]) -> tuple[Masks
     packed = dataset.index["sha256"].to_numpy()
     for row in progress.over(with_mask, "comparing images", len(with_mask), "image"):
         try:
-            data = codec.square(masks.files[row][0], dataset.size, dataset.preparation["quality"])
+            data = _packed(masks.files[row], dataset)
         except codec.BrokenImage as error:
             raise InputError(f"{masks.files[row][0]}: cannot be read: {one_line(error)}") from error
         if hashlib.sha256(data).hexdigest() == packed[row]:
             kept[row] = masks.files[row]
-    return Masks(masks.manifest, masks.size, kept), len(with_mask) - len(kept)
+    return Masks(masks.manifest, masks.size, kept, masks.crop), len(with_mask) - len(kept)
+
+
+def _packed(place: Place, dataset: Dataset) -> bytes:
+    """The JPEG that `pack` makes of an image. Raises BrokenImage."""
+    image, _, box = place
+    quality = dataset.quality
+    if not box:
+        return codec.square(image, dataset.size, quality)
+    (part,) = codec.crops(image, [box], dataset.size, quality, crop=dataset.crop)
+    if isinstance(part, codec.BrokenImage):
+        raise part
+    return part
 
 
 def tree_of_manifest(own: Taxonomy) -> Taxonomy:
@@ -100,26 +122,29 @@ def tree_of_manifest(own: Taxonomy) -> Taxonomy:
     return paper if set(own.leaves) <= set(paper.leaves) else own
 
 
-def _by_name(masked: pd.DataFrame, dataset: Dataset) -> dict[int, tuple[str, str]]:
+def _by_name(masked: pd.DataFrame, dataset: Dataset) -> dict[int, Place]:
     index = dataset.index
     names = {pair: row for row, pair in enumerate(zip(index["source"], index["image"], strict=True))}
-    found: dict[int, tuple[str, str]] = {}
-    columns = (masked[name].tolist() for name in ("source", "name", "image", "mask"))
-    for source, name, image, mask in zip(*columns, strict=True):
-        if (row := names.get((source, name))) is not None:
-            found[row] = (image, mask)
+    found: dict[int, Place] = {}
+    columns = (masked[name].tolist() for name in ("source", "name", "image", "mask", "box"))
+    for source, name, image, mask, box in zip(*columns, strict=True):
+        if (row := names.get((source, boxes.name(name, box)))) is not None:
+            found[row] = (image, mask, box)
     return found
 
 
-def _by_bytes(masked: pd.DataFrame, dataset: Dataset) -> dict[int, tuple[str, str]]:
+def _by_bytes(masked: pd.DataFrame, dataset: Dataset) -> dict[int, Place]:
     workers = len(os.sched_getaffinity(0))
-    images, masks = masked["image"].tolist(), masked["mask"].tolist()
+    images, masks, cells = (masked[name].tolist() for name in ("image", "mask", "box"))
     known = digests.of_files(images, workers)
-    encoded = encoding.encode_files(images, known, dataset.size, dataset.preparation["quality"], workers)
-    files: dict[str, tuple[str, str]] = {}
+    encoded = encoding.encode_files(
+        images, known, dataset.size, dataset.quality, workers, cells, dataset.crop
+    )
+    files: dict[str, Place] = {}
     packed = progress.over(encoded, "matching masks", len(images), "image")
-    for data, image, mask in zip(packed, images, masks, strict=True):
+    for data, *place in zip(packed, images, masks, cells, strict=True):
         if isinstance(data, bytes):
-            files.setdefault(hashlib.sha256(data).hexdigest(), (image, mask))
+            image, mask, box = place
+            files.setdefault(hashlib.sha256(data).hexdigest(), (image, mask, box))
     digest = dataset.index["sha256"].tolist()
     return {row: files[text] for row, text in enumerate(digest) if text in files}

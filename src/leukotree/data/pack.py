@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from typing import Any
 import pandas as pd
 
 from leukotree import progress, signals
-from leukotree.data import consensus, deals, described, duplicates, pack_folder
+from leukotree.data import boxes, consensus, deals, described, duplicates, pack_folder
 from leukotree.data.dataset import QUALITY, Dataset
 from leukotree.data.fingerprint import DESCRIPTION
 from leukotree.data.folds import assign
-from leukotree.data.images import digests, encoding
+from leukotree.data.images import codec, digests, encoding
 from leukotree.data.images.formats import BrokenImage
 from leukotree.data.manifest import keys
 from leukotree.data.manifest import read as read_manifest
@@ -61,6 +62,11 @@ class PackSummary:
             lines.append(f"further deals to folds for the repeats {', '.join(map(str, repeats))}{new}")
         if labels := (description.model_extra or {}).get("labels"):
             lines.append(consensus.line(labels))
+        if cells := (description.model_extra or {}).get("boxes"):
+            lines.append(
+                f"{cells['cells']} images are boxes of {cells['files']} files; {cells['cut']} of them reach "
+                "the edge of their file, so may be cut off there"
+            )
         if copies := int(data.index["sha256"].duplicated().sum()):
             lines.append(f"{copies} image(s) are exact copies of another of their group, with the same leaf")
         if description.dropped:
@@ -87,6 +93,8 @@ def pack(
     patients_across_sources: bool = False,
     repeats: int = 1,
     label_from: str | None = None,
+    box_margin: float = 0.0,
+    box_square: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> PackSummary:
     """Pack a manifest into the folder `out`.
@@ -130,6 +138,8 @@ def pack(
         group_duplicates=group_duplicates,
         pseudonyms=pseudonyms is not None,
         label_from=label_from,
+        box_margin=box_margin,
+        box_square=box_square,
     )
     numbers = Numbers(pseudonyms, out, _working_folder(out)) if pseudonyms is not None else None
     table, doubts = _table(Path(manifest), taxonomy, options, numbers, workers)
@@ -176,12 +186,35 @@ def _table(
         *frame.columns.intersection([consensus.MANIFEST_LEAF, consensus.ORIGIN]),
     ]
     table = frame[["image", "name", "leaf", "patient", "source", *extra]].reset_index(drop=True)
+    if (frame["box"] != "").any():
+        table["box"] = frame["box"].array
+        table["name"] = boxes.names(table["name"].tolist(), table["box"].tolist())
     table["key"] = keys(frame["name"])
     table["group"] = frame["group_id"].array
     table["kind"] = frame["group"].array
     table["shown"] = table["name"]
-    table["digest"] = digests.of_files(table["image"].tolist(), workers)
+    table["digest"] = _digests(table["image"], workers)
+    if "box" in table:
+        table["cut"] = _reach_the_edge(table, workers)
     return (table if numbers is None else numbers.apply(table, across_sources)), doubts
+
+
+def _digests(images: pd.Series, workers: int) -> list[str]:
+    """The digest of each row's file. A file of several rows is read once."""
+    files = images.drop_duplicates().tolist()
+    return images.map(dict(zip(files, digests.of_files(files, workers), strict=True))).tolist()
+
+
+def _reach_the_edge(table: pd.DataFrame, workers: int) -> list[bool]:
+    """Whether the box of each row reaches the edge of its file. False if the file's header is damaged."""
+    files = table["image"][table["box"] != ""].unique().tolist()
+    with encoding.no_pillow_warnings(), ThreadPoolExecutor(workers, "header") as pool:
+        sizes = dict(zip(files, pool.map(codec.upright_size, files), strict=True))
+    pairs = zip(table["image"], table["box"], strict=True)
+    return [
+        bool(text) and (size := sizes[file]) is not None and boxes.parse(text).is_cut(*size)
+        for file, text in pairs
+    ]
 
 
 def _assign_folds(table: pd.DataFrame, options: Options, taxonomy: Taxonomy, workers: int) -> None:
@@ -248,7 +281,7 @@ def _identity(table: pd.DataFrame, options: Options, taxonomy: Taxonomy) -> dict
 
 def _columns(table: pd.DataFrame) -> list[list[str]]:
     # Columns that older packs did not have are digested with their names, and only where they are there.
-    names = [*described.present(table), *table.columns.intersection([consensus.MANIFEST_LEAF])]
+    names = [*described.present(table), *table.columns.intersection([consensus.MANIFEST_LEAF, "box"])]
     extra = [[f"{name}={text}" for text in table[name]] for name in names]
     return [
         *(table[name].tolist() for name in ("name", "leaf", "patient", "source", "kind", "group")),
@@ -268,7 +301,8 @@ def _joined_groups(table: pd.DataFrame, options: Options, workers: int) -> pd.Se
 
     Raises InputError for such groups otherwise.
     """
-    sets = duplicates.differing(table, duplicates.copies(table["digest"]), "leaf", "group")
+    contents = table["digest"] + " " + table["box"] if "box" in table else table["digest"]
+    sets = duplicates.differing(table, duplicates.copies(contents), "leaf", "group")
     results = _encode(table.iloc[[int(rows[0]) for rows in sets]], options, workers)
     # Broken files may be equal without being copies of a picture: all empty files are.
     pictures = [rows for rows, result in zip(sets, results, strict=True) if isinstance(result, bytes)]
@@ -279,7 +313,8 @@ def _joined_groups(table: pd.DataFrame, options: Options, workers: int) -> pd.Se
 def _encode(table: pd.DataFrame, options: Options, workers: int) -> Iterator[bytes | BrokenImage]:
     """Yield the JPEG of each row, or why it is broken."""
     paths, known = table["image"].tolist(), table["digest"].tolist()
-    return encoding.encode_files(paths, known, options.size, options.quality, workers)
+    cells = table["box"].tolist() if "box" in table else None
+    return encoding.encode_files(paths, known, options.size, options.quality, workers, cells, options.crop)
 
 
 def _existing(

@@ -93,7 +93,8 @@ def fill(working: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonom
 
     Args:
         table: columns key, image (path), name (in the shards), shown (name in messages), digest (of the
-            file's bytes), leaf, patient, source, group (id), kind, fold, and those of `described`.
+            file's bytes), leaf, patient, source, group (id), kind, fold, and those of `described`. If a row
+            is a part of its file: box, and cut (whether it reaches the file's edge).
 
     Raises InputError for broken images that may not be dropped and for copies that may not be joined. Raises
     OSError if the folder cannot be written.
@@ -202,7 +203,10 @@ def _write_shards(
     pending = [shard for shard in plan if not _intact(working / shard.name, state["shards"].get(shard.name))]
     rows = [row for shard in pending for row in shard.rows]
     paths, digests = (table[name].iloc[rows].tolist() for name in ("image", "digest"))
-    encoded = encoding.encode_files(paths, digests, options.size, options.quality, workers)
+    boxes = table["box"].iloc[rows].tolist() if "box" in table else None
+    encoded = encoding.encode_once(
+        paths, digests, options.size, options.quality, workers, boxes, options.crop, working
+    )
     results = progress.over(encoded, "pack", len(rows), "image")
     records = table.to_dict("records")
     broken: list[dict[str, str]] = []
@@ -290,6 +294,10 @@ def _write_description(
         "dropped": [{"image": item["image"], "reason": item["reason"]} for item in state["dropped"]],
         **{name: state[name] for name in ("manifest", "bytes", "options", "tree")},
     }
+    if "box" in table:
+        cells = table[table["box"] != ""]
+        files = int(cells["image"].nunique())
+        description["boxes"] = {"cells": len(cells), "files": files, "cut": int(cells["cut"].sum())}
     if options.label_from:
         description["labels"] = consensus.summary(table, options.label_from)
     write_atomic(working / DESCRIPTION, json.dumps(description, indent=2, ensure_ascii=False))

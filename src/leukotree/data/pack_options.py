@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from leukotree.data.boxes import MAX_MARGIN, Crop
 from leukotree.data.consensus import METHODS
 from leukotree.data.dataset import MAX_SIDE, QUALITY
 from leukotree.data.patients.identities import SIMILAR
 from leukotree.errors import InputError
 
-_LATER = ("similar_ids", "patients_across_sources", "group_duplicates", "pseudonyms", "label_from")
+_LATER = (
+    "similar_ids",
+    "patients_across_sources",
+    "group_duplicates",
+    "pseudonyms",
+    "label_from",
+    "box_margin",
+    "box_square",
+)
 """Options that the first version of `pack` did not have."""
 
 
@@ -39,6 +48,10 @@ class Options:
     """Write numbers instead of the names of patients, slides and images."""
     label_from: str | None = None
     """The consensus of readers that replaces the column leaf, one of `consensus.METHODS`; None: no change."""
+    box_margin: float = 0.0
+    """What is added on each side of a box, as a share of its width or height."""
+    box_square: bool = False
+    """Make a box as wide as high, so that a cell keeps its shape."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -49,10 +62,17 @@ class Options:
         ):
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} {getattr(self, name)}: must be from {low} to {high}")
+        if not 0 <= self.box_margin <= MAX_MARGIN:
+            raise InputError(f"box_margin {self.box_margin}: must be from 0 to {MAX_MARGIN:g}")
         if self.similar_ids not in (None, *SIMILAR):
             raise InputError(f"similar_ids {self.similar_ids!r}: must be one of {', '.join(SIMILAR)}")
         if self.label_from not in (None, *METHODS):
             raise InputError(f"label_from {self.label_from!r}: must be one of {', '.join(METHODS)}")
+
+    @property
+    def crop(self) -> Crop:
+        """How a box becomes an image."""
+        return Crop(self.box_margin, self.box_square)
 
     def identity(self) -> dict[str, Any]:
         """Return the options for dataset.json; of those that older packs lack only the ones that are on."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from leukotree import progress
-from leukotree.data import manifest
+from leukotree.data import boxes, manifest
+from leukotree.data.boxes import WHOLE_BOX, Crop
 from leukotree.data.dataset import FORMAT, Dataset, Description
 from leukotree.data.images import digests, encoding
 from leukotree.data.images.formats import BrokenImage
@@ -31,13 +32,16 @@ class Unpacked(Dataset):
         return self.jpegs[row]
 
 
-def open_manifest(path: str | Path, size: int, quality: int, taxonomy: Taxonomy) -> Unpacked:
+def open_manifest(
+    path: str | Path, size: int, quality: int, taxonomy: Taxonomy, crop: Crop = WHOLE_BOX
+) -> Unpacked:
     """Read a manifest, and make the squares of its images.
 
     Args:
         size: width and height in pixels.
         quality: of the JPEGs.
         taxonomy: the leaves that the manifest may have.
+        crop: how a box of the manifest becomes an image.
 
     Raises InputError as `manifest.read`, for more than MOST images and for images that do not decode.
     """
@@ -46,12 +50,13 @@ def open_manifest(path: str | Path, size: int, quality: int, taxonomy: Taxonomy)
         raise InputError(
             f"{path}: {len(frame)} images, more than {MOST}; pack them with --size {size}, name the shards"
         )
-    workers, images = len(os.sched_getaffinity(0)), frame["image"].tolist()
-    encoded = encoding.encode_files(images, digests.of_files(images, workers), size, quality, workers)
+    workers, images, cells = len(os.sched_getaffinity(0)), frame["image"].tolist(), frame["box"].tolist()
+    known = digests.of_files(images, workers)
+    encoded = encoding.encode_files(images, known, size, quality, workers, cells, crop)
     jpegs = tuple(_whole(path, images, progress.over(encoded, "reading", len(images), "image")))
     index = frame[["leaf", "patient", "source"]].assign(
         key=manifest.keys(frame["name"]),
-        image=frame["name"],
+        image=boxes.names(frame["name"].tolist(), cells),
         group=frame["group_id"],
         fold=0,
         sha256=[hashlib.sha256(jpeg).hexdigest() for jpeg in jpegs],

@@ -14,6 +14,7 @@ import numpy as np
 from leukotree import csvfile, files, progress, seeds
 from leukotree.data import masks as mask_files
 from leukotree.data import unpacked
+from leukotree.data.boxes import Crop
 from leukotree.data.dataset import Dataset
 from leukotree.data.masks import Masks
 from leukotree.data.remote.address import is_remote
@@ -120,12 +121,15 @@ def _other(other: Path | str, loaded: LoadedRun) -> Dataset:
         return Dataset.open(path)
     prepared = loaded.prepared
     tree = json.dumps(mask_files.tree_of_manifest(loaded.taxonomy).nested())
-    return _of_manifest(path.resolve(), files.state(path.stat()), prepared.size, prepared.quality, tree)
+    state = files.state(path.stat())
+    return _of_manifest(path.resolve(), state, prepared.size, prepared.quality, tree, prepared.crop)
 
 
 @functools.lru_cache(maxsize=1)  # the next run of a study has the same images
-def _of_manifest(path: Path, state: tuple[int, ...], size: int, quality: int, tree: str) -> Dataset:
-    return unpacked.open_manifest(path, size, quality, Taxonomy.from_nested(json.loads(tree)))
+def _of_manifest(
+    path: Path, state: tuple[int, ...], size: int, quality: int, tree: str, crop: Crop
+) -> Dataset:
+    return unpacked.open_manifest(path, size, quality, Taxonomy.from_nested(json.loads(tree)), crop)
 
 
 def _unknown(folder: Path, loaded: LoadedRun, other: Dataset) -> np.ndarray:

@@ -63,7 +63,7 @@ def of_shards(folder: Path | str, prepared: Prepared, fold: int | None = None) -
     if not len(rows):
         raise InputError(f"{folder}: has no fold {fold}; its folds are 0 to {dataset.folds - 1}")
     notes = []
-    if (quality := dataset.preparation["quality"]) != prepared.quality:
+    if (quality := dataset.quality) != prepared.quality:
         notes.append(f"{folder} has JPEGs of quality {quality}; the model was trained on {prepared.quality}")
     columns = ["key", "patient", "source", "leaf", "sha256", *described.present(dataset.index)]
     table = dataset.index.iloc[rows][columns].reset_index(drop=True)
@@ -95,7 +95,13 @@ def of_files(
         broken: list[tuple[str, str]] = []
         paths, end = table["path"].tolist(), 0
         encoded = encoding.encode_files(
-            paths, [None] * len(paths), prepared.size, prepared.quality, max(1, workers)
+            paths,
+            [None] * len(paths),
+            prepared.size,
+            prepared.quality,
+            max(1, workers),
+            table["box"].tolist() if "box" in table else None,
+            prepared.crop,
         )
         with encoding.no_pillow_warnings():
             for number, jpeg in enumerate(progress.over(encoded, "prepare", len(paths), "image")):
@@ -109,7 +115,7 @@ def of_files(
                 good.append(number)
                 end += len(jpeg)
         _refuse_broken(broken, len(good), drop_broken)
-        rows = table.iloc[good].drop(columns="path").reset_index(drop=True)
+        rows = table.iloc[good].drop(columns=["path", "box"], errors="ignore").reset_index(drop=True)
         rows["key"], rows["sha256"] = rows["image"], digests
 
         def decode(number: int, buffer: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from leukotree.inference import download
 
 COLUMNS = ("path", "image", "patient", "source", "leaf")
 """Columns of `opened`: the file, the image as it was named, and what a manifest says about it, "" where
-unknown."""
+unknown. Of a manifest there is also `box`, the part of the file that is the image."""
 TABLES = (*csvfile.ENDINGS, ".parquet")
 """Endings of manifests."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from leukotree.data import augment
+from leukotree.data.boxes import Crop
 from leukotree.data.fingerprint import packed
 from leukotree.data.trees import open_data
 from leukotree.distributed.engine import Engine
@@ -33,6 +34,14 @@ class Prepared:
     """Width and height in pixels."""
     quality: int
     """Quality of the JPEGs."""
+    margin: float = 0.0
+    square: bool = False
+    """What was done with boxes, see `boxes.Crop`."""
+
+    @property
+    def crop(self) -> Crop:
+        """How a box of a manifest becomes an image."""
+        return Crop(self.margin, self.square)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,14 +131,19 @@ def preparation(folder: Path, spec: RunSpec) -> Prepared:
     set says. Raises InputError where that is not here any more, or another one."""
     environment = runfolder.read_environment(folder)
     if isinstance(noted := environment.get(runfolder.IMAGES), dict):
-        return Prepared(int(noted["size"]), int(noted["quality"]))
+        return _prepared(noted)
     now = packed(spec.data.shards, spec.data.repeat)
     if now is None or now.fingerprint != environment.get(compared.DATA):
         raise InputError(
             f"{folder}: did not note the size of its images, and {spec.data.shards} is not the data set that "
             "it was trained on; put that data set there"
         )
-    return Prepared(**open_data(spec).preparation)
+    return _prepared(open_data(spec).preparation)
+
+
+def _prepared(noted: Mapping[str, float]) -> Prepared:
+    margin, square = float(noted.get("margin", 0)), bool(noted.get("square", False))
+    return Prepared(int(noted["size"]), int(noted["quality"]), margin, square)
 
 
 def _model(spec: RunSpec, stage: Stage, size: int, state: dict[str, Any], engine: Engine) -> Classifier:

@@ -68,9 +68,10 @@ class Members:
         ways = {loaded.preparation(run.folder, run.spec): run.folder for run in self.runs}
         if len(ways) > 1:
             (one, first), (other, second), *_ = ways.items()
+            boxes = "" if one.crop == other.crop else ", and their boxes were cut in another way"
             raise InputError(
                 f"{second}: its images have {other.size} pixels and quality {other.quality}, those of "
-                f"{first} {one.size} and {one.quality}; name one run"
+                f"{first} {one.size} and {one.quality}{boxes}; name one run"
             )
         return next(iter(ways))
 

@@ -70,7 +70,7 @@ class RunFolder:
         taxonomy: Taxonomy,
         fingerprints: dict[str, str],
         ranks: int,
-        images: Mapping[str, int] | None = None,
+        images: Mapping[str, float] | None = None,
     ) -> Iterator[RunFolder]:
         """Lock the folder for this process, note the attempt, and note how it ends. Nothing is written to a
         run that is done.
@@ -176,7 +176,7 @@ class RunFolder:
         taxonomy: Taxonomy,
         fingerprints: dict[str, str],
         ranks: int,
-        images: Mapping[str, int] | None,
+        images: Mapping[str, float] | None,
     ) -> None:
         environment = self.path / ENVIRONMENT
         files.write_atomic(self.path / SPEC, self.spec.dump())

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import webdataset
 from PIL import Image
 
 from leukotree.data.sources import SOURCES, pbc
@@ -12,6 +13,12 @@ from tests.helpers.small_data import lay_out
 
 UUID = "51a9fe3d-cea1-5b9f-87ab-8454a0d746f{}.jpg"
 LAYOUTS = {
+    "allidb1": ("ALL_IDB1/im/Im001_1.jpg", "ALL_IDB1/im/Im034_0.jpg", "ALL_IDB1/xyc/Im001_1.xyc"),
+    "allidb2": ("ALL_IDB2/img/Im001_1.tif", "ALL_IDB2/img/Im131_0.tif"),
+    "bodzas": tuple(f"Labelled/{name}/1.bmp" for name in ("Basophile", "Neutrophile Band", "Myeloblast")),
+    "chula": ("images/000001.jpg", "images/000002.jpg"),
+    "coco": ("train/1.jpg", "train/2.jpg"),
+    "hehr": ("data/control/AAA/image_1.tif", "data/PML_RARA/BBB/image_1.tif"),
     "cnmc": (
         "C-NMC_training_data/fold_0/all/UID_1_1_1_all.jpg",
         "C-NMC_training_data/fold_0/hem/UID_H1_1_1_hem.jpg",
@@ -22,6 +29,16 @@ LAYOUTS = {
     "pbc": tuple(
         f"PBC_dataset_normal_DIB/{name}_1.jpg" for name in ("basophil/BA", "ig/MMY", "neutrophil/SNE")
     ),
+    "mll23": tuple(f"{name}/{name}/1.tif" for name in ("neutrophil_band", "myeloblast", "smudge_cell")),
+    "raabin": tuple(
+        f"{part}/{name}/2019_1.jpg"
+        for part in ("Train", "TestA")
+        for name in ("Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil")
+    ),
+    "table": ("one/1.jpg", "two/2.jpg"),
+    "voc": ("JPEGImages/1.jpg", "Annotations/1.xml"),
+    "wds": ("000.tar",),
+    "yolo": ("images/1.jpg", "labels/1.txt", "classes.txt"),
     "taleqani": tuple(f"Original/{name}/1.jpg" for name in ("Benign", "Early", "Pre", "Pro")),
     "a flat folder": ("1.jpg", "2.jpg", "IMG_0001.jpg"),
     "a flat folder of crops of another size": tuple(UUID.format(number) for number in range(3)),
@@ -46,41 +63,60 @@ LAYOUTS = {
 }
 
 
+TABLES = {
+    "chula": {
+        "labels.csv": "Order.jpg,Original name(label machine),Summary by 5 experts,,\n000001.jpg,,SNE,,\n"
+    },
+    "coco": {
+        "boxes.json": '{"images": [{"id": 1, "file_name": "1.jpg"}], '
+        '"categories": [{"id": 0, "name": "ALL"}], '
+        '"annotations": [{"id": 1, "image_id": 1, "category_id": 0, "bbox": [1, 1, 9, 9]}]}'
+    },
+    "deepapl": {"Data/master.csv": "Patient_ID,Diagnosis\nPatient_01,APL\n"},
+    "hehr": {"metadata.csv": "patient_id,bag_label\nAAA,control\nBBB,PML_RARA\n"},
+    "krd": {"class labels.csv": "Image ID,Categoriy\nImage1,Basophil\n"},
+    "lyon": {"clinical_annotation.csv": "ID,LABEL\nP0,1\nP2,0\n"},
+    "table": {"labels.csv": "image,leaf\none/1.jpg,ALL\n2,CLL\n"},
+    "voc": {
+        "Annotations/1.xml": "<annotation><filename>1.jpg</filename><object><name>ALL</name>"
+        "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
+    },
+    "yolo": {"labels/1.txt": "0 0.5 0.5 0.5 0.5\n", "classes.txt": "ALL\n"},
+}
+"""Layout -> its files that are no images."""
+
+
 def laid_out(layout: str, folder: Path) -> Path:
     root = lay_out(folder / "set", *LAYOUTS[layout])
     for path in root.rglob("*.*"):
-        if path.suffix in (".jpg", ".png", ".tiff"):
+        if path.suffix in (".jpg", ".png", ".tiff", ".tif", ".bmp"):
             Image.new("RGB", (40, 40)).save(path)
-    if layout == "deepapl":
-        (root / "Data/master.csv").write_text("Patient_ID,Diagnosis\nPatient_01,APL\n")
-    if layout == "krd":
-        (root / "class labels.csv").write_text("Image ID,Categoriy\nImage1,Basophil\n")
-    if layout == "lyon":
-        (root / "clinical_annotation.csv").write_text("ID,LABEL\nP0,1\nP2,0\n")
+    for name, text in TABLES.get(layout, {}).items():
+        (root / name).write_text(text)
+    if layout == "wds":
+        with webdataset.TarWriter(str(root / "000.tar")) as sink:
+            sink.write({"__key__": "1", "jpg": b"no pixels", "cls": "ALL"})
     return root
 
 
+REFUSALS = ("not this data set's layout; looked there for", "no leaf of the tree", "nothing to import")
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("source", SOURCES)
-def test_each_importer_takes_its_own_layout_only(source, layout, tmp_path):
+def test_a_layout_is_taken_by_its_own_source_only(layout, tmp_path):
     root = laid_out(layout, tmp_path)
-    if source == layout:
-        assert import_source(source, root, tmp_path / "m.csv", cell_types=True).rows
-        return
-    with pytest.raises(InputError) as caught:
-        import_source(source, root, tmp_path / "m.csv", cell_types=True, benign="normal")
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    assert message.startswith(str(root))
-    assert any(
-        words in message
-        for words in (
-            "not this data set's layout; looked there for",
-            "no leaf of the tree",
-            "nothing to import",
-        )
-    )
-    assert not (tmp_path / "m.csv").exists()
+    for source in SOURCES:
+        if source == layout:
+            continue
+        with pytest.raises(InputError) as caught:
+            import_source(source, root, tmp_path / "m.csv", cell_types=True, benign="normal")
+        message = str(caught.value)
+        assert len(message.splitlines()) == 1, source
+        assert message.startswith(str(root)), source
+        assert any(words in message for words in REFUSALS), (source, message)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["set"], source
+    if layout in SOURCES:
+        assert import_source(layout, root, tmp_path / "m.csv", cell_types=True).rows
 
 
 REAL = {
@@ -89,20 +125,21 @@ REAL = {
     "krd": "krd",
     "pbc": "pbc",
     "taleqani": "taleqani",
-    "lyon": "",
-    "leukemiaattri": "",
+    "lyon": "lyon",
+    "leukemiaattri": "leukemiaattri",
 }
 
 
+@pytest.mark.slow("walks through real sets once for each source")
 @pytest.mark.parametrize("data", REAL)
-@pytest.mark.parametrize("source", SOURCES)
-def test_each_importer_takes_its_own_real_set_only(source, data, real_data, tmp_path):
-    if source == REAL[data]:
-        assert import_source(source, real_data / data, tmp_path / "m.csv", cell_types=True).rows
-        return
-    with pytest.raises(InputError):
-        import_source(source, real_data / data, tmp_path / "m.csv", cell_types=True, benign="normal")
-    assert not (tmp_path / "m.csv").exists()
+def test_a_real_set_is_taken_by_its_own_source_only(data, real_data, tmp_path):
+    for source in SOURCES:
+        if source == REAL[data]:
+            assert import_source(source, real_data / data, tmp_path / "own.csv", cell_types=True).rows
+            continue
+        with pytest.raises(InputError):
+            import_source(source, real_data / data, tmp_path / "m.csv", cell_types=True, benign="normal")
+        assert not (tmp_path / "m.csv").exists(), source
 
 
 def test_real_cells_of_patients_are_no_healthy_ones(real_data, tmp_path):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from leukotree.data import boxes
+from leukotree.data.boxes import WHOLE_BOX, Crop
 from leukotree.data.images import digests, formats, jpegfile, tiff
 from leukotree.data.images.formats import BrokenImage, check_size
 from leukotree.data.images.pixels import upright
@@ -17,6 +21,8 @@ from leukotree.errors import InputError, one_line
 
 MAX_BYTES = 10**9
 """A larger file is refused before it is read: it could only hold an image that is too large."""
+_UNSCALED = 1 << 16
+"""A target so large that no image is scaled down while it is decoded."""
 _START, _SCAN, _APP1 = b"\xff\xd8", b"\xff\xda", b"\xff\xe1"  # markers of a JPEG
 
 
@@ -52,6 +58,55 @@ def square(path: str | Path, size: int, quality: int, digest: str | None = None)
     Raises BrokenImage. Raises InputError if a `digest` is given and the file's bytes have another one (see
     `digests`).
     """
+    return square_of(_bytes(path, digest), size, quality)
+
+
+def crops(
+    path: str | Path,
+    texts: Sequence[str],
+    size: int,
+    quality: int,
+    digest: str | None = None,
+    crop: Crop = WHOLE_BOX,
+) -> list[bytes | BrokenImage]:
+    """Return the part of the image in each box as such a JPEG, or the reason why there is none.
+
+    The file is read once, and decoded once for all boxes. It is decoded in full: a cell is a small part of
+    it.
+
+    Args:
+        texts: boxes as `boxes.parse` reads them; "" for the whole image.
+        crop: how a box becomes a part.
+
+    Raises InputError as `square`.
+    """
+    try:
+        data = _bytes(path, digest)
+        pixels = _whole(data) if any(texts) else np.empty((0, 0, 4), np.uint8)
+    except BrokenImage as error:
+        return [error for _ in texts]
+    parts: list[bytes | BrokenImage] = []
+    for text in texts:
+        try:
+            part = _part(pixels, text, size, quality, crop) if text else square_of(data, size, quality)
+            parts.append(part)
+        except BrokenImage as error:
+            parts.append(error)
+    return parts
+
+
+def upright_size(path: str | Path) -> tuple[int, int] | None:
+    """Return (width, height) of an image as it is shown, from its header; None if that is not possible."""
+    try:
+        with Image.open(path, formats=tuple(formats.FORMATS)) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (image.height, image.width) if turned else image.size
+    except Exception:  # for a damaged file decoders raise nearly any exception
+        return None
+
+
+def _bytes(path: str | Path, digest: str | None) -> bytes:
+    """Return the content of a file. Raises as `square`."""
     try:
         with open(path, "rb") as file:
             size_in_bytes = os.fstat(file.fileno()).st_size
@@ -63,18 +118,42 @@ def square(path: str | Path, size: int, quality: int, digest: str | None = None)
         raise BrokenImage(getattr(error, "strerror", None) or one_line(error)) from error
     if digest is not None and digests.of_bytes(data) != digest:
         raise InputError(f"{path}: was changed while it was packed; run the same command again")
-    return square_of(data, size, quality)
+    return data
 
 
 def square_of(data: bytes, size: int, quality: int) -> bytes:
     """Return the same from the bytes of a file. Raises BrokenImage."""
-    try:
+    with _one_reason(data):
         pixels = _scaled(data, size) if _plain(data, size) else _opened(data, size)
         if pixels is None:
             if (bare := _bare(data)) is not None:
                 return bare
             pixels = _scaled(data, size)
         return simplejpeg.encode_jpeg(resize(pixels, size), quality, "RGBX", "444")
+
+
+def _whole(data: bytes) -> np.ndarray:
+    """Return any image upright as (H, W, 4) RGBX, in its own size. Raises BrokenImage."""
+    with _one_reason(data):
+        pixels = _scaled(data, _UNSCALED) if _plain(data, _UNSCALED) else _opened(data, _UNSCALED)
+        return _scaled(data, _UNSCALED) if pixels is None else pixels
+
+
+def _part(pixels: np.ndarray, text: str, size: int, quality: int, crop: Crop) -> bytes:
+    """Return the part of an image in a box as a square JPEG. Raises BrokenImage if nothing is in the box."""
+    height, width = pixels.shape[:2]
+    if (inside := crop.pixels(boxes.parse(text), width, height)) is None:
+        raise BrokenImage(f"box {text!r} lies outside of the image, which is {width} x {height} pixels")
+    left, top, right, bottom = inside
+    part = np.ascontiguousarray(pixels[top:bottom, left:right])
+    return simplejpeg.encode_jpeg(resize(part, size), quality, "RGBX", "444")
+
+
+@contextmanager
+def _one_reason(data: bytes) -> Iterator[None]:
+    """Turn any error of a decoder into BrokenImage with a reason for people."""
+    try:
+        yield
     except BrokenImage:
         raise
     except UnidentifiedImageError as error:

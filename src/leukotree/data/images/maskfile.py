@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from leukotree.data import boxes
+from leukotree.data.boxes import WHOLE_BOX, Crop
 from leukotree.data.images import codec, formats
 from leukotree.errors import InputError, one_line
 
@@ -21,7 +23,9 @@ SHAPE = 0.02
 """Largest relative difference between the shapes (width / height) of a mask and its image."""
 
 
-def square(path: str | Path, image: str | Path, size: int) -> np.ndarray:
+def square(
+    path: str | Path, image: str | Path, size: int, box: str = "", crop: Crop = WHOLE_BOX
+) -> np.ndarray:
     """(size, size) bool: the mask in the geometry that `codec.square` gives its image.
 
     `pack` keeps the whole image and changes its shape to a square, so the mask is resized in the same way. A
@@ -30,6 +34,8 @@ def square(path: str | Path, image: str | Path, size: int) -> np.ndarray:
     Args:
         path: the mask's file. Its size may differ from the image's, its shape may not.
         image: the image's file. Only its header is read.
+        box: the part of the image, "" for the whole. In the mask it is at the same place.
+        crop: how a box becomes a part.
 
     Raises InputError naming the mask, if one of the two cannot be read or their shapes differ.
     """
@@ -40,11 +46,24 @@ def square(path: str | Path, image: str | Path, size: int) -> np.ndarray:
             f"{path}: is {mask.shape[1]} x {mask.shape[0]} pixels, its image {image} is {width} x {height}; "
             "make the mask as large as the image"
         )
+    if box:
+        mask = _part(path, mask, (width, height), box, crop)
     larger = min(mask.shape) >= size
     resized = cv2.resize(
         mask.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA if larger else cv2.INTER_LINEAR
     )
     return resized >= 0.5
+
+
+def _part(path: str | Path, mask: np.ndarray, image: tuple[int, int], box: str, crop: Crop) -> np.ndarray:
+    """The part of a mask that lies where the box lies in its image, whose size may be another one."""
+    if (inside := crop.pixels(boxes.parse(box), *image)) is None:
+        raise InputError(f"{path}: box {box!r} lies outside of its image of {image[0]} x {image[1]} pixels")
+    left, top, right, bottom = inside
+    across, down = mask.shape[1] / image[0], mask.shape[0] / image[1]
+    rows = slice(round(top * down), max(round(bottom * down), round(top * down) + 1))
+    columns = slice(round(left * across), max(round(right * across), round(left * across) + 1))
+    return np.ascontiguousarray(mask[rows, columns])
 
 
 def read(path: str | Path) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,17 +35,25 @@ class ImportSummary:
     """Leaf -> images."""
     skipped: dict[str, int]
     """Reason -> files that were left out."""
+    files: int = 0
+    """Image files. There are less than rows if the images are boxes in them."""
+    groups: tuple[str, ...] = ()
+    """What the ids are of: `patient`, `slide` or both."""
     notes: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
     """Doubts about the ids of patients."""
 
     def lines(self) -> list[str]:
         """Return lines for people: rows and leaves, one line per reason for leaving files out, remarks."""
-        people = f"{self.patients} patients" if self.patients else "no patient ids"
+        word = (
+            "slides" if self.groups == ("slide",) else "patients or slides" if self.groups[1:] else "patients"
+        )
+        people = f"{self.patients} {word}" if self.patients else "no patient ids"
+        what = "images" if self.files in (0, self.rows) else f"boxes of {self.files} images"
         counts = ", ".join(f"{leaf} {count}" for leaf, count in self.leaves.items())
         skips = [f"skipped {count}: {reason}" for reason, count in self.skipped.items()]
         remarks = [*(f"note: {note}" for note in self.notes), *(doubt.line() for doubt in self.doubts)]
-        return [f"{self.manifest}: {self.rows} images, {people}: {counts}", *skips, *remarks]
+        return [f"{self.manifest}: {self.rows} {what}, {people}: {counts}", *skips, *remarks]
 
 
 def import_source(
@@ -54,6 +63,13 @@ def import_source(
     cell_types: bool = False,
     benign: str | None = None,
     *,
+    tumoral: str | None = None,
+    cells: bool = False,
+    table: Path | None = None,
+    mapped: Mapping[str, str] | None = None,
+    patient: str | None = None,
+    slide: str | None = None,
+    extract: Path | None = None,
     taxonomy: Taxonomy | None = None,
     new_names: Mapping[str, str] | None = None,
     skip: Iterable[str] = (),
@@ -67,6 +83,12 @@ def import_source(
     Args:
         cell_types: use cell types as proxies for leaves.
         benign: the leaf of images that are labelled benign; None leaves them out.
+        tumoral: the same for images that are labelled tumoral.
+        cells: cut single cells out of whole fields.
+        table: the file with the labels or boxes, for sources whose files have no fixed names.
+        mapped: column of a manifest -> its name in the source.
+        patient, slide: regular expressions that find an id in the path of an image.
+        extract: the folder for images from archives; by default a folder beside the manifest.
         taxonomy: the tree whose leaves the labels must be; None for the paper's.
         new_names: label -> leaf.
         skip: paths below `root` that are left out.
@@ -77,8 +99,20 @@ def import_source(
     is no leaf, one file with two leaves, or if there is nothing to import.
     """
     root, manifest = Path(root), Path(manifest)
-    tree = _check(source, root, manifest, benign, taxonomy)
-    scan = _scan(source, root, Options(cell_types, benign, _skipped(root, skip)))
+    tree = _check(source, root, manifest, {"benign": benign, "tumoral": tumoral}, taxonomy)
+    options = Options(
+        cell_types=cell_types,
+        benign=benign,
+        tumoral=tumoral,
+        cells=cells,
+        table=table,
+        map=mapped or {},
+        patient=_pattern("patient", patient),
+        slide=_pattern("slide", slide),
+        extract=extract or (manifest.with_name(f"{manifest.stem}-images") if source == "wds" else None),
+        skip=_skipped(root, skip),
+    )
+    scan = _scan(source, root, options)
     leaves.check(scan, tree, new_names or {}, root)
     links.settle(scan, root)
     if not follow_links:
@@ -90,6 +124,8 @@ def import_source(
 
         add(scan, columns, root, new_names or {}, (taxonomy or _paper()).edges)
     _refuse_nobody(scan)
+    for write in scan.writes:
+        write()
     doubts = _write(scan, manifest)
     return ImportSummary(
         source,
@@ -98,15 +134,20 @@ def import_source(
         patients=len({row["patient"] for row in scan.rows} - {""}),
         leaves=dict(sorted(Counter(row["leaf"] for row in scan.rows).items())),
         skipped=dict(sorted(scan.skipped.items())),
+        files=len({row["image"] for row in scan.rows}),
+        groups=tuple(sorted({row["group"] for row in scan.rows} - {"image"})),
         notes=tuple(scan.notes),
         doubts=doubts,
     )
 
 
 def _check(
-    source: str, root: Path, manifest: Path, benign: str | None, taxonomy: Taxonomy | None
+    source: str, root: Path, manifest: Path, given: Mapping[str, str | None], taxonomy: Taxonomy | None
 ) -> tuple[str, ...]:
-    """Return the leaves of the tree. Raises InputError for arguments that can be refused before the scan."""
+    """Return the leaves of the tree. Raises InputError for arguments that can be refused before the scan.
+
+    Args: given: option -> the leaf that it names, or None.
+    """
     from leukotree import csvfile
     from leukotree.data.manifest import WRITTEN
     from leukotree.taxonomy import Taxonomy
@@ -116,12 +157,34 @@ def _check(
     csvfile.check_ending(manifest, WRITTEN)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
-    if benign is not None and not benign.strip():
-        raise InputError("benign: the name of a leaf is empty")
     tree = (taxonomy or Taxonomy.paper()).leaves
-    if benign is not None and benign.strip() not in tree:
-        raise InputError(f"--benign {benign!r}: no leaf of the tree, which has {', '.join(tree)}")
+    for option, leaf in given.items():
+        if leaf is not None and not leaf.strip():
+            raise InputError(f"{option}: the name of a leaf is empty")
+        if leaf is not None and leaf.strip() not in tree:
+            raise InputError(f"--{option} {leaf!r}: no leaf of the tree, which has {', '.join(tree)}")
     return tree
+
+
+def mapped(texts: Iterable[str]) -> dict[str, str]:
+    """Return texts COLUMN=NAME as a mapping. Raises InputError for another form, or two names of a column."""
+    names: dict[str, str] = {}
+    for text in texts:
+        column, equals, name = (part.strip() for part in text.partition("="))
+        if not (equals and column and name):
+            raise InputError(f"--map {text!r}: write COLUMN=NAME, such as leaf=Diagnosis")
+        if names.setdefault(column, name) != name:
+            raise InputError(f"--map {text!r}: {column!r} is already {names[column]!r}")
+    return names
+
+
+def _pattern(option: str, text: str | None) -> str | None:
+    """Return a regular expression. Raises InputError for one that is wrong."""
+    try:
+        re.compile(text or "")
+    except re.error as error:
+        raise InputError(f"--{option} {text!r}: no regular expression: {error}") from error
+    return text or None
 
 
 def _paper() -> Taxonomy:
@@ -200,6 +263,7 @@ def _write(scan: Scan, path: Path) -> tuple[Doubt, ...]:
         home = os.path.realpath(scan.root)
         for column in ("image", "mask"):
             frame[column] = [os.path.join(home, name) if name else "" for name in frame[column]]
-    table = frame if (frame["mask"] != "").any() else frame.drop(columns="mask")
+    empty = [name for name in ("mask", "box") if not (frame[name] != "").any()]
+    table = frame.drop(columns=empty)
     manifest.write(table, path, common or scan.root)
     return doubts.find(frame)

@@ -23,6 +23,20 @@ class Options:
     """Use a cell's type as a proxy for a leaf."""
     benign: str | None = None
     """The leaf of images that are labelled benign; None leaves them out."""
+    tumoral: str | None = None
+    """The leaf of images that are labelled tumoral; None leaves them out."""
+    cells: bool = False
+    """Cut single cells out of whole fields, where a source says where they are."""
+    table: Path | None = None
+    """The file with the labels or boxes, for sources whose files have no fixed names."""
+    map: Mapping[str, str] = field(default_factory=dict)
+    """Column of a manifest -> the name that it has in the source."""
+    patient: str | None = None
+    """Regular expression that finds a patient's id in the path of an image."""
+    slide: str | None = None
+    """Regular expression that finds a slide's id in the path of an image."""
+    extract: Path | None = None
+    """The folder into which images are written that lie in archives."""
     skip: Mapping[Path, str] = field(default_factory=dict)
     """File or folder to leave out -> its name in the command. Every source uses this option."""
 
@@ -43,18 +57,37 @@ class Scan:
     """Links to nothing."""
     left_out: set[str] = field(default_factory=set)
     """Images that `leave_out` has refused. Links to them are refused, too."""
+    loose: bool = False
+    """Whether labels that are no leaf are left out and counted, instead of being refused. So it is with the
+    boxes of a detector, many of which are of no interest."""
     folders: dict[str, int] = field(default_factory=dict)
     """Folder with the name of a leaf -> files in it, images or not; empty if a source has no such folders."""
+
+    writes: list[Callable[[], None]] = field(default_factory=list)
+    """What writes files of the data set. It is called when all has been checked, before the manifest."""
 
     def __post_init__(self) -> None:
         self.walk = Walk(self.skip, self.skipped)
 
-    def add(self, image: PurePosixPath, leaf: str, patient: str = "", mask: str = "") -> None:
-        """Add an image by its path relative to `root`. Without a patient's id it is a group of its own."""
-        texts = (("leaf", leaf), ("patient", patient), ("source", self.source))
+    def add(
+        self,
+        image: PurePosixPath,
+        leaf: str,
+        patient: str = "",
+        mask: str = "",
+        slide: str = "",
+        box: str = "",
+    ) -> None:
+        """Add an image by its path relative to `root`. Without a patient's id it is a group of its own.
+
+        Args:
+            slide: the id of its slide, where the patient is not known.
+            box: the part of the file that is the image, see `boxes`.
+        """
+        texts = (("leaf", leaf), ("patient", patient or slide), ("source", self.source))
         ids = {name: identities.normal(text) for name, text in texts}
-        group = "patient" if ids["patient"] else "image"
-        self.rows.append({"image": str(image), **ids, "mask": mask, "group": group})
+        group = ("patient" if patient else "slide") if ids["patient"] else "image"
+        self.rows.append({"image": str(image), **ids, "mask": mask, "group": group, "box": box})
 
     def leave_out(self, image: PurePosixPath, reason: str) -> None:
         """Count an image that is not imported."""

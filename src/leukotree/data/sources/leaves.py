@@ -59,7 +59,7 @@ def renames(texts: Iterable[str]) -> dict[str, str]:
 
 
 def check(scan: Scan, leaves: tuple[str, ...], new_names: Mapping[str, str], top: Path) -> None:
-    """Rename the rows' leaves, in place.
+    """Rename the rows' leaves, in place. Rows whose label is no leaf are left out if the scan is loose.
 
     Raises InputError for a label that is no leaf, with suggestions. It is also raised for the folder of a
     leaf whose files are all left out.
@@ -76,6 +76,16 @@ def check(scan: Scan, leaves: tuple[str, ...], new_names: Mapping[str, str], top
         label = normal(row["leaf"])
         row["leaf"] = exact.get(new_names.get(label, label), label)
         counts[label] += row["leaf"] not in leaves
+    if scan.loose and any(row["leaf"] in leaves for row in scan.rows):
+        scan.skipped.update(
+            {
+                f"{label!r} is no leaf; --leaf {shlex.quote(f'{label}=LEAF')} gives it one": count
+                for label, count in counts.items()
+                if count
+            }
+        )
+        scan.rows = [row for row in scan.rows if row["leaf"] in leaves]
+        counts.clear()
     if unknown := sorted(label for label, count in counts.items() if count):
         raise InputError(f"{top}: {_unknown(unknown, counts, leaves, scan.root)}")
     _refuse_lost(scan, {old: exact[new] for old, new in new_names.items()}, leaves)

@@ -30,7 +30,7 @@ def settle(scan: Scan, top: Path) -> None:
     groups: defaultdict[Hashable, list[Row]] = defaultdict(list)
     for row in scan.rows:
         file = scan.files[row["image"]]
-        groups[file.inode or file.real].append(row)
+        groups[file.inode or file.real, row["box"]].append(row)
     dropped: dict[str, str] = {}
     copies: list[str] = []
     for rows in groups.values():
