@@ -60,26 +60,45 @@ def define_pack(verbs: options.Verbs) -> None:
     verb = options.verb(
         verbs,
         "pack",
-        "resize the images of a manifest once, and write shards for each fold, with an index",
+        "resize the images of one or more manifests once, and write shards for each fold, with an index",
         "leukotree pack deepapl.csv data/deepapl --folds 5 --size 96 --drop-broken",
         run_pack,
     )
     verb.add_argument(
-        "manifest",
+        "manifests",
         metavar="MANIFEST",
-        help="the .csv or .parquet file that lists the images; left out to add --repeats to packed shards",
+        nargs="*",
+        help="the .csv or .parquet file that lists the images; several are joined; left out "
+        "to add --repeats to packed shards",
     )
     verb.add_argument(
         "shards",
         metavar="SHARDS",
-        nargs="?",
         help="folder to write; or an address: s3://BUCKET/FOLDER, gs:// or hf://",
     )
     verb.add_argument(
         "--folds",
         type=int,
-        default=5,
-        help="outer folds; each patient is in exactly one (default %(default)s)",
+        help="outer folds; each patient is in exactly one (default 5, or the sources with --folds-by source)",
+    )
+    verb.add_argument(
+        "--folds-by",
+        choices=("source",),
+        help="each source is a fold, which is tested by models of the other sources (leave one source out)",
+    )
+    verb.add_argument(
+        "--test-source",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="keep a source out of all folds, and pack it into the folder SHARDS-test, for `leukotree "
+        "evaluate`; may be repeated",
+    )
+    verb.add_argument(
+        "--match",
+        choices=("leaf",),
+        help="leave images out, so that every source has the same number of images of each leaf, and only "
+        "leaves that all sources have",
     )
     verb.add_argument(
         "--size", type=int, default=384, help="width and height in pixels (default %(default)s)"
@@ -151,12 +170,13 @@ def define_pack(verbs: options.Verbs) -> None:
     )
     verb.add_argument("--workers", type=options.positive, help="threads (default: all cores)")
     verb.epilog = (
-        f"{verb.epilog}. `leukotree pack data/deepapl --repeats 3` adds the deals to shards that are packed."
+        f"{verb.epilog}. `leukotree pack delhi.csv tehran.csv data/joined --folds-by source` joins two "
+        "manifests. `leukotree pack data/deepapl --repeats 3` adds the deals to shards that are packed."
     )
 
 
 def run_pack(arguments: Namespace) -> int:
-    if arguments.shards is None:
+    if not arguments.manifests:
         return _deal_again(arguments)
     step("reading the manifest")
     from leukotree.data.pack import pack
@@ -169,7 +189,7 @@ def run_pack(arguments: Namespace) -> int:
     address = upload.check(arguments.shards) if is_remote(arguments.shards) else None
     shards = upload.working_folder(address) if address else Path(arguments.shards)
     summary = pack(
-        Path(arguments.manifest),
+        [Path(manifest) for manifest in arguments.manifests],
         shards,
         folds=arguments.folds,
         size=arguments.size,
@@ -186,9 +206,15 @@ def run_pack(arguments: Namespace) -> int:
         label_from=arguments.label_from,
         box_margin=arguments.box_margin,
         box_square=arguments.box_square,
+        folds_by=arguments.folds_by,
+        match=arguments.match,
+        test_sources=arguments.test_source,
     )
-    # The words of an import may name patients, as in --skip.
-    made.note_shards(shards, [Path(arguments.manifest)], arguments.words, bool(arguments.pseudonyms))
+    manifests = [Path(manifest) for manifest in arguments.manifests]
+    for packed in (summary.dataset, summary.test):
+        if packed is not None:
+            # The words of an import may name patients, as in --skip.
+            made.note_shards(packed.folder, manifests, arguments.words, bool(arguments.pseudonyms))
     if summary.dealt and not summary.written:
         made.note_deal(shards, arguments.words)
     print(*summary.lines(), sep="\n")
@@ -200,7 +226,7 @@ def run_pack(arguments: Namespace) -> int:
 
 def _deal_again(arguments: Namespace) -> int:
     """`leukotree pack SHARDS --repeats R`: add deals to packed shards."""
-    folder = Path(arguments.manifest)
+    folder = Path(arguments.shards)
     if arguments.repeats < 2:
         raise InputError(f"{folder}: the folder SHARDS is missing; give `{folder} SHARDS`, or --repeats R")
     if not folder.is_dir():
@@ -276,8 +302,9 @@ def run_audit(arguments: Namespace) -> int:
 
     trust(arguments.shards)
     result = audit(arguments.shards)
-    baselines = {str(name): float(value) for name, value in result.baselines.items()}
-    audited.keep(result.dataset.folder, result.dataset.fingerprint, baselines)
+    scores = {name: one.macro_f1 for name, one in result.shortcuts.items()}
+    kept = audited.Audited(scores, result.per_leaf, result.of_source)
+    audited.keep(result.dataset.folder, result.dataset.fingerprint, kept)
     if arguments.html:
         contact_sheet.write(result, Path(arguments.html))
     print(json.dumps(result.as_dict()) if arguments.json else "\n".join(result.lines()))

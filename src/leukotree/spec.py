@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -336,7 +337,7 @@ class RunSpec(Strict):
                     raise ValueError(f"loss.{key}: {problem}; use engine.strategy ddp")
         return self
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """12 hex digits of the fields that differ from their defaults. So a new field with a default changes
         no name. The run folder stores all fields; a run with other stored fields is refused."""
@@ -347,6 +348,12 @@ class RunSpec(Strict):
     def run_name(self) -> str:
         return f"{self.variant}-{self.hash}"
 
+    def __copy__(self) -> RunSpec:
+        return _without_hash(super().__copy__())
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> RunSpec:
+        return _without_hash(super().__deepcopy__(memo))
+
     def dump(self) -> str:
         """All fields as YAML."""
         return yamlfile.dump(self.model_dump(mode="json"))
@@ -355,6 +362,12 @@ class RunSpec(Strict):
         """A copy with dotted keys set, e.g. {"optim.lr": 1e-3}. Raises InputError for an unknown key or a bad
         value."""
         return parse(RunSpec, merge(self.model_dump(mode="json"), changes), "override")
+
+
+def _without_hash(spec: RunSpec) -> RunSpec:
+    """A copy that may get other fields: its hash is computed again."""
+    spec.__dict__.pop("hash", None)
+    return spec
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> RunSpec:

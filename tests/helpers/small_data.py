@@ -20,8 +20,9 @@ def noise(seed, height=40, width=50):
     return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def write_manifest(folder, patients=6, images=2, leaves=LEAVES, source="here"):
-    """`patients` per leaf with `images` each, as PNG beside a manifest; returns the manifest's path."""
+def write_manifest(folder, patients=6, images=2, leaves=LEAVES, source="here", first=0):
+    """`patients` per leaf with `images` each, as PNG beside a manifest; returns the manifest's path. Another
+    `first` gives other pictures."""
     folder = Path(folder)
     rows: list[dict[str, str]] = []
     for leaf in leaves:
@@ -29,7 +30,7 @@ def write_manifest(folder, patients=6, images=2, leaves=LEAVES, source="here"):
             for number in range(images):
                 path = folder / leaf / f"{patient}_{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(noise(len(rows))).save(path)
+                Image.fromarray(noise(first + len(rows))).save(path)
                 rows.append(
                     {
                         "image": f"{leaf}/{path.name}",

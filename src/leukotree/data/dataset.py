@@ -60,7 +60,8 @@ class Description(BaseModel):
     """Nested names, pruned to the leaves that are present."""
     size: int = Field(ge=1, le=MAX_SIDE)
     """Width and height of every image in pixels."""
-    folds: int = Field(ge=2, le=10**6)
+    folds: int = Field(ge=1, le=10**6)
+    """1 for an outer test, which nothing trains on."""
     seed: int
     group: Literal["patient", "slide", "image"]
     """What the folds keep together: the weakest kind of group of all samples."""
@@ -169,7 +170,13 @@ class Dataset:
         return codec.decode(self.read(row))
 
     def deal(self, repeats: int) -> tuple[int, ...]:
-        """Write the deals that lack for `repeats` repeats; return these repeats. See `deals.write`."""
+        """Write the deals that lack for `repeats` repeats; return these repeats. See `deals.write`.
+
+        Raises InputError, too, for an outer test, and for folds by source, which have one deal.
+        """
+        if repeats > 1 and (self.folds == 1 or self.pack_option("folds_by")):
+            what = "an outer test has one fold" if self.folds == 1 else "folds by source have one deal"
+            raise InputError(f"{self.folder}: {what}; leave --repeats out")
         return deals.write(self.folder, self.index, self.folds, self.description.seed, repeats)
 
     @property

@@ -61,16 +61,19 @@ def resolve(table: pd.DataFrame, sets: list[np.ndarray], join: bool) -> list[np.
     Raises InputError for copies with different leaves. Without `join` it is raised for copies in different
     groups, too.
     """
+    # The same name may be in several sources.
+    source = ["source"] if "source" in table and table["source"].nunique() > 1 else []
     if conflicts := differing(table, sets, "leaf"):
+        shown = describe(table, conflicts, "leaf", *source)
         raise InputError(
-            f"exact copies of one picture have different leaves: {describe(table, conflicts, 'leaf')}; "
+            f"exact copies of one picture have different leaves: {shown}; "
             "keep the row whose leaf is right, and take the others out of the manifest"
         )
     apart = differing(table, sets, "group")
     if apart and not join:
         raise InputError(
             "exact copies of one picture are in different groups, which the folds would divide: "
-            f"{describe(table, apart, 'group')}; keep them together with --group-duplicates, "
+            f"{describe(table, apart, 'group', *source)}; keep them together with --group-duplicates, "
             "or take rows out of the manifest"
         )
     return apart

@@ -65,6 +65,11 @@ def split(index: pd.DataFrame, data: DataSpec, seed: int = 0) -> tuple[np.ndarra
     if data.all_folds:
         return np.arange(len(fold_ids)), np.arange(0)
     rest = np.flatnonzero(fold_ids != data.test_fold)
+    if not len(rest):
+        raise InputError(
+            f"data.shards {data.shards}: has one fold, so nothing is left to train on; it is an outer test, "
+            f"for `leukotree evaluate STUDY {data.shards}`"
+        )
     if data.inner is None:
         return rest, np.flatnonzero(fold_ids == data.test_fold)
     try:

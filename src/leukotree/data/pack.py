@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,14 @@ from typing import Any
 import pandas as pd
 
 from leukotree import progress, signals
-from leukotree.data import boxes, consensus, deals, described, duplicates, pack_folder
+from leukotree.data import boxes, by_source, consensus, deals, described, duplicates, joined, pack_folder
 from leukotree.data.dataset import QUALITY, Dataset
 from leukotree.data.fingerprint import DESCRIPTION
-from leukotree.data.folds import assign
 from leukotree.data.images import codec, digests, encoding
 from leukotree.data.images.formats import BrokenImage
 from leukotree.data.manifest import keys
-from leukotree.data.manifest import read as read_manifest
 from leukotree.data.pack_options import Options
+from leukotree.data.patients import identities
 from leukotree.data.patients.doubts import Doubt, settle
 from leukotree.data.patients.pseudonyms import Numbers
 from leukotree.errors import InputError, Preempted
@@ -44,6 +44,8 @@ class PackSummary:
     """Doubts about the ids of patients."""
     dealt: tuple[int, ...] = ()
     """The repeats whose deals were written now."""
+    test: Dataset | None = None
+    """The outer test, in a folder of its own."""
 
     def lines(self) -> list[str]:
         """Return a few lines for people."""
@@ -72,14 +74,37 @@ class PackSummary:
         if description.dropped:
             listed = pack_folder.list_broken((item.image, item.reason) for item in description.dropped)
             lines.append(f"left out, broken: {listed}")
-        return [*lines, *(doubt.line() for doubt in self.doubts)]
+        return [*lines, *self._of_sources(), *(doubt.line() for doubt in self.doubts)]
+
+    def _of_sources(self) -> list[str]:
+        """Lines about folds of sources, matching and the outer test, where there are some."""
+        lines, extra = [], self.dataset.description.model_extra or {}
+        if self.dataset.pack_option("folds_by"):
+            named = ", ".join(f"{fold} {name!r}" for fold, name in enumerate(extra["fold_sources"]))
+            lines.append(f"each fold is a source: {named}")
+            lines += [f"warning: {line}" for line in by_source.missing_leaves(self.dataset.index)]
+        if unmatched := extra.get("unmatched"):
+            per_source = (
+                f"{source!r} {', '.join(f'{leaf} {n}' for leaf, n in leaves.items())}"
+                for source, leaves in unmatched.items()
+            )
+            lines.append(
+                f"left out, so that every source has as many images of a leaf: {'; '.join(per_source)}"
+            )
+        if self.test is not None:
+            counts = ", ".join(f"{leaf} {n}" for leaf, n in self.test.description.counts.items() if n)
+            lines.append(
+                f"{self.test.folder}: outer test of {len(self.test)} images: {counts}; after training, "
+                f"`leukotree evaluate STUDY {self.test.folder}`"
+            )
+        return lines
 
 
 def pack(
-    manifest: Path,
+    manifest: Path | Sequence[Path],
     out: Path,
     *,
-    folds: int = 5,
+    folds: int | None = None,
     size: int = 384,
     seed: int = 0,
     drop_broken: bool = False,
@@ -95,15 +120,19 @@ def pack(
     label_from: str | None = None,
     box_margin: float = 0.0,
     box_square: bool = False,
+    folds_by: str | None = None,
+    match: str | None = None,
+    test_sources: Sequence[str] = (),
     tell: Callable[[str], None] = lambda line: None,
 ) -> PackSummary:
-    """Pack a manifest into the folder `out`.
+    """Pack a manifest, or several joined ones, into the folder `out`.
 
     Every image file is read once before the first is decoded, so that its bytes are compared if `out` already
     holds a packed set. The work is done in a hidden folder beside `out`, which is renamed at the end. After a
     kill the same call continues there.
 
     Args:
+        folds: number of outer folds; None for 5, or for the number of sources with `folds_by`.
         size: width and height of the packed images in pixels.
         workers: threads; None for one per available core.
         group_duplicates: join groups that share a picture; otherwise they are refused.
@@ -114,6 +143,8 @@ def pack(
         repeats: deals of the samples to folds. Those after the first are files beside the index, see `deals`.
             They are also written for a folder that is already packed.
         label_from: replace the leaves by the consensus of the readers, see `consensus.relabel`.
+        folds_by, match: see `by_source`.
+        test_sources: sources in no fold. Their images are packed into `by_source.test_folder(out)`.
         tell: is called with each warning before anything is written.
 
     The other arguments are those of `Options`.
@@ -125,9 +156,11 @@ def pack(
     if workers < 1:
         raise InputError(f"workers {workers}: at least 1")
     deals.check_number(repeats)
+    if folds_by and repeats > 1:
+        raise InputError(f"repeats {repeats}: folds by source have one deal; leave --repeats out")
     taxonomy = taxonomy or Taxonomy.paper()
     options = Options(
-        folds=folds,
+        folds=5 if folds is None else folds,
         size=size,
         seed=seed,
         drop_broken=drop_broken,
@@ -140,24 +173,37 @@ def pack(
         label_from=label_from,
         box_margin=box_margin,
         box_square=box_square,
+        folds_by=folds_by,
+        match=match,
+        test_sources=tuple(sorted({identities.normal(name) for name in test_sources})),
     )
-    numbers = Numbers(pseudonyms, out, _working_folder(out)) if pseudonyms is not None else None
-    table, doubts = _table(Path(manifest), taxonomy, options, numbers, workers)
-    identity = _identity(table, options, taxonomy)
-    if out.is_dir() and any(out.iterdir()):
-        existing = _existing(out, table, identity, options, workers)
-        return replace(existing, doubts=doubts, dealt=existing.dataset.deal(repeats))
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; name a folder")
-    _assign_folds(table, options, taxonomy, workers)
-    for doubt in doubts:
-        if doubt.warns:
-            tell(doubt.line())
-    if numbers is not None:
-        numbers.save()
-    _write(out, table, options, taxonomy, identity, workers)
+    folders = [out, by_source.test_folder(out)] if test_sources else [out]
+    numbers = (
+        Numbers(pseudonyms, *folders, *map(_working_folder, folders)) if pseudonyms is not None else None
+    )
+    manifests = [Path(manifest)] if isinstance(manifest, str | Path) else [Path(path) for path in manifest]
+    table, doubts = _table(manifests, taxonomy, options, numbers, workers)
+    parts = _parts(out, table, options, folds, taxonomy)
+    todo = []
+    for part in parts:
+        if part.out.is_dir() and any(part.out.iterdir()):
+            _check_existing(part, workers)
+        elif part.out.exists() and not part.out.is_dir():
+            raise InputError(f"{part.out}: is a file; name a folder")
+        else:
+            todo.append(part)
+    if todo:
+        _join_groups(parts, table, options, workers)
+        for doubt in doubts:
+            if doubt.warns:
+                tell(doubt.line())
+        if numbers is not None:
+            numbers.save()
+        _write(todo, [part for part in parts if part not in todo], workers)
     dataset = Dataset.open(out)
-    return PackSummary(dataset, written=True, doubts=doubts, dealt=dataset.deal(repeats))
+    test = Dataset.open(parts[1].out) if len(parts) > 1 else None
+    dealt = dataset.deal(repeats)
+    return PackSummary(dataset, bool(todo), doubts, dealt, test)
 
 
 def deal_again(folder: Path, repeats: int) -> tuple[tuple[int, ...], list[str]]:
@@ -173,14 +219,19 @@ def deal_again(folder: Path, repeats: int) -> tuple[tuple[int, ...], list[str]]:
 
 
 def _table(
-    manifest: Path, taxonomy: Taxonomy, options: Options, numbers: Numbers | None, workers: int
+    manifests: Sequence[Path],
+    taxonomy: Taxonomy,
+    options: Options,
+    numbers: Numbers | None,
+    workers: int,
 ) -> tuple[pd.DataFrame, tuple[Doubt, ...]]:
     """Return the table for `pack_folder.fill`, without folds, and the doubts about the ids of patients."""
     across_sources = options.patients_across_sources
-    rows = read_manifest(manifest, taxonomy)
+    rows, shared = joined.read(manifests, taxonomy)
     if options.label_from:
         rows = consensus.relabel(rows, options.label_from, taxonomy)
     frame, doubts = settle(rows, options.similar_ids, across_sources)
+    doubts = (*shared, *doubts)
     extra = [
         *described.present(frame),
         *frame.columns.intersection([consensus.MANIFEST_LEAF, consensus.ORIGIN]),
@@ -217,46 +268,91 @@ def _reach_the_edge(table: pd.DataFrame, workers: int) -> list[bool]:
     ]
 
 
-def _assign_folds(table: pd.DataFrame, options: Options, taxonomy: Taxonomy, workers: int) -> None:
-    """Join groups that share a file's bytes, and add the column `fold`, in place.
+@dataclass
+class _Part:
+    """A folder that is packed: the data set, or its outer test."""
+
+    out: Path
+    table: pd.DataFrame
+    options: Options
+    taxonomy: Taxonomy
+    identity: dict[str, Any]
+    """See `_identity`."""
+
+
+def _parts(
+    out: Path, table: pd.DataFrame, options: Options, folds: int | None, taxonomy: Taxonomy
+) -> list[_Part]:
+    """Return the data set, and its outer test if there is one.
+
+    Args: folds: the number that was asked for; None for no number.
+    """
+    tests = options.test_sources
+    train, test = by_source.apart(table, tests) if tests else (table, None)
+    if options.folds_by:
+        sources = train["source"].nunique()
+        if folds not in (None, sources):
+            raise InputError(
+                f"folds {folds}: with --folds-by source there are as many as sources, {sources}; leave it out"
+            )
+        options = replace(options, folds=sources)
+    parts = [_Part(out, train, options, taxonomy, _identity(train, options, taxonomy))]
+    if test is not None:
+        of_test = replace(options, folds=1, folds_by=None, outer_test=True)
+        learnt = taxonomy.prune(by_source.arranged(train, options)["leaf"].unique())
+        test = by_source.known_leaves(test, learnt.leaves, options.match)
+        identity = _identity(test, of_test, learnt)
+        parts.append(_Part(by_source.test_folder(out), test, of_test, learnt, identity))
+    return parts
+
+
+def _join_groups(parts: list[_Part], table: pd.DataFrame, options: Options, workers: int) -> None:
+    """Join groups that share a file's bytes, in all parts, in place.
 
     Raises InputError for input that cannot be divided into folds, before anything is written.
     """
-    taxonomy.prune(table["leaf"].unique())
     progress.step("assigning the patients to folds")
     with encoding.no_pillow_warnings():
         table["group"] = _joined_groups(table, options, workers)
-    table["fold"] = assign(table, options.folds, options.seed)
+    if options.test_sources:
+        by_source.apart(table, options.test_sources)  # a joined group may be in both
+    group = table.set_index("key")["group"]
+    for part in parts:
+        part.table["group"] = part.table["key"].map(group).to_numpy()
+        arranged = by_source.arranged(part.table, part.options)
+        if not part.options.outer_test:
+            part.taxonomy.prune(arranged["leaf"].unique())
 
 
-def _write(
-    out: Path,
-    table: pd.DataFrame,
-    options: Options,
-    taxonomy: Taxonomy,
-    identity: dict[str, Any],
-    workers: int,
-) -> None:
-    """Fill the working folder and rename it to `out`.
+def _write(parts: list[_Part], existing: list[_Part], workers: int) -> None:
+    """Fill the working folder of each part, and rename all of them at the end.
 
     Nothing is left of wrong input. After a full disk the finished shards are kept.
     """
-    working = _working_folder(out)
-    created = [folder for folder in working.parents if not folder.exists()]
+    working = [_working_folder(part.out) for part in parts]
+    created = [folder for path in working for folder in path.parents if not folder.exists()]
+    created = sorted(set(created), reverse=True)
     try:
-        with pack_folder.claim(working, identity), encoding.no_pillow_warnings():
+        with ExitStack() as claims:
+            claims.enter_context(encoding.no_pillow_warnings())
+            for path, part in zip(working, parts, strict=True):
+                claims.enter_context(pack_folder.claim(path, part.identity))
             try:
-                pack_folder.fill(working, table, options, taxonomy, workers)
+                for path, part in zip(working, parts, strict=True):
+                    pack_folder.fill(path, part.table, part.options, part.taxonomy, workers)
+                pack_folder.check_apart([*working, *(part.out for part in existing)])
             except InputError:
-                shutil.rmtree(working)
+                for path in working:
+                    shutil.rmtree(path)
                 for folder in created:
                     folder.rmdir()
                 raise
-            os.rename(working, out)
-            pack_folder.remove_work_files(out)
+            for path, part in zip(working, parts, strict=True):
+                os.rename(path, part.out)
+                pack_folder.remove_work_files(part.out)
     except OSError as error:
         raise InputError(
-            f"{out}: cannot be written: {error.strerror}; fix that and run again to continue"
+            f"{parts[0].out}: cannot be written: {error.strerror}; fix that and run again to continue"
         ) from error
 
 
@@ -317,10 +413,9 @@ def _encode(table: pd.DataFrame, options: Options, workers: int) -> Iterator[byt
     return encoding.encode_files(paths, known, options.size, options.quality, workers, cells, options.crop)
 
 
-def _existing(
-    out: Path, table: pd.DataFrame, identity: dict[str, Any], options: Options, workers: int
-) -> PackSummary:
-    """Return the summary of an existing folder. Raises InputError if packing would write other bytes."""
+def _check_existing(part: _Part, workers: int) -> None:
+    """Raise InputError if packing into an existing folder would write other bytes than it holds."""
+    out, table, identity, options = part.out, part.table, part.identity, part.options
     if not (out / DESCRIPTION).exists():
         raise InputError(f"{out}: is not empty and no packed data set; choose another folder")
     packed = Dataset.open(out)
@@ -335,7 +430,6 @@ def _existing(
             _compare_images(packed, table, options, workers)
     # A run that was killed just after the folder got its final name leaves them.
     pack_folder.remove_work_files(out)
-    return PackSummary(packed, written=False)
 
 
 def _compare_images(packed: Dataset, table: pd.DataFrame, options: Options, workers: int) -> None:

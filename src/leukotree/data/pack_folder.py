@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from leukotree import progress, signals
-from leukotree.data import consensus, dataset, described, duplicates, folds, shards
+from leukotree.data import by_source, consensus, dataset, described, duplicates, shards
 from leukotree.data.fingerprint import DESCRIPTION, INDEX
 from leukotree.data.images import codec, encoding
 from leukotree.data.index import COLUMNS, OPTIONAL
@@ -93,7 +93,7 @@ def fill(working: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonom
 
     Args:
         table: columns key, image (path), name (in the shards), shown (name in messages), digest (of the
-            file's bytes), leaf, patient, source, group (id), kind, fold, and those of `described`. If a row
+            file's bytes), leaf, patient, source, group (id), kind, and those of `described`. If a row
             is a part of its file: box, and cut (whether it reaches the file's edge).
 
     Raises InputError for broken images that may not be dropped and for copies that may not be joined. Raises
@@ -115,7 +115,7 @@ def fill(working: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonom
             state.update(joined=[*state.get("joined", []), *joined], shards={})
         _save(working, state)
     _write_index(working, remaining, contents)
-    _write_description(working, remaining, options, taxonomy, state)
+    _write_description(working, table, remaining, options, taxonomy, state)
     _remove_others(working, plan)
 
 
@@ -132,16 +132,13 @@ def _drop(state: dict[str, Any], broken: list[dict[str, str]], options: Options)
 
 
 def _remaining(table: pd.DataFrame, options: Options, state: dict[str, Any]) -> pd.DataFrame:
-    """Return the table without dropped images, with joined groups, and with its folds."""
-    if not (state["dropped"] or state.get("joined")):
-        return table
+    """Return the rows that are packed: without dropped images, with joined groups, with their folds."""
     remaining = table[~table["key"].isin([item["key"] for item in state["dropped"]])].reset_index(drop=True)
     if state.get("joined"):
         row = pd.Series(remaining.index, remaining["key"])
         sets = [row[keys].to_numpy() for keys in state["joined"]]
         remaining["group"] = duplicates.join_groups(remaining["group"], sets)
-    remaining["fold"] = folds.assign(remaining, options.folds, options.seed)
-    return remaining
+    return by_source.arranged(remaining, options)
 
 
 def _keys_to_join(
@@ -276,9 +273,16 @@ def _write_index(working: Path, table: pd.DataFrame, contents: list[tuple[_Shard
 
 
 def _write_description(
-    working: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonomy, state: dict[str, Any]
+    working: Path,
+    whole: pd.DataFrame,
+    table: pd.DataFrame,
+    options: Options,
+    taxonomy: Taxonomy,
+    state: dict[str, Any],
 ) -> None:
-    pruned = taxonomy.prune(table["leaf"].unique())
+    """Args: whole: all rows of the manifest; table: those that were packed."""
+    # An outer test has the tree of the data set, since its models have it.
+    pruned = taxonomy if options.outer_test else taxonomy.prune(table["leaf"].unique())
     counts = table["leaf"].value_counts()
     # Images that are grouped by slide have the slide's id in the column `patient`.
     patients = persons(table[table["kind"] != "slide"], options.patients_across_sources)
@@ -289,7 +293,7 @@ def _write_description(
         "folds": options.folds,
         "seed": options.seed,
         "group": max(table["kind"].unique(), key=GROUPS.index),
-        "counts": {leaf: int(counts[leaf]) for leaf in pruned.leaves},
+        "counts": {leaf: int(counts.get(leaf, 0)) for leaf in pruned.leaves},
         "patients": patients[patients != ""].nunique(),
         "dropped": [{"image": item["image"], "reason": item["reason"]} for item in state["dropped"]],
         **{name: state[name] for name in ("manifest", "bytes", "options", "tree")},
@@ -300,7 +304,31 @@ def _write_description(
         description["boxes"] = {"cells": len(cells), "files": files, "cut": int(cells["cut"].sum())}
     if options.label_from:
         description["labels"] = consensus.summary(table, options.label_from)
+    if options.folds_by:
+        description["fold_sources"] = sorted(table["source"].unique())
+    if options.match and not options.outer_test:
+        dropped = [item["key"] for item in state["dropped"]]
+        description["unmatched"] = by_source.left_out(whole[~whole["key"].isin(dropped)], table)
     write_atomic(working / DESCRIPTION, json.dumps(description, indent=2, ensure_ascii=False))
+
+
+def check_apart(folders: Sequence[Path]) -> None:
+    """Raise InputError if an image of one folder has an exact copy in another one.
+
+    Copies of a file are known before; these are different files that gave the same JPEG.
+    """
+    indexes = [pd.read_parquet(folder / INDEX, columns=["sha256", "image", "source"]) for folder in folders]
+    for place, index in enumerate(indexes[1:], 1):
+        earlier = pd.concat(indexes[:place])
+        copies = index[index["sha256"].isin(earlier["sha256"])]
+        if not copies.empty:
+            first = copies.iloc[0]
+            other = earlier[earlier["sha256"] == first["sha256"]].iloc[0]
+            raise InputError(
+                f"--test-source: {len(copies)} image(s) are exact copies of an image that models train on, "
+                f"e.g. {first['image']!r} of {first['source']!r} and {other['image']!r} of "
+                f"{other['source']!r}; take them out of one manifest"
+            )
 
 
 def _remove_others(working: Path, plan: list[_Shard]) -> None:

@@ -11,6 +11,8 @@ from leukotree.data.dataset import MAX_SIDE, QUALITY
 from leukotree.data.patients.identities import SIMILAR
 from leukotree.errors import InputError
 
+BY_SOURCE, MATCH_LEAF = "source", "leaf"
+"""Values of `Options.folds_by` and `Options.match`."""
 _LATER = (
     "similar_ids",
     "patients_across_sources",
@@ -19,6 +21,10 @@ _LATER = (
     "label_from",
     "box_margin",
     "box_square",
+    "folds_by",
+    "match",
+    "test_sources",
+    "outer_test",
 )
 """Options that the first version of `pack` did not have."""
 
@@ -52,6 +58,14 @@ class Options:
     """What is added on each side of a box, as a share of its width or height."""
     box_square: bool = False
     """Make a box as wide as high, so that a cell keeps its shape."""
+    folds_by: str | None = None
+    """"source": each source is a fold; None: the groups are dealt at random, stratified by leaf."""
+    match: str | None = None
+    """"leaf": every source gives the same number of images of each leaf; None: all images."""
+    test_sources: tuple[str, ...] = ()
+    """Sources in no fold, whose images are packed into the folder of the outer test."""
+    outer_test: bool = False
+    """Whether this folder is that of the outer test: one fold, which nothing trains on."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -68,6 +82,10 @@ class Options:
             raise InputError(f"similar_ids {self.similar_ids!r}: must be one of {', '.join(SIMILAR)}")
         if self.label_from not in (None, *METHODS):
             raise InputError(f"label_from {self.label_from!r}: must be one of {', '.join(METHODS)}")
+        if self.folds_by not in (None, BY_SOURCE):
+            raise InputError(f"folds_by {self.folds_by!r}: must be {BY_SOURCE}")
+        if self.match not in (None, MATCH_LEAF):
+            raise InputError(f"match {self.match!r}: must be {MATCH_LEAF}")
 
     @property
     def crop(self) -> Crop:
@@ -76,4 +94,6 @@ class Options:
 
     def identity(self) -> dict[str, Any]:
         """Return the options for dataset.json; of those that older packs lack only the ones that are on."""
-        return {name: value for name, value in asdict(self).items() if name not in _LATER or value}
+        named = {name: value for name, value in asdict(self).items() if name not in _LATER or value}
+        # As JSON gives it back.
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in named.items()}

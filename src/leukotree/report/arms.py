@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from leukotree import spec as specs
@@ -15,6 +15,8 @@ RUN_COLUMNS = ("run_name", "cell", "variant", "repeat", "test_fold", "seed")
 """The columns of a grid's rows that are not keys of the grid."""
 MATCHED = ("base", "ensemble")
 """Variants with as many models, steps and parameters: what differs is the tree."""
+MOST_NAMES = 50
+"""Largest number of arms in an error."""
 
 
 def from_rows(expected: Sequence[Row], cells: Sequence[Row]) -> list[tuple[Arm, list[Row]]]:
@@ -32,18 +34,31 @@ def from_rows(expected: Sequence[Row], cells: Sequence[Row]) -> list[tuple[Arm, 
     }
     pairs = [(Arm(variant, variant, None, {}, ()), rows) for variant, rows in of_variant.items()]
     used = set(of_variant)
+    differing = _differing(values)
     for (variant, cell), rows in of_cell.items():
-        of_all = [values[place] for place in of_cell if place[0] == variant]
-        name = _name(variant, values[variant, cell], of_all)
+        name = _name(variant, values[variant, cell], differing[variant])
         name = f"{variant} cell={cell}" if name in used else name
         used.add(name)
         pairs.append((Arm(name, variant, cell, values[variant, cell], ()), rows))
     return pairs
 
 
-def _name(variant: str, values: Mapping[str, Any], of_all: Sequence[Mapping[str, Any]]) -> str:
+def _differing(values: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Variant -> the keys that differ between its cells, from (variant, cell) -> the values of the cell. A
+    cell without a key differs from those that have it."""
+    of_variant: dict[str, list[Mapping[str, Any]]] = {}
+    for (variant, _), of_cell in values.items():
+        of_variant.setdefault(variant, []).append(of_cell)
+    differing: dict[str, set[str]] = {}
+    for variant, cells in of_variant.items():
+        keys = {key for cell in cells for key in cell}
+        differing[variant] = {key for key in keys if len({repr(cell.get(key)) for cell in cells}) > 1}
+    return differing
+
+
+def _name(variant: str, values: Mapping[str, Any], differing: Collection[str]) -> str:
     """The name of a cell: the variant, and the values of the keys that differ between the variant's cells."""
-    differ = [key for key in values if len({repr(other.get(key)) for other in of_all}) > 1]
+    differ = [key for key in values if key in differing]
     short = [key.rpartition(".")[2] for key in differ]
     named = [last if short.count(last) == 1 else key for key, last in zip(differ, short, strict=True)]
     return " ".join([variant, *(f"{name}={values[key]}" for key, name in zip(differ, named, strict=True))])
@@ -60,23 +75,49 @@ def primary(
     """
     declared = study.get("primary")
     # A variant is no arm before its search has ended, but it can be named.
-    names = list(dict.fromkeys([*(arm.name for arm in arms), *variants]))
+    names = dict.fromkeys([*(arm.name for arm in arms), *variants])
     grid_to_come = study.get("grid") and all(arm.cell is None for arm in arms)
     for name in [name for pair in declared or () for name in pair]:
         if name not in names and not grid_to_come:
             raise InputError(
-                f"study {study.get('study')}: primary: {name!r} is none of its arms: {', '.join(names)}"
+                f"study {study.get('study')}: primary: {name!r} is none of its arms: {_listed(names)}"
             )
     if declared is not None:
         return tuple((challenger, reference) for challenger, reference in declared)
-    return tuple(
-        (arm.name, flat.name)
-        for arm in arms
-        for flat in arms
-        if ((arm.variant != "flat" and flat.variant == "flat") or (arm.variant, flat.variant) == MATCHED)
-        and (arm.cell is None) == (flat.cell is None)
-        and all(arm.values.get(key) == value for key, value in flat.values.items())
-    )
+    return tuple((arm.name, reference.name) for arm, reference in _with_references(arms))
+
+
+def _listed(names: Collection[str]) -> str:
+    """The first names, and the number of the others."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(list(names)[:MOST_NAMES]) + more
+
+
+def _with_references(arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
+    """Each arm with the arms that it is compared with where nothing is declared, see `primary`.
+
+    Arms are looked up by their values: a grid may have ten thousand, and pairs of them are a hundred million.
+    """
+    # (whether it is a cell, variant, keys) -> values -> places of such arms
+    places: dict[tuple[bool, str, tuple[str, ...]], dict[Any, list[int]]] = {}
+    for place, arm in enumerate(arms):
+        keys = tuple(sorted(arm.values))
+        of_keys = places.setdefault((arm.cell is None, arm.variant, keys), {})
+        of_keys.setdefault(_hashable([arm.values[key] for key in keys]), []).append(place)
+    for arm in arms:
+        found: list[int] = []
+        for (is_variant, variant, keys), of_keys in places.items():
+            compared = (arm.variant != "flat" and variant == "flat") or (arm.variant, variant) == MATCHED
+            if compared and is_variant == (arm.cell is None):
+                found += of_keys.get(_hashable([arm.values.get(key) for key in keys]), [])
+        yield from ((arm, arms[place]) for place in sorted(found))
+
+
+def _hashable(value: Any) -> Any:
+    """A value of a spec as a key of a dictionary. Equal values give equal keys."""
+    if isinstance(value, Mapping):
+        return frozenset((key, _hashable(one)) for key, one in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
 def check_primary(study: Mapping[str, Any], cells: Sequence[Row]) -> None:

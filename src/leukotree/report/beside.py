@@ -13,7 +13,6 @@ from leukotree import stats
 from leukotree.errors import InputError
 from leukotree.evaluation.metrics import FLOOR
 from leukotree.report import scores
-from leukotree.report.sections.card import fingerprints
 from leukotree.report.summary import Arm, Run, StudySummary
 from leukotree.stats import Clusters
 from leukotree.stats.clusters import strata_of
@@ -138,7 +137,7 @@ def _difference(challenger: Candidate, reference: Candidate) -> Difference:
 
 def _unpaired(one: Candidate, other: Candidate) -> str:
     """Why two candidates are not tested on the same patients; "" if they are."""
-    ours, theirs = fingerprints(one.arm.runs), fingerprints(other.arm.runs)
+    ours, theirs = scores.fingerprints(one.arm.runs), scores.fingerprints(other.arm.runs)
     if not ours or ours != theirs:
         return OTHER_DATA if ours and theirs else "the data are not recorded"
     a, b = one.clusters, other.clusters

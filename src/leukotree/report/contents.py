@@ -36,6 +36,7 @@ _FOLDED: dict[str, str] = {
     "Patients": "Scores by patient, and three ways to combine the images of a patient.",
     "Clinical scores": "Sensitivity, specificity, predictive values and net benefit.",
     "Readers": "Agreement of readers with each other, and of the models with them.",
+    "Shortcuts": "What source, site, scanner and colour give away without a look at the cell.",
     "Subgroups": "Scores by source, site and scanner.",
     "Other data sets": "What is lost on data of another place, beside the own test folds.",
     "Tree": "Hierarchical precision, recall and F1, and the accuracy at each depth.",

@@ -247,6 +247,11 @@ def group_clusters(runs: Sequence[Run], decision: decide.Rule) -> Clusters:
     return stats.patient_counts(first.patient.tolist(), first.true, predicted, len(runs[0].taxonomy.leaves))
 
 
+def fingerprints(runs: Sequence[Run]) -> list[str]:
+    """The fingerprints of the data sets of some runs. Empty where they did not record them."""
+    return sorted({str(run.environment.get("dataset") or "") for run in runs} - {""})
+
+
 def ratio(summary: StudySummary) -> float:
     """n_test / n_train of an outer fold, from the numbers of images that the runs recorded.
 

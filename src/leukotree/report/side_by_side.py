@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from leukotree.evaluation import decide
-from leukotree.report import beside, figures, rendering
+from leukotree.report import beside, figures, rendering, scores
 from leukotree.report.beside import Candidate, Difference
 from leukotree.report.blocks import (
     Block,
@@ -26,7 +26,7 @@ from leukotree.report.blocks import (
 )
 from leukotree.report.prose import verdicts as prose
 from leukotree.report.rendering import Rendered
-from leukotree.report.sections.card import MOST, Card, Row, fingerprints
+from leukotree.report.sections.card import MOST, Card, Row
 from leukotree.report.summary import StudySummary
 
 PAIRED, UNPAIRED = "paired by patient", "unpaired"
@@ -168,7 +168,7 @@ def _settings(names: Sequence[str], summaries: Sequence[StudySummary]) -> list[S
     flat = [_flat(summary.base.model_dump(mode="json")) for summary in summaries]
     keys = [key for key in flat[0] if len({repr(of_study.get(key)) for of_study in flat}) > 1]
     rows = [[key, *(number(of_study.get(key)) for of_study in flat)] for key in keys]
-    data = [", ".join(one[:12] for one in fingerprints(summary.runs)) or "–" for summary in summaries]
+    data = [", ".join(one[:12] for one in scores.fingerprints(summary.runs)) or "–" for summary in summaries]
     rows.append(["fingerprint of the data", *data])
     header = ["setting", *names]
     table = Table("Settings of `base` that differ, and the data.", header, rows, labels=len(header))

@@ -301,8 +301,12 @@ class StudySummary:
         return Operating.model_validate(self.study.get("operating") or {})
 
     def fold_name(self, number: int) -> str:
-        """The name of an outer fold by its number, see `Run.test_fold`: "2", or "2 of repeat 1"."""
+        """The name of an outer fold by its number, see `Run.test_fold`: "2", "2 of repeat 1", or "2 (Delhi)"
+        where the folds are sources."""
         repeat, fold = divmod(int(number), self.outer) if self.repeats > 1 else (0, int(number))
+        sources = (self.dataset or {}).get("fold_sources")
+        if isinstance(sources, list) and fold < len(sources):
+            return f"{fold} ({sources[fold]})"
         return f"{fold} of repeat {repeat}" if repeat else str(fold)
 
     @property

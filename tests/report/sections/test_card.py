@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from scipy import stats as scipy_stats
 from sklearn.metrics import f1_score
 
-from leukotree.records import audited
 from leukotree.report.collect import collect
 from leukotree.report.sections import card, comparison
 from tests.helpers.study_results import NESTED, STUDY, TREE, expected_runs, table_row
@@ -118,24 +116,3 @@ def test_one_arm_has_no_verdict(whole):
     assert shown.headline == "No comparison is declared, so there is no verdict."
     assert not shown.rows
     assert [figure.name for figure in shown.figures] == ["scores"]
-
-
-class TestShortcuts:
-    def test_without_an_audit_there_is_the_most_common_leaf_alone(self, summary):
-        reached = card.shortcuts(summary)
-        (name,) = reached
-        assert name == "always reactive"
-        assert reached[name] < 0.25
-
-    def test_the_audit_of_these_data_stands_beside_the_models(self, summary, tmp_path):
-        base = summary.base.model_copy(
-            update={"data": summary.base.data.model_copy(update={"shards": str(tmp_path)})}
-        )
-        here = replace(summary, base=base)
-        audited.keep(
-            tmp_path, "d" * 64, {"colour only": 0.73, "commonest leaf": 0.2, "source only": math.nan}
-        )
-        assert card.shortcuts(here)["colour only"] == 0.73
-        assert len(card.shortcuts(here)) == 2
-        audited.keep(tmp_path, "e" * 64, {"colour only": 0.73})  # of other data
-        assert len(card.shortcuts(here)) == 1

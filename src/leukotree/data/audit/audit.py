@@ -14,8 +14,9 @@ from PIL import Image
 
 from leukotree import progress
 from leukotree.data import deals, shards
-from leukotree.data.audit import appearance, near_duplicates
+from leukotree.data.audit import appearance, near_duplicates, shortcuts
 from leukotree.data.audit.near_duplicates import SimilarImages
+from leukotree.data.audit.shortcuts import Score
 from leukotree.data.dataset import Dataset
 from leukotree.data.images import codec
 from leukotree.data.patients import doubts, identities
@@ -36,8 +37,10 @@ class Audit:
     dataset: Dataset
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
-    baselines: pd.Series
-    """Name of the baseline -> macro-F1 over all leaves, from models fitted on the other folds."""
+    shortcuts: Mapping[str, Score]
+    """Name -> how well answers that need no morphology guess the leaf, learnt on the other folds."""
+    of_source: Mapping[str, float]
+    """Name -> macro-F1 of guessing the source. Empty for one source."""
     near_duplicates: SimilarImages
     unusual: Mapping[str, tuple[str, ...]]
     """Kind of unusual appearance, such as `nearly black` -> names of all such images in the manifest."""
@@ -45,6 +48,24 @@ class Audit:
     """Doubts about the ids of patients, with all cases. Those that warn are among `warnings`, too."""
     deals: tuple[Dataset, ...] = ()
     """The data set in its other deals to folds, of the repeats above 0. Their leaks are among `errors`."""
+
+    @property
+    def baselines(self) -> pd.Series:
+        """Name of the shortcut -> macro-F1 over all leaves."""
+        return pd.Series({name: one.macro_f1 for name, one in self.shortcuts.items()}, name="macro_f1")
+
+    @property
+    def per_leaf(self) -> dict[str, dict[str, float]]:
+        """Name of the shortcut -> leaf -> F1; without leaves that no fold has."""
+        leaves = self.dataset.taxonomy.leaves
+        return {
+            name: {
+                leaf: float(value)
+                for leaf, value in zip(leaves, one.per_leaf, strict=True)
+                if not np.isnan(value)
+            }
+            for name, one in self.shortcuts.items()
+        }
 
     @property
     def ok(self) -> bool:
@@ -70,6 +91,12 @@ class Audit:
             *(f"warning: {text}" for text in self.warnings),
             *(doubt.line() for doubt in self.doubts if not doubt.warns),
             f"macro-F1 without morphology, over the {data.folds} folds: {baselines}",
+            *(
+                f"  {name}, F1 of each leaf: {_listed(leaves)}"
+                for name, leaves in self.per_leaf.items()
+                if name != shortcuts.COMMONEST and leaves
+            ),
+            *([f"macro-F1 of guessing the source: {_listed(self.of_source)}"] if self.of_source else []),
             "ok: no leakage found" if self.ok else f"NOT OK: {len(self.errors)} error(s)",
         ]
 
@@ -104,6 +131,8 @@ class Audit:
             "baselines": {
                 str(name): None if np.isnan(value) else float(value) for name, value in self.baselines.items()
             },
+            "baselines_per_leaf": self.per_leaf,
+            "of_source": dict(self.of_source),
         }
 
 
@@ -141,8 +170,10 @@ def audit(folder: Path | str) -> Audit:
             f"the folds keep each {data.group} together, not each patient: no claim about new patients holds"
         )
     warnings += [f"{len(names)} image(s) are {kind}: {_examples(names)}" for kind, names in unusual.items()]
-    baselines = _baselines(data, contents.colours)
-    return Audit(data, tuple(errors), tuple(warnings), baselines, alike, unusual, about_ids, tuple(repeats))
+    found, of_source = _shortcuts(data, contents)
+    return Audit(
+        data, tuple(errors), tuple(warnings), found, of_source, alike, unusual, about_ids, tuple(repeats)
+    )
 
 
 @dataclass(frozen=True)
@@ -259,36 +290,25 @@ def _confounded(data: Dataset) -> list[str]:
     return [f"source = class for {', '.join(alone)}: score within a source, not over all"] if alone else []
 
 
-def _baselines(data: Dataset, colours: np.ndarray) -> pd.Series:
-    """Return the macro-F1 of models that see no morphology, as the mean over folds, NaN without a score.
+def _shortcuts(data: Dataset, contents: _Contents) -> tuple[dict[str, Score], dict[str, float]]:
+    """Return how well the leaf, and the source, are guessed without morphology."""
+    fold_ids, truth = data.index["fold"].to_numpy(), data.leaf_ids
+    columns = shortcuts.columns(data.index)
+    guesses = {
+        shortcuts.COMMONEST: shortcuts.commonest(truth),
+        shortcuts.COLOUR: shortcuts.linear(contents.colours, truth),
+        **{name: shortcuts.by_value(codes, truth) for name, codes in columns.items()},
+    }
+    n_leaves = len(data.taxonomy.leaves)
+    found = {name: shortcuts.score(guess, truth, fold_ids, n_leaves) for name, guess in guesses.items()}
+    others = {name: codes for name, codes in columns.items() if "source" not in name.split()}
+    sources, groups = data.index["source"].tolist(), data.index["group"].tolist()
+    of_source = shortcuts.of_source(sources, groups, {shortcuts.COLOUR: contents.colours, **others})
+    return found, of_source
 
-    They are the most frequent leaf, and linear models of the colour and of the source.
-    """
-    from sklearn.dummy import DummyClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import f1_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
-    linear = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
-    sources = pd.get_dummies(data.index["source"]).to_numpy(float)
-    models = {"commonest leaf": (DummyClassifier(), colours), "colour only": (linear, colours)}
-    if sources.shape[1] > 1:
-        models["source only"] = (linear, sources)
-    fold_ids, truth, labels = data.index["fold"].to_numpy(), data.leaf_ids, range(len(data.taxonomy.leaves))
-    scores = {}
-    for name, (model, features) in models.items():
-        per_fold = []
-        for fold in np.unique(fold_ids):
-            held_out = fold_ids == fold
-            if len(np.unique(truth[~held_out])) < 2:
-                continue  # a damaged index: no model can be fitted
-            guess = model.fit(features[~held_out], truth[~held_out]).predict(features[held_out])
-            per_fold.append(
-                f1_score(truth[held_out], guess, labels=labels, average="macro", zero_division=0.0)
-            )
-        scores[name] = float(np.mean(per_fold)) if per_fold else float("nan")
-    return pd.Series(scores, name="macro_f1")
+def _listed(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
 
 
 def _examples(items: Iterable[object]) -> str:

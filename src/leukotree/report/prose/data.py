@@ -18,6 +18,31 @@ The labels are the consensus of these readers ({method}). A reader's agreement w
 too high.
 """
 
+SHORTCUTS = """
+A shortcut is learnt on the other folds and scored on the test fold, as the arms are. `source only` answers,
+for each source, the leaf of whose training images the largest share comes from it. `colour only` is logistic
+regression on the mean and spread of the three colours. As far as a shortcut explains a leaf, the score of an
+arm on this leaf is no evidence that it knows the cell.
+"""
+
+SOURCE_ALONE = """
+The {name} alone reaches a macro F1 of {score} % without a look at the cell. The best arm, `{arm}`, reaches
+{best} %, and {always} reaches {common} %.{leaves} A network can learn the camera of a source instead of the
+cell. Scores over all sources are therefore no evidence about morphology, as far as the source explains them
+(see Shortcuts). Compare within a source (see Subgroups), or leave one source out (`leukotree pack --folds-by
+source`).
+"""
+
+SOURCE_SAYS_NOTHING = """
+The {name} alone reaches a macro F1 of {score} %, and {always} reaches {common} %: the source gives no leaf
+away.{leaves}
+"""
+
+SOURCE_UNKNOWN = """
+The images are from several sources. How far the source alone gets is not known yet, since it is learnt on
+one fold and scored on another.
+"""
+
 SUBGROUPS = """
 These scores describe {groups} groups. None of them is tested: among so many looks, some differ by chance.
 Macro F1 is over the leaves that a group has, so groups with other leaves differ for this reason alone. The

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
-from leukotree.data.remote.place import place
-from leukotree.records import audited, origin, runfolder
+from leukotree.records import origin, runfolder
 from leukotree.report import evidence, figures, scores
 from leukotree.report.blocks import Block, Figure, Table, Text, interval, plural, points, probability
-from leukotree.report.sections import code
+from leukotree.report.sections import code, shortcuts
 from leukotree.report.sections.comparison import Compared
-from leukotree.report.summary import Run, StudySummary
+from leukotree.report.summary import StudySummary
 from leukotree.stats import Comparison
 
 MOST = 4
@@ -158,13 +157,8 @@ def _data(summary: StudySummary) -> str:
     folds = scores.one_per_fold(summary.runs)
     sources = sorted({source for run in folds for source in run.images["source"] if source})
     named = ", ".join(sources[:MOST]) + (f" and {len(sources) - MOST} more" if len(sources) > MOST else "")
-    digits = [f"`{fingerprint[: origin.DIGITS]}`" for fingerprint in fingerprints(summary.runs)]
+    digits = [f"`{fingerprint[: origin.DIGITS]}`" for fingerprint in scores.fingerprints(summary.runs)]
     return " ".join(part for part in (named, *digits) if part)
-
-
-def fingerprints(runs: Sequence[Run]) -> list[str]:
-    """The fingerprints of the data sets of some runs. Empty where they did not record them."""
-    return sorted({str(run.environment.get("dataset") or "") for run in runs} - {""})
 
 
 def _date(summary: StudySummary) -> str:
@@ -200,15 +194,5 @@ def _figures(summary: StudySummary, compared: Compared) -> list[Figure]:
         "Macro F1 of the arms, and of answers that need no morphology. Small points: outer folds. Line: "
         "their mean."
     )
-    drawn.append(Figure("scores", caption, figures.reach(folds, shortcuts(summary))))
+    drawn.append(Figure("scores", caption, figures.reach(folds, shortcuts.reached(summary))))
     return drawn
-
-
-def shortcuts(summary: StudySummary) -> dict[str, float]:
-    """Name -> macro F1 (0 to 1) of answers without morphology: the most common leaf, and the models of the
-    audit where it was stored for these data."""
-    common, guess = scores.most_common(summary.runs)
-    stored = audited.read(place(summary.base.data.shards), fingerprints(summary.runs))
-    return {f"always {common}": guess["macro_f1"]} | {
-        name: value for name, value in stored.items() if name != audited.COMMONEST
-    }

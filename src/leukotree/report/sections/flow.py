@@ -65,10 +65,28 @@ def _before(imports: list[Imported], dataset: Mapping[str, Any] | None) -> list[
     packed = _packed(dataset)
     if dataset is not None and packed is not None:
         dropped = Counter(str(row.get("reason", "unknown")) for row in dataset.get("dropped", []))
-        manifest = plural(packed + dropped.total(), "image")
-        steps.append(Step(f"{manifest} in the manifest", _reasons(dropped, "not packed, broken")))
+        unmatched = _unmatched(dataset)
+        manifest = plural(packed + dropped.total() + unmatched.total(), "image")
+        sides = [
+            *_reasons(dropped, "not packed, broken"),
+            *_reasons(unmatched, "not packed, to match the sources"),
+        ]
+        steps.append(Step(f"{manifest} in the manifest", sides))
         steps.append(Step(f"{plural(packed, 'image')} packed, {_people(dataset.get('patients', 0))}"))
     return steps
+
+
+def _unmatched(dataset: Mapping[str, Any]) -> Counter[str]:
+    """What `pack --match leaf` left out: "leaf of source" -> images."""
+    unmatched = dataset.get("unmatched")
+    of_sources = unmatched if isinstance(unmatched, dict) else {}
+    return Counter(
+        {
+            f"{leaf} of {source}": count
+            for source, leaves in of_sources.items()
+            for leaf, count in leaves.items()
+        }
+    )
 
 
 def _packed(dataset: Mapping[str, Any] | None) -> int | None:
@@ -108,7 +126,10 @@ def _per_fold(summary: StudySummary, tested: pd.DataFrame) -> Table:
     leaves = summary.runs[0].taxonomy.leaves
     rows = []
     for name, part in [
-        *((str(fold), tested[tested["fold"] == fold]) for fold in sorted(tested["fold"].unique())),
+        *(
+            (summary.fold_name(fold), tested[tested["fold"] == fold])
+            for fold in sorted(tested["fold"].unique())
+        ),
         ("all", tested),
     ]:
         per_leaf = [_cell(part[part["leaf"] == leaf]) for leaf in leaves]

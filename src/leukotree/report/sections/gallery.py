@@ -12,7 +12,6 @@ from leukotree.records import explanations
 from leukotree.report import scores, thumbnails
 from leukotree.report.blocks import Block, Gallery, Picture, Section, Table, Text, probability, text
 from leukotree.report.prose import answers as prose
-from leukotree.report.sections.card import fingerprints
 from leukotree.report.summary import Arm, StudySummary
 
 TITLE = "Difficult images"
@@ -47,7 +46,7 @@ def section(summary: StudySummary, images: bool = False) -> Section | None:
     allowed = images or set(rows["source"]) == {thumbnails.PHANTOM}
     if allowed:
         shards, keys = summary.base.data.shards, rows["key"].unique().tolist()
-        blocks += _galleries(rows, thumbnails.read(shards, fingerprints(summary.runs), keys))
+        blocks += _galleries(rows, thumbnails.read(shards, scores.fingerprints(summary.runs), keys))
     elif summary.dataset is not None:
         blocks.append(Text("The images are not shown. `leukotree report STUDY --images` shows them.", "note"))
     errors = int((rows["kind"] == difficult.ERROR).sum())

@@ -10,7 +10,7 @@ import pandas as pd
 from leukotree.report import scores
 from leukotree.report.blocks import Block, Folded, Section, Table, Text, count, mean_sd, percent, plural, text
 from leukotree.report.prose import lead as prose
-from leukotree.report.sections import drawn, searches
+from leukotree.report.sections import drawn, searches, shortcuts
 from leukotree.report.summary import StudySummary
 
 COLUMNS = {
@@ -26,7 +26,7 @@ COLUMNS = {
 
 def lead(summary: StudySummary, by_fold: pd.DataFrame, verdict: Block) -> Section:
     """The verdict in a sentence, warnings, the table of scores, and how to read it."""
-    blocks: list[Block] = [verdict, *unchecked(summary)]
+    blocks: list[Block] = [verdict, *shortcuts.warning(summary, by_fold), *unchecked(summary)]
     if summary.redeclared:
         blocks.append(text(prose.REDECLARED, "warning", changes="; ".join(summary.redeclared)))
     clean = _clean_fold(summary)

@@ -1,0 +1,77 @@
+"""Several manifests as one table: each image path starts at its own manifest, and each source keeps its name.
+
+A source is a name space: an id of a patient means one person within its source. Manifests that name the same
+source therefore share its patients.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from leukotree.data import manifest
+from leukotree.data.patients.doubts import Case, Doubt
+from leukotree.errors import InputError
+from leukotree.taxonomy import Taxonomy
+
+_PLACE = ("image", "box")
+"""The columns that say which part of which file an image is."""
+
+
+def read(paths: Sequence[str | Path], taxonomy: Taxonomy) -> tuple[pd.DataFrame, tuple[Doubt, ...]]:
+    """Return the rows of all manifests, in their order, and a doubt about patients of several manifests.
+
+    The columns are those of `manifest.read`. A column that only some manifests have is "" in the others.
+
+    Raises InputError as `manifest.read`, for a manifest that is named twice, and for an image of two
+    manifests.
+    """
+    if not paths:
+        raise InputError("no manifest: name at least one")
+    whole = [os.path.realpath(path) for path in paths]
+    for place, path in enumerate(paths):
+        if whole[place] in whole[:place]:
+            raise InputError(f"{path}: is named twice; name each manifest once")
+    frames = [manifest.read(path, taxonomy).assign(manifest=str(path)) for path in paths]
+    rows = pd.concat(frames, ignore_index=True)
+    texts = rows.columns.difference(["row"])
+    rows[texts] = rows[texts].fillna("")
+    _refuse_shared(rows)
+    return rows.drop(columns="manifest"), _shared_patients(rows)
+
+
+def _refuse_shared(rows: pd.DataFrame) -> None:
+    """Raise InputError for an image of two manifests. `manifest.read` refuses two rows of one manifest."""
+    place = [name for name in _PLACE if name in rows]
+    again = rows.duplicated(place)
+    if not again.any():
+        return
+    second = rows[again].iloc[0]
+    first = rows[(rows[place] == second[place]).all(axis=1)].iloc[0]
+    others = int(again.sum()) - 1
+    count = f" (and {others} more)" if others else ""
+    raise InputError(
+        f"{second['manifest']} row {second['row']}: image {second['name']!r} is already in row "
+        f"{first['row']} of {first['manifest']}; take it out of one of them{count}"
+    )
+
+
+def _shared_patients(rows: pd.DataFrame) -> tuple[Doubt, ...]:
+    """A doubt about sources whose ids stand in several manifests. Empty if there is none."""
+    named = rows.loc[rows["patient"] != "", ["source", "patient", "manifest"]].drop_duplicates()
+    several = named.groupby(["source", "patient"])["manifest"].nunique()
+    shared = several[several > 1].reset_index()
+    if shared.empty:
+        return ()
+    cases = [Case((str(ids["patient"].iloc[0]),), (str(source),)) for source, ids in shared.groupby("source")]
+    doubt = Doubt(
+        "one-source",
+        "source(s) have patient ids that are in several manifests, such as",
+        tuple(cases),
+        "Each such id counts as one patient. If the manifests are of different laboratories, give each a "
+        "source of its own",
+    )
+    return (doubt,)
