@@ -134,6 +134,12 @@ def define_pack(verbs: options.Verbs) -> None:
         "refused",
     )
     verb.add_argument(
+        "--group-near-duplicates",
+        action="store_true",
+        help="put images without a patient that look the same into one group (a perceptual hash, then the "
+        "small pictures); `leukotree audit SHARDS --html FILE` shows them",
+    )
+    verb.add_argument(
         "--pseudonyms",
         metavar="TABLE.csv",
         help="write numbers instead of the names of patients, slides and images; TABLE.csv, which you "
@@ -201,6 +207,7 @@ def run_pack(arguments: Namespace) -> int:
         patients_across_sources=arguments.patients_across_sources,
         tell=lambda line: logger.warning(line.removeprefix("warning: ")),
         group_duplicates=arguments.group_duplicates,
+        group_near_duplicates=arguments.group_near_duplicates,
         pseudonyms=_outside_results(arguments.pseudonyms),
         repeats=arguments.repeats,
         label_from=arguments.label_from,

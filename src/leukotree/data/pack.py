@@ -71,6 +71,11 @@ class PackSummary:
             )
         if copies := int(data.index["sha256"].duplicated().sum()):
             lines.append(f"{copies} image(s) are exact copies of another of their group, with the same leaf")
+        if near := (description.model_extra or {}).get("near_duplicates"):
+            lines.append(
+                f"{near['images']} image(s) without a patient look like another one: {near['groups']} "
+                f"group(s); see them with `leukotree audit {data.folder} --html FILE`"
+            )
         if description.dropped:
             listed = pack_folder.list_broken((item.image, item.reason) for item in description.dropped)
             lines.append(f"left out, broken: {listed}")
@@ -113,6 +118,7 @@ def pack(
     quality: int = QUALITY,
     workers: int | None = None,
     group_duplicates: bool = False,
+    group_near_duplicates: bool = False,
     pseudonyms: str | Path | None = None,
     similar_ids: str | None = None,
     patients_across_sources: bool = False,
@@ -136,6 +142,7 @@ def pack(
         size: width and height of the packed images in pixels.
         workers: threads; None for one per available core.
         group_duplicates: join groups that share a picture; otherwise they are refused.
+        group_near_duplicates: join images without a patient that look the same, see `alike`.
         pseudonyms: file of the table of numbers that replace the names of patients, slides and images in
             `out`. It is written if it does not exist.
         similar_ids: what ids that look alike mean: "join" for one patient, "keep" for several.
@@ -169,6 +176,7 @@ def pack(
         similar_ids=similar_ids,
         patients_across_sources=patients_across_sources,
         group_duplicates=group_duplicates,
+        group_near_duplicates=group_near_duplicates,
         pseudonyms=pseudonyms is not None,
         label_from=label_from,
         box_margin=box_margin,

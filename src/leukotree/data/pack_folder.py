@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from leukotree import progress, signals
-from leukotree.data import by_source, consensus, dataset, described, duplicates, shards
+from leukotree.data import by_source, consensus, dataset, described, duplicates, near_images, shards
 from leukotree.data.fingerprint import DESCRIPTION, INDEX
 from leukotree.data.images import codec, encoding
 from leukotree.data.index import COLUMNS, OPTIONAL
@@ -101,6 +101,7 @@ def fill(working: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonom
     """
     state = _state(working)
     written: dict[str, list[shards.Place]] = {}
+    thumbnails: dict[str, np.ndarray] = {}
     while True:
         remaining = _remaining(table, options, state)
         plan = _plan(remaining, options)
@@ -110,9 +111,14 @@ def fill(working: Path, table: pd.DataFrame, options: Options, taxonomy: Taxonom
         else:
             contents = _contents(working, plan, written)
             joined = _keys_to_join(remaining, contents, options)
-            if not joined:
+            near = []
+            if options.group_near_duplicates and not joined:
+                places = [(working / shard.name, place) for shard, place in contents]
+                near = near_images.sets(remaining, places, thumbnails, workers)
+                state.update(near=[*state.get("near", []), *near])
+            if not (joined or near):
                 break
-            state.update(joined=[*state.get("joined", []), *joined], shards={})
+            state.update(joined=[*state.get("joined", []), *joined, *near], shards={})
         _save(working, state)
     _write_index(working, remaining, contents)
     _write_description(working, table, remaining, options, taxonomy, state)
@@ -304,6 +310,10 @@ def _write_description(
         description["boxes"] = {"cells": len(cells), "files": files, "cut": int(cells["cut"].sum())}
     if options.label_from:
         description["labels"] = consensus.summary(table, options.label_from)
+    if options.group_near_duplicates:
+        keys = {key for one in state.get("near", []) for key in one}
+        grouped = table.loc[table["key"].isin(keys), "group"]
+        description["near_duplicates"] = {"images": len(grouped), "groups": int(grouped.nunique())}
     if options.folds_by:
         description["fold_sources"] = sorted(table["source"].unique())
     if options.match and not options.outer_test:

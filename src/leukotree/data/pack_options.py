@@ -25,6 +25,7 @@ _LATER = (
     "match",
     "test_sources",
     "outer_test",
+    "group_near_duplicates",
 )
 """Options that the first version of `pack` did not have."""
 
@@ -50,6 +51,8 @@ class Options:
     """Whether an id means the same patient in every source."""
     group_duplicates: bool = False
     """Join groups that share a picture, instead of refusing them."""
+    group_near_duplicates: bool = False
+    """Join the groups of images without a patient that look the same."""
     pseudonyms: bool = False
     """Write numbers instead of the names of patients, slides and images."""
     label_from: str | None = None

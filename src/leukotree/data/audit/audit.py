@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from leukotree import progress
-from leukotree.data import deals, shards
+from leukotree.data import alike, deals, shards
 from leukotree.data.audit import appearance, near_duplicates, shortcuts
 from leukotree.data.audit.near_duplicates import SimilarImages
 from leukotree.data.audit.shortcuts import Score
@@ -144,10 +143,10 @@ def audit(folder: Path | str) -> Audit:
     data = Dataset.open(folder, ends=False)  # `_read` checks the shards sample by sample
     contents = _read(data)
     progress.step("comparing the images with each other, and fitting the models that see no morphology")
-    alike = near_duplicates.compare(data.index, contents.names, contents.thumbnails, contents.decoded)
+    similar = near_duplicates.compare(data.index, contents.names, contents.thumbnails, contents.decoded)
     about_ids = doubts.find(data.index, data.pack_option("similar_ids"), data.patients_across_sources)
     unusual = appearance.unusual(contents.names, contents.decoded, contents.colours, contents.thumbnails)
-    errors = [*contents.errors, *_leaks(data), *alike.errors()]
+    errors = [*contents.errors, *_leaks(data), *similar.errors()]
     repeats, of_repeats = [], []
     for repeat in deals.numbers(data.folder):
         try:
@@ -156,11 +155,11 @@ def audit(folder: Path | str) -> Audit:
             errors.append(str(error))
             continue
         repeats.append(dealt)
-        in_deal = replace(alike, index=alike.index.assign(fold=dealt.index["fold"]))
+        in_deal = replace(similar, index=similar.index.assign(fold=dealt.index["fold"]))
         errors += [f"repeat {repeat}: {text}" for text in [*_leaks(dealt), *in_deal.across_folds()]]
         of_repeats += [f"repeat {repeat}: {text}" for text in in_deal.near_across_folds()]
     warnings = [doubt.text() for doubt in about_ids if doubt.warns]
-    warnings += [*alike.warnings(), *of_repeats, *_confounded(data)]
+    warnings += [*similar.warnings(), *of_repeats, *_confounded(data)]
     if data.pack_option("pseudonyms"):
         warnings.append(
             "patients have numbers instead of names: only `leukotree pack` reports ids that look alike"
@@ -172,7 +171,7 @@ def audit(folder: Path | str) -> Audit:
     warnings += [f"{len(names)} image(s) are {kind}: {_examples(names)}" for kind, names in unusual.items()]
     found, of_source = _shortcuts(data, contents)
     return Audit(
-        data, tuple(errors), tuple(warnings), found, of_source, alike, unusual, about_ids, tuple(repeats)
+        data, tuple(errors), tuple(warnings), found, of_source, similar, unusual, about_ids, tuple(repeats)
     )
 
 
@@ -189,12 +188,12 @@ class _Contents:
     colours: np.ndarray
     """(N, 6): mean and standard deviation of R, G and B in levels."""
     thumbnails: np.ndarray
-    """(N, S, S, 3) uint8, where S is `near_duplicates.THUMBNAIL`."""
+    """(N, S, S, 3) uint8, where S is `alike.THUMBNAIL`."""
 
 
 def _read(data: Dataset) -> _Contents:
     """Read every sample once."""
-    count, side = len(data), near_duplicates.THUMBNAIL
+    count, side = len(data), alike.THUMBNAIL
     contents = _Contents(
         errors=[],
         names=data.index["image"].tolist(),
@@ -236,8 +235,7 @@ def _add(contents: _Contents, data: Dataset, row: int, sample: shards.Sample) ->
     contents.errors.extend(_differences(data, row, sample, pixels))
     contents.decoded[row] = True
     contents.colours[row] = [*pixels.mean(axis=(0, 1)), *pixels.std(axis=(0, 1))]
-    size = (near_duplicates.THUMBNAIL, near_duplicates.THUMBNAIL)
-    contents.thumbnails[row] = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+    contents.thumbnails[row] = alike.thumbnail(pixels)
 
 
 def _differences(data: Dataset, row: int, sample: shards.Sample, pixels: np.ndarray) -> list[str]:

@@ -1,4 +1,7 @@
-"""The contact sheet: pairs of images that look the same, side by side on one self-contained HTML page."""
+"""The contact sheet: images that look the same, side by side on one self-contained HTML page.
+
+It shows pairs, and then the groups of three or more images that pairs join.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,21 @@ from leukotree.files import write_atomic
 
 PAIRS = 200
 """Largest number of pairs on the page, which also gives the number of all pairs."""
+GROUPS, OF_GROUP = 40, 12
+"""Largest number of groups on the page, and of images of each."""
 _SIDE = 160
 """Largest side of a thumbnail in pixels."""
-_PAGE = """<!DOCTYPE html>
+_PAGE = """{% macro figure(image) %}
+<figure>
+{% if image.data %}
+<img alt="{{ image.name }}" src="data:image/jpeg;base64,{{ image.data }}">
+{% else %}
+<p>cannot be read</p>
+{% endif %}
+<figcaption>{{ image.name }}<br>{{ image.leaf }}, fold {{ image.fold }}, group {{ image.group }}</figcaption>
+</figure>
+{% endmacro %}
+<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -30,7 +45,7 @@ _PAGE = """<!DOCTYPE html>
 <title>Pairs that look the same: {{ folder }}</title>
 <style>
 body { font-family: sans-serif; margin: 2em; }
-.pair { border-top: 1px solid #bbb; padding: 0.8em 0; display: flex; gap: 1.5em; flex-wrap: wrap; }
+.pair, .group { border-top: 1px solid #bbb; padding: 0.8em 0; display: flex; gap: 1.5em; flex-wrap: wrap; }
 .across h2 { color: #a00; }
 h2 { font-size: 1em; width: 9em; margin: 0; }
 figure { margin: 0; width: 20em; overflow-wrap: anywhere; }
@@ -43,17 +58,24 @@ figure { margin: 0; width: 20em; overflow-wrap: anywhere; }
 <div class="pair{{ ' across' if pair.across }}">
 <h2>{{ pair.title }}</h2>
 {% for image in pair.images %}
-<figure>
-{% if image.data %}
-<img alt="{{ image.name }}" src="data:image/jpeg;base64,{{ image.data }}">
-{% else %}
-<p>cannot be read</p>
-{% endif %}
-<figcaption>{{ image.name }}<br>{{ image.leaf }}, fold {{ image.fold }}, group {{ image.group }}</figcaption>
-</figure>
+{{ figure(image) }}
 {% endfor %}
 </div>
 {% endfor %}
+{% if groups %}
+<h1>Groups that look the same</h1>
+<p>{{ n_groups }} group(s) of three or more images, directly or through others; the first {{ groups|length }}
+are shown, the largest first, with up to {{ of_group }} images each. `leukotree pack --group-near-duplicates`
+keeps the images of such a group together that have no patient.</p>
+{% for group in groups %}
+<div class="group{{ ' across' if group.across }}">
+<h2>{{ group.title }}</h2>
+{% for image in group.images %}
+{{ figure(image) }}
+{% endfor %}
+</div>
+{% endfor %}
+{% endif %}
 </body>
 </html>
 """
@@ -68,6 +90,7 @@ def write(audited: Audit, path: Path) -> None:
 
     alike, data = audited.near_duplicates, audited.dataset
     shown = alike.pairs[:PAIRS]
+    groups = alike.groups
     note = (
         f"The first {PAIRS} are shown; `leukotree audit SHARDS --json` lists all."
         if len(alike.pairs) > PAIRS
@@ -80,6 +103,9 @@ def write(audited: Audit, path: Path) -> None:
         across=sum(pair.across for pair in alike.pairs),
         note=note,
         pairs=[_described(audited, pair) for pair in shown],
+        groups=[_of_group(audited, rows) for rows in groups[:GROUPS]],
+        n_groups=len(groups),
+        of_group=OF_GROUP,
     )
     try:
         write_atomic(path, html)
@@ -92,16 +118,27 @@ def write(audited: Audit, path: Path) -> None:
 def _described(audited: Audit, pair: Pair) -> dict[str, Any]:
     """Return what the page shows of a pair."""
     kind = "exact copies" if pair.exact else "near duplicates"
-    images = []
-    for row in pair.rows:
-        sample = audited.near_duplicates.index.iloc[row]
-        texts = {"name": sample["shown"], **{name: sample[name] for name in ("leaf", "fold", "group")}}
-        images.append({**texts, "data": _thumbnail(audited.dataset, row)})
     return {
         "title": f"{kind}, {'different folds' if pair.across else 'one fold'}",
         "across": pair.across,
-        "images": images,
+        "images": [_image(audited, row) for row in pair.rows],
     }
+
+
+def _of_group(audited: Audit, rows: np.ndarray) -> dict[str, Any]:
+    """Return what the page shows of a group."""
+    folds = audited.near_duplicates.index["fold"].iloc[rows].nunique()
+    return {
+        "title": f"{len(rows)} images, {f'{folds} folds' if folds > 1 else 'one fold'}",
+        "across": folds > 1,
+        "images": [_image(audited, int(row)) for row in rows[:OF_GROUP]],
+    }
+
+
+def _image(audited: Audit, row: int) -> dict[str, Any]:
+    sample = audited.near_duplicates.index.iloc[row]
+    texts = {"name": sample["shown"], **{name: sample[name] for name in ("leaf", "fold", "group")}}
+    return {**texts, "data": _thumbnail(audited.dataset, row)}
 
 
 def _thumbnail(data: Dataset, row: int) -> str:

@@ -11,13 +11,8 @@ import numpy as np
 import pandas as pd
 
 from leukotree.data import duplicates
+from leukotree.data.alike import alike, groups
 
-THUMBNAIL = 9
-"""Side of the compared thumbnails in pixels. Their 8 x 8 brightness differences are a hash of 64 bits."""
-_BITS = 2
-"""The hashes of near duplicates differ in at most this many bits."""
-_LEVELS = 4.0
-"""Their thumbnails differ by at most this many of 255 levels, on average over pixels and channels."""
 _SHOWN = 3
 """Largest number of pairs in a message."""
 
@@ -58,6 +53,12 @@ class SimilarImages:
         both = [(rows, True) for rows in copies] + [(rows, False) for rows in self.near]
         pairs = [Pair(rows, exact, bool(fold[rows[0]] != fold[rows[1]])) for rows, exact in both]
         return sorted(pairs, key=lambda pair: (not pair.across, not pair.exact))
+
+    @cached_property
+    def groups(self) -> list[np.ndarray]:
+        """The sets of three or more rows that pairs join, directly or through others; the largest first."""
+        joined = groups(len(self.index), [pair.rows for pair in self.pairs])
+        return sorted((rows for rows in joined if len(rows) > 2), key=lambda rows: (-len(rows), int(rows[0])))
 
     def errors(self) -> list[str]:
         """Return errors about copies in different folds or groups, and copies with different leaves."""
@@ -138,29 +139,3 @@ def compare(
     firsts = rows[~index["sha256"].iloc[rows].duplicated().to_numpy()]
     near = [(int(firsts[first]), int(firsts[second])) for first, second in alike(thumbnails[firsts])]
     return SimilarImages(index.assign(shown=list(names)), near)
-
-
-def alike(thumbnails: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs of rows with nearly equal thumbnails, ascending.
-
-    Hashes that differ in at most `_BITS` bits agree in at least one of `_BITS` + 1 bands of bits, so only
-    images that share a band are compared.
-
-    Args:
-        thumbnails: (N, 9, 9, 3) uint8.
-    """
-    grey = thumbnails[:, :-1].astype(np.int64) @ [299, 587, 114]  # (N, 8, 9) luma times 1000
-    bits = (np.diff(grey, axis=2) > 0).reshape(len(grey), -1)  # (N, 64)
-    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.int16)
-    pairs: set[tuple[int, int]] = set()
-    for band in range(_BITS + 1):
-        # Every third bit, from all over the image. Neighbouring bits would all be alike in a dark border.
-        columns = np.packbits(bits[:, band :: _BITS + 1], axis=1)
-        _, bucket = np.unique(columns, axis=0, return_inverse=True)
-        for rows in duplicates.repeated_labels(bucket.ravel()):
-            for position, row in enumerate(rows[:-1]):
-                others = rows[position + 1 :]
-                others = others[(bits[others] != bits[row]).sum(axis=1) <= _BITS]
-                others = others[np.abs(flat[others] - flat[row]).mean(axis=1) <= _LEVELS]
-                pairs.update((int(row), int(other)) for other in others)
-    return sorted(pairs)
