@@ -1,5 +1,7 @@
 """RunSpec: refused values, overrides, and the hash."""
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -201,3 +203,15 @@ def test_the_tree_decides_how_many_members_an_ensemble_has() -> None:
     assert spec.tree_has_effect("ensemble", loss)
     assert "tree" not in spec.without_effect("ensemble", loss, {})
     assert "tree" in spec.without_effect("flat", loss, {})
+
+
+def test_a_copy_with_another_place_is_the_spec_of_that_place() -> None:
+    spec = RunSpec(variant="flat").override({"loss.gamma": 1.5, "augment.crop_scale": [0.5, 1.0]})
+    before = spec.run_name
+    other = spec.placed(3, 2, 1)
+    wanted = spec.override({"seed": 3, "data.test_fold": 2, "data.repeat": 1})
+    assert other == wanted
+    assert other.run_name == wanted.run_name != before
+    assert spec.run_name == before
+    assert spec.model_copy(update={"seed": 9}).run_name != before, "a copy has a hash of its own"
+    assert pickle.loads(pickle.dumps(other)).run_name == other.run_name

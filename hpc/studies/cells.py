@@ -45,9 +45,12 @@ def expand(study: Study) -> list[Cell]:
             if grid.excludes(variant, values):
                 continue
             effective = study.with_effect(variant, values)
+            first: RunSpec | None = None
             for repeat, fold in study.outer_folds.values():
                 for seed in study.seeds:
-                    spec = _spec(study, variant, effective, fold, seed, repeat)
+                    # Parsed once for each combination: the folds and seeds of a study are checked.
+                    first = first or _spec(study, variant, effective, fold, seed, repeat)
+                    spec = first.placed(seed, fold, repeat)
                     cells.setdefault(spec.run_name, Cell(number, effective, spec, spec.run_name))
     if not cells:
         raise InputError(f"study {study.study!r}: grid.exclude leaves nothing of the grid")

@@ -358,6 +358,11 @@ class RunSpec(Strict):
         """All fields as YAML."""
         return yamlfile.dump(self.model_dump(mode="json"))
 
+    def placed(self, seed: int, test_fold: int, repeat: int) -> RunSpec:
+        """The same run with another seed, fold and repeat, which are not checked again."""
+        data = self.data.model_copy(update={"test_fold": test_fold, "repeat": repeat})
+        return self.model_copy(update={"seed": seed, "data": data})
+
     def override(self, changes: Mapping[str, Any]) -> RunSpec:
         """A copy with dotted keys set, e.g. {"optim.lr": 1e-3}. Raises InputError for an unknown key or a bad
         value."""

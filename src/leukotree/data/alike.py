@@ -49,6 +49,8 @@ def alike(thumbnails: np.ndarray) -> list[tuple[int, int]]:
     Args:
         thumbnails: (N, 9, 9, 3) uint8.
     """
+    if len(thumbnails) < 2:
+        return []
     codes = hashes(thumbnails)
     flat = thumbnails.reshape(len(thumbnails), -1).astype(np.int16)
     leaders, pairs = _within_classes(codes, flat)
@@ -64,6 +66,8 @@ def alike(thumbnails: np.ndarray) -> list[tuple[int, int]]:
 
 def groups(n: int, pairs: list[tuple[int, int]]) -> list[np.ndarray]:
     """Return the sets of two or more of n rows that pairs join, directly or through others."""
+    if not pairs:
+        return []
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leukotree import config
+from leukotree import config, progress
 from leukotree import spec as specs
 from leukotree.data import fingerprint
 from leukotree.data.remote import mirror
@@ -147,10 +147,14 @@ def _with_runs(
 ) -> tuple[list[Arm], list[Missing]]:
     """The arms with their finished runs, and the runs without a result. `outer`: folds of a repeat."""
     filled, missing = [], []
-    for arm, rows in rows_of:
-        runs = [_run(root / row["run_name"], arm.name, row, rule, study, outer) for row in rows]
-        missing += [run for run in runs if isinstance(run, Missing)]
-        filled.append(replace(arm, runs=tuple(run for run in runs if isinstance(run, Run))))
+    with progress.Bar("read", sum(len(rows) for _, rows in rows_of), "run") as bar:
+        for arm, rows in rows_of:
+            runs = []
+            for row in rows:
+                runs.append(_run(root / row["run_name"], arm.name, row, rule, study, outer))
+                bar.advance()
+            missing += [run for run in runs if isinstance(run, Missing)]
+            filled.append(replace(arm, runs=tuple(run for run in runs if isinstance(run, Run))))
     return filled, missing
 
 
