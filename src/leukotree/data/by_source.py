@@ -105,9 +105,10 @@ def matched(table: pd.DataFrame, seed: int) -> pd.DataFrame:
             "study needs at least two leaves that every source has; leave a source out, or use --test-source"
         )
     kept = []
-    for (source, leaf), rows in table.groupby(["source", "leaf"], sort=True):
-        if leaf in common:
-            kept.append(_in_turn(rows, int(common[leaf]), seed, f"{source}/{leaf}"))
+    for source, of_source in table.groupby("source", sort=True):
+        for leaf, rows in of_source.groupby("leaf", sort=True):
+            if leaf in common.index:
+                kept.append(_in_turn(rows, int(common[leaf]), seed, f"{source}/{leaf}"))
     return table.loc[np.sort(np.concatenate(kept))]
 
 
@@ -165,6 +166,6 @@ def left_out(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, dict[str, i
     """Return source -> leaf -> number of images that matching left out; only numbers above 0."""
     gone = before[~before["key"].isin(after["key"])]
     counts: dict[str, dict[str, int]] = {}
-    for (source, leaf), count in gone.groupby(["source", "leaf"]).size().items():  # type: ignore[misc]
-        counts.setdefault(str(source), {})[str(leaf)] = int(count)
+    for source, rows in gone.groupby("source"):
+        counts[str(source)] = {str(leaf): len(part) for leaf, part in rows.groupby("leaf")}
     return counts
