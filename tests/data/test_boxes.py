@@ -196,6 +196,16 @@ def test_the_same_cell_in_two_files_is_a_copy(fields, tmp_path):
     assert len(pack(fields / "m.csv", tmp_path / "out", **SMALL, group_duplicates=True).dataset) == 36
 
 
+def test_other_cells_of_a_copy_of_a_file_are_in_its_group(fields, tmp_path):
+    (fields / "copy.png").write_bytes((fields / "field 0.png").read_bytes())
+    path = change(fields, 3, image="copy.png", box="0 0 9 9", leaf="CLL")  # of another slide
+    with pytest.raises(InputError, match="exact copies of one picture are in different groups"):
+        pack(path, tmp_path / "out", **SMALL)
+    index = pack(path, tmp_path / "out", **SMALL, group_duplicates=True).dataset.index
+    of_both = index[index["image"].str.contains("copy|field 0|field 1")]
+    assert of_both["group"].nunique() == 1, "the copy's slide also has other cells"
+
+
 @pytest.mark.parametrize("drop", [False, True])
 def test_a_box_outside_of_its_image_is_a_broken_image(fields, tmp_path, drop):
     change(fields, 1, box="60 0 10 10")

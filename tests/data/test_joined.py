@@ -122,3 +122,18 @@ def test_the_order_of_the_manifests_decides_the_order_of_the_rows(both):
     rows, _ = joined.read(both[::-1], TREE)
     assert list(rows["source"].unique()) == ["Tehran", "Delhi"]
     assert np.array_equal(np.unique(rows["leaf"]), sorted(LEAVES))
+
+
+def test_a_file_whose_boxes_are_of_two_patients_is_refused_over_manifests_too(both):
+    change_manifest(both[0], lambda table: table.assign(box="0 0 20 20"))
+    other = both[0].with_name("other.csv")
+    table = pd.read_csv(both[0]).assign(box="20 0 20 20")
+    table.to_csv(other, index=False)
+    rows, _ = joined.read([both[0], other], TREE)
+    assert len(rows) == 18, "two cells of each file, of one patient"
+    table.assign(source="Tehran").to_csv(other, index=False)
+    with pytest.raises(InputError, match=r"other.csv row 2: .*row 2 of .*manifest.csv"):
+        joined.read([both[0], other], TREE)
+    table.drop(columns="box").assign(patient="").to_csv(other, index=False)
+    with pytest.raises(InputError, match=r"other.csv row 2: "):
+        joined.read([both[0], other], TREE)

@@ -19,6 +19,8 @@ from leukotree.taxonomy import Taxonomy
 
 _PLACE = ("image", "box")
 """The columns that say which part of which file an image is."""
+_OWNERS = ("source", "patient", "group_id")
+"""The columns that all parts of a file share."""
 
 
 def read(paths: Sequence[str | Path], taxonomy: Taxonomy) -> tuple[pd.DataFrame, tuple[Doubt, ...]]:
@@ -44,13 +46,16 @@ def read(paths: Sequence[str | Path], taxonomy: Taxonomy) -> tuple[pd.DataFrame,
 
 
 def _refuse_shared(rows: pd.DataFrame) -> None:
-    """Raise InputError for an image of two manifests. `manifest.read` refuses two rows of one manifest."""
-    place = [name for name in _PLACE if name in rows]
-    again = rows.duplicated(place)
+    """Raise InputError for a file that two manifests name: with the same box, or for different patients or
+    sources. `manifest.read` refuses both within one manifest."""
+    again = rows.duplicated([*_PLACE])
+    first_of_file = rows.groupby("image", sort=False)[[*_OWNERS]].transform("first")
+    again |= (rows[[*_OWNERS]] != first_of_file).any(axis=1)
     if not again.any():
         return
     second = rows[again].iloc[0]
-    first = rows[(rows[place] == second[place]).all(axis=1)].iloc[0]
+    of_file = rows[rows["image"] == second["image"]]
+    first = of_file[of_file["manifest"] != second["manifest"]].iloc[0]
     others = int(again.sum()) - 1
     count = f" (and {others} more)" if others else ""
     raise InputError(

@@ -6,11 +6,9 @@ Equal input gives equal bytes. A pack that was killed continues where it stopped
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,90 +17,16 @@ from typing import Any
 import pandas as pd
 
 from leukotree import progress, signals
-from leukotree.data import boxes, by_source, consensus, deals, described, duplicates, joined, pack_folder
+from leukotree.data import by_source, deals, pack_folder, pack_table
 from leukotree.data.dataset import QUALITY, Dataset
 from leukotree.data.fingerprint import DESCRIPTION
-from leukotree.data.images import codec, digests, encoding
-from leukotree.data.images.formats import BrokenImage
-from leukotree.data.manifest import keys
+from leukotree.data.images import encoding
 from leukotree.data.pack_options import Options
+from leukotree.data.pack_summary import PackSummary
 from leukotree.data.patients import identities
-from leukotree.data.patients.doubts import Doubt, settle
 from leukotree.data.patients.pseudonyms import Numbers
 from leukotree.errors import InputError, Preempted
 from leukotree.taxonomy import Taxonomy
-
-
-@dataclass(frozen=True)
-class PackSummary:
-    """The content of the packed folder."""
-
-    dataset: Dataset
-    written: bool
-    """False if the folder already held this data set."""
-    doubts: tuple[Doubt, ...] = ()
-    """Doubts about the ids of patients."""
-    dealt: tuple[int, ...] = ()
-    """The repeats whose deals were written now."""
-    test: Dataset | None = None
-    """The outer test, in a folder of its own."""
-
-    def lines(self) -> list[str]:
-        """Return a few lines for people."""
-        data, description = self.dataset, self.dataset.description
-        per_fold = data.index.groupby("fold").agg(images=("key", "size"), groups=("group", "nunique"))
-        kept = "written" if self.written else "already packed from the same manifest with the same options"
-        counts = ", ".join(f"{leaf} {n}" for leaf, n in description.counts.items())
-        lines = [
-            f"{data.folder}: {kept}",
-            f"{len(data)} images of {data.size} x {data.size}, {description.patients} patients: {counts}",
-            f"{data.folds} folds of {data.groups}: images {list(per_fold['images'])}, "
-            f"{data.group_word}s {list(per_fold['groups'])}; {data.index['shard'].nunique()} shards",
-        ]
-        if repeats := deals.numbers(data.folder):
-            new = f", written now: {', '.join(map(str, self.dealt))}" if self.dealt else ""
-            lines.append(f"further deals to folds for the repeats {', '.join(map(str, repeats))}{new}")
-        if labels := (description.model_extra or {}).get("labels"):
-            lines.append(consensus.line(labels))
-        if cells := (description.model_extra or {}).get("boxes"):
-            lines.append(
-                f"{cells['cells']} images are boxes of {cells['files']} files; {cells['cut']} of them reach "
-                "the edge of their file, so may be cut off there"
-            )
-        if copies := int(data.index["sha256"].duplicated().sum()):
-            lines.append(f"{copies} image(s) are exact copies of another of their group, with the same leaf")
-        if near := (description.model_extra or {}).get("near_duplicates"):
-            lines.append(
-                f"{near['images']} image(s) without a patient look like another one: {near['groups']} "
-                f"group(s); see them with `leukotree audit {data.folder} --html FILE`"
-            )
-        if description.dropped:
-            listed = pack_folder.list_broken((item.image, item.reason) for item in description.dropped)
-            lines.append(f"left out, broken: {listed}")
-        return [*lines, *self._of_sources(), *(doubt.line() for doubt in self.doubts)]
-
-    def _of_sources(self) -> list[str]:
-        """Lines about folds of sources, matching and the outer test, where there are some."""
-        lines, extra = [], self.dataset.description.model_extra or {}
-        if self.dataset.pack_option("folds_by"):
-            named = ", ".join(f"{fold} {name!r}" for fold, name in enumerate(extra["fold_sources"]))
-            lines.append(f"each fold is a source: {named}")
-            lines += [f"warning: {line}" for line in by_source.missing_leaves(self.dataset.index)]
-        if unmatched := extra.get("unmatched"):
-            per_source = (
-                f"{source!r} {', '.join(f'{leaf} {n}' for leaf, n in leaves.items())}"
-                for source, leaves in unmatched.items()
-            )
-            lines.append(
-                f"left out, so that every source has as many images of a leaf: {'; '.join(per_source)}"
-            )
-        if self.test is not None:
-            counts = ", ".join(f"{leaf} {n}" for leaf, n in self.test.description.counts.items() if n)
-            lines.append(
-                f"{self.test.folder}: outer test of {len(self.test)} images: {counts}; after training, "
-                f"`leukotree evaluate STUDY {self.test.folder}`"
-            )
-        return lines
 
 
 def pack(
@@ -190,7 +114,7 @@ def pack(
         Numbers(pseudonyms, *folders, *map(_working_folder, folders)) if pseudonyms is not None else None
     )
     manifests = [Path(manifest)] if isinstance(manifest, str | Path) else [Path(path) for path in manifest]
-    table, doubts = _table(manifests, taxonomy, options, numbers, workers)
+    table, doubts = pack_table.read(manifests, taxonomy, options, numbers, workers)
     parts = _parts(out, table, options, folds, taxonomy)
     todo = []
     for part in parts:
@@ -226,56 +150,6 @@ def deal_again(folder: Path, repeats: int) -> tuple[tuple[int, ...], list[str]]:
     return new, [line]
 
 
-def _table(
-    manifests: Sequence[Path],
-    taxonomy: Taxonomy,
-    options: Options,
-    numbers: Numbers | None,
-    workers: int,
-) -> tuple[pd.DataFrame, tuple[Doubt, ...]]:
-    """Return the table for `pack_folder.fill`, without folds, and the doubts about the ids of patients."""
-    across_sources = options.patients_across_sources
-    rows, shared = joined.read(manifests, taxonomy)
-    if options.label_from:
-        rows = consensus.relabel(rows, options.label_from, taxonomy)
-    frame, doubts = settle(rows, options.similar_ids, across_sources)
-    doubts = (*shared, *doubts)
-    extra = [
-        *described.present(frame),
-        *frame.columns.intersection([consensus.MANIFEST_LEAF, consensus.ORIGIN]),
-    ]
-    table = frame[["image", "name", "leaf", "patient", "source", *extra]].reset_index(drop=True)
-    if (frame["box"] != "").any():
-        table["box"] = frame["box"].array
-        table["name"] = boxes.names(table["name"].tolist(), table["box"].tolist())
-    table["key"] = keys(frame["name"])
-    table["group"] = frame["group_id"].array
-    table["kind"] = frame["group"].array
-    table["shown"] = table["name"]
-    table["digest"] = _digests(table["image"], workers)
-    if "box" in table:
-        table["cut"] = _reach_the_edge(table, workers)
-    return (table if numbers is None else numbers.apply(table, across_sources)), doubts
-
-
-def _digests(images: pd.Series, workers: int) -> list[str]:
-    """The digest of each row's file. A file of several rows is read once."""
-    files = images.drop_duplicates().tolist()
-    return images.map(dict(zip(files, digests.of_files(files, workers), strict=True))).tolist()
-
-
-def _reach_the_edge(table: pd.DataFrame, workers: int) -> list[bool]:
-    """Whether the box of each row reaches the edge of its file. False if the file's header is damaged."""
-    files = table["image"][table["box"] != ""].unique().tolist()
-    with encoding.no_pillow_warnings(), ThreadPoolExecutor(workers, "header") as pool:
-        sizes = dict(zip(files, pool.map(codec.upright_size, files), strict=True))
-    pairs = zip(table["image"], table["box"], strict=True)
-    return [
-        bool(text) and (size := sizes[file]) is not None and boxes.parse(text).is_cut(*size)
-        for file, text in pairs
-    ]
-
-
 @dataclass
 class _Part:
     """A folder that is packed: the data set, or its outer test."""
@@ -285,7 +159,7 @@ class _Part:
     options: Options
     taxonomy: Taxonomy
     identity: dict[str, Any]
-    """See `_identity`."""
+    """See `pack_table.identity`."""
 
 
 def _parts(
@@ -304,12 +178,12 @@ def _parts(
                 f"folds {folds}: with --folds-by source there are as many as sources, {sources}; leave it out"
             )
         options = replace(options, folds=sources)
-    parts = [_Part(out, train, options, taxonomy, _identity(train, options, taxonomy))]
+    parts = [_Part(out, train, options, taxonomy, pack_table.identity(train, options, taxonomy))]
     if test is not None:
         of_test = replace(options, folds=1, folds_by=None, outer_test=True)
         learnt = taxonomy.prune(by_source.arranged(train, options)["leaf"].unique())
         test = by_source.known_leaves(test, learnt.leaves, options.match)
-        identity = _identity(test, of_test, learnt)
+        identity = pack_table.identity(test, of_test, learnt)
         parts.append(_Part(by_source.test_folder(out), test, of_test, learnt, identity))
     return parts
 
@@ -321,7 +195,7 @@ def _join_groups(parts: list[_Part], table: pd.DataFrame, options: Options, work
     """
     progress.step("assigning the patients to folds")
     with encoding.no_pillow_warnings():
-        table["group"] = _joined_groups(table, options, workers)
+        table["group"] = pack_table.joined_groups(table, options, workers)
     if options.test_sources:
         by_source.apart(table, options.test_sources)  # a joined group may be in both
     group = table.set_index("key")["group"]
@@ -369,58 +243,6 @@ def _working_folder(out: Path) -> Path:
     return out.absolute().with_name(f".{out.absolute().name}.partial")
 
 
-def _identity(table: pd.DataFrame, options: Options, taxonomy: Taxonomy) -> dict[str, Any]:
-    """Return digests of all rows and of all bytes of the images, the options and the tree.
-
-    Equal identities give equal bytes of the packed folder.
-    """
-    contents = hashlib.sha256("".join(f"{digest}\n" for digest in table["digest"]).encode()).hexdigest()
-    return {
-        "manifest": _digest(zip(*_columns(table), strict=True)),
-        "bytes": contents,
-        "options": options.identity(),
-        "tree": taxonomy.nested(),
-    }
-
-
-def _columns(table: pd.DataFrame) -> list[list[str]]:
-    # Columns that older packs did not have are digested with their names, and only where they are there.
-    names = [*described.present(table), *table.columns.intersection([consensus.MANIFEST_LEAF, "box"])]
-    extra = [[f"{name}={text}" for text in table[name]] for name in names]
-    return [
-        *(table[name].tolist() for name in ("name", "leaf", "patient", "source", "kind", "group")),
-        *extra,
-    ]
-
-
-def _digest(rows: Iterable[tuple[object, ...]]) -> str:
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row).encode())
-    return digest.hexdigest()
-
-
-def _joined_groups(table: pd.DataFrame, options: Options, workers: int) -> pd.Series:
-    """Return the group of each row, with groups joined that share a file's bytes if the options say so.
-
-    Raises InputError for such groups otherwise.
-    """
-    contents = table["digest"] + " " + table["box"] if "box" in table else table["digest"]
-    sets = duplicates.differing(table, duplicates.copies(contents), "leaf", "group")
-    results = _encode(table.iloc[[int(rows[0]) for rows in sets]], options, workers)
-    # Broken files may be equal without being copies of a picture: all empty files are.
-    pictures = [rows for rows, result in zip(sets, results, strict=True) if isinstance(result, bytes)]
-    apart = duplicates.resolve(table, pictures, join=options.group_duplicates)
-    return duplicates.join_groups(table["group"], apart) if apart else table["group"]
-
-
-def _encode(table: pd.DataFrame, options: Options, workers: int) -> Iterator[bytes | BrokenImage]:
-    """Yield the JPEG of each row, or why it is broken."""
-    paths, known = table["image"].tolist(), table["digest"].tolist()
-    cells = table["box"].tolist() if "box" in table else None
-    return encoding.encode_files(paths, known, options.size, options.quality, workers, cells, options.crop)
-
-
 def _check_existing(part: _Part, workers: int) -> None:
     """Raise InputError if packing into an existing folder would write other bytes than it holds."""
     out, table, identity, options = part.out, part.table, part.identity, part.options
@@ -432,7 +254,10 @@ def _check_existing(part: _Part, workers: int) -> None:
         pack_folder.compare(out, before, identity)
     else:
         sizes = [os.stat(path).st_size for path in table["image"]]
-        older = {"manifest": _digest(zip(*_columns(table), sizes, strict=True)), "tree": identity["tree"]}
+        older = {
+            "manifest": pack_table.digest_of(zip(*pack_table.columns(table), sizes, strict=True)),
+            "tree": identity["tree"],
+        }
         pack_folder.compare(out, before, {**older, "options": identity["options"]})
         with encoding.no_pillow_warnings():
             _compare_images(packed, table, options, workers)
@@ -446,7 +271,7 @@ def _compare_images(packed: Dataset, table: pd.DataFrame, options: Options, work
     Such a folder has no digests of the image files.
     """
     known = packed.index.set_index("key")["sha256"].to_dict()
-    results = progress.over(_encode(table, options, workers), "compare", len(table), "image")
+    results = progress.over(pack_table.encoded(table, options, workers), "compare", len(table), "image")
     for key, name, result in zip(table["key"], table["shown"], results, strict=True):
         if signals.requested():
             raise Preempted(f"{packed.folder}: not all images are compared")

@@ -13,7 +13,8 @@ from leukotree.data import shards
 from leukotree.data.audit import near_duplicates
 from leukotree.data.audit.audit import audit
 from leukotree.data.dataset import Dataset
-from leukotree.data.pack import PackSummary, pack
+from leukotree.data.pack import pack
+from leukotree.data.pack_summary import PackSummary
 from leukotree.errors import InputError
 from tests.helpers.small_data import LEAVES, change_manifest, noise, write_manifest
 

@@ -41,7 +41,9 @@ def known_scores(summary: StudySummary) -> Audited:
 def reached(summary: StudySummary) -> dict[str, float]:
     """Name -> macro F1 (0 to 1) of answers without morphology, the most common leaf first."""
     common, guess = scores.most_common(summary.runs)
-    known = {name: value for name, value in known_scores(summary).baselines.items() if name != audited.COMMONEST}
+    known = {
+        name: value for name, value in known_scores(summary).baselines.items() if name != audited.COMMONEST
+    }
     return {f"always {common}": guess["macro_f1"]} | known
 
 
