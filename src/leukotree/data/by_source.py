@@ -59,8 +59,8 @@ def source_folds(table: pd.DataFrame) -> np.ndarray:
             f"--folds-by source: all images are of source {sources[0]!r}; join manifests of two or more"
         )
     per_leaf = table.groupby("leaf")["source"].unique()
-    if alone := [leaf for leaf, of_leaf in per_leaf.items() if len(of_leaf) < 2]:
-        listed = ", ".join(f"{leaf} ({per_leaf[leaf][0]})" for leaf in alone[:_NAMED])
+    if alone := [f"{leaf} ({names[0]})" for leaf, names in per_leaf.items() if len(names) < 2]:
+        listed = ", ".join(alone[:_NAMED])
         raise InputError(
             f"--folds-by source: {len(alone)} leaf or leaves are in one source alone, which no model learns "
             f"while this source is tested: {listed}; leave such leaves out with --match leaf"

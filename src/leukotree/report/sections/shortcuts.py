@@ -124,7 +124,7 @@ def _named(leaves: Sequence[str], values: np.ndarray) -> dict[str, float]:
 def _of_one_source(folds: Sequence[Run]) -> str:
     """A sentence with the leaves that have images of one source only; "" without such leaves."""
     table, true, _ = _tested(folds)
-    sources = table.groupby(true)["source"].unique()
-    leaves = folds[0].taxonomy.leaves
-    alone = [f"{leaves[leaf]} ({names[0]})" for leaf, names in sources.items() if len(names) == 1]
+    leaf = np.array(folds[0].taxonomy.leaves)[true]
+    sources = table.groupby(leaf, sort=False)["source"].unique()
+    alone = [f"{name} ({names[0]})" for name, names in sources.items() if len(names) == 1]
     return f" Of one source alone: {', '.join(alone)}." if alone else ""
