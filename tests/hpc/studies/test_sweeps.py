@@ -33,6 +33,7 @@ SHIPPED = {
     "open",
     "paper",
     "phantom",
+    "seven",
     "smoke",
     "trees",
 }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from leukotree.errors import InputError
@@ -18,8 +18,7 @@ _trusted: set[str] = set()
 """Commands that a person named to this process."""
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(NamedTuple):
     """The place of a packed data set that is no folder of this machine."""
 
     text: str
