@@ -1,6 +1,7 @@
 """RunSpec: refused values, overrides, and the hash."""
 
 import pickle
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -208,10 +209,40 @@ def test_the_tree_decides_how_many_members_an_ensemble_has() -> None:
 def test_a_copy_with_another_place_is_the_spec_of_that_place() -> None:
     spec = RunSpec(variant="flat").override({"loss.gamma": 1.5, "augment.crop_scale": [0.5, 1.0]})
     before = spec.run_name
-    other = spec.placed(3, 2, 1)
+    [other] = spec.placed([(1, 2, 3)])
     wanted = spec.override({"seed": 3, "data.test_fold": 2, "data.repeat": 1})
     assert other == wanted
     assert other.run_name == wanted.run_name != before
     assert spec.run_name == before
     assert spec.model_copy(update={"seed": 9}).run_name != before, "a copy has a hash of its own"
     assert pickle.loads(pickle.dumps(other)).run_name == other.run_name
+
+
+CHANGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "data.shards": st.just("data/é"),
+        "data.window": st.just(3),
+        "data.test_fold": st.integers(0, 2),
+        "seed": st.integers(0, 2),
+        "loss.tau": st.sampled_from([0, 0.1]),
+        "loss.gamma": st.just(2.0),
+        "optim.clip": st.just(1),
+        "augment.crop_scale": st.just([0.5, 1.0]),
+    },
+)
+
+
+@given(CHANGES, st.lists(st.tuples(*[st.integers(0, 2)] * 3), max_size=4))
+def test_a_run_at_many_places_has_the_names_of_the_specs_of_these_places(
+    changes: dict[str, Any], places: list[tuple[int, int, int]]
+) -> None:
+    order = {"data.order": "window"} if "data.window" in changes else {}
+    base = RunSpec().override({**changes, **order})
+    wanted = [
+        base.override({"data.repeat": repeat, "data.test_fold": fold, "seed": seed})
+        for repeat, fold, seed in places
+    ]
+    placed = list(base.placed(places))
+    assert [spec.run_name for spec in placed] == [spec.run_name for spec in wanted]
+    assert placed == wanted

@@ -82,11 +82,11 @@ def check_search(study: Study, ranks: int = 1) -> None:
 
 def check_runs(specs: Iterable[RunSpec], ranks: int = 1) -> None:
     """Check the runs of outer folds or cells of a grid, on `ranks` processes. Raises InputError."""
-    from leukotree.training import plan
+    from leukotree.training import plan, questions
 
     kinds = _kinds(specs)
     for spec in kinds:
-        plan.check(spec, ranks)
+        plan.check(spec, ranks, questions.kept())
     _check_trees(kinds)
 
 

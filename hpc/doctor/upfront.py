@@ -36,9 +36,10 @@ def planned(
 
 
 def _require_here(ranks: int, runtime: Runtime) -> None:
-    from leukotree.distributed.engine import require_device
+    if runtime.device == "cuda":
+        from leukotree.distributed.engine import require_device  # loads torch
 
-    require_device(runtime.device)
+        require_device(runtime.device)
     devices.check_gpus(ranks, runtime)
 
 
@@ -57,8 +58,10 @@ def one(spec: RunSpec, root: Path, place: Place, runtime: Runtime) -> list[RunSp
 def refused(specs: Sequence[RunSpec], root: Path) -> dict[str, str]:
     """Run name -> why the run will fail: it was begun with another spec, data, tree or weights. The other
     runs go on."""
-    reasons = {}
+    reasons, begun = {}, run_states.begun(root)
     for spec in specs:
+        if spec.run_name not in begun:
+            continue
         try:
             _check_folder(spec, root)
         except InputError as error:
@@ -68,16 +71,16 @@ def refused(specs: Sequence[RunSpec], root: Path) -> dict[str, str]:
 
 def _check_folder(spec: RunSpec, root: Path) -> None:
     from leukotree.data import trees
-    from leukotree.training import run
+    from leukotree.records import compared
 
     if (root / spec.run_name).is_dir():
-        run.check_folder(spec, root, trees.open_data(spec))
+        compared.check_folder(spec, root, trees.open_data(spec))
 
 
 def _check_models(specs: Sequence[RunSpec]) -> None:
     """Raises InputError where a model cannot be built."""
     from leukotree.data import trees
-    from leukotree.training import plan
+    from leukotree.training import plan, questions
 
     kinds = {
         (
@@ -87,7 +90,7 @@ def _check_models(specs: Sequence[RunSpec]) -> None:
         for one in specs
     }
     for spec in kinds.values():
-        plan.check_model(spec, trees.open_data(spec))
+        plan.check_model(spec, trees.open_data(spec), questions.kept())
 
 
 COSTS = (
@@ -99,14 +102,14 @@ COSTS = (
 
 def counts(specs: Sequence[RunSpec], root: Path) -> dict[str, int]:
     """The numbers of trainings and epochs of the runs, and of those that are done."""
-    states = [run_states.read(root / spec.run_name) for spec in specs]
-    done = [state.state == "done" for state in states]
-    over = [
-        spec.optim.epochs if ended else state.epoch
-        for spec, state, ended in zip(specs, states, done, strict=True)
-    ]
+    begun = run_states.begun(root)
+    done, over = 0, 0
+    for spec in (spec for spec in specs if spec.run_name in begun):
+        run = run_states.read(root / spec.run_name)
+        done += run.state == "done"
+        over += spec.optim.epochs if run.state == "done" else run.epoch
     epochs = sum(spec.optim.epochs for spec in specs)
-    return {"trainings": len(specs), "trainings_done": sum(done), "epochs": epochs, "epochs_done": sum(over)}
+    return {"trainings": len(specs), "trainings_done": done, "epochs": epochs, "epochs_done": over}
 
 
 def line(numbers: dict[str, int], epochs: Sequence[int], ended: str = "done") -> str:
@@ -126,7 +129,7 @@ def compute(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
     """The compute of one run of each kind, on its first fold: a row with the variant, the number of such
     runs, and the fields of `records.compute.Compute`. Kinds with equal numbers are one row."""
     from leukotree.data import trees
-    from leukotree.training import costs
+    from leukotree.training import costs, questions
 
     kinds: dict[tuple[Any, ...], list[RunSpec]] = {}
     for spec in specs:
@@ -134,7 +137,7 @@ def compute(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for alike in kinds.values():
         first = min(alike, key=lambda spec: (spec.data.repeat, spec.data.test_fold))
-        cost = costs.compute(first, trees.open_data(first)).as_dict()
+        cost = costs.compute(first, trees.open_data(first), questions.kept()).as_dict()
         row = rows.setdefault(f"{first.variant} {cost}", {"variant": first.variant, **cost, "runs": 0})
         row["runs"] += len(alike)
     return list(rows.values())

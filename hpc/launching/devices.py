@@ -17,7 +17,7 @@ def gpu_count(runtime: Runtime) -> int:
 
 def check_gpus(ranks: int, runtime: Runtime) -> None:
     """Raises InputError where a run on this machine has more ranks than there are GPUs."""
-    if 0 < (count := gpu_count(runtime)) < ranks:
+    if ranks > 1 and 0 < (count := gpu_count(runtime)) < ranks:
         raise InputError(
             f"--ranks {ranks}: there are {count} GPUs here, one per rank; use fewer ranks, or --device cpu"
         )

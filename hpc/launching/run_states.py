@@ -91,6 +91,15 @@ def read(folder: Path, now: float | None = None) -> RunState:
     return of_status(folder, read_status(folder), time.time() if now is None else now)
 
 
+def begun(root: Path) -> frozenset[str]:
+    """The names in a study's folder, by one look. A run that is not among them has no folder, so nothing of
+    it needs to be read: a new grid has ten thousand such runs."""
+    try:
+        return frozenset(os.listdir(root))
+    except OSError:
+        return frozenset()
+
+
 def of_status(folder: Path, status: Mapping[str, Any], now: float) -> RunState:
     """The state of a run folder with this status.json at the time `now` (unix s)."""
     beat = status.get("heartbeat")

@@ -133,10 +133,13 @@ def missing(
 ) -> list[RunSpec]:
     """The runs that are not done, have no job that waits or runs, and are to be tried (see
     `retries.judge`). `retry_failed`: also those that are not to be tried again."""
-    alive, notes = job_notes.alive(root), job_notes.notes(root)
+    alive, notes, begun = job_notes.alive(root), job_notes.notes(root), run_states.begun(root)
     specs_missing = []
     for spec in specs:
         name = spec.run_name
+        if name not in begun and name not in notes:
+            specs_missing.append(spec)
+            continue
         if name in alive or is_done(root, name):
             continue
         if retry_failed or retries.judge(root, name, notes.get(name), new_command=new_command).again:

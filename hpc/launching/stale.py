@@ -22,8 +22,10 @@ STATE = "stale"
 def check_runs(root: Path, specs: Iterable[RunSpec]) -> None:
     """Raises InputError if one of these runs is done, or has begun, and has other data, another tree or other
     weights than those of today. A run that has not begun is in order."""
-    changes, shards = [], ""
+    changes, shards, begun = [], "", run_states.begun(root)
     for spec in specs:
+        if spec.run_name not in begun:
+            continue
         folder, inputs = root / spec.run_name, Inputs.of(spec)
         done = run_states.read(folder).state == "done"
         if (done or (folder / runfolder.ENVIRONMENT).exists()) and (
@@ -38,7 +40,8 @@ def at_another_path(root: Path, specs: Sequence[RunSpec]) -> str:
     """A line that names the path of the data on which these runs are done, if none of them has begun on the
     path that they name; empty otherwise. A run's name follows the path of its data, so the runs would not be
     found."""
-    if not specs or not root.is_dir() or any((root / spec.run_name).exists() for spec in specs):
+    begun = run_states.begun(root)
+    if not specs or not begun or any(spec.run_name in begun for spec in specs):
         return ""
     path_now = specs[0].data.shards
     folders = [folder for folder in root.iterdir() if run_states.read(folder).state == "done"]

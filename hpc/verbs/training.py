@@ -58,7 +58,7 @@ def run_train(arguments: Namespace) -> int:
     wanted = spec.load(arguments.spec, arguments.overrides)
     address.trust(wanted.data.shards)
     place = given.place(arguments)
-    step("importing torch and timm, and looking at the data")
+    step("looking at the models and the data")
     if arguments.on == "inline" and not arguments.dry_run:
         runs.prepare_ranks(arguments.ranks)  # it imports while this process imports and checks
     from leukotree.records import commands
@@ -114,7 +114,7 @@ def run_folds(arguments: Namespace) -> int:
     from hpc.studies import study
 
     plan = study.load(arguments.study, arguments.overrides)
-    step("importing torch and timm, and looking at the data and the search")
+    step("looking at the models, the data and the search")
     precheck.check_data(plan)
     chosen = choice.chosen(plan)
     specs = plan.fold_specs(chosen) + (plan.inner_specs(chosen) if arguments.inner else [])
@@ -143,7 +143,7 @@ def run_refit(arguments: Namespace) -> int:
     from hpc.studies import refit, study
 
     plan = study.load(arguments.study, arguments.overrides)
-    step("importing torch and timm, and looking at the data and the search")
+    step("looking at the models, the data and the search")
     precheck.check_data(plan)
     variants = [arguments.variant] if arguments.variant else plan.variants
     refits = refit.refits(plan, choice.chosen(plan), variants)
@@ -187,7 +187,7 @@ def run_grid(arguments: Namespace) -> int:
     if arguments.diff:
         print(*cells.difference(plan.root, grid, *arguments.diff), sep="\n")
         return 0
-    step("importing torch and timm, and looking at the data")
+    step("looking at the models and the data")
     specs = [cell.spec for cell in grid]
     precheck.check_data(plan, grid)
     _check_runs(plan, specs, arguments.ranks)

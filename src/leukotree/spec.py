@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -191,7 +191,12 @@ class LossSpec(Strict):
     @classmethod
     def default(cls, key: str) -> Any:
         """The default of a dotted key of a run spec, such as `loss.kind`."""
-        return cls.model_fields[key.removeprefix("loss.")].default
+        return _loss_defaults()[key.removeprefix("loss.")]
+
+
+@lru_cache(maxsize=1)
+def _loss_defaults() -> Mapping[str, Any]:
+    return MappingProxyType({name: field.default for name, field in LossSpec.model_fields.items()})
 
 
 def without_effect_in(variant: str) -> dict[str, Any]:
@@ -215,7 +220,8 @@ def without_effect(variant: str, loss: LossSpec, changes: Mapping[str, Any]) -> 
 def tree_has_effect(variant: str, loss: LossSpec, changes: Mapping[str, Any] = NO_CHANGES) -> bool:
     """Whether the training of a variant depends on the label tree. `flat` does so only with a loss that has
     the tree in it. An ensemble has a member for each decision. `changes`: as for `without_effect`."""
-    values = {key: changes.get(f"loss.{key}", getattr(loss, key)) for key in LossSpec.model_fields}
+    used = ("kind", "weighting", "level_weights", "tau", "normalisation")
+    values = {key: changes.get(f"loss.{key}", getattr(loss, key)) for key in used}
     if variant != "flat" or values["kind"] in ("soft", "marginal"):
         return True
     if values["kind"] == "focal":
@@ -342,7 +348,7 @@ class RunSpec(Strict):
         """12 hex digits of the fields that differ from their defaults. So a new field with a default changes
         no name. The run folder stores all fields; a run with other stored fields is refused."""
         fields = self.model_dump(mode="json", exclude_defaults=True)
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+        return _digest(json.dumps(fields, sort_keys=True))
 
     @property
     def run_name(self) -> str:
@@ -358,15 +364,48 @@ class RunSpec(Strict):
         """All fields as YAML."""
         return yamlfile.dump(self.model_dump(mode="json"))
 
-    def placed(self, seed: int, test_fold: int, repeat: int) -> RunSpec:
-        """The same run with another seed, fold and repeat, which are not checked again."""
-        data = self.data.model_copy(update={"test_fold": test_fold, "repeat": repeat})
-        return self.model_copy(update={"seed": seed, "data": data})
+    def placed(self, places: Iterable[tuple[int, int, int]]) -> Iterator[RunSpec]:
+        """The same run at each place (repeat, test fold, seed). Nothing is checked again. The hashes are
+        computed from one list of fields, since a grid has ten thousands of runs."""
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        of_data = {name: value for name, value in fields.pop("data", {}).items() if name not in _PLACE}
+        others = json.dumps(of_data)
+        texts = {name: json.dumps(value, sort_keys=True) for name, value in fields.items()}
+        for repeat, test_fold, seed in places:
+            data, text = _placed_data(self.data, others, repeat, test_fold)
+            placed = self.model_copy(update={"seed": seed, "data": data})
+            of_place = {"data": text, "seed": str(seed) if seed else ""}
+            placed.__dict__["hash"] = _digest(_object(texts | of_place))
+            yield placed
 
     def override(self, changes: Mapping[str, Any]) -> RunSpec:
         """A copy with dotted keys set, e.g. {"optim.lr": 1e-3}. Raises InputError for an unknown key or a bad
         value."""
         return parse(RunSpec, merge(self.model_dump(mode="json"), changes), "override")
+
+
+_PLACE = ("repeat", "test_fold")
+"""The fields of `data`, with the default 0, that differ between the places of a run."""
+
+
+def _digest(fields: str) -> str:
+    """`RunSpec.hash` of the fields that differ from their defaults, as JSON with sorted keys."""
+    return hashlib.sha256(fields.encode()).hexdigest()[:12]
+
+
+def _object(values: Mapping[str, str]) -> str:
+    """A JSON object with sorted keys as `json.dumps` writes it, from the texts of its values. A value without
+    a text is left out."""
+    return "{" + ", ".join([f'"{name}": {values[name]}' for name in sorted(values) if values[name]]) + "}"
+
+
+@lru_cache(maxsize=4096)  # the cells of a grid have the same data
+def _placed_data(data: DataSpec, others: str, repeat: int, test_fold: int) -> tuple[DataSpec, str]:
+    """The data at a place, and the JSON of its fields that differ from their defaults; "" without one.
+    `others`: the JSON of those fields that the place does not decide."""
+    numbers = {"repeat": repeat, "test_fold": test_fold}
+    fields = json.loads(others) | {name: number for name, number in numbers.items() if number}
+    return data.model_copy(update=numbers), json.dumps(fields, sort_keys=True) if fields else ""
 
 
 def _without_hash(spec: RunSpec) -> RunSpec:

@@ -4,6 +4,9 @@ to train."""
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -318,6 +321,34 @@ def test_a_dry_run_says_what_a_run_of_each_variant_takes(work: Path) -> None:
         shown = leukotree(*command, "--dry-run", cwd=work).stdout
         assert "FLOPs per image" in shown
         assert "budget of each model: 3 epochs" in shown
+
+
+@pytest.mark.slow("plans whole studies")
+def test_a_second_dry_run_imports_neither_torch_nor_timm_and_says_the_same(work: Path) -> None:
+    program = """
+import sys
+from hpc import cli
+code = cli.main(sys.argv[1:])
+print(*sorted({"torch", "timm", "scipy"} & sys.modules.keys()), file=sys.stderr)
+sys.exit(code)
+"""
+    words = ["grid", "study.yaml", "variants=[flat, multilabel]", "grid={loss.tau: [0, 1]}", "--dry-run"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(work / "cache")}
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", program, *words],
+            cwd=work,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for _ in range(2)
+    )
+    assert first.stdout == second.stdout
+    assert "FLOPs per image" in second.stdout
+    assert "torch" in first.stderr
+    assert second.stderr.strip() == ""
 
 
 def test_an_advised_command_names_the_study_as_it_was_typed(work: Path) -> None:

@@ -16,7 +16,7 @@ from leukotree import seeds
 from leukotree.distributed import strategies
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import InputError
-from leukotree.models import classifier, isolation
+from leukotree.models import classifier, isolated, isolation
 from leukotree.models.classifier import Classifier
 from leukotree.models.objective import Objective
 from leukotree.models.stages import stages
@@ -273,9 +273,9 @@ def test_what_the_tree_or_the_backbone_cannot_have_is_refused_before_a_run(
 
 def test_what_can_be_cut_is_taken() -> None:
     for backbone, blocks in (("test_vit", 6), ("test_convnext", 2), ("test_resnet", 1), ("resnet50", 3)):
-        isolation.check(
-            spec_of("branched", backbone, leader=3).override({"loss.branch_blocks": blocks}), STAGE.levels
-        )
+        spec = spec_of("branched", backbone, leader=3).override({"loss.branch_blocks": blocks})
+        isolated.check(spec, STAGE.levels, isolation.blocks)
+    assert tuple(family.__name__ for family in isolation.FAMILIES) == isolated.CUT
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leukotree.errors import InputError
-from leukotree.models import losses
+from leukotree.models import losses, weighting
 from leukotree.taxonomy import Taxonomy
 from tests.helpers.objectives import draw_logits
 from tests.helpers.trees import trees
@@ -67,15 +67,15 @@ def test_a_single_alpha_is_refused_since_it_would_depend_on_the_order_of_classes
 
 @given(st.lists(st.integers(1, 10_000), min_size=2, max_size=9), st.floats(0, 1))
 def test_class_weights_have_mean_one_and_favour_the_rare(counts: list[int], tau: float) -> None:
-    weights = losses.class_weights(counts, tau)
+    weights = weighting.class_weights(counts, tau)
     assert weights.mean() == pytest.approx(1)
     assert (np.diff(weights[np.argsort(counts)]) <= 1e-9).all()
-    assert losses.class_weights(counts, 0) == pytest.approx(1)
+    assert weighting.class_weights(counts, 0) == pytest.approx(1)
 
 
 def test_a_class_without_images_has_no_weight() -> None:
     with pytest.raises(InputError, match="no training images"):
-        losses.class_weights([3, 0], 0.5)
+        weighting.class_weights([3, 0], 0.5)
 
 
 @pytest.mark.parametrize("leaf", TREE.leaves)
@@ -123,7 +123,7 @@ def test_a_term_that_does_not_count_adds_nothing_even_where_it_is_infinite() -> 
 @given(trees(), st.floats(0.01, 30))
 def test_soft_targets_follow_the_formula_and_fall_with_the_distance(tree: Taxonomy, beta: float) -> None:
     distances = tree.lca_heights
-    targets = losses.soft_targets(distances, beta)
+    targets = weighting.soft_targets(distances, beta)
     np.testing.assert_allclose(targets.sum(axis=1), 1)
     for row, distance in zip(targets, distances, strict=True):
         likeness = [np.exp(-beta * d / distances.max()) for d in distance]
@@ -133,7 +133,7 @@ def test_soft_targets_follow_the_formula_and_fall_with_the_distance(tree: Taxono
 
 @given(trees())
 def test_soft_targets_of_a_large_beta_are_the_leaf_alone(tree: Taxonomy) -> None:
-    assert (losses.soft_targets(tree.lca_heights, 1e300) == np.eye(len(tree.leaves))).all()
+    assert (weighting.soft_targets(tree.lca_heights, 1e300) == np.eye(len(tree.leaves))).all()
 
 
 def test_a_learned_variance_settles_at_twice_the_loss() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leukotree.errors import InputError
-from leukotree.models import losses
+from leukotree.models import losses, weighting
 from leukotree.models.objective import Objective
 from leukotree.models.stages import Stage, stages
 from leukotree.spec import RunSpec, Variant
@@ -214,7 +214,7 @@ def test_level_weights_multiply_the_levels_losses(variant: Variant, kind: str) -
 
 def test_focal_weighs_classes_by_their_images_and_hxe_decisions_by_their_height() -> None:
     chronic = objective(PAPER, "multilabel", tau=1.0).alphas[3]
-    close(chronic, losses.class_weights([6, 7], 1.0))
+    close(chronic, weighting.class_weights([6, 7], 1.0))
     heights = [
         weighted / plain
         for weighted, plain in zip(

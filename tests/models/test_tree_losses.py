@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leukotree.models import losses
+from leukotree.models import weighting
 from leukotree.models.stages import stages
 from leukotree.spec import Variant
 from leukotree.taxonomy import Taxonomy
@@ -152,7 +152,7 @@ def test_soft_is_conditional_for_each_leaf_by_its_share_of_the_target(
     images below a decision counts an image by the share of its target that lies below."""
     logits, leaves = draw(tree, variant, seed)
     p = [node_probabilities(tree, variant, row) for row in logits.tolist()]
-    soft = losses.soft_targets(tree.lca_heights, beta)[leaves]
+    soft = weighting.soft_targets(tree.lca_heights, beta)[leaves]
     sums, shares = dict.fromkeys(tree.decisions, 0.0), dict.fromkeys(tree.decisions, 0.0)
     for row, targets in zip(p, soft.tolist(), strict=True):
         for leaf, share in zip(tree.leaves, targets, strict=True):

@@ -17,7 +17,7 @@ from leukotree.data import trees
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
 from leukotree.evaluation import decide
-from leukotree.records import predictions
+from leukotree.records import compared, predictions
 from leukotree.records.runfolder import read_environment, read_metrics, read_status
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
@@ -124,10 +124,10 @@ def test_a_file_that_changes_is_noticed_and_a_comment_is_not_a_change(shards: Pa
     folder = run.run(spec, tmp_path / "runs", RUNTIME).folder
     assert "tree" in read_environment(folder)
     path.write_text("# a comment\n" + path.read_text())
-    run.check_folder(spec, tmp_path / "runs", trees.open_data(spec))
+    compared.check_folder(spec, tmp_path / "runs", trees.open_data(spec))
     path.write_text(yamlfile.dump(trees.permuted(Dataset.open(shards).taxonomy, 2).nested()))
     with pytest.raises(InputError, match="its tree changed since it was begun"):
-        run.check_folder(spec, tmp_path / "runs", trees.open_data(spec))
+        compared.check_folder(spec, tmp_path / "runs", trees.open_data(spec))
 
 
 def test_a_tree_without_a_leaf_of_the_data_is_refused_before_the_run(shards: Path, tmp_path: Path) -> None:

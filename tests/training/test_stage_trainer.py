@@ -16,8 +16,9 @@ from leukotree.data.stream import Loader
 from leukotree.distributed.engine import Engine
 from leukotree.errors import RunFailed
 from leukotree.models.classifier import build, parameter_groups
-from leukotree.models.losses import class_weights, focal
+from leukotree.models.losses import focal
 from leukotree.models.stages import Stage, stages
+from leukotree.models.weighting import class_weights
 from leukotree.spec import COMPARED, VARIANTS, OptimSpec, RunSpec
 from leukotree.training import checkpoint
 from leukotree.training.plan import StagePlan, plan_stage
@@ -171,7 +172,7 @@ def test_an_epoch_without_a_step_is_an_epoch(spec: RunSpec, loader: Loader) -> N
 def test_steps_are_divided_evenly_over_the_epochs(epochs: int, data: st.DataObject) -> None:
     steps = data.draw(st.integers(epochs, 400))
     optim = OptimSpec(epochs=epochs, steps=steps)
-    plan = StagePlan(None, None, None, 7, None)  # type: ignore[arg-type] # the images do not count
+    plan = StagePlan(None, None, None, 7, None, None, None)  # type: ignore[arg-type] # the images do not count
     parts = np.diff([plan.steps_before(epoch, optim) for epoch in range(epochs + 1)])
     assert parts.sum() == steps
     assert parts.min() >= 1

@@ -1,15 +1,18 @@
-"""The strategy that a spec names. DeepSpeed is imported only for ZeRO, torchjd only for gradient surgery."""
+"""The strategy that a spec names. torch is imported to choose one, not to check it; DeepSpeed only for ZeRO,
+torchjd only for gradient surgery."""
 
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING
 
-from leukotree.distributed.ddp import DDP
-from leukotree.distributed.engine import Engine
-from leukotree.distributed.strategy import Strategy
 from leukotree.errors import InputError
-from leukotree.models.classifier import Classifier
 from leukotree.spec import RunSpec
+
+if TYPE_CHECKING:
+    from leukotree.distributed.engine import Engine
+    from leukotree.distributed.strategy import Strategy
+    from leukotree.models.classifier import Classifier
 
 
 def choose(model: Classifier, spec: RunSpec, engine: Engine) -> Strategy:
@@ -19,6 +22,8 @@ def choose(model: Classifier, spec: RunSpec, engine: Engine) -> Strategy:
 
         return Projected(model, spec, engine)
     if spec.engine.strategy == "ddp":
+        from leukotree.distributed.ddp import DDP
+
         return DDP(model, spec, engine)
     from leukotree.distributed.zero import STAGES
 

@@ -16,8 +16,7 @@ from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from leukotree.errors import InputError
-from leukotree.spec import LossSpec, RunSpec
+from leukotree.spec import LossSpec
 
 LED = ("detached", "branched")
 """Isolations in which one level, the leader, trains the trunk."""
@@ -168,34 +167,8 @@ def _replace(model: nn.Module, parts: Mapping[str, Any]) -> None:
         setattr(model.get_submodule(owner), last, part() if part is nn.Identity else part)
 
 
-def check(spec: RunSpec, levels: Mapping[str, int]) -> None:
-    """Raises InputError if a stage whose decisions have these levels cannot be isolated as the spec says.
-
-    Then there is no level `leader`, or the backbone cannot be cut. Values that have no effect are checked
-    too.
-    """
-    loss, name = spec.loss, spec.backbone.name
-    most = max(levels.values())
-    if loss.leader > most:
-        raise InputError(
-            f"loss.leader: there is no level {loss.leader}, the decisions of this tree have 1 to {most}"
-        )
-    if loss.isolation != "branched" and loss.branch_blocks == 1:
-        return
-    count = _blocks(name)
-    if count is None and loss.isolation == "branched":
-        known = ", ".join(family.__name__ for family in FAMILIES)
-        raise InputError(
-            f"loss.isolation: branched cannot cut {name}; it takes timm's {known}, or use another isolation"
-        )
-    if count is not None and loss.branch_blocks > count:
-        raise InputError(
-            f"loss.branch_blocks: {name} has {count} blocks to branch off, not {loss.branch_blocks}"
-        )
-
-
 @functools.lru_cache(maxsize=64)
-def _blocks(name: str) -> int | None:
+def blocks(name: str) -> int | None:
     """Most blocks that a branch can have; None for a model that cannot be cut. Nothing is allocated."""
     with torch.device("meta"):
         model = timm.create_model(name, num_classes=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -35,20 +34,6 @@ def focal(
         # The floor keeps the gradient of (1 - p)^gamma finite at p = 1 for gamma < 1.
         loss = loss * (-torch.expm1(log_p)).clamp(min=1e-12) ** gamma
     return loss if alpha is None else alpha[target] * loss
-
-
-def class_weights(counts: Sequence[int] | np.ndarray, tau: float) -> np.ndarray:
-    """(K,) alpha = (inverse frequency)^tau, scaled to mean 1.
-
-    Raises InputError for a class without training images.
-    """
-    numbers = np.asarray(counts, dtype=np.float64)
-    if (numbers <= 0).any():
-        raise InputError(
-            f"class weights: a class has no training images (counts {numbers.astype(int).tolist()})"
-        )
-    weights = numbers**-tau
-    return weights / weights.mean()
 
 
 def head_focal(
@@ -97,18 +82,6 @@ def path_loss(
     # The mask is needed: 0 x -inf is NaN.
     sums = (torch.where(weights > 0, log_p, 0.0) * weights).sum(dim=1)
     return -(sums / counts.clamp(min=1)).sum(dim=1)
-
-
-def soft_targets(distances: np.ndarray, beta: float) -> np.ndarray:
-    """(L, L) target of each leaf (column) for a sample of a leaf (row).
-
-    Proportional to exp(-beta d / d_max), rows sum to 1 (Bertinetto et al. 2020, soft labels). A large beta
-    gives one-hot targets.
-
-    distances: (L, L) heights of the lowest common ancestors of the leaves.
-    """
-    similarity = np.exp(-beta * distances / distances.max())
-    return similarity / similarity.sum(axis=1, keepdims=True)
 
 
 def uncertainty(losses: torch.Tensor, log_variance: torch.Tensor, share: float) -> torch.Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from leukotree.errors import InputError
-from leukotree.models import losses
+from leukotree.models import weighting
 from leukotree.models.stages import Stage
 from leukotree.spec import OF_LEAVES, LossSpec, RunSpec
 from leukotree.taxonomy import Taxonomy
@@ -70,7 +70,7 @@ class Decisions:
                     f"no training image of {below[int(np.argmin(counts))]!r} for the decision {decision!r}; "
                     "use fewer folds"
                 )
-            weights.append(losses.class_weights(counts, tau))
+            weights.append(weighting.class_weights(counts, tau))
         return np.concatenate(weights)
 
     def height_weights(self, taxonomy: Taxonomy, loss: LossSpec) -> np.ndarray:
@@ -95,7 +95,7 @@ class Decisions:
         if loss.normalisation == "all":
             return np.repeat(stage.trains_on[:, None], len(self.children), axis=1)
         if loss.kind == "soft":
-            return losses.soft_targets(taxonomy.lca_heights, loss.beta) @ (self.targets >= 0)
+            return weighting.soft_targets(taxonomy.lca_heights, loss.beta) @ (self.targets >= 0)
         return self.targets >= 0
 
 
@@ -112,6 +112,13 @@ def levels(stage: Stage, taxonomy: Taxonomy, spec: RunSpec) -> tuple[int, ...]:
         new = np.diff(taxonomy.cut_of_leaf, axis=0, prepend=0).any(axis=1)
         return tuple(1 + depth for depth in np.flatnonzero(new).tolist())
     return tuple(sorted(set(Decisions.of(stage, taxonomy, spec).levels)))
+
+
+def check(stage: Stage, taxonomy: Taxonomy, spec: RunSpec, leaf_counts: np.ndarray) -> None:
+    """Raises InputError for a class of a decision without a training image, and for a wrong number of level
+    weights. `leaf_counts`: (L,) training images of each leaf that the stage trains on."""
+    level_weights(spec, levels(stage, taxonomy, spec))
+    Decisions.of(stage, taxonomy, spec).class_weights(leaf_counts, spec.loss.tau)
 
 
 def level_weights(spec: RunSpec, levels: tuple[int, ...]) -> np.ndarray:
@@ -134,7 +141,7 @@ def terms(
     """
     on_path = decisions.on_path
     if loss.kind == "soft":
-        return (losses.soft_targets(taxonomy.lca_heights, loss.beta) @ on_path * alpha)[None]
+        return (weighting.soft_targets(taxonomy.lca_heights, loss.beta) @ on_path * alpha)[None]
     if loss.kind == "marginal":
         # -log P(node) is the sum of -log p(child | parent) along the path down to the node.
         depths = [len(taxonomy.path(child)) for child in decisions.columns]

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leukotree import files, tree_choice, yamlfile
 from leukotree.data import fingerprint, trees
@@ -21,6 +21,9 @@ from leukotree.errors import InputError, one_line
 from leukotree.records import runfolder, searchfolder
 from leukotree.spec import DataSpec, RunSpec
 from leukotree.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from leukotree.data.dataset import Dataset
 
 DATA = "dataset"
 """Key of env.json: the fingerprint of the data set."""
@@ -183,6 +186,23 @@ def _tree_today(inputs: Inputs, today: fingerprint.Packed) -> str:
     if inputs.tree is None:
         return today.tree
     return json.dumps(trees.resolve_nested(inputs.tree, today.tree, inputs.shards).nested())
+
+
+def fingerprints(spec: RunSpec, dataset: Dataset) -> dict[str, str]:
+    """sha256 hex of the data, of the weights' file, and of a tree that is not that of the data. `dataset` is
+    on the tree of the run."""
+    weights = spec.backbone.weights
+    return (
+        {DATA: dataset.fingerprint}
+        | ({} if weights in (None, "hub") else {WEIGHTS: files.sha256(Path(str(weights)))})
+        | ({} if spec.tree is None else {TREE: tree_digest(dataset.taxonomy)})
+    )
+
+
+def check_folder(spec: RunSpec, root: Path, dataset: Dataset) -> None:
+    """Raises InputError if the run's folder was made with other fields, data, tree or weights. Writes
+    nothing. `dataset` is on the tree of the run."""
+    runfolder.RunFolder(root, spec).check(fingerprints(spec, dataset))
 
 
 def tree_digest(taxonomy: Taxonomy) -> str:

@@ -6,38 +6,40 @@ from collections.abc import Sequence
 
 from leukotree.data import folds
 from leukotree.data.dataset import Dataset
-from leukotree.models.classifier import build_empty, n_parameters
 from leukotree.models.stages import stages
 from leukotree.records.compute import Compute
 from leukotree.spec import RunSpec
-from leukotree.training import throughput
 from leukotree.training.plan import StagePlan, plan_stage
+from leukotree.training.questions import DIRECT, Questions
+
+STEP = 3
+"""Cost of a training step in forward passes: a backward pass costs about two."""
 
 
-def compute(spec: RunSpec, dataset: Dataset) -> Compute:
+def compute(spec: RunSpec, dataset: Dataset, ask: Questions = DIRECT) -> Compute:
     """The compute of a spec on its data set. Nothing is allocated or loaded. Raises InputError as
     `plan_stage` and `classifier.build`."""
     rows, _ = folds.split(dataset.index, spec.data)
     parts = [plan_stage(spec, stage, rows, dataset) for stage in stages(spec.variant, dataset.taxonomy)]
-    return of_stages(spec, parts, dataset.size)
+    return of_stages(spec, parts, dataset.size, ask)
 
 
-def of_stages(spec: RunSpec, parts: Sequence[StagePlan], size: int) -> Compute:
+def of_stages(spec: RunSpec, parts: Sequence[StagePlan], size: int, ask: Questions = DIRECT) -> Compute:
     """The compute of the models of a run, for images of size x size pixels.
 
-    A training step costs `throughput.STEP` forward passes of each image, also where an isolation needs more.
+    A training step costs `STEP` forward passes of each image, also where an isolation needs more.
     """
-    models = build_empty(spec, [(part.stage, part.objective.levels) for part in parts], size)
+    models = [(part.stage, part.levels) for part in parts]
     steps = [part.steps_before(spec.optim.epochs, spec.optim) for part in parts]
-    forward = [throughput.of_model(model, spec, size) for model in models]
+    parameters, forward = ask.work(spec, models, size)
     counted = [flops for flops in forward if flops is not None]
     known = len(counted) == len(forward)
     images = [count * spec.optim.batch_size for count in steps]
-    training = sum(throughput.STEP * n * flops for n, flops in zip(images, counted, strict=False))
+    training = sum(STEP * n * flops for n, flops in zip(images, counted, strict=False))
     return Compute(
         models=len(models),
         steps=sum(steps),
-        parameters=n_parameters(models),
+        parameters=parameters,
         image_flops=sum(counted) if known else None,
         training_flops=training if known else None,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from leukotree.data.dataset import Dataset
-from leukotree.models.classifier import build_empty, n_parameters
 from leukotree.models.stages import stages
 from leukotree.spec import RunSpec
+from leukotree.training.questions import DIRECT, Questions
 
 KEPT = 2
 """Checkpoints that a run keeps while it trains."""
@@ -31,13 +31,13 @@ class Footprint:
     """Bytes when it is done: the weights of an outer fold, and the predictions."""
 
 
-def footprint(spec: RunSpec, dataset: Dataset) -> Footprint:
+def footprint(spec: RunSpec, dataset: Dataset, ask: Questions = DIRECT) -> Footprint:
     """The footprint of a spec on its data set, on the tree of the run. Nothing is allocated or loaded.
 
     Raises InputError as `classifier.build`.
     """
     parts = [(stage, None) for stage in stages(spec.variant, dataset.taxonomy)]
-    parameters = n_parameters(build_empty(spec, parts, dataset.size))
+    parameters = ask.parameters(spec, parts, dataset.size)
     predictions = len(dataset) * (64 + 8 * len(dataset.taxonomy.edges))
     weights = parameters * WORD if spec.data.inner is None else 0
     return Footprint(parameters, (KEPT + 1) * STATES * WORD * parameters + predictions, weights + predictions)

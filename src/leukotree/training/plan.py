@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,12 +12,15 @@ from leukotree.data import duplicates, folds, trees
 from leukotree.data.dataset import Dataset
 from leukotree.distributed import strategies
 from leukotree.errors import InputError
-from leukotree.models import isolation
-from leukotree.models.classifier import build, check_backbone
-from leukotree.models.objective import Objective
+from leukotree.models import isolated, terms
 from leukotree.models.stages import Stage, stages
 from leukotree.spec import OptimSpec, RunSpec
+from leukotree.taxonomy import Taxonomy
 from leukotree.training.footprint import footprint
+from leukotree.training.questions import DIRECT, Questions
+
+if TYPE_CHECKING:
+    from leukotree.models.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,23 @@ class StagePlan:
     """Rows of all training images of the run."""
     images: int
     """Images of an epoch: those of the stage, for a member of an ensemble those of its decision."""
-    objective: Objective
+    spec: RunSpec
+    taxonomy: Taxonomy
+    """The tree of the run."""
+    leaf_counts: np.ndarray
+    """(L,) training images of each leaf that the stage trains on."""
+
+    @cached_property
+    def objective(self) -> Objective:
+        """The loss of the stage."""
+        from leukotree.models.objective import Objective  # loads torch
+
+        return Objective(self.stage, self.taxonomy, self.spec, self.leaf_counts)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The levels of the loss."""
+        return terms.levels(self.stage, self.taxonomy, self.spec)
 
     def steps_before(self, epoch: int, optim: OptimSpec) -> int:
         """How many steps the first `epoch` epochs take together."""
@@ -50,8 +71,8 @@ class Plan:
     stages: tuple[StagePlan, ...]
 
 
-def check(spec: RunSpec, ranks: int = 1) -> Plan:
-    """The plan of a run on `ranks` processes.
+def check(spec: RunSpec, ranks: int = 1, ask: Questions = DIRECT) -> Plan:
+    """The plan of a run on `ranks` processes. `ask`: who answers what concerns its models.
 
     Raises InputError for everything that can be known before a run is queued: an unknown backbone, missing
     shards, a tree that lacks a leaf, copies of an image in two folds, a fold that does not exist, a batch
@@ -59,7 +80,7 @@ def check(spec: RunSpec, ranks: int = 1) -> Plan:
     """
     _check_batch(spec, ranks)
     strategies.check(spec)
-    check_backbone(spec.backbone)
+    ask.check_backbone(spec.backbone)
     dataset = trees.open_data(spec)
     duplicates.refuse(dataset)
     train_rows, eval_rows = folds.split(dataset.index, spec.data)
@@ -68,7 +89,7 @@ def check(spec: RunSpec, ranks: int = 1) -> Plan:
             raise InputError(f"data: test_fold {spec.data.test_fold} leaves no images to {purpose}")
     parts = []
     for stage in stages(spec.variant, dataset.taxonomy):
-        isolation.check(spec, stage.levels)
+        isolated.check(spec, stage.levels, ask.blocks)
         try:
             parts.append(plan_stage(spec, stage, train_rows, dataset))
         except InputError as error:
@@ -87,18 +108,22 @@ def _check_batch(spec: RunSpec, ranks: int) -> None:
 
 
 def plan_stage(spec: RunSpec, stage: Stage, rows: np.ndarray, dataset: Dataset) -> StagePlan:
-    """A stage's part of the run's training images `rows`, and its loss. Raises InputError as `Objective`."""
+    """A stage's part of the run's training images `rows`, and its loss. Raises InputError as
+    `terms.check`."""
     own = rows[stage.trains_on[dataset.leaf_ids[rows]]]
     counts = np.bincount(dataset.leaf_ids[own], minlength=len(dataset.taxonomy.leaves))
     images = len(own)
     if stage.decision is not None:
         column = list(dataset.taxonomy.decisions).index(stage.decision)
         images = int((dataset.taxonomy.choices[dataset.leaf_ids[rows], column] >= 0).sum())
-    return StagePlan(stage, own, rows, images, Objective(stage, dataset.taxonomy, spec, counts))
+    terms.check(stage, dataset.taxonomy, spec, counts)
+    return StagePlan(stage, own, rows, images, spec, dataset.taxonomy, counts)
 
 
-def check_model(spec: RunSpec, dataset: Dataset) -> None:
+def check_model(spec: RunSpec, dataset: Dataset, ask: Questions = DIRECT) -> None:
     """Raises InputError where the models cannot be built, or the weights do not fit. Slower than `check`."""
-    footprint(spec, dataset)
+    footprint(spec, dataset, ask)
     if spec.backbone.weights not in (None, "hub"):
+        from leukotree.models.classifier import build  # loads torch
+
         build(spec, stages(spec.variant, dataset.taxonomy)[0], dataset.size)

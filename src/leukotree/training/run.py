@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from leukotree import files
 from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.remote import address, scratch
@@ -39,12 +38,6 @@ class RunResult:
     folder: Path
     state: str
     metrics: dict[str, float] = field(default_factory=dict)
-
-
-def check_folder(spec: RunSpec, root: Path, dataset: Dataset) -> None:
-    """Raises InputError if the run's folder was made with other fields, data, tree or weights. Writes
-    nothing. `dataset` is on the tree of the run."""
-    RunFolder(root, spec).check(_fingerprints(spec, dataset))
 
 
 def run(
@@ -161,7 +154,7 @@ def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]
     with contextlib.ExitStack() as stack:
         if engine.is_main:
             try:
-                fingerprints = _fingerprints(folder.spec, dataset)
+                fingerprints = compared.fingerprints(folder.spec, dataset)
                 made_of = dataset.taxonomy, fingerprints, engine.world, dataset.preparation
                 stack.enter_context(folder.opened(*made_of))
             except (InputError, RunFailed, OSError) as error:
@@ -174,17 +167,6 @@ def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]
             if not engine.is_main:
                 folder.fail(engine.rank, error)
             raise
-
-
-def _fingerprints(spec: RunSpec, dataset: Dataset) -> dict[str, str]:
-    """sha256 hex of the data, of the weights' file, and of a tree that is not that of the data. `dataset` is
-    on the tree of the run."""
-    weights = spec.backbone.weights
-    return (
-        {compared.DATA: dataset.fingerprint}
-        | ({} if weights in (None, "hub") else {compared.WEIGHTS: files.sha256(Path(str(weights)))})
-        | ({} if spec.tree is None else {compared.TREE: compared.tree_digest(dataset.taxonomy)})
-    )
 
 
 def _recorded(folder: RunFolder, epochs: int) -> Generator[float | None, None, None]:

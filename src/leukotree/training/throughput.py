@@ -42,8 +42,6 @@ PEAKS: dict[str, tuple[float, float]] = {
 
 They are from the makers' data sheets. The first word that a name has counts.
 """
-STEP = 3
-"""Cost of a training step in forward passes: a backward pass costs about two."""
 
 _counted: dict[tuple[str, int], int | None] = {}
 

@@ -290,7 +290,7 @@ class Trainer:
         forward = [stage.forward_flops for stage in self.stages] if peak else [None]
         if peak is None or None in forward or not sum(steps):
             return {**fields, "mfu": None}
-        work = sum(throughput.STEP * n * (flops or 0) for n, flops in zip(images, forward, strict=True))
+        work = sum(costs.STEP * n * (flops or 0) for n, flops in zip(images, forward, strict=True))
         return {**fields, "mfu": work / (seconds * len(ranks) * peak)}
 
     @property

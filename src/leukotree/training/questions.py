@@ -1,0 +1,144 @@
+"""What is asked about models before a run starts. torch and timm are imported where an answer needs them.
+
+`DIRECT` builds the models to answer. `kept` also remembers the answers in a file of the user, so that a plan
+of ten thousand runs need not import torch. Answers of other versions of torch, timm or this code do not
+count. A refusal is never kept: it is found again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from leukotree import files
+from leukotree.models.stages import Stage
+from leukotree.spec import BackboneSpec, RunSpec
+
+PACKAGES = ("torch", "timm")
+CODE = Path(__file__).parents[1]
+CODE_OF_ANSWERS = ("models/*.py", "training/questions.py", "training/throughput.py")
+"""The files of this package that decide an answer."""
+Parts = Sequence[tuple[Stage, Sequence[int] | None]]
+"""Stages with their levels, as for `classifier.build`."""
+
+
+class Questions:
+    """Answers that are found by building the models on the meta device: no memory, no weights."""
+
+    def check_backbone(self, backbone: BackboneSpec) -> None:
+        """As `classifier.check_backbone`. Raises InputError."""
+        from leukotree.models import classifier
+
+        classifier.check_backbone(backbone)
+
+    def blocks(self, name: str) -> int | None:
+        """As `isolation.blocks`."""
+        from leukotree.models import isolation
+
+        return isolation.blocks(name)
+
+    def parameters(self, spec: RunSpec, parts: Parts, size: int) -> int:
+        """The number of parameters of all models. Raises InputError as `classifier.build`."""
+        from leukotree.models.classifier import build_empty, n_parameters
+
+        return n_parameters(build_empty(spec, parts, size))
+
+    def work(self, spec: RunSpec, parts: Parts, size: int) -> tuple[int, list[int | None]]:
+        """(`parameters`, FLOPs of an image's forward pass of each model as `throughput.forward_flops`)."""
+        from leukotree.models.classifier import build_empty, n_parameters
+        from leukotree.training import throughput
+
+        models = build_empty(spec, parts, size)
+        return n_parameters(models), [throughput.of_model(model, spec, size) for model in models]
+
+
+DIRECT = Questions()
+
+
+class Kept(Questions):
+    """Remembers the answers in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._answers = _read(path)
+
+    def check_backbone(self, backbone: BackboneSpec) -> None:
+        if backbone.weights not in (None, "hub"):  # a file, which may be another one now
+            return super().check_backbone(backbone)
+        asked = super().check_backbone
+        self._answer(["backbone", backbone.name, backbone.weights], lambda: asked(backbone))
+
+    def blocks(self, name: str) -> int | None:
+        asked = super().blocks
+        answer: int | None = self._answer(["blocks", name], lambda: asked(name))
+        return answer
+
+    def parameters(self, spec: RunSpec, parts: Parts, size: int) -> int:
+        asked = super().parameters
+        answer: int = self._answer(
+            ["parameters", *_model(spec, parts, size)], lambda: asked(spec, parts, size)
+        )
+        return answer
+
+    def work(self, spec: RunSpec, parts: Parts, size: int) -> tuple[int, list[int | None]]:
+        asked = super().work
+        parameters, flops = self._answer(
+            ["work", *_model(spec, parts, size)], lambda: asked(spec, parts, size)
+        )
+        return parameters, flops
+
+    def _answer(self, question: list[Any], ask: Callable[[], Any]) -> Any:
+        key = json.dumps(question)
+        if key not in self._answers:
+            answer = ask()
+            self._answers = {**_read(self.path), **self._answers, key: answer}
+            with contextlib.suppress(OSError):  # a home that cannot be written: the next process asks again
+                files.write_atomic(self.path, json.dumps(self._answers))
+        return self._answers[key]
+
+
+@functools.cache
+def kept() -> Questions:
+    """The answers of this user, for the versions of today."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(cache) if cache else Path.home() / ".cache"
+    except RuntimeError:  # a user without a home
+        return DIRECT
+    return Kept(folder / "leukotree" / f"models-{_versions()}.json")
+
+
+def _versions() -> str:
+    """12 hex digits of what decides the answers: the versions of the packages, and this code."""
+    digest = hashlib.sha256(json.dumps([metadata.version(name) for name in PACKAGES]).encode())
+    for pattern in CODE_OF_ANSWERS:
+        for path in sorted(CODE.glob(pattern)):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The answers of a file; {} without a file, and for a damaged one."""
+    try:
+        answers = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return answers if isinstance(answers, dict) else {}
+
+
+def _model(spec: RunSpec, parts: Parts, size: int) -> list[Any]:
+    """All that the shapes of a run's models depend on, as JSON."""
+    heads = [
+        [{name: len(classes) for name, classes in stage.heads.items()}, stage.levels, stage.above, levels]
+        for stage, levels in parts
+    ]
+    backbone = spec.backbone.model_dump(exclude={"weights"})
+    loss = [spec.loss.isolation, spec.loss.branch_blocks, spec.loss.weighting]
+    return [spec.variant, backbone, loss, heads, size]
