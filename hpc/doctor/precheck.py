@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import operator
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ from hpc.studies import cells
 from hpc.studies.cells import Cell
 from hpc.studies.study import Study
 from leukotree import tree_choice
-from leukotree.errors import InputError
+from leukotree.errors import InputError, Preempted, RunFailed
 from leukotree.evaluation import costs
 from leukotree.spec import RunSpec, tree_has_effect
 
@@ -27,6 +29,23 @@ LOOKED_AT = (
 """The fields of a spec that decide whether it can run on its data."""
 
 
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """The context in which nothing is queued or begun while the server of the shards is away: InputError is
+    raised, and Preempted in a job, which is then queued again."""
+    try:
+        yield
+    except RunFailed as error:
+        if error.kind != "server":
+            raise
+        if "SLURM_JOB_ID" in os.environ:
+            raise Preempted(str(error), "server") from error
+        raise InputError(
+            f"{error}; nothing was begun; see that the address is right and its server up"
+        ) from error
+
+
+@answering()
 def check_data(study: Study, grid: Sequence[Cell] | None = None) -> None:
     """Check that the study can be reported, then the data set, its folds, that they share no patient and no
     copy of an image, and that the costs name leaves of the data. Raises InputError.
@@ -80,6 +99,7 @@ def check_search(study: Study, ranks: int = 1) -> None:
         plan.check(trials[0].override({"data.test_fold": fold, "data.repeat": repeat}), ranks)
 
 
+@answering()
 def check_runs(specs: Iterable[RunSpec], ranks: int = 1) -> None:
     """Check the runs of outer folds or cells of a grid, on `ranks` processes. Raises InputError."""
     from leukotree.training import plan, questions

@@ -8,9 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-RUN_ENDS = {"preempted": 20, "timeout": 20, "node": 3}
+RUN_ENDS = {"preempted": 20, "timeout": 20, "node": 3, "server": 8}
 """Kind of end -> how often in a row a run is tried again after it, while the run makes no progress. A job
 that lost a rank is queued again as often as a run is tried after "node"."""
+SERVER_PAUSE, LONGEST_SERVER_PAUSE = 60, 3600
+"""Seconds before a run is tried again whose server of shards was away. Each time in a row doubles them, up to
+the second number."""
 UNSTARTED_JOBS = {"slurm": 3, "local": 20}
 """How often a run is submitted again whose jobs ended before it began. A local job has other runs to do
 before it, hence the higher number."""

@@ -66,17 +66,17 @@ def bad_places(root: Path, note: dict[str, Any], run_name: str) -> set[tuple[str
 
 
 def _bad_nodes_of_job(root: Path, job: str, run_name: str) -> list[str]:
-    error, began = reported_error(root, run_name, job), _began(root / run_name, job)
+    error, begun = reported_error(root, run_name, job), began(root / run_name, job)
     if error is None:
-        return [] if began else _hosts(job_files.bad_nodes(root, job))
+        return [] if begun else _hosts(job_files.bad_nodes(root, job))
     if error[0] != "node":
         return []
     hosts = _hosts(job_files.nodes(root, job))
     named = {_short(part.partition(":")[0]) for part in error[1].split("; ")}
-    return [host for host in hosts if _short(host) in named] or ([] if began else hosts)
+    return [host for host in hosts if _short(host) in named] or ([] if begun else hosts)
 
 
-def _began(folder: Path, job: str) -> bool:
+def began(folder: Path, job: str) -> bool:
     """Whether an attempt of a run was made in a job."""
     return any(attempts.is_of_job(attempt, job) for attempt in attempts.read(folder))
 

@@ -37,6 +37,8 @@ class Job:
     specs: Sequence[RunSpec]
     root: Path
     runtime: Runtime
+    pause: float = 0.0
+    """Seconds to wait before the first run."""
 
     def __call__(self) -> list[str]:
         """Do the runs. Returns the names of those that failed; the reason of each is in the job's log.
@@ -49,6 +51,7 @@ class Job:
         ranks = meeting.export_ranks(job_files.folder(self.root))
         try:
             with signals.watched(), scratch.caches():
+                signals.sleep(self.pause, "asked to stop before the first run")
                 return self._runs(ranks)
         except Preempted as error:
             logger.warning(error)

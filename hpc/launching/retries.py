@@ -40,6 +40,8 @@ def judge(root: Path, run_name: str, note: dict[str, Any] | None, *, new_command
             return Verdict(True)
         if error and error[0] not in RETRIED:
             return Verdict(False, *error)
+        if error and error[0] == "server":
+            return _server_was_away(root, run_name, note, error[1])
         return _not_begun(root, run_name, note)
     kind = state.kind or ("node" if state.state in ("running", "hung") else "preempted")
     if state.state == "failed":  # for a new command a full disk may have room again
@@ -49,9 +51,12 @@ def judge(root: Path, run_name: str, note: dict[str, Any] | None, *, new_command
         # Either one rank reported it while the main rank only lost that rank, or the latest job was refused
         # before it continued the run. For a new command somebody may have repaired the second.
         return Verdict(new_command and error[0] == "error", error[0], _with_spec(error[1], folder))
+    if note and error and error[0] == "server":
+        return _server_was_away(root, run_name, note, error[1])
     count = ends_without_progress(folder, kind)
     if kind in RETRIED and count <= caps.RUN_ENDS[kind]:
-        return Verdict(True, kind, f"ended as {kind} in epoch {state.epoch} of {state.epochs}")
+        why = f"; {state.message}" if kind == "server" else ""
+        return Verdict(True, kind, f"ended as {kind} in epoch {state.epoch} of {state.epochs}{why}")
     last = state.message or _last_log_line(root, note)
     reason = f"ended as {kind} for the {count}th time without progress; {last}"
     return Verdict(False, kind, _with_spec(reason, folder))
@@ -67,6 +72,37 @@ def _not_begun(root: Path, run_name: str, note: dict[str, Any]) -> Verdict:
     jobs = len(note["jobs"])
     again = jobs <= caps.UNSTARTED_JOBS[note["on"]]
     return Verdict(again, "node", f"{jobs} jobs ended before it began; see {log}")
+
+
+def _server_was_away(root: Path, run_name: str, note: dict[str, Any], message: str) -> Verdict:
+    """The verdict on a run whose latest job could not fetch shards. No node is to blame."""
+    times = _server_ends(root, run_name, note)
+    reason = f"{message} (the {times}th time without progress); see {job_files.log(root, note['job'])}"
+    return Verdict(times <= caps.RUN_ENDS["server"], "server", reason)
+
+
+def server_pause(root: Path, run_name: str, note: dict[str, Any]) -> int:
+    """Seconds to wait before a run is tried again: 0 unless the server of its shards was away when its latest
+    job ended."""
+    error = failures.reported_error(root, run_name, note["job"])
+    if error is None or error[0] != "server":
+        return 0
+    doublings = min(_server_ends(root, run_name, note) - 1, 20)
+    return min(caps.LONGEST_SERVER_PAUSE, caps.SERVER_PAUSE * 2**doublings)
+
+
+def _server_ends(root: Path, run_name: str, note: dict[str, Any]) -> int:
+    """How often in a row a run has ended since the server of its shards was away, without progress. The jobs
+    that ended before they began an attempt count, too."""
+    count = 0
+    for job in reversed(note["jobs"]):
+        error = failures.reported_error(root, run_name, job)
+        if failures.began(root / run_name, job) or error is None or error[0] != "server":
+            break
+        count += 1
+    if run_states.read(root / run_name).kind == "server":
+        count += ends_without_progress(root / run_name, "server")
+    return max(count, 1)
 
 
 def ends_without_progress(folder: Path, kind: str) -> int:

@@ -179,6 +179,10 @@ def _inline(
                     and kind(error) in RETRIED
                     and retries.judge(root, spec.run_name, None, new_command=False).again
                 ):
+                    if kind(error) == "server":
+                        seconds = caps.SERVER_PAUSE * 2 ** (caps.RUN_ENDS["node"] - tries_left)
+                        progress.say(f"leukotree: {one_line(error)}; tries again in {seconds} s")
+                        signals.sleep(seconds, f"asked to stop before {spec.run_name} was tried again")
                     continue
             break
     return failed

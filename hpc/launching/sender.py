@@ -68,7 +68,8 @@ class Sender:
         """Submit the runs that `choose` returns, once no other command submits. Returns the ids of the jobs.
 
         `before` is called before they are queued, if there are any. Nodes on which one of the runs could not
-        begin are left out, unless this is a `new_command`.
+        begin are left out, and the jobs begin later if the server of the shards was away, unless this is a
+        `new_command`.
         """
         root, place = self.runs.root, self.runs.place
         with submitting(root):
@@ -77,11 +78,12 @@ class Sender:
                 arrays.adopt(root)
             todo, notes = list(choose()), job_notes.notes(root)
             tried = [] if new_command else [spec.run_name for spec in todo if spec.run_name in notes]
+            pause = max((retries.server_pause(root, name, notes[name]) for name in tried), default=0)
             exclude = {node for name in tried for node in failures.bad_nodes(root, notes[name], name)}
             if todo:
                 before()
             try:
-                ids = _submit(todo, self.runs, sorted(exclude))
+                ids = _submit(todo, self.runs, sorted(exclude), pause)
             except InputError as error:
                 if not exclude:
                     raise
@@ -152,7 +154,7 @@ def is_done(root: Path, run_name: str) -> bool:
     return run_states.read(root / run_name).state == "done"
 
 
-def _submit(todo: Sequence[RunSpec], runs: Runs, exclude: Sequence[str]) -> list[str]:
+def _submit(todo: Sequence[RunSpec], runs: Runs, exclude: Sequence[str], pause: int) -> list[str]:
     place, parallel, runtime = runs.place, runs.parallel, runs.runtime
     assert place.on != "inline"
     if not todo:
@@ -161,7 +163,11 @@ def _submit(todo: Sequence[RunSpec], runs: Runs, exclude: Sequence[str]) -> list
     if place.on == "local":
         parallel, runtime = _share(len(todo), parallel, place.ranks, runtime)
         batches = [list(todo[first::parallel]) for first in range(parallel)]
-    return submission.submit(place, runs.root, batches, parallel=parallel, runtime=runtime, exclude=exclude)
+    if pause:
+        logger.warning(f"the server of the shards did not answer; tries again in {pause} s")
+    return submission.submit(
+        place, runs.root, batches, parallel=parallel, runtime=runtime, exclude=exclude, pause=pause
+    )
 
 
 def _share(runs: int, parallel: int | None, ranks: int, runtime: Runtime) -> tuple[int, Runtime]:

@@ -31,21 +31,23 @@ def submit(
     parallel: int | None = None,
     runtime: Runtime,
     exclude: Collection[str] = (),
+    pause: int = 0,
 ) -> list[str]:
     """Submit one job per batch of specs and note it in the study's folder. Returns the job ids: on SLURM,
     where it takes no more jobs for now, fewer than there are batches, those of the first ones.
 
     On SLURM the jobs are arrays, of which `parallel` (None: the site's number) run at once, on none of the
-    nodes to `exclude`.
+    nodes to `exclude`. `pause`: seconds before the jobs begin.
     """
     import submitit
 
     site = place.site
-    runner = executor(place, root, exclude)
+    runner = executor(place, root, exclude, pause)
     if place.on == "slurm" and runtime.device == "auto" and site.gpus_per_node:
         # A node whose driver fails must not train on the CPU.
         runtime = dataclasses.replace(runtime, device="cuda")
-    jobs = [Job(batch, root, runtime) for batch in batches]
+    here = pause if place.on == "local" else 0  # SLURM itself waits
+    jobs = [Job(batch, root, runtime, here) for batch in batches]
     with outside_a_job():
         if not isinstance(runner, submitit.SlurmExecutor):
             return list(_submit_local(runner, root, jobs, place.ranks))
@@ -53,7 +55,7 @@ def submit(
         return list(arrays.submit_arrays(runner, root, jobs, site.max_array_size or arrays.largest_array()))
 
 
-def executor(place: Place, root: Path, exclude: Collection[str] = ()) -> submitit.Executor:
+def executor(place: Place, root: Path, exclude: Collection[str] = (), pause: int = 0) -> submitit.Executor:
     """submitit's executor for jobs of one run each, on none of the nodes to `exclude`; `root/jobs` takes
     their logs.
 
@@ -72,6 +74,8 @@ def executor(place: Place, root: Path, exclude: Collection[str] = ()) -> submiti
         raise InputError("--on slurm: no SLURM commands here; run this on a login node, or use --on local")
     parameters = run_parameters(site, *layout(place.ranks, place.nodes, site)) | {"name": root.name}
     parameters["slurm_teardown"] = batch_script.at_the_end(container.PYTHON_HERE if site.container else "")
+    if pause:
+        parameters["slurm_additional_parameters"] |= {"begin": f"now+{pause}"}
     if exclude:
         more = parameters["slurm_additional_parameters"]
         named = [str(more["exclude"])] if "exclude" in more else []

@@ -256,6 +256,8 @@ def _raise_end(queue: TrialQueue) -> None:
     kind, message = queue.stop_reason or (None, "")
     if kind == "node":
         raise Preempted(message, "node")  # the search is in order: its job is to be queued again
+    if kind == "server":
+        raise Preempted(f"{where}, {message}", "server")
     if kind in ("disk", "error"):
         raise RunFailed(message, kind)
     if open_trials and kind:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hpc import options
 from hpc.verbs.given import RESULTS
-from leukotree.data.remote.address import is_remote, trust
+from leukotree.data.remote.address import Address, is_remote, parse, trust
 from leukotree.errors import InputError
 from leukotree.progress import step
 
@@ -193,6 +193,8 @@ def run_pack(arguments: Namespace) -> int:
 
     taxonomy = Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None
     address = upload.check(arguments.shards) if is_remote(arguments.shards) else None
+    if address:
+        upload.require_there(address)
     shards = upload.working_folder(address) if address else Path(arguments.shards)
     summary = pack(
         [Path(manifest) for manifest in arguments.manifests],
@@ -226,9 +228,19 @@ def run_pack(arguments: Namespace) -> int:
         made.note_deal(shards, arguments.words)
     print(*summary.lines(), sep="\n")
     if address:
-        count = upload.upload(shards, address, (made.FILE,))
-        print(f"{address.text}: {count} files written now; the packed folder stays in {shards}")
+        _upload(summary.dataset.folder, address, summary.test and summary.test.folder)
     return 0
+
+
+def _upload(folder: Path, address: Address, test: Path | None) -> None:
+    """Write a packed folder to its address, and its outer test beside it."""
+    from leukotree.data.remote import upload
+    from leukotree.records import made
+
+    pairs = [(folder, address)] + ([(test, parse(f"{address.text}-test"))] if test else [])
+    for packed, there in pairs:
+        count = upload.upload(packed, there, (made.FILE,))
+        print(f"{there.text}: {count} files written now; the packed folder stays in {packed}")
 
 
 def _deal_again(arguments: Namespace) -> int:

@@ -49,7 +49,7 @@ def define_train(verbs: options.Verbs) -> None:
 
 def run_train(arguments: Namespace) -> int:
     step("reading the spec")
-    from hpc.doctor import upfront
+    from hpc.doctor import precheck, upfront
     from hpc.launching import runs, stale
     from hpc.studies.study import RUNS
     from leukotree import spec
@@ -64,7 +64,8 @@ def run_train(arguments: Namespace) -> int:
     from leukotree.records import commands
     from leukotree.training import plan
 
-    plan.check(wanted, arguments.ranks)
+    with precheck.answering():
+        plan.check(wanted, arguments.ranks)
     root = RUNS / arguments.study
     runtime = given.runtime(arguments)
     stale.check_runs(root, [wanted])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 from typing import Any, Literal
 
-Kind = Literal["preempted", "timeout", "node", "oom", "nan", "disk", "error"]
-"""Why a run ended early."""
-RETRIED: tuple[Kind, ...] = ("preempted", "timeout", "node")
+Kind = Literal["preempted", "timeout", "node", "server", "oom", "nan", "disk", "error"]
+"""Why a run ended early. A server is the one of an address of shards: it is away for all nodes."""
+RETRIED: tuple[Kind, ...] = ("preempted", "timeout", "node", "server")
 """Kinds whose cause is not the run. The launcher tries the run again, a limited number of times."""
 LOST = (
     "Connection closed by peer",
@@ -70,7 +70,8 @@ class Preempted(RuntimeError):
     """The scheduler ends the job, and everything is saved. Exit code 75 (EX_TEMPFAIL: run it again).
 
     Args:
-        kind: "preempted", "timeout" near the end of the job's time, or "node" where a machine failed.
+        kind: "preempted", "timeout" near the end of the job's time, "node" where a machine failed, or
+            "server" where the server of the shards did not answer.
     """
 
     def __init__(self, message: str, kind: Kind = "preempted") -> None:

@@ -60,6 +60,15 @@ def stop_if_requested(done: str) -> None:
         raise Preempted(done)
 
 
+def sleep(seconds: float, done: str) -> None:
+    """Wait, unless there is a request to stop: then raise Preempted. `done`: as for `stop_if_requested`."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if requested():
+            raise Preempted(done, reason())
+        time.sleep(min(0.2, left))
+
+
 def cause() -> str:
     """What a request came from, for people."""
     if _received is not None:

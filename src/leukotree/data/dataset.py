@@ -115,7 +115,7 @@ class Dataset:
         `audit` reads all bytes. `repeat`: the deal of the samples to folds. Shards at an address are checked
         when they arrive.
 
-        Raises InputError naming the file and what is wrong with it, and RunFailed of kind "node" where the
+        Raises InputError naming the file and what is wrong with it, and RunFailed of kind "server" where the
         server of an address does not answer.
         """
         if is_remote(folder):

@@ -124,7 +124,7 @@ class RunFolder:
 
     def fail(self, rank: int, error: BaseException) -> None:
         """Note why a rank other than the main one fails, in a file that the main rank reads."""
-        if (what := kind(error)) not in RETRIED:
+        if (what := kind(error)) not in RETRIED or what == "server":
             self._try_to_write(f"{_FAILED}{rank}.json", {"kind": what, "message": one_line(error)[:500]})
 
     def _reason_of_other_rank(self) -> dict[str, str] | None:

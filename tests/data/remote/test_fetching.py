@@ -82,7 +82,7 @@ def test_an_interrupted_connection_goes_on_where_it_was(
         assert 206 in {status for _, _, status, _ in server.requests()}
 
 
-def test_a_server_that_stays_away_ends_the_run_as_a_broken_node(
+def test_a_server_that_stays_away_ends_the_run_as_server(
     server: WebServer, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = Dataset.open(f"{server.url}/set")
@@ -92,7 +92,7 @@ def test_a_server_that_stays_away_ends_the_run_as_a_broken_node(
         RunFailed, match=rf"^{server.url}/set/fold0-000000.tar: .*; no byte in \d s$"
     ) as raised:
         data.read(0)
-    assert raised.value.kind == "node"
+    assert raised.value.kind == "server"
     assert Dataset.open(f"{server.url}/set") is data  # a moment later nobody asks the server again
     with pytest.raises(RunFailed, match="no byte in"):
         Dataset.open(f"{server.url}/other")

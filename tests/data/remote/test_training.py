@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from leukotree.data.remote import scratch
 from leukotree.records.runfolder import RunFolder
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
@@ -59,8 +59,7 @@ def test_the_losses_are_those_of_local_files(
     total = sum(path.stat().st_size for path in many_shards.glob("*.tar"))
     gigabytes = None if share is None else share * total / 1e9
     spec = changed(f"{server.url}/set", order)
-    scratch.use(None, gigabytes)
-    run(spec, tmp_path / "runs", CPU)
+    run(spec, tmp_path / "runs", replace(CPU, scratch_gb=gigabytes))
     assert losses(spec, tmp_path / "runs") == local[order]
     sent = server.fetched()
     assert set(sent) == {path.name for path in many_shards.glob("*.tar")}
@@ -112,7 +111,7 @@ def run_ranks(spec: RunSpec, root: Path) -> None:
 
 
 @pytest.mark.slow("trains twice")
-def test_a_run_whose_server_stays_away_ends_as_node_and_goes_on_exactly(
+def test_a_run_whose_server_stays_away_ends_as_server_and_goes_on_exactly(
     server: WebServer,
     local: dict[str, list[float]],
     many_shards: Path,
@@ -130,8 +129,8 @@ def test_a_run_whose_server_stays_away_ends_as_node_and_goes_on_exactly(
     spec = changed(f"{server.url}/set", "window")
     with pytest.raises(RunFailed, match="503") as raised:
         run(spec, tmp_path, CPU)
-    assert raised.value.kind == "node"
-    assert runfolder.read_status(tmp_path / spec.run_name)["kind"] == "node"
+    assert raised.value.kind == "server"
+    assert runfolder.read_status(tmp_path / spec.run_name)["kind"] == "server"
     server.kill()
     server.configure(many_shards.parent)
     server.start()

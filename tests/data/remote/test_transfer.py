@@ -131,7 +131,7 @@ def test_a_server_that_never_comes_back_ends_it(serve) -> None:
     address = serve(busy)
     with pytest.raises(RunFailed, match=r"/set/a.tar: the server answers 503 .*; no byte in \d s$") as failed:
         transfer.download(address, "a.tar", io.BytesIO(), 10**6, 0.3)
-    assert failed.value.kind == "node"
+    assert failed.value.kind == "server"
 
 
 def test_an_answer_that_will_not_change_ends_it_at_once(serve) -> None:

@@ -167,7 +167,7 @@ def test_a_run_that_met_a_full_disk_is_tried_by_the_next_command_but_not_by_the_
     assert first not in runs.missing(folds(plan), plan.root, new_command=False)
 
 
-@pytest.mark.parametrize("kind", ["preempted", "timeout", "node"])
+@pytest.mark.parametrize("kind", ["preempted", "timeout", "node", "server"])
 def test_a_run_that_its_slot_ended_is_tried_again_so_many_times(plan: Study, kind: str) -> None:
     first, *_ = folds(plan)
     cap = caps.RUN_ENDS[kind]
@@ -181,7 +181,7 @@ def test_a_run_that_its_slot_ended_is_tried_again_so_many_times(plan: Study, kin
     assert first in runs.missing(folds(plan), plan.root, retry_failed=True)
 
 
-@pytest.mark.parametrize("kind", ["preempted", "timeout", "node"])
+@pytest.mark.parametrize("kind", ["preempted", "timeout", "node", "server"])
 def test_a_run_that_comes_further_each_time_is_tried_again_for_ever(plan: Study, kind: str) -> None:
     first, *_ = folds(plan)
     folder, ends = plan.root / first.run_name, 50

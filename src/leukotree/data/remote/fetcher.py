@@ -63,8 +63,8 @@ class Fetcher:
     def open(self, name: str) -> int:
         """The descriptor of a shard, open for reading. Waits until it is here.
 
-        Raises InputError where the server has no such shard or other bytes, RunFailed of kind "node" where it
-        does not answer, Preempted when asked to stop, and OSError.
+        Raises InputError where the server has no such shard or other bytes, RunFailed of kind "server" where
+        it does not answer, Preempted when asked to stop, and OSError.
         """
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         path = self.store.path(name)

@@ -35,7 +35,7 @@ def fetched(address: Address, repeat: int = 0) -> Path:
     """The folder of this machine that holds the description and the index of an address, as they are now, and
     the deal of a repeat. A server that does not answer is no hindrance where they were fetched before.
 
-    Raises InputError where there is no packed data set, and RunFailed of kind "node" where the server does
+    Raises InputError where there is no packed data set, and RunFailed of kind "server" where the server does
     not answer.
     """
     require_trust(address)

@@ -124,7 +124,7 @@ class Store:
                 if last:  # the first time it may have been damaged on the way, or changed in between
                     raise InputError(
                         f"{self.address.file(name)}: {problem}; the server has other bytes than the index "
-                        "says, so upload the packed folder again"
+                        "says, so remove it there and upload the packed folder again"
                     )
             os.replace(partial, self.path(name))
         except OSError as error:

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -23,9 +24,9 @@ CONNECT, SILENCE = 10.0, 30.0
 SLOWEST = 1000
 """Bytes per second. A server that is slower over SILENCE seconds counts as stalled."""
 PATIENCE = 300.0
-"""Seconds without any new byte after which a run gives up and ends as "node"."""
+"""Seconds without any new byte after which a run gives up and ends as "server"."""
 LONGEST_PAUSE = 30.0
-REFUSED = "ACCESS_DENIED", "HTTP status 403", "401 Client", "403 Client", "404 Client"
+REFUSED = "ACCESS_DENIED", "HTTP status 403", "401 Client", "403 Client", "404 Client", "No such file"
 """Parts of messages of object stores that will not be others in a moment."""
 AGAIN = {408, 425, 429, 500, 502, 503, 504}
 """Answers of a web server that may be others in a moment."""
@@ -88,7 +89,7 @@ def download(
         seconds: without any new byte, after which it gives up; None for `patience()`.
         tell: is called with the bytes so far, and the last problem.
 
-    Raises NotThere, InputError for a larger file, RunFailed of kind "node" when it gives up, and Preempted
+    Raises NotThere, InputError for a larger file, RunFailed of kind "server" when it gives up, and Preempted
     when this process is asked to end meanwhile.
     """
     origin, wait = source(address), patience() if seconds is None else seconds
@@ -112,18 +113,10 @@ def download(
             problem, tries = one_line(error), tries + 1
         quiet = time.monotonic() - moved
         if quiet > wait:
-            raise RunFailed(f"{address.file(name)}: {problem}; no byte in {quiet:.0f} s", "node")
+            raise RunFailed(f"{address.file(name)}: {problem}; no byte in {quiet:.0f} s", "server")
         tell(done, problem)
-        _pause(min(LONGEST_PAUSE, 0.25 * 2**tries, wait / 4) * random.uniform(0.5, 1.0))
-
-
-def _pause(seconds: float) -> None:
-    """Wait. Raises Preempted as soon as this process is asked to end: there is nothing to save here."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if signals.requested():
-            raise Preempted("asked to stop while the server of the shards did not answer", signals.reason())
-        time.sleep(min(0.2, max(0.0, end - time.monotonic())))
+        pause = min(LONGEST_PAUSE, 0.25 * 2**tries, wait / 4) * random.uniform(0.5, 1.0)
+        signals.sleep(pause, "asked to stop while the server of the shards did not answer")
 
 
 def _watched(parts: Iterator[bytes], start: int) -> Iterator[tuple[int, bytes]]:
@@ -205,6 +198,7 @@ class Bucket:
 
     def version(self, name: str) -> str | None:
         with _translated():
+            self.files.invalidate_cache()  # that of the hub has the answer of before
             facts = self.files.info(self.path(name))
             known = {key: str(facts[key]) for key in ("ETag", "mtime", "blob_id", "size") if facts.get(key)}
             return str(sorted(known.items())) if len(known) > 1 else None
@@ -214,8 +208,10 @@ class Bucket:
         with _translated():
             try:
                 listed = self.files.ls(self.path("x").rpartition("/")[0], detail=True)
-            except FileNotFoundError:
-                return {}
+            except OSError as error:  # that of Google's store is no FileNotFoundError
+                if isinstance(error, FileNotFoundError) or "No such file" in str(error):
+                    return {}
+                raise
         return {facts["name"].rpartition("/")[2]: int(facts.get("size") or 0) for facts in listed}
 
     def read(self, name: str) -> bytes:
@@ -227,8 +223,11 @@ class Bucket:
             self.files.put_file(str(path), self.path(name))
 
     def parts(self, name: str, start: int) -> Iterator[tuple[int, bytes]]:
-        with _translated(), self.files.open(self.path(name), "rb") as file:
-            file.seek(start)
+        # Google's store sends a file twice that is opened to seek in it. The hub has no such option.
+        options = {"seekable": bool(start)} if self._address.scheme in ("s3", "gs") else {}
+        with _translated(), self.files.open(self.path(name), "rb", **options) as file:
+            if start:
+                file.seek(start)
             yield from _watched(iter(lambda: file.read(PART), b""), start)
 
 
@@ -236,16 +235,27 @@ def filesystem(scheme: str) -> Any:
     """The fsspec file system of an object store: `s3`, `gs` or `hf`. The address, the region and the keys of
     S3 come from the variables AWS_ENDPOINT_URL, AWS_REGION and those of AWS."""
     if scheme == "hf":
-        import fsspec
+        from huggingface_hub import HfFileSystem
 
-        return fsspec.filesystem("hf")
+        return HfFileSystem(endpoint=os.environ.get("HF_ENDPOINT"))
     from fsspec.implementations.arrow import ArrowFSWrapper
-    from pyarrow import fs
 
     with _translated():
         if scheme == "gs":
-            return ArrowFSWrapper(fs.GcsFileSystem())
+            return ArrowFSWrapper(gcs())
         return ArrowFSWrapper(s3())
+
+
+def gcs() -> Any:
+    """The file system of pyarrow for Google's store, with the credentials that Google's programs leave; or
+    for its emulator at STORAGE_EMULATOR_HOST, as in Google's own clients."""
+    from pyarrow import fs
+
+    options: dict[str, Any] = {"retry_time_limit": timedelta(seconds=CONNECT)}
+    if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):
+        parts = urlsplit(emulator if "://" in emulator else f"http://{emulator}")
+        options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme, "anonymous": True}
+    return fs.GcsFileSystem(**options)
 
 
 def s3(**options: Any) -> Any:
@@ -278,9 +288,7 @@ def _translated() -> Iterator[None]:
         raise NotThere(one_line(error)[:300]) from error
     except Exception as error:  # each file system has its own
         text = one_line(error)[:300]
-        refused = any(
-            word in text for word in ("ACCESS_DENIED", "HTTP status 403", "401 Client", "404 Client")
-        )
+        refused = any(word in text for word in REFUSED)
         raise (NotThere if refused else Lost)(text) from error
 
 
