@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hpc import options
 from hpc.verbs.given import RESULTS
-from leukotree.data.remote.address import Address, is_remote, parse, trust
+from leukotree.data.remote.address import Address, hidden, is_remote, parse, trust
 from leukotree.errors import InputError
 from leukotree.progress import step
 
@@ -228,7 +228,7 @@ def run_pack(arguments: Namespace) -> int:
         made.note_deal(shards, arguments.words)
     print(*summary.lines(), sep="\n")
     if address:
-        _upload(summary.dataset.folder, address, summary.test and summary.test.folder)
+        _upload(summary.dataset.folder, address, summary.test.folder if summary.test else None)
     return 0
 
 
@@ -285,7 +285,7 @@ def define_stage(verbs: options.Verbs) -> None:
 
 
 def run_stage(arguments: Namespace) -> int:
-    step(f"reading {arguments.shards}", accepted=True)
+    step(f"reading {hidden(arguments.shards)}", accepted=True)
     from leukotree.data.dataset import Dataset
     from leukotree.data.remote import scratch
     from leukotree.data.remote.stage import stage

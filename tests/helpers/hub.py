@@ -22,9 +22,7 @@ class Hub:
     """A running hub with one data set, `me/set`, as a context. `folder`: its files."""
 
     def __init__(self, folder: Path) -> None:
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads = True
-        self._server.folder, self._server.sent = folder, Counter()
+        self._server = _Server(folder)
         self.variables = {"HF_ENDPOINT": f"http://127.0.0.1:{self._server.server_port}"}
 
     def __enter__(self) -> Hub:
@@ -40,8 +38,17 @@ class Hub:
         return Counter({name: n for name, n in self._server.sent.items() if name.endswith(".tar")})
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.folder, self.sent = folder, Counter[str]()
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    server: _Server
 
     def do_HEAD(self) -> None:
         self._answer(body=False)

@@ -131,9 +131,12 @@ class Dataset:
     @classmethod
     def _at(cls, address: Address, repeat: int) -> Dataset:
         folder = mirror.fetched(address, repeat)
-        dataset = _parsed(
-            folder, folder, read_plain(folder / DESCRIPTION), read_plain(folder / INDEX), address
-        )
+        content = read_plain(folder / DESCRIPTION), read_plain(folder / INDEX)
+        try:
+            dataset = _parsed(folder, folder, *content, address)
+        except InputError as error:  # such as a page that says in HTML what is wrong
+            mirror.forget(address)
+            raise InputError(f"{address.text}: {str(error).replace(f'{folder}/', '')}") from error
         return _dealt(dataset, repeat, read_deal(folder, repeat)) if repeat else dataset
 
     @property

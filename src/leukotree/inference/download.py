@@ -9,6 +9,8 @@ from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from leukotree import progress, signals
 from leukotree.data import manifest_table
+from leukotree.data.remote import redirects
+from leukotree.data.remote.address import hidden
 from leukotree.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -22,8 +24,6 @@ SECONDS = 300
 """Longest time of one file."""
 SILENCE = 30
 """Seconds without an answer after which a server counts as not there."""
-REDIRECTS = 5
-"""Most redirections of an address."""
 _SCHEMES = ("https://", "http://")
 _HERE = ("localhost", "127.0.0.1", "::1")
 _PART = 2**16
@@ -60,10 +60,14 @@ def manifest(address: str, folder: Path) -> Path:
         for text in progress.over(texts, "download", len(texts), "image"):
             place = _below(address, text)
             if folder / place == path:  # it would replace the manifest
-                raise InputError(f"{address}: image {text!r} has the name of a hidden file; rename it")
+                raise InputError(
+                    f"{hidden(address)}: image {text!r} has the name of a hidden file; rename it"
+                )
             total += _fetch(session, urljoin(address, quote(str(place))), folder / place)
             if total > MOST_TOGETHER:
-                raise InputError(f"{address}: its images are over {MOST_TOGETHER} bytes; download them first")
+                raise InputError(
+                    f"{hidden(address)}: its images are over {MOST_TOGETHER} bytes; download them first"
+                )
     return path
 
 
@@ -71,7 +75,7 @@ def _below(address: str, text: str) -> PurePosixPath:
     place = PurePosixPath(text)
     odd = manifest_table.CONTROL.search(text) or is_address(text)
     if not place.parts or place.is_absolute() or ".." in place.parts or odd:
-        raise InputError(f"{address}: image {text!r} does not lie below the manifest's folder")
+        raise InputError(f"{hidden(address)}: image {text!r} does not lie below the manifest's folder")
     return place
 
 
@@ -95,33 +99,28 @@ def _fetch(session: Session, address: str, path: Path) -> int:
             with open(path, "wb") as file:
                 # `iter_content` waits for a full part, and a server that drips could hold it for weeks.
                 while part := answer.raw.read1(_PART, decode_content=True):
-                    signals.stop_if_requested(f"{address} is not downloaded")
+                    signals.stop_if_requested(f"{hidden(address)} is not downloaded")
                     size += file.write(part)
                     if size > MOST_BYTES:
-                        raise InputError(f"{address}: over {MOST_BYTES} bytes; no image is that large")
+                        raise InputError(
+                            f"{hidden(address)}: over {MOST_BYTES} bytes; no image is that large"
+                        )
                     if time.monotonic() > end:
-                        raise InputError(f"{address}: took over {SECONDS} s; download it first")
+                        raise InputError(f"{hidden(address)}: took over {SECONDS} s; download it first")
             return size
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise InputError(f"{address}: cannot be downloaded: {one_line(error)[:200]}") from error
+        raise InputError(f"{hidden(address)}: cannot be downloaded: {one_line(error)[:200]}") from error
 
 
 def _answer(session: Session, address: str) -> Response:
-    """The answer after its redirections. Each address is checked before it is asked."""
-    here = _parts(address).hostname in _HERE
-    url = address
-    for _ in range(REDIRECTS + 1):
-        parts = _parts(url)
-        if parts.scheme != "https" and parts.hostname not in _HERE:
-            raise InputError(f"{url}: is not https; give an https address, or download it first")
-        if parts.hostname in _HERE and not here:
-            raise InputError(f"{address}: leads to this machine ({url}); download it first")
-        answer = session.get(url, stream=True, timeout=SILENCE, allow_redirects=False)
-        if not answer.is_redirect:
-            return answer
-        answer.close()
-        url = urljoin(url, answer.headers["location"])
-    raise InputError(f"{address}: cannot be downloaded: over {REDIRECTS} redirections")
+    """The answer after its redirections. Raises InputError for a place that may not be asked."""
+    parts = _parts(address)
+    if parts.scheme != "https" and parts.hostname not in _HERE:
+        raise InputError(f"{hidden(address)}: is not https; give an https address, or download it first")
+    try:
+        return redirects.get(session, address, https=True, stream=True, timeout=SILENCE)
+    except redirects.Refused as error:
+        raise InputError(f"{hidden(address)}: {error}; download it first") from error
 
 
 def _parts(address: str) -> SplitResult:
@@ -129,4 +128,4 @@ def _parts(address: str) -> SplitResult:
     try:
         return urlsplit(address)
     except ValueError as error:
-        raise InputError(f"{address}: is no address: {error}") from error
+        raise InputError(f"{hidden(address)}: is no address: {error}") from error

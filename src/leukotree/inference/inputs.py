@@ -13,7 +13,7 @@ from leukotree import csvfile
 from leukotree.data import manifest
 from leukotree.data.fingerprint import DESCRIPTION
 from leukotree.data.images.formats import IMAGE_SUFFIXES, UNREAD_SUFFIXES
-from leukotree.data.remote.address import is_remote, trust
+from leukotree.data.remote.address import hidden, is_remote, trust
 from leukotree.data.sources.walk import Walk, is_ignored
 from leukotree.errors import InputError
 from leukotree.inference import download
@@ -75,7 +75,7 @@ def _table(words: Sequence[str], folder: Path, leaf: bool) -> pd.DataFrame:
 def _files(word: str, folder: Path) -> list[tuple[str, str]]:
     """(path, name) of the images that a word names."""
     if download.is_address(word):
-        return [(str(download.image(word, folder)), word)]
+        return [(str(download.image(word, folder)), hidden(word))]
     path = Path(word)
     if not path.is_dir():
         if not path.exists():

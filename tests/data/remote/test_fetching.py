@@ -89,12 +89,12 @@ def test_a_server_that_stays_away_ends_the_run_as_server(
     server.kill()
     monkeypatch.setenv("LEUKOTREE_PATIENCE", "1")
     with pytest.raises(
-        RunFailed, match=rf"^{server.url}/set/fold0-000000.tar: .*; no byte in \d s$"
+        RunFailed, match=rf"^{server.url}/set/fold0-000000.tar: .*; no new byte in \d s$"
     ) as raised:
         data.read(0)
     assert raised.value.kind == "server"
     assert Dataset.open(f"{server.url}/set") is data  # a moment later nobody asks the server again
-    with pytest.raises(RunFailed, match="no byte in"):
+    with pytest.raises(RunFailed, match="no new byte in"):
         Dataset.open(f"{server.url}/other")
 
 

@@ -50,19 +50,28 @@ def parse(text: str) -> Address:
             raise InputError(f"{text}: put {HOLE} where the file's name stands, as in pipe:cat set/{HOLE}")
         return Address("pipe:" + text[len("pipe:") :], PIPE)
     scheme = found[1].lower()
+    if hidden(text) != text:
+        fix = "use ~/.netrc" if scheme in WEB else "use the variables of the store"
+        raise InputError(
+            f"{hidden(text)}: an address of shards has no password, no ? and no #, since every run notes it; "
+            f"{fix}"
+        )
     if scheme not in (*WEB, *STORES):
         known = ", ".join(f"{name}://" for name in (*WEB, *STORES))
         raise InputError(f"{text}: shards cannot be read from {scheme}://; use a folder, {known} or pipe:")
-    parts = urlsplit(text)
-    hidden = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        fix = "use ~/.netrc" if scheme in WEB else "use the variables of the store"
-        raise InputError(
-            f"{hidden}: an address of shards has no password, no ? and no #, since every run notes it; {fix}"
-        )
-    if not parts.netloc or re.search(r"[\s\x00-\x1f]", text):
+    if not urlsplit(text).netloc or re.search(r"[\s\x00-\x1f]", text):
         raise InputError(f"{text}: is no whole address; give one such as {scheme}://HOST/FOLDER")
     return Address(f"{scheme}{text[len(scheme) :].rstrip('/')}", scheme)
+
+
+def hidden(text: str) -> str:
+    """An address without what may be secret in it, for messages and records: a name and a password, what
+    follows ? and #. Other texts stay as they are."""
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        return text
+    head, _, rest = re.split(r"[?#]", text, maxsplit=1)[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{head}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def trust(shards: str | Path) -> None:

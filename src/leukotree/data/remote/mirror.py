@@ -29,6 +29,8 @@ SECONDS = 30.0
 ORIGIN = "origin.txt"
 """File of the folder: its address."""
 _LOCK_SECONDS = 600.0
+_MOST_DESCRIPTION = 2**26
+"""Bytes of a description that is still read: it comes into memory."""
 
 
 def fetched(address: Address, repeat: int = 0) -> Path:
@@ -77,9 +79,11 @@ def _compared(address: Address, root: Path, path: Path, note: dict[str, Any] | N
     """The note of an address after a look there: the old one where nothing has changed."""
     origin, before = transfer.source(address), (note or {}).get("versions")
     try:
-        versions = [origin.version(name) for name in (DESCRIPTION, INDEX)]
+        versions = _versions(origin)
         if note is None or None in versions or versions != before or not (root / note["folder"]).is_dir():
             note = {"folder": _copied(address, root)}
+            if (after := _versions(origin)) != versions:  # it was packed again meanwhile: files of both
+                note, versions = {"folder": _copied(address, root)}, after
         note = {**note, "checked": time.time(), "versions": versions}
     except (transfer.Lost, RunFailed) as error:
         if note is None:
@@ -94,6 +98,15 @@ def _compared(address: Address, root: Path, path: Path, note: dict[str, Any] | N
         raise _no_data_set(address, DESCRIPTION, error) from error
     files.write_atomic(path, json.dumps(note))
     return note
+
+
+def forget(address: Address) -> None:
+    """Ask the server again the next time: what it sent was no packed data set."""
+    note_path(address).unlink(missing_ok=True)
+
+
+def _versions(origin: transfer.Source) -> list[str | None]:
+    return [origin.version(name) for name in (DESCRIPTION, INDEX)]
 
 
 def _copied(address: Address, root: Path) -> str:
@@ -119,7 +132,8 @@ def _content(address: Address, name: str, problem: str) -> bytes:
 
     try:
         seconds = min(SECONDS, transfer.patience())
-        transfer.download(address, name, buffer, MAX_BYTES, seconds, tell)
+        most = MAX_BYTES if name != DESCRIPTION else _MOST_DESCRIPTION
+        transfer.download(address, name, buffer, most, seconds, tell, f"is over {most} bytes")
     except transfer.NotThere as error:
         if problem:
             raise InputError(f"{address.file(name)}: {problem}") from error

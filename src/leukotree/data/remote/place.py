@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from leukotree.data.remote import scratch
 from leukotree.data.remote.address import Address, is_remote, parse
+
+_FOLDER = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
+"""The name of a folder of copies: that of its address, and that of its content."""
 
 
 def place(shards: str | Path) -> Path:
@@ -35,7 +39,7 @@ def read_note(address: Address) -> dict[str, Any] | None:
     """The content of the note; None without one. A damaged one counts as none."""
     try:
         note = json.loads(note_path(address).read_text())
-        if isinstance(note["folder"], str) and "/" not in note["folder"] and float(note["checked"]) >= 0:
+        if _FOLDER.fullmatch(note["folder"]) and float(note["checked"]) >= 0:
             return dict(note)
     except (OSError, ValueError, KeyError, TypeError):
         pass

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from leukotree import progress
 from leukotree.data.dataset import Dataset
 from leukotree.data.remote import scratch
-from leukotree.data.remote.fetcher import STREAMS, Fetcher
+from leukotree.data.remote.uses import Pass
 from leukotree.errors import InputError
 
 
@@ -48,12 +49,18 @@ def stage(dataset: Dataset) -> Staged:
         )
     lacking = [name for name in store.names if name not in here]
     bar = progress.Bar("stage", len(store.names), "shard", done=len(here), soon=True)
-    with bar, ThreadPoolExecutor(STREAMS) as pool:
-        for _ in pool.map(lambda name: _open(own, name), lacking):
-            bar.advance()
+    # This thread waits for one shard after another, in the order in which others fetch ahead. So Ctrl-C ends
+    # it at once.
+    order = Pass(
+        np.array([store.number[name] for name in lacking], dtype=np.int64), len(store.names), lambda: 0
+    )
+    own.follow(order, window=len(store.names))
+    try:
+        with bar:
+            for order.position, name in enumerate(lacking):
+                os.close(own.open(name))
+                bar.advance()
+    finally:
+        own.forget(order)
     size = sum(store.path(name).stat().st_size for name in store.present())
     return Staged(store.folder, len(store.names), len(lacking), size)
-
-
-def _open(own: Fetcher, name: str) -> None:
-    os.close(own.open(name))

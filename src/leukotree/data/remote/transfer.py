@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 from leukotree import signals
+from leukotree.data.remote import redirects
 from leukotree.data.remote.address import PIPE, WEB, Address
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
 
@@ -26,6 +28,8 @@ SLOWEST = 1000
 PATIENCE = 300.0
 """Seconds without any new byte after which a run gives up and ends as "server"."""
 LONGEST_PAUSE = 30.0
+PROGRESS = 2**14
+"""Bytes that a file must have grown by before it counts as coming."""
 REFUSED = "ACCESS_DENIED", "HTTP status 403", "401 Client", "403 Client", "404 Client", "No such file"
 """Parts of messages of object stores that will not be others in a moment."""
 AGAIN = {408, 425, 429, 500, 502, 503, 504}
@@ -80,6 +84,7 @@ def download(
     most: int,
     seconds: float | None = None,
     tell: Tell = lambda done, problem: None,
+    too_long: str = "is longer than the index says",
 ) -> int:
     """Write a file of an address into `file`; its size. A connection that is lost is made again, with longer
     and longer pauses, and goes on where it was.
@@ -88,12 +93,13 @@ def download(
         most: largest size in bytes.
         seconds: without any new byte, after which it gives up; None for `patience()`.
         tell: is called with the bytes so far, and the last problem.
+        too_long: what is wrong with a larger file.
 
     Raises NotThere, InputError for a larger file, RunFailed of kind "server" when it gives up, and Preempted
     when this process is asked to end meanwhile.
     """
     origin, wait = source(address), patience() if seconds is None else seconds
-    done, tries, moved = 0, 0, time.monotonic()
+    done, tries, moved, mark = 0, 0, time.monotonic(), 0
     while True:
         try:
             for position, data in origin.parts(name, done):
@@ -101,19 +107,18 @@ def download(
                     done = position
                 file.seek(done)
                 done += file.write(data)
-                tries, moved = 0, time.monotonic()
+                if done >= mark:  # what came before and is lost again is no progress
+                    tries, moved, mark = 0, time.monotonic(), done + PROGRESS
                 tell(done, "")
                 if done > most:
-                    raise InputError(
-                        f"{address.file(name)}: is longer than the index says; upload the packed folder again"
-                    )
+                    raise InputError(f"{address.file(name)}: {too_long}; upload the packed folder again")
             file.truncate(done)
             return done
         except Lost as error:
             problem, tries = one_line(error), tries + 1
         quiet = time.monotonic() - moved
         if quiet > wait:
-            raise RunFailed(f"{address.file(name)}: {problem}; no byte in {quiet:.0f} s", "server")
+            raise RunFailed(f"{address.file(name)}: {problem}; no new byte in {quiet:.0f} s", "server")
         tell(done, problem)
         pause = min(LONGEST_PAUSE, 0.25 * 2**tries, wait / 4) * random.uniform(0.5, 1.0)
         signals.sleep(pause, "asked to stop while the server of the shards did not answer")
@@ -146,9 +151,13 @@ class _Web:
         url = self._address.file(name)
         plain = {"Accept-Encoding": "identity", **headers}
         try:
-            answer = self._sessions.own.request(
-                method, url, headers=plain, stream=True, timeout=(CONNECT, SILENCE), allow_redirects=True
+            answer = redirects.get(
+                self._sessions.own, url, method, headers=plain, stream=True, timeout=(CONNECT, SILENCE)
             )
+        except redirects.Refused as error:
+            raise NotThere(f"the server {error}") from error
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidProxyURL) as error:
+            raise NotThere(one_line(error)[:200]) from error
         except requests.RequestException as error:
             raise Lost(one_line(error)[:200]) from error
         if answer.status_code in AGAIN:
@@ -157,19 +166,31 @@ class _Web:
         if answer.status_code not in (200, 206, 416):
             answer.close()
             raise NotThere(f"the server answers {answer.status_code} {answer.reason}")
+        if (coding := answer.headers.get("Content-Encoding", "identity")) != "identity":
+            answer.close()
+            raise NotThere(f"the server sends it compressed ({coding[:20]}), which was not asked for")
         return answer
 
     def version(self, name: str) -> str | None:
-        with self._ask("HEAD", name, {}) as answer:
-            known = [answer.headers.get(field) for field in ("ETag", "Last-Modified")]
-            return f"{known} {answer.headers.get('Content-Length')}" if any(known) else None
+        try:
+            with self._ask("HEAD", name, {}) as answer:
+                known = [answer.headers.get(field) for field in ("ETag", "Last-Modified")]
+                return f"{known} {answer.headers.get('Content-Length')}" if any(known) else None
+        except NotThere:  # a server may refuse HEAD only; the file itself is asked for next
+            return None
 
     def parts(self, name: str, start: int) -> Iterator[tuple[int, bytes]]:
         import urllib3
 
         with self._ask("GET", name, {"Range": f"bytes={start}-"} if start else {}) as answer:
             if answer.status_code == 416:  # the file has no byte there: it is another one than before
-                raise Lost("the server has a shorter file than before")
+                if not start:
+                    raise NotThere("the server answers 416 where no range was asked for")
+                yield from self.parts(name, 0)
+                return
+            sent = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", f"bytes {start}-"))
+            if answer.status_code == 206 and (sent is None or int(sent[1]) != start):
+                raise NotThere(f"the server sends another range than that from byte {start}")
             begin = start if answer.status_code == 206 else 0
             try:
                 # What has come, not PART bytes: a part that is lost in the middle would come again.
