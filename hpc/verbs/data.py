@@ -91,8 +91,8 @@ def define_pack(verbs: options.Verbs) -> None:
         metavar="NAME",
         action="append",
         default=[],
-        help="keep a source out of all folds, and pack it into the folder SHARDS-test, for `leukotree "
-        "evaluate`; may be repeated",
+        help="keep a source out of all folds, and pack it into the folder SHARDS-test, for the "
+        "command evaluate; may be repeated",
     )
     verb.add_argument(
         "--match",

@@ -169,3 +169,16 @@ def test_what_cannot_be_downloaded_is_one_line(name: str, server: tuple[str, Pat
 def test_only_https_is_asked_elsewhere() -> None:
     with pytest.raises(InputError, match="is not https"):
         download.image("http://example.org/a.png", Path())
+
+
+def test_the_signature_of_an_address_is_in_no_table_and_no_message(server: tuple[str, Path]) -> None:
+    address, folder = server
+    picture(folder / "a.png")
+    with inputs.opened([f"{address}/a.png?sig=secret"]) as table:
+        assert table["image"].tolist() == [f"{address}/a.png"]
+    with (
+        pytest.raises(InputError, match=r"none\.png: cannot be downloaded") as caught,
+        inputs.opened([f"{address}/none.png?sig=secret"]),
+    ):
+        pass
+    assert "secret" not in str(caught.value)

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 from leukotree import progress, signals
 from leukotree.data import manifest_table
 from leukotree.data.remote import redirects
-from leukotree.data.remote.address import hidden
+from leukotree.data.remote.address import hidden, hidden_in
 from leukotree.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -109,7 +109,9 @@ def _fetch(session: Session, address: str, path: Path) -> int:
                         raise InputError(f"{hidden(address)}: took over {SECONDS} s; download it first")
             return size
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise InputError(f"{hidden(address)}: cannot be downloaded: {one_line(error)[:200]}") from error
+        raise InputError(
+            f"{hidden(address)}: cannot be downloaded: {hidden_in(one_line(error))[:200]}"
+        ) from error
 
 
 def _answer(session: Session, address: str) -> Response:

@@ -36,6 +36,7 @@ def test_a_folder_is_no_address(text: str) -> None:
         ("ftp://a.org/x", "cannot be read from ftp://; use a folder, http://, https://, s3://, gs://, hf://"),
         ("https://me:secret@a.org/x", "^https://a.org/x: an address of shards has no password"),
         ("https://a.org/x?sig=secret", "^https://a.org/x: an address of shards has no password"),
+        ("ftp://me:secret@a.org/x", "^ftp://a.org/x: an address of shards has no password"),
         ("https://a.org/x#part", "no password, no [?] and no #"),
         ("https:///x", "is no whole address"),
         ("https://a.org/a b", "is no whole address"),
@@ -48,8 +49,19 @@ def test_a_bad_address_is_refused_without_its_secret(text: str, message: str) ->
     assert "secret" not in str(refused.value)
 
 
+def test_what_may_be_secret_is_not_shown() -> None:
+    signed = "https://me:secret@a.org:8/set/x.jpg?X-Amz-Signature=secret#secret"
+    assert address.hidden(signed) == "https://a.org:8/set/x.jpg"
+    for text in ("data/a?b#c", "/data/me@home/x", "pipe:cat {}?", "s3://bucket/x"):
+        assert address.hidden(text) == text
+    message = f"404 for url: {signed} (Pool(host='a.org'): with url: /set/x.jpg?sig=secret) is it there?"
+    assert address.hidden_in(message) == (
+        "404 for url: https://a.org:8/set/x.jpg (Pool(host='a.org'): with url: /set/x.jpg) is it there"
+    )
+
+
 def test_a_name_of_a_file_is_no_path_and_no_command() -> None:
-    for name in ("../x.tar", "a;rm -rf x", "a b", ""):
+    for name in ("..", ".a", "../x.tar", "a;rm -rf x", "a b", ""):
         with pytest.raises(InputError, match="is no name of a file"):
             address.parse("pipe:cat set/{}").file(name)
 

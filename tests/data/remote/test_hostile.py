@@ -175,9 +175,7 @@ def test_a_server_that_always_cuts_off_at_the_same_place_is_left(
 
     monkeypatch.setenv("LEUKOTREE_PATIENCE", "0.5")
     data = Dataset.open(serve(cut))
-    with pytest.raises(
-        RunFailed, match="IncompleteRead.20000 bytes read.*; no new byte"
-    ) as error:
+    with pytest.raises(RunFailed, match=r"IncompleteRead.20000 bytes read.*; no new byte") as error:
         data.read(0)
     assert error.value.kind == "server"
 

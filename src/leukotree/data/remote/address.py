@@ -13,7 +13,7 @@ WEB, STORES, PIPE = ("http", "https"), ("s3", "gs", "hf"), "pipe"
 HOLE = "{}"
 """In a command: the name of the file that it prints."""
 _REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://|(pipe):", re.IGNORECASE)
-_FILE = re.compile(r"[A-Za-z0-9._-]+")
+_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _trusted: set[str] = set()
 """Commands that a person named to this process."""
 
@@ -72,6 +72,12 @@ def hidden(text: str) -> str:
     head, _, rest = re.split(r"[?#]", text, maxsplit=1)[0].partition("://")
     host, slash, path = rest.partition("/")
     return f"{head}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def hidden_in(text: str) -> str:
+    """A message of another library, whose addresses may have secrets, without these."""
+    whole = re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\")>]+", lambda match: hidden(match[0]), text)
+    return re.sub(r"\?[^\s'\")>]*", "", whole)
 
 
 def trust(shards: str | Path) -> None:

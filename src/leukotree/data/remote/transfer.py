@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from leukotree import signals
 from leukotree.data.remote import redirects
-from leukotree.data.remote.address import PIPE, WEB, Address
+from leukotree.data.remote.address import PIPE, WEB, Address, hidden_in
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
 
 PART = 2**20
@@ -157,9 +157,9 @@ class _Web:
         except redirects.Refused as error:
             raise NotThere(f"the server {error}") from error
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidProxyURL) as error:
-            raise NotThere(one_line(error)[:200]) from error
+            raise NotThere(hidden_in(one_line(error))[:200]) from error
         except requests.RequestException as error:
-            raise Lost(one_line(error)[:200]) from error
+            raise Lost(hidden_in(one_line(error))[:200]) from error
         if answer.status_code in AGAIN:
             answer.close()
             raise Lost(f"the server answers {answer.status_code} {answer.reason}")
@@ -200,7 +200,7 @@ class _Web:
                     yield end, data
                     end += len(data)
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise Lost(one_line(error)[:200]) from error
+                raise Lost(hidden_in(one_line(error))[:200]) from error
             length = answer.headers.get("Content-Length", "")
             if length.isdecimal() and end - begin < int(length):
                 raise Lost(f"the connection ended after {end - begin} of {length} bytes")
@@ -306,9 +306,9 @@ def _translated() -> Iterator[None]:
     except (Lost, NotThere, InputError, RunFailed, Preempted):
         raise
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise NotThere(one_line(error)[:300]) from error
+        raise NotThere(hidden_in(one_line(error))[:300]) from error
     except Exception as error:  # each file system has its own
-        text = one_line(error)[:300]
+        text = hidden_in(one_line(error))[:300]
         refused = any(word in text for word in REFUSED)
         raise (NotThere if refused else Lost)(text) from error
 
