@@ -23,6 +23,7 @@ NAMED = {
     ("src/leukotree/data/patients/pseudonyms.py", "leukotree pack"),
     ("src/leukotree/data/audit/audit.py", "leukotree pack"),
     ("src/leukotree/data/audit/contact_sheet.py", "leukotree pack --group-near-duplicates"),
+    ("src/leukotree/report/prose/data.py", "leukotree pack --folds-by\nsource"),
     ("src/leukotree/report/prose/data.py", "leukotree import"),
     ("hpc/launching/cancelled.py", "leukotree cancel"),
     ("hpc/status.py", "leukotree sweep"),
