@@ -6,10 +6,12 @@ import zlib
 
 import numpy as np
 
-BY_STAGE, PAIRED = 1, 2
-"""How a run draws its numbers. PAIRED: as `models.streams` says. BY_STAGE: weights, order and dropout by the
-name of the stage, as in the first version. A run that was begun so is continued so: another order in the
-middle of an epoch would show some images twice and others never."""
+BY_STAGE, PAIRED, IN_BLOCKS = VERSIONS = 1, 2, 3
+"""How a run draws its numbers. BY_STAGE: weights, order and dropout by the name of the stage, as in the first
+version. PAIRED: as `models.streams` says. IN_BLOCKS: also, and the order of very many images is drawn block
+by block (`data.order`). A run that was begun in one way is continued so: another order in the middle of an
+epoch would show some images twice and others never."""
+NEWEST = IN_BLOCKS
 
 
 def sequence(seed: int, stream: str, *place: int) -> np.random.SeedSequence:

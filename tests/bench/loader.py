@@ -34,8 +34,9 @@ from leukotree.data import augment, phantom
 from leukotree.data.cache import Cache, open_cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.manifest import read as read_manifest
+from leukotree.data.order import TrainOrder
 from leukotree.data.pack import pack
-from leukotree.data.stream import Loader, TrainOrder
+from leukotree.data.stream import Loader
 from leukotree.spec import AugmentSpec
 from leukotree.taxonomy import Taxonomy
 

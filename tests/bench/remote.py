@@ -30,10 +30,11 @@ import simplejpeg
 import torch
 
 from leukotree.data.dataset import Dataset
+from leukotree.data.order import TrainOrder, Windows
 from leukotree.data.pack import pack
 from leukotree.data.remote import fetcher, scratch
 from leukotree.data.remote.stage import stage
-from leukotree.data.stream import Loader, TrainOrder, Windows
+from leukotree.data.stream import Loader
 from leukotree.spec import AugmentSpec
 
 RATE = 30e6

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
 
 from leukotree.data import folds
 from leukotree.errors import InputError
@@ -39,6 +40,19 @@ def test_groups_stay_together_and_every_fold_holds_every_leaf(frame, count, seed
     present = pd.crosstab(fold_ids, frame["leaf"])
     assert present.shape == (count, len(LEAVES))
     assert (present > 0).all(axis=None)
+
+
+@quick
+@given(frames(), st.integers(2, 7), st.integers(0, 2**31 - 1))
+def test_a_division_is_that_of_scikit_learn(frame, count, seed):
+    leaf_ids, groups = (pd.factorize(frame[name], sort=True)[0] for name in ("leaf", "group"))
+    expected = np.full(len(frame), -1)
+    splitter = StratifiedGroupKFold(n_splits=count, shuffle=True, random_state=seed)
+    for fold, (_, rows) in enumerate(splitter.split(leaf_ids, leaf_ids, groups)):
+        expected[rows] = fold
+    counts = np.array(pd.crosstab(groups, leaf_ids), np.int32)
+    actual = folds._stratified(counts.tobytes(), len(LEAVES), count, seed)[groups]
+    np.testing.assert_array_equal(actual, expected)
 
 
 @quick

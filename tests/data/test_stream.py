@@ -12,11 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leukotree import seeds
-from leukotree.data import augment, geometry
 from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
-from leukotree.data.stream import Loader, TrainOrder, decode
+from leukotree.data.order import TrainOrder
+from leukotree.data.stream import Loader, decode
 from leukotree.errors import InputError
 from leukotree.spec import AugmentSpec
 from tests.helpers.small_data import bomb, overwrite
@@ -24,60 +23,6 @@ from tests.helpers.small_data import bomb, overwrite
 
 def order_of(rows: np.ndarray, batch: int, seed: int, size: int = 48) -> TrainOrder:
     return TrainOrder(rows, batch, seed, AugmentSpec(), size)
-
-
-@given(st.integers(1, 60), st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**31))
-def test_after_each_epoch_every_row_was_seen_once_more(n: int, batch: int, epochs: int, seed: int) -> None:
-    order = order_of(np.arange(n) * 3, batch, seed)
-    seen = np.concatenate([order.batch(step).rows for step in range(order.steps_before(epochs) + 1)])
-    for epoch in range(epochs):
-        assert sorted(seen[epoch * n : (epoch + 1) * n]) == list(order.rows)
-    assert 0 <= order.steps_before(epochs) * batch - epochs * n < batch
-
-
-@given(st.integers(2, 40), st.integers(1, 20), st.integers(0, 2**31), st.integers(0, 30))
-def test_a_batch_is_a_function_of_seed_and_step(n: int, batch: int, seed: int, step: int) -> None:
-    """A resume at any step gives the batches of an undisturbed run."""
-    through = order_of(np.arange(n), batch, seed)
-    for earlier in range(step):
-        through.batch(earlier)
-    actual, expected = through.batch(step), order_of(np.arange(n), batch, seed).batch(step)
-    for column in ("rows", "crops", "numbers"):
-        np.testing.assert_array_equal(getattr(actual, column), getattr(expected, column))
-        assert len(getattr(actual, column)) == batch
-
-
-@given(st.integers(2, 60), st.integers(1, 20), st.integers(0, 2**31), st.data())
-def test_a_part_of_the_images_comes_in_the_order_of_all_and_augmented_alike(
-    n: int, batch: int, seed: int, data: st.DataObject
-) -> None:
-    """Arms of a fold are paired, also where a stage trains on fewer images."""
-    among = np.arange(n) * 2 + 1
-    rows = np.array(sorted(data.draw(st.sets(st.sampled_from(among.tolist()), min_size=1))))
-    whole = TrainOrder(among, n, seed, AugmentSpec(), 48)
-    part = TrainOrder(rows, batch, seed, AugmentSpec(), 48, among)
-    seen = [part.batch(step) for step in range(part.steps_before(2) + 1)]
-    for epoch in range(2):
-        expected = whole.batch(epoch)
-        mine = np.isin(expected.rows, rows)
-        for column in ("rows", "crops", "numbers"):
-            drawn = np.concatenate([getattr(samples, column) for samples in seen])
-            actual = drawn[epoch * len(rows) : (epoch + 1) * len(rows)]
-            np.testing.assert_array_equal(actual, getattr(expected, column)[mine])
-
-
-def test_an_order_of_the_first_version_augments_by_position() -> None:
-    rows = np.arange(0, 40, 2)
-    order = TrainOrder(rows, 20, 3, AugmentSpec(), 48, np.arange(40), by_position=True).batch(1)
-    np.testing.assert_array_equal(order.rows, seeds.generator(3, "order", 1).permutation(rows))
-    np.testing.assert_array_equal(order.numbers, augment.draw(3, 1, 20))
-    np.testing.assert_array_equal(order.crops, geometry.draw(3, 1, 20, 48, AugmentSpec()))
-
-
-def test_epochs_and_seeds_differ() -> None:
-    order = order_of(np.arange(50), 50, seed=0)
-    assert not np.array_equal(order.batch(0).rows, order.batch(1).rows)
-    assert not np.array_equal(order.batch(0).rows, order_of(np.arange(50), 50, seed=1).batch(0).rows)
 
 
 @pytest.mark.parametrize(

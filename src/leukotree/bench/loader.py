@@ -11,7 +11,8 @@ from leukotree.bench.clock import Work, in_turn
 from leukotree.bench.setting import Row, Setting
 from leukotree.data.cache import Cache
 from leukotree.data.images import codec
-from leukotree.data.stream import CHUNK, Loader, TrainOrder
+from leukotree.data.order import TrainOrder
+from leukotree.data.stream import CHUNK, Loader
 
 SAMPLE = 2048
 """Most images that are decoded from memory, and most that are put into the cache."""

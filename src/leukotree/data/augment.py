@@ -26,9 +26,10 @@ _CHUNK = 2**18
 """Values that a CPU computes at once: 1 MB of float32, which fits into its cache."""
 
 
-def draw(seed: int, epoch: int, samples: int) -> np.ndarray:
-    """Return the table of one epoch: (samples, 9) float32, uniform in [0, 1), with the columns COLUMNS."""
-    return seeds.generator(seed, "augment", epoch).random((samples, len(COLUMNS)), dtype=np.float32)
+def draw(seed: int, epoch: int, samples: int, *block: int) -> np.ndarray:
+    """Return the table of one epoch, or of one block of it: (samples, 9) float32, uniform in [0, 1), with the
+    columns COLUMNS."""
+    return seeds.generator(seed, "augment", epoch, *block).random((samples, len(COLUMNS)), dtype=np.float32)
 
 
 def to_input(

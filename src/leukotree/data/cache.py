@@ -177,12 +177,12 @@ def _pixels_start(capacity: int) -> int:
 
 
 def _slots(rows: int, capacity: int) -> np.ndarray:
-    """Return the slot of each row, (rows,), -1 for none.
+    """Return the slot of each row, (rows,) int32, -1 for none.
 
     If there are fewer slots than rows, the rows with a slot are random, so that they come from all folds.
     """
     slots = seeds.generator(0, "cache").permutation(rows) if capacity < rows else np.arange(rows)
-    return np.where(slots < capacity, slots, -1)
+    return np.where(slots < capacity, slots, -1).astype(np.int32)
 
 
 def _checksum(image: np.ndarray) -> int:

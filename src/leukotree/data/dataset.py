@@ -6,17 +6,18 @@ import hashlib
 import json
 import os
 import tarfile
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from leukotree import config, files
-from leukotree.data import deals, shards, shown, tarheader
+from leukotree.data import deals, duplicates, mapped, shown, tarheader
 from leukotree.data.boxes import Crop
 from leukotree.data.fingerprint import (
     DEAL,
@@ -29,7 +30,7 @@ from leukotree.data.fingerprint import (
     read_plain,
 )
 from leukotree.data.images import codec
-from leukotree.data.index import read_index
+from leukotree.data.index import leaf_ids, read_index
 from leukotree.data.patients import identities
 from leukotree.data.remote import fetcher, mirror
 from leukotree.data.remote.address import Address, is_remote, parse
@@ -106,6 +107,8 @@ class Dataset:
     """sha256 hex over dataset.json and index.parquet: the same in every repeat."""
     address: Address | None = None
     """Where the shards come from; `folder` then holds their copies. None: from `folder` itself."""
+    mapped: mapped.Mapped | None = None
+    """The files behind the index of a large data set. None: it is in memory."""
 
     @classmethod
     def open(cls, folder: str | Path, ends: bool = True, repeat: int = 0) -> Dataset:
@@ -123,17 +126,15 @@ class Dataset:
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; write it with `leukotree pack MANIFEST {folder}`")
-        content = read_plain(folder / DESCRIPTION), read_plain(folder / INDEX)
-        dataset = _parsed(folder, folder.absolute(), *content)
-        _check_shards(folder, dataset.index, ends)
+        dataset = _read(folder, folder.absolute())
+        _check_shards(dataset, ends)
         return _dealt(dataset, repeat, read_deal(folder, repeat)) if repeat else dataset
 
     @classmethod
     def _at(cls, address: Address, repeat: int) -> Dataset:
         folder = mirror.fetched(address, repeat)
-        content = read_plain(folder / DESCRIPTION), read_plain(folder / INDEX)
         try:
-            dataset = _parsed(folder, folder, *content, address)
+            dataset = _read(folder, folder, address)
         except InputError as error:  # such as a page that says in HTML what is wrong
             mirror.forget(address)
             raise InputError(f"{address.text}: {str(error).replace(f'{folder}/', '')}") from error
@@ -204,7 +205,13 @@ class Dataset:
     @cached_property
     def leaf_ids(self) -> np.ndarray:
         """(N,) int64: position of each sample's leaf in `taxonomy.leaves`."""
-        return pd.Index(self.taxonomy.leaves).get_indexer(pd.Index(self.index["leaf"])).astype(np.int64)
+        if self.mapped is None:
+            return leaf_ids(self.index, self.taxonomy)
+        own = Taxonomy.from_nested(self.description.taxonomy).leaves
+        if own == self.taxonomy.leaves:
+            return self.mapped.leaf_ids
+        place_of = np.array([self.taxonomy.leaves.index(leaf) for leaf in own], dtype=np.int64)
+        return place_of[self.mapped.leaf_ids]
 
     def pack_option(self, option: str) -> Any:
         """Return the value of an option that the folder was packed with; None if it was not given."""
@@ -243,18 +250,31 @@ class Dataset:
     @cached_property
     def shard_ids(self) -> np.ndarray:
         """(N,) int64: the number of each sample's shard, counted in the order of the index."""
+        if self.mapped is not None:
+            return self.mapped.shard_ids
         return pd.factorize(self.index["shard"])[0].astype(np.int64)
 
     @cached_property
-    def _locations(self) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, list[str], list[str]]:
+    def copies(self) -> list[np.ndarray]:
+        """The sets of rows with equal bytes, see `duplicates.copies`."""
+        return duplicates.copies(self.index["sha256"]) if self.mapped is None else self.mapped.copies
+
+    @cached_property
+    def _locations(self) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, Texts, Texts]:
         """The paths of the shards, and per sample: position of its shard, offset, length, key, sha256.
 
         Offset and length are in bytes. Plain columns, since looking up single values of `index` is slow.
         """
-        positions, names = pd.factorize(self.index["shard"])
-        paths = [str(self.absolute / name) for name in names]
+        # Shards are numbered in the order of their first samples.
+        first = np.flatnonzero(np.diff(np.maximum.accumulate(self.shard_ids), prepend=-1))
+        names = self._texts("shard")
+        paths = [str(self.absolute / names[row]) for row in first.tolist()]
         offsets, lengths = self.index["offset"].to_numpy(), self.index["length"].to_numpy()
-        return paths, positions, offsets, lengths, self.index["key"].tolist(), self.index["sha256"].tolist()
+        return paths, self.shard_ids, offsets, lengths, self._texts("key"), self._texts("sha256")
+
+    def _texts(self, name: str) -> Texts:
+        """A column of texts. Of a mapped index no object per sample is made."""
+        return self.index[name].tolist() if self.mapped is None else _MappedTexts(self.index[name])
 
     @cached_property
     def _verified(self) -> np.ndarray:
@@ -314,10 +334,27 @@ class Dataset:
         return data
 
 
-def _place(index: pd.DataFrame, row: int) -> shards.Place:
-    sample = index.iloc[row]
-    key, digest = str(sample["key"]), str(sample["sha256"])
-    return shards.Place(key, int(sample["offset"]), int(sample["length"]), digest)
+class Texts(Protocol):
+    """Texts that are looked up by their row."""
+
+    def __getitem__(self, row: Any, /) -> str: ...
+
+
+class _MappedTexts:
+    """The texts of a column of Arrow."""
+
+    def __init__(self, column: pd.Series) -> None:
+        import pyarrow as pa
+
+        texts = pa.array(column.array)  # without a copy
+        self._chunks = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
+        self._ends = np.cumsum([len(chunk) for chunk in self._chunks]).tolist()
+
+    def __getitem__(self, row: int) -> str:
+        number = bisect_right(self._ends, row)
+        chunk = self._chunks[number]
+        text: str = chunk[int(row) - (self._ends[number] - len(chunk))].as_py()
+        return text
 
 
 class _OpenFile:
@@ -340,36 +377,79 @@ def _shard(path: str, fingerprint: str, pid: int) -> _OpenFile:
     return _OpenFile.at(path)
 
 
+def _read(folder: Path, absolute: Path, address: Address | None = None) -> Dataset:
+    """Return what dataset.json and index.parquet describe. Raises InputError as `Dataset.open`."""
+    content = read_plain(folder / DESCRIPTION)
+    description = _description(folder / DESCRIPTION, content)
+    many = sum(description.counts.values()) >= mapped.MANY
+    # Reading what is no plain file gives the error.
+    if many and (folder / INDEX).is_file() and not (folder / INDEX).is_symlink():
+        state = files.state((folder / INDEX).stat())
+        if (large := _mapped(folder, absolute, content, state, address)) is not None:
+            return large
+    return _parsed(folder, absolute, content, read_plain(folder / INDEX), address)
+
+
 @lru_cache(maxsize=4)  # the next trial in a process reads the same bytes again
 def _parsed(
-    folder: Path, absolute: Path, description_bytes: bytes, index_bytes: bytes, address: Address | None = None
+    folder: Path, absolute: Path, description_bytes: bytes, index_bytes: bytes, address: Address | None
 ) -> Dataset:
     """Return the data set that the contents of dataset.json and index.parquet describe.
 
     The data set remembers which samples were checked, so the cache must know the folder by `absolute`: a
     relative name means another folder after a change of the working directory.
     """
-    path = folder / DESCRIPTION
-    description = _description(path, description_bytes)
-    try:
-        taxonomy = Taxonomy.from_nested(description.taxonomy)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    folds, counts = description.folds, description.counts
+    description, taxonomy = _described(folder / DESCRIPTION, description_bytes)
     samples = fingerprint_of(description_bytes, index_bytes)
+    table = read_index(folder / INDEX, index_bytes, description.folds, description.counts, taxonomy)
+    return _dataset(folder, absolute, description, taxonomy, table, samples, address)
+
+
+@lru_cache(maxsize=4)
+def _mapped(
+    folder: Path, absolute: Path, description_bytes: bytes, state: tuple[int, ...], address: Address | None
+) -> Dataset | None:
+    """As `_parsed`, of a large data set; `state` identifies its index. None where it cannot be mapped."""
+    description, taxonomy = _described(folder / DESCRIPTION, description_bytes)
+    known = mapped.opened(
+        absolute / INDEX, description_bytes, description.folds, description.counts, taxonomy
+    )
+    if known is None:
+        return None
+    dataset = _dataset(folder, absolute, description, taxonomy, known.table, known.samples, address)
+    return replace(dataset, mapped=known)
+
+
+def _dataset(
+    folder: Path,
+    absolute: Path,
+    description: Description,
+    taxonomy: Taxonomy,
+    table: pd.DataFrame,
+    samples: str,
+    address: Address | None,
+) -> Dataset:
     return Dataset(
         folder,
         absolute,
         description.size,
         taxonomy,
-        folds,
+        description.folds,
         description.group,
-        read_index(folder / INDEX, index_bytes, folds, counts, taxonomy),
+        table,
         samples,
         description,
         samples=samples,
         address=address,
     )
+
+
+def _described(path: Path, content: bytes) -> tuple[Description, Taxonomy]:
+    description = _description(path, content)
+    try:
+        return description, Taxonomy.from_nested(description.taxonomy)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 @lru_cache(maxsize=16)
@@ -401,16 +481,15 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _check_shards(folder: Path, index: pd.DataFrame, ends: bool) -> None:
+def _check_shards(dataset: Dataset, ends: bool) -> None:
     """Raise InputError unless every shard is a plain file that is long enough for its samples.
 
     With `ends`, the headers of its first and last sample must be there, too.
     """
-    offsets, lengths = index["offset"].to_numpy(), index["length"].to_numpy()
-    for name, indices in index.groupby("shard").indices.items():
-        rows = np.asarray(indices, dtype=np.int64)
-        first, last = int(rows[offsets[rows].argmin()]), int(rows[offsets[rows].argmax()])
-        path, end = folder / str(name), int((offsets[rows] + lengths[rows]).max())
+    paths, shard_ids, offsets, lengths, keys, _ = dataset._locations
+    firsts, lasts = _ends(shard_ids, offsets)
+    for number, first, last in zip(shard_ids[firsts].tolist(), firsts.tolist(), lasts.tolist(), strict=True):
+        path, end = dataset.folder / os.path.basename(paths[number]), int(offsets[last] + lengths[last])
         if path.is_symlink() or not path.is_file():
             problem = "is a link" if path.is_symlink() else "no such shard"
             raise InputError(f"{path}: {problem}; pack the folder again")
@@ -419,22 +498,33 @@ def _check_shards(folder: Path, index: pd.DataFrame, ends: bool) -> None:
             problem = f"{status.st_size} bytes, but a sample ends at byte {end}"
             raise InputError(f"{path}: {problem}; copy or pack the folder again")
         if ends:
-            _check_headers(path, files.state(status), (_place(index, first), _place(index, last)))
+            places = tuple((keys[row], int(offsets[row]), int(lengths[row])) for row in (first, last))
+            _check_headers(path, files.state(status), places)
+
+
+def _ends(shard_ids: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the first and of the last sample of each shard, by their places in it."""
+    next_shard, further = np.diff(shard_ids), np.diff(offsets)
+    rows = np.arange(len(shard_ids))
+    if not ((next_shard > 0) | ((next_shard == 0) & (further > 0))).all():  # not as `pack` orders them
+        rows = np.lexsort((offsets, shard_ids))
+    begins = np.flatnonzero(np.diff(shard_ids[rows], prepend=-1))
+    return rows[begins], rows[np.append(begins[1:], len(rows)) - 1]
 
 
 @lru_cache(maxsize=2**14)  # a study checks many specs on one data set
-def _check_headers(path: Path, state: tuple[int, ...], places: tuple[shards.Place, ...]) -> None:
-    """Raise InputError unless the headers of these samples are in the shard.
+def _check_headers(path: Path, state: tuple[int, ...], places: tuple[tuple[str, int, int], ...]) -> None:
+    """Raise InputError unless the headers of these samples (key, offset, length) are in the shard.
 
     They are not if the shard was replaced, or copied as a file of zeros. `state` identifies the file, for the
     cache.
     """
     try:
         shard = _OpenFile.at(str(path))
-        starts = [place.offset - tarfile.BLOCKSIZE for place in places]
+        starts = [offset - tarfile.BLOCKSIZE for _, offset, _ in places]
         headers = [os.pread(shard.number, tarfile.BLOCKSIZE, start) for start in starts]
     except OSError as error:
         raise read_error(error, f"{path}: cannot be read: {error.strerror}") from error
-    for header, place in zip(headers, places, strict=True):
-        if problem := tarheader.fault(header, f"{place.key}.jpg", place.length):
-            raise InputError(f"{path}: sample {place.key}: {problem}; copy or pack the folder again")
+    for header, (key, _, length) in zip(headers, places, strict=True):
+        if problem := tarheader.fault(header, f"{key}.jpg", length):
+            raise InputError(f"{path}: sample {key}: {problem}; copy or pack the folder again")

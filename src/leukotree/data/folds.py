@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -27,8 +26,16 @@ def assign(frame: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
     if frame.empty:
         raise InputError("no images: nothing to divide into folds")
     leaf_ids, leaves = pd.factorize(frame["leaf"], sort=True)
-    groups = pd.factorize(frame["group"], sort=True)[0]
-    support = frame.groupby("leaf")["group"].nunique().sort_values(kind="stable")
+    return _assigned(leaf_ids, leaves, pd.factorize(frame["group"], sort=True)[0], folds, seed)
+
+
+def _assigned(
+    leaf_ids: np.ndarray, leaves: pd.Index, groups: np.ndarray, folds: int, seed: int
+) -> np.ndarray:
+    """As `assign`, from (N,) int64 positions in the sorted leaves, and of the groups in sorted order."""
+    cells = np.bincount(groups * len(leaves) + leaf_ids, minlength=(int(groups.max()) + 1) * len(leaves))
+    counts = cells.astype(np.int32).reshape(-1, len(leaves))
+    support = pd.Series((counts > 0).sum(axis=0), index=leaves).sort_values(kind="stable")
     if support.iloc[0] < folds:
         raise InputError(
             f"leaf {support.index[0]!r} has {support.iloc[0]} group(s) (patients, where known), "
@@ -36,12 +43,11 @@ def assign(frame: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
             f"(groups per leaf: {support.to_dict()})"
         )
     for attempt in range(_ATTEMPTS):
-        random_state = _random_state(seed, attempt)
-        fold_ids = _stratified(leaf_ids.tobytes(), groups.tobytes(), folds, random_state)
+        fold_of_group = _stratified(counts.tobytes(), len(leaves), folds, _random_state(seed, attempt))
         present = np.zeros((folds, len(leaves)), dtype=bool)
-        present[fold_ids, leaf_ids] = True
+        np.logical_or.at(present, fold_of_group, counts > 0)
         if present.all():
-            return fold_ids
+            return fold_of_group[groups]
     absent = leaves[int(present.all(axis=0).argmin())]
     raise InputError(
         f"leaf {absent!r}: no division into {folds} folds gives each fold some of its images "
@@ -73,10 +79,25 @@ def split(index: pd.DataFrame, data: DataSpec, seed: int = 0) -> tuple[np.ndarra
     if data.inner is None:
         return rest, np.flatnonzero(fold_ids == data.test_fold)
     try:
-        inner_ids = assign(index.iloc[rest], data.inner.folds, seed)
+        inner_ids = _assign_part(index, rest, data.inner.folds, seed)
     except InputError as error:
         raise InputError(f"data.inner.folds, beside test fold {data.test_fold}: {error}") from error
     return rest[inner_ids != data.inner.fold], rest[inner_ids == data.inner.fold]
+
+
+def _assign_part(index: pd.DataFrame, rows: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """`assign` of some rows. It copies no text, which takes long in an index of millions of rows."""
+    (leaf_ids, leaves), (groups, _) = (pd.factorize(index[name], sort=True) for name in ("leaf", "group"))
+    present, leaf_ids = _renumbered(leaf_ids[rows])
+    return _assigned(leaf_ids, leaves[present], _renumbered(groups[rows])[1], folds, seed)
+
+
+def _renumbered(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) small numbers -> those that are there, ascending, and (N,) int64 the place of each among them. As
+    `np.unique`, without a sort."""
+    there = np.zeros(int(numbers.max()) + 1, dtype=bool)
+    there[numbers] = True
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[numbers]
 
 
 def _random_state(seed: int, attempt: int) -> int:
@@ -85,19 +106,27 @@ def _random_state(seed: int, attempt: int) -> int:
 
 
 @functools.lru_cache(maxsize=32)
-def _stratified(leaves: bytes, group_ids: bytes, folds: int, random_state: int) -> np.ndarray:
-    """Return the fold of each row, read-only. The ids are given as bytes, which a cache can look up.
+def _stratified(content: bytes, n_leaves: int, folds: int, random_state: int) -> np.ndarray:
+    """Return the fold of each group, (G,) int64.
 
-    Cached, since it takes seconds with thousands of groups, and each trial of a search needs the same folds.
+    The folds are those of scikit-learn's StratifiedGroupKFold, and its rule chooses the fold of each group.
+    Its loops over all samples are not used: they take a minute for ten million. Cached, since thousands of
+    groups take seconds, and each trial of a search needs the same folds.
+
+    Args: content: (G, n_leaves) int32 images of each group, as bytes, which a cache can look up.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    leaf_ids, groups = np.frombuffer(leaves, np.int64), np.frombuffer(group_ids, np.int64)
-    fold_ids = np.full(len(leaf_ids), -1, dtype=np.int64)
-    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=random_state)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about rare leaves, which the caller checks
-        for fold, (_, rows) in enumerate(splitter.split(np.zeros(len(leaf_ids)), leaf_ids, groups)):
-            fold_ids[rows] = fold
-    fold_ids.flags.writeable = False
-    return fold_ids
+    counts = np.frombuffer(content, np.int32).reshape(-1, n_leaves).astype(float)
+    mixed = np.arange(len(counts))
+    np.random.RandomState(random_state).shuffle(mixed)
+    counts = counts[mixed]
+    totals, in_fold = counts.sum(axis=0).astype(np.int64), np.zeros((folds, n_leaves))
+    chooser = StratifiedGroupKFold(n_splits=folds)
+    fold_of_group = np.empty(len(counts), dtype=np.int64)
+    # Stable, so that groups with equal spreads stay in their mixed order.
+    for group in np.argsort(-np.std(counts, axis=1), kind="stable"):
+        fold = chooser._find_best_fold(in_fold, totals, counts[group])
+        in_fold[fold] += counts[group]
+        fold_of_group[mixed[group]] = fold
+    return fold_of_group

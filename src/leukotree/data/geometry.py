@@ -28,12 +28,12 @@ _FLIP_CODES = {HFLIP: 1, VFLIP: 0, HFLIP | VFLIP: -1}  # codes of cv2.flip
 cv2.setNumThreads(0)
 
 
-def draw(seed: int, epoch: int, samples: int, size: int, spec: AugmentSpec) -> np.ndarray:
-    """Return the table of one epoch, (samples, 5) int32, with a column per name in COLUMNS.
+def draw(seed: int, epoch: int, samples: int, size: int, spec: AugmentSpec, *block: int) -> np.ndarray:
+    """Return the table of one epoch, or of one block of it: (samples, 5) int32, a column per name in COLUMNS.
 
     Windows are in pixels of a size x size image.
     """
-    generator = seeds.generator(seed, "crop", epoch)
+    generator = seeds.generator(seed, "crop", epoch, *block)
     place, symmetry = generator.random((samples, 2)), generator.integers(0, 8, samples)
     sides = np.full((samples, 2), size)
     pending = np.arange(samples)

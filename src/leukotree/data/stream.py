@@ -1,11 +1,5 @@
-"""Batches from shards: the infinite training order, the exact pass for evaluation, and the decoding threads.
-
-Sample number p of a training stream is a function of (seed, p): it is in epoch p // n, at position p % n of
-that epoch's permutation; with `data.order: window` one that keeps the samples of a few shards together. Its
-augmentation is a function of (seed, epoch, image). Global batch t holds samples t*B .. (t+1)*B-1 for any
-number of ranks and workers. So ranks never wait for uneven shards, and a resume continues at the next sample.
-Epochs are counted in samples: after epoch e exactly e * n samples (rounded up to a batch) have been used,
-also when a batch is larger than the training set.
+"""Batches from shards: those of the training order (see `order`), the exact pass for evaluation, and the
+decoding threads.
 
 Workers are threads. libjpeg-turbo and OpenCV release the interpreter lock, so workers write directly into the
 batch that the device reads, and no data is copied between processes.
@@ -23,15 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from leukotree import seeds
-from leukotree.data import augment, geometry
+from leukotree.data import geometry
 from leukotree.data.cache import Cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.images import codec
+from leukotree.data.order import Samples, TrainOrder
 from leukotree.data.remote import uses
 from leukotree.data.remote.fetcher import Fetcher
 from leukotree.errors import InputError
-from leukotree.spec import AugmentSpec
 
 CHUNK = 8
 """Images in one task: enough that starting it costs little, few enough to divide a small batch."""
@@ -47,115 +40,6 @@ class Batch:
     """(b,) rows of the dataset's index."""
     numbers: torch.Tensor | None = None
     """(b, len(augment.COLUMNS)) random numbers of the colour augmentation; None in evaluation."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Some samples of the training order."""
-
-    rows: np.ndarray
-    """(b,) rows of the dataset's index."""
-    crops: np.ndarray | None = None
-    """(b, 5) rows of `geometry.draw`; None does not change the images."""
-    numbers: np.ndarray | None = None
-    """(b, C) rows of `augment.draw`."""
-
-    def __getitem__(self, part: slice | np.ndarray) -> Samples:
-        crops, numbers = (None if column is None else column[part] for column in (self.crops, self.numbers))
-        return Samples(self.rows[part], crops, numbers)
-
-
-class TrainOrder:
-    """The infinite order of a training set: the row at each position, and its augmentation there.
-
-    Args:
-        rows: (n,) rows of the dataset's index to train on.
-        batch_size: samples in a global batch.
-        seed: seed of the order and of the augmentation.
-        augment: ranges of the augmentation.
-        size: width and height of the images in pixels.
-        among: (m,) rows with one order and one augmentation in each epoch, of which `rows` is a part. Orders
-            of the same seed and the same `among` agree, whatever their `rows`. None: `rows`.
-        windows: what keeps the samples of a few shards together; None permutes all of them.
-        by_position: whether the augmentation belongs to the position in the order, as in the first version,
-            and not to the image. Then `among` has no effect.
-    """
-
-    def __init__(
-        self,
-        rows: np.ndarray,
-        batch_size: int,
-        seed: int,
-        augment: AugmentSpec,
-        size: int,
-        among: np.ndarray | None = None,
-        by_position: bool = False,
-        windows: Windows | None = None,
-    ) -> None:
-        self.rows, self.batch_size, self.seed, self.augment, self.size = rows, batch_size, seed, augment, size
-        self._by_position = by_position
-        self._among = rows if among is None or by_position else among
-        self._mine = np.isin(self._among, rows)
-        self.windows = windows
-        self._epochs: dict[int, Samples] = {}
-
-    def steps_before(self, epoch: int) -> int:
-        """Return how many steps the first `epoch` epochs take together."""
-        return -(-epoch * len(self.rows) // self.batch_size)
-
-    def batch(self, step: int) -> Samples:
-        """Return the global batch of a step: B samples."""
-        numbers = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epochs, positions = np.divmod(numbers, len(self.rows))
-        # The tables of an epoch are kept for all its steps.
-        self._epochs = {
-            epoch: self._epochs.get(epoch) or self._epoch(epoch) for epoch in range(epochs[0], epochs[-1] + 1)
-        }
-        parts = [samples[positions[epochs == epoch]] for epoch, samples in self._epochs.items()]
-        return parts[0] if len(parts) == 1 else _concatenate(parts)
-
-    def rows_of(self, epoch: int) -> np.ndarray:
-        """(n,) the rows of an epoch in their order."""
-        order = self._order(epoch)
-        return self._among[order if self._by_position else order[self._mine[order]]]
-
-    def _order(self, epoch: int) -> np.ndarray:
-        """(m,) the permutation of `among` in an epoch."""
-        random = seeds.generator(self.seed, "order", epoch)
-        n = len(self._among)
-        return random.permutation(n) if self.windows is None else self.windows.order(random, self._among)
-
-    def _epoch(self, epoch: int) -> Samples:
-        n = len(self._among)
-        order = self._order(epoch)
-        crops = geometry.draw(self.seed, epoch, n, self.size, self.augment)
-        numbers = augment.draw(self.seed, epoch, n)
-        if self._by_position:
-            return Samples(self._among[order], crops, numbers)
-        order = order[self._mine[order]]
-        return Samples(self._among[order], crops[order], numbers[order])
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Groups of shards. Those of an epoch are random; within one the samples are in random order."""
-
-    shard_of: np.ndarray
-    """(N,) the number of each index row's shard."""
-    width: int
-    """Shards in a group."""
-
-    def order(self, random: np.random.Generator, rows: np.ndarray) -> np.ndarray:
-        """(m,) a permutation of the positions of (m,) rows: group by group."""
-        shards, numbers = np.unique(self.shard_of[rows], return_inverse=True)
-        group = (random.permutation(len(shards)) // self.width)[numbers]
-        mixed = random.permutation(len(rows))
-        return mixed[np.argsort(group[mixed], kind="stable")]
-
-
-def _concatenate(parts: list[Samples]) -> Samples:
-    rows, crops, numbers = ([getattr(part, name) for part in parts] for name in ("rows", "crops", "numbers"))
-    return Samples(np.concatenate(rows), np.concatenate(crops), np.concatenate(numbers))
 
 
 class Loader:

@@ -68,7 +68,7 @@ def build(
     stage: Stage,
     size: int,
     levels: Sequence[int] | None = None,
-    version: int = seeds.PAIRED,
+    version: int = seeds.NEWEST,
 ) -> Classifier:
     """A stage's model, with weights drawn as `streams` says, or loaded as the spec says.
 

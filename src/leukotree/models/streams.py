@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from leukotree import seeds
 from leukotree.models.stages import Stage
-from leukotree.seeds import BY_STAGE, PAIRED
+from leukotree.seeds import BY_STAGE, NEWEST
 from leukotree.spec import DataSpec, RunSpec
 
 
@@ -31,7 +31,7 @@ class Streams:
 
     spec: RunSpec
     stage: Stage
-    version: int = PAIRED
+    version: int = NEWEST
 
     @property
     def paired(self) -> bool:
@@ -43,7 +43,7 @@ class Streams:
         return self._of_fold("backbone" if self.paired else f"weights/{self.stage.name}")
 
     def head(self, name: str) -> int:
-        """PAIRED: the seed of a head's weights."""
+        """The seed of a head's weights."""
         return self._of_fold(f"head/{name}")
 
     @property

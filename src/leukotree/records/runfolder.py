@@ -161,7 +161,7 @@ class RunFolder:
             )
         if environment.exists():
             before = json.loads(environment.read_text())
-            if (streams := streams_of(before)) not in (seeds.BY_STAGE, seeds.PAIRED):
+            if (streams := streams_of(before)) not in seeds.VERSIONS:
                 fix = "continue it with that version, or move the folder away to run it again"
                 raise InputError(
                     f"{environment}: {STREAMS} {streams} is of a newer version of LeukoTree; {fix}"
@@ -182,7 +182,7 @@ class RunFolder:
         files.write_atomic(self.path / SPEC, self.spec.dump())
         files.write_atomic(self.path / TAXONOMY, json.dumps(taxonomy.nested()))
         if not environment.exists():
-            made_from = fingerprints | _environment() | attempts.slurm_job() | {STREAMS: seeds.PAIRED}
+            made_from = fingerprints | _environment() | attempts.slurm_job() | {STREAMS: seeds.NEWEST}
             made_from |= {IMAGES: dict(images)} if images else {}
             files.write_atomic(environment, json.dumps(made_from, indent=1))
         attempts.note(
@@ -280,8 +280,8 @@ def read_environment(path: Path) -> dict[str, Any]:
 
 
 def streams_of(environment: Mapping[str, Any]) -> int:
-    """How a run with this env.json draws its random numbers: `seeds.PAIRED` or `seeds.BY_STAGE`. Another
-    number is of a newer version."""
+    """How a run with this env.json draws its random numbers: one of `seeds.VERSIONS`. Another number is of
+    a newer version."""
     streams: int = environment.get(STREAMS, seeds.BY_STAGE)
     return streams
 

@@ -110,7 +110,8 @@ def _check_batch(spec: RunSpec, ranks: int) -> None:
 def plan_stage(spec: RunSpec, stage: Stage, rows: np.ndarray, dataset: Dataset) -> StagePlan:
     """A stage's part of the run's training images `rows`, and its loss. Raises InputError as
     `terms.check`."""
-    own = rows[stage.trains_on[dataset.leaf_ids[rows]]]
+    used = stage.trains_on[dataset.leaf_ids[rows]]
+    own = rows if used.all() else rows[used]  # no second copy of millions of rows
     counts = np.bincount(dataset.leaf_ids[own], minlength=len(dataset.taxonomy.leaves))
     images = len(own)
     if stage.decision is not None:

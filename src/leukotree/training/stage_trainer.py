@@ -13,7 +13,8 @@ import torch
 
 from leukotree import seeds
 from leukotree.data import augment
-from leukotree.data.stream import Batch, Loader, TrainOrder, Windows
+from leukotree.data.order import TrainOrder, Windows
+from leukotree.data.stream import Batch, Loader
 from leukotree.distributed import strategies
 from leukotree.distributed.engine import Engine
 from leukotree.errors import RunFailed
@@ -37,7 +38,7 @@ class StageTrainer:
     """Trains one stage on the images that give it a loss: all training images but for `base`."""
 
     def __init__(
-        self, spec: RunSpec, plan: StagePlan, engine: Engine, loader: Loader, version: int = seeds.PAIRED
+        self, spec: RunSpec, plan: StagePlan, engine: Engine, loader: Loader, version: int = seeds.NEWEST
     ) -> None:
         """version: of the random numbers, see `streams`."""
         stage, dataset = plan.stage, loader.dataset
@@ -51,7 +52,7 @@ class StageTrainer:
             spec.augment,
             dataset.size,
             plan.among,
-            by_position=not self.streams.paired,
+            version=version,
             windows=Windows(dataset.shard_ids, spec.data.window) if spec.data.order == "window" else None,
         )
         self.widths = [len(classes) for classes in stage.heads.values()]

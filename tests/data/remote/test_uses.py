@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leukotree.data.order import TrainOrder, Windows
 from leukotree.data.remote import uses
-from leukotree.data.stream import TrainOrder, Windows
 from leukotree.spec import AugmentSpec
 
 

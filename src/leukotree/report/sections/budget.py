@@ -51,7 +51,7 @@ def budget(summary: StudySummary, arm: Arm) -> str:
 
 def paired(runs: Sequence[Run]) -> Text:
     """Whether all runs of a fold start from the same backbone and see the images in the same order."""
-    old = [run.name for run in runs if runfolder.streams_of(run.environment) != seeds.PAIRED]
+    old = [run.name for run in runs if runfolder.streams_of(run.environment) == seeds.BY_STAGE]
     if not old:
         return text(prose.PAIRED)
     more = [f"and {len(old) - NAMED} more"] if len(old) > NAMED else []
