@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from leukotree.errors import InputError
-
-if TYPE_CHECKING:
-    from leukotree.data.dataset import Dataset
 
 _NAMED = 3
 """Largest number of sets of copies in one message, and of images of each set."""
@@ -82,7 +79,20 @@ def resolve(table: pd.DataFrame, sets: list[np.ndarray], join: bool) -> list[np.
     return apart
 
 
-def refuse(dataset: Dataset) -> None:
+class Packed(Protocol):
+    """What `refuse` reads of a packed data set."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def index(self) -> pd.DataFrame: ...
+
+    @property
+    def copies(self) -> list[np.ndarray]: ...
+
+
+def refuse(dataset: Packed) -> None:
     """Raise InputError if an exact copy of an image is in another fold, or in another group.
 
     Inner folds may divide groups that hold copies of each other.

@@ -186,8 +186,8 @@ def _mapped(folder: Path) -> Mapped:
     stated = json.loads((folder / _STATED).read_text())
     copies, ends = _number(folder, "copies"), _number(folder, "copy_ends")
     sets = np.split(copies, ends[:-1]) if len(ends) else []
-    numbers = (_number(folder, name) for name in ("leaf_ids", "shard_ids"))
-    return Mapped(_frame(folder), stated["samples"], *numbers, sets)
+    leaf_ids, shard_ids = _number(folder, "leaf_ids"), _number(folder, "shard_ids")
+    return Mapped(_frame(folder), stated["samples"], leaf_ids, shard_ids, sets)
 
 
 def _make_room(root: Path) -> None:
