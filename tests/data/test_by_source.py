@@ -142,6 +142,17 @@ def test_leaves_that_only_the_outer_test_has_are_refused_or_left_out(three, tmp_
     assert set(summary.test.index["leaf"]) == {"normal", "AML"}
 
 
+def test_one_source_beside_an_outer_test_with_other_leaves_keeps_its_images(three, tmp_path):
+    """There is nothing to match it with, and the outer test loses the leaves that no model learns."""
+    change_manifest(three[0], without("APML"))
+    joined = [three[0], three[2]]
+    with pytest.raises(InputError, match="leave them out with --match leaf"):
+        pack(joined, tmp_path / "out", **SMALL, folds=2, test_sources=["Tehran"])
+    summary = pack(joined, tmp_path / "out", **SMALL, folds=2, test_sources=["Tehran"], match="leaf")
+    assert len(summary.dataset.index) == 4
+    assert set(summary.test.index["leaf"]) == {"normal", "AML"}
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

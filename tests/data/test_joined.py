@@ -91,6 +91,31 @@ def test_patients_of_one_source_in_two_manifests_are_one_and_this_is_said(both, 
     assert "give each a source of its own" in summary.lines()[-1]
 
 
+def test_names_of_one_source_in_two_manifests_are_one_group_and_this_is_said(both, tmp_path):
+    for path in both:
+        change_manifest(path, lambda table: table.assign(source="Delhi", patient=""))
+    summary = pack(both, tmp_path / "out", **SMALL)
+    assert (summary.dataset.index.groupby("image")["fold"].nunique() == 1).all()
+    assert [doubt.kind for doubt in summary.doubts] == ["one-source"]
+    assert "names of images that are in several manifests, such as: 'AML/0_0.png'" in summary.lines()[-1]
+
+
+def test_slides_of_one_source_beside_patients_of_another_are_counted(both, tmp_path):
+    alone = pack(both, tmp_path / "alone", **SMALL).dataset
+    assert "slides" not in alone.description.model_extra
+    change_manifest(both[1], lambda table: table.assign(group="slide"))
+    joined_set = pack(both, tmp_path / "out", **SMALL).dataset.description
+    assert joined_set.model_extra["slides"] == {"Tehran": 9}
+    assert joined_set.patients == 9
+
+
+def test_a_data_set_whose_outer_test_has_the_boxes_has_none(both, tmp_path):
+    change_manifest(both[1], lambda table: table.assign(box="1 2 20 20"))
+    summary = pack(both, tmp_path / "out", **SMALL, test_sources=["Tehran"])
+    assert "boxes" not in summary.dataset.description.model_extra
+    assert summary.test.description.model_extra["boxes"] == {"cells": 18, "files": 18, "cut": 0}
+
+
 @pytest.fixture
 def shared(both):
     """A picture of Delhi that is in Tehran, too."""

@@ -8,6 +8,7 @@ from PIL import Image
 from leukotree.data.audit.audit import audit
 from leukotree.data.dataset import Dataset
 from leukotree.data.pack import pack
+from leukotree.errors import InputError
 from tests.helpers.small_data import change_manifest, files, noise, write_manifest
 
 SMALL = {"folds": 3, "size": 32, "workers": 2}
@@ -49,6 +50,24 @@ def test_patients_are_never_joined_by_a_look(manifest, tmp_path):
     plain = pack(manifest, tmp_path / "plain", **SMALL).dataset
     asked = pack(manifest, tmp_path / "asked", **SMALL, group_near_duplicates=True).dataset
     assert asked.index["group"].tolist() == plain.index["group"].tolist()
+
+
+def test_exact_copies_without_a_patient_look_the_same_too(manifest, tmp_path):
+    for number in (3, 4):
+        Image.fromarray(noise(4444)).save(manifest.parent / f"AML/{number}_0.png")  # equal files
+    with pytest.raises(InputError, match="exact copies of one picture are in different groups"):
+        pack(manifest, tmp_path / "out", **SMALL)
+    index = pack(manifest, tmp_path / "out", **SMALL | {"folds": 2}, group_near_duplicates=True).dataset.index
+    groups = index.set_index("image")["group"]
+    assert groups["AML/3_0.png"] == groups["AML/4_0.png"] != groups["AML/0_0.png"]
+
+
+def test_exact_copies_of_two_patients_are_refused_as_before(manifest, tmp_path):
+    change_manifest(manifest, lambda table: table.assign(patient=[f"p{row}" for row in table.index]))
+    for number in (3, 4):
+        Image.fromarray(noise(4444)).save(manifest.parent / f"AML/{number}_0.png")
+    with pytest.raises(InputError, match="keep them together with --group-duplicates"):
+        pack(manifest, tmp_path / "out", **SMALL, group_near_duplicates=True)
 
 
 def test_an_image_without_a_patient_is_not_put_into_a_patients_group(manifest, tmp_path):

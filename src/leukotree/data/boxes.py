@@ -17,12 +17,14 @@ NAMED = "#xywh="
 """What a box begins with in the name of an image, as in W3C's Media Fragments URI 1.0, section 4.2.2."""
 MAX_MARGIN = 4.0
 """Largest margin. The cell of a crop with more has less than 2 % of its area."""
-_FAR = 1e7
+FAR = 1e7
 """A larger number is no place in an image that is read (`formats.MAX_PIXELS`)."""
 _DIGITS = 4
 """Decimals of a pixel that are kept."""
 _NEAR = 1e-6
 """Fractions of a pixel below this come from arithmetic, not from a person."""
+OUTSIDE = "box outside of its image"
+"""Why `leukotree import` leaves such a box out."""
 
 
 class Box(NamedTuple):
@@ -40,6 +42,11 @@ class Box(NamedTuple):
         """Return whether the box reaches the edge of an image of this size: its cell may be cut off there."""
         right, bottom = self.x + self.width, self.y + self.height
         return min(self.x, self.y, width - right, height - bottom) < _NEAR
+
+    def is_outside(self, width: int, height: int) -> bool:
+        """Return whether no part of the box is in an image of this size."""
+        right, bottom = self.x + self.width, self.y + self.height
+        return min(width - self.x, height - self.y, right, bottom) <= 0
 
 
 @functools.lru_cache(maxsize=4096)
@@ -61,7 +68,7 @@ def parse(text: str) -> Box:
 def checked(x: float, y: float, width: float, height: float) -> Box:
     """Return the box. Raises ValueError with the reason if it has no area, or is no place in an image."""
     values = (x, y, width, height)
-    if not all(math.isfinite(value) and abs(value) < _FAR for value in values):
+    if not all(math.isfinite(value) and abs(value) < FAR for value in values):
         raise ValueError("is no place in an image")
     box = Box(*(round(value, _DIGITS) for value in values))
     if box.width <= 0 or box.height <= 0:
@@ -95,11 +102,7 @@ class Crop:
         is moved inwards instead, as far as the image is large enough. None if the box itself has nothing
         inside.
         """
-        inside = (
-            min(box.x + box.width, width) - max(box.x, 0),
-            min(box.y + box.height, height) - max(box.y, 0),
-        )
-        if min(inside) <= 0:
+        if box.is_outside(width, height):
             return None
         grown = 1 + 2 * self.margin
         sides = box.width * grown, box.height * grown

@@ -39,7 +39,8 @@ def arranged(table: pd.DataFrame, options: Options) -> pd.DataFrame:
     """
     if options.outer_test:
         return table.reset_index(drop=True).assign(fold=np.zeros(len(table), dtype=np.int64))
-    if options.match == MATCH_LEAF:
+    alone = options.test_sources and table["source"].nunique() == 1  # nothing to match but the outer test
+    if options.match == MATCH_LEAF and not alone:
         table = matched(table, options.seed)
     table = table.reset_index(drop=True)
     if options.folds_by == BY_SOURCE:

@@ -50,16 +50,19 @@ def join_groups(groups: pd.Series, sets: list[np.ndarray]) -> pd.Series:
     return pd.Series(names[first[codes]], index=groups.index)
 
 
-def resolve(table: pd.DataFrame, sets: list[np.ndarray], join: bool) -> list[np.ndarray]:
+def resolve(
+    table: pd.DataFrame, sets: list[np.ndarray], join: bool, join_images: bool = False
+) -> list[np.ndarray]:
     """Return the sets of copies whose groups must be joined.
 
     Args:
-        table: columns shown (the image's name in messages), leaf and group.
+        table: columns shown (the image's name in messages), leaf, group and kind (what a group is).
         sets: copies of one picture each.
         join: whether groups may be joined.
+        join_images: whether groups of images without a patient or slide may be joined.
 
-    Raises InputError for copies with different leaves. Without `join` it is raised for copies in different
-    groups, too.
+    Raises InputError for copies with different leaves, and for copies in different groups that may not be
+    joined.
     """
     # The same name may be in several sources.
     source = ["source"] if "source" in table and table["source"].nunique() > 1 else []
@@ -70,10 +73,14 @@ def resolve(table: pd.DataFrame, sets: list[np.ndarray], join: bool) -> list[np.
             "keep the row whose leaf is right, and take the others out of the manifest"
         )
     apart = differing(table, sets, "group")
-    if apart and not join:
+    refused = [] if join else apart
+    if join_images:
+        single = (table["kind"] == "image").to_numpy()
+        refused = [rows for rows in refused if not single[rows].all()]
+    if refused:
         raise InputError(
             "exact copies of one picture are in different groups, which the folds would divide: "
-            f"{describe(table, apart, 'group', *source)}; keep them together with --group-duplicates, "
+            f"{describe(table, refused, 'group', *source)}; keep them together with --group-duplicates, "
             "or take rows out of the manifest"
         )
     return apart

@@ -65,18 +65,33 @@ def _refuse_shared(rows: pd.DataFrame) -> None:
 
 
 def _shared_patients(rows: pd.DataFrame) -> tuple[Doubt, ...]:
-    """A doubt about sources whose ids stand in several manifests. Empty if there is none."""
-    named = rows.loc[rows["patient"] != "", ["source", "patient", "manifest"]].drop_duplicates()
-    several = named.groupby(["source", "patient"])["manifest"].nunique()
-    shared = several[several > 1].reset_index()
-    if shared.empty:
-        return ()
-    cases = [Case((str(ids["patient"].iloc[0]),), (str(source),)) for source, ids in shared.groupby("source")]
-    doubt = Doubt(
-        "one-source",
-        "source(s) have patient ids that are in several manifests, such as",
-        tuple(cases),
-        "Each such id counts as one patient. If the manifests are of different laboratories, give each a "
-        "source of its own",
+    """Doubts about sources whose ids, or names of images without an id, stand in several manifests."""
+    single = rows["group"] == "image"
+    people = _in_several(rows[~single], "patient")
+    pictures = _in_several(rows[single], "name")
+    advice = "If the manifests are of different laboratories, give each a source of its own"
+    doubts = (
+        Doubt(
+            "one-source",
+            "source(s) have patient ids that are in several manifests, such as",
+            people,
+            f"Each such id counts as one patient. {advice}",
+        ),
+        Doubt(
+            "one-source",
+            "source(s) have names of images that are in several manifests, such as",
+            pictures,
+            f"Images of one name count as one group. {advice}",
+        ),
     )
-    return (doubt,)
+    return tuple(doubt for doubt in doubts if doubt.cases)
+
+
+def _in_several(rows: pd.DataFrame, column: str) -> tuple[Case, ...]:
+    """A case with the first value of each source whose values stand in several manifests."""
+    named = rows[["source", column, "manifest"]].drop_duplicates()
+    several = named.groupby(["source", column])["manifest"].nunique()
+    shared = several[several > 1].reset_index()
+    return tuple(
+        Case((str(part[column].iloc[0]),), (str(source),)) for source, part in shared.groupby("source")
+    )

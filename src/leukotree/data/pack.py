@@ -66,7 +66,7 @@ def pack(
         size: width and height of the packed images in pixels.
         workers: threads; None for one per available core.
         group_duplicates: join groups that share a picture; otherwise they are refused.
-        group_near_duplicates: join images without a patient that look the same, see `alike`.
+        group_near_duplicates: join images without a patient that look the same, see `alike`, or are copies.
         pseudonyms: file of the table of numbers that replace the names of patients, slides and images in
             `out`. It is written if it does not exist.
         similar_ids: what ids that look alike mean: "join" for one patient, "keep" for several.

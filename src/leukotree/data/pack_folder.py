@@ -155,7 +155,8 @@ def _keys_to_join(
     These are images of different files that gave the same JPEG.
     """
     digests = table["key"].map({place.key: place.sha256 for _, place in contents})
-    sets = duplicates.resolve(table, duplicates.copies(digests), join=options.group_duplicates)
+    copies = duplicates.copies(digests)
+    sets = duplicates.resolve(table, copies, options.group_duplicates, options.group_near_duplicates)
     return [table["key"].iloc[rows].tolist() for rows in sets]
 
 
@@ -304,10 +305,13 @@ def _write_description(
         "dropped": [{"image": item["image"], "reason": item["reason"]} for item in state["dropped"]],
         **{name: state[name] for name in ("manifest", "bytes", "options", "tree")},
     }
-    if "box" in table:
+    if "box" in table and (table["box"] != "").any():
         cells = table[table["box"] != ""]
         files = int(cells["image"].nunique())
         description["boxes"] = {"cells": len(cells), "files": files, "cut": int(cells["cut"].sum())}
+    if table["kind"].nunique() > 1:
+        slides = table[table["kind"] == "slide"].groupby("source")["group"].nunique()
+        description |= {"slides": slides.to_dict()} if len(slides) else {}
     if options.label_from:
         description["labels"] = consensus.summary(table, options.label_from)
     if options.group_near_duplicates:

@@ -52,7 +52,7 @@ class Options:
     group_duplicates: bool = False
     """Join groups that share a picture, instead of refusing them."""
     group_near_duplicates: bool = False
-    """Join the groups of images without a patient that look the same."""
+    """Join the groups of images without a patient that look the same, or are exact copies."""
     pseudonyms: bool = False
     """Write numbers instead of the names of patients, slides and images."""
     label_from: str | None = None

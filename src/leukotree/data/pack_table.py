@@ -94,7 +94,7 @@ def _apart(table: pd.DataFrame, digests: pd.Series, options: Options, workers: i
     results = encoded(table.iloc[[int(rows[0]) for rows in sets]], options, workers)
     # Broken files may be equal without being copies of a picture: all empty files are.
     whole = [rows for rows, result in zip(sets, results, strict=True) if isinstance(result, bytes)]
-    return duplicates.resolve(table, whole, join=options.group_duplicates)
+    return duplicates.resolve(table, whole, options.group_duplicates, options.group_near_duplicates)
 
 
 def encoded(table: pd.DataFrame, options: Options, workers: int) -> Iterator[bytes | BrokenImage]:

@@ -103,3 +103,29 @@ def test_a_source_of_one_group_is_never_guessed_right():
 @pytest.mark.parametrize(("sources", "groups"), [(["a", "a"], ["p", "q"]), (["a", "b"], ["p", "p"])])
 def test_one_source_or_one_group_has_no_score(sources, groups):
     assert shortcuts.of_source(sources, groups, {}) == {}
+
+
+def test_chance_is_what_an_independent_column_reaches_and_a_shortcut_is_above_it():
+    """Four equal leaves and two values: a random one answers two leaves, each with F1 = 1/3 (precision 1/4,
+    recall 1/2); the others are 0, so the mean is 1/6. The most common leaf alone has 0.4 / 4."""
+    rng = np.random.default_rng(3)
+    leaf_ids = np.tile(np.arange(4), 1000)
+    fold_ids = np.repeat(np.arange(4), 1000)
+    groups = [f"p{number}" for number in range(4000)]
+    chance = shortcuts.by_chance(rng.integers(0, 2, 4000), groups, leaf_ids, fold_ids, 4)
+    assert chance == pytest.approx(1 / 6, abs=0.03)
+    giveaway = (leaf_ids >= 2).astype(np.int64)
+    of_leaf = shortcuts.score(shortcuts.by_value(giveaway, leaf_ids), leaf_ids, fold_ids, 4).macro_f1
+    assert of_leaf == pytest.approx(1 / 3)
+    assert shortcuts.by_chance(giveaway, groups, leaf_ids, fold_ids, 4) < 0.2
+
+
+def test_chance_shuffles_people_and_not_images():
+    """With four people of one leaf each, half of all ways to give them two values are as good as any."""
+    leaf_ids = np.repeat([0, 0, 1, 1], 50)
+    fold_ids = np.repeat([0, 1, 0, 1], 50)
+    people = [f"p{number}" for number in np.repeat(np.arange(4), 50)]
+    images = [f"i{number}" for number in range(200)]
+    codes = leaf_ids.astype(np.int64)
+    assert shortcuts.by_chance(codes, people, leaf_ids, fold_ids, 2) == 1.0
+    assert shortcuts.by_chance(codes, images, leaf_ids, fold_ids, 2) < 0.8

@@ -131,6 +131,84 @@ def test_a_file_name_with_folders_never_means_a_file_of_another_folder(coco, tmp
     assert "1 files of instances.json are not there: test/P2_b.png" in summary.notes
 
 
+def change(coco, **lists):
+    """Write the table of boxes with other lists, each made from the old one."""
+    table = coco / "annotations/instances.json"
+    content = json.loads(table.read_text())
+    table.write_text(json.dumps(content | {name: make(content[name]) for name, make in lists.items()}))
+
+
+def test_a_number_of_two_files_gives_no_file_another_ones_boxes(coco, tmp_path):
+    change(coco, images=lambda images: [image | {"id": 1} for image in images])
+    with pytest.raises(InputError, match="2 skipped: box whose image number stands for several files"):
+        boxes("coco", coco, tmp_path)
+
+
+def test_a_number_of_two_categories_is_refused(coco, tmp_path):
+    change(coco, categories=lambda names: [*names, {"id": 0, "name": "eosinophil"}])
+    with pytest.raises(InputError, match=r"category 0 is 'lymphoblast' and 'eosinophil'; give each"):
+        boxes("coco", coco, tmp_path)
+
+
+def test_numbers_may_be_written_as_fractions(coco, tmp_path):
+    _, plain = boxes("coco", coco, tmp_path)
+    change(
+        coco,
+        annotations=lambda rows: [row | {"image_id": float(row["image_id"])} for row in rows],
+        categories=lambda names: [name | {"id": str(name["id"])} for name in names],
+    )
+    assert boxes("coco", coco, tmp_path)[1] == plain
+
+
+def test_a_box_outside_of_its_image_and_one_of_a_crowd_are_counted_out(coco, tmp_path):
+    more = [
+        {"id": 8, "image_id": 1, "category_id": 0, "bbox": [100, 0, 9, 9]},
+        {"id": 9, "image_id": 1, "category_id": 0, "bbox": [0, 0, 9, 9], "iscrowd": 1},
+    ]
+    _, plain = boxes("coco", coco, tmp_path)
+    change(coco, annotations=lambda rows: rows + more)
+    summary, found = boxes("coco", coco, tmp_path)
+    assert found == plain
+    assert summary.skipped["box outside of its image"] == 1
+    assert summary.skipped["box of a crowd (iscrowd 1): no single cell"] == 1
+
+
+def test_a_box_with_two_labels_is_not_guessed(coco, tmp_path):
+    again = {"id": 9, "image_id": 1, "category_id": 1, "bbox": [10, 5, 20, 10]}
+    change(coco, annotations=lambda rows: [*rows, again])
+    summary, found = boxes("coco", coco, tmp_path)
+    assert ("train/P1_a.png", "10 5 20 10") not in found
+    assert len(found) == 2
+    assert summary.skipped["box with several labels"] == 1
+
+
+@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize("form", ["coco", "voc"])
+def test_boxes_of_an_image_that_was_turned_or_resized_since_are_left_out(form, turned, request, tmp_path):
+    """By the table it is 100 x 50 pixels. A camera's picture may be stored so, and be shown upright."""
+    root = request.getfixturevalue(form)
+    (file,) = root.rglob("P1_a.png")
+    exif = Image.Exif()
+    if turned:
+        exif[0x112] = 6
+    Image.new("RGB", (100, 50) if turned else (200, 100)).save(file, exif=exif)
+    summary, found = boxes(form, root, tmp_path)
+    assert {name.split("/")[-1] for name, _ in found} == {"P2_b.png"}
+    reason = "box of an image that was turned or resized since: the table has another size"
+    assert summary.skipped[reason] == 2
+    (note,) = (note for note in summary.notes if "another size" in note)
+    size = "50 x 100" if turned else "200 x 100"
+    assert note.endswith(f"P1_a.png is {size}, and 100 x 50 in the table")
+
+
+def test_yolo_in_pixels_is_no_box_in_the_image(yolo, tmp_path):
+    with open(yolo / "labels/train/P1_a.txt", "a") as file:
+        file.write("0 50 20 30 10\n")
+    summary, found = boxes("yolo", yolo, tmp_path)
+    assert len(found) == 3
+    assert summary.skipped["box outside of its image"] == 1
+
+
 def test_a_name_that_several_images_have_is_not_guessed(coco, tmp_path):
     lay_out(coco, "test/P2_b.png")
     summary, found = boxes("coco", coco, tmp_path)
@@ -264,6 +342,54 @@ def test_a_table_that_does_not_fit_is_one_line(study, tmp_path, options, says):
     with pytest.raises(InputError) as caught:
         import_source("table", study, tmp_path / "m.csv", **options)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("b.png,ALL,1,,3,4", r"labels\.csv row 2: the box has no y; give all four numbers, or none"),
+        ("b.png,ALL,1,2,3,", r"row 2: the box has no height"),
+        ('b.png,ALL,1,"2,5",3,4', r"row 2: y '2,5' has a comma; write decimals with a point"),
+        ("b.png,ALL,1,2,0,4", r"row 2: box '1 2 0 4' has no area"),
+    ],
+)
+def test_half_a_box_never_becomes_the_whole_image(study, tmp_path, row, says):
+    (study / "labels.csv").write_text(f"image,leaf,x,y,width,height\n{row}\n")
+    with pytest.raises(InputError, match=says):
+        import_source("table", study, tmp_path / "m.csv")
+
+
+def test_columns_of_half_a_box_are_named(study, tmp_path):
+    (study / "labels.csv").write_text("image,leaf,x,y,w,h\nb.png,ALL,1,2,3,4\n")
+    summary = import_source("table", study, tmp_path / "m.csv")
+    assert "columns x, y of labels.csv are no boxes without width, height" in summary.notes[0]
+    import_source("table", study, tmp_path / "m.csv", mapped={"width": "w", "height": "h"})
+    assert manifest.read(tmp_path / "m.csv", Taxonomy.paper())["box"].tolist() == ["1 2 3 4"]
+
+
+def test_paths_of_another_machine_name_images_without_folders(tmp_path):
+    root = lay_out(tmp_path / "flat", "a.png", "b.png", "c.png")
+    (root / "t.csv").write_text(
+        "image,leaf\nC:\\Users\\Ü\\slides\\a.png,ALL\n/data/x/b.png,AML\nx/c.png,AML\n"
+    )
+    summary = import_source("table", root, tmp_path / "m.csv")
+    assert summary.leaves == {"ALL": 1, "AML": 1}, "x/c.png is a file of another folder"
+    assert summary.skipped["row of the table: no image has the name in the table"] == 1
+
+
+def test_a_row_without_a_name_is_no_file(study, tmp_path):
+    (study / "labels.csv").write_text("image,leaf\nb.png,ALL\n ,AML\n")
+    summary = import_source("table", study, tmp_path / "m.csv")
+    assert summary.skipped["row of the table: it names no image"] == 1
+    assert not summary.notes
+
+
+def test_a_slide_is_never_in_two_groups(study, tmp_path):
+    (study / "labels.csv").write_text("image,leaf,slide,patient\nb.png,ALL,s1,\nc.png,ALL,s1,p1\n")
+    with pytest.raises(InputError, match=r"slide 's1' has images with a patient, such as other/c\.png of"):
+        import_source("table", study, tmp_path / "m.csv")
+    (study / "labels.csv").write_text("image,leaf,slide,patient\nb.png,ALL,s1,p2\nc.png,ALL,s1,p1\n")
+    assert import_source("table", study, tmp_path / "m.csv").patients == 2, "numbers may start again"
 
 
 def test_two_tables_or_two_rows_of_an_image_are_refused(study, tmp_path):

@@ -171,6 +171,12 @@ class TestDealtByImage:
         summary = dataclasses.replace(collect(whole, STUDY, expected_runs()), dataset={"group": "slide"})
         assert "In this report, patient therefore means slide" in lead(summary)
 
+    def test_slides_of_some_sources_have_a_warning(self, whole: Path) -> None:
+        described = {"group": "image", "slides": {"Lahore": 26, "Delhi": 4}}
+        summary = dataclasses.replace(collect(whole, STUDY, expected_runs()), dataset=described)
+        assert "30 of the patients in this report are slides" in lead(summary)
+        assert "Lahore (26), Delhi (4)" in lead(summary)
+
 
 def test_an_image_without_a_patient_id_is_no_patient() -> None:
     clusters = stats.patient_counts(["a", "a", "", ""], np.array([0, 0, 0, 1]), np.array([0, 1, 0, 1]), 2)

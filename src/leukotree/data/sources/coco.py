@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from leukotree.data.sources import cocofile
-from leukotree.data.sources.general import Boxes, Finder, note_absent, source_of
+from leukotree.data.sources.general import OTHER_SIZE, Boxes, Finder, Sizes, note_absent, source_of
 from leukotree.data.sources.layout import Options, Scan
 from leukotree.data.sources.walk import Walk
 from leukotree.errors import InputError
@@ -28,7 +28,7 @@ def scan(root: Path, options: Options) -> Scan:
         )
     result = Scan(source_of(root), root, options.skip)
     images = list(result.images(apart_from=set(paths)))
-    finder, boxes = Finder(images), Boxes(result, options)
+    finder, boxes, sizes = Finder(images), Boxes(result, options), Sizes(root)
     for path in paths:
         table = cocofile.read(path)
         result.skipped.update(table.skipped)
@@ -39,10 +39,13 @@ def scan(root: Path, options: Options) -> Scan:
             if image is None:
                 result.skipped[f"box of a file: {reason}"] += 1
                 absent.add(one.file)
+            elif sizes.differ(image, one.size):
+                boxes.leave_out(one.category, OTHER_SIZE)
             else:
                 boxes.add(image, one.category, one.box, one.cut)
         note_absent(result, absent, path.name)
     boxes.finish(images)
+    sizes.note(result)
     return result
 
 

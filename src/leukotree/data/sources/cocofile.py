@@ -33,11 +33,13 @@ class Annotated:
     category: str
     cut: bool
     """Whether the box reaches the edge of its image, by the size in the table."""
+    size: tuple[int, int]
+    """Width and height of the image by the table, (0, 0) where it does not say."""
 
 
 @dataclass
 class CocoTable:
-    """The boxes of a table, each once, in their order."""
+    """The boxes of a table, each once with a category, in their order."""
 
     boxes: list[Annotated] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
@@ -59,7 +61,7 @@ def is_table(path: Path) -> bool:
 
 
 def read(path: Path) -> CocoTable:
-    """Return the boxes of a table.
+    """Return the boxes of a table. A box may be there with several categories.
 
     Where an image id stands for two files, the table is several tables, one after the other, and an id means
     a file only within its own. The parts begin where the numbers of the annotations begin again. A box whose
@@ -72,27 +74,55 @@ def read(path: Path) -> CocoTable:
     images, annotations, categories = (_records(path, content, key) for key in KEYS)
     table = CocoTable(files=_names(path, images))
     image_parts, parts = _parts(images, annotations)
-    files = {(part, _key(image.get("id"))): image for part, image in zip(image_parts, images, strict=True)}
+    files: defaultdict[tuple[int, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for part, image in zip(image_parts, images, strict=True):
+        files[part, _key(image.get("id"))].append(image)
     anywhere = {key for _, key in files}
-    labels = {_key(category.get("id")): str(category.get("name", "")).strip() for category in categories}
-    taken: dict[tuple[str, Box], str] = {}
+    labels = _labels(path, categories)
+    taken: set[tuple[str, Box, str]] = set()
     for part, annotation in zip(parts, annotations, strict=True):
         key = _key(annotation.get("image_id"))
-        image, label = files.get((part, key)), labels.get(_key(annotation.get("category_id")), "")
+        named, label = files.get((part, key), []), labels.get(_key(annotation.get("category_id")), "")
         box = _box(annotation)
-        if image is None:
+        if not named:
             where = "in another part of" if key in anywhere else "not in"
             table.skipped[f"box whose image is {where} the table"] += 1
-        elif not label:
-            table.skipped["box without a category"] += 1
-        elif box is None:
-            table.skipped["box without an area"] += 1
-        elif reason := _again(taken.get((image["file_name"], box)), label):
+        elif len({image["file_name"] for image in named}) > 1:
+            table.skipped["box whose image number stands for several files"] += 1
+        elif reason := _unusable(annotation, label, box, _size(named[-1])):
             table.skipped[reason] += 1
         else:
-            taken[image["file_name"], box] = label
-            table.boxes.append(Annotated(image["file_name"], box, label, _is_cut(box, image)))
+            assert box is not None
+            file, size = named[-1]["file_name"], _size(named[-1])
+            if (file, box, label) in taken:
+                table.skipped["box that is there twice"] += 1
+            else:
+                taken.add((file, box, label))
+                table.boxes.append(Annotated(file, box, label, 0 not in size and box.is_cut(*size), size))
     return table
+
+
+def _unusable(annotation: Mapping[str, Any], label: str, box: Box | None, size: tuple[int, int]) -> str:
+    """Return why an annotation is no cell, "" for a cell."""
+    if not label:
+        return "box without a category"
+    if box is None:
+        return "box without an area"
+    if annotation.get("iscrowd") in (1, True, "1"):
+        return "box of a crowd (iscrowd 1): no single cell"
+    return boxes.OUTSIDE if 0 not in size and box.is_outside(*size) else ""
+
+
+def _labels(path: Path, categories: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the number of a category -> its name. Raises InputError for a number with two names."""
+    labels: dict[str, str] = {}
+    for category in categories:
+        key, name = _key(category.get("id")), str(category.get("name", "")).strip()
+        if labels.setdefault(key, name) != name:
+            raise InputError(
+                f"{path}: category {key} is {labels[key]!r} and {name!r}; give each name a number of its own"
+            )
+    return labels
 
 
 def _names(path: Path, images: Iterable[dict[str, Any]]) -> set[str]:
@@ -127,13 +157,6 @@ def _stretches(numbers: Iterable[Any]) -> list[int]:
     return found
 
 
-def _again(before: str | None, label: str) -> str:
-    """Return why a box is left out that was there `before` with a label; "" for a new box."""
-    if before is None:
-        return ""
-    return "box that is there twice" if before == label else f"box that is {before!r} and {label!r}"
-
-
 def _load(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -156,8 +179,8 @@ def _records(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str,
 
 
 def _key(value: Any) -> str:
-    """Return an id in one spelling: some programs write 7, others "7"."""
-    return str(value)
+    """Return an id in one spelling: some programs write 7, others 7.0 or "7"."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _box(annotation: Mapping[str, Any]) -> Box | None:
@@ -170,6 +193,8 @@ def _box(annotation: Mapping[str, Any]) -> Box | None:
         return None
 
 
-def _is_cut(box: Box, image: Mapping[str, Any]) -> bool:
-    size = image.get("width"), image.get("height")
-    return all(isinstance(side, int) and side > 0 for side in size) and box.is_cut(*size)  # type: ignore[arg-type]
+def _size(image: Mapping[str, Any]) -> tuple[int, int]:
+    """Return (width, height) of an image by the table, (0, 0) where it does not say."""
+    width, height = image.get("width"), image.get("height")
+    known = all(isinstance(side, int | float) and 0 < side < boxes.FAR for side in (width, height))
+    return (int(width), int(height)) if known else (0, 0)  # type: ignore[arg-type]

@@ -124,6 +124,7 @@ def import_source(
 
         add(scan, columns, root, new_names or {}, (taxonomy or _paper()).edges)
     _refuse_nobody(scan)
+    _refuse_torn(scan)
     for write in scan.writes:
         write()
     doubts = _write(scan, manifest)
@@ -247,6 +248,18 @@ def _refuse_nobody(scan: Scan) -> None:
             f"images, such as {images[0]}, would be one patient's; where patients are not known, put the "
             "images into the leaf's folder itself"
         )
+
+
+def _refuse_torn(scan: Scan) -> None:
+    """Raise InputError for a slide that has images with a patient and others without one: they would be two
+    groups, which the folds may divide."""
+    for slide, owners in scan.slides.items():
+        if "" in owners and len(owners) > 1:
+            patient, image = next((owner, image) for owner, image in owners.items() if owner)
+            raise InputError(
+                f"{scan.root}: slide {slide!r} has images with a patient, such as {image} of {patient!r}, "
+                f"and others without one, such as {owners['']}; give all of them their patient, or none"
+            )
 
 
 def _write(scan: Scan, path: Path) -> tuple[Doubt, ...]:

@@ -63,6 +63,11 @@ class Scan:
     folders: dict[str, int] = field(default_factory=dict)
     """Folder with the name of a leaf -> files in it, images or not; empty if a source has no such folders."""
 
+    labels: set[str] = field(default_factory=set)
+    """Labels of boxes that are left out for another reason. `--leaf` may name them."""
+    slides: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Slide -> the patients of its images, "" for none, each with its first image."""
+
     writes: list[Callable[[], None]] = field(default_factory=list)
     """What writes files of the data set. It is called when all has been checked, before the manifest."""
 
@@ -81,12 +86,15 @@ class Scan:
         """Add an image by its path relative to `root`. Without a patient's id it is a group of its own.
 
         Args:
-            slide: the id of its slide, where the patient is not known.
+            slide: the id of its slide. It is the group where the patient is not known.
             box: the part of the file that is the image, see `boxes`.
         """
         texts = (("leaf", leaf), ("patient", patient or slide), ("source", self.source))
         ids = {name: identities.normal(text) for name, text in texts}
         group = ("patient" if patient else "slide") if ids["patient"] else "image"
+        if slide := identities.normal(slide):
+            owners = self.slides.setdefault(slide, {})
+            owners.setdefault(ids["patient"] if patient else "", str(image))
         self.rows.append({"image": str(image), **ids, "mask": mask, "group": group, "box": box})
 
     def leave_out(self, image: PurePosixPath, reason: str) -> None:

@@ -67,7 +67,7 @@ def check(scan: Scan, leaves: tuple[str, ...], new_names: Mapping[str, str], top
     exact = {normal(leaf): leaf for leaf in leaves}
     if wrong := [new for new in new_names.values() if new not in exact]:
         raise InputError(f"--leaf ...={wrong[0]}: {wrong[0]!r} is no leaf; the tree has {', '.join(leaves)}")
-    labels = {normal(label) for label in (*(row["leaf"] for row in scan.rows), *scan.folders)}
+    labels = {normal(text) for text in (*(row["leaf"] for row in scan.rows), *scan.folders, *scan.labels)}
     if absent := [old for old in new_names if old not in labels]:
         known = ", ".join(sorted(labels)) or "none"
         raise InputError(f"--leaf {absent[0]}=...: no such label in {top}; it has {known}")

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
 
 from leukotree.data.sources import cocofile
+from leukotree.data.sources.general import OTHER_SIZE, Sizes
 from leukotree.data.sources.layout import Options, Scan, find_top, listed
 
 OPTIONS = frozenset({"cells"})
@@ -78,10 +79,10 @@ def _add_cells(result: Scan, sub: str, fields: dict[PurePosixPath, tuple[str, st
     """Add the boxes of the fields that are there, each once."""
     folder = result.root / sub / "json_labels"
     tables = [path for path in sorted(folder.glob("*.json")) if not path.name.startswith(".")]
-    added: set[tuple[PurePosixPath, str]] = set()
+    added: dict[tuple[PurePosixPath, str], str] = {}
     boxed: set[PurePosixPath] = set()
     types: Counter[str] = Counter()
-    cut = 0
+    sizes, cut = Sizes(result.root), 0
     for path in tables:
         table = cocofile.read(path)
         places = _places(fields, path.stem)
@@ -97,14 +98,18 @@ def _add_cells(result: Scan, sub: str, fields: dict[PurePosixPath, tuple[str, st
             boxed.add(image)
             if one.category.casefold() == NO_CELL:
                 result.skipped[f"box of category {one.category!r}: no white cell"] += 1
-            elif (image, box) in added:
-                result.skipped["box that is there twice"] += 1
+            elif sizes.differ(image, one.size):
+                result.skipped[OTHER_SIZE] += 1
+            elif (before := added.get((image, box))) is not None:
+                again = "there twice" if before == one.category else f"{before!r} and {one.category!r}"
+                result.skipped[f"box that is {again}"] += 1
             else:
-                added.add((image, box))
+                added[image, box] = one.category
                 leaf, slide = fields[image]
                 result.add(image, leaf, slide=slide, box=box)
                 types[one.category] += 1
                 cut += one.cut
+    sizes.note(result)
     for image in fields.keys() - boxed:
         result.skipped[f"field of {fields[image][0]} without a box"] += 1
     if types:

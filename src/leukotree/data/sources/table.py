@@ -45,7 +45,7 @@ def scan(root: Path, options: Options) -> Scan:
         box = _box(path, line, values)
         if image is None:
             result.skipped[f"row of the table: {reason}"] += 1
-            absent.add(values["image"])
+            absent |= {values["image"]} - {""}
         elif not values["leaf"]:
             result.leave_out(image, "the row has no label")
         elif (first := used.setdefault((str(image), box), line)) != line:
@@ -63,6 +63,12 @@ def scan(root: Path, options: Options) -> Scan:
     if rest:
         result.skipped["image without a row in the table"] += len(rest)
     note_absent(result, absent, path.name)
+    given, lacking = ([name for name in CORNER if (name in columns) == there] for there in (True, False))
+    if given and lacking:
+        result.notes.append(
+            f"columns {', '.join(given)} of {path.name} are no boxes without {', '.join(lacking)}, so they "
+            f"are not used; --map {lacking[0]}=NAME says how yours is named"
+        )
     ids.note(result)
     return result
 
@@ -93,8 +99,6 @@ def _read(
         read = csvfile.read(path, required, [name for name in names.values() if name not in required])
         table, lines = read.columns, read.lines
     columns = {name: table[theirs] for name, theirs in names.items() if theirs in table}
-    if 0 < len(set(CORNER) & columns.keys()) < len(CORNER):
-        columns = {name: column for name, column in columns.items() if name not in CORNER}
     return path, columns, lines
 
 
@@ -123,10 +127,20 @@ def _has(path: Path, required: list[str]) -> bool:
 
 
 def _box(path: Path, line: int, values: dict[str, str]) -> str:
-    """Return the box of a row in one spelling, "" for the whole image."""
+    """Return the box of a row in one spelling, "" for the whole image.
+
+    Raises InputError for what is no box, and for a row with some numbers of a box and not all: as a whole
+    image it would be another one.
+    """
     text = values.get("box", "")
-    if not text and all(values.get(name) for name in CORNER):
-        text = " ".join(values[name] for name in CORNER)
+    if not text and all(name in values for name in CORNER):
+        numbers = {name: values[name] for name in CORNER}
+        if any(numbers.values()) and not all(numbers.values()):
+            lacking = ", ".join(name for name, number in numbers.items() if not number)
+            raise InputError(f"{path} row {line}: the box has no {lacking}; give all four numbers, or none")
+        if comma := [f"{name} {number!r}" for name, number in numbers.items() if "," in number]:
+            raise InputError(f"{path} row {line}: {comma[0]} has a comma; write decimals with a point")
+        text = " ".join(numbers.values()).strip()
     try:
         return str(boxes.parse(text)) if text else ""
     except ValueError as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from leukotree.data import boxes as box_texts
 from leukotree.data.boxes import Box
-from leukotree.data.sources.general import Boxes, Finder, note_absent, source_of
+from leukotree.data.sources.general import OTHER_SIZE, Boxes, Finder, Sizes, note_absent, source_of
 from leukotree.data.sources.layout import Options, Scan
 from leukotree.data.sources.walk import Walk, is_ignored
 from leukotree.errors import InputError, one_line
@@ -55,7 +55,7 @@ def scan(root: Path, options: Options) -> Scan:
         )
     result = Scan(source_of(root), root, options.skip)
     images = list(result.images(apart_from={one.path for one in annotations}))
-    finder, boxes = Finder(images), Boxes(result, options)
+    finder, boxes, sizes = Finder(images), Boxes(result, options), Sizes(root)
     absent = set()
     for one in annotations:
         image = finder.find(one.file)[0] if one.file else None
@@ -64,13 +64,19 @@ def scan(root: Path, options: Options) -> Scan:
             absent.add(one.file or one.path.stem)
             result.skipped["box of a file that is not there"] += len(one.objects)
             continue
+        differs = sizes.differ(image, one.size)
         for label, box in one.objects:
             if box is None or not label:
                 result.skipped["box without an area" if label else "box without a name"] += 1
+            elif differs:
+                boxes.leave_out(label, OTHER_SIZE)
+            elif 0 not in one.size and box.is_outside(*one.size):
+                boxes.leave_out(label, box_texts.OUTSIDE)
             else:
                 boxes.add(image, label, box, 0 not in one.size and box.is_cut(*one.size))
     note_absent(result, absent, "the annotations")
     boxes.finish(images)
+    sizes.note(result)
     return result
 
 

@@ -107,6 +107,9 @@ def _add(boxes: Boxes, image: PurePosixPath, path: Path, names: dict[str, str]) 
         except ValueError:
             boxes.scan.skipped["box without an area"] += 1
             continue
+        if box.is_outside(*size):
+            boxes.leave_out(names.get(kind, kind), box_texts.OUTSIDE)
+            continue
         boxes.add(image, names.get(kind, kind), box, box.is_cut(*size))
 
 

@@ -29,13 +29,13 @@ SOURCE_ALONE = """
 The {name} alone reaches a macro F1 of {score} % without a look at the cell. The best arm, `{arm}`, reaches
 {best} %, and {always} reaches {common} %.{leaves} A network can learn the camera of a source instead of the
 cell. Scores over all sources are therefore no evidence about morphology, as far as the source explains them
-(see Shortcuts). Compare within a source (see Subgroups), or leave one source out (`leukotree pack --folds-by
-source`).
+(see Shortcuts). Compare within a source (see Subgroups), or leave one source out (`--folds-by source` of
+`leukotree pack MANIFEST SHARDS`).
 """
 
 SOURCE_SAYS_NOTHING = """
-The {name} alone reaches a macro F1 of {score} %, and {always} reaches {common} %: the source gives no leaf
-away.{leaves}
+The {name} alone reaches a macro F1 of {score} %. By chance it reaches up to {chance} %, and {always} reaches
+{common} %: the source gives no leaf away.{leaves}
 """
 
 SOURCE_UNKNOWN = """

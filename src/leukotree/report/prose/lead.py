@@ -57,6 +57,11 @@ The data set has slide ids and no patient ids. In this report, patient therefore
 may come from the same patient.
 """
 
+SOME_SLIDES = """
+{slides} of the patients in this report are slides, since their sources have no patient ids: {sources}.
+Several slides may come from the same patient.
+"""
+
 STRADDLING = """
 {patients} have images in several test folds. The data set was split image by image (group `image`). Models
 were therefore tested on patients that they were trained on. No result in this report holds for new

@@ -93,6 +93,9 @@ def _about_patients(summary: StudySummary) -> list[Block]:
         notes.append(text(prose.STRADDLING, "warning", patients=plural(summary.straddling, "patient")))
     if (summary.dataset or {}).get("group") == "slide":
         notes.append(text(prose.SLIDES, "warning"))
+    elif slides := (summary.dataset or {}).get("slides"):
+        listed = ", ".join(f"{source} ({number})" for source, number in slides.items())
+        notes.append(text(prose.SOME_SLIDES, "warning", slides=sum(slides.values()), sources=listed))
     folds = scores.one_per_fold(summary.runs)
     unknown = sum(int((fold.images["patient"] == "").sum()) for fold in folds)
     total = sum(len(fold.images) for fold in folds)

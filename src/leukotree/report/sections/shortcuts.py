@@ -19,7 +19,7 @@ from leukotree.report.summary import Run, StudySummary
 
 TITLE = "Shortcuts"
 CLOSE = 0.01
-"""A shortcut that reaches no more than this above the most common leaf says nothing."""
+"""A shortcut that reaches no more than this above the most common leaf, or above chance, says nothing."""
 
 
 def known_scores(summary: StudySummary) -> Audited:
@@ -58,12 +58,14 @@ def warning(summary: StudySummary, by_fold: pd.DataFrame) -> list[Block]:
         return [text(prose.SOURCE_UNKNOWN, "warning")]
     always, name = next(iter(of_all)), named[0]
     best = by_fold.groupby("arm")["macro_f1"].mean()
-    says_nothing = of_all[name] <= of_all[always] + CLOSE
+    chance = _chance(folds, name)
+    says_nothing = of_all[name] <= max(of_all[always], chance) + CLOSE
     values: dict[str, object] = {
         "name": name.removesuffix(" only"),
         "score": percent(of_all[name]),
         "always": always,
         "common": percent(of_all[always]),
+        "chance": percent(chance),
         "arm": best.idxmax(),
         "best": percent(float(best.max())),
         "leaves": _of_one_source(folds),
@@ -102,6 +104,17 @@ def _tested(folds: Sequence[Run]) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]
     table = pd.concat([run.images for run in folds], ignore_index=True)
     fold_ids = np.concatenate([np.full(len(run.true), run.test_fold) for run in folds])
     return table.fillna(""), np.concatenate([run.true for run in folds]), fold_ids
+
+
+def _chance(folds: Sequence[Run], name: str) -> float:
+    """What a shortcut with these values reaches if it says nothing; 0 if the tested images have it not."""
+    table, true, fold_ids = _tested(folds)
+    codes = shortcuts.columns(table).get(name)
+    if codes is None:
+        return 0.0
+    alone = pd.Series([f"image {row}" for row in range(len(table))])
+    people = (table["source"] + "/" + table["patient"]).where(table["patient"] != "", alone)
+    return shortcuts.by_chance(codes, people.tolist(), true, fold_ids, len(folds[0].taxonomy.leaves))
 
 
 def _of_arm(name: str, runs: Sequence[Run], leaves: Sequence[str]) -> list[str]:
