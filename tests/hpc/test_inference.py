@@ -282,11 +282,14 @@ def test_a_run_predicts_where_its_shards_are_not_and_says_what_is_not_known(work
     run = runs(work, 0)[0].relative_to(work)
     (work / "shards").rename(work / "away")
     try:
-        done = leukotree("predict", run, "other/images", cwd=work)
+        done = leukotree("predict", run, "other/images", "--out", "unsure.csv", cwd=work)
+        frame = predict(work, run, "other/images", out="unsure.parquet")
     finally:
         (work / "away").rename(work / "shards")
     assert done.returncode == 0, done.stderr
     assert "not known which of these images" in done.stdout
+    assert pd.read_csv(work / "unsure.csv")["trained"].isna().all(), "neither yes nor no"
+    assert frame["trained"].isna().all()
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,7 @@ def test_the_shards_themselves_are_all_known(shards: Path, tmp_path: Path) -> No
     found = known.compare(images.of_shards(shards, Prepared(48, 95)), [member(shards, tmp_path, test_fold=2)])
     assert found.row.tolist() == list(range(len(dataset)))
     assert found.trained[:, 0].tolist() == (dataset.index["fold"] != 2).tolist()
+    assert not found.unsure.any()
 
 
 def test_without_the_data_set_nothing_is_known_and_that_is_said(shards: Path, tmp_path: Path) -> None:
@@ -89,6 +90,7 @@ def test_without_the_data_set_nothing_is_known_and_that_is_said(shards: Path, tm
     for run, says in ((here, "is another data set"), (moved, "is not here")):
         found = known.compare(of_rows([("f" * 64, "", "")]), [run])
         assert not found.trained.any()
+        assert found.unsure.all()
         assert says in found.notes[0]
         with pytest.raises(InputError, match=says):
             known.in_study(of_rows([("f" * 64, "", "")]), run)
@@ -111,4 +113,5 @@ def test_without_the_data_set_the_runs_know_the_patients_that_they_have_tested(
     rows = [(first["sha256"], first["source"], first["patient"]), ("f" * 64, "x", "new")]
     found = known.compare(of_rows(rows), members)
     assert found.trained.tolist() == [[True, False], [False, False]]
+    assert found.unsure.tolist() == [False, True], "the new one may be in a fold that is not among the runs"
     assert "patients are compared" in found.notes[1]

@@ -67,7 +67,8 @@ def answers(
     frame = given[["image", *known, *described]].assign(
         **_decided(leaf, predicted.calibrated, tree, abstain),
         **_sets(predicted, tree),
-        **{CALIBRATED: predicted.scaled, RUNS: predicted.runs, TRAINED: predicted.trained},
+        **{CALIBRATED: predicted.scaled, RUNS: predicted.runs},
+        **{TRAINED: _trained(predicted)},
         **{MEASURED: members.measured},
     )
     columns = [
@@ -85,6 +86,15 @@ def answers(
         "notes": [*members.notes, *images.notes, *notes, *_notes(predicted)],
     }
     return Answers(table, _patients(images, predicted, members, abstain), about)
+
+
+def _trained(predicted: Predicted) -> pd.Series:
+    return _or_unknown(pd.Series(predicted.trained), pd.Series(predicted.unsure))
+
+
+def _or_unknown(trained: pd.Series, unsure: pd.Series) -> pd.Series:
+    """True, False, or no value where neither is known."""
+    return trained.astype("boolean").mask(unsure & ~trained).reset_index(drop=True)
 
 
 def _notes(predicted: Predicted) -> list[str]:
@@ -171,14 +181,15 @@ def _patients(
     of_person = table.groupby(persons.to_numpy())
     first = of_person[["patient", "source"]].first().loc[mean.patient].reset_index(drop=True)
     all_scaled = pd.Series(predicted.scaled).groupby(persons.to_numpy()).all().loc[mean.patient]
-    any_trained = pd.Series(predicted.trained).groupby(persons.to_numpy()).any().loc[mean.patient]
+    of_images = pd.DataFrame({"trained": predicted.trained, "unsure": predicted.unsure})
+    of_patients = of_images.groupby(persons.to_numpy()).any().loc[mean.patient]
     frame = first.assign(
         images=mean.images,
         **_decided(mean.predicted, leaf_logp, tree, abstain),
         **{
             VOTE: np.asarray(tree.leaves, dtype=object)[vote.predicted],
             CALIBRATED: all_scaled.to_numpy(),
-            TRAINED: any_trained.to_numpy(),
+            TRAINED: _or_unknown(of_patients["trained"], of_patients["unsure"]),
             MEASURED: members.measured,
         },
     )

@@ -27,6 +27,8 @@ class Known:
     """(N, R) bool: whether a run trained on the image or on its patient."""
     notes: tuple[str, ...] = ()
     """What could not be compared."""
+    unsure: np.ndarray | None = None
+    """(N,) bool: whether it is not known of a run, whose data set is not here. None: it is known of all."""
 
     @property
     def everywhere(self) -> np.ndarray:
@@ -55,6 +57,7 @@ def compare(images: Images, members: Sequence[Member]) -> Known:
     """
     trained = np.zeros((len(images.table), len(members)), dtype=bool)
     row = np.full(len(images.table), -1, dtype=np.int64)
+    unsure = np.zeros(len(images.table), dtype=bool)
     notes: dict[str, None] = {}
     of_data: dict[tuple[str, int], _Folds | None] = {}
     for place, member in enumerate(members):
@@ -66,7 +69,8 @@ def compare(images: Images, members: Sequence[Member]) -> Known:
         if (folds := of_data[key]) is not None:
             row = folds.row
             trained[:, place] = folds.beside(None if data.all_folds else data.test_fold)
-    return Known(row, trained, tuple(notes))
+        unsure |= True if folds is None else folds.unsure
+    return Known(row, trained, tuple(notes), unsure)
 
 
 def in_study(images: Images, member: Member) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -89,6 +93,8 @@ class _Folds:
     """(N,) as in `Known`."""
     folds: np.ndarray
     """(N, K) bool: whether the image, or its patient, is in a fold."""
+    unsure: np.ndarray
+    """(N,) bool: whether it may be in a fold that is not known."""
 
     def beside(self, test_fold: int | None) -> np.ndarray:
         """(N,) bool: whether it is in another fold than this one; None: in any fold."""
@@ -126,7 +132,8 @@ def _by_patients(members: Sequence[Member], images: Images, notes: dict[str, Non
     if not (tested["patient"] != "").any():
         return None
     notes["patients are compared with those of the test folds of the runs"] = None
-    return _Folds(np.full(len(images.table), -1, dtype=np.int64), known)
+    unsure: np.ndarray = ~known.any(axis=1)
+    return _Folds(np.full(len(images.table), -1, dtype=np.int64), known, unsure)
 
 
 def _compared(dataset: Dataset, images: Images) -> _Folds:
@@ -139,7 +146,8 @@ def _compared(dataset: Dataset, images: Images) -> _Folds:
         by_patient |= _present(theirs, ours, fold, n_folds)
     apart = by_patient.sum(axis=1) > 1
     straddling = apart & (row >= 0) & (dataset.group == "image")
-    return _Folds(row, by_image | (by_patient & ~straddling[:, None]))
+    known = by_image | (by_patient & ~straddling[:, None])
+    return _Folds(row, known, np.zeros(len(row), dtype=bool))
 
 
 def _pairs(images: Images, ours: pd.DataFrame, across: bool) -> list[tuple[pd.Series, pd.Series]]:

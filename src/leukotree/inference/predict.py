@@ -39,6 +39,8 @@ class Predicted:
     """(N,) bool: whether all of these runs have temperatures."""
     trained: np.ndarray
     """(N,) bool: whether these runs trained on the image or on its patient."""
+    unsure: np.ndarray
+    """(N,) bool: whether this is not known, since a data set of the runs is not here."""
     sets: np.ndarray | None
     """(N, L) bool: the leaves of the prediction set. None where the study has none. More than half of the
     runs that predicted the image have the leaf in their set (Gasparin and Ramdas 2024, "Merging uncertainty
@@ -79,7 +81,8 @@ def predict(
             if len(rows):
                 logp = outputs(load(member.folder, engine), images, known.order(rows), workers, bar.advance)
                 sums.add(member, rows, logp[rows])
-    return sums.predicted(everywhere)
+    unsure = np.zeros(len(everywhere), dtype=bool) if known.unsure is None else known.unsure
+    return sums.predicted(everywhere, unsure & ~everywhere)
 
 
 def outputs(
@@ -147,7 +150,7 @@ class _Sums:
             self._odd[rows] += np.exp(raw.max(axis=1)) < member.limits.odd
             self._judges[rows] += 1
 
-    def predicted(self, trained: np.ndarray) -> Predicted:
+    def predicted(self, trained: np.ndarray, unsure: np.ndarray) -> Predicted:
         runs = self._runs[:, None]
         with np.errstate(divide="ignore"):  # a probability of 0
             mean, calibrated = (np.log(part / runs) for part in (self._raw, self._scaled))
@@ -159,6 +162,7 @@ class _Sums:
             self._runs,
             self._with == self._runs,
             trained,
+            unsure,
             2 * self._votes > self._voters[:, None] if (self._voters == self._runs).all() else None,
             2 * self._odd > self._judges if (self._judges == self._runs).all() else None,
         )
