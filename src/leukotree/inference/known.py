@@ -132,7 +132,7 @@ def _by_patients(members: Sequence[Member], images: Images, notes: dict[str, Non
     if not (tested["patient"] != "").any():
         return None
     notes["patients are compared with those of the test folds of the runs"] = None
-    unsure: np.ndarray = ~known.any(axis=1)
+    unsure = np.asarray(~known.any(axis=1))
     return _Folds(np.full(len(images.table), -1, dtype=np.int64), known, unsure)
 
 
