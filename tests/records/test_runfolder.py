@@ -43,9 +43,9 @@ def test_a_run_draws_its_numbers_as_it_did_at_its_first_start(folder: RunFolder)
     file.write_text(json.dumps(environment))
     with folder.opened(Taxonomy.paper(), DATA, ranks=1):
         assert folder.streams == seeds.BY_STAGE
-    file.write_text(json.dumps(environment | {"streams": 3}))
+    file.write_text(json.dumps(environment | {"streams": 4}))
     with (
-        pytest.raises(InputError, match="streams 3 is of a newer version of LeukoTree"),
+        pytest.raises(InputError, match="streams 4 is of a newer version of LeukoTree"),
         folder.opened(Taxonomy.paper(), DATA, ranks=1),
     ):
         pass
