@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from leukotree.distributed import peers
+from leukotree.distributed import allocator, peers
 from leukotree.distributed.agreement import Agreement
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
 from leukotree.runtime import MOST_WORKERS, Runtime
@@ -123,6 +123,8 @@ def start(runtime: Runtime) -> Iterator[Engine]:
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     device = _device(runtime.device)
+    if device.type == "cpu":
+        allocator.keep_freed_memory()
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.allow_tf32 = False  # it would round fp32 convolutions
