@@ -19,8 +19,7 @@ from hpc.slurm import queue as slurm_queue
 from hpc.slurm import scheduler
 from hpc.slurm.queue import QueuedJob
 from leukotree.errors import InputError, one_line
-from leukotree.records.runfolder import read_status
-from leukotree.spec import VARIANTS
+from leukotree.records.runfolder import is_run, read_status
 
 N = TypeVar("N", int, float)
 STALE = 300.0
@@ -189,7 +188,7 @@ def look(root: str | Path, reader: Reader | None = None) -> Look:
     for study in _studies(root, folders):
         notes = reader.notes(study)
         of_study = folders if study == Path(root) else _folders(study)
-        states = {folder.name: reader.run(folder, now) for folder in of_study if _is_run(folder.name)}
+        states = {folder.name: reader.run(folder, now) for folder in of_study if is_run(folder.name)}
         runs += _study(study, notes, states, slurm)
         others += _others(study, notes, slurm)
     return Look(runs, others, slurm.problem if slurm.needed else "")
@@ -201,7 +200,7 @@ def studies(root: str | Path) -> list[Path]:
 
 
 def _studies(root: str | Path, folders: list[Path]) -> list[Path]:
-    return [Path(root), *(folder for folder in folders if not _is_run(folder.name))]
+    return [Path(root), *(folder for folder in folders if not is_run(folder.name))]
 
 
 class Slurm:
@@ -287,12 +286,7 @@ def _with_job(state: str, alive: bool) -> str:
 
 def _folders(root: str | Path) -> list[Path]:
     with os.scandir(root) as entries:
-        return sorted(Path(entry.path) for entry in entries if entry.is_dir())
-
-
-def _is_run(name: str) -> bool:
-    variant, _, digest = name.rpartition("-")
-    return variant in VARIANTS and len(digest) == 12
+        return [Path(path) for path in sorted(entry.path for entry in entries if entry.is_dir())]
 
 
 def epochs_of(reached: Sequence[tuple[int, int]]) -> str:

@@ -12,7 +12,7 @@ from hpc.launching.run_states import Look, RunState
 from leukotree.data import fingerprint
 from leukotree.errors import InputError, RunFailed
 from leukotree.records import compared, runfolder
-from leukotree.records.compared import Inputs
+from leukotree.records.compared import Inputs, Today
 from leukotree.spec import RunSpec
 
 STATE = "stale"
@@ -22,14 +22,14 @@ STATE = "stale"
 def check_runs(root: Path, specs: Iterable[RunSpec]) -> None:
     """Raises InputError if one of these runs is done, or has begun, and has other data, another tree or other
     weights than those of today. A run that has not begun is in order."""
-    changes, shards, begun = [], "", run_states.begun(root)
+    changes, shards, begun, now = [], "", run_states.begun(root), Today()
     for spec in specs:
         if spec.run_name not in begun:
             continue
         folder, inputs = root / spec.run_name, Inputs.of(spec)
         done = run_states.read(folder).state == "done"
         if (done or (folder / runfolder.ENVIRONMENT).exists()) and (
-            change := compared.changed(folder, inputs)
+            change := compared.changed(folder, inputs, now=now)
         ):
             shards = shards or inputs.shards
             changes.append((folder, change))
@@ -73,13 +73,16 @@ def read(folder: Path) -> RunState:
     return marked(run_states.read(folder), folder)
 
 
-def marked(run: RunState, folder: Path) -> RunState:
+def marked(run: RunState, folder: Path, now: Today | None = None) -> RunState:
     """A state of `run_states.read`, or "stale" if the run is done and its data, tree or weights are others
-    today."""
-    if run.state != "done" or (inputs := Inputs.read(folder)) is None:
+    today. `now`: as for `compared.changed`."""
+    if run.state != "done":
+        return run
+    spec = compared.spec_text(folder)
+    if spec is None or (inputs := Inputs.of_text(spec)) is None:
         return run
     try:
-        reason = str(compared.changed(folder, inputs) or "")
+        reason = str(compared.changed(folder, inputs, now=now, spec=spec) or "")
     except (InputError, RunFailed) as error:
         reason = str(error)
     return dataclasses.replace(run, state=STATE, message=reason, macro_f1=None) if reason else run
@@ -87,7 +90,8 @@ def marked(run: RunState, folder: Path) -> RunState:
 
 def marked_all(root: Path, look: Look) -> Look:
     """A `Look` with its stale runs marked; `root` holds their study, or all studies."""
-    runs = [marked(run, _folder(root, run)) for run in look.runs]
+    now = Today()
+    runs = [marked(run, _folder(root, run), now) if run.state == "done" else run for run in look.runs]
     return dataclasses.replace(look, runs=runs)
 
 

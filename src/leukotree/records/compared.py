@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from leukotree import files, tree_choice, yamlfile
 from leukotree.data import fingerprint, trees
 from leukotree.errors import InputError, one_line
-from leukotree.records import runfolder, searchfolder
+from leukotree.records import runfolder, searchfolder, upgrade
 from leukotree.spec import DataSpec, RunSpec
 from leukotree.taxonomy import Taxonomy
 
@@ -56,11 +56,14 @@ class Inputs(NamedTuple):
 
     @classmethod
     def read(cls, folder: Path) -> Inputs | None:
-        """The inputs that the spec.yaml of a run folder names; None without one. Only four of its lines are
-        parsed, since `status` reads thousands of them."""
-        try:
-            text = (folder / runfolder.SPEC).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+        """The inputs that the spec.yaml of a run folder names; None without one."""
+        return cls.of_text(spec_text(folder))
+
+    @classmethod
+    def of_text(cls, text: str | None) -> Inputs | None:
+        """The inputs that the text of a spec.yaml names. Only four of its lines are parsed, since `status`
+        reads thousands of them."""
+        if text is None:
             return None
         lines = _SHARDS.search(text), _WEIGHTS.search(text), _REPEAT.search(text), _TREE.search(text)
         shards, weights, repeat, tree = (_value(line[0]) if line else None for line in lines)
@@ -96,25 +99,83 @@ _OUTDATED = Change(
 )
 
 
-def changed(folder: Path, inputs: Inputs, *, partly: bool = False) -> Change | None:
+def spec_text(folder: Path) -> str | None:
+    """The text of the spec.yaml of a run folder; None without one."""
+    try:
+        with open(f"{folder}/{runfolder.SPEC}", encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+class Today:
+    """The data, weights and trees of today, each looked at once. A command that compares the thousands of
+    runs of a study makes one; who looks again later makes another."""
+
+    def __init__(self) -> None:
+        self._packed: dict[tuple[str, int], fingerprint.Packed | None] = {}
+        self._weights: dict[str | None, str | None] = {}
+        self._trees: dict[tuple[Inputs, str], str] = {}
+
+    def packed(self, inputs: Inputs) -> fingerprint.Packed | None:
+        """As `fingerprint.packed`."""
+        place = inputs.shards, inputs.repeat
+        if place not in self._packed:
+            self._packed[place] = fingerprint.packed(*place)
+        return self._packed[place]
+
+    def weights(self, inputs: Inputs) -> str | None:
+        """sha256 of the file of weights; None without one."""
+        if inputs.weights not in self._weights:
+            self._weights[inputs.weights] = _digest(inputs.weights)
+        return self._weights[inputs.weights]
+
+    def tree(self, inputs: Inputs, own: str) -> str:
+        """The tree that a run would have today, as JSON. `own`: that of the data. Raises InputError as
+        `trees.resolve`."""
+        if inputs.tree is None:
+            return own
+        if (inputs, own) not in self._trees:
+            resolved = trees.resolve_nested(inputs.tree, own, inputs.shards)
+            self._trees[inputs, own] = json.dumps(resolved.nested())
+        return self._trees[inputs, own]
+
+
+def changed(
+    folder: Path,
+    inputs: Inputs,
+    *,
+    partly: bool = False,
+    now: Today | None = None,
+    spec: str | None = None,
+) -> Change | None:
     """The first of a run's meaning, data, tree and weights that differs from today's; None if all are the
-    same, or not here. `partly`: ignore what the folder does not record. Raises InputError for a damaged
-    file."""
-    if runfolder.outdated(folder):
+    same, or not here.
+
+    Args:
+        partly: ignore what the folder does not record.
+        now: what is known of today; None looks.
+        spec: the text of its spec.yaml; None reads it.
+
+    Raises InputError for a damaged file.
+    """
+    now = Today() if now is None else now
+    path = folder / runfolder.SPEC
+    if upgrade.outdated(path) if spec is None else upgrade.outdated_text(spec, path):
         return _OUTDATED
-    today, weights = fingerprint.packed(inputs.shards, inputs.repeat), _digest(inputs.weights)
+    today, weights = now.packed(inputs), now.weights(inputs)
     if today is None and weights is None:
         return None
     environment = runfolder.read_environment(folder)
-    for what, now, where in ((DATA, today, inputs.shards), (WEIGHTS, weights, inputs.weights)):
-        if now is not None and what not in environment and not partly:
+    for what, there, where in ((DATA, today, inputs.shards), (WEIGHTS, weights, inputs.weights)):
+        if there is not None and what not in environment and not partly:
             return Change(
                 f"its env.json does not have its {what}, so it cannot be compared with {where}", _AGAIN
             )
     if (
         today is not None
         and DATA in environment
-        and (change := _changed_data(folder, environment[DATA], inputs, today))
+        and (change := _changed_data(folder, environment[DATA], inputs, today, now))
     ):
         return change
     if weights is not None and environment.get(WEIGHTS, weights) != weights:
@@ -162,12 +223,14 @@ def refuse(changes: Sequence[tuple[Path, Change]], shards: str) -> None:
     raise InputError(f"{folder}{more}: {change.reason}{f' ({images})' if images else ''}; {change.fix}")
 
 
-def _changed_data(folder: Path, recorded: Any, inputs: Inputs, today: fingerprint.Packed) -> Change | None:
+def _changed_data(
+    folder: Path, recorded: Any, inputs: Inputs, today: fingerprint.Packed, now: Today
+) -> Change | None:
     shards, path = inputs.shards, tree_choice.file(inputs.tree)
     fix = f"{_AGAIN}, or pack the old data again"
     if path and not Path(path).is_file():  # nothing to compare its tree with
         pass
-    elif not _same_tree(folder, _tree_today(inputs, today)):
+    elif not _same_tree(folder, now.tree(inputs, today.tree)):
         if path and recorded == today.fingerprint:
             return Change(
                 f"made on another label tree than {path} has now", f"{_AGAIN}, or put the old tree back"
@@ -179,13 +242,6 @@ def _changed_data(folder: Path, recorded: Any, inputs: Inputs, today: fingerprin
     if recorded != today.fingerprint:
         return Change(f"made from other data than {shards} has now", fix)
     return None
-
-
-def _tree_today(inputs: Inputs, today: fingerprint.Packed) -> str:
-    """The tree that a run would have today, as JSON. Raises InputError as `trees.resolve`."""
-    if inputs.tree is None:
-        return today.tree
-    return json.dumps(trees.resolve_nested(inputs.tree, today.tree, inputs.shards).nested())
 
 
 def fingerprints(spec: RunSpec, dataset: Dataset) -> dict[str, str]:
@@ -213,7 +269,8 @@ def tree_digest(taxonomy: Taxonomy) -> str:
 def _same_tree(folder: Path, today: str) -> bool:
     """Whether a run's tree is that of `today`, in the same order. True if the run has no file of it."""
     try:
-        text = (folder / runfolder.TAXONOMY).read_text(encoding="utf-8")
+        with open(f"{folder}/{runfolder.TAXONOMY}", encoding="utf-8") as file:
+            text = file.read()
         return text == today or json.dumps(json.loads(text)) == today
     except FileNotFoundError:
         return True

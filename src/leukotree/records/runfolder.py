@@ -20,7 +20,7 @@ from typing import Any
 from leukotree import config, files, log, seeds, yamlfile
 from leukotree.errors import RETRIED, Busy, InputError, Kind, RunFailed, kind, one_line
 from leukotree.records import attempts, origin, upgrade
-from leukotree.spec import RunSpec
+from leukotree.spec import VARIANTS, RunSpec
 from leukotree.taxonomy import Taxonomy
 
 PACKAGES = ("torch", "timm", "numpy", "ray", "optuna", "submitit")
@@ -49,6 +49,12 @@ _FAILED = ".failed-"
 """Prefix of the files in which other ranks than the main one note their errors."""
 HEARTBEAT = 15.0
 """Seconds between two writes of status.json while training."""
+
+
+def is_run(name: str) -> bool:
+    """Whether the name of a folder is that of a run: `<variant>-<hash>`."""
+    variant, _, digest = name.rpartition("-")
+    return variant in VARIANTS and len(digest) == 12
 
 
 class RunFolder:
@@ -267,15 +273,16 @@ def outdated(path: Path) -> bool:
 
 def read_environment(path: Path) -> dict[str, Any]:
     """The content of a run's env.json, {} where there is none. Raises InputError for a damaged one."""
-    file, fix = path / ENVIRONMENT, "move the folder away to run it again"
+    name, fix = f"{path}/{ENVIRONMENT}", "move the folder away to run it again"
     try:
-        environment = json.loads(file.read_text(encoding="utf-8"))
+        with open(name, encoding="utf-8") as file:
+            environment = json.loads(file.read())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read as JSON: {one_line(error)[:200]}; {fix}") from error
+        raise InputError(f"{name}: cannot be read as JSON: {one_line(error)[:200]}; {fix}") from error
     if not isinstance(environment, dict):
-        raise InputError(f"{file}: expected a JSON object; {fix}")
+        raise InputError(f"{name}: expected a JSON object; {fix}")
     return environment
 
 
@@ -298,7 +305,8 @@ def mark_failed(path: Path, kind: Kind, message: str) -> None:
 def read_status(path: Path) -> dict[str, Any]:
     """The status of a run folder; {} if there is none, or it is damaged."""
     try:
-        status = json.loads((path / STATUS).read_text())
+        with open(f"{path}/{STATUS}", "rb") as file:  # without a Path, since `status` reads thousands of them
+            status = json.loads(file.read())
     except (OSError, ValueError):
         return {}
     return status if isinstance(status, dict) else {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any
 from leukotree import yamlfile
 from leukotree.errors import InputError
 from leukotree.records import attempts, origin, runfolder
+from leukotree.records.runfolder import is_run
 
 SEARCH = "search"
 """Name of the sweep's folder in a study's folder."""
@@ -79,14 +81,15 @@ def find(root: Path, one_study: bool = False) -> dict[Path, list[Path]]:
     folders of all studies. `one_study`: it is a study's folder; the folders of its runs are not looked
     into."""
     files = (SETTINGS, HISTORY, BEST)
-    patterns = [
-        f"{study}{SEARCH}/*/{fold}{file}"
-        for study in ([""] if one_study else ["", "*/"])
-        for fold in ("", f"{_FOLD}*/", f"{_REPEAT}*-{_FOLD}*/")
-        for file in files
-    ]
+    patterns = [f"*/{fold}{file}" for fold in ("", f"{_FOLD}*/", f"{_REPEAT}*-{_FOLD}*/") for file in files]
+    studies = [root]
+    if not one_study:
+        with contextlib.suppress(OSError), os.scandir(root) as entries:
+            studies += [root / entry.name for entry in entries if not is_run(entry.name)]
+    sweeps = filter(Path.is_dir, map(sweep_folder, studies))
+    places = {path.parent for sweep in sweeps for pattern in patterns for path in sweep.glob(pattern)}
     folders: dict[Path, list[Path]] = {}
-    for folder in sorted({path.parent for pattern in patterns for path in root.glob(pattern)}):
+    for folder in sorted(places):
         folders.setdefault(sweep_folder(study_of(folder)), []).append(folder)
     return folders
 

@@ -18,7 +18,7 @@ from leukotree.data import fingerprint
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
 from leukotree.records import compared, predictions, runfolder, searchfolder, tested
-from leukotree.records.compared import Inputs
+from leukotree.records.compared import Inputs, Today
 from leukotree.report.damage import damaged
 from leukotree.report.summary import Run, StudySummary, decided, identity
 
@@ -34,14 +34,15 @@ def compare_with_today(root: Path, names: Sequence[str], shards: str) -> tuple[s
     """
     done = [root / name for name in names if runfolder.read_status(root / name).get("state") == "done"]
     inputs_of = {folder: inputs._replace(shards=shards) for folder in done if (inputs := Inputs.read(folder))}
+    now = Today()
     changes = [
         (folder, change)
         for folder, inputs in inputs_of.items()
-        if (change := compared.changed(folder, inputs))
+        if (change := compared.changed(folder, inputs, now=now))
     ]
     compared.refuse(changes, shards)
-    absent = [part for inputs in [Inputs(shards, None), *inputs_of.values()] for part in inputs.absent()]
-    return tuple(dict.fromkeys(absent))
+    kinds = dict.fromkeys([Inputs(shards, None), *inputs_of.values()])
+    return tuple(dict.fromkeys(part for inputs in kinds for part in inputs.absent()))
 
 
 def check_runs(runs: Sequence[Run], root: Path, shards: str) -> None:
