@@ -104,6 +104,12 @@ def _parts(node: yaml.Node) -> list[yaml.Node]:
 def load(path: str | Path) -> Any:
     """The value of a YAML file. Raises InputError naming the file if it is missing, unreadable, not valid
     YAML or over a limit."""
+    return parse(read(path), str(path))
+
+
+def read(path: str | Path) -> str:
+    """The text of a YAML file. Raises InputError naming the file if it is missing, unreadable or over a
+    limit."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -111,11 +117,10 @@ def load(path: str | Path) -> Any:
             raise InputError(
                 f"{path}: over {MAX_BYTES} bytes; a spec, study, site or taxonomy takes a few thousand"
             )
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InputError(f"{path}: cannot be read: {reason}") from error
-    return parse(text, str(path))
 
 
 def require_plain(tree: Any, where: str) -> None:

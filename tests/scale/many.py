@@ -123,10 +123,10 @@ def copy(template: Path, folder: Path, spec: RunSpec) -> None:
 def disturbed(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Predictions with some noise, which differ between runs. They are at most 0, but no distributions."""
     rng = np.random.default_rng(seed)
-    columns = [name for name in frame if name.startswith("logp:")]
+    columns = [name for name in map(str, frame) if name.startswith("logp:")]
     noise = rng.normal(scale=0.3, size=(len(frame), len(columns)))
     changed = np.minimum(frame[columns].to_numpy() + noise, 0).astype(np.float32)
-    return frame.assign(**dict(zip(columns, changed.T, strict=True)))
+    return frame.assign(**{name: changed[:, place] for place, name in enumerate(columns)})
 
 
 def spread_states(root: Path) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -263,7 +265,37 @@ def _stored(spec_file: Path) -> RunSpec | None:
 def read_spec(path: Path) -> RunSpec:
     """The spec of a run folder. A key that it lacks has the value that means the behaviour before the key:
     its default, or see `upgrade`. Raises InputError naming the file."""
-    return config.parse(RunSpec, upgrade.upgraded(yamlfile.load(path / SPEC)), str(path / SPEC))
+    return config.parse(RunSpec, upgrade.upgraded(_spec_tree(path / SPEC)), str(path / SPEC))
+
+
+def _spec_tree(path: Path) -> Any:
+    """As `yamlfile.load`. The runs of a study have most top-level keys with their values in common, and a
+    report reads ten thousand specs: each part is parsed once."""
+    text = yamlfile.read(path)
+    parts = _PART.split(text)
+    if all(_KEY.match(part) for part in parts) and not _LINKED.search(text):
+        try:
+            trees = [_part(part) for part in parts]
+        except InputError:  # the whole file says where
+            trees = []
+        if trees and len({*itertools.chain(*trees)}) == len(trees):
+            return {key: value for tree in trees for key, value in tree.items()}
+    return yamlfile.parse(text, str(path))
+
+
+_PART = re.compile(r"^(?=\S)(?<!\A)", re.MULTILINE)
+"""The begin of a line with a top-level key, but for that of the text."""
+_KEY = re.compile(r"[a-z_]+:[ \n]")
+_LINKED = re.compile(r"[&*]")
+"""What an anchor or an alias begins with: its part cannot be read alone."""
+
+
+@functools.lru_cache(maxsize=4096)
+def _part(text: str) -> dict[str, Any]:
+    tree = yamlfile.parse(text)
+    if not isinstance(tree, dict):
+        raise InputError(f"{SPEC}: expected a mapping of keys")
+    return tree
 
 
 def outdated(path: Path) -> bool:
