@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from hpc.search.record import Record
 from hpc.search.trial_place import TrialPlace
 from hpc.studies.study import SearchId, Study
 from leukotree.config import parse
+from leukotree.data import dataset, mapped
+from leukotree.data.dataset import Dataset
 from leukotree.errors import RunFailed
 from leukotree.records.runfolder import read_metrics, read_status
 from leukotree.runtime import Runtime
@@ -245,3 +248,22 @@ def test_a_checkpoint_that_does_not_fit_names_folder_and_bytes_and_leaves_the_ol
         checkpoint.save(small_disk, 2, state)
     assert checkpoint.load_latest(small_disk)[0] == 1
     assert sorted(path.name for path in small_disk.iterdir()) == ["00000001", "ballast"]
+
+
+def test_an_index_that_the_disk_cannot_hold_is_read_into_memory(
+    shards: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mapped, "MANY", 1)
+    monkeypatch.setenv("LEUKOTREE_SCRATCH", str(small_disk))
+    (small_disk / f"leukotree-{os.getuid()}/indexes").mkdir(mode=0o700, parents=True)
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    dataset._mapped.cache_clear()
+    assert Dataset.open(shards).mapped is None
+    assert "No space left on device; name another folder with --cache" in capsys.readouterr().err
+    ballast.unlink()
+    dataset._mapped.cache_clear()
+    assert Dataset.open(shards).mapped is not None
+    dataset._mapped.cache_clear()  # its files are gone with the disk

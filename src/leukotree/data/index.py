@@ -88,9 +88,11 @@ def parquet(path: Path, source: Any, rows: int) -> Iterator[tuple[pq.ParquetFile
         if stored_rows != rows:
             raise InputError(f"{path}: {stored_rows} rows, but dataset.json counts {rows}; {_AGAIN}")
         yield file, names
-    except (InputError, OSError):
+    except InputError:
         raise
     except Exception as error:  # pyarrow raises many kinds
+        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of the content
+            raise
         reason = one_line(error)[:300]
         raise InputError(f"{path}: not a readable Parquet file: {reason}; {_AGAIN}") from error
 

@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -79,7 +79,7 @@ def opened(
                 _make_room(root)
                 _convert(path, description, folder, folds, counts, taxonomy)
             os.utime(folder)
-        return _mapped(folder)
+            return _mapped(folder)
     except OSError as error:
         logger.warning(
             f"{path}: is read into the memory of each process, since {scratch.path()} cannot hold it: "
@@ -134,22 +134,32 @@ def _write_columns(path: Path, file: Any, working: Path, rows: int) -> None:
     import pyarrow as pa
 
     with index.parquet(path, file, rows) as (table, names):
-        numbers = {
-            name: np.lib.format.open_memmap(working / f"{name}.npy", "w+", np.int64, (rows,))
-            for name in index.INTEGERS
-        }
         texts = [name for name in index.stored(names) if name not in index.INTEGERS]
         schema = pa.schema([(name, pa.large_string()) for name in texts])
         start = 0
-        with pa.OSFile(str(working / _TEXTS), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        with contextlib.ExitStack() as stack:
+            # Written, not mapped: a full disk is then an error, and not the end of the process.
+            numbers = {name: stack.enter_context(_numbers(working, name, rows)) for name in index.INTEGERS}
+            sink = stack.enter_context(pa.OSFile(str(working / _TEXTS), "wb"))
+            writer = stack.enter_context(pa.ipc.new_file(sink, schema))
             for batch in table.iter_batches(_PART, columns=index.present(names)):
                 part = index.typed(path, index.filled(batch.to_pandas(), names), start)
-                for name, column in numbers.items():
-                    column[start : start + len(part)] = part[name].to_numpy()
+                for name, file_of in numbers.items():
+                    file_of.write(np.ascontiguousarray(part[name].to_numpy()).data)
                 writer.write_batch(pa.RecordBatch.from_pandas(part[texts], schema, preserve_index=False))
                 start += len(part)
-        for column in numbers.values():
-            column.flush()
+
+
+def _numbers(working: Path, name: str, rows: int) -> BinaryIO:
+    """An open NumPy file for so many int64 numbers, which are still to be written."""
+    file = open(working / f"{name}.npy", "wb")  # noqa: SIM115 - the caller closes it
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(np.int64)),
+        "fortran_order": False,
+        "shape": (rows,),
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+    return file
 
 
 def _frame(folder: Path) -> pd.DataFrame:
