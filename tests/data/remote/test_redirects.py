@@ -6,6 +6,7 @@ import socket
 from typing import Any
 
 import pytest
+import requests
 
 from leukotree.data.remote import redirects
 
@@ -77,3 +78,29 @@ def test_a_place_further_inside_is_refused(first: str, url: str, message: str) -
     with pytest.raises(redirects.Refused, match=message) as refused:
         redirects.check(first, url)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://127.0.0.1:9/x?sig=secret", "Connection refused"),
+        ("http://nowhere.invalid/x?sig=secret", "the name of the server is not known"),
+    ],
+)
+def test_why_a_request_failed_is_said_in_a_few_words(url: str, words: str) -> None:
+    with pytest.raises(requests.RequestException) as raised:
+        redirects.get(requests.Session(), url, timeout=5)
+    assert redirects.reason(raised.value) == words
+
+
+def test_the_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also that a host is reached without it, which NO_PROXY says."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "a.invalid")
+    for host, words in (
+        ("b.invalid", "the proxy: Connection refused"),
+        ("a.invalid", "the name of the server"),
+    ):
+        with pytest.raises(requests.RequestException) as raised:
+            redirects.get(requests.Session(), f"http://{host}/x", timeout=5)
+        assert redirects.reason(raised.value).startswith(words)

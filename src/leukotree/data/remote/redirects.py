@@ -8,7 +8,8 @@ import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from leukotree.data.remote.address import WEB
+from leukotree.data.remote.address import WEB, hidden_in
+from leukotree.errors import one_line
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -57,6 +58,27 @@ def check(first: str, url: str, https: bool = False) -> None:
         raise Refused(f"leads to {where} ({place})")
     if ((https and distance != _HERE) or old.scheme == "https") and new.scheme != "https":
         raise Refused(f"leads to {place}, which is not https: there others can read and change what is sent")
+
+
+def reason(error: Exception) -> str:
+    """Why a request failed, in a few words: the innermost cause, without what may be secret."""
+    chain: list[BaseException] = [error]
+    while (inner := _inner(chain[-1])) is not None and inner not in chain:
+        chain.append(inner)
+    through = "the proxy: " if any(type(one).__name__ == "ProxyError" for one in chain) else ""
+    for one in reversed(chain):
+        if isinstance(one, socket.gaierror):
+            return f"{through}the name of the server is not known"
+        if isinstance(one, TimeoutError) or type(one).__name__ == "ConnectTimeoutError":
+            return f"{through}no answer in time"
+        if isinstance(one, OSError) and one.strerror:
+            return f"{through}{one.strerror}"
+    return through + hidden_in(one_line(error))[:200]
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    known = (getattr(error, "reason", None), *error.args[:1], error.__cause__, error.__context__)
+    return next((one for one in known if isinstance(one, BaseException)), None)
 
 
 def _distance(host: str) -> int:

@@ -159,7 +159,7 @@ class _Web:
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidProxyURL) as error:
             raise NotThere(hidden_in(one_line(error))[:200]) from error
         except requests.RequestException as error:
-            raise Lost(hidden_in(one_line(error))[:200]) from error
+            raise Lost(redirects.reason(error)) from error
         if answer.status_code in AGAIN:
             answer.close()
             raise Lost(f"the server answers {answer.status_code} {answer.reason}")
