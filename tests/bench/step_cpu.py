@@ -1,4 +1,4 @@
-"""Training steps at 224 px, batch 32, fp32, on two threads of a CPU: a rank of LeukoTree against a bare PyTorch
+"""Training steps at 224 px, batch 32, fp32, on two threads of a CPU: a rank of LeukoTree and a bare PyTorch
 loop in the default environment.
 
 Each figure is of a process of its own, since what is measured is how a process deals with its memory: a bare
