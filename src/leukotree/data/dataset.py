@@ -143,7 +143,9 @@ class Dataset:
     @property
     def fetcher(self) -> fetcher.Fetcher | None:
         """What brings the shards of an address to this machine."""
-        return None if self.address is None else fetcher.of(self.absolute, self.address, self.index)
+        if self.address is None:
+            return None
+        return fetcher.of(self.absolute, self.address, self.index, self.shard_ids)
 
     def fetch(self, shard: str) -> None:
         """Wait until a shard is here. Raises as `Fetcher.open`."""

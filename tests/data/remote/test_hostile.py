@@ -197,3 +197,21 @@ def test_a_set_that_is_replaced_while_it_is_fetched_is_not_mixed(
     versions: Callable[..., str] = lambda self, name: f"{state['folder']}/{name}"  # noqa: E731
     monkeypatch.setattr(transfer._Web, "version", versions)
     assert Dataset.open(serve(replaced)).fingerprint == Dataset.open(other).fingerprint
+
+
+def test_a_server_that_is_away_for_a_moment_after_the_description_came_is_no_hindrance(
+    many_shards: Path, serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for the versions before and after."""
+    asked: list[str] = []
+
+    def version(source: object, name: str) -> str:
+        asked.append(name)
+        if len(asked) == 3:
+            raise transfer.Lost("no answer")
+        return "1"
+
+    monkeypatch.setattr(transfer._Web, "version", version)
+    data = Dataset.open(serve())
+    assert data.fingerprint == Dataset.open(many_shards).fingerprint
+    assert len(asked) == 3

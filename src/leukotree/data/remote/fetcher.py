@@ -260,12 +260,13 @@ _fetchers: dict[tuple[int, Path], Fetcher] = {}
 _making = threading.Lock()
 
 
-def of(folder: Path, address: Address, index: pd.DataFrame) -> Fetcher:
-    """The fetcher of this process for the folder of a data set. A forked process has its own."""
+def of(folder: Path, address: Address, index: pd.DataFrame, shard_of: np.ndarray) -> Fetcher:
+    """The fetcher of this process for the folder of a data set. A forked process has its own. The arguments
+    are those of `Store`."""
     key = (os.getpid(), folder)
     if (known := _fetchers.get(key)) is not None:
         return known
     with _making:
         if key not in _fetchers:
-            _fetchers[key] = Fetcher(Store(folder, address, index))
+            _fetchers[key] = Fetcher(Store(folder, address, index, shard_of))
         return _fetchers[key]

@@ -81,9 +81,10 @@ def _compared(address: Address, root: Path, path: Path, note: dict[str, Any] | N
     try:
         versions = _versions(origin)
         if note is None or None in versions or versions != before or not (root / note["folder"]).is_dir():
-            note = {"folder": _copied(address, root)}
+            copied = _copied(address, root)
             if (after := _versions(origin)) != versions:  # it was packed again meanwhile: files of both
-                note, versions = {"folder": _copied(address, root)}, after
+                copied, versions = _copied(address, root), after
+            note = {"folder": copied}
         note = {**note, "checked": time.time(), "versions": versions}
     except (transfer.Lost, RunFailed) as error:
         if note is None:

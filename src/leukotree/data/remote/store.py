@@ -56,18 +56,19 @@ class Store:
         folder: its folder, with the description and the index.
         address: where the shards come from.
         index: with the columns shard, key, offset, length and sha256.
+        shard_of: (N,) the number of each sample's shard, counted in the order of the index.
     """
 
-    def __init__(self, folder: Path, address: Address, index: pd.DataFrame) -> None:
-        self.folder, self.address = folder, address
-        numbers, names = pd.factorize(index["shard"])
-        self.names: list[str] = [str(name) for name in names]
+    def __init__(self, folder: Path, address: Address, index: pd.DataFrame, shard_of: np.ndarray) -> None:
+        self.folder, self.address, self.shard_of = folder, address, shard_of
+        first = np.flatnonzero(np.diff(np.maximum.accumulate(shard_of), prepend=-1))
+        self.names = [str(index["shard"].iloc[row]) for row in first.tolist()]
         self.number = {name: number for number, name in enumerate(self.names)}
-        self.shard_of: np.ndarray = numbers.astype(np.int64)
-        """(N,) the number of each sample's shard."""
         self._index = index
-        self._order = np.argsort(numbers, kind="stable")
-        self._starts = np.searchsorted(numbers[self._order], np.arange(len(names) + 1))
+        ordered = (shard_of[1:] >= shard_of[:-1]).all()  # as `pack` writes the index
+        self._order = None if ordered else np.argsort(shard_of, kind="stable")
+        in_order = shard_of if self._order is None else shard_of[self._order]
+        self._starts = np.searchsorted(in_order, np.arange(len(first) + 1))
         self._here: set[str] = set()
         self._state = -1
         (folder / _LOCKS).mkdir(mode=0o700, exist_ok=True)
@@ -142,7 +143,8 @@ class Store:
 
     def _samples(self, name: str) -> _Samples:
         number = self.number[name]
-        rows = self._index.iloc[self._order[self._starts[number] : self._starts[number + 1]]]
+        part = slice(self._starts[number], self._starts[number + 1])
+        rows = self._index.iloc[part if self._order is None else self._order[part]]
         return _Samples(*(rows[column].tolist() for column in ("key", "offset", "length", "sha256")))
 
 
