@@ -147,7 +147,7 @@ def _with_runs(
 ) -> tuple[list[Arm], list[Missing]]:
     """The arms with their finished runs, and the runs without a result. `outer`: folds of a repeat."""
     filled, missing = [], []
-    with progress.Bar("read", sum(len(rows) for _, rows in rows_of), "run") as bar:
+    with progress.Bar("read", sum(len(rows) for _, rows in rows_of), "run", soon=True) as bar:
         for arm, rows in rows_of:
             runs = []
             for row in rows:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leukotree import yamlfile
+from leukotree import progress, yamlfile
 from leukotree.data import fingerprint
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
@@ -32,16 +32,20 @@ def compare_with_today(root: Path, names: Sequence[str], shards: str) -> tuple[s
     Returns what is not here, so that nothing could be compared with it. Raises InputError for a run that was
     made from other data, another tree or other weights.
     """
-    done = [root / name for name in names if runfolder.read_status(root / name).get("state") == "done"]
-    inputs_of = {folder: inputs._replace(shards=shards) for folder in done if (inputs := Inputs.read(folder))}
-    now = Today()
-    changes = [
-        (folder, change)
-        for folder, inputs in inputs_of.items()
-        if (change := compared.changed(folder, inputs, now=now))
-    ]
+    kinds, changes, now = {Inputs(shards, None): None}, [], Today()
+    with progress.Bar("compare", len(names), "run", soon=True) as bar:
+        for folder in (root / name for name in names):
+            bar.advance()
+            if runfolder.read_status(folder).get("state") != "done":
+                continue
+            spec = compared.spec_text(folder)
+            if spec is None or (inputs := Inputs.of_text(spec)) is None:
+                continue
+            inputs = inputs._replace(shards=shards)
+            kinds[inputs] = None
+            if change := compared.changed(folder, inputs, now=now, spec=spec):
+                changes.append((folder, change))
     compared.refuse(changes, shards)
-    kinds = dict.fromkeys([Inputs(shards, None), *inputs_of.values()])
     return tuple(dict.fromkeys(part for inputs in kinds for part in inputs.absent()))
 
 

@@ -3,9 +3,11 @@ needs no other file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+from leukotree import progress
 from leukotree.evaluation import decide
 from leukotree.records.commands import Given
 from leukotree.report import checklists, rendering, scores, spoken
@@ -85,44 +87,51 @@ def _about(summary: StudySummary) -> str:
 
 def _sections(summary: StudySummary, compared: comparison.Compared | None, images: bool) -> Sequence[Section]:
     """The sections with content, in their order within a place (see `contents`)."""
-    tail = [
-        settings.settings(summary),
-        searches.section(summary),
-        settings.runs(summary),
-        settings.cost(summary),
+    tail: list[Callable[[], Section | None]] = [
+        partial(settings.settings, summary),
+        partial(searches.section, summary),
+        partial(settings.runs, summary),
+        partial(settings.cost, summary),
     ]
     if compared is None:
-        return [section for section in (answer.section(summary), *tail) if section and section.blocks]
+        first = [answer.section(summary), *(one() for one in tail)]
+        return [section for section in first if section and section.blocks]
     by_fold = scores.per_fold(scores.per_run(summary, scores.shown(summary)))
-    everything = [
-        overview.lead(summary, by_fold, comparison.headline(summary, compared)),
-        comparison.section(summary, compared),
-        planned.section(summary),
-        answer.section(summary),
-        trees.section(summary),
-        ablation.section(summary),
-        nodes.section(summary),
-        learning_rate.section(summary),
-        decisions.section(summary),
-        patients.section(summary, by_fold),
-        clinical.section(summary),
-        readers.section(summary),
-        shortcuts.section(summary),
-        subgroups.section(summary),
-        external.section(summary),
-        tree.section(by_fold),
-        calibration.section(summary),
-        mixed.section(summary),
-        explanations.section(summary),
-        prediction_sets.section(summary),
-        gallery.section(summary, images),
-        interference.section(summary),
-        tree.leaves(summary),
-        overview.folds(summary, by_fold),
-        tree.decisions(summary),
-        flow.section(summary),
-        overview.data(summary),
-        budget.section(summary),
+    everything: list[Callable[[], Section | None]] = [
+        partial(overview.lead, summary, by_fold, comparison.headline(summary, compared)),
+        partial(comparison.section, summary, compared),
+        partial(planned.section, summary),
+        partial(answer.section, summary),
+        partial(trees.section, summary),
+        partial(ablation.section, summary),
+        partial(nodes.section, summary),
+        partial(learning_rate.section, summary),
+        partial(decisions.section, summary),
+        partial(patients.section, summary, by_fold),
+        partial(clinical.section, summary),
+        partial(readers.section, summary),
+        partial(shortcuts.section, summary),
+        partial(subgroups.section, summary),
+        partial(external.section, summary),
+        partial(tree.section, by_fold),
+        partial(calibration.section, summary),
+        partial(mixed.section, summary),
+        partial(explanations.section, summary),
+        partial(prediction_sets.section, summary),
+        partial(gallery.section, summary, images),
+        partial(interference.section, summary),
+        partial(tree.leaves, summary),
+        partial(overview.folds, summary, by_fold),
+        partial(tree.decisions, summary),
+        partial(flow.section, summary),
+        partial(overview.data, summary),
+        partial(budget.section, summary),
         *tail,
     ]
-    return [section for section in everything if section and section.blocks]
+    # Each in turn, behind a bar: with thousands of runs a section takes minutes.
+    made = []
+    with progress.Bar("compute", len(everything), "section", soon=True) as bar:
+        for one in everything:
+            made.append(one())
+            bar.advance()
+    return [section for section in made if section and section.blocks]
