@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from leukotree.data.dataset import Dataset
-from leukotree.data.remote import address, transfer, upload
-from leukotree.errors import InputError
+from leukotree.data.remote import address, filesystems, transfer, upload
+from leukotree.errors import InputError, RunFailed
 from leukotree.records.runfolder import RunFolder
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
@@ -46,7 +46,7 @@ def server(running: s3.S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3.S3]:
     transfer._source.cache_clear()
     for name, value in running.variables.items():
         monkeypatch.setenv(name, value)
-    files = transfer.s3(allow_bucket_creation=True, allow_bucket_deletion=True)
+    files = filesystems.s3(allow_bucket_creation=True, allow_bucket_deletion=True)
     files.create_dir(s3.BUCKET)
     yield running
     files.delete_dir(s3.BUCKET)
@@ -187,6 +187,26 @@ def test_pack_uploads_the_outer_test_too(
     assert re.search(rf"^{SET}-test: \d files written now", done.stdout, re.MULTILINE)
     assert (Dataset.open(SET).folds, Dataset.open(f"{SET}-test").folds) == (2, 1)
     assert set(Dataset.open(f"{SET}-test").index["source"]) == {"other"}
+
+
+def test_a_proxy_is_used_unless_no_proxy_names_the_store(
+    server: s3.S3, many_shards: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has a name that only the proxy knows."""
+    webserver.require()
+    upload.upload(many_shards, address.parse(SET))
+    front = f"location / {{ proxy_pass http://127.0.0.1:{server.port}; }}"
+    with webserver.WebServer(tmp_path, tmp_path / "nginx", front) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.invalid")
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("LEUKOTREE_PATIENCE", "0.1")
+        transfer._source.cache_clear()
+        assert Dataset.open(SET).read(0) == Dataset.open(many_shards).read(0)
+        assert sum(proxy.fetched().values()) >= 1
+        monkeypatch.setenv("no_proxy", "store.invalid")
+        transfer._source.cache_clear()
+        with pytest.raises(RunFailed, match=r"store\.invalid"):
+            Dataset.open(f"{SET}-other")
 
 
 def test_a_store_that_is_away_is_told_before_anything_is_packed(

@@ -81,11 +81,8 @@ def _compared(address: Address, root: Path, path: Path, note: dict[str, Any] | N
     try:
         versions = _versions(origin)
         if note is None or None in versions or versions != before or not (root / note["folder"]).is_dir():
-            copied = _copied(address, root)
-            if (after := _versions(origin)) != versions:  # it was packed again meanwhile: files of both
-                copied, versions = _copied(address, root), after
-            note = {"folder": copied}
-        note = {**note, "checked": time.time(), "versions": versions}
+            note = _unmixed(address, root, origin, versions)
+        note = {**note, "checked": time.time()}
     except (transfer.Lost, RunFailed) as error:
         if note is None:
             if isinstance(error, RunFailed):
@@ -104,6 +101,21 @@ def _compared(address: Address, root: Path, path: Path, note: dict[str, Any] | N
 def forget(address: Address) -> None:
     """Ask the server again the next time: what it sent was no packed data set."""
     note_path(address).unlink(missing_ok=True)
+
+
+def _unmixed(
+    address: Address, root: Path, origin: transfer.Source, versions: list[str | None]
+) -> dict[str, Any]:
+    """A note of a copy that is not one of two data sets: of one whose files were replaced meanwhile, the new
+    ones are fetched."""
+    folder = _copied(address, root)
+    try:
+        after = _versions(origin)
+    except transfer.Lost:  # what was fetched is whole; the next look compares it
+        return {"folder": folder, "versions": None}
+    if after != versions:
+        folder = _copied(address, root)
+    return {"folder": folder, "versions": after}
 
 
 def _versions(origin: transfer.Source) -> list[str | None]:

@@ -9,14 +9,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Protocol
-from urllib.parse import urlsplit
 
 from leukotree import signals
-from leukotree.data.remote import redirects
+from leukotree.data.remote import filesystems, redirects
 from leukotree.data.remote.address import PIPE, WEB, Address, hidden_in
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
 
@@ -211,7 +209,8 @@ class Bucket:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self.files = filesystem(address.scheme)
+        with _translated():
+            self.files = filesystems.of(address.scheme, CONNECT, SILENCE)
 
     def path(self, name: str) -> str:
         """The path of a file as the file system has it."""
@@ -252,52 +251,6 @@ class Bucket:
             yield from _watched(iter(lambda: file.read(PART), b""), start)
 
 
-def filesystem(scheme: str) -> Any:
-    """The fsspec file system of an object store: `s3`, `gs` or `hf`. The address, the region and the keys of
-    S3 come from the variables AWS_ENDPOINT_URL, AWS_REGION and those of AWS."""
-    if scheme == "hf":
-        from huggingface_hub import HfFileSystem
-
-        return HfFileSystem(endpoint=os.environ.get("HF_ENDPOINT"))
-    from fsspec.implementations.arrow import ArrowFSWrapper
-
-    with _translated():
-        if scheme == "gs":
-            return ArrowFSWrapper(gcs())
-        return ArrowFSWrapper(s3())
-
-
-def gcs() -> Any:
-    """The file system of pyarrow for Google's store, with the credentials that Google's programs leave; or
-    for its emulator at STORAGE_EMULATOR_HOST, as in Google's own clients."""
-    from pyarrow import fs
-
-    options: dict[str, Any] = {"retry_time_limit": timedelta(seconds=CONNECT)}
-    if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):
-        parts = urlsplit(emulator if "://" in emulator else f"http://{emulator}")
-        options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme, "anonymous": True}
-    return fs.GcsFileSystem(**options)
-
-
-def s3(**options: Any) -> Any:
-    """The S3 file system of pyarrow. It takes the keys from their variables itself, but not the address and
-    the region."""
-    from pyarrow import fs
-
-    names = os.environ
-    if endpoint := names.get("AWS_ENDPOINT_URL_S3") or names.get("AWS_ENDPOINT_URL"):
-        parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
-        options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme}
-    if region := names.get("AWS_REGION") or names.get("AWS_DEFAULT_REGION"):
-        options["region"] = region
-    return fs.S3FileSystem(
-        connect_timeout=CONNECT,
-        request_timeout=SILENCE,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=2),
-        **options,
-    )
-
-
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
     """The context in which errors of a file system become Lost or NotThere."""
@@ -309,6 +262,8 @@ def _translated() -> Iterator[None]:
         raise NotThere(hidden_in(one_line(error))[:300]) from error
     except Exception as error:  # each file system has its own
         text = hidden_in(one_line(error))[:300]
+        if "OAuth2 access token" in text:  # a long text, of which the end would be missing
+            text = filesystems.NOT_LOGGED_IN
         refused = any(word in text for word in REFUSED)
         raise (NotThere if refused else Lost)(text) from error
 
