@@ -162,9 +162,11 @@ def room(work: Work | None, folder: Path) -> Iterator[Finding]:
 def _needed(work: Work) -> tuple[int, int, str]:
     """(bytes, inodes, description) of all runs."""
     from leukotree.data import trees
+    from leukotree.training import questions
     from leukotree.training.footprint import FILES, footprint
 
-    sizes = [footprint(spec, trees.open_data(spec)) for spec in work.specs]
+    ask = questions.kept()
+    sizes = [footprint(spec, trees.open_data(spec), ask) for spec in work.specs]
     working, final = max(one.working for one in sizes), max(one.final for one in sizes)
     at_once = min(work.at_once, work.runs)
     millions = max(one.parameters for one in sizes) / 1e6

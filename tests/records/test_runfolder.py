@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from leukotree import seeds, yamlfile
 from leukotree.errors import InputError, Preempted, RunFailed, one_line
+from leukotree.records import runfolder
 from leukotree.records.runfolder import SPEC, RunFolder, read_metrics, read_spec, read_status
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
@@ -143,3 +149,22 @@ def test_a_run_of_other_values_under_its_name_is_refused(
         folder.opened(Taxonomy.paper(), DATA, ranks=1),
     ):
         pass
+
+
+KEYS = ("variant: flat", "seed: 3", "data: {shards: x}", "data:\n  shards: x", "a: &b 1", "c: *b")
+ODD = ("", "- 1", "x", "---", "# c", "\tseed: 1", "seed: [1,\n2]", "seed: 'a\n  b'", 'seed: "a\nb: c"')
+WHOLE = st.lists(st.sampled_from(KEYS + ODD))
+
+
+@given(WHOLE)
+def test_a_spec_that_is_read_in_parts_is_the_spec_that_is_read_whole(lines: list[str]) -> None:
+    def read(function: Callable[[Path], Any]) -> Any:
+        try:
+            return function(path)
+        except InputError as error:
+            return str(error)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / runfolder.SPEC
+        path.write_text("\n".join(lines))
+        assert read(runfolder._spec_tree) == read(yamlfile.load)

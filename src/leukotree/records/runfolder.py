@@ -255,7 +255,7 @@ class RunFolder:
 
 def _stored(spec_file: Path) -> RunSpec | None:
     """The stored spec of a run, as `read_spec`. None for a spec that this version refuses."""
-    tree = upgrade.upgraded(yamlfile.load(spec_file))
+    tree = upgrade.upgraded(_spec_tree(spec_file))
     try:
         return config.parse(RunSpec, tree, str(spec_file))
     except InputError:
