@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
 import multiprocessing
 import shutil
 import time
@@ -13,7 +16,8 @@ import pytest
 from leukotree.data import fingerprint
 from leukotree.data.dataset import Dataset
 from leukotree.data.pack import pack
-from leukotree.data.remote import mirror, scratch
+from leukotree.data.remote import address, mirror, scratch
+from leukotree.data.remote.place import note_path, read_note
 from leukotree.errors import InputError, RunFailed
 from tests.helpers import webserver
 from tests.helpers.webserver import WebServer
@@ -179,3 +183,24 @@ def test_a_set_that_is_packed_again_is_another_one(
         assert new.read(0) == Dataset.open(www / "set").read(0)
         with pytest.raises(InputError, match="the server has other bytes than the index says"):
             old.read(0)
+
+
+def test_a_note_that_names_a_folder_elsewhere_counts_as_none(place: Path) -> None:
+    there = address.parse("https://a.org/set")
+    scratch.made()
+    for folder in ("..", "../x", ".", "", 5):
+        note_path(there).write_text(json.dumps({"folder": folder, "checked": 1.0}))
+        assert read_note(there) is None
+
+
+def test_scratch_without_locks_is_refused_in_one_line(
+    server: WebServer, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(file: object, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(
+        InputError, match=r"cannot be locked \(No locks available\); use a file system with flock"
+    ):
+        Dataset.open(f"{server.url}/set")

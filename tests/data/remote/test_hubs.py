@@ -72,3 +72,11 @@ def test_the_hub_is_asked_again_after_a_while(
         with open(tmp_path / "set" / "dataset.json", "a") as file:
             file.write(" ")
         assert Dataset.open("hf://datasets/me/set/set").fingerprint != before.fingerprint
+
+
+def test_a_missing_login_of_google_is_said_in_a_line() -> None:
+    with (
+        pytest.raises(transfer.Lost, match="log in with gcloud auth application-default login"),
+        transfer._translated(),
+    ):
+        raise OSError("google::cloud::Status(UNAVAILABLE: Could not create a OAuth2 access token to ...)")
