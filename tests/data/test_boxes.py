@@ -98,6 +98,9 @@ def test_a_part_lies_in_its_image_and_holds_what_the_box_has_there(box, width, h
     left, top, right, bottom = inside
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
+    if not square:
+        assert left <= max(box.x, 0) + 0.01
+        assert right >= ends[0] - 0.01
     assert left <= max(box.x, 0) + 1
     assert right >= ends[0] - 1
     side = max(box.width, box.height) * (1 + 2 * margin)
@@ -118,6 +121,7 @@ def test_margin_and_square_by_hand():
 
 def test_a_box_is_cut_where_it_reaches_an_edge():
     assert [Box(0, 5, 9, 9).is_cut(40, 40), Box(31, 5, 9, 9).is_cut(40, 40)] == [True, True]
+    assert Box(0.005, 5, 9, 9).is_cut(40, 40), "less than a person draws: a rounded 0"
     assert [Box(1, 5, 9, 9).is_cut(40, 40), Box(5, 35, 9, 9).is_cut(40, 40)] == [False, True]
 
 

@@ -21,8 +21,9 @@ FAR = 1e7
 """A larger number is no place in an image that is read (`formats.MAX_PIXELS`)."""
 _DIGITS = 4
 """Decimals of a pixel that are kept."""
-_NEAR = 1e-6
-"""Fractions of a pixel below this come from arithmetic, not from a person."""
+_NEAR = 0.01
+"""Fractions of a pixel below this come from rounding, not from a person: YOLO's files have six decimals of a
+width that may be 10,000 pixels."""
 OUTSIDE = "box outside of its image"
 """Why `leukotree import` leaves such a box out."""
 
@@ -122,8 +123,9 @@ WHOLE_BOX = Crop()
 
 
 def _clipped(start: float, side: float, limit: int) -> tuple[int, int]:
-    """All pixels that the part touches."""
-    return max(0, math.floor(start + _NEAR)), min(limit, math.ceil(start + side - _NEAR))
+    """All pixels that the part touches, at least one."""
+    first = min(max(0, math.floor(start + _NEAR)), limit - 1)
+    return first, min(limit, max(first + 1, math.ceil(start + side - _NEAR)))
 
 
 def _moved(start: float, side: float, limit: int) -> tuple[int, int]:

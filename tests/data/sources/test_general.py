@@ -2,15 +2,20 @@
 
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import webdataset
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from leukotree.data import manifest
+from leukotree.data.boxes import Crop, parse
+from leukotree.data.sources import yolo as yolo_source
 from leukotree.data.sources.importer import import_source, mapped
 from leukotree.errors import InputError
 from leukotree.taxonomy import Taxonomy
@@ -207,6 +212,31 @@ def test_yolo_in_pixels_is_no_box_in_the_image(yolo, tmp_path):
     summary, found = boxes("yolo", yolo, tmp_path)
     assert len(found) == 3
     assert summary.skipped["box outside of its image"] == 1
+
+
+def test_yolo_may_write_the_class_as_a_fraction(yolo, tmp_path):
+    _, plain = boxes("yolo", yolo, tmp_path)
+    path = yolo / "labels/train/P1_a.txt"
+    path.write_text(re.sub("^([0-9])", r"\1.0", path.read_text(), flags=re.MULTILINE))
+    assert boxes("yolo", yolo, tmp_path)[1] == plain
+
+
+@given(st.integers(0, 9000), st.integers(1, 999), st.integers(1, 10_000))
+def test_six_decimals_of_yolo_are_enough_for_the_same_pixels(x, across, width):
+    """A person's box of whole pixels, written by a program as shares of the width."""
+    if x + across > width:
+        return
+    line = [f"{share:.6f}" for share in ((x + across / 2) / width, 0.5, across / width, 1.0)]
+    box = yolo_source._box([float(text) for text in line], width, 10)
+    assert Crop().pixels(parse(str(box)), width, 10) == (x, 0, x + across, 10)
+    assert box.is_cut(width, 99) is True, "it reaches the upper edge"
+
+
+def test_an_annotation_with_the_name_of_another_image_is_not_guessed(voc, tmp_path):
+    write_voc(voc / "Annotations/empty.xml", "P1_a.png", voc_object("lymphoblast", 2, 2, 9, 9))
+    summary, found = boxes("voc", voc, tmp_path)
+    assert len(found) == 3
+    assert summary.skipped["box of an annotation that is called like one image and names another"] == 1
 
 
 def test_a_name_that_several_images_have_is_not_guessed(coco, tmp_path):

@@ -10,7 +10,7 @@ that is no leaf is left out and counted, unless --leaf gives it one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from leukotree.data import boxes as box_texts
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 OPTIONS = frozenset({"patient", "slide"})
 MAX_BYTES = 10**7
 """A larger file is no annotation of one image."""
+
+NOT_THERE = "box of a file that is not there"
+TWO_IMAGES = "box of an annotation that is called like one image and names another"
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,12 @@ def scan(root: Path, options: Options) -> Scan:
     result = Scan(source_of(root), root, options.skip)
     images = list(result.images(apart_from={one.path for one in annotations}))
     finder, boxes, sizes = Finder(images), Boxes(result, options), Sizes(root)
-    absent = set()
+    absent: set[str] = set()
     for one in annotations:
-        image = finder.find(one.file)[0] if one.file else None
-        image = image or finder.find(one.path.stem)[0]
+        image, reason = _image_of(one, finder)
         if image is None:
-            absent.add(one.file or one.path.stem)
-            result.skipped["box of a file that is not there"] += len(one.objects)
+            absent |= {one.file or one.path.stem} if reason == NOT_THERE else set()
+            result.skipped[reason] += len(one.objects)
             continue
         differs = sizes.differ(image, one.size)
         for label, box in one.objects:
@@ -78,6 +80,19 @@ def scan(root: Path, options: Options) -> Scan:
     boxes.finish(images)
     sizes.note(result)
     return result
+
+
+def _image_of(annotation: Annotation, finder: Finder) -> tuple[PurePosixPath | None, str]:
+    """Return (the image of an annotation, "") or (None, why there is none).
+
+    A file that was copied or renamed may keep the old name inside. So the two names must not be of two
+    images.
+    """
+    named, called = finder.find(annotation.file)[0], finder.find(annotation.path.stem)[0]
+    if named and called and named != called:
+        return None, TWO_IMAGES
+    image = named or called
+    return image, "" if image else NOT_THERE
 
 
 def _read(path: Path) -> Annotation | None:

@@ -82,6 +82,7 @@ def _lines(path: Path) -> list[str]:
 def _numbers(line: str) -> tuple[str, list[float]] | None:
     """Return the class and the numbers of a line, None for another text."""
     kind, *texts = line.split()
+    kind = kind.removesuffix(".0")  # as programs write it that keep all in one table of fractions
     try:
         numbers = [float(text) for text in texts]
     except ValueError:
