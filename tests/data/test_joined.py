@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from leukotree.data import joined
+from leukotree.data.audit.audit import audit
 from leukotree.data.dataset import Dataset
 from leukotree.data.pack import pack
 from leukotree.errors import InputError
@@ -107,6 +108,18 @@ def test_slides_of_one_source_beside_patients_of_another_are_counted(both, tmp_p
     joined_set = pack(both, tmp_path / "out", **SMALL).dataset.description
     assert joined_set.model_extra["slides"] == {"Tehran": 9}
     assert joined_set.patients == 9
+
+
+def test_the_number_of_a_slide_is_no_patient_of_another_source(both, tmp_path):
+    asked = pack(both, tmp_path / "patients", **SMALL)
+    assert "several-sources" in [doubt.kind for doubt in asked.doubts]
+    change_manifest(both[1], lambda table: table.assign(group="slide"))
+    summary = pack(both, tmp_path / "out", **SMALL)
+    assert not summary.doubts
+    assert not audit(tmp_path / "out").doubts
+    change_manifest(both[0], lambda table: table.assign(group="slide"))
+    slides = pack(both, tmp_path / "slides", **SMALL)
+    assert "several-sources" in [doubt.kind for doubt in slides.doubts]
 
 
 def test_a_data_set_whose_outer_test_has_the_boxes_has_none(both, tmp_path):

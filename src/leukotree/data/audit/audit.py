@@ -144,7 +144,9 @@ def audit(folder: Path | str) -> Audit:
     contents = _read(data)
     progress.step("comparing the images with each other, and fitting the models that see no morphology")
     similar = near_duplicates.compare(data.index, contents.names, contents.thumbnails, contents.decoded)
-    about_ids = doubts.find(data.index, data.pack_option("similar_ids"), data.patients_across_sources)
+    slides = (data.description.model_extra or {}).get("slides") or {}
+    similar_ids, across_sources = data.pack_option("similar_ids"), data.patients_across_sources
+    about_ids = doubts.find(data.index, similar_ids, across_sources, slides=slides)
     unusual = appearance.unusual(contents.names, contents.decoded, contents.colours, contents.thumbnails)
     errors = [*contents.errors, *_leaks(data), *similar.errors()]
     repeats, of_repeats = [], []

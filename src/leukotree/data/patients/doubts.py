@@ -5,7 +5,7 @@ Examples are ids that look alike, one id in several sources, and ids that a spre
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,7 @@ def settle(
         across_sources: whether an id means the same patient in every source.
     """
     groups = similar(frame, across_sources)
+    slides = set(frame.loc[frame["group"] == "slide", "source"])
     if across_sources:
         frame = frame.assign(group_id=identities.group_ids(frame, across_sources))
     if similar_ids == "join" and groups:
@@ -87,8 +88,8 @@ def settle(
             "Chosen: --similar-ids join",
             False,
         )
-        return frame, (joined, *find(frame, similar_ids, across_sources, []))
-    return frame, find(frame, similar_ids, across_sources, groups)
+        return frame, (joined, *find(frame, similar_ids, across_sources, [], slides))
+    return frame, find(frame, similar_ids, across_sources, groups, slides)
 
 
 def find(
@@ -96,12 +97,14 @@ def find(
     similar_ids: str | None = None,
     across_sources: bool = False,
     groups: list[list[tuple[str, str]]] | None = None,
+    slides: Collection[str] = (),
 ) -> tuple[Doubt, ...]:
     """Return all doubts about the rows; see `settle` for the options.
 
     Args:
         frame: columns leaf, source and patient, which is "" where unknown.
         groups: the result of `similar`, if known.
+        slides: sources with ids of slides. These are not compared with the ids of patients in other sources.
     """
     named = frame.loc[frame["patient"] != "", ["source", "patient", "leaf"]].drop_duplicates()
     sources = sorted(frame["source"].unique())
@@ -109,7 +112,7 @@ def find(
     groups = similar(frame, across_sources) if groups is None else groups
     candidates = [
         _similar_ids(groups, similar_ids == "keep", with_sources),
-        _several_sources(() if across_sources else _across(named)),
+        _several_sources(() if across_sources else _across(named, slides)),
         _similar_sources(sources),
         *_wrong_ids(sorted(named["patient"].unique())),
         _several_leaves(named, across_sources, with_sources),
@@ -226,12 +229,12 @@ def _several_leaves(named: pd.DataFrame, across_sources: bool, with_sources: boo
     )
 
 
-def _across(named: pd.DataFrame) -> tuple[Case, ...]:
+def _across(named: pd.DataFrame, slides: Collection[str]) -> tuple[Case, ...]:
     """Return the ids, or groups of ids that look alike, that are in several sources."""
     if named["source"].nunique() < 2:
         return ()
     pairs = _pairs(named)
-    alike = lookalikes.alike([("", identities.normal(text)) for _, text in pairs])
+    alike = lookalikes.alike([(source in slides, identities.normal(text)) for source, text in pairs])
     groups = [[pairs[position] for position in group] for group in alike]
     return _cases([group for group in groups if len({source for source, _ in group}) > 1], with_sources=True)
 
