@@ -61,11 +61,13 @@ def check_runs(runs: Sequence[Run], root: Path, shards: str) -> None:
     datasets = {}
     if runs and fingerprint.packed(shards):
         datasets = {r: Dataset.open(shards, ends=False, repeat=r) for r in first_of_repeat}
-    for runs_of_fold in by_fold.values():
-        if datasets:
-            _check_images(runs_of_fold, datasets[runs_of_fold[0].repeat])
-        else:
-            _check_images_without_dataset(runs_of_fold)
+    with progress.Bar("check", len(runs), "run", soon=True) as bar:
+        for runs_of_fold in by_fold.values():
+            if datasets:
+                _check_images(runs_of_fold, datasets[runs_of_fold[0].repeat], bar)
+            else:
+                _check_images_without_dataset(runs_of_fold)
+                bar.advance(len(runs_of_fold))
     firsts = [runs_of_fold[0] for runs_of_fold in by_fold.values()]
     for repeat in first_of_repeat:
         keys = pd.concat([run.images["key"] for run in firsts if run.repeat == repeat])
@@ -96,12 +98,14 @@ def _check_same_data(run: Run, first: Run, root: Path) -> None:
         raise damaged(root / run.name / runfolder.ENVIRONMENT, f"made from other shards than {first.name}")
 
 
-def _check_images(runs: Sequence[Run], dataset: Dataset) -> None:
-    """Raises InputError for a run whose images or labels are not those of its fold in the data set."""
+def _check_images(runs: Sequence[Run], dataset: Dataset, bar: progress.Bar) -> None:
+    """Raises InputError for a run whose images or labels are not those of its fold in the data set. `bar`
+    counts the runs."""
     fold = runs[0].test_fold - runs[0].repeat * dataset.folds
     rows = tested.whole(dataset, fold)
     right = identity(rows).assign(leaf=rows["leaf"])
     for run in runs:
+        bar.advance()
         if difference := tested.difference(_images(run), right):
             problem = f"not the images of test fold {fold} in {dataset.name}: {difference}"
             raise damaged(run.folder / runfolder.PREDICTIONS, problem)
