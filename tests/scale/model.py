@@ -273,16 +273,13 @@ def of_runs(setting: Setting) -> str:
 
 def of_commands() -> str:
     """What whole commands took."""
-    rows = [
-        [
-            f"`leukotree {row['quantity'].removeprefix('command: ')}`",
-            f"{float(row['at']):,.0f}",
-            f"{float(row['value']):.3g} s",
-            f"{float(row['core_s']):.3g} s",
-        ]
-        for row in points()
-        if row["quantity"].startswith("command: ")
-    ]
+    rows = []
+    for row in points():
+        kind, _, what = row["quantity"].partition("command: ")
+        if what and not kind:
+            words, _, state = what.partition("; ")
+            took = [f"{float(row[key]):.3g} s" for key in ("value", "core_s")]
+            rows.append([f"`leukotree {words}`: {state}", f"{float(row['at']):,.0f}", *took])
     return table(["command", "runs", "took", "of a core"], rows)
 
 
