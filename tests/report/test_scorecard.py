@@ -85,7 +85,10 @@ def test_without_patients_no_interval_is_estimable(tmp_path: Path) -> None:
     assert any("no patient ids" in warning for warning in scorecard.warnings(of))
 
 
-def test_a_run_alone_is_a_study_of_one_run(whole: Path, summary: StudySummary) -> None:
+def test_a_run_alone_is_a_study_of_one_run(
+    whole: Path, summary: StudySummary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the default data set may be in the repository
     folder = summary.runs[0].folder
     of = scorecard.of_run(folder, runfolder.read_spec(folder))
     assert [run.name for run in of.runs] == [folder.name]

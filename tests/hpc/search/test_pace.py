@@ -139,6 +139,9 @@ def test_the_cost_of_a_variant_is_the_images_of_its_models(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"taxonomy": {"root": ["a", "b"]}, "counts": 3}'])
-def test_data_that_cannot_be_read_give_no_costs(tmp_path: Path, content: str) -> None:
+def test_data_that_cannot_be_read_give_no_costs(
+    tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the default data set may be in the repository
     assert pace.costs_of(_shards(tmp_path / "shards", content), ["flat"]) == {}
     assert pace.costs_of(study(3, ["flat"]), ["flat"]) == {}
