@@ -120,6 +120,14 @@ def locked(path: str | Path, busy: str, patience: float = 0.0) -> Iterator[None]
         yield
 
 
+@contextlib.contextmanager
+def waited_lock(path: str | Path) -> Iterator[None]:
+    """Hold a lock file. Other processes wait for it, however long. Raises OSError."""
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def require_writable(folder: str | Path) -> None:
     """Raise the OSError that making a folder, or a file in it, would raise. Nothing is written."""
     folder = Path(folder)

@@ -5,7 +5,7 @@
 * `--test-source NAME`: the images of this source are in no fold. They are packed into a folder of their own
   (`test_folder`), for `leukotree evaluate`.
 * `--match leaf`: every source gives the same number of images of each leaf. Source and leaf are then
-  independent in the data set: knowing the source says nothing about the leaf.
+  independent in the data set: the source has no information about the leaf.
 """
 
 from __future__ import annotations

@@ -14,14 +14,13 @@ import mmap
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 import xxhash
 
-from leukotree import seeds
+from leukotree import files, seeds
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
 from leukotree.log import logger
@@ -105,7 +104,7 @@ def open_cache(folder: str | Path, dataset: Dataset, gigabytes: float) -> Cache 
         private.mkdir(mode=0o700, parents=True, exist_ok=True)
         if private.is_symlink() or private.stat().st_uid != os.getuid():
             raise InputError(f"{private}: belongs to another user; name another folder for the cache")
-        with _locked(private / ".lock"):
+        with files.waited_lock(private / ".lock"):
             if not _valid(path, dataset):
                 _make(path, dataset, gigabytes)
             os.utime(path)  # the time of its last use, for `_make_room`
@@ -188,14 +187,6 @@ def _slots(rows: int, capacity: int) -> np.ndarray:
 def _checksum(image: np.ndarray) -> int:
     """Return the checksum of an image. It is never 0, which means that there is no image."""
     return int(xxhash.xxh3_64_intdigest(image.data)) or 1
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock. Other processes wait."""
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _warn(text: str) -> None:

@@ -382,7 +382,7 @@ def _shard(path: str, fingerprint: str, pid: int) -> _OpenFile:
 def _read(folder: Path, absolute: Path, address: Address | None = None) -> Dataset:
     """Return what dataset.json and index.parquet describe. Raises InputError as `Dataset.open`."""
     content = read_plain(folder / DESCRIPTION)
-    description = _description(folder / DESCRIPTION, content)
+    description, _ = _described(folder / DESCRIPTION, content)
     many = sum(description.counts.values()) >= mapped.MANY
     # Reading what is no plain file gives the error.
     if many and (folder / INDEX).is_file() and not (folder / INDEX).is_symlink():
@@ -446,6 +446,7 @@ def _dataset(
     )
 
 
+@lru_cache(maxsize=16)
 def _described(path: Path, content: bytes) -> tuple[Description, Taxonomy]:
     description = _description(path, content)
     try:

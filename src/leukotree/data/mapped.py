@@ -8,12 +8,11 @@ use. The folder is private to the user, since what is in it is not checked again
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -74,7 +73,7 @@ def opened(
         root = scratch.made().parent / "indexes"
         root.mkdir(mode=0o700, exist_ok=True)
         folder = root / _name(path, description)
-        with _locked(root / ".lock"):
+        with files.waited_lock(root / ".lock"):
             if not (folder / _STATED).exists():
                 _make_room(root)
                 _convert(path, description, folder, folds, counts, taxonomy)
@@ -207,11 +206,3 @@ def _make_room(root: Path) -> None:
     )
     for folder in folders[: max(0, len(folders) - _KEPT + 1)]:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock. Other processes wait."""
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

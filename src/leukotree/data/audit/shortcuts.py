@@ -25,7 +25,7 @@ PARTS = 5
 """Parts of the cross-validation in which the source is guessed. The folds may be single sources."""
 
 SHUFFLES = 19
-"""Shuffles of a column. If it says nothing, it scores more than all of them once in 20 times."""
+"""Shuffles of a column. If it has no information, it scores more than all of them once in 20 times."""
 
 Guess = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(training rows, held-out rows) -> the guessed classes of the held-out rows."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leukotree.data.sources import classes
+from leukotree.data.sources import classes, layout
 from leukotree.data.sources.classes import NO_LEAF
 from leukotree.data.sources.layout import Options, Scan, find_top
 
@@ -35,4 +35,4 @@ def scan(root: Path, options: Options) -> Scan:
 
 
 def _matches(folder: Path) -> bool:
-    return len({path.name.casefold() for path in folder.iterdir() if path.is_dir()} & OWN) >= NEEDED
+    return len(layout.folder_names(folder) & OWN) >= NEEDED

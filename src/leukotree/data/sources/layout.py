@@ -157,6 +157,11 @@ def find_top(
     raise InputError(f"{root}: not this data set's layout; looked there for {looked_for}")
 
 
+def folder_names(folder: Path) -> set[str]:
+    """The names of the folders in a folder, in small letters."""
+    return {path.name.casefold() for path in folder.iterdir() if path.is_dir()}
+
+
 def listed(names: Collection[str], limit: int = 5) -> str:
     """Return the sorted names, cut after `limit`."""
     first = ", ".join(map(shown, sorted(names)[:limit]))

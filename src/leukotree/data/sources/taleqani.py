@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from leukotree.data.sources import layout
 from leukotree.data.sources.layout import Options, Scan, find_top
 
 OPTIONS = frozenset({"benign"})
@@ -49,5 +50,5 @@ def scan(root: Path, options: Options) -> Scan:
 
 def _matches(folder: Path) -> bool:
     """Return whether at most one class folder of a release is missing. `pre` alone may be anything."""
-    inside = {child.name.casefold() for child in folder.iterdir() if child.is_dir()}
+    inside = layout.folder_names(folder)
     return any(len(classes - inside) <= 1 for classes in RELEASES)

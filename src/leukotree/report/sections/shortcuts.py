@@ -19,7 +19,7 @@ from leukotree.report.summary import Run, StudySummary
 
 TITLE = "Shortcuts"
 CLOSE = 0.01
-"""A shortcut that reaches no more than this above the most common leaf, or above chance, says nothing."""
+"""A shortcut has no information if it reaches no more than this above the most common leaf and chance."""
 
 
 def known_scores(summary: StudySummary) -> Audited:
@@ -107,7 +107,7 @@ def _tested(folds: Sequence[Run]) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]
 
 
 def _chance(folds: Sequence[Run], name: str) -> float:
-    """What a shortcut with these values reaches if it says nothing; 0 if the tested images have it not."""
+    """What a shortcut with these values reaches without information; 0 if the tested images have it not."""
     table, true, fold_ids = _tested(folds)
     codes = shortcuts.columns(table).get(name)
     if codes is None:
