@@ -98,12 +98,12 @@ def _rate(dataset: Dataset) -> Finding:
 
 def weights(work: Work, on_slurm: bool) -> Iterator[Finding]:
     """Whether pretrained weights are on this machine. Most compute nodes have no internet."""
-    from leukotree.models.classifier import check_backbone
+    from leukotree.models import backbones
     from leukotree.models.weights import cached
 
     for backbone in dict.fromkeys(spec.backbone for spec in work.specs):
         try:
-            check_backbone(backbone)
+            backbones.check(backbone)
         except InputError as error:
             yield Finding("FAIL", "backbone", str(error))
             continue

@@ -7,7 +7,7 @@ import timm
 import torch
 
 from leukotree.errors import InputError
-from leukotree.models import classifier
+from leukotree.models import backbones, classifier
 from leukotree.models.stages import stages
 from leukotree.spec import BackboneSpec, RunSpec
 from leukotree.taxonomy import Taxonomy
@@ -66,7 +66,7 @@ def test_weights_load_from_a_file_without_their_classifier(tmp_path) -> None:
 )
 def test_what_timm_does_not_have_is_named(backbone: dict[str, str], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        classifier.check_backbone(BackboneSpec(**backbone))
+        backbones.check(BackboneSpec(**backbone))
 
 
 def test_weights_of_another_model_or_with_code_inside_are_refused(tmp_path) -> None:

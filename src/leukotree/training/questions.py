@@ -33,10 +33,10 @@ class Questions:
     """Answers that are found by building the models on the meta device: no memory, no weights."""
 
     def check_backbone(self, backbone: BackboneSpec) -> None:
-        """As `classifier.check_backbone`. Raises InputError."""
-        from leukotree.models import classifier
+        """As `backbones.check`. Raises InputError."""
+        from leukotree.models import backbones
 
-        classifier.check_backbone(backbone)
+        backbones.check(backbone)
 
     def blocks(self, name: str) -> int | None:
         """As `isolation.blocks`."""
