@@ -107,24 +107,24 @@ def test_whatever_a_file_holds_the_answer_is_a_spec_or_one_line(value: object) -
 
 def test_keys_that_need_another_key_name_values_that_it_accepts() -> None:
     for key, (other, values) in spec.NEEDS.items():
-        assert spec.LossSpec.default(key) == RunSpec().loss.value(key)
-        assert all(RunSpec().override({other: value}).loss.value(other) == value for value in values)
+        assert spec.default_of(key) == spec.value_of(RunSpec(), key)
+        assert all(spec.value_of(RunSpec().override({other: value}), other) == value for value in values)
 
 
 def test_keys_without_effect_follow_the_variant_and_the_other_settings() -> None:
-    loss = RunSpec().loss
-    assert "loss.gamma" not in spec.without_effect("multilabel", loss, {})
-    assert spec.without_effect("multilabel", loss, {"loss.kind": "conditional"})["loss.gamma"] == 2.0
-    assert "loss.leader" not in spec.without_effect("multilabel", loss, {"loss.isolation": "detached"})
-    assert "loss.leader" in spec.without_effect("flat", loss, {"loss.isolation": "detached"})
+    base = RunSpec()
+    assert "loss.gamma" not in spec.without_effect("multilabel", base, {})
+    assert spec.without_effect("multilabel", base, {"loss.kind": "conditional"})["loss.gamma"] == 2.0
+    assert "loss.leader" not in spec.without_effect("multilabel", base, {"loss.isolation": "detached"})
+    assert "loss.leader" in spec.without_effect("flat", base, {"loss.isolation": "detached"})
 
 
 def test_class_weights_have_an_effect_in_every_kind_and_means_where_a_decision_is_not_for_all_images() -> (
     None
 ):
     for kind in ("focal", "conditional", "soft", "marginal"):
-        loss = RunSpec().override({"loss.kind": kind}).loss
-        idle = {variant: spec.without_effect(variant, loss, {}) for variant in spec.VARIANTS}
+        made = RunSpec().override({"loss.kind": kind})
+        idle = {variant: spec.without_effect(variant, made, {}) for variant in spec.VARIANTS}
         assert not any("loss.tau" in keys for keys in idle.values())
         without = {variant for variant, keys in idle.items() if "loss.normalisation" in keys}
         assert without == ({"flat", "ensemble", "base"} if kind == "focal" else {"base"})
@@ -133,10 +133,9 @@ def test_class_weights_have_an_effect_in_every_kind_and_means_where_a_decision_i
 
 
 def test_log_variances_have_a_rate_only_where_they_are_learned() -> None:
-    loss = RunSpec().loss
-    assert spec.without_effect("multilabel", loss, {})["loss.variance_lr"] == 0.01
+    assert spec.without_effect("multilabel", RunSpec(), {})["loss.variance_lr"] == 0.01
     assert "loss.variance_lr" not in spec.without_effect(
-        "multilabel", loss, {"loss.weighting": "uncertainty"}
+        "multilabel", RunSpec(), {"loss.weighting": "uncertainty"}
     )
     with pytest.raises(InputError, match=r"loss\.variance_lr"):
         RunSpec().override({"loss.variance_lr": 0})
@@ -189,7 +188,7 @@ def test_the_tree_has_no_effect_in_a_softmax_over_the_leaves() -> None:
             assert spec.tree_has_effect("flat", loss) == effect
             assert spec.tree_has_effect("flat", spec.LossSpec(), changes) == effect
             assert spec.tree_has_effect("multilabel", loss)
-            assert ("tree" in spec.without_effect("flat", loss, {})) != effect
+            assert ("tree" in spec.without_effect("flat", RunSpec(loss=loss), {})) != effect
             run = RunSpec().override({"variant": "flat", **changes})
             if effect:
                 assert run.override({"tree": "paper"}).tree == "paper"
@@ -200,10 +199,9 @@ def test_the_tree_has_no_effect_in_a_softmax_over_the_leaves() -> None:
 
 def test_the_tree_decides_how_many_members_an_ensemble_has() -> None:
     """So it has an effect there with every loss, and in `flat` only with one that has the tree in it."""
-    loss = RunSpec().loss
-    assert spec.tree_has_effect("ensemble", loss)
-    assert "tree" not in spec.without_effect("ensemble", loss, {})
-    assert "tree" in spec.without_effect("flat", loss, {})
+    assert spec.tree_has_effect("ensemble", RunSpec().loss)
+    assert "tree" not in spec.without_effect("ensemble", RunSpec(), {})
+    assert "tree" in spec.without_effect("flat", RunSpec(), {})
 
 
 def test_a_copy_with_another_place_is_the_spec_of_that_place() -> None:

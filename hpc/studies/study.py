@@ -244,7 +244,7 @@ class Study(Strict):
         for a value that RunSpec refuses."""
         position = {"variant": variant, "seed": seed, "data.test_fold": test_fold, "data.repeat": repeat}
         inner_fold = {"data.inner": inner.model_dump() if inner else None}
-        idle = without_effect(variant, self.base.loss, chosen)
+        idle = without_effect(variant, self.base, chosen)
         try:
             return self.base.override({**chosen, **idle, **position, **inner_fold})
         except InputError as error:
@@ -253,7 +253,7 @@ class Study(Strict):
     def with_effect(self, variant: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Dotted key -> value, without the keys that have no effect in the variant beside the other
         values."""
-        idle = without_effect(variant, self.base.loss, values)
+        idle = without_effect(variant, self.base, values)
         return {key: value for key, value in values.items() if key not in idle}
 
     def trial_specs(

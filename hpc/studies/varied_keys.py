@@ -8,7 +8,7 @@ from typing import Any
 
 from leukotree.errors import InputError
 from leukotree.keys import elsewhere, leaves
-from leukotree.spec import NEEDS, TREE, RunSpec, tree_has_effect, without_effect_in
+from leukotree.spec import NEEDS, TREE, RunSpec, tree_has_effect, value_of, without_effect, without_effect_in
 
 FIXED = {
     "variant": "the study's `variants` decides it",
@@ -62,15 +62,15 @@ def _check(
         if not affected:
             raise ValueError(f"{where}{key}: has no effect in {', '.join(variants)}")
         for value in samples:
-            problems = [_problem(base, variant, key, value) for variant in affected]
+            problems = [_problem(base, variant, key, value, values) for variant in affected]
             if not enough(problem is None for problem in problems):
                 raise ValueError(f"{where}{key}: {next(filter(None, problems))}")
 
 
 def _check_effect(where: str, base: RunSpec, key: str, varied: Iterable[str]) -> None:
-    """Raises ValueError where a key has no effect beside the other settings of the loss."""
+    """Raises ValueError where a key has no effect beside the other settings of the run."""
     other, needed = NEEDS.get(key, ("", ()))
-    if other and other not in varied and (value := base.loss.value(other)) not in needed:
+    if other and other not in varied and (value := value_of(base, other)) not in needed:
         raise ValueError(f"{where}{key}: has no effect with {other} {value}; set it to {' or '.join(needed)}")
 
 
@@ -81,13 +81,19 @@ def _never(base: RunSpec, variant: str, varied: Mapping[str, Iterable[Any]]) -> 
     return {*without_effect_in(variant)} | tree
 
 
-def _problem(base: RunSpec, variant: str, key: str, value: Any) -> str | None:
-    """Why a variant refuses a value; None if it accepts it."""
-    idle: dict[str, Any] = dict(without_effect_in(variant))
-    if key != TREE and not tree_has_effect(variant, base.loss, {key: value}):
-        idle[TREE] = None
+def _problem(
+    base: RunSpec, variant: str, key: str, value: Any, varied: Mapping[str, Iterable[Any]]
+) -> str | None:
+    """Why a variant refuses a value; None if it accepts it. The value is tried beside a value of `varied`
+    with which its key has an effect, where it needs one."""
+    other, needed = NEEDS.get(key, ("", ()))
+    changes = {key: value}
+    if beside := [sample for sample in varied.get(other, ()) if sample in needed]:
+        changes[other] = beside[0]
+    idle = without_effect(variant, base, changes)
+    kept = {name: default for name, default in idle.items() if name != key}
     try:
-        base.override({**idle, "variant": variant, key: value})
+        base.override({**changes, **kept, "variant": variant})
     except InputError as error:
         return str(error).removeprefix("override: ").removeprefix(f"{key}: ")
     return None

@@ -6,6 +6,7 @@ is the same run everywhere. Its hash names the run's folder. Running it again co
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,6 +37,8 @@ NO_EFFECT_IN: dict[str, tuple[str, ...]] = {
     "ensemble": _LEVELS,
 }
 """Keys of `loss` that have no effect in a variant. They keep their defaults there."""
+_MOVES = ("all",)
+"""Values of `backbone.train` with which weights of the backbone change."""
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "loss.gamma": ("loss.kind", ("focal",)),
     "loss.beta": ("loss.kind", ("soft",)),
@@ -44,8 +47,13 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "loss.leader": ("loss.isolation", ("detached", "branched")),
     "loss.branch_blocks": ("loss.isolation", ("branched",)),
     "loss.surgery": ("loss.isolation", ("projected",)),
+    "backbone.drop_path": ("backbone.train", _MOVES),
+    "optim.layer_decay": ("backbone.train", _MOVES),
 }
 """Keys that have an effect only with some values of another key: key -> (other key, values)."""
+REFUSED: tuple[str, ...] = ("backbone.drop_path", "optim.layer_decay")
+"""Keys of NEEDS that a spec may not set where they have no effect. Older keys may be set there, as stored
+specs do."""
 TREE = "tree"
 """Key of the label tree. `tree_has_effect` says where it has an effect."""
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
@@ -125,6 +133,9 @@ class BackboneSpec(Strict):
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth rate. Its random numbers depend on the micro batches of each rank, so that results
     depend on the number of ranks."""
+    train: Literal["all", "head"] = "all"
+    """What trains. `all`: the backbone and the heads. `head`: the heads, on a backbone that stays as it is:
+    no weight and no statistic of it changes."""
 
 
 class LossSpec(Strict):
@@ -184,37 +195,36 @@ class LossSpec(Strict):
             raise ValueError("weighting: soft has one loss for all levels; use fixed without level_weights")
         return self
 
-    def value(self, key: str) -> Any:
-        """The value of a dotted key of a run spec, such as `loss.kind`."""
-        return getattr(self, key.removeprefix("loss."))
 
-    @classmethod
-    def default(cls, key: str) -> Any:
-        """The default of a dotted key of a run spec, such as `loss.kind`."""
-        return _loss_defaults()[key.removeprefix("loss.")]
+def value_of(spec: RunSpec, key: str) -> Any:
+    """The value of a dotted key of a run spec, such as `loss.kind`."""
+    return functools.reduce(getattr, key.split("."), spec)
 
 
-@lru_cache(maxsize=1)
-def _loss_defaults() -> Mapping[str, Any]:
-    return MappingProxyType({name: field.default for name, field in LossSpec.model_fields.items()})
+@lru_cache(maxsize=256)  # asked for each cell of a grid
+def default_of(key: str) -> Any:
+    """The default of a dotted key of a run spec, such as `loss.kind`."""
+    return value_of(RunSpec(), key)
 
 
 def without_effect_in(variant: str) -> dict[str, Any]:
     """Dotted keys of a run spec that have no effect in a variant, with the defaults that they keep there."""
     keys = [f"loss.{key}" for key in NO_EFFECT_IN[variant]]
-    return {key: LossSpec.default(key) for key in keys}
+    return {key: default_of(key) for key in keys}
 
 
-def without_effect(variant: str, loss: LossSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """As `without_effect_in`, and also the keys that have no effect beside the other settings of the loss.
-    `changes`: dotted values that replace those of `loss`."""
-    keys = [
-        key for key, (other, values) in NEEDS.items() if changes.get(other, loss.value(other)) not in values
-    ]
-    if variant in OF_LEAVES and changes.get("loss.kind", loss.kind) == "focal":
+def without_effect(variant: str, spec: RunSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """As `without_effect_in`, and also the keys that have no effect beside the other settings of the run.
+    `changes`: dotted values that replace those of `spec`."""
+    keys = [key for key, (other, values) in NEEDS.items() if _value(spec, changes, other) not in values]
+    if variant in OF_LEAVES and _value(spec, changes, "loss.kind") == "focal":
         keys.append("loss.normalisation")  # one decision, which all images are below
-    idle = {key: LossSpec.default(key) for key in keys} | without_effect_in(variant)
-    return idle if tree_has_effect(variant, loss, changes) else idle | {TREE: None}
+    idle = {key: default_of(key) for key in keys} | without_effect_in(variant)
+    return idle if tree_has_effect(variant, spec.loss, changes) else idle | {TREE: None}
+
+
+def _value(spec: RunSpec, changes: Mapping[str, Any], key: str) -> Any:
+    return changes[key] if key in changes else value_of(spec, key)
 
 
 def tree_has_effect(variant: str, loss: LossSpec, changes: Mapping[str, Any] = NO_CHANGES) -> bool:
@@ -250,6 +260,9 @@ class OptimSpec(Strict):
     """Share of the steps in which the learning rate rises linearly. A cosine to zero follows."""
     clip: float | None = Field(None, gt=0)
     """Largest gradient norm. None: no clipping."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Learning rate of a layer of the backbone, as a share of that of the layer above it. timm says which
+    parameters are a layer. 1: all layers have the rate `lr`."""
 
     def steps_before(self, epoch: int, images: int) -> int:
         """How many steps the first `epoch` epochs of a stage with so many images take together."""
@@ -328,6 +341,7 @@ class RunSpec(Strict):
         for key in NO_EFFECT_IN[self.variant]:
             if getattr(self.loss, key) != LossSpec.model_fields[key].default:
                 raise ValueError(f"loss.{key}: has no effect in {self.variant}; leave it out")
+        self._check_what_trains()
         if self.variant == "base" and self.loss.kind in ("soft", "marginal"):
             raise ValueError(
                 f"loss.kind: {self.loss.kind} needs all leaves in one model; base has one per decision"
@@ -342,6 +356,21 @@ class RunSpec(Strict):
                     problem = f"{value} does not work with {self.engine.strategy}"
                     raise ValueError(f"loss.{key}: {problem}; use engine.strategy ddp")
         return self
+
+    def _check_what_trains(self) -> None:
+        """Raises ValueError where a key concerns weights that do not train."""
+        for key in REFUSED:
+            other, values = NEEDS[key]
+            if (given := value_of(self, other)) not in values and value_of(self, key) != default_of(key):
+                raise ValueError(
+                    f"{key}: has no effect with {other} {given}; leave it out, or set {other} to "
+                    f"{' or '.join(values)}"
+                )
+        if self.backbone.train == "head" and self.loss.isolation not in ("shared", "chained"):
+            raise ValueError(
+                f"loss.isolation: {self.loss.isolation} isolates levels in the backbone, which "
+                "backbone.train head does not train; use shared or chained, or train more"
+            )
 
     @cached_property
     def hash(self) -> str:

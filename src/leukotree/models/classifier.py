@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from leukotree import seeds
-from leukotree.models import backbones, isolation, streams
+from leukotree.errors import InputError
+from leukotree.models import backbones, isolation, streams, trained_part
 from leukotree.models.stages import Stage
 from leukotree.spec import LossSpec, RunSpec
 
@@ -34,6 +35,8 @@ class Classifier(nn.Module):
         self, backbone: nn.Module, stage: Stage, loss: LossSpec, levels: Sequence[int] | None = None
     ) -> None:
         super().__init__()
+        self.layers_above = trained_part.layers_above(backbone)
+        """As `trained_part.layers_above`, by the names before blocks moved into branches."""
         features, distinct = _features(backbone), sorted(set(stage.levels.values()))
         self.levels = tuple(distinct if levels is None else levels)
         self.wiring = isolation.Wiring.of(loss, stage.levels, stage.above)
@@ -50,6 +53,16 @@ class Classifier(nn.Module):
         )
         learned = nn.Parameter(torch.zeros(len(self.levels))) if loss.weighting == "uncertainty" else None
         self.register_parameter("log_variance", learned)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but what is frozen of the backbone stays in evaluation mode."""
+        super().train(mode)
+        for part in trained_part.resting(self.backbone):
+            part.eval()
+        for branch in self.branches:
+            for part in trained_part.resting(branch):
+                part.eval()
+        return self
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.wiring.logits(self.backbone(images), self.branches, self.heads)
@@ -80,11 +93,15 @@ def build(
     drawn = streams.Streams(spec, stage, version)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(drawn.backbone)
-        built = Classifier(backbones.create(spec.backbone, size), stage, spec.loss, levels)
+        backbone = backbones.create(spec.backbone, size)
+        trained_part.freeze(backbone, spec.backbone)
+        built = Classifier(backbone, stage, spec.loss, levels)
         if drawn.paired:
             for name, head in zip(stage.heads, built.heads, strict=True):
                 torch.manual_seed(drawn.head(name))
                 cast(nn.Linear, head).reset_parameters()
+    if spec.optim.layer_decay != 1 and not built.layers_above:
+        raise InputError(f"optim.layer_decay: timm does not know the layers of {spec.backbone.name}; use 1")
     return built
 
 
@@ -112,17 +129,35 @@ def normalisation(model: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
 
 def parameter_groups(model: Classifier, spec: RunSpec) -> list[dict[str, Any]]:
     """AdamW's groups: backbone, branches and heads, each with and without weight decay, and the log variances
-    of the losses without, at a rate of their own. `peak` is a group's highest learning rate."""
+    of the losses without, at a rate of their own. `peak` is a group's highest learning rate. With
+    `layer_decay` each layer has groups of its own. What is frozen is in none."""
     skip: set[str] = getattr(model.backbone, "no_weight_decay", set)()
     low, high = spec.optim.lr, spec.optim.lr * spec.optim.head_lr_multiplier
+    scales = _scales(model, spec.optim.layer_decay)
     groups: list[dict[str, Any]] = []
     for part, lr in ((model.backbone, low), (model.branches, low), (model.heads, high)):
         for group in param_groups_weight_decay(
             part, spec.optim.weight_decay, no_weight_decay_list=tuple(skip)
         ):
-            if group["params"]:
-                groups.append({**group, "lr": lr, "peak": lr})
+            by_scale: dict[float, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                by_scale.setdefault(scales.get(parameter, 1.0), []).append(parameter)
+            for scale, parameters in by_scale.items():
+                groups.append({**group, "params": parameters, "lr": lr * scale, "peak": lr * scale})
     if model.log_variance is not None:
         rate = spec.loss.variance_lr
         groups.append({"params": [model.log_variance], "weight_decay": 0.0, "lr": rate, "peak": rate})
     return groups
+
+
+def _scales(model: Classifier, decay: float) -> dict[nn.Parameter, float]:
+    """The learning rate of each parameter of the backbone and of the branches, as a share of the top
+    layer's (`timm.optim.param_groups_layer_decay`)."""
+    if decay == 1:
+        return {}
+    # A branch keeps the names that its blocks had in the whole backbone.
+    return {
+        parameter: decay ** model.layers_above[name]
+        for part in (model.backbone, *model.branches)
+        for name, parameter in part.named_parameters()
+    }

@@ -16,6 +16,7 @@ from leukotree.data.stream import Batch, Loader
 from leukotree.distributed.agreement import Request
 from leukotree.distributed.engine import Engine
 from leukotree.errors import PeerFailed, Preempted
+from leukotree.models import trained_part
 from leukotree.models.probabilities import edge_log_probabilities
 from leukotree.records import compute, predictions
 from leukotree.records.predictions import Predictions
@@ -92,6 +93,11 @@ class Trainer:
             )
             start = f"continues from checkpoint {latest[0]}" if latest else "begins"
             self.folder.log.info(f"{start}: {self._epoch} of {self.spec.optim.epochs} epochs are done")
+            if trained_part.is_random(self.spec.backbone):
+                self.folder.log.warning(
+                    f"backbone.train {self.spec.backbone.train} without backbone.weights: the frozen part of "
+                    "the backbone is random"
+                )
             if self.runtime.trackers:
                 from leukotree.trackers.follow import Followers
 
