@@ -37,7 +37,7 @@ NO_EFFECT_IN: dict[str, tuple[str, ...]] = {
     "ensemble": _LEVELS,
 }
 """Keys of `loss` that have no effect in a variant. They keep their defaults there."""
-_MOVES = ("all",)
+_MOVES = ("all", "last", "lora")
 """Values of `backbone.train` with which weights of the backbone change."""
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "loss.gamma": ("loss.kind", ("focal",)),
@@ -48,10 +48,12 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "loss.branch_blocks": ("loss.isolation", ("branched",)),
     "loss.surgery": ("loss.isolation", ("projected",)),
     "backbone.drop_path": ("backbone.train", _MOVES),
+    "backbone.last": ("backbone.train", ("last",)),
+    **{f"backbone.lora.{key}": ("backbone.train", ("lora",)) for key in ("rank", "alpha", "targets")},
     "optim.layer_decay": ("backbone.train", _MOVES),
 }
 """Keys that have an effect only with some values of another key: key -> (other key, values)."""
-REFUSED: tuple[str, ...] = ("backbone.drop_path", "optim.layer_decay")
+REFUSED = tuple(key for key, (other, _) in NEEDS.items() if other == "backbone.train")
 """Keys of NEEDS that a spec may not set where they have no effect. Older keys may be set there, as stored
 specs do."""
 TREE = "tree"
@@ -125,6 +127,16 @@ class AugmentSpec(Strict):
         return self
 
 
+class LoraSpec(Strict):
+    rank: int = Field(8, ge=1)
+    """`train: lora`: rank of an adapter."""
+    alpha: float = Field(16.0, gt=0)
+    """`train: lora`: an adapter is multiplied by alpha / rank."""
+    targets: Literal["attention", "mlp", "both"] = "both"
+    """`train: lora`: the layers with an adapter: those of the attention, those of the perceptron of each
+    block, or both where a model has both. ConvNeXt has no attention."""
+
+
 class BackboneSpec(Strict):
     name: str = "vit_small_patch16_384"
     """A timm model; `leukotree train` refuses a name that timm does not have."""
@@ -133,9 +145,13 @@ class BackboneSpec(Strict):
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth rate. Its random numbers depend on the micro batches of each rank, so that results
     depend on the number of ranks."""
-    train: Literal["all", "head"] = "all"
-    """What trains. `all`: the backbone and the heads. `head`: the heads, on a backbone that stays as it is:
-    no weight and no statistic of it changes."""
+    train: Literal["all", "head", "last", "lora"] = "all"
+    """What trains beside the heads. `all`: the backbone. `head`: nothing of the backbone, no weight and no
+    statistic of it changes. `last`: its last blocks and what follows them. `lora`: low-rank adapters in its
+    layers (Hu et al. 2022), on weights that stay as they are."""
+    last: int = Field(1, ge=1)
+    """`train: last`: how many of the last blocks train."""
+    lora: LoraSpec = LoraSpec()
 
 
 class LossSpec(Strict):
@@ -204,7 +220,7 @@ def value_of(spec: RunSpec, key: str) -> Any:
 @lru_cache(maxsize=256)  # asked for each cell of a grid
 def default_of(key: str) -> Any:
     """The default of a dotted key of a run spec, such as `loss.kind`."""
-    return value_of(RunSpec(), key)
+    return value_of(RunSpec.model_construct(), key)  # a check of a spec may ask: without a check
 
 
 def without_effect_in(variant: str) -> dict[str, Any]:
@@ -370,6 +386,16 @@ class RunSpec(Strict):
             raise ValueError(
                 f"loss.isolation: {self.loss.isolation} isolates levels in the backbone, which "
                 "backbone.train head does not train; use shared or chained, or train more"
+            )
+        blocks = self.loss.branch_blocks
+        if (
+            self.backbone.train == "last"
+            and self.loss.isolation == "branched"
+            and self.backbone.last < blocks
+        ):
+            raise ValueError(
+                f"backbone.last: {self.backbone.last} leaves blocks of the branches frozen; use at least "
+                f"loss.branch_blocks, {blocks}"
             )
 
     @cached_property

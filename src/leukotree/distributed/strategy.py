@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from leukotree.distributed.engine import Engine
+from leukotree.errors import InputError
+from leukotree.models import trained_part
 from leukotree.models.classifier import Classifier, parameter_groups
 from leukotree.spec import RunSpec
 
@@ -47,6 +50,7 @@ class Strategy(abc.ABC):
         self.model, self.spec, self.engine = model, spec, engine
         self.optimized = model if optimized is None else optimized
         self.optimizer = torch.optim.AdamW(parameter_groups(self.optimized, spec), fused=True)
+        self._frozen = trained_part.frozen(model)
 
     def rehearse(self, inputs: torch.Tensor) -> None:  # noqa: B027
         """Prepare the exchange of gradients with (B, 3, H, W) inputs, so that all steps add in one order.
@@ -96,16 +100,52 @@ class Strategy(abc.ABC):
     def state(self, optimizer: bool = True) -> dict[str, Any]:
         """{"model": float32 weights and buffers, "optimizer": AdamW's state per parameter}.
 
-        Tensors and plain values that `load` takes. Every rank calls it; the main rank's is whole.
+        Tensors and plain values that `load` takes. Every rank calls it; the main rank's is whole. With the
+        optimiser, what is frozen is left out, and {"frozen": its digest} stands for it.
         """
-        state: dict[str, Any] = {"model": self.model.state_dict()}
-        return {**state, "optimizer": self.optimizer.state_dict()} if optimizer else state
+        weights = self._weights()
+        if not optimizer:
+            return {"model": weights}
+        trained = {name: value for name, value in weights.items() if name not in self._frozen}
+        state = {"model": trained, "optimizer": self._optimizer_state()}
+        return {**state, "frozen": self._frozen_digest} if self._frozen else state
 
     def load(self, state: dict[str, Any]) -> None:
-        """Restore a whole `state` of any strategy on any number of ranks. Every rank calls it."""
-        self.model.load_state_dict(state["model"])
-        if "optimizer" in state:
-            self.optimizer.load_state_dict(state["optimizer"])
+        """Restore a `state` of any strategy on any number of ranks. Every rank calls it.
+
+        Raises InputError where the frozen weights are not those that the state was made with.
+        """
+        if state.get("frozen", self._frozen_digest) != self._frozen_digest:
+            raise InputError(
+                "backbone.weights: the frozen weights are not those that the run began with; put the old "
+                "ones back, or move the run's folder away and train it again"
+            )
+        self._set_weights({**self._frozen_weights(), **state["model"]})
+        self._set_optimizer_state(state.get("optimizer", {}))
+
+    def _frozen_weights(self) -> dict[str, torch.Tensor]:
+        weights = self.model.state_dict()
+        return {name: weights[name] for name in self._frozen if name in weights}
+
+    @functools.cached_property
+    def _frozen_digest(self) -> str:
+        return trained_part.digest(self._frozen_weights())
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """All weights and buffers of the model; whole on the main rank."""
+        return self.model.state_dict()
+
+    def _set_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        self.model.load_state_dict(weights)
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        """The state of torch's AdamW; whole on the main rank."""
+        return self.optimizer.state_dict()
+
+    def _set_optimizer_state(self, state: dict[str, Any]) -> None:
+        """`state`: as `_optimizer_state`, or {} for none."""
+        if state:
+            self.optimizer.load_state_dict(state)
             for parameter, moments in self.optimizer.state.items():
                 for name in MOMENTS:
                     # The fused step needs the parameter's memory format, which another strategy does not

@@ -72,7 +72,8 @@ class Projected(Strategy):
     def __init__(self, model: Classifier, spec: RunSpec, engine: Engine) -> None:
         super().__init__(model, spec, engine)
         self.trained = _same_weights(model, engine)
-        self._shared, self._own = list(model.backbone.parameters()), list(model.heads.parameters())
+        self._shared = [one for one in model.backbone.parameters() if one.requires_grad]
+        self._own = list(model.heads.parameters())
         shared, own = (sum(parameter.numel() for parameter in part) for part in (self._shared, self._own))
         self._sums = torch.zeros(len(model.levels) * shared + own, device=engine.device)
         """The gradients of this step so far, in one tensor for their exchange: `_jacobian`, (G, P) on the

@@ -77,15 +77,6 @@ class Sharded(Replicated):
             self.optimizer.state[share] = {"step": step, **moments}
         self._link()
 
-    def state(self, optimizer: bool = True) -> dict[str, Any]:
-        state: dict[str, Any] = {"model": self._weights()}
-        return {**state, "optimizer": self._optimizer_state()} if optimizer else state
-
-    def load(self, state: dict[str, Any]) -> None:
-        self._set_weights(state["model"])
-        if moments := state.get("optimizer", {}).get("state"):  # DDP has none before its first step
-            self._set_optimizer_state(moments)
-
     def _weights(self) -> dict[str, torch.Tensor]:
         return self.optimized.state_dict()
 
@@ -111,12 +102,14 @@ class Sharded(Replicated):
         ]
         return {"state": state, "param_groups": rates}
 
-    def _set_optimizer_state(self, state: dict[int, dict[str, torch.Tensor]]) -> None:
+    def _set_optimizer_state(self, state: dict[str, Any]) -> None:
+        if not (whole := state.get("state")):  # DDP has none before its first step
+            return
         for share in self._shares():
-            self.optimizer.state[share]["step"].copy_(state[0]["step"])
+            self.optimizer.state[share]["step"].copy_(whole[0]["step"])
         for number, parameter in enumerate(self._parameters):
             for name in MOMENTS:
-                self._set_moment(parameter, state[number][name].to(self.engine.device), name)
+                self._set_moment(parameter, whole[number][name].to(self.engine.device), name)
 
     def _shares(self) -> list[torch.Tensor]:
         """This rank's flat share of the weights of each group."""
@@ -166,7 +159,10 @@ class Partitioned(Sharded):
         from deepspeed.utils import safe_get_full_fp32_param
 
         weights = {name: buffer.detach().cpu() for name, buffer in self.optimized.state_dict().items()}
+        weights |= self._frozen_weights()  # they are in no optimiser, which DeepSpeed would ask
         for name, parameter in self.optimized.named_parameters():
+            if name in self._frozen:
+                continue
             whole = safe_get_full_fp32_param(parameter)
             if everywhere or self.engine.is_main:
                 weights[name] = whole.cpu()

@@ -16,6 +16,7 @@ from leukotree.explain.layers import extent
 from leukotree.explain.targets import PATH, Target, View, targets, views
 from leukotree.explain.wrapped import Probability, Whole
 from leukotree.inference.loaded import LoadedRun
+from leukotree.models import lora
 from leukotree.models.classifier import build
 from leukotree.records.explanations import CENTRE, RANDOM, TRAINED
 
@@ -78,6 +79,7 @@ class Explainer:
         models = []
         for stage in loaded.stages:
             model = build(fresh, stage, loaded.prepared.size).to(loaded.engine.device).eval()
+            lora.merge(model)
             models.append(model.requires_grad_(False))
         return views(spec.variant, loaded.taxonomy, loaded.stages, models, loaded.prepared.size)
 

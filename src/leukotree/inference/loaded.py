@@ -17,6 +17,7 @@ from leukotree.data.fingerprint import packed
 from leukotree.data.trees import open_data
 from leukotree.distributed.engine import Engine
 from leukotree.errors import InputError, one_line
+from leukotree.models import lora
 from leukotree.models.classifier import Classifier, build, normalisation
 from leukotree.models.probabilities import edge_log_probabilities
 from leukotree.models.stages import Stage, stages
@@ -152,4 +153,5 @@ def _model(spec: RunSpec, stage: Stage, size: int, state: dict[str, Any], engine
     bare = spec.override({"backbone.weights": None})  # they are in the checkpoint
     model = build(bare, stage, size, None if levels is None else range(len(levels)))
     model.load_state_dict(weights)
+    lora.merge(model)
     return model.to(engine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

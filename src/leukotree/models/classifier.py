@@ -10,7 +10,6 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from leukotree import seeds
-from leukotree.errors import InputError
 from leukotree.models import backbones, isolation, streams, trained_part
 from leukotree.models.stages import Stage
 from leukotree.spec import LossSpec, RunSpec
@@ -94,14 +93,13 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(drawn.backbone)
         backbone = backbones.create(spec.backbone, size)
-        trained_part.freeze(backbone, spec.backbone)
+        trained_part.check_layers(backbone, spec)
+        trained_part.freeze(backbone, spec.backbone, drawn.adapters)
         built = Classifier(backbone, stage, spec.loss, levels)
         if drawn.paired:
             for name, head in zip(stage.heads, built.heads, strict=True):
                 torch.manual_seed(drawn.head(name))
                 cast(nn.Linear, head).reset_parameters()
-    if spec.optim.layer_decay != 1 and not built.layers_above:
-        raise InputError(f"optim.layer_decay: timm does not know the layers of {spec.backbone.name}; use 1")
     return built
 
 
@@ -118,6 +116,11 @@ def build_empty(
 def n_parameters(models: Sequence[nn.Module]) -> int:
     """The number of parameters of all models together."""
     return sum(tensor.numel() for model in models for tensor in model.parameters())
+
+
+def n_trained(models: Sequence[nn.Module]) -> int:
+    """The number of those that train."""
+    return sum(tensor.numel() for model in models for tensor in model.parameters() if tensor.requires_grad)
 
 
 def normalisation(model: Classifier) -> tuple[torch.Tensor, torch.Tensor]:

@@ -42,6 +42,11 @@ class Streams:
         """The seed of the backbone's weights. BY_STAGE: also of the heads, which follow."""
         return self._of_fold("backbone" if self.paired else f"weights/{self.stage.name}")
 
+    @property
+    def adapters(self) -> int:
+        """The seed of the weights of low-rank adapters."""
+        return self._of_fold("adapters")
+
     def head(self, name: str) -> int:
         """The seed of a head's weights."""
         return self._of_fold(f"head/{name}")

@@ -12,7 +12,8 @@ from leukotree.training.questions import DIRECT, Questions
 KEPT = 2
 """Checkpoints that a run keeps while it trains."""
 STATES = 3
-"""Tensors of a parameter's size in a checkpoint: the weight and AdamW's two moments."""
+"""Tensors of a trained parameter's size in a checkpoint: the weight and AdamW's two moments. What is
+frozen is not in it."""
 WORD = 4
 """Bytes of a number: weights and moments are kept in fp32."""
 FILES = 25
@@ -26,7 +27,8 @@ class Footprint:
     parameters: int
     """Number of parameters of all its models."""
     working: int
-    """Most bytes while it trains: the checkpoints that are kept, and the one that is being written."""
+    """Most bytes while it trains: the checkpoints that are kept, and the one, or the weights at the end, that
+    are being written."""
     final: int
     """Bytes when it is done: the weights of an outer fold, and the predictions."""
 
@@ -37,7 +39,8 @@ def footprint(spec: RunSpec, dataset: Dataset, ask: Questions = DIRECT) -> Footp
     Raises InputError as `classifier.build`.
     """
     parts = [(stage, None) for stage in stages(spec.variant, dataset.taxonomy)]
-    parameters = ask.parameters(spec, parts, dataset.size)
+    parameters, trained = ask.parameters(spec, parts, dataset.size)
     predictions = len(dataset) * (64 + 8 * len(dataset.taxonomy.edges))
     weights = parameters * WORD if spec.data.inner is None else 0
-    return Footprint(parameters, (KEPT + 1) * STATES * WORD * parameters + predictions, weights + predictions)
+    saved = STATES * WORD * trained
+    return Footprint(parameters, KEPT * saved + max(saved, weights) + predictions, weights + predictions)

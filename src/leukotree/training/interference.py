@@ -66,7 +66,10 @@ class Probe:
 
     def _rows(self, epoch: int) -> list[dict[str, Any]]:
         leaves = self.stage.leaves.numpy()
-        names = _blocks([name for name, _ in self.stage.model.backbone.named_parameters()])
+        named = self.stage.model.backbone.named_parameters()
+        names = _blocks([name for name, parameter in named if parameter.requires_grad])
+        if not names:  # the levels share nothing that trains
+            return []
         # (BATCHES, 2, blocks, G, G): dot products with the true labels, and with shuffled ones.
         products = np.array(
             [
@@ -110,10 +113,11 @@ class Probe:
         return products.cpu().numpy()
 
     def _gradients(self, rows: np.ndarray, labels: torch.Tensor) -> list[torch.Tensor]:
-        """For each parameter of the backbone the (G, p) gradients of the levels' losses of a batch."""
+        """For each parameter of the backbone that trains the (G, p) gradients of the levels' losses of a
+        batch."""
         stage = self.stage
         share = stage.spec.engine.micro_batch or max(1, stage.spec.optim.batch_size // stage.engine.world)
-        parameters = list(stage.model.backbone.parameters())
+        parameters = [one for one in stage.model.backbone.parameters() if one.requires_grad]
         total = [
             torch.zeros(len(stage.objective.levels), parameter.numel(), device=parameter.device)
             for parameter in parameters

@@ -81,6 +81,8 @@ def check(spec: RunSpec, ranks: int = 1, ask: Questions = DIRECT) -> Plan:
     _check_batch(spec, ranks)
     strategies.check(spec)
     ask.check_backbone(spec.backbone)
+    if spec.backbone.train in ("last", "lora") or spec.optim.layer_decay != 1:
+        ask.check_trained(spec)
     dataset = trees.open_data(spec)
     duplicates.refuse(dataset)
     train_rows, eval_rows = folds.split(dataset.index, spec.data)

@@ -21,7 +21,7 @@ from leukotree import files
 from leukotree.models.stages import Stage
 from leukotree.spec import BackboneSpec, RunSpec
 
-PACKAGES = ("torch", "timm")
+PACKAGES = ("torch", "timm", "peft")
 CODE = Path(__file__).parents[1]
 CODE_OF_ANSWERS = ("models/*.py", "training/questions.py", "training/throughput.py")
 """The files of this package that decide an answer."""
@@ -44,11 +44,19 @@ class Questions:
 
         return isolation.blocks(name)
 
-    def parameters(self, spec: RunSpec, parts: Parts, size: int) -> int:
-        """The number of parameters of all models. Raises InputError as `classifier.build`."""
-        from leukotree.models.classifier import build_empty, n_parameters
+    def check_trained(self, spec: RunSpec) -> None:
+        """As `trained_part.check`. Raises InputError."""
+        from leukotree.models import trained_part
 
-        return n_parameters(build_empty(spec, parts, size))
+        trained_part.check(spec)
+
+    def parameters(self, spec: RunSpec, parts: Parts, size: int) -> tuple[int, int]:
+        """The number of parameters of all models, and of those that train. Raises InputError as
+        `classifier.build`."""
+        from leukotree.models.classifier import build_empty, n_parameters, n_trained
+
+        models = build_empty(spec, parts, size)
+        return n_parameters(models), n_trained(models)
 
     def work(self, spec: RunSpec, parts: Parts, size: int) -> tuple[int, list[int | None]]:
         """(`parameters`, FLOPs of an image's forward pass of each model as `throughput.forward_flops`)."""
@@ -80,12 +88,17 @@ class Kept(Questions):
         answer: int | None = self._answer(["blocks", name], lambda: asked(name))
         return answer
 
-    def parameters(self, spec: RunSpec, parts: Parts, size: int) -> int:
+    def check_trained(self, spec: RunSpec) -> None:
+        asked = super().check_trained
+        part = spec.backbone.model_dump(include={"name", "train", "last", "lora"})
+        self._answer(["trained", part, spec.optim.layer_decay == 1], lambda: asked(spec))
+
+    def parameters(self, spec: RunSpec, parts: Parts, size: int) -> tuple[int, int]:
         asked = super().parameters
-        answer: int = self._answer(
+        all_of_them, trained = self._answer(
             ["parameters", *_model(spec, parts, size)], lambda: asked(spec, parts, size)
         )
-        return answer
+        return all_of_them, trained
 
     def work(self, spec: RunSpec, parts: Parts, size: int) -> tuple[int, list[int | None]]:
         asked = super().work

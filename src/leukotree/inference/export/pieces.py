@@ -15,6 +15,7 @@ from torch import nn
 
 from leukotree.inference.export.program import plain
 from leukotree.inference.loaded import LoadedRun
+from leukotree.models import lora
 from leukotree.models.classifier import Classifier, build, normalisation
 from leukotree.models.stages import Stage
 
@@ -77,6 +78,7 @@ def _backbones(run: LoadedRun, stage: Stage, model: Classifier) -> list[nn.Modul
     wholes = []
     for branch in model.branches:
         whole = build(shared, stage, run.prepared.size).backbone
+        lora.merge(whole)
         # The last blocks have in a branch the names that they have in the whole.
         whole.load_state_dict(model.backbone.state_dict() | branch.state_dict())
         wholes.append(whole.eval())
