@@ -29,6 +29,8 @@ class Runtime:
     """Folder of this machine for shards that lie at an address. None: as `data.remote.scratch` says."""
     scratch_gb: float | None = None
     """Largest size of these shards, in 10^9 bytes. None: half of the disk."""
+    features: Path | None = None
+    """Folder for the features of a frozen backbone, which outlive the run. None: a folder beside the runs."""
     threads: int | None = None
     """Threads of torch per rank on the CPU. None keeps torch's choice."""
     save_s: float = 600.0

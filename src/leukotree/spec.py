@@ -119,6 +119,11 @@ class AugmentSpec(Strict):
     stain: float = Field(0.0, ge=0, le=1)
     """Largest relative change of the concentration of each stain, and largest shift of its optical
     density."""
+    views: int | None = Field(None, ge=0, le=1000)
+    """`backbone.train: head`: how many augmented views an image has in the whole training. Epoch e shows view
+    e modulo `views`, the same for all runs of a data set, so the backbone computes the features of each image
+    and view once. 0: the image as it is, in every epoch. None: each epoch draws new views, and the backbone
+    runs in each step."""
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentSpec:

@@ -22,28 +22,14 @@ import numpy as np
 from leukotree import seeds
 from leukotree.data import augment, geometry
 from leukotree.data.permutation import Permutation
+from leukotree.data.samples import Samples
+from leukotree.data.views import Views
 from leukotree.spec import AugmentSpec
 
 MANY = 2**20
 """Training images from which on an epoch is made in blocks."""
 BLOCK = 2**16
 """Images of a block where no windows are."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Some samples of the training order."""
-
-    rows: np.ndarray
-    """(b,) rows of the dataset's index."""
-    crops: np.ndarray | None = None
-    """(b, 5) rows of `geometry.draw`; None does not change the images."""
-    numbers: np.ndarray | None = None
-    """(b, C) rows of `augment.draw`."""
-
-    def __getitem__(self, part: slice | np.ndarray) -> Samples:
-        crops, numbers = (None if column is None else column[part] for column in (self.crops, self.numbers))
-        return Samples(self.rows[part], crops, numbers)
 
 
 class TrainOrder:
@@ -60,6 +46,7 @@ class TrainOrder:
         windows: what keeps the samples of a few shards together; None permutes all of them.
         version: how numbers are drawn, see `seeds`. BY_STAGE: the augmentation belongs to the position in the
             order, not to the image, and `among` has no effect.
+        views: fixed views of the images. None: each epoch draws a new one of each image.
     """
 
     def __init__(
@@ -72,9 +59,10 @@ class TrainOrder:
         among: np.ndarray | None = None,
         version: int = seeds.NEWEST,
         windows: Windows | None = None,
+        views: Views | None = None,
     ) -> None:
         self.rows, self.batch_size, self.seed, self.augment, self.size = rows, batch_size, seed, augment, size
-        self.windows, self.version = windows, version
+        self.windows, self.version, self.views = windows, version, views
         self.among = rows if among is None or version == seeds.BY_STAGE else among
         self.mine: np.ndarray | None = None
         """(m,) bool: which of `among` are in `rows`. None: all of them."""
@@ -143,6 +131,8 @@ class _Table:
 
     def _draw(self) -> Samples:
         order, n, kept = self._order, len(self._order.among), self._kept()
+        if order.views is not None:
+            return order.views.samples(order.among[kept], self._number)
         crops = geometry.draw(order.seed, self._number, n, order.size, order.augment)
         numbers = augment.draw(order.seed, self._number, n)
         if order.version == seeds.BY_STAGE:
@@ -188,9 +178,11 @@ class _InBlocks:
 
     def _draw(self, block: int) -> Samples:
         order, length = self._order, int(np.diff(self._blocks.starts)[block])
+        rows, kept = self._rows(block)
+        if order.views is not None:
+            return order.views.samples(rows, self._number)
         crops = geometry.draw(order.seed, self._number, length, order.size, order.augment, block)
         numbers = augment.draw(order.seed, self._number, length, block)
-        rows, kept = self._rows(block)
         return Samples(rows, crops[kept], numbers[kept])
 
 
@@ -258,5 +250,5 @@ class Windows:
 
 
 def _concatenate(parts: list[Samples]) -> Samples:
-    rows, crops, numbers = ([getattr(part, name) for part in parts] for name in ("rows", "crops", "numbers"))
-    return Samples(np.concatenate(rows), np.concatenate(crops), np.concatenate(numbers))
+    columns = ([getattr(part, name) for part in parts] for name in ("rows", "crops", "numbers", "views"))
+    return Samples(*(None if column[0] is None else np.concatenate(column) for column in columns))  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,11 @@ from leukotree.data import geometry
 from leukotree.data.cache import Cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.images import codec
-from leukotree.data.order import Samples, TrainOrder
+from leukotree.data.order import TrainOrder
 from leukotree.data.remote import uses
 from leukotree.data.remote.fetcher import Fetcher
+from leukotree.data.samples import Samples
+from leukotree.data.views import Views
 from leukotree.errors import InputError
 
 CHUNK = 8
@@ -35,7 +37,8 @@ class Batch:
     """One micro batch of a rank's share of a global batch."""
 
     images: torch.Tensor
-    """(b, 3, H, W) uint8, channels last in memory. In training they are cropped, flipped and turned."""
+    """(b, 3, H, W) uint8, channels last in memory. In training they are cropped, flipped and turned. Of a
+    `FeatureLoader` (b, F) float32: features of the backbone."""
     rows: np.ndarray
     """(b,) rows of the dataset's index."""
     numbers: torch.Tensor | None = None
@@ -116,6 +119,20 @@ class Loader:
         later = uses.Pass(store.shard_of[rows], len(store.names), self._to_epoch_end, world)
         fetcher.follow(later)
         return (batch for _, [batch] in self._followed(self._ahead(plan), fetcher, later))
+
+    def see(self, parts: Sequence[np.ndarray], views: Views) -> Iterator[list[Batch]]:
+        """Yield for each part the batches of its rows in all views, from view 0 on. Decoding starts at once.
+
+        Args:
+            parts: (b,) rows each, this rank's share of a pass over the data that all ranks make.
+        """
+        plan = ((part, [views.seen(part, number) for number in range(views.count + 1)]) for part in parts)
+        if (fetcher := self.dataset.fetcher) is None:
+            return (batches for _, batches in self._ahead(plan))
+        store, rows = fetcher.store, np.concatenate([np.zeros(0, np.int64), *parts])
+        later = uses.Pass(store.shard_of[rows], len(store.names), self._to_epoch_end)
+        fetcher.follow(later)
+        return (batches for _, batches in self._followed(self._ahead(plan), fetcher, later))
 
     def _to_epoch_end(self) -> int:
         """Samples that are trained before an evaluation goes on."""

@@ -1,0 +1,190 @@
+"""Features once: a frozen backbone computes the features of all images and views before heads train on them.
+
+They are kept in one file for all runs, trials, folds and seeds that have the same data set, weights, views and
+precision. The first run that needs them makes the file, and others wait for it. A kill loses one chunk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from leukotree import files, progress, signals
+from leukotree.data import augment, featurefile
+from leukotree.data.featurefile import FeatureFile, Shape
+from leukotree.data.stream import Batch, Loader
+from leukotree.data.views import Views
+from leukotree.distributed.engine import Engine
+from leukotree.errors import Busy, Preempted, RunFailed
+from leukotree.models.classifier import Classifier, build, normalisation
+from leukotree.models.streams import Streams
+from leukotree.records import compared
+from leukotree.runtime import Runtime
+from leukotree.spec import RunSpec
+from leukotree.training.plan import Plan
+
+FOLDER = ".features"
+_PACKAGES = ("torch", "timm")
+_BUSY = "another process computes these features"
+
+
+def used(spec: RunSpec) -> bool:
+    """Whether a run trains on stored features: heads on a frozen backbone, with fixed views."""
+    return spec.backbone.train == "head" and spec.augment.views is not None
+
+
+def views_of(spec: RunSpec, size: int, drawn: bool) -> Views | None:
+    """The fixed views of a run for images of `size` pixels; None where each epoch draws new ones. `drawn`: as
+    for `Views`."""
+    count = spec.augment.views
+    return None if count is None else Views(count, spec.augment, size, drawn)
+
+
+def key(plan: Plan, device: str) -> str:
+    """24 hex digits of all that decides the features of a run's images on a device, such as "cpu"."""
+    spec, dataset = plan.spec, plan.dataset
+    weights: object = compared.fingerprints(spec, dataset).get(compared.WEIGHTS)
+    if weights is None:  # drawn at random
+        weights = Streams(spec, plan.stages[0].stage).backbone
+    decides = {
+        "samples": dataset.samples,
+        "size": dataset.size,
+        "backbone": [spec.backbone.name, weights],
+        "precision": spec.engine.precision,
+        "views": spec.augment.model_dump(mode="json") if spec.augment.views else 0,
+        "chunk": featurefile.CHUNK,
+        "device": device,
+        "packages": [metadata.version(name) for name in _PACKAGES],
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def stored(plan: Plan, pixels: Loader, root: Path, engine: Engine, runtime: Runtime) -> FeatureFile:
+    """The features of all images of a run's data set. They are computed if they are not stored.
+
+    Every rank calls it. The ranks share the work, and the main rank writes.
+
+    Args:
+        pixels: decodes the images.
+        root: the folder of the runs.
+
+    Raises Preempted when it is asked to stop: what is computed is kept. Raises RunFailed of the kind "disk"
+    where there is no room.
+    """
+    path = (runtime.features or root / FOLDER) / (key(plan, engine.device.type) + featurefile.SUFFIX)
+    spec, dataset = plan.spec, plan.dataset
+    size = len(dataset), (spec.augment.views or 0) + 1
+    if not all(engine.gather(_whole(path, *size) is not None)):
+        with _turn(path, engine):
+            _compute(plan, path, pixels, engine, runtime)
+        engine.barrier()
+    if (whole := _whole(path, *size)) is None:
+        raise RunFailed(f"{path}: the features are damaged although they were written; check the disk", "disk")
+    return whole
+
+
+def _whole(path: Path, images: int, views: int) -> FeatureFile | None:
+    """The file, if all chunks are there and sound."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return _checked(path, images, views, (state.st_ino, *files.state(state)))
+
+
+@functools.lru_cache(maxsize=4)
+def _checked(path: Path, images: int, views: int, state: tuple[int, ...]) -> FeatureFile | None:
+    """`_whole`, once for each state of the file in this process: it reads all of it."""
+    file = featurefile.opened(path, images, views)
+    return None if file is None or file.missing() else file
+
+
+@contextlib.contextmanager
+def _turn(path: Path, engine: Engine) -> Iterator[None]:
+    """The context in which the main rank holds the lock of the file. Until then all ranks wait together.
+    Raises Preempted."""
+    with contextlib.ExitStack() as stack:
+        while True:
+            held = engine.is_main and _try(path, stack)
+            if engine.gather(held)[0]:
+                break
+            _stop_together(engine, "waited for the features that another process computes")
+            signals.sleep(1.0, "")
+        yield
+
+
+def _try(path: Path, stack: contextlib.ExitStack) -> bool:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(files.locked(path.with_suffix(".lock"), _BUSY))
+    except Busy:
+        return False
+    return True
+
+
+def _stop_together(engine: Engine, done: str) -> None:
+    """Raises Preempted on every rank if one of them is asked to stop."""
+    if any(engine.gather(signals.requested())):
+        raise Preempted(f"asked to stop, {done}; run it again to continue", signals.reason())
+
+
+def _compute(plan: Plan, path: Path, pixels: Loader, engine: Engine, runtime: Runtime) -> None:
+    """Write the chunks that are missing."""
+    spec, stage = plan.spec, plan.stages[0]
+    model = build(spec, stage.stage, plan.dataset.size, stage.levels)
+    model = model.to(engine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    shape = Shape(len(plan.dataset), (spec.augment.views or 0) + 1, model.features)
+    file, missing = _begun(path, shape, engine)
+    mine = missing[engine.rank :: engine.world]
+    views = views_of(spec, plan.dataset.size, drawn=True)
+    assert views is not None
+    batches = pixels.see([shape.rows(chunk) for chunk in mine], views)
+    quiet = runtime.quiet or not engine.is_main
+    title, total = f"features of {plan.dataset.name}", shape.images * shape.views
+    done = total - sum(len(shape.rows(chunk)) for chunk in missing) * shape.views
+    with (
+        file.writing() if engine.is_main else contextlib.nullcontext() as writer,
+        progress.Bar(title, total, "image", done=done, quiet=quiet) as bar,
+    ):
+        for number in range(-(-len(missing) // engine.world)):
+            own = None
+            if number < len(mine):
+                own = mine[number], _features(next(batches), model, spec, engine)
+            for chunk, values in filter(None, engine.gather(own)):
+                if writer is not None:
+                    writer.put(chunk, values)
+                done += len(values) * shape.views
+            bar.at(done)
+            _stop_together(engine, f"{done} of {total} features are kept")
+
+
+def _begun(path: Path, shape: Shape, engine: Engine) -> tuple[FeatureFile, list[int]]:
+    """The file, and its chunks that are missing. The main rank makes it if it is not there."""
+    missing: list[int] = []
+    if engine.is_main:
+        file = featurefile.opened(path, shape.images, shape.views)
+        if file is None or file.shape != shape:
+            file = featurefile.made(path, shape)
+        missing = file.missing()
+    return FeatureFile(path, shape), engine.gather(missing)[0]
+
+
+@torch.inference_mode()
+def _features(batches: list[Batch], model: Classifier, spec: RunSpec, engine: Engine) -> np.ndarray:
+    """(b, V, F) float32 features of images in V views."""
+    mean, std = (engine.put(value) for value in normalisation(model))
+    parts = []
+    for batch in batches:
+        numbers = None if batch.numbers is None else engine.put(batch.numbers)
+        inputs = augment.to_input(engine.put(batch.images), numbers, spec.augment, mean, std)
+        with engine.autocast(spec.engine):
+            parts.append(model.backbone(inputs).float())
+    return torch.stack(parts, dim=1).cpu().numpy()
