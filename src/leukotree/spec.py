@@ -47,6 +47,7 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "loss.leader": ("loss.isolation", ("detached", "branched")),
     "loss.branch_blocks": ("loss.isolation", ("branched",)),
     "loss.surgery": ("loss.isolation", ("projected",)),
+    "augment.views": ("backbone.train", ("head",)),
     "backbone.drop_path": ("backbone.train", _MOVES),
     "backbone.last": ("backbone.train", ("last",)),
     **{f"backbone.lora.{key}": ("backbone.train", ("lora",)) for key in ("rank", "alpha", "targets")},

@@ -1,8 +1,8 @@
 """A file of the features of all images of a data set, in all their views: made once, mapped by all runs.
 
-Features are stored in chunks of CHUNK images with all their views. A chunk has a checksum, written after its
-numbers. So a kill loses one chunk, and a damaged chunk is computed again. The file's space is reserved when it
-is made: a full disk is an error then.
+Features are stored in chunks of CHUNK images with all their views. A chunk has a checksum, written after
+its numbers. So a kill loses one chunk, and a damaged chunk is computed again. The file's space is reserved
+when it is made: a full disk is an error then.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import numpy as np
 import xxhash
 
 CHUNK = 64
-"""Images of a chunk, which the backbone computes at once. Fixed, since the bits of a feature may depend on it."""
+"""Images of a chunk, which the backbone computes at once. It is fixed: the bits of a feature may depend on
+it."""
 SUFFIX = ".features"
 _MAGIC = b"LTFEATS1"
 _HEADER = struct.Struct("<8sQQQ")

@@ -1,9 +1,9 @@
-"""Fixed augmented views of images: the same for all runs of a data set, so that a frozen backbone computes the
-features of each one once.
+"""Fixed augmented views of images: the same for all runs of a data set, so that a frozen backbone computes
+the features of each one once.
 
-View 0 is the image as it is. The views 1 to K are augmented. Their random numbers are a function of (view, row of
-the index), and of no seed: the runs of all seeds and folds share them. Epoch e of a training shows view 1 + e
-modulo K.
+View 0 is the image as it is. The views 1 to K are augmented. Their random numbers are a function of the view
+and of the row of the index, and of no seed: the runs of all seeds and folds share them. Epoch e of a training
+shows view 1 + e modulo K.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ class Views:
     augment: AugmentSpec
     size: int
     drawn: bool = True
+
+    @classmethod
+    def of(cls, augment: AugmentSpec, size: int, drawn: bool = True) -> Views | None:
+        """The views that a spec asks for; None where each epoch draws new ones."""
+        return None if augment.views is None else cls(augment.views, augment, size, drawn)
 
     def of_epoch(self, epoch: int) -> int:
         """The number of the view that an epoch shows."""

@@ -100,12 +100,30 @@ def load(folder: Path, engine: Engine | None = None) -> LoadedRun:
     if latest is None:
         fix = "copy it again, or move the folder away and train it again"
         raise InputError(f"{folder}: its weights are missing or damaged; {fix}")
+    if spec.backbone.train == "head":
+        _require_same_weights(Path(folder), spec)
     engine = engine or Engine(0, 1, torch.device("cpu"))
     taxonomy = tree(Path(folder))
     images = preparation(Path(folder), spec)
     parts = stages(spec.variant, taxonomy)
     models = [_model(spec, stage, images.size, latest[1], engine) for stage in parts]
     return LoadedRun(Path(folder), spec, taxonomy, images, tuple(parts), tuple(models), engine)
+
+
+def _require_same_weights(folder: Path, spec: RunSpec) -> None:
+    """Raises InputError where the weights of a frozen backbone are not here, or are other ones."""
+    inputs = compared.Inputs.of(spec)
+    if inputs.weights is None:
+        return
+    there, now = runfolder.read_environment(folder).get(compared.WEIGHTS), None
+    if Path(inputs.weights).is_file():
+        now = compared.Today().weights(inputs)
+    if now is None or now != there:
+        state = "is not here" if now is None else "has other weights now"
+        raise InputError(
+            f"{folder}: its backbone is frozen, and {inputs.weights} {state}; put the file with the sha256 "
+            f"{there} there"
+        )
 
 
 def finished(folder: Path) -> Path:
@@ -148,10 +166,13 @@ def _prepared(noted: Mapping[str, float]) -> Prepared:
 
 
 def _model(spec: RunSpec, stage: Stage, size: int, state: dict[str, Any], engine: Engine) -> Classifier:
+    """The model of a stage. Of a run on stored features the checkpoint has the heads alone: the backbone is
+    built as for those features."""
     weights = state["stages"][stage.name]["model"]
     levels = weights.get("log_variance")
-    bare = spec.override({"backbone.weights": None})  # they are in the checkpoint
-    model = build(bare, stage, size, None if levels is None else range(len(levels)))
-    model.load_state_dict(weights)
+    whole = any(name.startswith("backbone.") for name in weights)
+    source = spec.override({"backbone.weights": None}) if whole else spec
+    model = build(source, stage, size, None if levels is None else range(len(levels)))
+    model.load_state_dict(weights, strict=whole)
     lora.merge(model)
     return model.to(engine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

@@ -27,6 +27,8 @@ class Classifier(nn.Module):
         levels: the levels of the losses that train the model; None for those of the heads.
     """
 
+    features: int
+    """F, the numbers of a feature vector."""
     log_variance: nn.Parameter | None
     """(G,) log sigma^2 of each level's loss, learned with weighting `uncertainty`; else None."""
 
@@ -36,7 +38,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.layers_above = trained_part.layers_above(backbone)
         """As `trained_part.layers_above`, by the names before blocks moved into branches."""
-        features, distinct = _features(backbone), sorted(set(stage.levels.values()))
+        self.features, distinct = _features(backbone), sorted(set(stage.levels.values()))
         self.levels = tuple(distinct if levels is None else levels)
         self.wiring = isolation.Wiring.of(loss, stage.levels, stage.above)
         self.backbone = backbone
@@ -46,7 +48,7 @@ class Classifier(nn.Module):
         )
         # ModuleDict keys become parameter names, which may not hold a dot; node names may.
         widths = [len(classes) for classes in stage.heads.values()]
-        seen = [features + (0 if above is None else widths[above]) for above in self.wiring.above]
+        seen = [self.features + (0 if above is None else widths[above]) for above in self.wiring.above]
         self.heads = nn.ModuleList(
             nn.Linear(inputs, width) for inputs, width in zip(seen, widths, strict=True)
         )
@@ -67,6 +69,14 @@ class Classifier(nn.Module):
         return self.wiring.logits(self.backbone(images), self.branches, self.heads)
 
 
+class Stored(nn.Identity):
+    """Takes the place of a backbone whose (B, F) features are stored."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+
 def _features(backbone: nn.Module) -> int:
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
 
@@ -77,6 +87,7 @@ def build(
     size: int,
     levels: Sequence[int] | None = None,
     version: int = seeds.NEWEST,
+    stored: int | None = None,
 ) -> Classifier:
     """A stage's model, with weights drawn as `streams` says, or loaded as the spec says.
 
@@ -84,17 +95,20 @@ def build(
         size: width and height of the images in pixels.
         levels: as for `Classifier`.
         version: of the random numbers, see `streams`.
+        stored: F, for the same heads without the backbone: the model then maps (B, F) features. None with it.
 
     Raises InputError for an unknown backbone, an image size that it cannot take, or weights that are missing
     or do not fit.
     """
-    backbones.check(spec.backbone)
+    if stored is None:
+        backbones.check(spec.backbone)
     drawn = streams.Streams(spec, stage, version)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(drawn.backbone)
-        backbone = backbones.create(spec.backbone, size)
-        trained_part.check_layers(backbone, spec)
-        trained_part.freeze(backbone, spec.backbone, drawn.adapters)
+        backbone = backbones.create(spec.backbone, size) if stored is None else Stored(stored)
+        if stored is None:
+            trained_part.check_layers(backbone, spec)
+            trained_part.freeze(backbone, spec.backbone, drawn.adapters)
         built = Classifier(backbone, stage, spec.loss, levels)
         if drawn.paired:
             for name, head in zip(stage.heads, built.heads, strict=True):

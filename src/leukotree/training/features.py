@@ -1,7 +1,7 @@
-"""Features once: a frozen backbone computes the features of all images and views before heads train on them.
+"""Features once: a frozen backbone computes the features of all images and views, and heads train on them.
 
-They are kept in one file for all runs, trials, folds and seeds that have the same data set, weights, views and
-precision. The first run that needs them makes the file, and others wait for it. A kill loses one chunk.
+They are kept in one file for all runs, trials, folds and seeds that have the same data set, weights, views
+and precision. The first run that needs them makes the file, and others wait for it. A kill loses one chunk.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -19,11 +20,11 @@ import torch
 
 from leukotree import files, progress, signals
 from leukotree.data import augment, featurefile
-from leukotree.data.featurefile import FeatureFile, Shape
+from leukotree.data.featurefile import FeatureFile, Shape, Writer
 from leukotree.data.stream import Batch, Loader
 from leukotree.data.views import Views
 from leukotree.distributed.engine import Engine
-from leukotree.errors import Busy, Preempted, RunFailed
+from leukotree.errors import Busy, PeerFailed, Preempted, RunFailed
 from leukotree.models.classifier import Classifier, build, normalisation
 from leukotree.models.streams import Streams
 from leukotree.records import compared
@@ -39,13 +40,6 @@ _BUSY = "another process computes these features"
 def used(spec: RunSpec) -> bool:
     """Whether a run trains on stored features: heads on a frozen backbone, with fixed views."""
     return spec.backbone.train == "head" and spec.augment.views is not None
-
-
-def views_of(spec: RunSpec, size: int, drawn: bool) -> Views | None:
-    """The fixed views of a run for images of `size` pixels; None where each epoch draws new ones. `drawn`: as
-    for `Views`."""
-    count = spec.augment.views
-    return None if count is None else Views(count, spec.augment, size, drawn)
 
 
 def key(plan: Plan, device: str) -> str:
@@ -87,7 +81,9 @@ def stored(plan: Plan, pixels: Loader, root: Path, engine: Engine, runtime: Runt
             _compute(plan, path, pixels, engine, runtime)
         engine.barrier()
     if (whole := _whole(path, *size)) is None:
-        raise RunFailed(f"{path}: the features are damaged although they were written; check the disk", "disk")
+        raise RunFailed(
+            f"{path}: the features are damaged although they were written; check the disk", "disk"
+        )
     return whole
 
 
@@ -117,7 +113,7 @@ def _turn(path: Path, engine: Engine) -> Iterator[None]:
             if engine.gather(held)[0]:
                 break
             _stop_together(engine, "waited for the features that another process computes")
-            signals.sleep(1.0, "")
+            time.sleep(1.0)
         yield
 
 
@@ -144,7 +140,7 @@ def _compute(plan: Plan, path: Path, pixels: Loader, engine: Engine, runtime: Ru
     shape = Shape(len(plan.dataset), (spec.augment.views or 0) + 1, model.features)
     file, missing = _begun(path, shape, engine)
     mine = missing[engine.rank :: engine.world]
-    views = views_of(spec, plan.dataset.size, drawn=True)
+    views = Views.of(spec.augment, plan.dataset.size)
     assert views is not None
     batches = pixels.see([shape.rows(chunk) for chunk in mine], views)
     quiet = runtime.quiet or not engine.is_main
@@ -158,10 +154,9 @@ def _compute(plan: Plan, path: Path, pixels: Loader, engine: Engine, runtime: Ru
             own = None
             if number < len(mine):
                 own = mine[number], _features(next(batches), model, spec, engine)
-            for chunk, values in filter(None, engine.gather(own)):
-                if writer is not None:
-                    writer.put(chunk, values)
-                done += len(values) * shape.views
+            computed = [part for part in engine.gather(own) if part is not None]
+            _put(computed, writer, engine)
+            done += sum(len(values) for _, values in computed) * shape.views
             bar.at(done)
             _stop_together(engine, f"{done} of {total} features are kept")
 
@@ -175,6 +170,19 @@ def _begun(path: Path, shape: Shape, engine: Engine) -> tuple[FeatureFile, list[
             file = featurefile.made(path, shape)
         missing = file.missing()
     return FeatureFile(path, shape), engine.gather(missing)[0]
+
+
+def _put(computed: list[tuple[int, np.ndarray]], writer: Writer | None, engine: Engine) -> None:
+    """Write chunks on the main rank. Its error ends all ranks."""
+    problem: OSError | None = None
+    try:
+        for chunk, values in computed:
+            if writer is not None:
+                writer.put(chunk, values)
+    except OSError as error:
+        problem = error
+    if engine.gather(problem is not None)[0]:
+        raise problem or PeerFailed("the main rank could not write the features")
 
 
 @torch.inference_mode()

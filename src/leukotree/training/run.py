@@ -14,16 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.remote import address, scratch
-from leukotree.data.stream import Loader
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import InputError, RunFailed
 from leukotree.records import compared, predictions
 from leukotree.records.runfolder import RunFolder
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
+from leukotree.training.loaders import Loaders
 from leukotree.training.plan import Plan, check
 from leukotree.training.trainer import Trainer
 
@@ -79,14 +78,8 @@ def lockstep(
         address.trust(spec.data.shards)
     plans = [check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1))) for spec in specs]
     with start(runtime) as engine, contextlib.ExitStack() as stack:
-        # One loader for all runs and their stages: its threads share the cores of the machine.
-        loaders = {
-            place: stack.enter_context(_loader(dataset, engine, runtime))
-            for place, dataset in {_place(plan): plan.dataset for plan in plans}.items()
-        }
-        runs = [
-            _epochs(plan, loaders[_place(plan)], root, engine, runtime, each_epoch, inspect) for plan in plans
-        ]
+        loaders = Loaders(root, engine, runtime, stack)
+        runs = [_epochs(plan, loaders, root, engine, runtime, each_epoch, inspect) for plan in plans]
         trainers = [stack.enter_context(contextlib.closing(run)) for run in runs]
         for epoch, scores in enumerate(zip(*trainers, strict=True)):
             known = [score for score in scores if score is not None]
@@ -94,20 +87,9 @@ def lockstep(
             yield {"epoch": epoch + 1, **mean}
 
 
-def _place(plan: Plan) -> tuple[Path, int, tuple[tuple[str, str], ...]]:
-    """The data set of a run: its folder, its deal to folds, and the tree that it is on."""
-    return plan.dataset.folder, plan.dataset.repeat, tuple(plan.dataset.taxonomy.parent_of.items())
-
-
-def _loader(dataset: Dataset, engine: Engine, runtime: Runtime) -> Loader:
-    workers = engine.default_workers() if runtime.workers is None else runtime.workers
-    cache = open_cache(runtime.cache, dataset, runtime.cache_gb) if runtime.cache else None
-    return Loader(dataset, workers=workers, cache=cache, pin=engine.pin)
-
-
 def _epochs(
     plan: Plan,
-    loader: Loader,
+    loaders: Loaders,
     root: Path,
     engine: Engine,
     runtime: Runtime,
@@ -120,7 +102,7 @@ def _epochs(
     """
     spec = plan.spec
     folder, epochs = RunFolder(root, spec, quiet=runtime.quiet), spec.optim.epochs
-    with _held(folder, loader.dataset, engine):
+    with _held(folder, plan.dataset, engine):
         done: bool = engine.gather(folder.done)[0]
         if done:  # its checkpoints may be removed, but its metrics are complete
             if engine.is_main and spec.data.inner is not None:
@@ -129,7 +111,7 @@ def _epochs(
             return
         if inspect:  # inside `_held`, so that the folder records the error
             inspect(engine)
-        with Trainer(plan, folder, loader, engine, runtime) as trainer:
+        with Trainer(plan, folder, loaders.of(plan), engine, runtime) as trainer:
             begin = trainer.resume()
             if begin == epochs:  # killed between the last checkpoint and "done"
                 trainer.score()

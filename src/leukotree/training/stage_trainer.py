@@ -13,8 +13,10 @@ import torch
 
 from leukotree import seeds
 from leukotree.data import augment
+from leukotree.data.feature_stream import FeatureLoader
 from leukotree.data.order import TrainOrder, Windows
 from leukotree.data.stream import Batch, Loader
+from leukotree.data.views import Views
 from leukotree.distributed import strategies
 from leukotree.distributed.engine import Engine
 from leukotree.errors import RunFailed
@@ -38,7 +40,12 @@ class StageTrainer:
     """Trains one stage on the images that give it a loss: all training images but for `base`."""
 
     def __init__(
-        self, spec: RunSpec, plan: StagePlan, engine: Engine, loader: Loader, version: int = seeds.NEWEST
+        self,
+        spec: RunSpec,
+        plan: StagePlan,
+        engine: Engine,
+        loader: Loader | FeatureLoader,
+        version: int = seeds.NEWEST,
     ) -> None:
         """version: of the random numbers, see `streams`."""
         stage, dataset = plan.stage, loader.dataset
@@ -54,18 +61,21 @@ class StageTrainer:
             plan.among,
             version=version,
             windows=Windows(dataset.shard_ids, spec.data.window) if spec.data.order == "window" else None,
+            views=Views.of(spec.augment, dataset.size, drawn=not isinstance(loader, FeatureLoader)),
         )
         self.widths = [len(classes) for classes in stage.heads.values()]
         self.objective = plan.objective.to(engine.device)
         self.leaves = torch.from_numpy(dataset.leaf_ids)
-        model = build(spec, stage, dataset.size, self.objective.levels, version)
+        stored = loader.width if isinstance(loader, FeatureLoader) else None
+        model = build(spec, stage, dataset.size, self.objective.levels, version, stored)
         self.model = model.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean, self.std = (engine.put(value) for value in normalisation(self.model))
         self.strategy = strategies.choose(self.model, spec, engine)
         if engine.world > 2:
             micro = spec.engine.micro_batch or spec.optim.batch_size // engine.world
-            images = torch.zeros(micro, 3, dataset.size, dataset.size, device=engine.device)
-            self.strategy.rehearse(images.to(memory_format=torch.channels_last))
+            shape = (3, dataset.size, dataset.size) if stored is None else (stored,)
+            inputs = torch.zeros(micro, *shape, device=engine.device)
+            self.strategy.rehearse(inputs if stored else inputs.to(memory_format=torch.channels_last))
         self.step = 0
         """The next step, which is the number of steps done."""
         self.stall_s = 0.0
@@ -83,7 +93,10 @@ class StageTrainer:
 
     @property
     def forward_flops(self) -> int | None:
-        """FLOPs of one image's forward pass; None where they cannot be counted."""
+        """FLOPs of one image's forward pass; None where they cannot be counted, and on stored
+        features."""
+        if isinstance(self.loader, FeatureLoader):
+            return None
         return throughput.of_model(self.model, self.spec, self.loader.dataset.size)
 
     def begin(self) -> None:
@@ -100,7 +113,7 @@ class StageTrainer:
         """Train the steps before `end` that are not done, without waiting for the device."""
         self.strategy.train()
         while self.step < end:
-            torch.manual_seed(self.streams.step(self.step, self.engine.rank))
+            self.engine.seed(self.streams.step(self.step, self.engine.rank))
             began = time.perf_counter()
             rows, micros = next(self._batches)
             self.stall_s += time.perf_counter() - began
@@ -126,7 +139,10 @@ class StageTrainer:
         return np.zeros((0, len(self.objective.levels)))
 
     def inputs(self, batch: Batch) -> torch.Tensor:
-        """(B, 3, H, W) model inputs of a batch, on the device; augmented in training."""
+        """(B, 3, H, W) model inputs of a batch, on the device; augmented in training. Stored features are the
+        inputs themselves, (B, F)."""
+        if isinstance(self.loader, FeatureLoader):
+            return self.engine.put(batch.images)
         numbers = None if batch.numbers is None else self.engine.put(batch.numbers)
         return augment.to_input(
             self.engine.put(batch.images), numbers, self.spec.augment, self.mean, self.std

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from leukotree import progress, signals
+from leukotree.data.feature_stream import FeatureLoader
 from leukotree.data.stream import Batch, Loader
 from leukotree.distributed.agreement import Request
 from leukotree.distributed.engine import Engine
@@ -38,7 +39,12 @@ class Trainer:
     """
 
     def __init__(
-        self, plan: Plan, folder: RunFolder, loader: Loader, engine: Engine, runtime: Runtime
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        loader: Loader | FeatureLoader,
+        engine: Engine,
+        runtime: Runtime,
     ) -> None:
         # Only the main rank may rely on what it has written a moment ago.
         streams: int = engine.gather(folder.streams if engine.is_main else None)[0]
