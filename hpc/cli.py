@@ -21,6 +21,7 @@ from hpc.verbs import (
     results,
     search,
     training,
+    weights,
     writing,
 )
 from leukotree import progress, signals
@@ -53,6 +54,7 @@ VERBS = (
     inference.define_evaluate,
     explain.define_explain,
     search.define_submit,
+    weights.define_weights,
     machine.define_doctor,
     machine.define_bench,
     writing.define_schema,

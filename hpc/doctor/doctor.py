@@ -84,7 +84,7 @@ def examine(
     """
     from hpc.launching.devices import gpu_count
 
-    planned = planned_by(_read(path, list(overrides)), site, on_slurm) if path else None
+    planned = planned_by(read(path, list(overrides)), site, on_slurm) if path else None
     checks: list[Callable[[], Iterable[Finding]]] = [
         lambda: [node.versions()],
         lambda: slurm.check(site, needed=on_slurm, sweep=True),
@@ -163,7 +163,7 @@ def require(
 
 def before_queue(path: str | None, overrides: Iterable[str], *, site: Site, ranks: int) -> None:
     """Do `require` for the file of a study or spec, or for a site alone. Raises InputError."""
-    require(_read(path, list(overrides)) if path else None, site, ranks=ranks)
+    require(read(path, list(overrides)) if path else None, site, ranks=ranks)
 
 
 def planned_by(subject: Study | RunSpec | Sequence[RunSpec], site: Site, on_slurm: bool) -> Work:
@@ -213,7 +213,7 @@ def _runs(study: Study) -> int:
     return outer + in_grid + len(study.search_ids) * trials * study.folds.inner
 
 
-def _read(path: str, overrides: list[str]) -> Study | RunSpec:
+def read(path: str, overrides: list[str]) -> Study | RunSpec:
     """The study or spec in a file; only a study has a key `study`."""
     tree = yamlfile.load(path)
     return (

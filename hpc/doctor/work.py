@@ -98,31 +98,21 @@ def _rate(dataset: Dataset) -> Finding:
 
 def weights(work: Work, on_slurm: bool) -> Iterator[Finding]:
     """Whether pretrained weights are on this machine. Most compute nodes have no internet."""
-    from leukotree.models import backbones
-    from leukotree.models.weights import cached
+    from leukotree.models import backbones, pretrained
 
     for backbone in dict.fromkeys(spec.backbone for spec in work.specs):
         try:
             backbones.check(backbone)
+            file = pretrained.file(backbone)
+        except pretrained.Missing as error:
+            state: State = "FAIL" if on_slurm else "warn"
+            measured, _, fix = str(error).partition("; ")
+            yield Finding(state, "weights", measured, fix, certain=False)
         except InputError as error:
             yield Finding("FAIL", "backbone", str(error))
-            continue
-        if backbone.weights is None:
-            yield Finding("ok", "weights", f"{backbone.name} starts at random")
-        elif backbone.weights != "hub":
-            yield Finding("ok", "weights", f"{backbone.weights}: tensors only")
-        elif file := cached(backbone.name):
-            yield Finding("ok", "weights", f"{backbone.name}: fetched, {file}")
         else:
-            fetch = f"python -c 'import timm; timm.create_model(\"{backbone.name}\", pretrained=True)'"
-            state: State = "FAIL" if on_slurm else "warn"
-            yield Finding(
-                state,
-                "weights",
-                f"{backbone.name}: not on this machine",
-                f"fetch them here: {fetch}",
-                certain=False,
-            )
+            start = "starts at random" if file is None else f"{file}, tensors only"
+            yield Finding("ok", "weights", f"{backbone.name}: {start}")
 
 
 def room(work: Work | None, folder: Path) -> Iterator[Finding]:

@@ -75,7 +75,7 @@ class Explainer:
         """The views of the same models with fresh random weights, as a training would begin without
         pretrained ones. They are other ones than those that the run began with."""
         loaded, spec = self.loaded, self.loaded.spec
-        fresh = spec.override({"backbone.weights": None, "seed": seed % 2**31})
+        fresh = loaded.bare.override({"seed": seed % 2**31})
         models = []
         for stage in loaded.stages:
             model = build(fresh, stage, loaded.prepared.size).to(loaded.engine.device).eval()

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from leukotree import files
 from leukotree.data import augment
 from leukotree.data.boxes import Crop
 from leukotree.data.fingerprint import packed
 from leukotree.data.trees import open_data
 from leukotree.distributed.engine import Engine
 from leukotree.errors import InputError, one_line
-from leukotree.models import lora
+from leukotree.models import lora, pretrained
 from leukotree.models.classifier import Classifier, build, normalisation
 from leukotree.models.probabilities import edge_log_probabilities
 from leukotree.models.stages import Stage, stages
@@ -64,6 +65,11 @@ class LoadedRun:
         """Images of a batch in which one process scores the run. On the CPU equal batches give equal bits."""
         return self.spec.engine.micro_batch or self.spec.optim.batch_size
 
+    @property
+    def bare(self) -> RunSpec:
+        """The spec for models of the run's kind with random weights, built from files of the run alone."""
+        return _bare(self.folder, self.spec)
+
     def inputs(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) uint8 images -> the (B, 3, H, W) float32 inputs of the models, on the device."""
         mean, std = (self.engine.put(value) for value in normalisation(self.models[0]))
@@ -100,30 +106,30 @@ def load(folder: Path, engine: Engine | None = None) -> LoadedRun:
     if latest is None:
         fix = "copy it again, or move the folder away and train it again"
         raise InputError(f"{folder}: its weights are missing or damaged; {fix}")
-    if spec.backbone.train == "head":
-        _require_same_weights(Path(folder), spec)
     engine = engine or Engine(0, 1, torch.device("cpu"))
     taxonomy = tree(Path(folder))
     images = preparation(Path(folder), spec)
     parts = stages(spec.variant, taxonomy)
-    models = [_model(spec, stage, images.size, latest[1], engine) for stage in parts]
+    weights = {stage.name: latest[1]["stages"][stage.name]["model"] for stage in parts}
+    if any(name.startswith("backbone.") for names in weights.values() for name in names):
+        source = _bare(Path(folder), spec)
+    else:  # trained on stored features: the checkpoint has the heads alone
+        source = _frozen(Path(folder), spec)
+    models = [_model(source, stage, images.size, weights[stage.name], engine) for stage in parts]
     return LoadedRun(Path(folder), spec, taxonomy, images, tuple(parts), tuple(models), engine)
 
 
-def _require_same_weights(folder: Path, spec: RunSpec) -> None:
-    """Raises InputError where the weights of a frozen backbone are not here, or are other ones."""
-    inputs = compared.Inputs.of(spec)
-    if inputs.weights is None:
-        return
-    there, now = runfolder.read_environment(folder).get(compared.WEIGHTS), None
-    if Path(inputs.weights).is_file():
-        now = compared.Today().weights(inputs)
-    if now is None or now != there:
-        state = "is not here" if now is None else "has other weights now"
+def _frozen(folder: Path, spec: RunSpec) -> RunSpec:
+    """A run's spec with the weights of its frozen backbone. Raises InputError where they are not here, or are
+    other ones."""
+    file = pretrained.file(spec.backbone)
+    there = runfolder.read_environment(folder).get(compared.WEIGHTS)
+    if file is not None and files.sha256(file) != there:
         raise InputError(
-            f"{folder}: its backbone is frozen, and {inputs.weights} {state}; put the file with the sha256 "
-            f"{there} there"
+            f"{folder}: its heads were trained on other weights than {file} has now; put the file with the "
+            f"sha256 {there} there"
         )
+    return spec
 
 
 def finished(folder: Path) -> Path:
@@ -165,14 +171,21 @@ def _prepared(noted: Mapping[str, float]) -> Prepared:
     return Prepared(int(noted["size"]), int(noted["quality"]), margin, square)
 
 
-def _model(spec: RunSpec, stage: Stage, size: int, state: dict[str, Any], engine: Engine) -> Classifier:
-    """The model of a stage. Of a run on stored features the checkpoint has the heads alone: the backbone is
-    built as for those features."""
-    weights = state["stages"][stage.name]["model"]
+def _bare(folder: Path, spec: RunSpec) -> RunSpec:
+    """A run's spec without pretrained weights: they are in its checkpoint. A backbone that timm does not have
+    by name is that of the run's own copy of its `config.json`."""
+    own = folder / runfolder.BACKBONE
+    named = {"backbone.name": f"local-dir:{own}"} if (own / pretrained.CONFIG).is_file() else {}
+    return spec.override({"backbone.weights": None, **named})
+
+
+def _model(
+    spec: RunSpec, stage: Stage, size: int, weights: Mapping[str, torch.Tensor], engine: Engine
+) -> Classifier:
     levels = weights.get("log_variance")
-    whole = any(name.startswith("backbone.") for name in weights)
-    source = spec.override({"backbone.weights": None}) if whole else spec
-    model = build(source, stage, size, None if levels is None else range(len(levels)))
-    model.load_state_dict(weights, strict=whole)
+    model = build(spec, stage, size, None if levels is None else range(len(levels)))
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if unexpected or (missing and any(name.startswith("backbone.") for name in weights)):
+        raise InputError(f"{stage.name}: the checkpoint has other weights than its model")
     lora.merge(model)
     return model.to(engine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

@@ -1,4 +1,7 @@
-"""Backbones: models of timm without their classifier, with the weights that a spec names."""
+"""Backbones: models of timm without their classifier, with the weights that a spec names.
+
+Everything is read from files of this machine, see `pretrained`.
+"""
 
 from __future__ import annotations
 
@@ -8,56 +11,108 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from leukotree.errors import InputError, one_line
-from leukotree.models import weights
+from leukotree.models import layouts, pretrained, weights
 from leukotree.spec import BackboneSpec
 
 
 def check(backbone: BackboneSpec) -> None:
-    """Raises InputError if timm has no such model, or the weights' file is missing, damaged or more than
-    tensors."""
-    name = backbone.name.partition(".")[0]
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
-        raise InputError(
-            f"backbone.name: timm has no model {backbone.name!r}"
-            + (f"; near: {', '.join(close)}" if close else "")
-        )
-    if backbone.weights == "hub" and not timm.models.is_model_pretrained(backbone.name):
-        raise InputError(
-            f"backbone.weights: timm knows no pretrained weights {backbone.name!r}; use null or a file"
-        )
-    if backbone.weights not in (None, "hub"):
-        weights.check(str(backbone.weights))
+    """Raises InputError if timm has no such model, or the weights are missing, damaged or more than tensors.
+
+    Missing, which is an InputError, for weights and a `config.json` that can be fetched.
+    """
+    architecture(backbone.name)
+    if (file := pretrained.file(backbone)) is not None:
+        weights.check(file)
+
+
+def architecture(name: str) -> str:
+    """The model of timm that a `backbone.name` means, without its tag. Raises InputError as `check`."""
+    parsed = pretrained.parse(name)
+    if parsed.kind == "timm":
+        known, named = parsed.place, f"backbone.name: timm has no model {name!r}"
+    else:
+        known = pretrained.config(parsed)["architecture"]
+        where = pretrained.folder(parsed) / pretrained.CONFIG
+        named = f"{where}: timm has no model {known!r}; install the version of timm that has it"
+    known = known.partition(".")[0]
+    if not timm.is_model(known):
+        close = difflib.get_close_matches(known, timm.list_models(), n=3, cutoff=0.4)
+        raise InputError(named + (f"; near: {', '.join(close)}" if close else ""))
+    return known
 
 
 def create(spec: BackboneSpec, size: int) -> nn.Module:
-    """A timm model without classifier, for (3, size, size) images."""
+    """A timm model without classifier, for (3, size, size) images.
+
+    Raises InputError for an image size that it cannot take, and for weights that do not fit.
+    """
+    file = pretrained.file(spec)
     options: dict[str, Any] = {
         "num_classes": 0,
         "drop_path_rate": spec.drop_path,
-        "pretrained": spec.weights is not None,
+        "pretrained": file is not None,
     }
-    if spec.weights not in (None, "hub"):
-        options["pretrained_cfg_overlay"] = {"file": spec.weights, "custom_load": False}
-    # Only some models (ViT) have a fixed size; the others refuse the argument and take any size.
+    if file is not None:
+        # Other places that a config.json or timm names for the weights are not looked at.
+        overlay: dict[str, Any] = {
+            "file": str(file),
+            "source": None,
+            "hf_hub_id": None,
+            "hf_hub_filename": None,
+        }
+        options["pretrained_cfg_overlay"] = overlay | {"url": None, "custom_load": False}
+        state = layouts.converted(file, architecture(spec.name), weights.shapes(file))
+        if state is not None:
+            options["pretrained_cfg_overlay"]["state_dict"] = state
     try:
         with _missing() as missing:
-            try:
-                built = timm.create_model(spec.name, img_size=size, **options)
-            except TypeError as error:
-                if "img_size" not in str(error):
-                    raise
-                built = timm.create_model(spec.name, **options)
-    except Exception as error:  # timm raises what its parts raise: assertion, runtime, key, network errors
+            built = _sized(_source(spec.name), size, options)
+    except Exception as error:  # timm raises what its parts raise: assertion, runtime, key errors
         reason = one_line(error)[:300]
         raise InputError(
             f"backbone {spec.name} at {size}x{size} with weights {spec.weights}: {reason}"
         ) from error
-    _refuse_random(built, spec, missing)
+    built.pretrained_cfg.pop("state_dict", None)  # type: ignore[operator, union-attr]
+    if file is not None:
+        _refuse_random(built, spec, missing)
     return built
+
+
+def empty(name: str, size: int | None = None) -> nn.Module:
+    """A backbone whose tensors have shapes and no memory, for images of `size` pixels; None for those of the
+    weights. Raises InputError as `check`."""
+    architecture(name)
+    with torch.device("meta"):
+        if size is not None:
+            return create(BackboneSpec(name=name), size)
+        return timm.create_model(_source(name), num_classes=0)
+
+
+def own_size(name: str) -> int:
+    """Width and height in pixels of the images that a backbone's pretrained weights were made for. Raises
+    InputError as `check`."""
+    config: Any = empty(name).pretrained_cfg
+    return int(config["input_size"][-1])
+
+
+def _source(name: str) -> str:
+    """The name under which `timm.create_model` finds a backbone on this machine."""
+    parsed = pretrained.parse(name)
+    return name if parsed.kind == "timm" else f"local-dir:{pretrained.folder(parsed)}"
+
+
+def _sized(name: str, size: int, options: dict[str, Any]) -> nn.Module:
+    """Only some models (ViT) have a fixed size; the others refuse the argument and take any size."""
+    try:
+        return timm.create_model(name, img_size=size, **options)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        return timm.create_model(name, **options)
 
 
 def _refuse_random(built: nn.Module, spec: BackboneSpec, missing: Collection[str]) -> None:
@@ -67,8 +122,9 @@ def _refuse_random(built: nn.Module, spec: BackboneSpec, missing: Collection[str
     """
     names = [name for name, _ in built.named_parameters()]
     if lacking := [name for name in names if name in missing]:
+        given = spec.weights if spec.weights != "hub" else pretrained.file(spec)
         raise InputError(
-            f"{spec.weights}: lacks {len(lacking)} of the {len(names)} weights of {spec.name}, "
+            f"{given}: lacks {len(lacking)} of the {len(names)} weights of {spec.name}, "
             f"such as {', '.join(lacking[:3])}; set backbone.name to the model that the file was made for"
         )
 

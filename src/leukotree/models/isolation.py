@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import timm
 import torch
 from timm.models.convnext import ConvNeXt
 from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from leukotree.models import backbones
 from leukotree.spec import LossSpec
 
 LED = ("detached", "branched")
@@ -170,7 +170,6 @@ def _replace(model: nn.Module, parts: Mapping[str, Any]) -> None:
 @functools.lru_cache(maxsize=64)
 def blocks(name: str) -> int | None:
     """Most blocks that a branch can have; None for a model that cannot be cut. Nothing is allocated."""
-    with torch.device("meta"):
-        model = timm.create_model(name, num_classes=0)
+    model = backbones.empty(name)
     family = FAMILIES.get(type(model))
     return len(model.get_submodule(family.blocks)) if family else None  # type: ignore[arg-type]

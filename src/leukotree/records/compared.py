@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from leukotree import files, tree_choice, yamlfile
 from leukotree.data import fingerprint, trees
 from leukotree.errors import InputError, one_line
+from leukotree.models import pretrained
 from leukotree.records import runfolder, searchfolder, upgrade
-from leukotree.spec import DataSpec, RunSpec
+from leukotree.spec import BackboneSpec, DataSpec, RunSpec
 from leukotree.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -28,14 +29,17 @@ if TYPE_CHECKING:
 DATA = "dataset"
 """Key of env.json: the fingerprint of the data set."""
 WEIGHTS = "weights"
-"""Key of env.json: the sha256 of the file of pretrained weights."""
+"""Key of env.json: the sha256 of the file of pretrained weights. Older versions did not write it for those of
+the hub."""
 TREE = "tree"
 """Key of env.json: the sha256 of a tree that is not that of the data set."""
+HUB_FILES = (pretrained.SAFE, pretrained.PICKLED)
 _AGAIN = "move the folder away to run it again"
 _SHARDS = re.compile(r"^  shards:.*(?:\n    .*)*", re.MULTILINE)
 _REPEAT = re.compile(r"^  repeat:.*", re.MULTILINE)
 _TREE = re.compile(r"^tree:.*(?:\n  .*)*", re.MULTILINE)
 _WEIGHTS = re.compile(r"^  weights:.*(?:\n    .*)*", re.MULTILINE)
+_NAME = re.compile(r"^  name:.*(?:\n    .*)*", re.MULTILINE)
 
 
 class Inputs(NamedTuple):
@@ -43,7 +47,8 @@ class Inputs(NamedTuple):
 
     shards: str
     weights: str | None
-    """Path of a file; None without one, also for the weights of timm."""
+    """Path of a file, or what names one that is not here; None without one, also for the weights of timm in
+    the hub."""
     repeat: int = 0
     """The deal of the data to folds."""
     tree: str | None = None
@@ -52,7 +57,9 @@ class Inputs(NamedTuple):
     @classmethod
     def of(cls, spec: RunSpec) -> Inputs:
         """The inputs that a spec names."""
-        return cls(spec.data.shards, _file(spec.backbone.weights), spec.data.repeat, spec.tree)
+        return cls(
+            spec.data.shards, _file(spec.backbone.name, spec.backbone.weights), spec.data.repeat, spec.tree
+        )
 
     @classmethod
     def read(cls, folder: Path) -> Inputs | None:
@@ -61,15 +68,17 @@ class Inputs(NamedTuple):
 
     @classmethod
     def of_text(cls, text: str | None) -> Inputs | None:
-        """The inputs that the text of a spec.yaml names. Only four of its lines are parsed, since `status`
+        """The inputs that the text of a spec.yaml names. Only five of its lines are parsed, since `status`
         reads thousands of them."""
         if text is None:
             return None
-        lines = _SHARDS.search(text), _WEIGHTS.search(text), _REPEAT.search(text), _TREE.search(text)
-        shards, weights, repeat, tree = (_value(line[0]) if line else None for line in lines)
+        lines = (kind.search(text) for kind in (_SHARDS, _WEIGHTS, _REPEAT, _TREE, _NAME))
+        shards, weights, repeat, tree, name = (_value(line[0]) if line else None for line in lines)
         if not shards:
             return None
-        return cls(str(shards), _file(weights), repeat or 0, None if tree is None else str(tree))
+        return cls(
+            str(shards), _file(str(name or ""), weights), repeat or 0, None if tree is None else str(tree)
+        )
 
     def absent(self) -> list[str]:
         """The inputs that are not here, so that nothing can be compared with them: ["the data (data/my is not
@@ -130,6 +139,20 @@ class Today:
             self._weights[inputs.weights] = _digest(inputs.weights)
         return self._weights[inputs.weights]
 
+    def weights_of_timm(self, environment: Mapping[str, Any]) -> str | None:
+        """sha256 of the weights of timm that an env.json names, as the cache of the hub has them now; None
+        where they are not here."""
+        noted = environment.get(runfolder.BACKBONE) or {}
+        if not noted.get("repository"):
+            return None
+        place = f"{noted['repository']}@{noted.get('revision') or ''}"
+        if place not in self._weights:
+            found = pretrained.fetched(
+                pretrained.Origin(noted["repository"], noted.get("revision"), HUB_FILES)
+            )
+            self._weights[place] = _digest(str(found) if found else None)
+        return self._weights[place]
+
     def tree(self, inputs: Inputs, own: str) -> str:
         """The tree that a run would have today, as JSON. `own`: that of the data. Raises InputError as
         `trees.resolve`."""
@@ -178,9 +201,11 @@ def changed(
         and (change := _changed_data(folder, environment[DATA], inputs, today, now))
     ):
         return change
+    if inputs.weights is None:
+        weights = now.weights_of_timm(environment)
     if weights is not None and environment.get(WEIGHTS, weights) != weights:
         return Change(
-            f"made from other weights than {inputs.weights} has now",
+            f"made from other weights than {inputs.weights or 'the cache of the hub'} has now",
             f"{_AGAIN}, or put the old weights back",
         )
     return None
@@ -247,10 +272,10 @@ def _changed_data(
 def fingerprints(spec: RunSpec, dataset: Dataset) -> dict[str, str]:
     """sha256 hex of the data, of the weights' file, and of a tree that is not that of the data. `dataset` is
     on the tree of the run."""
-    weights = spec.backbone.weights
+    file = pretrained.file(spec.backbone)
     return (
         {DATA: dataset.fingerprint}
-        | ({} if weights in (None, "hub") else {WEIGHTS: files.sha256(Path(str(weights)))})
+        | ({} if file is None else {WEIGHTS: files.sha256(file)})
         | ({} if spec.tree is None else {TREE: tree_digest(dataset.taxonomy)})
     )
 
@@ -292,8 +317,15 @@ def _value(line: str) -> Any:
     return value
 
 
-def _file(weights: Any) -> str | None:
-    return None if weights in (None, "hub") else str(weights)
+@lru_cache(maxsize=256)  # the runs of a study have the same weights
+def _file(name: str, weights: Any) -> str | None:
+    """The path of the file of weights, as `Inputs.weights`."""
+    if weights is None or (weights == "hub" and not name.startswith(("hf-hub:", "local-dir:"))):
+        return None
+    try:
+        return str(pretrained.file(BackboneSpec(name=name, weights=weights)))
+    except InputError:  # not here, or not any more
+        return str(weights) if weights != "hub" else name
 
 
 def _digest(path: str | None) -> str | None:

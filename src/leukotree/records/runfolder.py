@@ -30,12 +30,16 @@ SPEC = "spec.yaml"
 TAXONOMY = "taxonomy.json"
 ENVIRONMENT = "env.json"
 """Packages, hardware, the fingerprints of the data, of the pretrained weights and of a tree that is not that
-of the data, `STREAMS` and `IMAGES`."""
+of the data, `STREAMS`, `IMAGES` and `BACKBONE`."""
 STREAMS = "streams"
 """Key of env.json: how the run draws its random numbers, see `leukotree.seeds`. The first version did not
 write it."""
 IMAGES = "images"
 """Key of env.json: how `pack` prepared the images, `Dataset.preparation`. Older versions did not write it."""
+BACKBONE = "backbone"
+"""Key of env.json: the description of a backbone with pretrained weights, see `models.described`. Older
+versions did not write it. Also a folder: the `config.json` of a backbone of the hub or of a folder, so that
+the run can be loaded where that is not any more."""
 STATUS = "status.json"
 METRICS = "metrics.jsonl"
 INTERFERENCE = "interference.jsonl"
@@ -79,11 +83,16 @@ class RunFolder:
         fingerprints: dict[str, str],
         ranks: int,
         images: Mapping[str, float] | None = None,
+        backbone: Mapping[str, Any] | None = None,
+        config: Path | None = None,
     ) -> Iterator[RunFolder]:
         """Lock the folder for this process, note the attempt, and note how it ends. Nothing is written to a
         run that is done.
 
-        Args: images: how they were prepared, for the note `IMAGES`.
+        Args:
+            images: how they were prepared, for the note `IMAGES`.
+            backbone: the note `BACKBONE`.
+            config: the file to copy into the folder of this name.
 
         Raises Busy if another process has the lock, InputError if the folder was made with another spec,
         other data, another tree or other weights, and RunFailed if it cannot be written.
@@ -94,7 +103,7 @@ class RunFolder:
                 stack.enter_context(files.locked(self.path / LOCK, self._busy))
                 self._compare(fingerprints)
                 if not self.done:
-                    self._claim(taxonomy, fingerprints, ranks, images)
+                    self._claim(taxonomy, fingerprints, ranks, images, backbone, config)
             except OSError as error:
                 raise self._unwritable(error) from error
             with self._ending():
@@ -175,7 +184,8 @@ class RunFolder:
                     f"{environment}: {STREAMS} {streams} is of a newer version of LeukoTree; {fix}"
                 )
             for what, fingerprint in fingerprints.items():
-                if before.get(what) != fingerprint:
+                of_hub = self.spec.backbone.weights == "hub" and what not in before and what == "weights"
+                if before.get(what) != fingerprint and not of_hub:  # older versions did not note that
                     fix = "move the folder away to run it again"
                     raise InputError(f"{self.path}: its {what} changed since it was begun; {fix}")
 
@@ -185,6 +195,8 @@ class RunFolder:
         fingerprints: dict[str, str],
         ranks: int,
         images: Mapping[str, float] | None,
+        backbone: Mapping[str, Any] | None,
+        config: Path | None,
     ) -> None:
         environment = self.path / ENVIRONMENT
         files.write_atomic(self.path / SPEC, self.spec.dump())
@@ -192,6 +204,10 @@ class RunFolder:
         if not environment.exists():
             made_from = fingerprints | _environment() | attempts.slurm_job() | {STREAMS: seeds.NEWEST}
             made_from |= {IMAGES: dict(images)} if images else {}
+            made_from |= {BACKBONE: dict(backbone)} if backbone else {}
+            if config is not None:
+                (self.path / BACKBONE).mkdir(exist_ok=True)
+                files.write_atomic(self.path / BACKBONE / config.name, config.read_bytes())
             files.write_atomic(environment, json.dumps(made_from, indent=1))
         attempts.note(
             self.path, reached(self.path), ranks=ranks, **attempts.slurm_job(), after=self._last_end()

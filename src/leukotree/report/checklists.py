@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from leukotree.data import described
 from leukotree.evaluation import decide
+from leukotree.records import runfolder
 from leukotree.report import scores
 from leukotree.report.blocks import Section, Text, plural
 from leukotree.report.checklist_items import GUIDELINES, Guideline, Item
@@ -189,13 +190,11 @@ def _software(summary: StudySummary) -> str:
 def _initial(summary: StudySummary) -> str:
     weights = summary.base.backbone.weights
     seeds = ", ".join(map(str, sorted({run.seed for run in summary.runs})))
-    start = (
-        "random"
-        if weights is None
-        else "pretrained (timm)"
-        if weights == "hub"
-        else "pretrained, from a file"
-    )
+    noted = [run.environment.get(runfolder.BACKBONE) or {} for run in summary.runs]
+    named = dict.fromkeys(str(one["weights"]) for one in noted if one.get("weights"))
+    start = "random" if weights is None else "pretrained (timm)" if weights == "hub" else "pretrained, a file"
+    if named:
+        start = f"pretrained ({'; '.join(named)})"
     return f"Backbone {start}, heads random; seeds {seeds}."
 
 

@@ -55,6 +55,7 @@ _APPENDIX: dict[str, str] = {
     "Data": "Images, patients and sources of each leaf.",
     "Compute of the arms": "Steps, parameters and FLOPs of each arm.",
     "Hyperparameters": "The settings that no search chose, beside the paper's.",
+    "Pretrained weights": "Where the weights of backbones are from, their licence, and what to cite.",
     "Search": "Trials, chosen trials, inner against outer scores, learning curves.",
     "Runs": "Every expected run, with its folder.",
     "Cost": "The time that searches and runs took.",

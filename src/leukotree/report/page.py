@@ -17,6 +17,7 @@ from leukotree.report.rendering import MARKDOWN, Rendered
 from leukotree.report.sections import (
     ablation,
     answer,
+    backbones,
     budget,
     calibration,
     card,
@@ -89,6 +90,7 @@ def _sections(summary: StudySummary, compared: comparison.Compared | None, image
     """The sections with content, in their order within a place (see `contents`)."""
     tail: list[Callable[[], Section | None]] = [
         partial(settings.settings, summary),
+        partial(backbones.section, summary),
         partial(searches.section, summary),
         partial(settings.runs, summary),
         partial(settings.cost, summary),

@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 
 from leukotree import tree_choice
 from leukotree.config import flatten
+from leukotree.models import pretrained
 from leukotree.records import attempts, compared, runfolder, searchfolder
 
 SCORES = ("accuracy", "macro_f1")
@@ -96,8 +97,10 @@ def parameters(folder: Path) -> dict[str, str | int | float | bool]:
     spec, environment = runfolder.read_spec(folder), runfolder.read_environment(folder)
     values = flatten(spec.model_dump(mode="json"))
     values["data.shards"] = _short(environment.get(compared.DATA))
-    if spec.backbone.weights not in (None, "hub"):
+    if pretrained.is_path(spec.backbone.weights):
         values["backbone.weights"] = _short(environment.get(compared.WEIGHTS))
+    if pretrained.parse(spec.backbone.name).kind == "local-dir":
+        values["backbone.name"] = f"local-dir, {_short(environment.get(compared.WEIGHTS))}"
     if tree_choice.file(spec.tree) is not None:
         values["tree"] = _short(environment.get(compared.TREE))
     return {

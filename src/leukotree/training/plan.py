@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from leukotree.data import duplicates, folds, trees
 from leukotree.data.dataset import Dataset
 from leukotree.distributed import strategies
 from leukotree.errors import InputError
+from leukotree.log import logger
 from leukotree.models import isolated, terms
 from leukotree.models.stages import Stage, stages
 from leukotree.spec import OptimSpec, RunSpec
@@ -124,9 +126,14 @@ def plan_stage(spec: RunSpec, stage: Stage, rows: np.ndarray, dataset: Dataset) 
 
 
 def check_model(spec: RunSpec, dataset: Dataset, ask: Questions = DIRECT) -> None:
-    """Raises InputError where the models cannot be built, or the weights do not fit. Slower than `check`."""
+    """Raises InputError where the models cannot be built, or the weights do not fit. Slower than `check`.
+    Says once where the weights were made for images of another size."""
     footprint(spec, dataset, ask)
-    if spec.backbone.weights not in (None, "hub"):
-        from leukotree.models.classifier import build  # loads torch
+    ask.fits(spec, stages(spec.variant, dataset.taxonomy)[0], dataset.size)
+    if note := ask.note(spec.backbone, dataset.size):
+        _say(note)
 
-        build(spec, stages(spec.variant, dataset.taxonomy)[0], dataset.size)
+
+@functools.lru_cache(maxsize=64)  # once, not for each run of a study
+def _say(note: str) -> None:
+    logger.warning(note)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from leukotree import files
+from leukotree.models import pretrained
 from leukotree.models.stages import Stage
 from leukotree.spec import BackboneSpec, RunSpec
 
@@ -37,6 +38,20 @@ class Questions:
         from leukotree.models import backbones
 
         backbones.check(backbone)
+
+    def fits(self, spec: RunSpec, stage: Stage, size: int) -> None:
+        """Raises InputError where the pretrained weights do not fit the model of a stage."""
+        if spec.backbone.weights is None:
+            return
+        from leukotree.models.classifier import build
+
+        build(spec, stage, size)
+
+    def note(self, backbone: BackboneSpec, size: int) -> str | None:
+        """As `described.note`, of a backbone for images of `size` pixels."""
+        from leukotree.models import described
+
+        return described.note(described.describe(backbone, size))
 
     def blocks(self, name: str) -> int | None:
         """As `isolation.blocks`."""
@@ -78,14 +93,41 @@ class Kept(Questions):
         self._answers = _read(path)
 
     def check_backbone(self, backbone: BackboneSpec) -> None:
-        if backbone.weights not in (None, "hub"):  # a file, which may be another one now
-            return super().check_backbone(backbone)
         asked = super().check_backbone
-        self._answer(["backbone", backbone.name, backbone.weights], lambda: asked(backbone))
+        self._answer(["backbone", *_name(backbone.name), *self._weights(backbone)], lambda: asked(backbone))
+
+    def fits(self, spec: RunSpec, stage: Stage, size: int) -> None:
+        asked = super().fits
+        weights = self._weights(spec.backbone)
+        if weights != [None]:
+            self._answer(
+                ["fits", *_model(spec, [(stage, None)], size), *weights], lambda: asked(spec, stage, size)
+            )
+
+    def note(self, backbone: BackboneSpec, size: int) -> str | None:
+        asked = super().note
+        question = ["note", *_name(backbone.name), backbone.weights, *self._weights(backbone), size]
+        answer: str | None = self._answer(question, lambda: asked(backbone, size))
+        return answer
+
+    def _weights(self, backbone: BackboneSpec) -> list[Any]:
+        """The file of the weights and its state on the disk: it may be another one now. Raises InputError as
+        `pretrained.file`."""
+        origin, name = None, pretrained.parse(backbone.name)
+        if backbone.weights == "hub" and name.kind == "timm":
+
+            def asked() -> list[Any]:
+                found = pretrained.of_timm(name.place)
+                return [found.repository, found.revision, list(found.names), found.url]
+
+            repository, revision, names, url = self._answer(["origin", name.place], asked)
+            origin = pretrained.Origin(repository, revision, tuple(names), url)
+        file = pretrained.file(backbone, origin)
+        return [None] if file is None else [str(file), *files.state(file.stat())]
 
     def blocks(self, name: str) -> int | None:
         asked = super().blocks
-        answer: int | None = self._answer(["blocks", name], lambda: asked(name))
+        answer: int | None = self._answer(["blocks", *_name(name)], lambda: asked(name))
         return answer
 
     def check_trained(self, spec: RunSpec) -> None:
@@ -146,12 +188,19 @@ def _read(path: Path) -> dict[str, Any]:
     return answers if isinstance(answers, dict) else {}
 
 
+def _name(name: str) -> list[str]:
+    """The name of a backbone and, where timm does not have it, the digest of the file that decides its
+    shapes."""
+    digest = pretrained.digest(name)
+    return [name] if digest is None else [name, digest]
+
+
 def _model(spec: RunSpec, parts: Parts, size: int) -> list[Any]:
     """All that the shapes of a run's models depend on, as JSON."""
     heads = [
         [{name: len(classes) for name, classes in stage.heads.items()}, stage.levels, stage.above, levels]
         for stage, levels in parts
     ]
-    backbone = spec.backbone.model_dump(exclude={"weights"})
+    backbone = [spec.backbone.model_dump(exclude={"weights"}), *_name(spec.backbone.name)]
     loss = [spec.loss.isolation, spec.loss.branch_blocks, spec.loss.weighting]
     return [spec.variant, backbone, loss, heads, size]

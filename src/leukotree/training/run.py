@@ -18,10 +18,11 @@ from leukotree.data.dataset import Dataset
 from leukotree.data.remote import address, scratch
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import InputError, RunFailed
+from leukotree.models import described, pretrained
 from leukotree.records import compared, predictions
 from leukotree.records.runfolder import RunFolder
 from leukotree.runtime import Runtime
-from leukotree.spec import RunSpec
+from leukotree.spec import BackboneSpec, RunSpec
 from leukotree.training.loaders import Loaders
 from leukotree.training.plan import Plan, check
 from leukotree.training.trainer import Trainer
@@ -138,7 +139,10 @@ def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]
             try:
                 fingerprints = compared.fingerprints(folder.spec, dataset)
                 made_of = dataset.taxonomy, fingerprints, engine.world, dataset.preparation
-                stack.enter_context(folder.opened(*made_of))
+                backbone, config = _backbone(folder.spec.backbone, dataset.size)
+                stack.enter_context(folder.opened(*made_of, backbone, config))
+                if (note := described.note(backbone)) and not folder.done:
+                    folder.log.info(note)
             except (InputError, RunFailed, OSError) as error:
                 problem = error
         if problem := engine.gather(problem)[0]:
@@ -149,6 +153,13 @@ def _held(folder: RunFolder, dataset: Dataset, engine: Engine) -> Iterator[None]
             if not engine.is_main:
                 folder.fail(engine.rank, error)
             raise
+
+
+def _backbone(backbone: BackboneSpec, size: int) -> tuple[dict[str, Any], Path | None]:
+    """The description of a backbone, and its `config.json`; None for a model that timm has by name."""
+    name = pretrained.parse(backbone.name)
+    config = None if name.kind == "timm" else pretrained.folder(name) / pretrained.CONFIG
+    return described.describe(backbone, size), config
 
 
 def _recorded(folder: RunFolder, epochs: int) -> Generator[float | None, None, None]:

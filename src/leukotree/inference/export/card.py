@@ -53,8 +53,15 @@ def weights(run: LoadedRun) -> dict[str, str]:
     given = run.spec.backbone.weights
     if given is None:
         return {"weights": "none; training began from random weights", "licence": "-", "citation": "-"}
+    environment = runfolder.read_environment(run.folder)
+    digest = environment.get(compared.WEIGHTS, UNKNOWN)
+    if noted := environment.get(runfolder.BACKBONE):
+        return {
+            "weights": f"{noted.get('weights')}, sha256 {digest}",
+            "licence": noted.get("licence") or UNKNOWN,
+            "citation": ", ".join(noted.get("citation") or ()) or UNKNOWN,
+        }
     if given != "hub":
-        digest = runfolder.read_environment(run.folder).get(compared.WEIGHTS, UNKNOWN)
         name = f"the file {Path(given).name}, sha256 {digest}"
         return {"weights": name, "licence": UNKNOWN, "citation": UNKNOWN}
     import timm

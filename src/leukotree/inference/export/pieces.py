@@ -72,9 +72,7 @@ def _backbones(run: LoadedRun, stage: Stage, model: Classifier) -> list[nn.Modul
     level."""
     if not len(model.branches):
         return [model.backbone]
-    shared = run.spec.override(
-        {"backbone.weights": None, "loss.isolation": "shared", "loss.branch_blocks": 1, "loss.leader": 1}
-    )
+    shared = run.bare.override({"loss.isolation": "shared", "loss.branch_blocks": 1, "loss.leader": 1})
     wholes = []
     for branch in model.branches:
         whole = build(shared, stage, run.prepared.size).backbone
