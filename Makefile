@@ -10,7 +10,7 @@ IMAGES := data/phantom-images
 SHARDS := data/phantom
 
 BY_FILE := --dist loadfile --no-loadscope-reorder
-BENCHES := loader step step_cpu ranks zero checkpoint start pack trial sweep
+BENCHES := loader step ranks zero checkpoint start pack trial sweep
 
 .PHONY: install sweep test check unit lint docs bench slurm-up slurm-down clean
 

@@ -23,6 +23,9 @@ from hpc.bench.bench import processor
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "bench"
 PAIRS = 5
+BUSY = 1.7
+"""Runnable threads per core, a mean over five minutes, above which others must have used the machine: no
+script has more of its own at a time."""
 _COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 Measure = Callable[[], float]
@@ -104,18 +107,26 @@ def compare(
     return comparison
 
 
-def arguments(description: str) -> argparse.Namespace:
+def parser(description: str) -> argparse.ArgumentParser:
     """The options that all scripts share."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--pairs", type=int, default=PAIRS, help="pairs per comparison (default %(default)s)")
-    parser.add_argument("--no-save", action="store_true", help="print only, do not write to results/bench")
-    return parser.parse_args()
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--pairs", type=int, default=PAIRS, help="pairs per comparison (default %(default)s)")
+    made.add_argument("--no-save", action="store_true", help="print only, do not write to results/bench")
+    return made
+
+
+def arguments(description: str) -> argparse.Namespace:
+    return parser(description).parse_args()
 
 
 def save(script: str, comparisons: list[Comparison]) -> None:
     """Write the comparisons of a script to results/bench, with their machine and commit."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    stored = {"measured": datetime.date.today().isoformat(), "commit": _commit(), "machine": machine()}
+    stored = {"measured": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
+    if (load := os.getloadavg()[1] / len(os.sched_getaffinity(0))) > BUSY:
+        stored["remark"] = f"others used the machine as well: {load:.1f} runnable threads per core"
     stored |= {"comparisons": [asdict(comparison) for comparison in comparisons]}  # type: ignore[dict-item]
     (RESULTS / f"{script}.json").write_text(json.dumps(stored, indent=1) + "\n")
 
@@ -125,7 +136,7 @@ def machine() -> str:
     return f"{len(os.sched_getaffinity(0))} cores, {processor()}"
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the measured code. Changed results of earlier scripts do not make it dirty."""
     commit, changed = _git("describe", "--always"), _git("status", "--porcelain", "--", ":!results/bench")
     return f"{commit}-dirty" if changed else commit

@@ -10,21 +10,30 @@ from __future__ import annotations
 import ctypes
 import os
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """Names of mallopt(3)."""
-_LARGEST_BLOCK, _NEVER = 2**30, 2**31 - 1
-_OF_THE_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+_LARGEST_BLOCK, _NEVER, _NONE = 2**30, -1, 0
+_OF_THE_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")
 """Variables with which a user or a site has chosen."""
+_TUNABLES = ("glibc.malloc.trim_threshold", "glibc.malloc.mmap_threshold", "glibc.malloc.mmap_max")
+"""What they are called in the variable GLIBC_TUNABLES."""
 
 
 def keep_freed_memory() -> bool:
     """Let this process keep memory that it frees, for its next step. No number that it computes changes.
 
-    False where the C library is another one than glibc, or where a variable of the user has chosen.
+    False where the C library has no such choice, as on macOS and with musl, or where a variable of the user
+    has chosen.
     """
-    if any(os.environ.get(name) for name in _OF_THE_USER):
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if any(os.environ.get(name) for name in _OF_THE_USER) or any(name in tunables for name in _TUNABLES):
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    try:
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    except OSError:  # a program without shared libraries
+        return False
     if mallopt is None:
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK) and mallopt(_TRIM_THRESHOLD, _NEVER))
+    # Until version 2.34 or so glibc refuses so large a threshold. There no block gets pages of its own.
+    own_pages = mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK) or mallopt(_MMAP_MAX, _NONE)
+    return bool(own_pages and mallopt(_TRIM_THRESHOLD, _NEVER))
