@@ -24,9 +24,14 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-$(SHARDS)/dataset.json: | .venv/installed
+$(IMAGES)/manifest.csv: | .venv/installed
 	$(BIN)/leukotree phantom $(IMAGES) --size 96 --patients 84 --per-patient 12
-	$(BIN)/leukotree pack $(IMAGES)/manifest.csv $(SHARDS) --size 64 --folds 4
+
+$(SHARDS)/dataset.json: | $(IMAGES)/manifest.csv
+	$(BIN)/leukotree pack $(IMAGES)/manifest.csv $(SHARDS) --size 96 --folds 4
+
+$(SHARDS)-64/dataset.json: | $(IMAGES)/manifest.csv
+	$(BIN)/leukotree pack $(IMAGES)/manifest.csv $(SHARDS)-64 --size 64 --folds 4
 
 ## The main job on phantom images, without a cluster: search, folds, report. Run it again to continue it.
 sweep: .venv/installed $(SHARDS)/dataset.json
@@ -67,4 +72,4 @@ slurm-down: .venv/installed
 
 clean:
 	-$(BIN)/python -m tests.helpers.cluster.image clean
-	rm -rf .venv site data/phantom data/phantom-images .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv site data/phantom data/phantom-64 data/phantom-images .pytest_cache .mypy_cache .ruff_cache

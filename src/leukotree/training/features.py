@@ -25,6 +25,7 @@ from leukotree.data.stream import Batch, Loader
 from leukotree.data.views import Views
 from leukotree.distributed.engine import Engine
 from leukotree.errors import Busy, PeerFailed, Preempted, RunFailed
+from leukotree.models import pretrained
 from leukotree.models.classifier import Classifier, build, normalisation
 from leukotree.models.streams import Streams
 from leukotree.records import compared
@@ -51,7 +52,7 @@ def key(plan: Plan, device: str) -> str:
     decides = {
         "samples": dataset.samples,
         "size": dataset.size,
-        "backbone": [spec.backbone.name, weights],
+        "backbone": [spec.backbone.name, pretrained.digest(spec.backbone.name), weights],
         "precision": spec.engine.precision,
         "views": spec.augment.model_dump(mode="json") if spec.augment.views else 0,
         "chunk": featurefile.CHUNK,
