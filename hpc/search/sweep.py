@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc.launching import devices, failures, snapshot, stale
+from hpc.launching.ranks import in_ranks
 from hpc.search import choice, cluster, elastic, slot_plan
 from hpc.search.record import Record
 from hpc.search.slot_plan import SlotPlan
@@ -21,6 +22,7 @@ from hpc.search.trial_place import TrialPlace
 from hpc.search.trial_queue import TrialQueue
 from hpc.studies.study import SearchId, Study
 from leukotree import files, signals
+from leukotree.data import featurefile
 from leukotree.errors import NO_ROOM, Busy, InputError, Preempted, RunFailed, one_line
 from leukotree.progress import step
 from leukotree.records import commands, searchfolder
@@ -170,6 +172,11 @@ def _run_trials(
     queue: TrialQueue, place: TrialPlace, runtime: Runtime, command: Given | None, export: Export | None
 ) -> None:
     """Run the open trials on Ray."""
+    runtime = dataclasses.replace(
+        runtime, features=runtime.features or queue.study.root.parent / featurefile.FOLDER
+    )
+    if place.elastic is None:  # else the nodes that train are others
+        _compute_features(queue.study, runtime)
     step("starting Ray" if place.address is None else "joining Ray", accepted=True)
     code = snapshot.take(queue.study.root.parent)
     with cluster.connect(place.address, place.nodes, code) as private:
@@ -182,6 +189,17 @@ def _run_trials(
         )
         with _workers(place.elastic, queue, plan) as slots_now:
             _search(queue, plan, runtime, slots_now, command, export)
+
+
+def _compute_features(study: Study, runtime: Runtime) -> None:
+    """Compute the features that all trials train on, with a progress bar. Trials whose own values need others
+    compute those themselves."""
+    from leukotree.training import features
+
+    spec = study.base.override({"variant": study.variants[0]})
+    if not features.ready(spec, study.root, runtime):
+        step("computing the features of the images, once for all runs", accepted=True)
+        in_ranks(features.prepare, spec, study.root, runtime=runtime, ranks=1)
 
 
 @contextlib.contextmanager

@@ -33,6 +33,8 @@ def runtime(arguments: Namespace, plan: Study | None = None, follow: bool = True
     them. Raises InputError for a tracker that is not installed."""
     from hpc.deepspeed import settings
     from hpc.slurm.site import load as load_site
+    from hpc.studies import study
+    from leukotree.data import featurefile as features
     from leukotree.data.remote import scratch
     from leukotree.runtime import CACHE_GB, Runtime
     from leukotree.trackers import choice
@@ -57,6 +59,7 @@ def runtime(arguments: Namespace, plan: Study | None = None, follow: bool = True
         cache_gb=arguments.cache_gb or CACHE_GB,
         scratch=folder,
         scratch_gb=arguments.cache_gb,
+        features=study.RUNS / features.FOLDER,
         save_s=60 * arguments.save_minutes,
         deepspeed=settings.settings(arguments.deepspeed),
         trackers=tuple(dict.fromkeys(trackers)),

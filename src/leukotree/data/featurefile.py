@@ -23,6 +23,8 @@ import xxhash
 CHUNK = 64
 """Images of a chunk, which the backbone computes at once. It is fixed: the bits of a feature may depend on
 it."""
+FOLDER = ".features"
+"""Folder of these files beside the folders of studies."""
 SUFFIX = ".features"
 _MAGIC = b"LTFEATS1"
 _HEADER = struct.Struct("<8sQQQ")

@@ -23,7 +23,7 @@ from leukotree.data import augment, featurefile
 from leukotree.data.featurefile import FeatureFile, Shape, Writer
 from leukotree.data.stream import Batch, Loader
 from leukotree.data.views import Views
-from leukotree.distributed.engine import Engine
+from leukotree.distributed.engine import Engine, start
 from leukotree.errors import Busy, PeerFailed, Preempted, RunFailed
 from leukotree.models import pretrained
 from leukotree.models.classifier import Classifier, build, normalisation
@@ -31,9 +31,9 @@ from leukotree.models.streams import Streams
 from leukotree.records import compared
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
-from leukotree.training.plan import Plan
+from leukotree.training.pixels import open_loader
+from leukotree.training.plan import Plan, check
 
-FOLDER = ".features"
 _PACKAGES = ("torch", "timm")
 _BUSY = "another process computes these features"
 
@@ -41,6 +41,13 @@ _BUSY = "another process computes these features"
 def used(spec: RunSpec) -> bool:
     """Whether a run trains on stored features: heads on a frozen backbone, with fixed views."""
     return spec.backbone.train == "head" and spec.augment.views is not None
+
+
+def prepare(spec: RunSpec, root: Path, runtime: Runtime) -> None:
+    """Compute the features of a run if they are not stored. Arguments and errors as for `stored`."""
+    plan = check(spec)
+    with start(runtime) as engine, open_loader(plan.dataset, engine, runtime) as pixels:
+        stored(plan, pixels, root, engine, runtime)
 
 
 def key(plan: Plan, device: str) -> str:
@@ -62,6 +69,15 @@ def key(plan: Plan, device: str) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:24]
 
 
+def ready(spec: RunSpec, root: Path, runtime: Runtime) -> bool:
+    """Whether a run needs no features here, or has them stored. Their checksums are not compared."""
+    if not used(spec):
+        return True
+    plan = check(spec)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if runtime.device == "auto" else runtime.device
+    return featurefile.opened(_path(plan, device, root, runtime), *_size(plan)) is not None
+
+
 def stored(plan: Plan, pixels: Loader, root: Path, engine: Engine, runtime: Runtime) -> FeatureFile:
     """The features of all images of a run's data set. They are computed if they are not stored.
 
@@ -74,9 +90,7 @@ def stored(plan: Plan, pixels: Loader, root: Path, engine: Engine, runtime: Runt
     Raises Preempted when it is asked to stop: what is computed is kept. Raises RunFailed of the kind "disk"
     where there is no room.
     """
-    path = (runtime.features or root / FOLDER) / (key(plan, engine.device.type) + featurefile.SUFFIX)
-    spec, dataset = plan.spec, plan.dataset
-    size = len(dataset), (spec.augment.views or 0) + 1
+    path, size = _path(plan, engine.device.type, root, runtime), _size(plan)
     if not all(engine.gather(_whole(path, *size) is not None)):
         with _turn(path, engine):
             _compute(plan, path, pixels, engine, runtime)
@@ -86,6 +100,16 @@ def stored(plan: Plan, pixels: Loader, root: Path, engine: Engine, runtime: Runt
             f"{path}: the features are damaged although they were written; check the disk", "disk"
         )
     return whole
+
+
+def _path(plan: Plan, device: str, root: Path, runtime: Runtime) -> Path:
+    folder = runtime.features or root / featurefile.FOLDER
+    return folder / (key(plan, device) + featurefile.SUFFIX)
+
+
+def _size(plan: Plan) -> tuple[int, int]:
+    """The numbers of images and of views."""
+    return len(plan.dataset), (plan.spec.augment.views or 0) + 1
 
 
 def _whole(path: Path, images: int, views: int) -> FeatureFile | None:
@@ -138,7 +162,7 @@ def _compute(plan: Plan, path: Path, pixels: Loader, engine: Engine, runtime: Ru
     spec, stage = plan.spec, plan.stages[0]
     model = build(spec, stage.stage, plan.dataset.size, stage.levels)
     model = model.to(engine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    shape = Shape(len(plan.dataset), (spec.augment.views or 0) + 1, model.features)
+    shape = Shape(*_size(plan), model.features)
     file, missing = _begun(path, shape, engine)
     mine = missing[engine.rank :: engine.world]
     views = Views.of(spec.augment, plan.dataset.size)

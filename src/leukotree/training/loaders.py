@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from leukotree.data.cache import open_cache
 from leukotree.data.dataset import Dataset
 from leukotree.data.feature_stream import FeatureLoader
 from leukotree.data.stream import Loader
 from leukotree.distributed.engine import Engine
 from leukotree.runtime import Runtime
 from leukotree.training import features
+from leukotree.training.pixels import open_loader
 from leukotree.training.plan import Plan
 
 
@@ -34,8 +34,7 @@ class Loaders:
             return self._of_pixels(plan.dataset)
         place = _place(plan.dataset), features.key(plan, self._engine.device.type)
         if place not in self._features:
-            with contextlib.ExitStack() as stack:  # its threads are needed only for features not yet stored
-                pixels = _loader(plan.dataset, self._engine, self._runtime, stack)
+            with open_loader(plan.dataset, self._engine, self._runtime) as pixels:
                 file = features.stored(plan, pixels, self._root, self._engine, self._runtime)
             self._features[place] = FeatureLoader(plan.dataset, file, pin=self._engine.pin)
         return self._features[place]
@@ -43,16 +42,11 @@ class Loaders:
     def _of_pixels(self, dataset: Dataset) -> Loader:
         place = _place(dataset)
         if place not in self._pixels:
-            self._pixels[place] = _loader(dataset, self._engine, self._runtime, self._stack)
+            loader = open_loader(dataset, self._engine, self._runtime)
+            self._pixels[place] = self._stack.enter_context(loader)
         return self._pixels[place]
 
 
 def _place(dataset: Dataset) -> tuple[Path, int, tuple[tuple[str, str], ...]]:
     """The data set of a run: its folder, its deal to folds, and the tree that it is on."""
     return dataset.folder, dataset.repeat, tuple(dataset.taxonomy.parent_of.items())
-
-
-def _loader(dataset: Dataset, engine: Engine, runtime: Runtime, stack: contextlib.ExitStack) -> Loader:
-    workers = engine.default_workers() if runtime.workers is None else runtime.workers
-    cache = open_cache(runtime.cache, dataset, runtime.cache_gb) if runtime.cache else None
-    return stack.enter_context(Loader(dataset, workers=workers, cache=cache, pin=engine.pin))
