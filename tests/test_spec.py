@@ -119,6 +119,31 @@ def test_keys_without_effect_follow_the_variant_and_the_other_settings() -> None
     assert "loss.leader" in spec.without_effect("flat", base, {"loss.isolation": "detached"})
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"backbone.last": 2}, "backbone.last: has no effect with backbone.train all; leave it out, or set"),
+        ({"backbone.lora.rank": 4}, "backbone.lora.rank: has no effect with backbone.train all"),
+        ({"backbone.train": "head", "backbone.drop_path": 0.1}, "backbone.drop_path: has no effect with"),
+        ({"backbone.train": "head", "optim.layer_decay": 0.9}, "optim.layer_decay: has no effect with"),
+        ({"optim.layer_decay": 0}, "optim.layer_decay"),
+        ({"backbone.train": "lora", "backbone.lora.targets": "head"}, "backbone.lora.targets"),
+        *(
+            ({"backbone.train": "head", "loss.isolation": isolation}, f"loss.isolation: {isolation} isolates")
+            for isolation in ("detached", "branched", "projected")
+        ),
+        (
+            {"backbone.train": "last", "loss.isolation": "branched", "loss.branch_blocks": 2},
+            "backbone.last: 1 leaves blocks of the branches frozen; use at least loss.branch_blocks, 2",
+        ),
+    ],
+)
+def test_what_does_not_train_has_no_settings(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=f"^override: {says}") as error:
+        RunSpec().override(changes)
+    assert "\n" not in str(error.value)
+
+
 def test_class_weights_have_an_effect_in_every_kind_and_means_where_a_decision_is_not_for_all_images() -> (
     None
 ):
@@ -154,6 +179,7 @@ def test_later_keys_have_renamed_no_run(changes: dict[str, object], name: str) -
     made = RunSpec().override(changes)
     fields = made.model_dump(mode="json", exclude_defaults=True)
     assert not {"normalisation", "variance_lr"} & set(fields.get("loss", {}))
+    assert not {"backbone", "optim"} & set(fields)
     assert "all_folds" not in fields.get("data", {})
     assert made.run_name == name
     assert made.override({"data.all_folds": True}).run_name != name

@@ -52,6 +52,14 @@ def test_it_counts_the_steps_and_parameters_of_all_models(shards: Path) -> None:
     assert found.training_flops == 3 * 12 * found.steps * one
 
 
+def test_a_frozen_backbone_costs_a_forward_pass_and_no_backward_pass(shards: Path) -> None:
+    costs_of = {
+        train: cost(shards, "flat", **{"backbone.train": train}).training_flops
+        for train in ("all", "last", "head")
+    }
+    assert costs_of["all"] == costs_of["last"] == 3 * (costs_of["head"] or 0) > 0
+
+
 def test_a_backbone_that_cannot_be_counted_has_no_flops(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,8 +12,10 @@ from leukotree.spec import RunSpec
 from leukotree.training.plan import StagePlan, plan_stage
 from leukotree.training.questions import DIRECT, Questions
 
-STEP = 3
-"""Cost of a training step in forward passes: a backward pass costs about two."""
+STEP = {"all": 3, "last": 3, "lora": 2, "head": 1}
+"""`backbone.train` -> cost of a training step in forward passes. A backward pass costs about two: one for the
+gradients of the activations, one for those of the weights. Frozen weights have none, and below the first part
+that trains there are no gradients at all. For `last` it is the most, with all blocks."""
 
 
 def compute(spec: RunSpec, dataset: Dataset, ask: Questions = DIRECT) -> Compute:
@@ -27,7 +29,7 @@ def compute(spec: RunSpec, dataset: Dataset, ask: Questions = DIRECT) -> Compute
 def of_stages(spec: RunSpec, parts: Sequence[StagePlan], size: int, ask: Questions = DIRECT) -> Compute:
     """The compute of the models of a run, for images of size x size pixels.
 
-    A training step costs `STEP` forward passes of each image, also where an isolation needs more.
+    A training step costs the forward passes of `STEP` for each image, also where an isolation needs more.
     """
     models = [(part.stage, part.levels) for part in parts]
     steps = [part.steps_before(spec.optim.epochs, spec.optim) for part in parts]
@@ -35,7 +37,7 @@ def of_stages(spec: RunSpec, parts: Sequence[StagePlan], size: int, ask: Questio
     counted = [flops for flops in forward if flops is not None]
     known = len(counted) == len(forward)
     images = [count * spec.optim.batch_size for count in steps]
-    training = sum(STEP * n * flops for n, flops in zip(images, counted, strict=False))
+    training = sum(STEP[spec.backbone.train] * n * flops for n, flops in zip(images, counted, strict=False))
     return Compute(
         models=len(models),
         steps=sum(steps),

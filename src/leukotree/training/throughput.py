@@ -115,6 +115,8 @@ def of_model(model: Classifier, spec: RunSpec, size: int) -> int | None:
     """`forward_flops` of a stage's model for images of size x size pixels."""
     name, branches = spec.backbone.name, len(model.branches)
     counted = f"{name}, {branches} x {spec.loss.branch_blocks} blocks" if branches else name
+    if spec.backbone.train == "lora":
+        counted += f", {spec.backbone.lora}"
     return forward_flops(model, counted, size)
 
 

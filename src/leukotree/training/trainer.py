@@ -302,7 +302,8 @@ class Trainer:
         forward = [stage.forward_flops for stage in self.stages] if peak else [None]
         if peak is None or None in forward or not sum(steps):
             return {**fields, "mfu": None}
-        work = sum(costs.STEP * n * (flops or 0) for n, flops in zip(images, forward, strict=True))
+        cost = costs.STEP[self.spec.backbone.train]
+        work = sum(cost * n * (flops or 0) for n, flops in zip(images, forward, strict=True))
         return {**fields, "mfu": work / (seconds * len(ranks) * peak)}
 
     @property

@@ -265,6 +265,38 @@ def test_values_without_effect_add_no_runs(file: Path) -> None:
     }
 
 
+def test_each_way_to_train_has_the_values_that_have_an_effect_there() -> None:
+    """Also where the base has values that another way to train would refuse."""
+    ways = {"backbone.train": ["all", "head", "last", "lora"], "backbone.lora.rank": [4, 8]}
+    more = {"optim.layer_decay": [0.5, 1.0], "backbone.drop_path": [0.1]}
+    study = parse(
+        Study,
+        {
+            "study": "parts",
+            "base": {"backbone": {"train": "last", "last": 3}},
+            "variants": ["flat"],
+            "folds": {"outer": 2},
+            "grid": {**ways, **more},
+        },
+        "mine.yaml",
+    )
+    made = {cell.spec.run_name: cell.spec for cell in cells.expand(study) if cell.spec.data.test_fold == 0}
+    assert len(made) == 2 + 1 + 2 + 4
+    for spec in made.values():
+        train = spec.backbone.train
+        assert spec.backbone.last == (3 if train == "last" else 1)
+        assert spec.backbone.drop_path == (0 if train == "head" else 0.1)
+        assert train == "lora" or spec.backbone.lora.rank == 8
+
+
+def test_a_key_of_another_way_to_train_is_refused() -> None:
+    with pytest.raises(InputError) as error:
+        plan(**{"backbone.lora.rank": [4, 8]})
+    says = "grid.backbone.lora.rank: has no effect with backbone.train all; set it to lora"
+    assert str(error.value).endswith(says)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.slow("runs whole commands")
 def test_a_cell_that_no_run_accepts_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["grid", str(file), "grid={loss.kind: [focal, soft]}", 'variants=["flat", "base"]']) == 2
