@@ -1,4 +1,4 @@
-"""The part of the Hugging Face hub's API that reading a data set needs, on this machine.
+"""The part of the Hugging Face hub's API that reading a data set or fetching a model needs, on this machine.
 
 See https://huggingface.co/docs/hub/api; the shapes are those that `huggingface_hub.HfFileSystem` asks for.
 """
@@ -19,7 +19,7 @@ COMMIT = "0" * 40
 
 
 class Hub:
-    """A running hub with one data set, `me/set`, as a context. `folder`: its files."""
+    """A running hub with one data set and one model, both `me/set`, as a context. `folder`: their files."""
 
     def __init__(self, folder: Path) -> None:
         self._server = _Server(folder)
@@ -32,6 +32,10 @@ class Hub:
     def __exit__(self, *exception: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def sent(self) -> Counter[str]:
+        """Name of a file -> how often it was sent."""
+        return Counter(self._server.sent)
 
     def fetched(self) -> Counter[str]:
         """Name of a shard -> how often it was sent."""
@@ -68,9 +72,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
-        if file := re.fullmatch(r"/datasets/me/set/resolve/[^/]+/(.+)", path):
+        if file := re.fullmatch(r"(?:/datasets)?/me/set/resolve/[^/]+/(.+)", path):
             self._file(self.server.folder / file[1], body)
-        elif tree := re.fullmatch(r"/api/datasets/me/set/tree/[^/]+/?(.*)", path):
+        elif tree := re.fullmatch(r"/api/(?:datasets|models)/me/set/tree/[^/]+/?(.*)", path):
             place = self.server.folder / tree[1]
             if place.is_dir():
                 self._json([self._facts(each) for each in sorted(place.iterdir())])

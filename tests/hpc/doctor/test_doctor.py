@@ -129,7 +129,7 @@ def test_what_is_missing_is_a_line_with_its_mend_and_exit_code_1(study: Path) ->
     assert code == 1
     assert {"slurm", "data", "weights", "socket path"} <= set(failed)
     assert "login node" in failed["slurm"]
-    assert "pretrained=True" in failed["weights"]
+    assert "`leukotree weights fetch vit_small_patch16_384`" in failed["weights"]
     assert "nowhere" in failed["data"]
     assert out.splitlines()[-1].startswith("not ready")
 
