@@ -31,6 +31,9 @@ class Runtime:
     """Largest size of these shards, in 10^9 bytes. None: half of the disk."""
     features: Path | None = None
     """Folder for the features of a frozen backbone, which outlive the run. None: a folder beside the runs."""
+    store_features: bool = True
+    """Whether heads on fixed views train on stored features. False: the backbone runs in each step, which
+    gives the same numbers but for rounding. For checks and benchmarks."""
     threads: int | None = None
     """Threads of torch per rank on the CPU. None keeps torch's choice."""
     save_s: float = 600.0
