@@ -72,3 +72,21 @@ def test_a_wrong_name_lists_only_some_arms() -> None:
     with pytest.raises(InputError, match=r"'flat gamma=77' is none of its arms: .* and 953 more") as refused:
         arms.check_primary(study, rows(500))
     assert len(str(refused.value)) < 3000
+
+
+@pytest.mark.parametrize(
+    ("trains", "variants", "expected"),
+    [
+        ("head", ["flat", "base", "multilabel"], [("multilabel", "flat")]),
+        ("head", ["flat", "base"], [("base", "flat")]),
+        ("all", ["flat", "base", "multilabel"], [("base", "flat"), ("multilabel", "flat")]),
+    ],
+)
+def test_on_a_frozen_backbone_base_is_left_out_where_multilabel_is(
+    trains: str, variants: list[str], expected: list[tuple[str, str]]
+) -> None:
+    made = [arm for arm, _ in arms.from_rows([{"variant": variant} for variant in variants], [])]
+    study = {"base": {"backbone": {"train": trains}}}
+    assert list(arms.primary(study, variants, made)) == expected
+    declared = {**study, "primary": [["base", "flat"]]}
+    assert arms.primary(declared, variants, made) == (("base", "flat"),)

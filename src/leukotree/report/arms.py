@@ -13,6 +13,7 @@ Row = Mapping[str, Any]
 """An expected run, see `collect.collect`."""
 RUN_COLUMNS = ("run_name", "cell", "variant", "repeat", "test_fold", "seed")
 """The columns of a grid's rows that are not keys of the grid."""
+TRAIN = "backbone.train"
 MATCHED = ("base", "ensemble")
 """Variants with as many models, steps and parameters: what differs is the tree."""
 MOST_NAMES = 50
@@ -70,8 +71,9 @@ def primary(
     """The declared comparisons: pairs of arms' names (challenger, reference).
 
     A study that declares none compares each arm with the flat arm that has the same values, and `base` also
-    with the ensemble of as many models. Raises InputError for a name that is no arm. Before a grid has begun
-    its arms are not known, so any name is accepted.
+    with the ensemble of as many models. On a frozen backbone `base` and `multilabel` are nearly the same, so
+    there `base` is left out where both are. Raises InputError for a name that is no arm. Before a grid has
+    begun its arms are not known, so any name is accepted.
     """
     declared = study.get("primary")
     # A variant is no arm before its search has ended, but it can be named.
@@ -84,7 +86,19 @@ def primary(
             )
     if declared is not None:
         return tuple((challenger, reference) for challenger, reference in declared)
-    return tuple((arm.name, reference.name) for arm, reference in _with_references(arms))
+    trains = ((study.get("base") or {}).get("backbone") or {}).get("train")
+    same = set(like_multilabel(arms, trains))
+    pairs = _with_references(arms)
+    return tuple((arm.name, reference.name) for arm, reference in pairs if arm.name not in same)
+
+
+def like_multilabel(arms: Sequence[Arm], trains: str | None) -> list[str]:
+    """The names of the arms of `base` on a frozen backbone, if there are such arms of `multilabel`. `trains`:
+    `backbone.train` of an arm that has no value of its own."""
+    on_heads = [arm for arm in arms if arm.values.get(TRAIN, trains) == "head"]
+    if not any(arm.variant == "multilabel" for arm in on_heads):
+        return []
+    return [arm.name for arm in on_heads if arm.variant == "base"]
 
 
 def _listed(names: Collection[str]) -> str:

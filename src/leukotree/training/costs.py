@@ -37,7 +37,12 @@ def of_stages(spec: RunSpec, parts: Sequence[StagePlan], size: int, ask: Questio
     counted = [flops for flops in forward if flops is not None]
     known = len(counted) == len(forward)
     images = [count * spec.optim.batch_size for count in steps]
-    training = sum(STEP[spec.backbone.train] * n * flops for n, flops in zip(images, counted, strict=False))
+    if spec.backbone.train == "head" and spec.augment.views is not None:
+        training = _on_features(spec, parts, images, counted, size, ask)
+    else:
+        training = sum(
+            STEP[spec.backbone.train] * n * flops for n, flops in zip(images, counted, strict=False)
+        )
     return Compute(
         models=len(models),
         steps=sum(steps),
@@ -45,3 +50,19 @@ def of_stages(spec: RunSpec, parts: Sequence[StagePlan], size: int, ask: Questio
         image_flops=sum(counted) if known else None,
         training_flops=training if known else None,
     )
+
+
+def _on_features(
+    spec: RunSpec,
+    parts: Sequence[StagePlan],
+    images: Sequence[int],
+    forward: Sequence[int],
+    size: int,
+    ask: Questions,
+) -> int:
+    """FLOPs of a training on stored features: one forward pass of the backbone for each training image and
+    view, and the steps of the heads. A head has two FLOPs for each weight."""
+    seen = len(parts[0].among) * max(1, spec.augment.views or 0)
+    heads = [ask.parameters(spec, [(part.stage, part.levels)], size)[1] for part in parts]
+    steps = sum(STEP["all"] * n * 2 * weights for n, weights in zip(images, heads, strict=True))
+    return seen * max(forward, default=0) + steps

@@ -20,6 +20,18 @@ one image. With a budget of epochs, a model of `base` whose decision has few ima
 budget of steps, all models get the same number.
 """
 
+FROZEN = """
+On a frozen backbone nothing is shared that trains. A decision then has the same head and the same loss in
+`base` and in `multilabel`. They differ only in the batches and the number of steps: a model of `base` sees
+the images below its decision alone. So the primary comparison is that of `flat` with `multilabel`, unless the
+study declares another one.
+"""
+
+STORED = """
+The features of the frozen backbone are computed once, for all runs. A run's training FLOPs count one forward
+pass for each of its training images and views, and the training of its heads.
+"""
+
 ONE_RATE = """
 One learning rate, one weight decay and one batch size serve all models of `base`, and all members of an
 ensemble. A search chooses them for the models together.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from leukotree import seeds
 from leukotree.records import runfolder
 from leukotree.records.compute import Compute
-from leukotree.report.arms import MATCHED
+from leukotree.report.arms import MATCHED, like_multilabel
 from leukotree.report.blocks import Block, Section, Table, Text, number, plural, text
 from leukotree.report.prose import runs as prose
 from leukotree.report.sections.settings import hours, value_of
@@ -36,6 +36,10 @@ def section(summary: StudySummary) -> Section | None:
     rows = [[arm.name, _models(arm), *_cells(arm), number(_hours(arm)), budget(summary, arm)] for arm in arms]
     caption = "Compute of one run of each arm, mean over its runs. Hours include scoring."
     blocks: list[Block] = [Table(caption, header, rows), *_matched(arms), text(prose.BUDGET)]
+    if like_multilabel(arms, summary.base.backbone.train):
+        blocks.append(text(prose.FROZEN))
+    if summary.base.backbone.train == "head" and summary.base.augment.views is not None:
+        blocks.append(text(prose.STORED))
     if any(arm.variant in MODEL_PER_DECISION for arm in arms):
         blocks.append(text(prose.ONE_RATE))
     return Section("Compute of the arms", [*blocks, paired(summary.runs)])
