@@ -93,7 +93,7 @@ KINDS: dict[str, Kind] = {
 study: {name}
 base: # stated in the paper: ViT-Small/16, 384 x 384 pixels, AdamW, learning rate 1e-6, 80 epochs, focal loss
   data: {{shards: {shards}}}
-  backbone: {{name: {backbone}, weights: {weights}}} # hub: timm downloads the weights on the login node
+  backbone: {{name: {backbone}, weights: {weights}}} # hub: leukotree weights fetch, on the login node
   loss: {{kind: focal, gamma: 2.0, tau: 0.5, isolation: shared}}
   optim: {{lr: 1.0e-6, batch_size: 32, epochs: 80, weight_decay: 0.05}}
   engine: {{precision: bf16}}

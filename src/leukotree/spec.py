@@ -145,9 +145,11 @@ class LoraSpec(Strict):
 
 class BackboneSpec(Strict):
     name: str = "vit_small_patch16_384"
-    """A timm model; `leukotree train` refuses a name that timm does not have."""
+    """A timm model, `hf-hub:OWNER/MODEL` (also with `@REVISION`) or `local-dir:FOLDER`; `leukotree train`
+    refuses a name that timm does not have."""
     weights: str | None = None
-    """None (random), "hub" (timm's pretrained weights), or the path of a .pt, .pth or .safetensors file."""
+    """None (random), "hub" (the pretrained weights of the name: those of timm, of the repository or of the
+    folder), `package:NAME`, or the path of a .pt, .pth or .safetensors file."""
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth rate. Its random numbers depend on the micro batches of each rank, so that results
     depend on the number of ranks."""

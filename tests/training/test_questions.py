@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
@@ -12,6 +13,7 @@ from leukotree.spec import BackboneSpec
 from leukotree.training import costs, plan, questions
 from leukotree.training.footprint import footprint
 from leukotree.training.questions import DIRECT, Kept, Questions
+from tests.helpers import repositories
 from tests.helpers.specs import tiny_spec
 
 KINDS = (
@@ -82,3 +84,21 @@ def test_other_versions_have_another_file(monkeypatch: pytest.MonkeyPatch, tmp_p
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "own.py").write_text("# a backbone of my own\n")
     assert questions._versions() != other
+
+
+def test_whether_weights_fit_is_remembered_for_the_same_bytes_alone(
+    shards: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = repositories.folder(tmp_path / "folder", "test_convnext")
+    dataset = Dataset.open(shards)
+    spec = tiny_spec(shards, {"backbone.name": f"local-dir:{place}", "backbone.weights": "hub"})
+    plan.check_model(spec, dataset, Kept(file))
+    with monkeypatch.context() as known:
+        for name in ("check_backbone", "fits", "note", "parameters"):
+            known.setattr(Questions, name, lambda *_, name=name: pytest.fail(f"{name} is asked again"))
+        plan.check_model(spec, dataset, Kept(file))
+    state = load_file(place / "model.safetensors")
+    state.pop("stem.0.weight")
+    save_file(state, place / "model.safetensors")
+    with pytest.raises(InputError, match="lacks 1 of the"):
+        plan.check_model(spec, dataset, Kept(file))

@@ -129,7 +129,7 @@ def test_what_is_missing_is_a_line_with_its_mend_and_exit_code_1(study: Path) ->
     assert code == 1
     assert {"slurm", "data", "weights", "socket path"} <= set(failed)
     assert "login node" in failed["slurm"]
-    assert "`leukotree weights fetch vit_small_patch16_384`" in failed["weights"]
+    assert "`leukotree weights fetch test_convnext`" in failed["weights"]
     assert "nowhere" in failed["data"]
     assert out.splitlines()[-1].startswith("not ready")
 
@@ -231,6 +231,7 @@ def test_weights_of_the_hub_are_found_where_timm_keeps_them(
     """By a file laid there as huggingface_hub does; nothing is fetched."""
     import timm
     from huggingface_hub import constants
+    from safetensors.torch import save_file
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     spec = RunSpec().override({"backbone.name": "test_vit", "backbone.weights": "hub"})
@@ -244,6 +245,9 @@ def test_weights_of_the_hub_are_found_where_timm_keeps_them(
     (repository / "refs/main").write_text("abc")
     (repository / "snapshots/abc").mkdir(parents=True)
     (repository / "snapshots/abc/model.safetensors").write_bytes(b"")
+    [damaged] = work.weights(planned, on_slurm=True)
+    assert (damaged.state, "not a readable weights file" in damaged.measured) == ("FAIL", True)
+    save_file({"norm.weight": torch.zeros(2)}, repository / "snapshots/abc/model.safetensors")
     [found] = work.weights(planned, on_slurm=True)
     assert found.state == "ok"
     assert "model.safetensors" in found.measured
