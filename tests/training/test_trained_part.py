@@ -12,7 +12,7 @@ import torch
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.errors import InputError
-from leukotree.inference import export
+from leukotree.inference.export import export
 from leukotree.inference.loaded import load
 from leukotree.models import lora
 from leukotree.models.classifier import build
