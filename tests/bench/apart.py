@@ -8,6 +8,7 @@ turn share the state of a machine that others use too.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import resource
@@ -23,6 +24,8 @@ from pairs import Comparison
 
 CHOOSERS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "OMP_", "GOMP_", "KMP_", "THP_")
 """Beginnings of the variables that processes do not inherit: each has a default environment."""
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2): the signal that a process gets when the one that started it ends."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Worker:
 
 def serve(work: Callable[[], None], warm: int = 2) -> None:
     """Do `work` `warm` times, and then once for each line of the standard input: one `Segment` each."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a stopped process would stay
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     sys.stdin.readline()

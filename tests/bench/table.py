@@ -1,4 +1,4 @@
-"""results/bench/*.json -> results/bench/README.md: every comparison in one table, then figures of GPUs."""
+"""results/bench/*.json -> results/bench/README.md: all comparisons in one table, then the figures of GPUs."""
 
 from __future__ import annotations
 

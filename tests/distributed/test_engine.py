@@ -23,6 +23,18 @@ def test_alone_there_is_nobody_to_wait_for() -> None:
     assert not torch.distributed.is_initialized()
 
 
+def test_fp32_is_not_rounded_to_tf32_where_the_environment_asks_for_it() -> None:
+    """TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1, as in NVIDIA's containers, makes torch begin with `high`."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with start(Runtime(device="cpu")):
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_cuda_that_is_not_there_is_bad_input() -> None:
     with pytest.raises(InputError, match="no CUDA device"), start(Runtime(device="cuda")):

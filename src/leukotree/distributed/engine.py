@@ -133,6 +133,7 @@ def start(runtime: Runtime) -> Iterator[Engine]:
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     device = _device(runtime.device)
+    torch.set_float32_matmul_precision("highest")  # a variable of NVIDIA's containers asks for TF32
     if device.type == "cpu":
         allocator.keep_freed_memory()
     if device.type == "cuda":
