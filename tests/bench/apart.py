@@ -68,7 +68,7 @@ class Worker:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise SystemExit(f"{self._process.args}: ended with code {self._process.wait()}")
+            raise SystemExit(f"{self._process.args!r}: ended with code {self._process.wait()}")
         self._process.send_signal(signal.SIGSTOP)
         return json.loads(answer)
 
@@ -119,7 +119,8 @@ def workers(*each: tuple[list[str], Mapping[str, str]]) -> Iterator[list[Worker]
 
 def in_turn(ours: Worker, other: Worker, pairs: int) -> tuple[list[Segment], list[Segment]]:
     """`pairs` segments of each, who begins in turn."""
-    a, b = [], []
+    a: list[Segment] = []
+    b: list[Segment] = []
     for pair in range(pairs):
         for worker in (ours, other) if pair % 2 == 0 else (other, ours):
             (a if worker is ours else b).append(worker.segment())

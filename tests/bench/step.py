@@ -112,7 +112,7 @@ def bare(work: Work) -> None:
     taxonomy = Dataset.open(work.shards).taxonomy
     [stage] = stages("flat", taxonomy)
     memory = torch.channels_last if work.channels_last else torch.contiguous_format
-    model = build(work.spec, stage, SIZE).to(memory_format=memory).train()  # type: ignore[call-overload]
+    model = build(work.spec, stage, SIZE).to(memory_format=memory).train()
     optimizer = torch.optim.AdamW(parameter_groups(model, work.spec), fused=True)
     batch = torch.randn(work.batch, 3, SIZE, SIZE).to(memory_format=memory)
     targets = torch.arange(work.batch) % len(taxonomy.leaves)
