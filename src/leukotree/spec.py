@@ -21,11 +21,15 @@ from leukotree import tree_choice, yamlfile
 from leukotree.config import Strict, merge, parse, parse_overrides
 from leukotree.errors import InputError
 
-Variant = Literal["flat", "base", "multilabel", "ensemble"]
-VARIANTS: tuple[Variant, ...] = ("flat", "base", "multilabel", "ensemble")
+Variant = Literal["flat", "base", "multilabel", "ensemble", "logistic", "neighbours"]
+TRAINED: tuple[Variant, ...] = ("flat", "base", "multilabel", "ensemble")
+"""Variants that are trained in steps."""
+PLAIN: tuple[Variant, ...] = ("logistic", "neighbours")
+"""Variants that are fitted at once to the stored features of a frozen backbone."""
+VARIANTS: tuple[Variant, ...] = (*TRAINED, *PLAIN)
 COMPARED: tuple[Variant, ...] = ("flat", "base", "multilabel")
 """The variants of a study that does not name its own."""
-OF_LEAVES: tuple[Variant, ...] = ("flat", "ensemble")
+OF_LEAVES: tuple[Variant, ...] = ("flat", "ensemble", *PLAIN)
 """Variants whose models have one softmax over the leaves, and no decision of the tree."""
 MODEL_PER_DECISION: tuple[Variant, ...] = ("base", "ensemble")
 """Variants with as many models as the tree has decisions."""
@@ -36,7 +40,13 @@ NO_EFFECT_IN: dict[str, tuple[str, ...]] = {
     "multilabel": (),
     "ensemble": _LEVELS,
 }
-"""Keys of `loss` that have no effect in a variant. They keep their defaults there."""
+"""Keys of `loss` that have no effect in a variant. They keep their defaults there. Those of PLAIN follow from
+EFFECT_IN."""
+EFFECT_IN: dict[str, tuple[str, ...]] = {
+    "logistic": ("loss.tau", "engine.precision", "plain.c"),
+    "neighbours": ("loss.tau", "engine.precision", "plain.k", "plain.temperature"),
+}
+"""The keys of `loss`, `optim`, `engine` and `plain` that have an effect in a variant of PLAIN."""
 _MOVES = ("all", "last", "lora")
 """Values of `backbone.train` with which weights of the backbone change."""
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -233,8 +243,19 @@ def default_of(key: str) -> Any:
 
 def without_effect_in(variant: str) -> dict[str, Any]:
     """Dotted keys of a run spec that have no effect in a variant, with the defaults that they keep there."""
-    keys = [f"loss.{key}" for key in NO_EFFECT_IN[variant]]
-    return {key: default_of(key) for key in keys}
+    return {key: default_of(key) for key in _idle_in(variant)}
+
+
+@lru_cache(maxsize=len(VARIANTS))
+def _idle_in(variant: str) -> tuple[str, ...]:
+    if variant not in PLAIN:
+        return (
+            *(f"loss.{key}" for key in NO_EFFECT_IN[variant]),
+            *(f"plain.{key}" for key in PlainSpec.model_fields),
+        )
+    groups = {"loss": LossSpec, "optim": OptimSpec, "engine": EngineSpec, "plain": PlainSpec}
+    keys = [f"{name}.{key}" for name, group in groups.items() for key in group.model_fields]
+    return tuple(key for key in ("data.order", "data.window", *keys) if key not in EFFECT_IN[variant])
 
 
 def without_effect(variant: str, spec: RunSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,6 +277,8 @@ def tree_has_effect(variant: str, loss: LossSpec, changes: Mapping[str, Any] = N
     the tree in it. An ensemble has a member for each decision. `changes`: as for `without_effect`."""
     used = ("kind", "weighting", "level_weights", "tau", "normalisation")
     values = {key: changes.get(f"loss.{key}", getattr(loss, key)) for key in used}
+    if variant in PLAIN:
+        return False
     if variant != "flat" or values["kind"] in ("soft", "marginal"):
         return True
     if values["kind"] == "focal":
@@ -331,13 +354,29 @@ class EngineSpec(Strict):
         return self
 
 
+class PlainSpec(Strict):
+    """The settings of `logistic` and `neighbours`."""
+
+    c: float = Field(1.0, gt=0)
+    """`logistic`: the inverse of the strength of the L2 penalty, as `C` of scikit-learn, on standardised
+    features. A view of an image weighs 1 / `augment.views`, so that a value means the same for any number of
+    views."""
+    k: int = Field(20, ge=1)
+    """`neighbours`: how many training images vote."""
+    temperature: float = Field(0.07, gt=0)
+    """`neighbours`: a vote weighs exp(cosine similarity / temperature). 0.07 is that of DINO (Caron et al.
+    2021)."""
+
+
 class RunSpec(Strict):
     """One run: a variant, its data, model, loss, optimiser and engine. Every field has a default."""
 
     variant: Variant = "multilabel"
     """`flat`: one softmax over the leaves. `base`: a model for each decision. `multilabel`: one model with a
     loss per level. `ensemble`: as many flat models as `base` has, each with as many steps as the model of
-    `base` that it stands beside; their leaf probabilities are averaged."""
+    `base` that it stands beside; their leaf probabilities are averaged. `logistic` and `neighbours`: a
+    logistic regression, and a vote of the nearest training images, on the stored features of a frozen
+    backbone."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of the initial weights, the order and the augmentation, each with its own stream."""
     tree: str | None = None
@@ -350,6 +389,7 @@ class RunSpec(Strict):
     loss: LossSpec = LossSpec()
     optim: OptimSpec = OptimSpec()
     engine: EngineSpec = EngineSpec()
+    plain: PlainSpec = PlainSpec()
 
     @field_validator("tree", mode="before")
     @classmethod
@@ -359,12 +399,16 @@ class RunSpec(Strict):
     @model_validator(mode="after")
     def _fits(self) -> RunSpec:
         if self.tree is not None and not tree_has_effect(self.variant, self.loss):
+            beside = "" if self.variant in PLAIN else f" with loss.kind {self.loss.kind}"
+            raise ValueError(f"tree: has no effect in {self.variant}{beside}; leave it out")
+        for key, default in without_effect_in(self.variant).items():
+            if functools.reduce(getattr, key.split("."), self) != default:
+                raise ValueError(f"{key}: has no effect in {self.variant}; leave it out")
+        if self.variant in PLAIN and (self.backbone.train != "head" or self.augment.views is None):
             raise ValueError(
-                f"tree: has no effect in {self.variant} with loss.kind {self.loss.kind}; leave it out"
+                f"variant: {self.variant} is fitted to stored features; set backbone.train to head, and "
+                "augment.views to the number of views, or to 0"
             )
-        for key in NO_EFFECT_IN[self.variant]:
-            if getattr(self.loss, key) != LossSpec.model_fields[key].default:
-                raise ValueError(f"loss.{key}: has no effect in {self.variant}; leave it out")
         self._check_what_trains()
         if self.variant == "base" and self.loss.kind in ("soft", "marginal"):
             raise ValueError(
@@ -416,6 +460,11 @@ class RunSpec(Strict):
     @property
     def run_name(self) -> str:
         return f"{self.variant}-{self.hash}"
+
+    @property
+    def epochs(self) -> int:
+        """The parts of the training, after each of which the run is saved. A variant of PLAIN has one."""
+        return 1 if self.variant in PLAIN else self.optim.epochs
 
     def __copy__(self) -> RunSpec:
         return _without_hash(super().__copy__())

@@ -19,6 +19,7 @@ from leukotree.distributed.engine import Engine
 from leukotree.errors import InputError, one_line
 from leukotree.models import lora, pretrained
 from leukotree.models.classifier import Classifier, build, normalisation
+from leukotree.models.plain import Neighbours
 from leukotree.models.probabilities import edge_log_probabilities
 from leukotree.models.stages import Stage, stages
 from leukotree.records import compared, runfolder
@@ -187,4 +188,9 @@ def _model(
     if unexpected or (missing and any(name.startswith("backbone.") for name in weights)):
         raise InputError(f"{stage.name}: the checkpoint has other weights than its model")
     lora.merge(model)
+    if isinstance(head := model.heads[0], Neighbours) and not len(head.bank):
+        raise InputError(
+            f"{spec.run_name}: the features of its training images were too large to be kept; name a run of "
+            "logistic or flat"
+        )
     return model.to(engine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

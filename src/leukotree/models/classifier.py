@@ -10,9 +10,9 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from leukotree import seeds
-from leukotree.models import backbones, isolation, streams, trained_part
+from leukotree.models import backbones, isolation, plain, streams, trained_part
 from leukotree.models.stages import Stage
-from leukotree.spec import LossSpec, RunSpec
+from leukotree.spec import PLAIN, LossSpec, RunSpec
 
 
 class Classifier(nn.Module):
@@ -114,6 +114,9 @@ def build(
             for name, head in zip(stage.heads, built.heads, strict=True):
                 torch.manual_seed(drawn.head(name))
                 cast(nn.Linear, head).reset_parameters()
+        if spec.variant in PLAIN:
+            width = len(next(iter(stage.heads.values())))
+            built.heads = nn.ModuleList([plain.head(spec, built.features, width)])
     return built
 
 

@@ -7,16 +7,16 @@ from functools import cached_property
 
 import numpy as np
 
-from leukotree.spec import Variant
+from leukotree.spec import PLAIN, Variant
 from leukotree.taxonomy import Taxonomy
 
 LEAVES = "leaves"
-"""Name of the one head of `flat`."""
+"""Name of the one head of `flat`, `logistic` and `neighbours`."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One model of a run: `flat` and `multilabel` have one, `base` and `ensemble` one per decision."""
+    """One model of a run: `base` and `ensemble` have one per decision, the others have one."""
 
     name: str
     heads: dict[str, tuple[str, ...]]
@@ -63,7 +63,7 @@ class Stage:
 def stages(variant: Variant, taxonomy: Taxonomy) -> list[Stage]:
     """The models that a variant trains on a (pruned) taxonomy."""
     flat = Stage(LEAVES, {LEAVES: taxonomy.leaves}, np.arange(len(taxonomy.leaves))[:, None])
-    if variant == "flat":
+    if variant == "flat" or variant in PLAIN:
         return [flat]
     if variant == "multilabel":
         return [Stage("tree", dict(taxonomy.decisions), taxonomy.choices)]

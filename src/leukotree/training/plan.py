@@ -16,7 +16,7 @@ from leukotree.errors import InputError
 from leukotree.log import logger
 from leukotree.models import isolated, terms
 from leukotree.models.stages import Stage, stages
-from leukotree.spec import OptimSpec, RunSpec
+from leukotree.spec import PLAIN, OptimSpec, RunSpec
 from leukotree.taxonomy import Taxonomy
 from leukotree.training.footprint import footprint
 from leukotree.training.questions import DIRECT, Questions
@@ -55,8 +55,8 @@ class StagePlan:
         return terms.levels(self.stage, self.taxonomy, self.spec)
 
     def steps_before(self, epoch: int, optim: OptimSpec) -> int:
-        """How many steps the first `epoch` epochs take together."""
-        return optim.steps_before(epoch, self.images)
+        """How many steps the first `epoch` epochs take together. A variant of PLAIN has none."""
+        return 0 if self.spec.variant in PLAIN else optim.steps_before(epoch, self.images)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def check(spec: RunSpec, ranks: int = 1, ask: Questions = DIRECT) -> Plan:
     shards, a tree that lacks a leaf, copies of an image in two folds, a fold that does not exist, a batch
     that the ranks do not divide, a loss that does not fit the tree.
     """
-    _check_batch(spec, ranks)
+    if spec.variant not in PLAIN:
+        _check_batch(spec, ranks)
     strategies.check(spec)
     ask.check_backbone(spec.backbone)
     if spec.backbone.train in ("last", "lora") or spec.optim.layer_decay != 1:
@@ -122,6 +123,8 @@ def plan_stage(spec: RunSpec, stage: Stage, rows: np.ndarray, dataset: Dataset) 
         column = list(dataset.taxonomy.decisions).index(stage.decision)
         images = int((dataset.taxonomy.choices[dataset.leaf_ids[rows], column] >= 0).sum())
     terms.check(stage, dataset.taxonomy, spec, counts)
+    if spec.variant == "neighbours" and spec.plain.k > len(own):
+        raise InputError(f"plain.k: {spec.plain.k} neighbours, but only {len(own)} training images")
     return StagePlan(stage, own, rows, images, spec, dataset.taxonomy, counts)
 
 

@@ -102,7 +102,7 @@ def _epochs(
     First come the epochs in its folder, then those that are trained now.
     """
     spec = plan.spec
-    folder, epochs = RunFolder(root, spec, quiet=runtime.quiet), spec.optim.epochs
+    folder, epochs = RunFolder(root, spec, quiet=runtime.quiet), spec.epochs
     with _held(folder, plan.dataset, engine):
         done: bool = engine.gather(folder.done)[0]
         if done:  # its checkpoints may be removed, but its metrics are complete

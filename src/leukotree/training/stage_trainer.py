@@ -170,6 +170,10 @@ class StageTrainer:
         self.step = state["step"]
         self.strategy.load(state)
 
+    def close(self) -> None:
+        """Release memory. Nothing can be trained after it."""
+        self.strategy.close()
+
     def check(self, losses: np.ndarray) -> None:
         """Raises RunFailed if one of the (k, G) losses of the last k steps is not finite.
 

@@ -114,6 +114,8 @@ def named_peak_flops(name: str, precision: str) -> float | None:
 def of_model(model: Classifier, spec: RunSpec, size: int) -> int | None:
     """`forward_flops` of a stage's model for images of size x size pixels."""
     name, branches = spec.backbone.name, len(model.branches)
+    if spec.variant == "neighbours":  # its head has no images yet
+        return forward_flops(model.backbone, f"{name} alone", size)
     counted = f"{name}, {branches} x {spec.loss.branch_blocks} blocks" if branches else name
     if spec.backbone.train == "lora":
         counted += f", {spec.backbone.lora}"

@@ -23,8 +23,10 @@ from leukotree.records import compute, predictions
 from leukotree.records.predictions import Predictions
 from leukotree.records.runfolder import RunFolder
 from leukotree.runtime import Runtime
+from leukotree.spec import PLAIN, RunSpec
 from leukotree.training import checkpoint, costs, crowding, interference, throughput
-from leukotree.training.plan import Plan
+from leukotree.training.part import Part
+from leukotree.training.plan import Plan, StagePlan
 from leukotree.training.stage_trainer import StageTrainer
 from leukotree.training.writer import Writer
 
@@ -50,7 +52,7 @@ class Trainer:
         streams: int = engine.gather(folder.streams if engine.is_main else None)[0]
         self.plan, self.spec, self.dataset = plan, plan.spec, loader.dataset
         self.folder, self.loader, self.engine, self.runtime = folder, loader, engine, runtime
-        self.stages = [StageTrainer(plan.spec, part, engine, loader, streams) for part in plan.stages]
+        self.stages = [_part(plan.spec, part, engine, loader, streams) for part in plan.stages]
         self._scored: tuple[Predictions, dict[str, float]] | None = None
         self._epoch = 0
         self._losses = self._no_losses()
@@ -62,7 +64,8 @@ class Trainer:
         self._crowding: crowding.Watch | None = None
         self._writer = Writer()
         self._followers: Followers | None = None
-        self._probe = interference.Probe(self.stages[0], runtime.probe)
+        first = self.stages[0]
+        self._probe = interference.Probe(first, runtime.probe) if isinstance(first, StageTrainer) else None
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +77,7 @@ class Trainer:
             if self._followers is not None:
                 self._followers.close()
             for stage in self.stages:
-                stage.strategy.close()
+                stage.close()
 
     def resume(self) -> int:
         """Load the newest valid checkpoint and start decoding; the number of epochs done."""
@@ -95,10 +98,10 @@ class Trainer:
         if self.engine.is_main:
             self.folder.truncate_metrics(self._epoch)
             self.folder.status(
-                state="running", epoch=self._epoch, epochs=self.spec.optim.epochs, **self._compute()
+                state="running", epoch=self._epoch, epochs=self.spec.epochs, **self._compute()
             )
             start = f"continues from checkpoint {latest[0]}" if latest else "begins"
-            self.folder.log.info(f"{start}: {self._epoch} of {self.spec.optim.epochs} epochs are done")
+            self.folder.log.info(f"{start}: {self._epoch} of {self.spec.epochs} epochs are done")
             if trained_part.is_random(self.spec.backbone):
                 self.folder.log.warning(
                     f"backbone.train {self.spec.backbone.train} without backbone.weights: the frozen part of "
@@ -146,7 +149,7 @@ class Trainer:
         row = {"kind": "epoch", "epoch": self._epoch, **self._speed(steps, seconds)}
         if to_score is not None:
             row |= {name: score for name, score in self.score(to_score).items() if name == "macro_f1"}
-        if measured := self._probe.after(self._epoch):
+        if self._probe is not None and (measured := self._probe.after(self._epoch)):
             self._writer.submit(partial(interference.write, self.folder.path, self._epoch, measured))
         self._count_hours()
         rows = [
@@ -163,7 +166,7 @@ class Trainer:
         """A line for an epoch that has ended."""
         measured = {"loss": loss, **{key: row.get(key) for key in ("macro_f1", "images_per_s", "seconds")}}
         values = ", ".join(f"{key} {value:.4g}" for key, value in measured.items() if value is not None)
-        self.folder.log.info(f"epoch {row['epoch'] + 1} of {self.spec.optim.epochs}: {values}")
+        self.folder.log.info(f"epoch {row['epoch'] + 1} of {self.spec.epochs}: {values}")
 
     def score(self, batches: Iterator[Batch] | None = None) -> dict[str, float]:
         """Evaluate and keep the predictions for `finish`; their accuracy and macro-F1, {} without images."""
@@ -226,7 +229,7 @@ class Trainer:
             checkpoint.save(self.folder.checkpoints, self._number, state, keep=1)
         # A report takes its ratio of training to test images from these.
         images = {"trained": len(self.plan.train_rows), "tested": len(self.plan.eval_rows)}
-        self.folder.status(state="done", epoch=self.spec.optim.epochs, images=images, **scores)
+        self.folder.status(state="done", epoch=self.spec.epochs, images=images, **scores)
         if self._followers is not None:
             self._followers.wake()
         shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
@@ -251,7 +254,7 @@ class Trainer:
     def _save(self, rows: Sequence[dict[str, Any]] = ()) -> None:
         """Write the metrics of an epoch that has ended, then a checkpoint, then the status that names it."""
         self._saved_at = time.monotonic()
-        more = self._epoch < self.spec.optim.epochs
+        more = self._epoch < self.spec.epochs
         state = self._state() if more else None
         if not self.engine.is_main:
             return
@@ -317,9 +320,9 @@ class Trainer:
             self.plan.eval_rows, self._share, rank=self.engine.rank, world=self.engine.world
         )
 
-    def _on_step(self, stage: StageTrainer) -> None:
+    def _on_step(self, stage: Part) -> None:
         if self._bar is not None:
-            self._bar.at(self._bar.done + 1, f"epoch {self._epoch + 1} of {self.spec.optim.epochs}")
+            self._bar.at(self._bar.done + 1, f"epoch {self._epoch + 1} of {self.spec.epochs}")
         if self._crowding is not None and (line := self._crowding.look()):
             self.folder.log.warning(line)
         self._between_steps(stage=stage.stage.name, step=stage.step)
@@ -349,3 +352,15 @@ class Trainer:
             self._writer.submit(partial(self.folder.status, **fields))
         due = self.engine.is_main and time.monotonic() - self._saved_at > self.runtime.save_s
         self.engine.agreement.propose(Request(signals.requested(), due, self._writer.failed))
+
+
+def _part(
+    spec: RunSpec, plan: StagePlan, engine: Engine, loader: Loader | FeatureLoader, version: int
+) -> Part:
+    """The training of a stage. `version`: of the random numbers, see `streams`."""
+    if spec.variant not in PLAIN:
+        return StageTrainer(spec, plan, engine, loader, version)
+    from leukotree.training.plain import Fit  # loads scikit-learn
+
+    assert isinstance(loader, FeatureLoader)
+    return Fit(spec, plan, engine, loader, version)
