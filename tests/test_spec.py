@@ -79,7 +79,7 @@ def test_the_hash_follows_the_content_not_the_way_it_was_written(tmp_path) -> No
     assert spec.load(file, ["seed=1"]).hash != RunSpec().hash
 
 
-@given(st.floats(1e-7, 1), st.integers(1, 512), st.integers(0, 9), st.sampled_from(spec.VARIANTS))
+@given(st.floats(1e-7, 1), st.integers(1, 512), st.integers(0, 9), st.sampled_from(spec.TRAINED))
 def test_dump_and_load_give_the_same_spec(lr: float, batch: int, fold: int, variant: str) -> None:
     made = RunSpec().override(
         {"optim.lr": lr, "optim.batch_size": batch, "data.test_fold": fold, "variant": variant}
@@ -149,7 +149,7 @@ def test_class_weights_have_an_effect_in_every_kind_and_means_where_a_decision_i
 ):
     for kind in ("focal", "conditional", "soft", "marginal"):
         made = RunSpec().override({"loss.kind": kind})
-        idle = {variant: spec.without_effect(variant, made, {}) for variant in spec.VARIANTS}
+        idle = {variant: spec.without_effect(variant, made, {}) for variant in spec.TRAINED}
         assert not any("loss.tau" in keys for keys in idle.values())
         without = {variant for variant, keys in idle.items() if "loss.normalisation" in keys}
         assert without == ({"flat", "ensemble", "base"} if kind == "focal" else {"base"})

@@ -209,8 +209,9 @@ def _runs(study: Study) -> int:
     outer = len(study.variants) * len(study.outer_folds) * len(study.seeds)
     in_grid = len(cells.expand(study)) if study.has_grid else 0
     search = study.search
-    trials = search.trials + min(search.rerun_top, search.trials) * search.rerun_seeds
-    return outer + in_grid + len(study.search_ids) * trials * study.folds.inner
+    sizes = [study.trials(search_id.variant) for search_id in study.search_ids]
+    trials = sum(size + min(search.rerun_top, size) * search.rerun_seeds for size in sizes)
+    return outer + in_grid + trials * study.folds.inner
 
 
 def read(path: str, overrides: list[str]) -> Study | RunSpec:

@@ -15,7 +15,7 @@ from hpc.launching.sender import missing
 from leukotree import files, tree_choice
 from leukotree.errors import InputError, one_line
 from leukotree.runtime import Runtime
-from leukotree.spec import RunSpec
+from leukotree.spec import PLAIN, RunSpec
 
 
 def planned(
@@ -107,8 +107,8 @@ def counts(specs: Sequence[RunSpec], root: Path) -> dict[str, int]:
     for spec in (spec for spec in specs if spec.run_name in begun):
         run = run_states.read(root / spec.run_name)
         done += run.state == "done"
-        over += spec.optim.epochs if run.state == "done" else run.epoch
-    epochs = sum(spec.optim.epochs for spec in specs)
+        over += spec.epochs if run.state == "done" else run.epoch
+    epochs = sum(spec.epochs for spec in specs)
     return {"trainings": len(specs), "trainings_done": done, "epochs": epochs, "epochs_done": over}
 
 
@@ -143,6 +143,12 @@ def compute(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def _budget(spec: RunSpec) -> str:
+    if spec.variant in PLAIN:
+        return "one fit"
+    return f"{spec.optim.epochs} epochs" if spec.optim.steps is None else f"{spec.optim.steps} steps"
+
+
 def compute_lines(specs: Sequence[RunSpec]) -> list[str]:
     """`compute` for people: what one run of each variant takes. Hours are known when a run has ended."""
     rows = [list(COST_COLUMNS)]
@@ -150,9 +156,6 @@ def compute_lines(specs: Sequence[RunSpec]) -> list[str]:
         flops = [f"{row[key]:.3g}" if row[key] else "-" for key in ("training_flops", "image_flops")]
         counts = [str(row["models"]), str(row["steps"]), f"{row['parameters'] / 1e6:.3g} M"]
         rows.append([row["variant"], *counts, *flops, str(row["runs"])])
-    budgets = dict.fromkeys(
-        f"{spec.optim.epochs} epochs" if spec.optim.steps is None else f"{spec.optim.steps} steps"
-        for spec in specs
-    )
+    budgets = dict.fromkeys(map(_budget, specs))
     budget = f"one run each on its first fold; budget of each model: {' or '.join(budgets)}"
     return [*tables.align(rows), budget] if specs else []

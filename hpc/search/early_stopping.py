@@ -15,6 +15,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from hpc.search.record import Record
 from hpc.search.tune_keys import search_id_of
 from hpc.studies.study import SearchId, Study
+from leukotree.spec import PLAIN
 
 
 class StudyScheduler(FIFOScheduler):
@@ -41,7 +42,12 @@ def scheduler(study: Study, records: Iterable[Record]) -> TrialScheduler:
     stop before it was killed is noted as stopped."""
     if study.search.scheduler != "asha" or study.grace() >= study.reports:
         return FIFOScheduler()
-    return StudyScheduler({record.search_id: _asha(study, record) for record in records})
+    return StudyScheduler({record.search_id: _of_search(study, record) for record in records})
+
+
+def _of_search(study: Study, record: Record) -> TrialScheduler:
+    """ASHA. A trial of a variant of PLAIN has one report, which is its last."""
+    return FIFOScheduler() if record.search_id.variant in PLAIN else _asha(study, record)
 
 
 def _asha(study: Study, record: Record) -> TrialScheduler:

@@ -19,6 +19,7 @@ from leukotree.data.remote.place import place
 from leukotree.errors import InputError, RunFailed
 from leukotree.models.stages import stages
 from leukotree.progress import duration
+from leukotree.spec import PLAIN
 from leukotree.taxonomy import Taxonomy
 
 ENOUGH = 1
@@ -93,7 +94,7 @@ def left(
     longest = max(_longest(record, lengths, at_once) * prices[id(record)] for record in records)
     doubt = _doubt(scored, ended) + (0.5 * sum(todo[one] for one in guessed) / total if total else 0.0)
     current = next((record for record in records if record.open()), records[-1])
-    spent = min(idle, prices[id(current)] * (1 if current.open_trials() else current.reports))
+    spent = min(idle, prices[id(current)] * (1 if current.open_trials() else lengths.most(current)))
     return Left.around(max(total / at_once, longest), doubt, spent)
 
 
@@ -102,7 +103,7 @@ class _Lengths:
     reached it (Kaplan and Meier 1958), so that those which still run count, too."""
 
     def __init__(self, records: Iterable[Record], study: Study) -> None:
-        self._most = study.reports
+        self._study, self._most = study, study.reports
         trials = [trial for record in records for trial in record.trials if trial.scores]
         ends = [trial.last for trial in trials if trial.state is not None]
         stops = study.search.scheduler == "asha" and study.grace() < self._most
@@ -115,6 +116,15 @@ class _Lengths:
             stopped = ends.count(report) + prior * (likely if stops and report >= study.grace() else 0.0)
             share = 1 - stopped / reached if reached else 1.0
             self._goes_on.append(share if report < self._most else 0.0)
+
+    def most(self, record: Record) -> int:
+        """The reports of a trial of a search that is trained to its end."""
+        fitted = record.search_id.variant in PLAIN and self._study.search.rungs == "epochs"
+        return 1 if fitted else self._most
+
+    def of(self, record: Record, begun: int) -> list[float]:
+        """`reaches` of a trial of a search."""
+        return self.reaches(begun) if self.most(record) > 1 else [1.0]
 
     def reaches(self, begun: int) -> list[float]:
         """The probability that a trial with `begun` reports makes 1, 2, ... more. It has been let go on after
@@ -130,7 +140,7 @@ def _todo(record: Record, lengths: _Lengths) -> float:
     """Reports that a search still has to make."""
     begun = [trial.last for trial in record.trials if trial.state is None]
     begun += [0] * (record.open_trials() - len(begun))
-    return sum(sum(lengths.reaches(one)) for one in begun) + record.reports * record.open_reruns()
+    return sum(sum(lengths.of(record, one)) for one in begun) + lengths.most(record) * record.open_reruns()
 
 
 def _longest(record: Record, lengths: _Lengths, at_once: float) -> float:
@@ -139,14 +149,14 @@ def _longest(record: Record, lengths: _Lengths, at_once: float) -> float:
     begun = [trial.last for trial in record.trials if trial.state is None]
     if waiting := record.open_trials() - len(begun):
         begun += [0] * min(waiting, round(at_once))
-    shares = [lengths.reaches(one) for one in begun]
+    shares = [lengths.of(record, one) for one in begun]
     longest = max(map(len, shares), default=0)
     none = [
         math.prod(1 - of_trial[more] for of_trial in shares if more < len(of_trial))
         for more in range(longest)
     ]
     waves = math.ceil(record.open_reruns() / max(1.0, at_once + 0.3))
-    return sum(1 - nobody for nobody in none) + record.reports * waves
+    return sum(1 - nobody for nobody in none) + lengths.most(record) * waves
 
 
 def _prices(records: Sequence[Record], costs: Mapping[str, float]) -> tuple[dict[int, float], set[int]]:

@@ -67,6 +67,8 @@ class Record:
     def __init__(self, study: Study, search_id: SearchId, folder: Path | None = None) -> None:
         """`folder`: the folder of the search. None for its usual folder in the study."""
         self.study, self.search_id, self.reports = study, search_id, study.reports
+        self.most = study.trials(search_id.variant)
+        """The number of trials that it draws."""
         self.folder = folder or study.search_folder(search_id)
         self._trials, self._history, self._reruns = (
             self.folder / name for name in (searchfolder.DRAWS, searchfolder.HISTORY, searchfolder.RERUNS)
@@ -115,7 +117,7 @@ class Record:
         """Take over a line of trials.jsonl."""
         number = line.get("trial") if isinstance(line, Mapping) else None
         known = len(self.trials)
-        if not isinstance(number, int) or not 0 <= number <= known or number >= self.study.search.trials:
+        if not isinstance(number, int) or not 0 <= number <= known or number >= self.most:
             raise _damaged(self._trials, f"trial {number!r} does not follow the {known} before it")
         if "chosen" in line:
             if number < known:
@@ -219,12 +221,12 @@ class Record:
         """The number of re-runs that have not ended. Before all trials have ended, the most that there can
         be."""
         search = self.study.search
-        most = min(search.rerun_top, search.trials) * search.rerun_seeds
+        most = min(search.rerun_top, self.most) * search.rerun_seeds
         return most if self.open_trials() else sum(rerun.state is None for rerun in self.reruns)
 
     def open_trials(self) -> int:
         """The number of trials that have not ended, drawn or not."""
-        return self.study.search.trials - sum(trial.state is not None for trial in self.trials)
+        return self.most - sum(trial.state is not None for trial in self.trials)
 
 
 def _damaged(path: Path, problem: str) -> InputError:

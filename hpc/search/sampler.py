@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from hpc.search.record import Trial
 from hpc.studies.study import SearchId, Study
 from leukotree import seeds
-from leukotree.spec import VARIANTS
+from leukotree.spec import TRAINED
 
 STATES = {
     None: TrialState.RUNNING,
@@ -56,11 +56,11 @@ def _frozen(trial: Trial, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
 
 
 def space_of(study: Study, variant: str) -> dict[str, BaseDistribution]:
-    """The distributions of the searched keys. Keys with an effect in all variants come first, so that all
-    variants draw the same values for them."""
+    """The distributions of the searched keys. Keys with an effect in all variants that are trained come
+    first, so that those draw the same values for them."""
     axes = study.space(variant)
     space: dict[str, BaseDistribution] = {}
-    for key in sorted(axes, key=lambda key: not all(key in study.space(other) for other in VARIANTS)):
+    for key in sorted(axes, key=lambda key: not all(key in study.space(other) for other in TRAINED)):
         axis = axes[key]
         if axis.choice is not None:
             space[key] = CategoricalDistribution(axis.choice)

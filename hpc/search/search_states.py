@@ -158,7 +158,7 @@ def _state(sweep: Path, folder: Path, record: Record | str, held: bool | None) -
         name,
         "ended" if ended else "",
         sum(trial.state is not None for trial in record.trials),
-        record.study.search.trials,
+        record.most,
         sum(trial.state == "failed" for trial in record.trials),
         sum(rerun.state is not None for rerun in record.reruns),
         len(record.reruns) or record.open_reruns(),

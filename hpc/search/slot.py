@@ -27,6 +27,7 @@ from leukotree.errors import Busy, RunFailed, one_line
 from leukotree.log import logger
 from leukotree.records import searchfolder
 from leukotree.runtime import Runtime
+from leukotree.spec import PLAIN
 from leukotree.training import run
 
 STOP_FILE = "leave"
@@ -172,16 +173,17 @@ class Slot(tune.Trainable):
         runs = searchfolder.trial_folder(folder, config["trial"], rerun=seed is not None)
         self._folder = runs if seed is None else None  # re-runs of a trial share a folder; none is stopped
         lockstep = self._ranks.lockstep if self._ranks else run.lockstep
-        if seed is None and study.search.rungs == "epochs":
+        at_once = seed is not None or study.search.rungs == "epochs"
+        if seed is None and at_once and search_id.variant not in PLAIN:
             yield from lockstep(specs, runs, self._runtime)
             return
         # Only the last score counts: of each inner fold, or of all together.
         scores: list[float] = []
-        for together in [specs] if seed is not None else [[spec] for spec in specs]:
+        for together in [specs] if at_once else [[spec] for spec in specs]:
             *_, last = lockstep(together, runs, self._runtime, each_epoch=False)
             scores += last["folds"]
             yield {
-                "epoch": study.reports if seed is not None else len(scores),
+                "epoch": study.reports if at_once else len(scores),
                 "macro_f1": sum(scores) / len(scores),
             }
 

@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,17 +120,15 @@ def counts(study: Study) -> dict[str, int]:
     """The most trainings and epochs that the searches and their re-runs take, and how many of them are over.
     Those of a stopped trial are over: they will not be trained."""
     search, inner = study.search, study.folds.inner
-    reruns = min(search.rerun_top, search.trials) * search.rerun_seeds
-    trials = len(study.search_ids) * (search.trials + reruns)
-    open_trials = sum(record.open() for record in _records(study))
-    trainings, over = trials * inner, (trials - open_trials) * inner
-    epochs = study.base.optim.epochs
-    return {
-        "trainings": trainings,
-        "trainings_done": over,
-        "epochs": trainings * epochs,
-        "epochs_done": over * epochs,
-    }
+    open_trials = {record.search_id: record.open() for record in _records(study)}
+    numbers: Counter[str] = Counter(trainings=0, trainings_done=0, epochs=0, epochs_done=0)
+    for search_id in study.search_ids:
+        size, epochs = study.trials(search_id.variant), study.epochs(search_id.variant)
+        trials = size + min(search.rerun_top, size) * search.rerun_seeds
+        trainings, over = trials * inner, (trials - open_trials.get(search_id, 0)) * inner
+        numbers.update(trainings=trainings, trainings_done=over)
+        numbers.update(epochs=trainings * epochs, epochs_done=over * epochs)
+    return dict(numbers)
 
 
 def _records(study: Study) -> list[Record]:

@@ -43,7 +43,7 @@ class TrialQueue:
             for trial in (*record.trials, *record.reruns):
                 if trial.state is None and (record.search_id, trial.number, trial.seed) not in self.running:
                     return record, trial
-            if len(record.trials) < self.study.search.trials:
+            if len(record.trials) < record.most:
                 return record, None
         return None
 

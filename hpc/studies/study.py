@@ -26,7 +26,7 @@ from leukotree.errors import InputError, one_line
 from leukotree.evaluation.costs import check_values
 from leukotree.evaluation.operating import Operating
 from leukotree.records import declared, searchfolder
-from leukotree.spec import COMPARED, InnerFold, RunSpec, Variant, without_effect, without_effect_in
+from leukotree.spec import COMPARED, PLAIN, InnerFold, RunSpec, Variant, without_effect, without_effect_in
 from leukotree.trackers.choice import Tracker, check_uri
 
 RUNS = Path("results/runs")
@@ -120,8 +120,12 @@ class Study(Strict):
         self._check_report()
         searched = {key: axis.samples for key, axis in self.search.space.items()}
         varied_keys.check_search(self.base, self.variants, searched)
-        if self.grid:
-            varied_keys.check_grid(self.base, self.variants, self.grid.values())
+        in_grid = self.grid.values() if self.grid else {}
+        if in_grid:
+            varied_keys.check_grid(self.base, self.variants, in_grid)
+        if not {"backbone.train", "augment.views"} & in_grid.keys():
+            for variant in set(self.variants) & set(PLAIN):
+                self.spec(variant, {}, self.base.data.test_fold, self.seeds[0])
         return self
 
     def _check_report(self) -> None:
@@ -187,6 +191,15 @@ class Study(Strict):
         idle = without_effect_in(variant)
         return {key: axis for key, axis in self.search.space.items() if key not in idle}
 
+    def trials(self, variant: str) -> int:
+        """The number of trials of a search. One is enough for a variant of PLAIN without a searched key."""
+        alone = variant in PLAIN and not self.space(variant)
+        return min(1, self.search.trials) if alone else self.search.trials
+
+    def epochs(self, variant: str) -> int:
+        """As `RunSpec.epochs` of the runs of a variant."""
+        return 1 if variant in PLAIN else self.base.optim.epochs
+
     @property
     def reports(self) -> int:
         """The number of reports of a trial that is trained to its end: its epochs or its inner folds."""
@@ -213,7 +226,7 @@ class Study(Strict):
                 f"study {self.study!r}: search.space is empty; name at least one key of the run spec"
             )
         for variant in self.variants:
-            if not self.space(variant):
+            if not self.space(variant) and variant not in PLAIN:
                 raise InputError(
                     f"study {self.study!r}: search.space: no key has an effect in {variant}; "
                     f"leave {variant} out of `variants`"

@@ -139,7 +139,7 @@ def _planned(plan: Study) -> list[str]:
 
     search = plan.search
     most = "at most " if search.scheduler == "asha" else ""  # some trials are stopped early
-    total = upfront.line(sweep.counts(plan), [plan.base.optim.epochs], ended="over")
+    total = upfront.line(sweep.counts(plan), [plan.epochs(one) for one in plan.variants], ended="over")
     one = f"all outer folds, beside fold {plan.search_ids[0].test_fold}"
     repeats = f" in each of {plan.folds.repeats} repeats" if plan.folds.repeats > 1 else ""
     folds = f"each of {plan.folds.outer} outer folds{repeats}" if search.nested else one

@@ -71,7 +71,7 @@ def run_train(arguments: Namespace) -> int:
     stale.check_runs(root, [wanted])
     todo = upfront.one(wanted, root, place, runtime)
     if arguments.dry_run:
-        print(upfront.line(upfront.counts([wanted], root), [wanted.optim.epochs]))
+        print(upfront.line(upfront.counts([wanted], root), [wanted.epochs]))
         print(*upfront.compute_lines([wanted]), sep="\n")
         if refused := upfront.refused([wanted], root):
             raise RunFailed(refused[wanted.run_name])
@@ -266,7 +266,7 @@ def _dry_run(
     lines += [f"would train {root / name}" for name in missing[:FEW]]
     lines += [f"... and {len(missing) - FEW} more"] if len(missing) > FEW else []
     lines += upfront.compute_lines(specs)
-    lines += [upfront.line(counts, [spec.optim.epochs for spec in specs])]
+    lines += [upfront.line(counts, [spec.epochs for spec in specs])]
     lines += [f"failed: {name}: {reason}" for name, reason in refused.items()]
     print(*lines, f"{len(missing)} of {len(specs)} runs are missing", sep="\n")
     return 1 if refused else 0

@@ -94,7 +94,7 @@ class Expected:
 
     searches: int = 0
     trials: int = 0
-    """Trials of each search."""
+    """Trials of all searches."""
     runs: Mapping[str, int] = field(default_factory=dict)
     """Variant -> runs."""
     names: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -122,7 +122,9 @@ def announced(study: Study) -> Expected:
     names += of_cells
     known = {variant: frozenset(name for of, name in names if of == variant) for variant in runs}
     complete = {variant: known[variant] for variant, count in runs.items() if len(known[variant]) == count}
-    return Expected(len(study.search_ids) if search.trials else 0, search.trials, dict(runs), complete)
+    searches = study.search_ids if search.trials else []
+    trials = sum(study.trials(search_id.variant) for search_id in searches)
+    return Expected(len(searches), trials, dict(runs), complete)
 
 
 def _fold_names(study: Study) -> list[tuple[str, str]]:
@@ -179,8 +181,7 @@ def _of_study(
         study=root.name,
         time=time.time(),
         trials=_trials(records, states),
-        trials_of=sum(one.trials or 0 for one in states)
-        + max(0, expected.searches - len(states)) * expected.trials,
+        trials_of=max(sum(one.trials or 0 for one in states), expected.trials),
         reruns_ended=sum(one.reruns_ended for one in states),
         reruns_of=sum(one.reruns for one in states),
         searches_ended=ended,

@@ -22,7 +22,7 @@ from leukotree.distributed.engine import Engine
 from leukotree.errors import InputError
 from leukotree.models.stages import stages
 from leukotree.runtime import Runtime
-from leukotree.spec import VARIANTS, RunSpec
+from leukotree.spec import TRAINED, RunSpec
 from leukotree.training.plan import Plan, plan_stage
 from leukotree.training.stage_trainer import StageTrainer
 
@@ -81,7 +81,7 @@ def test_the_share_of_the_limit_is_below_one_for_what_is_worse_than_the_limit(
 
 
 @pytest.mark.slow("measures every part of a step")
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TRAINED)
 def test_every_part_of_every_variant_is_measured_and_leaves_nothing_behind(
     spec: RunSpec, variant: str, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from leukotree import signals
 from leukotree.errors import Preempted, RunFailed
 from leukotree.records.runfolder import read_metrics, read_status
 from leukotree.runtime import Runtime
-from leukotree.spec import VARIANTS, RunSpec
+from leukotree.spec import TRAINED, RunSpec
 from leukotree.training import checkpoint
 from tests.helpers.interruptions import Interruption
 from tests.helpers.interruptions import run as interrupted_run
@@ -26,7 +26,7 @@ RANKS = 2
 
 @pytest.mark.parametrize(
     ("variant", "strategy", "interruptions"),
-    [*((variant, "ddp", 20) for variant in VARIANTS), ("multilabel", "zero1", 6)],
+    [*((variant, "ddp", 20) for variant in TRAINED), ("multilabel", "zero1", 6)],
 )
 def test_interrupted_at_random_moments_a_run_ends_with_the_same_bits(
     shards: Path, tmp_path: Path, variant: str, strategy: str, interruptions: int

@@ -24,7 +24,7 @@ import pandas as pd
 
 from leukotree.records import searchfolder
 from leukotree.report import collect, page
-from leukotree.spec import VARIANTS, RunSpec
+from leukotree.spec import TRAINED, RunSpec
 from leukotree.taxonomy import Taxonomy
 from tests.helpers import study_results
 
@@ -65,7 +65,7 @@ def predict(folder: Path, frame: pd.DataFrame, seed: Sequence[int], skill: float
 
 def make(root: Path, size: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Write the study's folder. Returns the fields of its file and the expected runs."""
-    variants = VARIANTS[: size.variants]
+    variants = TRAINED[: size.variants]
     study = study_results.STUDY | {
         "variants": list(variants),
         "folds": {"outer": size.folds, "inner": INNER},
@@ -75,7 +75,7 @@ def make(root: Path, size: argparse.Namespace) -> tuple[dict[str, Any], list[dic
     frames = [images(fold, size.images, max(size.patients // size.folds, 1)) for fold in range(size.folds)]
     expected = study_results.expected_runs(size.folds, range(size.seeds), variants)
     for row in expected:
-        place = [row["test_fold"], row["seed"], VARIANTS.index(row["variant"])]
+        place = [row["test_fold"], row["seed"], TRAINED.index(row["variant"])]
         folder = study_results.write_run(root, row, study_results.images_of_fold(0))
         predict(folder, frames[row["test_fold"]], place, 1.5 + 0.2 * place[-1])
         spec = {

@@ -88,9 +88,7 @@ def test_logistic_predicts_as_scikit_learn(
     targets = np.repeat(leaves, each)
     regression = make_pipeline(StandardScaler(), LogisticRegression(C=c, tol=1e-6, max_iter=10_000))
     weights = alpha_of(leaves, tau)[targets] / each
-    regression.fit(
-        samples.reshape(len(targets), -1), targets, logisticregression__sample_weight=weights
-    )
+    regression.fit(samples.reshape(len(targets), -1), targets, logisticregression__sample_weight=weights)
     rows, predicted = result(spec, folder)
     np.testing.assert_allclose(predicted, regression.predict_proba(features[rows, 0]), atol=1e-6)
 

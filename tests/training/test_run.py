@@ -25,7 +25,7 @@ from leukotree.evaluation import decide
 from leukotree.records import compute, predictions
 from leukotree.records.runfolder import read_metrics, read_status
 from leukotree.runtime import Runtime
-from leukotree.spec import VARIANTS, RunSpec
+from leukotree.spec import TRAINED, RunSpec
 from leukotree.training import checkpoint, run
 from tests.helpers.specs import tiny_spec
 
@@ -41,7 +41,7 @@ def losses(folder: Path) -> list[tuple[str, int, float]]:
     return [(row["stage"], row["step"], row["loss"]) for row in read_metrics(folder) if row["kind"] == "step"]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TRAINED)
 def test_a_run_leaves_predictions_for_each_image_of_its_test_fold_once(
     spec: RunSpec, variant: str, tmp_path: Path
 ) -> None:
@@ -113,7 +113,7 @@ def test_a_budget_of_steps_is_the_same_for_each_model(
     assert (recorded.models, recorded.steps) == (4, len(rows)) == (4, 28)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TRAINED)
 @pytest.mark.parametrize("after", ["first save", "last save"])
 def test_a_run_killed_after_an_epoch_ends_with_the_bits_of_an_undisturbed_one(
     spec: RunSpec, variant: str, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -223,7 +223,7 @@ def test_an_epochs_row_says_how_fast_it_was_and_what_it_cost(
     )  # of the run so far
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TRAINED)
 def test_one_and_two_ranks_give_the_same_loss_curve(spec: RunSpec, variant: str, tmp_path: Path) -> None:
     """Same seed, same global batch: within 1e-4 over at least 20 steps in fp32."""
     spec = spec.override({"variant": variant, "optim.epochs": 2, "optim.lr": 3e-4})
@@ -258,7 +258,7 @@ def test_accumulation_does_not_change_the_loss(spec: RunSpec, tmp_path: Path) ->
     )
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TRAINED)
 def test_bf16_and_clipping_train_too(spec: RunSpec, variant: str, tmp_path: Path) -> None:
     spec = spec.override(
         {"variant": variant, "engine.precision": "bf16", "optim.clip": 1.0, "backbone.name": "test_convnext"}

@@ -19,7 +19,7 @@ from leukotree.models.classifier import build, parameter_groups
 from leukotree.models.losses import focal
 from leukotree.models.stages import Stage, stages
 from leukotree.models.weighting import class_weights
-from leukotree.spec import COMPARED, VARIANTS, OptimSpec, RunSpec
+from leukotree.spec import COMPARED, TRAINED, OptimSpec, RunSpec
 from leukotree.training import checkpoint
 from leukotree.training.plan import StagePlan, plan_stage
 from leukotree.training.stage_trainer import StageTrainer, learning_rate_factor
@@ -64,7 +64,7 @@ def stage_trainer(spec: RunSpec, stage: Stage, rows: np.ndarray, loader: Loader)
     return StageTrainer(spec, plan_stage(spec, stage, rows, loader.dataset), HERE, loader)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TRAINED)
 def test_a_stage_learns_from_the_training_samples_that_reach_its_decisions(
     spec: RunSpec, loader: Loader, variant: str
 ) -> None:

@@ -71,9 +71,10 @@ def primary(
     """The declared comparisons: pairs of arms' names (challenger, reference).
 
     A study that declares none compares each arm with the flat arm that has the same values, and `base` also
-    with the ensemble of as many models. On a frozen backbone `base` and `multilabel` are nearly the same, so
-    there `base` is left out where both are. Raises InputError for a name that is no arm. Before a grid has
-    begun its arms are not known, so any name is accepted.
+    with the ensemble of as many models. `logistic` and `neighbours` are compared only where that is declared.
+    On a frozen backbone `base` and `multilabel` are nearly the same, so there `base` is left out where both
+    are. Raises InputError for a name that is no arm. Before a grid has begun its arms are not known, so any
+    name is accepted.
     """
     declared = study.get("primary")
     # A variant is no arm before its search has ended, but it can be named.
@@ -121,7 +122,8 @@ def _with_references(arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
     for arm in arms:
         found: list[int] = []
         for (is_variant, variant, keys), of_keys in places.items():
-            compared = (arm.variant != "flat" and variant == "flat") or (arm.variant, variant) == MATCHED
+            against_flat = variant == "flat" and arm.variant not in ("flat", *specs.PLAIN)
+            compared = against_flat or (arm.variant, variant) == MATCHED
             if compared and is_variant == (arm.cell is None):
                 found += of_keys.get(_hashable([arm.values.get(key) for key in keys]), [])
         yield from ((arm, arms[place]) for place in sorted(found))

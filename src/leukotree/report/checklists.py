@@ -14,6 +14,7 @@ from leukotree.report import scores
 from leukotree.report.blocks import Section, Text, plural
 from leukotree.report.checklist_items import GUIDELINES, Guideline, Item
 from leukotree.report.summary import StudySummary
+from leukotree.spec import PLAIN
 
 FILE = "checklists.md"
 State = Literal["answered", "begun", "open"]
@@ -200,9 +201,14 @@ def _initial(summary: StudySummary) -> str:
 
 def _training(summary: StudySummary) -> str:
     optim = summary.base.optim
-    return (
+    steps = (
         f"AdamW, {optim.epochs} epochs, global batch {optim.batch_size}, unless a search or grid set others."
     )
+    fitted = [variant for variant in summary.variants if variant in PLAIN]
+    if not fitted:
+        return steps
+    once = f"{' and '.join(fitted)}: fitted at once to stored features of a frozen backbone."
+    return once if len(fitted) == len(summary.variants) else f"{steps} {once}"
 
 
 def _selection(summary: StudySummary) -> str:

@@ -28,7 +28,7 @@ def own_rule(variant: str, loss: str) -> decide.Rule:
     """The rule by which a method decides where nothing else is asked: `joint`, the most probable leaf, or
     `greedy`, top-down.
 
-    `flat` and an ensemble of it: the argmax of a softmax over leaves. `base` and `multilabel`: top-down, the
+    `flat`, an ensemble of it, `logistic` and `neighbours`: the argmax over leaves. `base` and `multilabel`: top-down, the
     paper's rule. `multilabel` with `soft` (Bertinetto et al. 2020, who take the argmax over leaves) or with
     `marginal`, whose deepest level is the leaves: the most probable leaf.
     """

@@ -83,7 +83,10 @@ def _about(summary: StudySummary) -> str:
     unchecked = [] if summary.runs else overview.unchecked(summary)
     rule = decide.RULES[summary.decision].words
     ensemble = [text(prose.ENSEMBLE).text] if "ensemble" in summary.variants else []
-    return " ".join([text(prose.ABOUT, rule=rule).text, *ensemble, *(warning.text for warning in unchecked)])
+    plain = [text(words).text for variant, words in prose.PLAIN.items() if variant in summary.variants]
+    return " ".join(
+        [text(prose.ABOUT, rule=rule).text, *ensemble, *plain, *(warning.text for warning in unchecked)]
+    )
 
 
 def _sections(summary: StudySummary, compared: comparison.Compared | None, images: bool) -> Sequence[Section]:

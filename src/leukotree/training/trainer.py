@@ -97,9 +97,7 @@ class Trainer:
             stage.begin()
         if self.engine.is_main:
             self.folder.truncate_metrics(self._epoch)
-            self.folder.status(
-                state="running", epoch=self._epoch, epochs=self.spec.epochs, **self._compute()
-            )
+            self.folder.status(state="running", epoch=self._epoch, epochs=self.spec.epochs, **self._compute())
             start = f"continues from checkpoint {latest[0]}" if latest else "begins"
             self.folder.log.info(f"{start}: {self._epoch} of {self.spec.epochs} epochs are done")
             if trained_part.is_random(self.spec.backbone):

@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from hpc.search import sampler
 from hpc.search.record import Trial
 from hpc.studies.study import SearchId, Study
-from leukotree.spec import VARIANTS
+from leukotree.spec import TRAINED
 
 SPACE = {
     "optim.lr": {"loguniform": [1e-6, 1e-3]},
@@ -50,13 +50,13 @@ def test_variants_of_a_fold_draw_the_same_and_folds_do_not(
     plan = study(seed=seed, algorithm=algorithm)
     drawn = {
         (variant, fold): [trial.chosen for trial in trials(plan, SearchId(variant, fold), 4)]
-        for variant in VARIANTS
+        for variant in TRAINED
         for fold in folds
     }
     for fold in folds:
         common = [
             [{key: chosen[key] for key in drawn["flat", fold][0]} for chosen in drawn[variant, fold]]
-            for variant in VARIANTS
+            for variant in TRAINED
         ]
         assert all(values == common[0] for values in common)
     rates = [chosen["optim.lr"] for fold in folds for chosen in drawn["flat", fold]]
@@ -74,7 +74,7 @@ def test_no_fold_draws_the_values_of_another_under_another_number() -> None:
 def test_each_repeat_draws_its_own_values_and_repeat_0_as_without_repeats() -> None:
     plan = study(seed=3)
     first, again = (
-        {variant: trials(plan, SearchId(variant, 1, repeat), 3)[0].chosen["optim.lr"] for variant in VARIANTS}
+        {variant: trials(plan, SearchId(variant, 1, repeat), 3)[0].chosen["optim.lr"] for variant in TRAINED}
         for repeat in (0, 1)
     )
     assert len(set(first.values())) == len(set(again.values())) == 1

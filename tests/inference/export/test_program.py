@@ -17,7 +17,7 @@ from leukotree.inference.export import agreement, pieces, program
 from leukotree.inference.loaded import LoadedRun, Prepared
 from leukotree.models.classifier import build
 from leukotree.models.stages import stages
-from leukotree.spec import VARIANTS, RunSpec
+from leukotree.spec import TRAINED, RunSpec
 from leukotree.taxonomy import PAPER, Taxonomy
 
 TREES: dict[str, Any] = {
@@ -52,7 +52,7 @@ def images() -> np.ndarray:
 
 
 @pytest.mark.parametrize("tree", TREES)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TRAINED)
 def test_it_gives_the_log_probabilities_of_the_run(variant: str, tree: str, images: np.ndarray) -> None:
     run = untrained(variant, tree)
     with torch.inference_mode():

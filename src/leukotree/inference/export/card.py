@@ -15,6 +15,7 @@ from leukotree.inference.loaded import LoadedRun
 from leukotree.records import compared, runfolder
 from leukotree.report.blocks import Table, plural
 from leukotree.report.summary import StudySummary
+from leukotree.spec import RunSpec
 
 UNKNOWN = "unknown"
 INTENDED = """\
@@ -147,7 +148,7 @@ def _data(run: LoadedRun, facts: Facts) -> str:
     lines = [
         f"data: `{Path(spec.data.shards).name}`, fingerprint `{environment.get(compared.DATA, UNKNOWN)}`",
         f"outer fold that this model never saw: {_unseen(run)}",
-        f"seed {spec.seed}, {spec.optim.epochs} epochs, batch {spec.optim.batch_size}, loss {spec.loss.kind}",
+        f"seed {spec.seed}, {_training(spec)}",
     ]
     if dataset:
         counts = ", ".join(f"{leaf} {n}" for leaf, n in dict(dataset.get("counts", {})).items())
@@ -160,6 +161,12 @@ def _data(run: LoadedRun, facts: Facts) -> str:
         lines.append("images and patients of the data set: not here when this card was written")
     lines.append(f"code: {', '.join(runfolder.code_of(run.folder)) or UNKNOWN}")
     return "\n".join(f"* {line}" for line in lines)
+
+
+def _training(spec: RunSpec) -> str:
+    if spec.variant == "logistic":  # neighbours are not exported
+        return f"a logistic regression on features of a frozen backbone, C {spec.plain.c:g}"
+    return f"{spec.optim.epochs} epochs, batch {spec.optim.batch_size}, loss {spec.loss.kind}"
 
 
 def _unseen(run: LoadedRun) -> str:

@@ -54,6 +54,11 @@ def export(
     other answers than the run. Then, and after an interruption, `out` is not there.
     """
     out = Path(out)
+    if run.spec.variant == "neighbours":
+        raise InputError(
+            f"{run.folder}: neighbours asks the training images, and has no weights to export; name a run of "
+            "logistic or flat"
+        )
     program.require_packages()
     if summary is None and run.spec.data.all_folds:
         raise InputError(f"{run.folder}: was trained on all folds, and has no scores; name its study's file")

@@ -11,6 +11,16 @@ ENSEMBLE = """
 `ensemble` is as many flat models as the tree has decisions; their leaf probabilities are averaged.
 """
 
+PLAIN = {
+    "logistic": """
+`logistic` is a logistic regression on the features of the frozen backbone, standardised by the training
+images, with an L2 penalty.
+""",
+    "neighbours": """
+`neighbours` is a vote of the training images whose features are nearest by cosine similarity.
+""",
+}
+
 UNCHECKED = """
 The results were not compared with {what}. They may come from another version.
 """

@@ -48,10 +48,10 @@ arm is right, then the number for whom only the second arm is right.
 
 OWN_RULES = """
 The verdicts compare all arms under one rule, `{rule}`. This table decides each arm as its own method does.
-`flat` and an ensemble of it take the most probable leaf (`joint`). `base` and `multilabel` go top-down
-(`greedy`); `multilabel` that was trained by `soft` or `marginal`, losses of leaf probabilities, takes the
-most probable leaf. A difference mixes the models with their rules. The table is secondary: it has no verdict,
-and it is not in the family that Holm's procedure adjusts.
+`flat`, an ensemble of it, `logistic` and `neighbours` take the most probable leaf (`joint`). `base` and
+`multilabel` go top-down (`greedy`); `multilabel` that was trained by `soft` or `marginal`, losses of leaf
+probabilities, takes the most probable leaf. A difference mixes the models with their rules. The table is
+secondary: it has no verdict, and it is not in the family that Holm's procedure adjusts.
 """
 
 FEW_FOLDS = "With {folds} the spread between folds is poorly known. Read a verdict as a hint, not as proof."

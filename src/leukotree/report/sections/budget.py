@@ -13,7 +13,7 @@ from leukotree.report.blocks import Block, Section, Table, Text, number, plural,
 from leukotree.report.prose import runs as prose
 from leukotree.report.sections.settings import hours, value_of
 from leukotree.report.summary import Arm, Run, StudySummary
-from leukotree.spec import MODEL_PER_DECISION
+from leukotree.spec import MODEL_PER_DECISION, PLAIN
 
 NOT_RECORDED = "not recorded"
 NAMED = 6
@@ -47,6 +47,8 @@ def section(summary: StudySummary) -> Section | None:
 
 def budget(summary: StudySummary, arm: Arm) -> str:
     """The budget of an arm: steps, or epochs."""
+    if arm.variant in PLAIN:
+        return "one fit"
     steps, epochs = (
         arm.values.get(key, value_of(summary.base, key)) for key in ("optim.steps", "optim.epochs")
     )

@@ -27,7 +27,7 @@ from leukotree.report.blocks import (
 )
 from leukotree.report.prose import verdicts as prose
 from leukotree.report.summary import Run, StudySummary
-from leukotree.spec import OF_LEAVES
+from leukotree.spec import OF_LEAVES, PLAIN
 from leukotree.stats import Comparison, Fold
 
 MOST_NAMED = 4
@@ -223,6 +223,7 @@ def _against_flat(summary: StudySummary) -> bool:
     variants = {arm.name: arm.variant for arm in summary.arms}
     return all(
         variants.get(reference, reference) in OF_LEAVES
+        and variants.get(reference, reference) not in PLAIN
         and variants.get(challenger, challenger) not in OF_LEAVES
         for challenger, reference in summary.primary
     )

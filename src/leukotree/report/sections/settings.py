@@ -30,6 +30,14 @@ KEYS = {
     "loss.isolation": ("loss isolation (multilabel)", "self-contained loss per level; mechanism not stated"),
 }
 """Dotted key -> its name, and the paper's value."""
+KEYS_OF = {
+    "logistic": {"plain.c": "logistic regression: C, the inverse strength of the L2 penalty"},
+    "neighbours": {
+        "plain.k": "nearest neighbours: how many vote",
+        "plain.temperature": "nearest neighbours: temperature of the votes",
+    },
+}
+"""Variant -> dotted key -> its name, for keys that have an effect in this variant only."""
 ASKED = tuple(KEYS)[:6]
 """The settings that `answer` shows, searched or not."""
 
@@ -69,6 +77,13 @@ def _fixed(summary: StudySummary) -> list[list[str]]:
     rows = [
         [name, paper, number(value_of(base, key))]
         for key, (name, paper) in KEYS.items()
+        if key not in searched
+    ]
+    of_variants = [names for variant, names in KEYS_OF.items() if variant in summary.variants]
+    rows += [
+        [name, NOT_STATED, number(value_of(base, key))]
+        for names in of_variants
+        for key, name in names.items()
         if key not in searched
     ]
     size = dataset.get("size")
