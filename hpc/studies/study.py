@@ -120,13 +120,18 @@ class Study(Strict):
         self._check_report()
         searched = {key: axis.samples for key, axis in self.search.space.items()}
         varied_keys.check_search(self.base, self.variants, searched)
-        in_grid = self.grid.values() if self.grid else {}
-        if in_grid:
-            varied_keys.check_grid(self.base, self.variants, in_grid)
-        if not {"backbone.train", "augment.views"} & in_grid.keys():
-            for variant in set(self.variants) & set(PLAIN):
-                self.spec(variant, {}, self.base.data.test_fold, self.seeds[0])
+        if self.grid:
+            varied_keys.check_grid(self.base, self.variants, self.grid.values())
+        self._check_plain()
         return self
+
+    def _check_plain(self) -> None:
+        """Raises ValueError where a variant of PLAIN cannot be a run with the values of the base."""
+        if self.grid and {"backbone.train", "augment.views"} & self.grid.values().keys():
+            return
+        for variant in self.variants:
+            if variant in PLAIN:
+                self.spec(variant, {}, self.base.data.test_fold, self.seeds[0])
 
     def _check_report(self) -> None:
         check_values(self.costs or {})

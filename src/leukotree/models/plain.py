@@ -1,4 +1,4 @@
-"""The heads of `logistic` and `neighbours`: fitted to the features of a frozen backbone, not trained in steps.
+"""The heads of `logistic` and `neighbours`: fitted at once to the features of a frozen backbone.
 
 They compute in float64, which autocast leaves alone: features of unlike scales lose digits in bf16.
 """

@@ -201,9 +201,8 @@ def _initial(summary: StudySummary) -> str:
 
 def _training(summary: StudySummary) -> str:
     optim = summary.base.optim
-    steps = (
-        f"AdamW, {optim.epochs} epochs, global batch {optim.batch_size}, unless a search or grid set others."
-    )
+    budget = f"{optim.epochs} epochs, global batch {optim.batch_size}"
+    steps = f"AdamW, {budget}, unless a search or grid set others."
     fitted = [variant for variant in summary.variants if variant in PLAIN]
     if not fitted:
         return steps

@@ -84,9 +84,8 @@ def _about(summary: StudySummary) -> str:
     rule = decide.RULES[summary.decision].words
     ensemble = [text(prose.ENSEMBLE).text] if "ensemble" in summary.variants else []
     plain = [text(words).text for variant, words in prose.PLAIN.items() if variant in summary.variants]
-    return " ".join(
-        [text(prose.ABOUT, rule=rule).text, *ensemble, *plain, *(warning.text for warning in unchecked)]
-    )
+    warnings = [warning.text for warning in unchecked]
+    return " ".join([text(prose.ABOUT, rule=rule).text, *ensemble, *plain, *warnings])
 
 
 def _sections(summary: StudySummary, compared: comparison.Compared | None, images: bool) -> Sequence[Section]:

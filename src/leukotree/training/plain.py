@@ -58,7 +58,7 @@ def logistic(features: np.ndarray, leaf: np.ndarray, alpha: np.ndarray, c: float
         leaf: (n,) int64, each leaf at least once.
         alpha: (L,) class weights.
     """
-    images, views, width = features.shape
+    _, views, width = features.shape
     samples = features.reshape(-1, width).astype(np.float64)
     targets = np.repeat(leaf, views)
     regression = LogisticRegression(C=c, tol=TOLERANCE, max_iter=MOST_ITERATIONS)

@@ -1,4 +1,4 @@
-"""`logistic` and `neighbours` as variants of a study: which keys are theirs, and how many trials they need."""
+"""`logistic` and `neighbours` as variants of a study: their keys, and how many trials they need."""
 
 from __future__ import annotations
 
