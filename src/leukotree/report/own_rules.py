@@ -29,8 +29,8 @@ def own_rule(variant: str, loss: str) -> decide.Rule:
     `greedy`, top-down.
 
     `flat`, an ensemble of it, `logistic` and `neighbours`: the argmax over leaves. `base` and `multilabel`:
-    top-down, the paper's rule. `multilabel` with `soft` (Bertinetto et al. 2020, who take the argmax over leaves) or with
-    `marginal`, whose deepest level is the leaves: the most probable leaf.
+    top-down, the paper's rule. `multilabel` with `soft` (Bertinetto et al. 2020, who take the argmax over
+    leaves) or with `marginal`, whose deepest level is the leaves: the most probable leaf.
     """
     return "joint" if variant in OF_LEAVES or loss in LOSSES_OF_LEAVES else "greedy"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ BASE = {
     "augment": {"views": 2},
     "optim": {"lr": 1e-3, "epochs": 7, "batch_size": 24},
     "loss": {"gamma": 1.0, "tau": 0.3},
+    "plain": {"c": 0.5, "k": 7},
     "engine": {"micro_batch": 12, "precision": "fp32"},
 }
 
@@ -41,17 +43,23 @@ def test_a_run_keeps_the_keys_of_the_base_that_are_its_own() -> None:
     plan = study()
     flat, logistic, neighbours = (plan.spec(variant, {}, 0, 0) for variant in plan.variants)
     assert (flat.optim.lr, flat.loss.gamma, flat.epochs) == (1e-3, 1.0, 7)
+    assert flat.plain == RunSpec().plain
+    assert (logistic.plain.c, logistic.plain.k, neighbours.plain.c, neighbours.plain.k) == (0.5, 20, 1.0, 7)
     for spec in (logistic, neighbours):
         assert spec.optim == RunSpec().optim
         assert (spec.loss.gamma, spec.loss.tau, spec.epochs) == (RunSpec().loss.gamma, 0.3, 1)
         assert (spec.engine.micro_batch, spec.engine.precision) == (None, "fp32")
+        assert spec.plain != RunSpec().plain
         assert spec.backbone == flat.backbone
         assert spec.augment == flat.augment
 
 
-def test_a_search_draws_only_its_own_keys_and_once_where_there_is_none(tmp_path, monkeypatch) -> None:
+def test_a_search_draws_only_its_own_keys_and_once_where_there_is_none(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = study({"optim.lr": {"loguniform": [1e-5, 1e-2]}, "plain.c": {"loguniform": [1e-3, 1e3]}})
+    space = {"optim.lr": {"loguniform": [1e-5, 1e-2]}, "plain.c": {"loguniform": [1e-3, 1e3]}}
+    plan = study(space, base={**BASE, "data": {"shards": str(shards)}}, folds={"outer": 4})
     plan.require_search()
     drawn = {variant: set(sampler.propose(plan, SearchId(variant, 0), [])) for variant in plan.variants}
     assert drawn == {"flat": {"optim.lr"}, "logistic": {"plain.c"}, "neighbours": set()}
