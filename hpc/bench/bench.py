@@ -27,7 +27,7 @@ from leukotree import config
 from leukotree.errors import InputError
 from leukotree.progress import say
 from leukotree.runtime import Runtime
-from leukotree.spec import RunSpec
+from leukotree.spec import PLAIN, RunSpec
 from leukotree.spec import load as load_spec
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="leukotree-bench-") as name:
         scratch = Path(name)
         spec = load_spec(path, overrides) if path else _default(list(overrides), scratch, size, runtime)
+        if spec.variant in PLAIN:
+            raise InputError(f"variant: {spec.variant} has no steps to measure; use flat")
         plan.check(spec, ranks)  # bad input is one line here, and the failure of a rank later
         measured = _measured(spec, only, ranks, runtime, seconds, scratch)
         rows = measured.rows

@@ -14,6 +14,7 @@ from leukotree.report.importance import FLOOR, importance
 from leukotree.report.prose import search as prose
 from leukotree.report.sections.settings import ASKED, KEYS, NOT_STATED, hours, value_of
 from leukotree.report.summary import Search, StudySummary
+from leukotree.spec import without_effect_in
 
 TOP = 5
 """The number of a search's best trials whose values make the interval. It is half of the completed trials if
@@ -104,7 +105,7 @@ def _values(summary: StudySummary, of_variants: Mapping[str, Mapping[str, Answer
     searched = [key for key in summary.space if any(key in of_keys for of_keys in of_variants.values())]
     for key in dict.fromkeys([*ASKED, *searched]):
         name, paper = KEYS.get(key, (key, NOT_STATED))
-        cells = [_value(summary, key, of_keys.get(key)) for of_keys in of_variants.values()]
+        cells = [_value(summary, variant, key, of.get(key)) for variant, of in of_variants.items()]
         domain = space.as_text(summary.space[key]) if key in searched else "not searched"
         rows.append([name, paper, domain, *cells])
     header = ["setting", "paper's value", "searched range", *of_variants]
@@ -115,9 +116,14 @@ def _values(summary: StudySummary, of_variants: Mapping[str, Mapping[str, Answer
     return Table(caption, header, rows, labels=len(header), file="values")
 
 
-def _value(summary: StudySummary, key: str, answer: Answer | None) -> str:
+def _fixed(summary: StudySummary, variant: str, key: str) -> str:
+    """The value of a key that was not searched, if it has an effect in the variant."""
+    return "–" if key in without_effect_in(variant) else number(value_of(summary.base, key))
+
+
+def _value(summary: StudySummary, variant: str, key: str, answer: Answer | None) -> str:
     if answer is None:
-        return "–" if key in summary.space else number(value_of(summary.base, key))
+        return "–" if key in summary.space else _fixed(summary, variant, key)
     domain = summary.space[key]
     chosen = space.middle(domain, answer.chosen.values()) if answer.chosen else "–"
     border = _border(answer) if answer.borders else ""
@@ -130,7 +136,7 @@ def _table(summary: StudySummary, variant: str, of_keys: Mapping[str, Answer]) -
     for key in dict.fromkeys([*ASKED, *(key for key in summary.space if key in of_keys)]):
         name, paper = KEYS.get(key, (key, NOT_STATED))
         if key not in of_keys:
-            rows.append([name, paper, "not searched", number(value_of(summary.base, key)), "–", "–", "–"])
+            rows.append([name, paper, "not searched", _fixed(summary, variant, key), "–", "–", "–"])
             continue
         answer, domain = of_keys[key], summary.space[key]
         chosen = space.middle(domain, answer.chosen.values()) if answer.chosen else "–"
