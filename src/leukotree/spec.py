@@ -398,22 +398,8 @@ class RunSpec(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> RunSpec:
-<<<<<<< HEAD
-        if self.tree is not None and not tree_has_effect(self.variant, self.loss):
-            beside = "" if self.variant in PLAIN else f" with loss.kind {self.loss.kind}"
-            raise ValueError(f"tree: has no effect in {self.variant}{beside}; leave it out")
-        for key, default in without_effect_in(self.variant).items():
-            if functools.reduce(getattr, key.split("."), self) != default:
-                raise ValueError(f"{key}: has no effect in {self.variant}; leave it out")
-        if self.variant in PLAIN and (self.backbone.train != "head" or self.augment.views is None):
-            raise ValueError(
-                f"variant: {self.variant} is fitted to stored features; set backbone.train to head, and "
-                "augment.views to the number of views, or to 0"
-            )
-        self._check_what_trains()
-=======
         self._check_effect()
->>>>>>> 7e25475 (The base of a study may have the settings of all its variants)
+        self._check_what_trains()
         if self.variant == "base" and self.loss.kind in ("soft", "marginal"):
             raise ValueError(
                 f"loss.kind: {self.loss.kind} needs all leaves in one model; base has one per decision"
@@ -429,7 +415,23 @@ class RunSpec(Strict):
                     raise ValueError(f"loss.{key}: {problem}; use engine.strategy ddp")
         return self
 
-<<<<<<< HEAD
+    def _check_effect(self) -> None:
+        """Raises ValueError for a key that has no effect in the variant, and where the variant lacks its
+        features."""
+        if self.tree is not None and not tree_has_effect(self.variant, self.loss):
+            beside = "" if self.variant in PLAIN else f" with loss.kind {self.loss.kind}"
+            raise ValueError(f"tree: has no effect in {self.variant}{beside}; leave it out")
+        for key, default in without_effect_in(self.variant).items():
+            if self.variant == "multilabel" and key.startswith("plain."):
+                continue  # the base of a study is a multilabel, and has the settings of all variants
+            if functools.reduce(getattr, key.split("."), self) != default:
+                raise ValueError(f"{key}: has no effect in {self.variant}; leave it out")
+        if self.variant in PLAIN and (self.backbone.train != "head" or self.augment.views is None):
+            raise ValueError(
+                f"variant: {self.variant} is fitted to stored features; set backbone.train to head, and "
+                "augment.views to the number of views, or to 0"
+            )
+
     def _check_what_trains(self) -> None:
         """Raises ValueError where a key concerns weights that do not train."""
         for key in REFUSED:
@@ -453,23 +455,6 @@ class RunSpec(Strict):
             raise ValueError(
                 f"backbone.last: {self.backbone.last} leaves blocks of the branches frozen; use at least "
                 f"loss.branch_blocks, {blocks}"
-=======
-    def _check_effect(self) -> None:
-        """Raises ValueError for a key that has no effect in the variant, and where the variant lacks its
-        features."""
-        if self.tree is not None and not tree_has_effect(self.variant, self.loss):
-            beside = "" if self.variant in PLAIN else f" with loss.kind {self.loss.kind}"
-            raise ValueError(f"tree: has no effect in {self.variant}{beside}; leave it out")
-        for key, default in without_effect_in(self.variant).items():
-            if self.variant == "multilabel" and key.startswith("plain."):
-                continue  # the base of a study is a multilabel, and has the settings of all variants
-            if functools.reduce(getattr, key.split("."), self) != default:
-                raise ValueError(f"{key}: has no effect in {self.variant}; leave it out")
-        if self.variant in PLAIN and (self.backbone.train != "head" or self.augment.views is None):
-            raise ValueError(
-                f"variant: {self.variant} is fitted to stored features; set backbone.train to head, and "
-                "augment.views to the number of views, or to 0"
->>>>>>> 7e25475 (The base of a study may have the settings of all its variants)
             )
 
     @cached_property
