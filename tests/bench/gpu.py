@@ -126,7 +126,7 @@ class Bench:
             gpu_parts.parts, spec, parts, self.scale.seconds, self.scratch, runtime=self.runtime, ranks=ranks
         )
         for row in measured:
-            what = {"step": name, "loader": "loader"}.get(row.what, row.what)
+            what = name if row.what == "step" else row.what
             mfu = self.mfu(spec, row.measured, ranks) if row.what == "step" else None
             yield Row(what, row.measured, row.unit, mfu, f"{row.limit_is}: {row.limit:.4g}")
 

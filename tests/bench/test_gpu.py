@@ -42,6 +42,7 @@ def test_every_part_is_measured_on_a_cpu_and_has_a_row_in_the_table(tmp_path: Pa
         "step, bf16",
         "step, fp32",
         "loader",
+        "loader, cached",
         "step of two ranks, bf16",
         "all-reduce",
         "fp32, largest relative error",
@@ -72,7 +73,8 @@ def test_what_is_known_of_a_card_gives_its_share_of_the_peak(
     with FlopCounterMode(display=False) as counter:
         build(spec, stage, dataset.size).eval()(torch.zeros(1, 3, dataset.size, dataset.size))
     expected = 3 * 1000 * counter.get_total_flops() / 2 / 312e12  # two cards, of 312 TFLOP/s each
-    assert known.mfu(spec, 1000.0, ranks=2) == pytest.approx(expected)
+    # The counter does not know the CPU's own attention, which is a small part here.
+    assert known.mfu(spec, 1000.0, ranks=2) == pytest.approx(expected, rel=0.05)
     unknown = gpu.Bench(gpu.TINY, "cpu", "Sprocket 9000", 1, shards, tmp_path)
     assert unknown.mfu(spec, 1000.0) is None
 

@@ -45,7 +45,7 @@ STUDY = {
         "engine": {"precision": "fp32"},
     },
     "variants": ["flat"],
-    "folds": {"outer": 2, "inner": 2},
+    "folds": {"outer": 4, "inner": 2},
     "search": {
         "nested": False,
         "trials": 1,
