@@ -93,7 +93,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         leukotree(folder, "import", "deepapl", str(options.data.absolute()), "all.csv", "--cell-types")
-        leukotree(folder, "pack", "all.csv", "shards", "--size", "96", "--folds", str(OUTER))
+        leukotree(folder, "pack", "all.csv", "shards", "--size", "96", "--folds", str(OUTER), "--drop-broken")
         (folder / "study.yaml").write_text(yaml.safe_dump(study(options.trials)))
         began = time.perf_counter()
         spec = RunSpec().override({**_flat(BASE), "data.shards": str(folder / "shards")})
