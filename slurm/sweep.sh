@@ -325,7 +325,7 @@ answer = json.loads(sys.argv[1])
 jobs = [*(job for job in answer["waiting"].values() if "@" not in job), answer.get("reducer")]
 print(":".join(dict.fromkeys(job.split("_")[0] for job in jobs if job)))' "$answer")
     if [[ -z $jobs ]]; then
-        "${here[@]}" "$leukotree" report "${plan[@]}"
+        "${here[@]}" "$leukotree" report "${plan[@]}" --table
         return
     fi
     read -ra small < <("${here[@]}" "$python" -m hpc.slurm.site ${SITE:+"$SITE"} --sbatch --small)

@@ -143,6 +143,11 @@ def define_report(verbs: options.Verbs) -> None:
     options.overrides(verb)
     verb.add_argument("--out", metavar="DIR", help="folder to write (default: results/STUDY)")
     verb.add_argument(
+        "--table",
+        action="store_true",
+        help="also print a table of the arms, what the verdicts mean, and what to do next",
+    )
+    verb.add_argument(
         "--images",
         action="store_true",
         help="show difficult images of the data set in the page; who gets the page gets these images "
@@ -169,7 +174,14 @@ def run_report(arguments: Namespace) -> int:
         command = commands.given("report", arguments.study, changes)
         rendered = page.render(summaries[0], folder, command, arguments.images)
     markdown, html = rendered.write(folder)
-    print(*rendered.lines, markdown, html, sep="\n")
+    print(*rendered.lines, sep="\n")
+    if arguments.table and rendered.table:
+        file = arguments.study
+        print("", *rendered.table, "", sep="\n")
+        print(
+            f"Next: open {html}. Then: leukotree explain {file}; leukotree new-study MINE --shards data/mine"
+        )
+    print(markdown, html, sep="\n")
     return 0
 
 

@@ -25,7 +25,7 @@ class TestOnOneMachine:
         assert [call["argv"] for call in calls(home)] == [
             ["sweep", "sweeps/phantom.yaml", "search.trials=2"],
             ["folds", "sweeps/phantom.yaml", "search.trials=2", "--on", "local", "--site", "test"],
-            ["report", "sweeps/phantom.yaml", "search.trials=2"],
+            ["report", "sweeps/phantom.yaml", "search.trials=2", "--table"],
         ]
 
     def test_it_can_be_called_from_anywhere(

@@ -32,3 +32,15 @@ def test_without_runs_it_says_what_is_there(copy, tmp_path):
         "Study synthetic: no run of an outer fold has a result yet",
         "Searches: flat, base, multilabel",
     ]
+
+
+@pytest.mark.slow("makes a report")
+def test_the_table_has_the_arms_beside_answers_without_morphology(whole, pages, tmp_path):
+    table = page.render(collect(whole, STUDY, expected_runs()), tmp_path).table
+    cells = {line[:25].strip(): line for line in table}
+    assert table[0].split() == ["macro", "F1,", "%"]
+    for arm in ("flat", "base", "multilabel"):
+        assert table_row(pages[0], "", arm)[5] in next(line for line in table if line.startswith(f"{arm} "))
+    assert any(name.startswith("always ") for name in cells)
+    assert next(line for line in table if line.startswith("a random guess")).endswith("14.3")
+    assert not any("Inconclusive" in line for line in table)  # one verdict is "better"

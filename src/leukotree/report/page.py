@@ -75,7 +75,8 @@ def render(summary: StudySummary, out: Path, command: Given | None = None, image
         sections.insert(-1, checklists.section(summary, sections))
     of_card = card.card(summary, compared) if compared else None
     pages = rendering.pages(f"Study {summary.name}", _about(summary), of_card, sections, out)
-    return Rendered(extra | pages, spoken.lines(summary, of_card, sections))
+    said = spoken.lines(summary, of_card, sections)
+    return Rendered(extra | pages, said, spoken.table(summary, of_card))
 
 
 def _about(summary: StudySummary) -> str:

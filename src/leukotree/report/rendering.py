@@ -68,6 +68,8 @@ class Rendered(NamedTuple):
     """Path below the report's folder -> content."""
     lines: Sequence[str]
     """The report in five lines, for a terminal."""
+    table: Sequence[str] = ()
+    """What stands below them where the arms are asked for, too."""
 
     def write(self, out: Path) -> tuple[Path, Path]:
         """Write the files; returns the paths of the two pages. Each file is replaced atomically."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from leukotree.report import scores
-from leukotree.report.blocks import Section, Text, mean_sd, plural
+from leukotree.report.blocks import Section, Text, mean_sd, percent, plural
+from leukotree.report.sections import shortcuts
 from leukotree.report.sections.card import Card
-from leukotree.report.summary import StudySummary
+from leukotree.report.summary import Arm, StudySummary
 
 MOST_LETTERS = 110
 """A longer line ends in an ellipsis."""
@@ -33,11 +34,33 @@ def lines(summary: StudySummary, card: Card | None, sections: Sequence[Section])
     return [_short(line.replace("`", "")) for line in said]
 
 
+def table(summary: StudySummary, card: Card | None) -> list[str]:
+    """What stands below these lines where somebody reads them for the first time: the arms beside answers
+    without morphology, and what the verdicts mean. [] without runs."""
+    if card is None or summary.taxonomy is None:
+        return []
+    leaves = len(summary.taxonomy.leaves)
+    rows = [(arm.name, _of_folds(arm)) for arm in scores.shown(summary)]
+    rows += [(name, percent(value)) for name, value in shortcuts.reached(summary).items()]
+    rows += [(f"a random guess, 1 of {leaves}", percent(1 / leaves))]
+    width = max(len(name) for name, _ in rows)
+    made = [f"{'':{width}}  macro F1, %", *(f"{name:{width}}  {value}" for name, value in rows)]
+    verdicts = [row.verdict for row in card.rows]
+    if verdicts and all(verdict == "inconclusive" for verdict in verdicts):
+        made += [
+            "",
+            "Inconclusive: these images do not tell the arms apart. That does not say that they are equal.",
+        ]
+        made += [f"{row.name}: {row.sure}" for row in card.rows]
+    return [line.replace("`", "") for line in made]
+
+
+def _of_folds(arm: Arm) -> str:
+    return mean_sd([scores.macro_f1(runs) for runs in scores.by_fold(arm.runs).values()])
+
+
 def _scores(summary: StudySummary) -> str:
-    of_arms = [
-        f"{arm.name} {mean_sd([scores.macro_f1(runs) for runs in scores.by_fold(arm.runs).values()])}"
-        for arm in scores.shown(summary)
-    ]
+    of_arms = [f"{arm.name} {_of_folds(arm)}" for arm in scores.shown(summary)]
     return f"Macro F1, %: {', '.join(of_arms)}"
 
 
