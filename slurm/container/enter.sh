@@ -9,7 +9,7 @@
 #   "${here[@]}" command ...                           anything else
 #
 # These folders are mounted, each at its own path: the repository, the current folder and the folders that its links name, $HOME,
-# temporary folders, and those in LEUKOTREE_MOUNTS (a:b:c). The command has the environment of the shell, but the image's PATH.
+# temporary folders, those of weights, and those in LEUKOTREE_MOUNTS (a:b:c). The command has the environment of the shell, but the image's PATH.
 # SLURM's commands go through relay.sh.
 # shellcheck shell=bash disable=SC2034 # the script that sources this uses the arrays
 
@@ -48,7 +48,7 @@ find_mounts() {
     mounts=()
     IFS=: read -ra more <<<"${LEUKOTREE_MOUNTS:-}"
     if [[ -f $code/.git ]]; then git=$(sed -n 's|^gitdir: \(/.*\)/worktrees/.*|\1|p' "$code/.git"); fi # the repository of a worktree: runs note the commit
-    mount_folders "${HOME:-}" "$PWD" "$(pwd -P)" "$code" "$git" /tmp "${LEUKOTREE_SCRATCH:-}" "${TMPDIR:-}" "${more[@]}"
+    mount_folders "${HOME:-}" "$PWD" "$(pwd -P)" "$code" "$git" /tmp "${LEUKOTREE_SCRATCH:-}" "${LEUKOTREE_WEIGHTS:-}" "${HF_HOME:-}" "${TMPDIR:-}" "${more[@]}"
     for link in *; do
         if [[ -L $link ]]; then mount_folders "$(readlink -f "$link")"; fi
     done
