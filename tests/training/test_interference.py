@@ -119,6 +119,23 @@ def test_where_one_level_trains_the_backbone_there_is_no_interference(spec: RunS
         )
 
 
+@pytest.mark.parametrize(
+    ("part", "blocks"),
+    [
+        ({"backbone.train": "head"}, []),
+        ({"backbone.train": "last", "backbone.last": 2}, ["blocks.4", "blocks.5", "rest"]),
+        ({"backbone.train": "lora"}, [f"blocks.{number}" for number in range(6)]),
+    ],
+    ids=lambda value: str(value.get("backbone.train")) if isinstance(value, dict) else "",
+)
+def test_it_is_measured_where_weights_train(
+    spec: RunSpec, loader: Loader, part: dict[str, Any], blocks: list[str]
+) -> None:
+    rows = interference.Probe(trainer(spec.override(part), loader), 1).after(0)
+    # The adapters' A have no gradient before the first step, their B have.
+    assert list(dict.fromkeys(row["block"] for row in rows)) == blocks
+
+
 @pytest.mark.parametrize(("every", "measured"), [(0, []), (1, [0, 1, 2, 3]), (2, [1, 3]), (3, [2])])
 def test_it_measures_every_so_many_epochs(
     spec: RunSpec, loader: Loader, every: int, measured: list[int]

@@ -21,6 +21,8 @@ KINDS = (
     {"variant": "base", "backbone.name": "test_resnet"},
     {"loss.isolation": "branched", "loss.branch_blocks": 2},
     {"loss.weighting": "uncertainty", "optim.steps": 7},
+    {"backbone.train": "last", "backbone.last": 2, "optim.layer_decay": 0.9},
+    {"backbone.train": "head"},
 )
 
 
@@ -42,7 +44,7 @@ def test_a_second_process_builds_no_model_and_knows_the_same(
 
     direct = answers(DIRECT)
     assert answers(Kept(file)) == direct
-    for name in ("check_backbone", "blocks", "parameters", "work"):
+    for name in ("check_backbone", "check_trained", "blocks", "parameters", "work"):
         monkeypatch.setattr(Questions, name, lambda *_, name=name: pytest.fail(f"{name} is asked again"))
     assert answers(Kept(file)) == direct
 
@@ -77,7 +79,9 @@ def test_a_home_that_cannot_be_written_changes_no_answer(tmp_path: Path) -> None
 
 def test_other_versions_have_another_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     before = questions._versions()
-    monkeypatch.setattr(questions.metadata, "version", {"torch": "9.9", "timm": "1.0"}.__getitem__)
+    monkeypatch.setattr(
+        questions.metadata, "version", {"torch": "9.9", "timm": "1.0", "peft": "0"}.__getitem__
+    )
     assert questions._versions() != before
     monkeypatch.setattr(questions, "CODE", tmp_path)  # other code of the models
     other = questions._versions()

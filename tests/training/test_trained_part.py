@@ -12,6 +12,7 @@ import torch
 from leukotree.data.dataset import Dataset
 from leukotree.data.stream import Loader
 from leukotree.errors import InputError
+from leukotree.explain.table import Explainer
 from leukotree.inference.export import export
 from leukotree.inference.loaded import load
 from leukotree.models import lora
@@ -94,6 +95,21 @@ def test_an_export_has_the_answers_of_the_run(shards: Path, kind: str, name: str
     spec = tiny_spec(shards, {"backbone.name": name, **(PARTS | WIRED)[kind]})
     done = export.export(load(run.run(spec, tmp_path, RUNTIME).folder), tmp_path / "out")
     assert max(done.differences.values()) <= 2e-5
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
+@pytest.mark.parametrize("kind", ["head", "last", "lora"])
+def test_a_frozen_backbone_is_explained(shards: Path, kind: str, name: str, tmp_path: Path) -> None:
+    """Grad-CAM needs gradients of activations, which no frozen weight stops."""
+    spec = tiny_spec(shards, {"variant": "flat", "backbone.name": name, **PARTS[kind]})
+    loaded = load(run.run(spec, tmp_path, RUNTIME).folder)
+    explainer = Explainer(loaded)
+    pixels = torch.from_numpy(Dataset.open(shards).image(0).transpose(2, 0, 1)[None].copy())
+    pairs = explainer.decided(pixels).pairs
+    maps = explainer.maps("gradcam", pixels, pairs)
+    assert maps.shape == (len(pairs), 48, 48)
+    assert np.isfinite(maps).all()
+    assert len(explainer.randomised(1)) == len(explainer.views)
 
 
 def test_a_checkpoint_of_a_head_is_small_and_that_is_foreseen(shards: Path) -> None:

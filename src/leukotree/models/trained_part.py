@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import timm
 import torch
 import xxhash
 from timm.models._manipulate import group_with_matcher
 from torch import nn
 
 from leukotree.errors import InputError
-from leukotree.models import lora
+from leukotree.models import backbones, lora
 from leukotree.spec import BackboneSpec, RunSpec
 
 
@@ -54,13 +53,12 @@ def _keep_last(backbone: nn.Module, spec: BackboneSpec) -> None:
 def check(spec: RunSpec) -> None:
     """Raises InputError where the model of a spec has no such layers as the spec trains. No memory is
     allocated, and no weights are loaded."""
-    with torch.device("meta"):
-        backbone = timm.create_model(spec.backbone.name, num_classes=0)
-        check_layers(backbone, spec)
-        if spec.backbone.train == "last":
-            _keep_last(backbone, spec.backbone)
-        if spec.backbone.train == "lora":
-            lora.targets(backbone, spec.backbone)
+    backbone = backbones.empty(spec.backbone.name)
+    check_layers(backbone, spec)
+    if spec.backbone.train == "last":
+        _keep_last(backbone, spec.backbone)
+    if spec.backbone.train == "lora":
+        lora.targets(backbone, spec.backbone)
 
 
 def check_layers(backbone: nn.Module, spec: RunSpec) -> None:

@@ -133,7 +133,8 @@ class Kept(Questions):
     def check_trained(self, spec: RunSpec) -> None:
         asked = super().check_trained
         part = spec.backbone.model_dump(include={"name", "train", "last", "lora"})
-        self._answer(["trained", part, spec.optim.layer_decay == 1], lambda: asked(spec))
+        question = ["trained", *_name(spec.backbone.name), part, spec.optim.layer_decay == 1]
+        self._answer(question, lambda: asked(spec))
 
     def parameters(self, spec: RunSpec, parts: Parts, size: int) -> tuple[int, int]:
         asked = super().parameters
