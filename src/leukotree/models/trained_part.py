@@ -102,9 +102,8 @@ def _layers(backbone: nn.Module) -> tuple[dict[str, int], int]:
         return {}, 0
     # timm puts a name that it does not know behind the blocks.
     named = [*backbone.named_parameters(), ("?", None)]
-    layers: dict[str, int] = group_with_matcher(
-        iter(named), backbone.group_matcher(coarse=False), reverse=True
-    )
+    matcher = backbone.group_matcher(coarse=False)  # type: ignore[operator]
+    layers: dict[str, int] = group_with_matcher(iter(named), matcher, reverse=True)
     return layers, layers.pop("?")
 
 
@@ -125,5 +124,5 @@ def digest(weights: Mapping[str, torch.Tensor]) -> str:
     found = xxhash.xxh3_128()
     for name, tensor in sorted(weights.items()):
         found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
