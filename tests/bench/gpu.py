@@ -57,7 +57,7 @@ class Scale:
 
 
 FULL = Scale("vit_small_patch16_384", 384, 64, 20.0, 600.0, trials=12, epochs=10, patients=84, per_patient=12)
-TINY = Scale("test_vit", 48, 8, 0.01, 600.0, trials=1, epochs=1, patients=14, per_patient=2)
+TINY = Scale("test_vit", 48, 8, 0.01, 600.0, trials=1, epochs=1, patients=28, per_patient=2)
 KINDS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "bf16, compiled": {"precision": "bf16", "compile": True},
