@@ -253,7 +253,12 @@ def _idle_in(variant: str) -> tuple[str, ...]:
             *(f"loss.{key}" for key in NO_EFFECT_IN[variant]),
             *(f"plain.{key}" for key in PlainSpec.model_fields),
         )
-    groups = {"loss": LossSpec, "optim": OptimSpec, "engine": EngineSpec, "plain": PlainSpec}
+    groups: dict[str, type[Strict]] = {
+        "loss": LossSpec,
+        "optim": OptimSpec,
+        "engine": EngineSpec,
+        "plain": PlainSpec,
+    }
     keys = [f"{name}.{key}" for name, group in groups.items() for key in group.model_fields]
     return tuple(key for key in ("data.order", "data.window", *keys) if key not in EFFECT_IN[variant])
 

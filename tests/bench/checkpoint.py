@@ -26,7 +26,7 @@ from leukotree.distributed.engine import Engine
 from leukotree.records.runfolder import RunFolder
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
-from leukotree.training.stage_trainer import StageTrainer
+from leukotree.training.part import Part
 from leukotree.training.trainer import Trainer
 
 SIZE, BATCH = 224, 8
@@ -39,7 +39,7 @@ class Timed(Trainer):
         super().__init__(*arguments)
         self.ends: list[float] = []
 
-    def _on_step(self, stage: StageTrainer) -> None:
+    def _on_step(self, stage: Part) -> None:
         super()._on_step(stage)
         self.ends.append(time.perf_counter())
 
