@@ -242,7 +242,7 @@ def test_two_leaves_are_as_scikit_learn_has_them() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone.train": "all"}, "is fitted to stored features"),
+        ({"backbone.train": "all", "augment.views": None}, "is fitted to stored features"),
         ({"augment.views": None}, "is fitted to stored features"),
         ({"optim.lr": 1e-3}, "optim.lr: has no effect in logistic"),
         ({"loss.gamma": 1.0}, "loss.gamma: has no effect in logistic"),

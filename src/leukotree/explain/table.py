@@ -77,9 +77,11 @@ class Explainer:
         loaded, spec = self.loaded, self.loaded.spec
         fresh = loaded.bare.override({"seed": seed % 2**31})
         models = []
-        for stage in loaded.stages:
+        for stage, trained in zip(loaded.stages, loaded.models, strict=True):
             model = build(fresh, stage, loaded.prepared.size).to(loaded.engine.device).eval()
             lora.merge(model)
+            if spec.variant == "neighbours":  # without the training images it has no answer
+                model.heads = trained.heads
             models.append(model.requires_grad_(False))
         return views(spec.variant, loaded.taxonomy, loaded.stages, models, loaded.prepared.size)
 

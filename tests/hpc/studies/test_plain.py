@@ -79,7 +79,9 @@ def test_a_grid_varies_each_variant_in_its_own_keys() -> None:
     assert runs == {"flat": 2 * 4, "logistic": 2 * 4, "neighbours": 2 * 4}
 
 
-@pytest.mark.parametrize("changes", [{"backbone": {"train": "all"}}, {"augment": {"views": None}}])
+@pytest.mark.parametrize(
+    "changes", [{"backbone": {"train": "all"}, "augment": {}}, {"augment": {"views": None}}]
+)
 def test_a_study_without_stored_features_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"variant: (logistic|neighbours) is fitted to stored features"):
         study(base={**BASE, **changes})
