@@ -68,7 +68,7 @@ def forward_flops(spec: RunSpec, dataset: Dataset) -> int | None:
 
 
 def utilisation(
-    spec: RunSpec, dataset: Dataset, images_per_s: float, peak: float | None, passes: int = costs.STEP
+    spec: RunSpec, dataset: Dataset, images_per_s: float, peak: float | None, passes: int = costs.STEP["all"]
 ) -> float | None:
     """Model FLOPs of so many images per second as a share of `peak`, the FLOP/s of all devices together.
 

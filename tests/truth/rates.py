@@ -4,7 +4,8 @@
 
 Each draw is a study with new patients, folds and weights. It follows the steps of a user: phantom images,
 `pack`, the runs of all outer folds, and the comparison of the report. Its row is kept in data/truth/. The
-folder results/phantom/ gets rates.csv, verdicts.png and the README with the rates.
+folder results/phantom/ gets rates.csv, verdicts.png and the README with the rates. A call continues from
+both, so another machine can go on. Rows of runs whose arms were not paired are left out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm import tqdm
 
+from leukotree import seeds
 from leukotree.files import write_atomic
 from leukotree.runtime import Runtime
 from tests.truth.scenarios import LEAVES, SCENARIOS, Scenario
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "data" / "truth"
 RESULTS = ROOT / "results" / "phantom"
+STREAMS = "streams"
+"""Column: how the runs drew their numbers, see `leukotree.seeds`."""
 FIRST = 100
 """Number of the first draw. Earlier draws were used to choose the scenarios, and do not count for the
 rates."""
@@ -50,11 +54,13 @@ def main() -> None:
         "--workers", type=int, default=os.cpu_count(), help="studies at once (default: the cores)"
     )
     options = parser.parse_args()
+    kept = _committed()
+    known = {(row["scenario"], row["draw"]) for row in kept}
     tasks = [
         (name, draw)
         for draw in range(FIRST, FIRST + options.draws)
         for name in options.only
-        if not _row(name, draw).exists()
+        if (name, draw) not in known and not _row(name, draw).exists()
     ]
     context = multiprocessing.get_context("spawn")
     with (
@@ -66,7 +72,21 @@ def main() -> None:
     rows = [
         json.loads(path.read_text()) for name in SCENARIOS for path in sorted(WORK.glob(f"{name}-*.json"))
     ]
-    write(RESULTS, pd.DataFrame(rows))
+    rows = [row for row in rows if (row["scenario"], row["draw"]) not in known]
+    write(RESULTS, pd.DataFrame([*kept, *rows]))
+
+
+def _committed() -> list[dict[str, Any]]:
+    """The rows of rates.csv whose runs drew their numbers as runs of today do."""
+    path = RESULTS / "rates.csv"
+    rows = pd.read_csv(path) if path.exists() else pd.DataFrame({STREAMS: []})
+    if STREAMS not in rows:
+        return []
+    paired = rows[rows[STREAMS] >= seeds.PAIRED]
+    return [
+        {key: value for key, value in row.items() if not pd.isna(value)}
+        for row in paired.to_dict(orient="records")
+    ]
 
 
 def _row(name: str, draw: int) -> Path:
@@ -84,7 +104,8 @@ def _study(task: tuple[str, int]) -> None:
     with contextlib.chdir(place):
         _pack(scenario, draw)
         result = _compare(scenario, draw)
-    write_atomic(_row(name, draw), json.dumps({"scenario": name, "draw": draw, **result}) + "\n")
+    row = {"scenario": name, "draw": draw, STREAMS: seeds.NEWEST, **result}
+    write_atomic(_row(name, draw), json.dumps(row) + "\n")
     shutil.rmtree(place)
 
 

@@ -115,3 +115,28 @@ def test_answers_about_the_tree_are_counted_by_what_is_true(tmp_path: Path) -> N
         "helps": ("tree helps", ["50", "0", "50", "25", "25"]),
         "any tree": ("any tree helps", ["25", "0", "50", "25", "25"]),
     }
+
+
+def test_a_call_goes_on_from_the_committed_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of unpaired arms are left out; a row in data/truth and a committed one are two draws."""
+    for name, folder in (("WORK", tmp_path / "work"), ("RESULTS", tmp_path / "results")):
+        folder.mkdir()
+        monkeypatch.setattr(rates, name, folder)
+    row = {"verdict": "inconclusive", "mean": 0.0, "detectable": 0.1}
+    committed = [
+        {"scenario": "same", "draw": draw, rates.STREAMS: streams, **row}
+        for draw, streams in ((100, 1), (101, 2), (102, 3))
+    ]
+    pd.DataFrame(committed).to_csv(tmp_path / "results" / "rates.csv", index=False)
+    for name, draw in (("same", 100), ("same", 102), ("hurts", 100)):
+        new = {"scenario": name, "draw": draw, rates.STREAMS: 3, **row, "mean": 0.5}
+        (tmp_path / "work" / f"{name}-{draw:04d}.json").write_text(json.dumps(new))
+    monkeypatch.setattr("sys.argv", ["rates", "--draws", "1", "--only", "same", "--workers", "1"])
+    rates.main()
+    rows = pd.read_csv(tmp_path / "results" / "rates.csv")
+    assert dict(zip(zip(rows["scenario"], rows["draw"], strict=True), rows["mean"], strict=True)) == {
+        ("same", 100): 0.5,
+        ("same", 101): 0.0,
+        ("same", 102): 0.0,
+        ("hurts", 100): 0.5,
+    }

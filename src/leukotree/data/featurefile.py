@@ -154,7 +154,7 @@ def made(path: Path, shape: Shape) -> FeatureFile:
 
 
 def _write(descriptor: int, values: np.ndarray, position: int) -> None:
-    data = memoryview(np.ascontiguousarray(values)).cast("B")
+    data = np.ascontiguousarray(values).data.cast("B")
     while data:
         written = os.pwrite(descriptor, data, position)
         data, position = data[written:], position + written
