@@ -43,7 +43,6 @@ def levers(shards: str, preload: Mapping[str, str]) -> list[Lever]:
         "one arena": {"MALLOC_ARENA_MAX": "1"},
         "no cache of oneDNN's primitives": {
             "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0",
-            "LRU_CACHE_CAPACITY": "0",
         },
     }
     return [
