@@ -120,7 +120,7 @@ if [[ -z ${SLURM_JOB_ID:-} ]]; then
     code=0
     "${here[@]}" "$leukotree" folds "${plan[@]}" --on local "${site[@]}" || code=$?
     ((code <= 1)) || exit "$code" # 1: some runs failed, the report names them
-    "${here[@]}" "$leukotree" report "${plan[@]}"
+    "${here[@]}" "$leukotree" report "${plan[@]}" --table
     exit "$code"
 fi
 
@@ -325,7 +325,7 @@ answer = json.loads(sys.argv[1])
 jobs = [*(job for job in answer["waiting"].values() if "@" not in job), answer.get("reducer")]
 print(":".join(dict.fromkeys(job.split("_")[0] for job in jobs if job)))' "$answer")
     if [[ -z $jobs ]]; then
-        "${here[@]}" "$leukotree" report "${plan[@]}" --table
+        "${here[@]}" "$leukotree" report "${plan[@]}"
         return
     fi
     read -ra small < <("${here[@]}" "$python" -m hpc.slurm.site ${SITE:+"$SITE"} --sbatch --small)
