@@ -64,7 +64,7 @@ def test_all_arms_are_done_and_share_the_features_of_a_fold(work: Path) -> None:
     for variant in VARIANTS:
         states = [read_status(folder)["state"] for folder in (work / RUNS).glob(f"{variant}-*")]
         assert states == ["done", "done"]
-    assert len(list((work / RUNS / ".features").glob("*.features"))) == 2
+    assert len(list((work / "results").rglob("?*.features"))) == 2
     done = leukotree("status", "study.yaml", cwd=work)
     assert done.returncode == 0, done.stderr
     counts = [row.split()[:3] for row in done.stdout.splitlines()]
