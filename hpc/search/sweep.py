@@ -195,7 +195,7 @@ def _compute_features(study: Study, runtime: Runtime) -> None:
     compute those themselves."""
     from leukotree.training import features
 
-    spec = study.base.override({"variant": study.variants[0]})
+    spec = study.spec(study.variants[0], {}, study.base.data.test_fold, study.seeds[0])
     if not features.ready(spec, study.root, runtime):
         step("computing the features of the images, once for all runs", accepted=True)
         in_ranks(features.prepare, spec, study.root, runtime=runtime, ranks=1)

@@ -84,7 +84,7 @@ def _committed() -> list[dict[str, Any]]:
         return []
     paired = rows[rows[STREAMS] >= seeds.PAIRED]
     return [
-        {key: value for key, value in row.items() if not pd.isna(value)}
+        {str(key): value for key, value in row.items() if not pd.isna(value)}
         for row in paired.to_dict(orient="records")
     ]
 
