@@ -30,14 +30,6 @@ ONE = Runtime(threads=1, quiet=True)
 SETTINGS = {"backbone.train": "head", "augment.views": 2, "optim.epochs": 3, "optim.lr": 1e-2}
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of weights for a small ResNet, whose BatchNorms must not move."""
-    path = tmp_path_factory.mktemp("weights") / "resnet.safetensors"
-    save_file(timm.create_model("test_resnet").state_dict(), path)
-    return path
-
-
 @pytest.fixture
 def spec(shards: Path, weights: Path) -> RunSpec:
     named = {"backbone.name": "test_resnet", "backbone.weights": str(weights)}

@@ -100,6 +100,9 @@ class Fit:
     def steps_before(self, epoch: int) -> int:
         return 0
 
+    def take_steps(self) -> int:
+        return 0
+
     def begin(self) -> None:
         """The features are mapped: there is nothing to decode."""
 

@@ -25,6 +25,7 @@ from leukotree.runtime import Runtime
 from leukotree.spec import BackboneSpec, RunSpec
 from leukotree.training.loaders import Loaders
 from leukotree.training.plan import Plan, check
+from leukotree.training.together import Together
 from leukotree.training.trainer import Trainer
 
 HERE = Runtime()
@@ -79,9 +80,13 @@ def lockstep(
         address.trust(spec.data.shards)
     plans = [check(spec, ranks=int(os.environ.get("WORLD_SIZE", 1))) for spec in specs]
     with start(runtime) as engine, contextlib.ExitStack() as stack:
-        loaders = Loaders(root, engine, runtime, stack)
-        runs = [_epochs(plan, loaders, root, engine, runtime, each_epoch, inspect) for plan in plans]
+        loaders, together = Loaders(root, engine, runtime, stack), Together()
+        runs = [
+            _epochs(plan, loaders, root, engine, runtime, each_epoch, inspect, together) for plan in plans
+        ]
         trainers = [stack.enter_context(contextlib.closing(run)) for run in runs]
+        for trainer in trainers:
+            next(trainer)
         for epoch, scores in enumerate(zip(*trainers, strict=True)):
             known = [score for score in scores if score is not None]
             mean = {"macro_f1": float(np.mean(known)), "folds": known} if len(known) == len(scores) else {}
@@ -96,8 +101,9 @@ def _epochs(
     runtime: Runtime,
     each_epoch: bool,
     inspect: Callable[[Engine], None] | None,
+    together: Together,
 ) -> Generator[float | None, None, None]:
-    """Macro-F1 of each epoch of one run, or None where it was not measured.
+    """None when the run is ready to train. Then macro-F1 of each epoch, or None where it was not measured.
 
     First come the epochs in its folder, then those that are trained now.
     """
@@ -108,12 +114,14 @@ def _epochs(
         if done:  # its checkpoints may be removed, but its metrics are complete
             if engine.is_main and spec.data.inner is not None:
                 folder.drop_checkpoints()  # a kill just after "done" may leave them
+            yield None
             yield from _recorded(folder, epochs)
             return
         if inspect:  # inside `_held`, so that the folder records the error
             inspect(engine)
-        with Trainer(plan, folder, loaders.of(plan), engine, runtime) as trainer:
+        with Trainer(plan, folder, loaders.of(plan), engine, runtime, together) as trainer:
             begin = trainer.resume()
+            yield None
             if begin == epochs:  # killed between the last checkpoint and "done"
                 trainer.score()
                 trainer.finish()

@@ -81,6 +81,7 @@ class StageTrainer:
         self.stall_s = 0.0
         """Seconds in which `train_until` waited for data."""
         self._losses: list[torch.Tensor] = []
+        self._trained = 0
         self._batches: Iterator[tuple[np.ndarray, list[Batch]]] = iter(())
 
     def steps_before(self, epoch: int) -> int:
@@ -117,9 +118,19 @@ class StageTrainer:
             began = time.perf_counter()
             rows, micros = next(self._batches)
             self.stall_s += time.perf_counter() - began
-            self._losses.append(self._step(rows, micros))
+            self.keep(self._step(rows, micros))
             self.step += 1
             on_step()
+
+    def keep(self, losses: torch.Tensor) -> None:
+        """Keep the (G,) losses of a step for `collect`."""
+        self._losses.append(losses)
+        self._trained += 1
+
+    def take_steps(self) -> int:
+        """How many steps were trained since the last call."""
+        trained, self._trained = self._trained, 0
+        return trained
 
     def evaluating(self) -> contextlib.AbstractContextManager[None]:
         """The context for `logits`: `model` is whole and in evaluation mode. Every rank enters it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,6 +28,7 @@ from leukotree.training import checkpoint, costs, crowding, interference, throug
 from leukotree.training.part import Part
 from leukotree.training.plan import Plan, StagePlan
 from leukotree.training.stage_trainer import StageTrainer
+from leukotree.training.together import Together
 from leukotree.training.writer import Writer
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ class Trainer:
         loader: Loader | FeatureLoader,
         engine: Engine,
         runtime: Runtime,
+        together: Together | None = None,
     ) -> None:
+        """together: the runs that train beside this one; None for none."""
         # Only the main rank may rely on what it has written a moment ago.
         streams: int = engine.gather(folder.streams if engine.is_main else None)[0]
         self.plan, self.spec, self.dataset = plan, plan.spec, loader.dataset
@@ -65,6 +68,8 @@ class Trainer:
         self._writer = Writer()
         self._followers: Followers | None = None
         first = self.stages[0]
+        self._together = together or Together()
+        self._together.join(self)
         self._probe = interference.Probe(first, runtime.probe) if isinstance(first, StageTrainer) else None
 
     def __enter__(self) -> Self:
@@ -133,17 +138,18 @@ class Trainer:
 
         The last epoch is saved by `finish`. Raises Preempted at any step, after saving.
         """
-        began = self._counted = time.perf_counter()
+        began = time.perf_counter()
         throughput.reset_peak_memory(self.engine.device)
         # Decoding of its first images begins now, while the epoch trains.
         to_score = self._to_score() if evaluate else None
-        before = [stage.step for stage in self.stages]
         for stage in self.stages:
             stage.stall_s = 0.0
-            stage.train_until(stage.steps_before(self._epoch + 1), partial(self._on_step, stage))
+        began = self._counted = began - self._together.train(self)
+        for stage, end, on_step in self.to_train():
+            stage.train_until(end, on_step)
         self._collect()
         seconds = time.perf_counter() - began
-        steps = [stage.step - done for stage, done in zip(self.stages, before, strict=True)]
+        steps = [stage.take_steps() for stage in self.stages]
         row = {"kind": "epoch", "epoch": self._epoch, **self._speed(steps, seconds)}
         if to_score is not None:
             row |= {name: score for name, score in self.score(to_score).items() if name == "macro_f1"}
@@ -159,6 +165,15 @@ class Trainer:
             loss = np.mean([step["loss"] for step in rows]) if rows else None
             self._writer.submit(partial(self._log_epoch, row, loss))
         return row.get("macro_f1")  # type: ignore[return-value]
+
+    @property
+    def epochs_done(self) -> int:
+        return self._epoch
+
+    def to_train(self) -> Iterator[tuple[Part, int, Callable[[], None]]]:
+        """Each stage, the step at which this epoch ends, and what to call after each of its steps."""
+        for stage in self.stages:
+            yield stage, stage.steps_before(self._epoch + 1), partial(self._on_step, stage)
 
     def _log_epoch(self, row: dict[str, Any], loss: float | None) -> None:
         """A line for an epoch that has ended."""
