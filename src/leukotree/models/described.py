@@ -4,6 +4,8 @@ what to cite, the size of images that they were made for, and the normalisation 
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from leukotree import files
 from leukotree.models import backbones, packaged, pretrained, weights
 from leukotree.spec import BackboneSpec
 
@@ -34,6 +37,16 @@ def describe(backbone: BackboneSpec, size: int) -> dict[str, Any]:
     file = pretrained.file(backbone)
     if file is None and name.kind == "timm":
         return {}
+    config = None if name.kind == "timm" else pretrained.folder(name) / pretrained.CONFIG
+    states = tuple(files.state(path.stat()) for path in (file, config) if path is not None)
+    return copy.deepcopy(_described(backbone, size, file, states))
+
+
+@functools.lru_cache(maxsize=16)  # a process trains hundreds of runs with one backbone
+def _described(
+    backbone: BackboneSpec, size: int, file: Path | None, states: tuple[tuple[int, ...], ...]
+) -> dict[str, Any]:
+    """`describe` for files in these states."""
     model = backbones.empty(backbone.name, size)
     config: Mapping[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     known = not pretrained.is_path(backbone.weights) and file is not None
