@@ -478,6 +478,13 @@ class RunSpec(Strict):
         """The parts of the training, after each of which the run is saved. A variant of PLAIN has one."""
         return 1 if self.variant in PLAIN else self.optim.epochs
 
+    @property
+    def on_features(self) -> bool:
+        """Whether it trains on stored features: heads on a frozen backbone, with fixed views. An ensemble of
+        random backbones does not: each member has a backbone of its own."""
+        alike = self.variant != "ensemble" or self.backbone.weights is not None
+        return self.backbone.train == "head" and self.augment.views is not None and alike
+
     def __copy__(self) -> RunSpec:
         return _without_hash(super().__copy__())
 

@@ -90,3 +90,22 @@ def test_on_a_frozen_backbone_base_is_left_out_where_multilabel_is(
     assert list(arms.primary(study, variants, made)) == expected
     declared = {**study, "primary": [["base", "flat"]]}
     assert arms.primary(declared, variants, made) == (("base", "flat"),)
+
+
+@pytest.mark.parametrize(
+    ("loss", "left_out"),
+    [
+        ({}, True),
+        ({"isolation": "chained"}, False),
+        ({"kind": "conditional"}, True),
+        ({"kind": "soft"}, False),
+    ],
+)
+def test_base_is_left_out_only_where_its_heads_are_those_of_multilabel(
+    loss: dict[str, str], left_out: bool
+) -> None:
+    """A chained head also sees the probabilities above it. `soft` has one loss for all heads."""
+    variants = ["flat", "base", "multilabel"]
+    made = [arm for arm, _ in arms.from_rows([{"variant": variant} for variant in variants], [])]
+    study = {"base": {"backbone": {"train": "head"}, "loss": loss}}
+    assert (("base", "flat") not in arms.primary(study, variants, made)) == left_out

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,13 @@ def files(folder: Path) -> list[Path]:
     return sorted((folder / featurefile.FOLDER).glob(f"*{featurefile.SUFFIX}"))
 
 
+def images_of(spec: RunSpec, keys: Iterable[str]) -> np.ndarray:
+    """(n, 3, H, W) uint8 images of these samples."""
+    dataset = check(spec).dataset
+    rows = [dataset.index["key"].tolist().index(key) for key in keys]
+    return np.stack([dataset.image(row) for row in rows]).transpose(0, 3, 1, 2)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("views", [0, 2])
 def test_predictions_are_those_of_heads_on_the_frozen_backbone(
@@ -54,6 +63,16 @@ def test_predictions_are_those_of_heads_on_the_frozen_backbone(
     looped = run.run(spec, tmp_path / "looped", Runtime(threads=1, quiet=True, store_features=False))
     np.testing.assert_allclose(predicted(stored.folder), predicted(looped.folder), atol=1e-5)
     assert not files(tmp_path / "looped")
+
+
+def test_members_of_an_ensemble_keep_random_backbones_of_their_own(spec: RunSpec, tmp_path: Path) -> None:
+    """They train in the loop: the features of one member would not be those of another."""
+    spec = spec.override({"variant": "ensemble", "backbone.weights": None})
+    result = run.run(spec, tmp_path, ONE)
+    assert not files(tmp_path)
+    frame, logp, _ = predictions.read(result.folder)
+    images = images_of(spec, frame["key"])
+    np.testing.assert_allclose(loaded.load(result.folder).predict(images), logp, atol=1e-5)
 
 
 def test_one_file_serves_all_variants_folds_and_seeds(spec: RunSpec, tmp_path: Path) -> None:
@@ -168,6 +187,20 @@ def test_two_ranks_share_the_pass(spec: RunSpec, tmp_path: Path) -> None:
     np.testing.assert_allclose(predicted(folder), predicted(alone.folder), atol=1e-4)
 
 
+def test_a_process_of_its_own_computes_features_of_shards_that_a_command_fetches(
+    spec: RunSpec, shards: Path, tmp_path: Path
+) -> None:
+    spec = spec.override({"data.shards": f"pipe:cat {shards}/{{}}"})
+    scratch = tmp_path / "scratch"
+    runtime = replace(ONE, scratch=scratch, scratch_gb=1.0)
+    in_ranks(features.prepare, spec, tmp_path, runtime=runtime, ranks=1)
+    [path] = files(tmp_path)
+    file = featurefile.opened(path, 168, 3)
+    assert file is not None
+    assert not file.missing()
+    assert list(scratch.rglob("*.tar"))
+
+
 def test_two_processes_compute_the_features_once(spec: RunSpec, tmp_path: Path) -> None:
     """The second one waits for the first."""
     context = multiprocessing.get_context("spawn")
@@ -187,11 +220,8 @@ def test_two_processes_compute_the_features_once(spec: RunSpec, tmp_path: Path) 
 def test_a_finished_run_predicts_with_its_backbone_put_back(spec: RunSpec, tmp_path: Path) -> None:
     result = run.run(spec, tmp_path, ONE)
     known = loaded.load(result.folder)
-    dataset = check(spec).dataset
     frame, logp, _ = predictions.read(result.folder)
-    rows = [dataset.index["key"].tolist().index(key) for key in frame["key"]]
-    images = np.stack([dataset.image(row) for row in rows]).transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(known.predict(images), logp, atol=1e-5)
+    np.testing.assert_allclose(known.predict(images_of(spec, frame["key"])), logp, atol=1e-5)
 
 
 def test_a_run_is_not_loaded_with_other_weights(spec: RunSpec, weights: Path, tmp_path: Path) -> None:

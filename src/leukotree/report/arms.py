@@ -14,6 +14,9 @@ Row = Mapping[str, Any]
 RUN_COLUMNS = ("run_name", "cell", "variant", "repeat", "test_fold", "seed")
 """The columns of a grid's rows that are not keys of the grid."""
 TRAIN = "backbone.train"
+ALIKE = {"loss.isolation": ("shared",), "loss.kind": ("focal", "conditional")}
+"""The values with which a head of `multilabel` on a frozen backbone has the inputs and the loss of one of
+`base`."""
 MATCHED = ("base", "ensemble")
 """Variants with as many models, steps and parameters: what differs is the tree."""
 MOST_NAMES = 50
@@ -87,17 +90,24 @@ def primary(
             )
     if declared is not None:
         return tuple((challenger, reference) for challenger, reference in declared)
-    trains = ((study.get("base") or {}).get("backbone") or {}).get("train")
-    same = set(like_multilabel(arms, trains))
+    same = set(like_multilabel(arms, study.get("base") or {}))
     pairs = _with_references(arms)
     return tuple((arm.name, reference.name) for arm, reference in pairs if arm.name not in same)
 
 
-def like_multilabel(arms: Sequence[Arm], trains: str | None) -> list[str]:
-    """The names of the arms of `base` on a frozen backbone, if there are such arms of `multilabel`. `trains`:
-    `backbone.train` of an arm that has no value of its own."""
-    on_heads = [arm for arm in arms if arm.values.get(TRAIN, trains) == "head"]
-    if not any(arm.variant == "multilabel" for arm in on_heads):
+def like_multilabel(arms: Sequence[Arm], base: Mapping[str, Any]) -> list[str]:
+    """The names of the arms of `base` on a frozen backbone, if there are arms of `multilabel` there whose
+    heads have the same inputs and losses. `base`: the values of an arm that has none of its own."""
+
+    def value(arm: Arm, key: str) -> Any:
+        group, name = key.split(".")
+        return arm.values.get(key, (base.get(group) or {}).get(name))
+
+    on_heads = [arm for arm in arms if value(arm, TRAIN) == "head"]
+    if not any(
+        arm.variant == "multilabel" and all(value(arm, key) in (None, *same) for key, same in ALIKE.items())
+        for arm in on_heads
+    ):
         return []
     return [arm.name for arm in on_heads if arm.variant == "base"]
 

@@ -37,7 +37,7 @@ def of_stages(spec: RunSpec, parts: Sequence[StagePlan], size: int, ask: Questio
     counted = [flops for flops in forward if flops is not None]
     known = len(counted) == len(forward)
     images = [count * spec.optim.batch_size for count in steps]
-    if spec.backbone.train == "head" and spec.augment.views is not None:
+    if spec.on_features:
         training = _on_features(spec, parts, images, counted, size, ask)
     else:
         training = sum(

@@ -21,6 +21,7 @@ import torch
 from leukotree import files, progress, signals
 from leukotree.data import augment, featurefile
 from leukotree.data.featurefile import FeatureFile, Shape, Writer
+from leukotree.data.remote import address, scratch
 from leukotree.data.stream import Batch, Loader
 from leukotree.data.views import Views
 from leukotree.distributed.engine import Engine, start
@@ -38,13 +39,10 @@ _PACKAGES = ("torch", "timm")
 _BUSY = "another process computes these features"
 
 
-def used(spec: RunSpec) -> bool:
-    """Whether a run trains on stored features: heads on a frozen backbone, with fixed views."""
-    return spec.backbone.train == "head" and spec.augment.views is not None
-
-
 def prepare(spec: RunSpec, root: Path, runtime: Runtime) -> None:
     """Compute the features of a run if they are not stored. Arguments and errors as for `stored`."""
+    scratch.use(runtime.scratch, runtime.scratch_gb)
+    address.trust(spec.data.shards)  # as in `run`: a person has started it
     plan = check(spec)
     with start(runtime) as engine, open_loader(plan.dataset, engine, runtime) as pixels:
         stored(plan, pixels, root, engine, runtime)
@@ -71,7 +69,7 @@ def key(plan: Plan, device: str) -> str:
 
 def ready(spec: RunSpec, root: Path, runtime: Runtime) -> bool:
     """Whether a run needs no features here, or has them stored. Their checksums are not compared."""
-    if not used(spec):
+    if not spec.on_features:
         return True
     plan = check(spec)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if runtime.device == "auto" else runtime.device

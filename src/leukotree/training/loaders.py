@@ -30,7 +30,7 @@ class Loaders:
 
     def of(self, plan: Plan) -> Loader | FeatureLoader:
         """The loader of a run. It computes features that are not stored, see `features.stored`."""
-        if not (features.used(plan.spec) and self._runtime.store_features):
+        if not (plan.spec.on_features and self._runtime.store_features):
             return self._of_pixels(plan.dataset)
         place = _place(plan.dataset), features.key(plan, self._engine.device.type)
         if place not in self._features:

@@ -56,6 +56,26 @@ def test_a_budget_of_steps_is_named(tmp_path: Path) -> None:
     assert cells(part, "flat")[-1] == "500 steps"
 
 
+@pytest.mark.parametrize(
+    ("base", "cell", "stored"),
+    [
+        ("head", {}, True),
+        ("head", {"backbone.train": "all", "augment.views": None}, False),
+        ("all", {"backbone.train": "head", "augment.views": 2}, True),
+        ("all", {"backbone.train": "head"}, False),
+    ],
+)
+def test_stored_features_are_named_where_an_arm_trains_on_them(
+    tmp_path: Path, base: str, cell: dict[str, Any], stored: bool
+) -> None:
+    views = {"augment": {"views": 2}} if base == "head" else {}
+    summary = write(tmp_path, {}, {"base": {"backbone": {"train": base}, **views}})
+    arms = tuple(replace(arm, values=cell) for arm in summary.arms)
+    part = budget.section(replace(summary, arms=arms))
+    assert part is not None
+    assert ("The features of the frozen backbone are computed once" in texts(part)) == stored
+
+
 def test_an_ensemble_is_compared_with_base(tmp_path: Path) -> None:
     summary = write(tmp_path, {"flat": FLAT, "base": BASE})
     flat, base, tree = summary.arms

@@ -36,9 +36,9 @@ def section(summary: StudySummary) -> Section | None:
     rows = [[arm.name, _models(arm), *_cells(arm), number(_hours(arm)), budget(summary, arm)] for arm in arms]
     caption = "Compute of one run of each arm, mean over its runs. Hours include scoring."
     blocks: list[Block] = [Table(caption, header, rows), *_matched(arms), text(prose.BUDGET)]
-    if like_multilabel(arms, summary.base.backbone.train):
+    if like_multilabel(arms, summary.base.model_dump(mode="json")):
         blocks.append(text(prose.FROZEN))
-    if summary.base.backbone.train == "head" and summary.base.augment.views is not None:
+    if any(_on_features(summary, arm) for arm in arms):
         blocks.append(text(prose.STORED))
     if any(arm.variant in MODEL_PER_DECISION for arm in arms):
         blocks.append(text(prose.ONE_RATE))
@@ -53,6 +53,18 @@ def budget(summary: StudySummary, arm: Arm) -> str:
         arm.values.get(key, value_of(summary.base, key)) for key in ("optim.steps", "optim.epochs")
     )
     return f"{epochs} epochs" if steps is None else f"{steps} steps"
+
+
+def _on_features(summary: StudySummary, arm: Arm) -> bool:
+    """Whether the runs of an arm train on stored features."""
+    base = summary.base
+    own = {
+        group: getattr(base, group).model_copy(
+            update={key: arm.values[f"{group}.{key}"] for key in keys if f"{group}.{key}" in arm.values}
+        )
+        for group, keys in (("backbone", ("train", "weights")), ("augment", ("views",)))
+    }
+    return base.model_copy(update={"variant": arm.variant, **own}).on_features
 
 
 def paired(runs: Sequence[Run]) -> Text:
