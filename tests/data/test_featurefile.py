@@ -31,7 +31,9 @@ def test_what_is_written_is_read(path: Path) -> None:
     assert file.missing() == [0, 1, 2]
     fill(file, 2, 0)
     assert file.missing() == [1]
+    assert not file.complete
     fill(file, 1)
+    assert file.complete
     again = featurefile.opened(path, SHAPE.images, SHAPE.views)
     assert again is not None
     assert again.shape == SHAPE

@@ -82,3 +82,24 @@ def test_orders_of_other_seeds_show_the_same_views(shards: Path) -> None:
     assert len(both) > 100
     assert all(first[row] == second[row] for row in both)
     assert list(first) != list(second)
+
+
+def test_a_pass_decodes_a_view_at_a_time(shards: Path) -> None:
+    """A thousand views of 64 large images would fill the memory."""
+    dataset = Dataset.open(shards)
+    decoded: list[int] = []
+
+    class Counting(Loader):
+        def _image(self, row: int, buffer: np.ndarray) -> np.ndarray:
+            decoded.append(row)
+            return super()._image(row, buffer)
+
+    many = Views(100, AUGMENT, dataset.size)
+    with Counting(dataset, workers=0) as loader:
+        batches = loader.see([np.arange(4), np.arange(4, 8)], many)
+        first = next(batches)
+        assert len(decoded) == 4
+        assert first.numbers is None
+        rest = list(batches)
+    assert len(rest) == 2 * 101 - 1
+    assert [batch.rows.tolist() for batch in rest[99:101]] == [[0, 1, 2, 3], [4, 5, 6, 7]]

@@ -12,16 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
+import torch
 from safetensors.torch import save_file
 
 from hpc.launching.ranks import in_ranks
+from leukotree import files as module
 from leukotree import signals
 from leukotree.data import featurefile
+from leukotree.distributed.engine import Engine
 from leukotree.errors import InputError, Preempted
 from leukotree.inference import loaded
 from leukotree.records import predictions
 from leukotree.runtime import Runtime
-from leukotree.spec import VARIANTS, RunSpec
+from leukotree.spec import TRAINED, RunSpec
 from leukotree.training import features, run
 from leukotree.training.plan import check
 from tests.helpers.specs import tiny_spec
@@ -53,7 +56,7 @@ def images_of(spec: RunSpec, keys: Iterable[str]) -> np.ndarray:
     return np.stack([dataset.image(row) for row in rows]).transpose(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TRAINED)
 @pytest.mark.parametrize("views", [0, 2])
 def test_predictions_are_those_of_heads_on_the_frozen_backbone(
     spec: RunSpec, variant: str, views: int, tmp_path: Path
@@ -137,10 +140,48 @@ def test_an_interrupted_pass_goes_on_at_the_next_chunk(
     file = featurefile.opened(path, 168, 3)
     assert file is not None
     assert file.missing() == [1, 2]
+    assert not features.ready(spec, tmp_path / "cut", ONE)
+    assert features.ready(spec, tmp_path / "whole", ONE)
     signals._received = None
     result = run.run(spec, tmp_path / "cut", ONE)
     assert path.read_bytes() == whole.read_bytes()
     assert np.array_equal(predicted(result.folder), predicted(tmp_path / "whole" / spec.run_name))
+
+
+def test_a_file_of_the_same_time_and_length_is_looked_at_again(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems have times of a second or more."""
+    state = module.state
+    monkeypatch.setattr(module, "state", lambda status: (*state(status)[:2], 0))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1)
+        with signals.watched(), pytest.raises(Preempted):
+            run.run(spec, tmp_path, ONE)
+    signals._received = None
+    run.run(spec, tmp_path, ONE)
+
+
+def test_a_file_that_a_node_sees_later_is_waited_for(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS may show a new file to another node after half a minute."""
+    run.run(spec, tmp_path, ONE)
+    [path] = files(tmp_path)
+    size = 168, 3
+    path.rename(tmp_path / "later")
+    answers = iter([[(True, False), (False, False)]])
+
+    def gather(value: tuple[bool, bool]) -> list[tuple[bool, bool]]:
+        """What two ranks say: the other one sees the file first."""
+        if (others := next(answers, None)) is not None:
+            (tmp_path / "later").rename(path)
+            return others
+        return [(True, False), value]
+
+    engine = Engine(1, 2, torch.device("cpu"))
+    monkeypatch.setattr(Engine, "gather", lambda _, value: gather(value))
+    assert features._shown(path, size, engine).missing() == []
 
 
 def test_a_damaged_chunk_is_computed_again(spec: RunSpec, tmp_path: Path) -> None:

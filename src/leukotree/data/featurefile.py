@@ -81,9 +81,19 @@ class FeatureFile:
         taken: np.ndarray = self.values[rows, 0 if views is None else views]
         return taken
 
+    @property
+    def _sums(self) -> np.ndarray:
+        """(chunks,) uint64 checksums. 0: the chunk is not there."""
+        return np.ndarray(self.shape.chunks, np.uint64, self._map, _HEADER.size)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all chunks were written. They are not read."""
+        return bool(self._sums.all())
+
     def missing(self) -> list[int]:
         """The chunks that are not there, or damaged. It reads the whole file."""
-        sums: np.ndarray = np.ndarray(self.shape.chunks, np.uint64, self._map, _HEADER.size)
+        sums = self._sums
         return [
             chunk
             for chunk in range(self.shape.chunks)

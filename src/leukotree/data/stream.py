@@ -120,19 +120,25 @@ class Loader:
         fetcher.follow(later)
         return (batch for _, [batch] in self._followed(self._ahead(plan), fetcher, later))
 
-    def see(self, parts: Sequence[np.ndarray], views: Views) -> Iterator[list[Batch]]:
-        """Yield for each part the batches of its rows in all views, from view 0 on. Decoding starts at once.
+    def see(self, parts: Sequence[np.ndarray], views: Views) -> Iterator[Batch]:
+        """Yield for each part the batches of its rows in all views, one after the other from view 0 on.
+        Decoding starts at once.
 
         Args:
             parts: (b,) rows each, this rank's share of a pass over the data that all ranks make.
         """
-        plan = ((part, [views.seen(part, number) for number in range(views.count + 1)]) for part in parts)
+        last = views.count  # the shards of a part are needed until its last view
+        plan = (
+            (part if number == last else part[:0], [views.seen(part, number)])
+            for part in parts
+            for number in range(last + 1)
+        )
         if (fetcher := self.dataset.fetcher) is None:
-            return (batches for _, batches in self._ahead(plan))
+            return (batch for _, [batch] in self._ahead(plan))
         store, rows = fetcher.store, np.concatenate([np.zeros(0, np.int64), *parts])
         later = uses.Pass(store.shard_of[rows], len(store.names), self._to_epoch_end)
         fetcher.follow(later)
-        return (batches for _, batches in self._followed(self._ahead(plan), fetcher, later))
+        return (batch for _, [batch] in self._followed(self._ahead(plan), fetcher, later))
 
     def _to_epoch_end(self) -> int:
         """Samples that are trained before an evaluation goes on."""

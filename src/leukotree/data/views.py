@@ -69,7 +69,7 @@ class Views:
         return Samples(rows, crops, numbers, views)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)  # all views of a block, 4 MB each: a pass sees a few images in one after the other
 def _table(view: int, block: int, size: int, ranges: AugmentSpec) -> tuple[np.ndarray, np.ndarray]:
     """(BLOCK, 5) crops and (BLOCK, 9) colours of the rows of a block in a view."""
     place = view, BLOCK

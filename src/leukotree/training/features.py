@@ -11,8 +11,9 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from leukotree.data.stream import Batch, Loader
 from leukotree.data.views import Views
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import Busy, PeerFailed, Preempted, RunFailed
+from leukotree.log import logger
 from leukotree.models import pretrained
 from leukotree.models.classifier import Classifier, build, normalisation
 from leukotree.models.streams import Streams
@@ -36,6 +38,8 @@ from leukotree.training.pixels import open_loader
 from leukotree.training.plan import Plan, check
 
 _PACKAGES = ("torch", "timm")
+SHOWN_S = 120.0
+"""Most seconds until all nodes see a file that one has written."""
 _BUSY = "another process computes these features"
 
 
@@ -68,12 +72,13 @@ def key(plan: Plan, device: str) -> str:
 
 
 def ready(spec: RunSpec, root: Path, runtime: Runtime) -> bool:
-    """Whether a run needs no features here, or has them stored. Their checksums are not compared."""
+    """Whether a run needs no features here, or has all of them stored. Their checksums are not compared."""
     if not spec.on_features:
         return True
     plan = check(spec)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if runtime.device == "auto" else runtime.device
-    return featurefile.opened(_path(plan, device, root, runtime), *_size(plan)) is not None
+    file = featurefile.opened(_path(plan, device, root, runtime), *_size(plan))
+    return file is not None and file.complete
 
 
 def stored(plan: Plan, pixels: Loader, root: Path, engine: Engine, runtime: Runtime) -> FeatureFile:
@@ -91,13 +96,28 @@ def stored(plan: Plan, pixels: Loader, root: Path, engine: Engine, runtime: Runt
     path, size = _path(plan, engine.device.type, root, runtime), _size(plan)
     if not all(engine.gather(_whole(path, *size) is not None)):
         with _turn(path, engine):
-            _compute(plan, path, pixels, engine, runtime)
-        engine.barrier()
-    if (whole := _whole(path, *size)) is None:
-        raise RunFailed(
-            f"{path}: the features are damaged although they were written; check the disk", "disk"
-        )
-    return whole
+            _checked.cache_clear()  # a file system may have coarse times
+            if not engine.gather(_whole(path, *size) is not None)[0]:
+                _compute(plan, path, pixels, engine, runtime)
+    return _shown(path, size, engine)
+
+
+def _shown(path: Path, size: tuple[int, int], engine: Engine) -> FeatureFile:
+    """The file that the main rank knows to be whole, once every rank sees it: NFS shows it later on other
+    nodes."""
+    began = time.monotonic()
+    while True:
+        if (whole := _whole(path, *size)) is None:
+            _checked.cache_clear()
+            whole = _whole(path, *size)
+        seen, late = zip(*engine.gather((whole is not None, time.monotonic() > began + SHOWN_S)), strict=True)
+        if whole is not None and all(seen):
+            return whole
+        if late[0] or not seen[0]:
+            raise RunFailed(
+                f"{path}: the features are damaged although they were written; check the disk", "disk"
+            )
+        time.sleep(1.0)
 
 
 def _path(plan: Plan, device: str, root: Path, runtime: Runtime) -> Path:
@@ -131,22 +151,27 @@ def _turn(path: Path, engine: Engine) -> Iterator[None]:
     """The context in which the main rank holds the lock of the file. Until then all ranks wait together.
     Raises Preempted."""
     with contextlib.ExitStack() as stack:
+        said = False
         while True:
-            held = engine.is_main and _try(path, stack)
-            if engine.gather(held)[0]:
+            busy = engine.gather(_try(path, stack) if engine.is_main else None)[0]
+            if busy is None:
                 break
+            if engine.is_main and not said:
+                logger.info(f"{path}: {busy}; waits for it")
+                said = True
             _stop_together(engine, "waited for the features that another process computes")
             time.sleep(1.0)
         yield
 
 
-def _try(path: Path, stack: contextlib.ExitStack) -> bool:
+def _try(path: Path, stack: contextlib.ExitStack) -> str | None:
+    """Hold the lock of the file in `stack`. Returns None, or who else holds it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         stack.enter_context(files.locked(path.with_suffix(".lock"), _BUSY))
-    except Busy:
-        return False
-    return True
+    except Busy as busy:
+        return str(busy)
+    return None
 
 
 def _stop_together(engine: Engine, done: str) -> None:
@@ -176,7 +201,7 @@ def _compute(plan: Plan, path: Path, pixels: Loader, engine: Engine, runtime: Ru
         for number in range(-(-len(missing) // engine.world)):
             own = None
             if number < len(mine):
-                own = mine[number], _features(next(batches), model, spec, engine)
+                own = mine[number], _features(islice(batches, shape.views), model, spec, engine)
             computed = [part for part in engine.gather(own) if part is not None]
             _put(computed, writer, engine)
             done += sum(len(values) for _, values in computed) * shape.views
@@ -209,8 +234,8 @@ def _put(computed: list[tuple[int, np.ndarray]], writer: Writer | None, engine: 
 
 
 @torch.inference_mode()
-def _features(batches: list[Batch], model: Classifier, spec: RunSpec, engine: Engine) -> np.ndarray:
-    """(b, V, F) float32 features of images in V views."""
+def _features(batches: Iterable[Batch], model: Classifier, spec: RunSpec, engine: Engine) -> np.ndarray:
+    """(b, V, F) float32 features of images in V views, one batch each."""
     mean, std = (engine.put(value) for value in normalisation(model))
     parts = []
     for batch in batches:
