@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
+from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
@@ -19,7 +21,7 @@ from leukotree import signals
 from leukotree.data import folds
 from leukotree.data.dataset import Dataset
 from leukotree.data.featurefile import SUFFIX, opened
-from leukotree.errors import InputError, Preempted
+from leukotree.errors import InputError, Preempted, RunFailed
 from leukotree.evaluation import decide
 from leukotree.inference import loaded
 from leukotree.inference.export import program
@@ -28,6 +30,7 @@ from leukotree.records.runfolder import read_metrics, read_status
 from leukotree.runtime import Runtime
 from leukotree.spec import PLAIN, RunSpec
 from leukotree.training import checkpoint, plain, run
+from leukotree.training.plan import check
 from tests.helpers.specs import tiny_spec
 
 VIEWS = 2
@@ -130,7 +133,10 @@ def test_its_records_are_those_of_any_run(
     assert compute.hours(epochs) is not None
     recorded = compute.read(status)
     assert recorded is not None
-    assert (recorded.models, recorded.steps, recorded.training_flops) == (1, 0, 0)
+    assert (recorded.models, recorded.steps) == (1, 0)
+    assert recorded.image_flops is not None
+    seen = len(check(spec).train_rows) * (VIEWS if variant == "logistic" else 1)
+    assert recorded.training_flops == seen * recorded.image_flops
     assert recorded.image_flops
 
 
@@ -208,6 +214,17 @@ def test_a_run_that_was_stopped_or_killed_ends_with_the_same_bits(
     assert read_status(tmp_path / "again" / spec.run_name)["state"] != "done"
     again = run.run(spec, tmp_path / "again", stored).folder
     assert (again / "predictions.parquet").read_bytes() == (whole / "predictions.parquet").read_bytes()
+
+
+@pytest.mark.slow("computes features, fits")
+@pytest.mark.parametrize("variant", PLAIN)
+def test_features_that_are_not_finite_end_a_run(shards: Path, tmp_path: Path, variant: str) -> None:
+    state = timm.create_model("test_resnet").state_dict()
+    save_file(state | {"conv1.0.weight": state["conv1.0.weight"] * np.nan}, tmp_path / "nan.safetensors")
+    spec = spec_of(shards, variant, backbone__weights=str(tmp_path / "nan.safetensors"))
+    with pytest.raises(RunFailed, match="features that are not finite") as failed:
+        run.run(spec, tmp_path, Runtime(quiet=True))
+    assert failed.value.kind == "nan"
 
 
 @pytest.mark.slow("computes features, fits")

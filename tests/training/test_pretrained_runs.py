@@ -80,6 +80,22 @@ def test_a_run_notes_its_weights_continues_with_the_same_bits_and_is_used_withou
     assert Explainer(loaded).randomised(0)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_heads_on_features_are_used_with_the_normalisation_of_their_training(
+    shards: Path, here: Path, name: str
+) -> None:
+    changes = {"backbone.name": name, "backbone.weights": "hub", "backbone.train": "head", "augment.views": 0}
+    folder = train.run(tiny_spec(shards, changes), here / "runs").folder
+    for config in here.rglob(pretrained.CONFIG):
+        if not config.is_relative_to(folder):
+            config.write_text(config.read_text().replace("0.4", "0.1").replace("0.1", "0.7"))
+    frame, logp, _ = predictions.read(folder)
+    dataset = Dataset.open(shards)
+    row = int(np.flatnonzero(dataset.index["key"] == frame["key"].iloc[0])[0])
+    image = dataset.image(row).transpose(2, 0, 1)[None]
+    np.testing.assert_allclose(load(folder).predict(image)[0], logp[0], atol=1e-5)
+
+
 def test_other_weights_are_another_run(shards: Path, here: Path) -> None:
     spec = tiny_spec(shards, {"backbone.name": "local-dir:folder", "backbone.weights": "hub"})
     folder = train.run(spec, here / "runs").folder

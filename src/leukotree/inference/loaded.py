@@ -120,8 +120,9 @@ def load(folder: Path, engine: Engine | None = None) -> LoadedRun:
 
 
 def _frozen(folder: Path, spec: RunSpec) -> RunSpec:
-    """A run's spec with the weights of its frozen backbone. Raises InputError where they are not here, or are
-    other ones."""
+    """A run's spec with the weights of its frozen backbone, and the run's own copy of its `config.json`: its
+    normalisation may be another one today. Raises InputError where the weights are not here, or are other
+    ones."""
     file = pretrained.file(spec.backbone)
     there = runfolder.read_environment(folder).get(compared.WEIGHTS)
     if file is not None and files.sha256(file) != there:
@@ -129,7 +130,8 @@ def _frozen(folder: Path, spec: RunSpec) -> RunSpec:
             f"{folder}: its heads were trained on other weights than {file} has now; put the file with the "
             f"sha256 {there} there"
         )
-    return spec
+    bare = _bare(folder, spec)
+    return bare if file is None else bare.override({"backbone.weights": str(file)})
 
 
 def finished(folder: Path) -> Path:
@@ -190,7 +192,7 @@ def _model(
     lora.merge(model)
     if isinstance(head := model.heads[0], Neighbours) and not len(head.bank):
         raise InputError(
-            f"{spec.run_name}: the features of its training images were too large to be kept; name a run of "
+            f"{spec.variant}: the features of its training images were too large to be kept; name a run of "
             "logistic or flat"
         )
     return model.to(engine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

@@ -61,8 +61,9 @@ def _on_features(
     ask: Questions,
 ) -> int:
     """FLOPs of a training on stored features: one forward pass of the backbone for each training image and
-    view, and the steps of the heads. A head has two FLOPs for each weight."""
-    seen = len(parts[0].among) * max(1, spec.augment.views or 0)
+    view that it uses, and the steps of the heads. A head has two FLOPs for each weight."""
+    views = 0 if spec.variant == "neighbours" else spec.augment.views
+    seen = len(parts[0].among) * max(1, views or 0)
     heads = [ask.parameters(spec, [(part.stage, part.levels)], size)[1] for part in parts]
     steps = sum(STEP["all"] * n * 2 * weights for n, weights in zip(images, heads, strict=True))
     return seen * max(forward, default=0) + steps

@@ -128,9 +128,7 @@ class Fit:
 
     def _regression(self) -> Coefficients:
         views = slice(1, None) if self.spec.augment.views else slice(0, 1)
-        features = self.loader.features.values[:, views][self.plan.rows]
-        if not np.isfinite(features).all():
-            raise RunFailed("the backbone gives features that are not finite; use other weights", "nan")
+        features = _finite(self.loader.features.values[:, views][self.plan.rows])
         fitted = logistic(features, self._leaf, self._alpha, self.spec.plain.c)
         if fitted.iterations >= MOST_ITERATIONS:
             logger.warning(
@@ -140,7 +138,7 @@ class Fit:
         return fitted
 
     def _remember(self) -> None:
-        features = self.loader.features.take(self.plan.rows, None)
+        features = _finite(self.loader.features.take(self.plan.rows, None))
         head = cast(plain.Neighbours, self.model.heads[0])
         head.remember(*map(torch.from_numpy, (features, self._leaf, self._alpha)))
 
@@ -195,3 +193,10 @@ class Fit:
 
     def close(self) -> None:
         """There is nothing to release."""
+
+
+def _finite(features: np.ndarray) -> np.ndarray:
+    """The features. Raises RunFailed of the kind "nan"."""
+    if not np.isfinite(features).all():
+        raise RunFailed("the backbone gives features that are not finite; use other weights", "nan")
+    return features
