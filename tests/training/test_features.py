@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -20,7 +21,7 @@ from leukotree import files as module
 from leukotree import signals
 from leukotree.data import featurefile
 from leukotree.distributed.engine import Engine
-from leukotree.errors import InputError, Preempted
+from leukotree.errors import InputError, Preempted, RunFailed
 from leukotree.inference import loaded
 from leukotree.records import predictions
 from leukotree.runtime import Runtime
@@ -146,6 +147,54 @@ def test_an_interrupted_pass_goes_on_at_the_next_chunk(
     result = run.run(spec, tmp_path / "cut", ONE)
     assert path.read_bytes() == whole.read_bytes()
     assert np.array_equal(predicted(result.folder), predicted(tmp_path / "whole" / spec.run_name))
+
+
+def killed(spec: RunSpec, root: Path) -> None:
+    """A run that is killed in the middle of a chunk."""
+    put = featurefile.Writer.put
+
+    def dying(writer: featurefile.Writer, chunk: int, values: np.ndarray) -> None:
+        if chunk == 1:
+            half = len(values) // 2
+            featurefile._write(writer.descriptor, values[:half], writer.shape.start + values.nbytes)
+            os.kill(os.getpid(), signal.SIGKILL)
+        put(writer, chunk, values)
+
+    featurefile.Writer.put = dying  # type: ignore[method-assign]
+    run.run(spec, root, ONE)
+
+
+def test_a_pass_that_is_killed_goes_on_at_the_chunk_that_was_cut(spec: RunSpec, tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=killed, args=(spec, tmp_path / "cut"))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    [path] = files(tmp_path / "cut")
+    file = featurefile.opened(path, 168, 3)
+    assert file is not None
+    assert file.missing() == [1, 2]
+    features.prepare(spec, tmp_path / "cut", ONE)
+    features.prepare(spec, tmp_path / "whole", ONE)
+    assert path.read_bytes() == files(tmp_path / "whole")[0].read_bytes()
+
+
+def test_a_folder_that_cannot_be_written_is_named(spec: RunSpec, tmp_path: Path) -> None:
+    (tmp_path / featurefile.FOLDER).write_text("not a folder")
+    with pytest.raises(InputError, match=r"\.features: features cannot be written there \(File exists\)"):
+        run.run(spec, tmp_path, ONE)
+
+
+def test_a_full_disk_is_named_with_the_room_that_is_needed(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(RunFailed, match=r"\.features: no room for 0 MB of features; make room") as failed:
+        run.run(spec, tmp_path, ONE)
+    assert failed.value.kind == "disk"
+    assert not list((tmp_path / featurefile.FOLDER).glob("*.tmp"))
 
 
 def test_a_file_of_the_same_time_and_length_is_looked_at_again(

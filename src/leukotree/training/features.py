@@ -7,6 +7,7 @@ and precision. The first run that needs them makes the file, and others wait for
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -26,7 +27,7 @@ from leukotree.data.remote import address, scratch
 from leukotree.data.stream import Batch, Loader
 from leukotree.data.views import Views
 from leukotree.distributed.engine import Engine, start
-from leukotree.errors import Busy, PeerFailed, Preempted, RunFailed
+from leukotree.errors import Busy, InputError, PeerFailed, Preempted, RunFailed
 from leukotree.log import logger
 from leukotree.models import pretrained
 from leukotree.models.classifier import Classifier, build, normalisation
@@ -40,6 +41,7 @@ from leukotree.training.plan import Plan, check
 _PACKAGES = ("torch", "timm")
 SHOWN_S = 120.0
 """Most seconds until all nodes see a file that one has written."""
+_NOT_WRITABLE = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 _BUSY = "another process computes these features"
 
 
@@ -165,12 +167,20 @@ def _turn(path: Path, engine: Engine) -> Iterator[None]:
 
 
 def _try(path: Path, stack: contextlib.ExitStack) -> str | None:
-    """Hold the lock of the file in `stack`. Returns None, or who else holds it."""
+    """Hold the lock of the file in `stack`. Returns None, or who else holds it. Raises InputError where the
+    folder cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         stack.enter_context(files.locked(path.with_suffix(".lock"), _BUSY))
     except Busy as busy:
         return str(busy)
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        raise InputError(
+            f"{path.parent}: features cannot be written there ({error.strerror}); make it a folder that you "
+            "may write to"
+        ) from error
     return None
 
 
@@ -215,9 +225,21 @@ def _begun(path: Path, shape: Shape, engine: Engine) -> tuple[FeatureFile, list[
     if engine.is_main:
         file = featurefile.opened(path, shape.images, shape.views)
         if file is None or file.shape != shape:
-            file = featurefile.made(path, shape)
+            file = _made(path, shape)
         missing = file.missing()
     return FeatureFile(path, shape), engine.gather(missing)[0]
+
+
+def _made(path: Path, shape: Shape) -> FeatureFile:
+    try:
+        return featurefile.made(path, shape)
+    except OSError as error:
+        if not files.is_full(error):
+            raise
+        size = f"{shape.bytes / 1e6:,.0f} MB"
+        raise RunFailed(
+            f"{path.parent}: no room for {size} of features; make room and run it again", "disk"
+        ) from error
 
 
 def _put(computed: list[tuple[int, np.ndarray]], writer: Writer | None, engine: Engine) -> None:
