@@ -81,21 +81,41 @@ def test_weights_of_another_model_or_with_code_inside_are_refused(tmp_path) -> N
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("lost", ["all", "one"])
+@pytest.mark.parametrize("lost", ["all", "weight", "statistic"])
 def test_weights_that_a_file_lacks_do_not_stay_random_unsaid(lost: str, tmp_path) -> None:
     """timm loads the weights that fit, and leaves the others random."""
     donor = timm.create_model("test_resnet", num_classes=0)
-    names = [name for name, _ in donor.named_parameters()]
+    statistics = [name for name, _ in donor.named_buffers() if "running" in name]
+    names = [*(name for name, _ in donor.named_parameters()), *statistics]
     state = donor.state_dict()
+    one = statistics[0] if lost == "statistic" else names[0]
     kept = {f"net.{name}": value for name, value in state.items()}
-    kept = kept if lost == "all" else {name: value for name, value in state.items() if name != names[0]}
+    kept = kept if lost == "all" else {name: value for name, value in state.items() if name != one}
     file = tmp_path / "part.pth"
     torch.save(kept, file)
     spec = RunSpec().override({"backbone.name": "test_resnet", "backbone.weights": str(file)})
     count = len(names) if lost == "all" else 1
-    says = f"part.pth: lacks {count} of the {len(names)} weights of test_resnet, such as {names[0]}"
+    says = f"part.pth: lacks {count} of the {len(names)} weights of test_resnet, such as {one}"
     with pytest.raises(InputError, match=re.escape(says)):
         classifier.build(spec, stages("flat", Taxonomy.paper())[0], 48)
+
+
+@pytest.mark.parametrize(
+    ("larger", "name", "block"),
+    [
+        ("resnet34", "resnet18", "layer1.2"),
+        ("efficientnet_b1", "efficientnet_b0", "blocks.0.1"),
+    ],
+)
+def test_a_deeper_model_of_the_same_width_is_not_cut_short_unsaid(
+    larger: str, name: str, block: str, tmp_path
+) -> None:
+    """timm leaves out the blocks that its model does not have."""
+    file = tmp_path / "larger.pth"
+    torch.save(timm.create_model(larger).state_dict(), file)
+    spec = BackboneSpec(name=name, weights=str(file))
+    with pytest.raises(InputError, match=f"of blocks that {name} does not have, such as {re.escape(block)}"):
+        backbones.create(spec, 64)
 
 
 def test_weight_decay_spares_norms_and_biases_and_heads_get_their_own_rate() -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -17,6 +17,9 @@ from torch import nn
 from leukotree.errors import InputError, one_line
 from leukotree.models import layouts, pretrained, weights
 from leukotree.spec import BackboneSpec
+
+STATISTICS = ("running_mean", "running_var")
+"""Ends of the names of the buffers that BatchNorm uses. Old files lack its counter, which nothing here uses."""
 
 
 def check(backbone: BackboneSpec) -> None:
@@ -69,7 +72,7 @@ def create(spec: BackboneSpec, size: int) -> nn.Module:
         if state is not None:
             options["pretrained_cfg_overlay"]["state_dict"] = state
     try:
-        with _missing() as missing:
+        with _loads() as loads:
             built = _sized(_source(spec.name), size, options)
     except Exception as error:  # timm raises what its parts raise: assertion, runtime, key errors
         reason = one_line(error)[:300]
@@ -78,7 +81,7 @@ def create(spec: BackboneSpec, size: int) -> nn.Module:
         ) from error
     built.pretrained_cfg.pop("state_dict", None)  # type: ignore[operator, union-attr]
     if file is not None:
-        _refuse_random(built, spec, missing)
+        _refuse_other(built, spec, loads)
     return built
 
 
@@ -115,33 +118,61 @@ def _sized(name: str, size: int, options: dict[str, Any]) -> nn.Module:
         return timm.create_model(name, **options)
 
 
-def _refuse_random(built: nn.Module, spec: BackboneSpec, missing: Collection[str]) -> None:
-    """Raises InputError where a file lacks weights of the model, as that of another model does.
-
-    Otherwise those weights would stay random, and nobody would notice.
-    """
-    names = [name for name, _ in built.named_parameters()]
-    if lacking := [name for name in names if name in missing]:
-        given = spec.weights if spec.weights != "hub" else pretrained.file(spec)
+def _refuse_other(built: nn.Module, spec: BackboneSpec, loads: Loads) -> None:
+    """Raises InputError for a file of another model: one that lacks weights or statistics of BatchNorm of
+    this one, which would stay as they were drawn, or that has more blocks, which would be left out. Nobody
+    would notice either."""
+    given = spec.weights if spec.weights != "hub" else pretrained.file(spec)
+    fix = "set backbone.name to the model that the file was made for"
+    statistics = [name for name, _ in built.named_buffers() if name.endswith(STATISTICS)]
+    names = [*(name for name, _ in built.named_parameters()), *statistics]
+    if lacking := [name for name in names if name in loads.missing]:
         raise InputError(
             f"{given}: lacks {len(lacking)} of the {len(names)} weights of {spec.name}, "
-            f"such as {', '.join(lacking[:3])}; set backbone.name to the model that the file was made for"
+            f"such as {', '.join(lacking[:3])}; {fix}"
+        )
+    if further := [name for name in loads.unexpected if _is_further_block(name, built)]:
+        raise InputError(
+            f"{given}: has {len(further)} weights of blocks that {spec.name} does not have, such as "
+            f"{', '.join(further[:3])}; {fix}"
         )
 
 
+def _is_further_block(name: str, model: nn.Module) -> bool:
+    """Whether a tensor is of a numbered part, in a row of such parts of the model that ends before it."""
+    row, words = model, name.split(".")
+    for word in words[:-1]:
+        parts = dict(row.named_children())
+        if word not in parts:
+            return word.isdecimal() and any(other.isdecimal() for other in parts)
+        row = parts[word]
+    return False
+
+
+class Loads(NamedTuple):
+    """What did not fit when states were loaded."""
+
+    missing: set[str]
+    """Names of the model that a state lacks."""
+    unexpected: list[str]
+    """Names of a state that the model does not have."""
+
+
 @contextlib.contextmanager
-def _missing() -> Iterator[set[str]]:
-    """The set of names that a state lacks which is loaded inside the context. timm only logs them."""
-    missing: set[str] = set()
+def _loads() -> Iterator[Loads]:
+    """The context that notes what states, which are loaded inside it, lack and have more. timm only logs
+    it."""
+    found = Loads(set(), [])
     load = nn.Module.load_state_dict
 
     def recorded(module: nn.Module, *arguments: Any, **options: Any) -> Any:
         result = load(module, *arguments, **options)
-        missing.update(result.missing_keys)
+        found.missing.update(result.missing_keys)
+        found.unexpected.extend(result.unexpected_keys)
         return result
 
     nn.Module.load_state_dict = recorded  # type: ignore[method-assign, assignment]
     try:
-        yield missing
+        yield found
     finally:
         nn.Module.load_state_dict = load  # type: ignore[method-assign]
