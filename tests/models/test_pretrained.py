@@ -90,6 +90,8 @@ def test_what_is_not_here_is_one_line_with_the_command_that_fetches_it() -> None
         "hf-hub:../tiny",
         "hf-hub:me/tiny@../../x",
         "hf-hub:me/..",
+        "hf-hub:me/tiny.",
+        "hf-hub:me/" + "x" * 200,
         "local-dir:",
         "s3:me/tiny",
     ],
@@ -146,11 +148,26 @@ def test_a_folder_needs_its_two_files_and_no_pickle_counts(vit: Path) -> None:
         ('{"architecture": "test_vit", "model_args": {"in_chans": 4}}', "images of 4 channels, not RGB"),
         ('{"architecture": "test_vit", "model_args": {"no_such": 4}, "pretrained_cfg": {}}', "no_such"),
         ('{"architecture": "test_vit", "pretrained_cfg": {"no_such": 4}}', "no_such"),
+        ('{"architecture": "test_vit", "input_size": 224}', "input_size must be three numbers"),
+        ('{"architecture": "test_vit", "pretrained_cfg": {"input_size": null}}', "input_size must be"),
+        ('{"architecture": "test_vit", "mean": null}', "mean must be three numbers from 0 to 1"),
+        ('{"architecture": "test_vit", "mean": [0.5]}', "mean must be three numbers"),
+        ('{"architecture": "test_vit", "mean": [127.5, 127.5, 127.5]}', "mean must be three numbers"),
+        ('{"architecture": "test_vit", "mean": [NaN, 0, 0]}', "mean must be three numbers"),
+        ('{"architecture": "test_vit", "pretrained_cfg": {"std": [0, 0, 0]}}', "std must be three numbers"),
+        ('{"architecture": "test_vit", "model_args": {"global_pool": ""}}', "pools no features"),
+        ("[" * 100_000, "cannot be read as JSON"),
     ],
 )
 def test_a_config_that_timm_cannot_build_is_refused(vit: Path, content: str, says: str) -> None:
     (vit / "config.json").write_text(content)
     assert says in refused(BackboneSpec(name=f"local-dir:{vit}", weights="hub"))
+
+
+@pytest.mark.parametrize("name", ["local-dir:" + "x" * 300, "local-dir:no\0thing"])
+def test_a_folder_that_cannot_be_looked_at_is_refused(name: str) -> None:
+    assert "has no config.json" in refused(BackboneSpec(name=name))
+    assert "no file" in refused(BackboneSpec(name="test_vit", weights=name))
 
 
 def test_a_config_leads_to_no_other_file(vit: Path, tmp_path: Path) -> None:
@@ -161,6 +178,7 @@ def test_a_config_leads_to_no_other_file(vit: Path, tmp_path: Path) -> None:
         "file": str(other / "model.safetensors"),
         "hf_hub_id": "me/x",
         "custom_load": True,
+        "state_dict": {"norm.weight": [1.0]},
     }
     (vit / "config.json").write_text(json.dumps(config))
     model = backbones.create(BackboneSpec(name=f"local-dir:{vit}", weights="hub"), 160)

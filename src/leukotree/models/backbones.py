@@ -19,7 +19,8 @@ from leukotree.models import layouts, pretrained, weights
 from leukotree.spec import BackboneSpec
 
 STATISTICS = ("running_mean", "running_var")
-"""Ends of the names of the buffers that BatchNorm uses. Old files lack its counter, which nothing here uses."""
+"""Ends of the names of the buffers that BatchNorm uses. Old files lack its counter, which nothing here
+uses."""
 
 
 def check(backbone: BackboneSpec) -> None:
@@ -67,7 +68,8 @@ def create(spec: BackboneSpec, size: int) -> nn.Module:
             "hf_hub_id": None,
             "hf_hub_filename": None,
         }
-        options["pretrained_cfg_overlay"] = overlay | {"url": None, "custom_load": False}
+        overlay |= {"url": None, "custom_load": False, "state_dict": None}
+        options["pretrained_cfg_overlay"] = overlay
         state = layouts.converted(file, architecture(spec.name), weights.shapes(file))
         if state is not None:
             options["pretrained_cfg_overlay"]["state_dict"] = state

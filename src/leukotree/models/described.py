@@ -148,7 +148,7 @@ def _citation(backbone: BackboneSpec, config: Mapping[str, Any], file: Path) -> 
     if given != "hub":
         return []
     papers = config.get("paper_ids") or ()
-    cited = [papers] if isinstance(papers, str) else [str(paper) for paper in papers]
+    cited = [str(paper) for paper in papers] if isinstance(papers, list | tuple) else [str(papers)]
     cited += [str(config["origin_url"])] if config.get("origin_url") else []
     repository, _ = _repository(backbone)
     return [*cited, *([f"the model card of {repository}"] if repository else [])]

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -71,13 +72,26 @@ def parse(name: str) -> Name:
     if kind == "local-dir" and place:
         return Name("local-dir", place)
     repository, at, revision = place.partition("@")
-    plain = ".." not in place and "--" not in repository and _REPOSITORY.fullmatch(repository)
-    if kind == "hf-hub" and plain and (not at or _REVISION.fullmatch(revision)):
+    if kind == "hf-hub" and _is_repository(repository) and (not at or _is_revision(revision)):
         return Name("hf-hub", repository, revision or None)
     raise InputError(
         f"backbone.name: {name!r} names no model; give a name of timm, hf-hub:OWNER/MODEL, "
         "hf-hub:OWNER/MODEL@REVISION, or local-dir:FOLDER"
     )
+
+
+def _is_repository(name: str) -> bool:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return _REPOSITORY.fullmatch(name) is not None
+
+
+def _is_revision(name: str) -> bool:
+    return ".." not in name and _REVISION.fullmatch(name) is not None
 
 
 def cache() -> Path:
@@ -108,7 +122,7 @@ def folder(name: Name) -> Path:
             raise missing(f"hf-hub:{name.place}{f'@{name.revision}' if name.revision else ''}", CONFIG)
         return config.parent
     place = Path(name.place)
-    if not (place / CONFIG).is_file():
+    if not os.path.isfile(place / CONFIG):  # False where it cannot be looked at; `Path` raises
         raise InputError(
             f"backbone.name: {name.place} has no {CONFIG}; name a folder with {CONFIG} and {SAFE}, as timm "
             "writes them"
@@ -119,24 +133,48 @@ def folder(name: Name) -> Path:
 
 def config(name: Name) -> dict[str, Any]:
     """The content of the `config.json` of a repository or folder: `architecture`, the model of timm, and what
-    else timm reads. Raises InputError for a file that is none, or of a model for other than RGB images."""
+    else timm reads. Raises InputError for a file that is none, or of a model that does not turn RGB images
+    into a vector of features each."""
     path = folder(name) / CONFIG
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {one_line(error)[:200]}") from error
     if not isinstance(content, dict) or not isinstance(content.get("architecture"), str):
         raise InputError(f"{path}: has no `architecture`, the name of a model of timm")
-    inner = content.get("pretrained_cfg", content)
-    arguments = content.get("model_args", {})
+    inner, arguments = content.get("pretrained_cfg", content), content.get("model_args", {})
     if not isinstance(inner, dict) or not isinstance(arguments, dict):
         raise InputError(f"{path}: pretrained_cfg and model_args must be mappings")
-    channels = arguments.get("in_chans", (inner.get("input_size") or (3,))[0])
+    _check_images(path, inner)
+    channels = arguments.get("in_chans", inner.get("input_size", (3,))[0])
     if channels != 3:
         raise InputError(f"{path}: the model takes images of {channels} channels, not RGB")
+    if arguments.get("features_only") or arguments.get("global_pool", "avg") in ("", None):
+        raise InputError(f"{path}: the model pools no features; set global_pool in model_args")
     return content
+
+
+def _check_images(path: Path, of_weights: Mapping[str, Any]) -> None:
+    """Raises InputError for a size or normalisation that images cannot have: timm would take it, and the
+    features would mean nothing."""
+    size = of_weights.get("input_size", (3, 1, 1))
+    if not _are_three(size) or not all(isinstance(number, int) and number > 0 for number in size):
+        raise InputError(f"{path}: input_size must be three numbers, [channels, height, width]")
+    mean, std = of_weights.get("mean", (0.5,) * 3), of_weights.get("std", (0.5,) * 3)
+    if not _are_three(mean) or not all(0 <= number <= 1 for number in mean):
+        raise InputError(f"{path}: mean must be three numbers from 0 to 1, of images in [0, 1]")
+    if not _are_three(std) or not all(0 < number <= 1 for number in std):
+        raise InputError(f"{path}: std must be three numbers above 0 up to 1, of images in [0, 1]")
+
+
+def _are_three(values: object) -> bool:
+    return (
+        isinstance(values, list | tuple)
+        and len(values) == 3
+        and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    )
 
 
 def digest(name: str) -> str | None:
@@ -164,7 +202,7 @@ def file(backbone: BackboneSpec, origin: Origin | None = None) -> Path | None:
         return found
     place = folder(name)
     if name.kind == "local-dir":
-        if not (place / SAFE).is_file():
+        if not os.path.isfile(place / SAFE):
             raise InputError(f"backbone.name: {name.place} has no {SAFE}; write the weights there as that")
         return _inside(place / SAFE, place)
     for each in (SAFE, PICKLED):
@@ -178,7 +216,7 @@ def path(given: str) -> Path:
     here."""
     if given.startswith(packaged.PREFIX):
         return packaged.file(given.removeprefix(packaged.PREFIX))
-    if not Path(given).is_file():
+    if not os.path.isfile(given):
         raise InputError(
             f"backbone.weights: no file {given!r}; use null, hub, the path of a weights file, or package:NAME"
         )
@@ -223,7 +261,7 @@ def fetched(origin: Origin) -> Path | None:
                 return found
         return None
     here = by_address(str(origin.url))
-    return here if here.is_file() else None
+    return here if os.path.isfile(here) else None
 
 
 def by_address(url: str) -> Path:
