@@ -111,6 +111,34 @@ def test_other_weights_are_another_run(shards: Path, here: Path) -> None:
         train.run(spec, here / "runs")
 
 
+def test_a_config_with_another_normalisation_is_another_run(shards: Path, here: Path) -> None:
+    """Also of heads on stored features, which are used with the normalisation that they were trained with."""
+    views = {"backbone.train": "head", "augment.views": 1}
+    named = {"backbone.name": "local-dir:folder", "backbone.weights": "hub"}
+    spec, heads = tiny_spec(shards, named), tiny_spec(shards, named | views)
+    folders = [train.run(each, here / "runs").folder for each in (spec, heads)]
+    image = Dataset.open(shards).image(0).transpose(2, 0, 1)[None]
+    before = [load(folder).predict(image) for folder in folders]
+    file = here / "folder" / pretrained.CONFIG
+    config = json.loads(file.read_text())
+    config["pretrained_cfg"]["mean"] = [0.9, 0.9, 0.9]
+    file.write_text(json.dumps(config))
+    for each, folder, predicted in zip((spec, heads), folders, before, strict=True):
+        inputs = compared.Inputs.read(folder)
+        assert inputs == compared.Inputs.of(each)
+        assert inputs is not None
+        assert "another config.json than folder/config.json is now" in str(compared.changed(folder, inputs))
+        with pytest.raises(InputError, match=r"its config\.json changed since it was begun"):
+            train.run(each, here / "runs")
+        np.testing.assert_array_equal(load(folder).predict(image), predicted)
+        environment = folder / runfolder.ENVIRONMENT
+        older = json.loads(environment.read_text())
+        del older[compared.CONFIG]
+        environment.write_text(json.dumps(older))
+        assert compared.changed(folder, inputs) is None
+        assert train.run(each, here / "runs").state == "done"
+
+
 def test_weights_of_timm_in_the_hub_are_compared_where_they_were_noted(shards: Path, here: Path) -> None:
     """Runs of older versions did not note them, and are continued."""
     other = repositories.folder(here / "other", "test_vit", seed=1)

@@ -130,8 +130,8 @@ def _frozen(folder: Path, spec: RunSpec) -> RunSpec:
             f"{folder}: its heads were trained on other weights than {file} has now; put the file with the "
             f"sha256 {there} there"
         )
-    bare = _bare(folder, spec)
-    return bare if file is None else bare.override({"backbone.weights": str(file)})
+    own = _own_config(folder)
+    return spec.override({**own, "backbone.weights": str(file)}) if own and file is not None else spec
 
 
 def finished(folder: Path) -> Path:
@@ -176,9 +176,13 @@ def _prepared(noted: Mapping[str, float]) -> Prepared:
 def _bare(folder: Path, spec: RunSpec) -> RunSpec:
     """A run's spec without pretrained weights: they are in its checkpoint. A backbone that timm does not have
     by name is that of the run's own copy of its `config.json`."""
+    return spec.override({"backbone.weights": None, **_own_config(folder)})
+
+
+def _own_config(folder: Path) -> dict[str, str]:
+    """The change of a spec to the backbone of the run's copy of a `config.json`; {} without one."""
     own = folder / runfolder.BACKBONE
-    named = {"backbone.name": f"local-dir:{own}"} if (own / pretrained.CONFIG).is_file() else {}
-    return spec.override({"backbone.weights": None, **named})
+    return {"backbone.name": f"local-dir:{own}"} if (own / pretrained.CONFIG).is_file() else {}
 
 
 def _model(

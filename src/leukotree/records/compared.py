@@ -33,6 +33,9 @@ WEIGHTS = "weights"
 the hub."""
 TREE = "tree"
 """Key of env.json: the sha256 of a tree that is not that of the data set."""
+CONFIG = pretrained.CONFIG
+"""Key of env.json: the sha256 of the `config.json` of a backbone that timm does not have by name. It decides
+the normalisation. Older versions did not write it."""
 HUB_FILES = (pretrained.SAFE, pretrained.PICKLED)
 _AGAIN = "move the folder away to run it again"
 _SHARDS = re.compile(r"^  shards:.*(?:\n    .*)*", re.MULTILINE)
@@ -53,13 +56,14 @@ class Inputs(NamedTuple):
     """The deal of the data to folds."""
     tree: str | None = None
     """The key `tree` of the spec; None for the tree of the data."""
+    config: str | None = None
+    """Path of the `config.json` of the backbone; None for a name of timm, and where it is not here."""
 
     @classmethod
     def of(cls, spec: RunSpec) -> Inputs:
         """The inputs that a spec names."""
-        return cls(
-            spec.data.shards, _file(spec.backbone.name, spec.backbone.weights), spec.data.repeat, spec.tree
-        )
+        name, weights = spec.backbone.name, spec.backbone.weights
+        return cls(spec.data.shards, _file(name, weights), spec.data.repeat, spec.tree, _config(name))
 
     @classmethod
     def read(cls, folder: Path) -> Inputs | None:
@@ -76,9 +80,8 @@ class Inputs(NamedTuple):
         shards, weights, repeat, tree, name = (_value(line[0]) if line else None for line in lines)
         if not shards:
             return None
-        return cls(
-            str(shards), _file(str(name or ""), weights), repeat or 0, None if tree is None else str(tree)
-        )
+        tree, name = None if tree is None else str(tree), str(name or "")
+        return cls(str(shards), _file(name, weights), repeat or 0, tree, _config(name))
 
     def absent(self) -> list[str]:
         """The inputs that are not here, so that nothing can be compared with them: ["the data (data/my is not
@@ -135,9 +138,16 @@ class Today:
 
     def weights(self, inputs: Inputs) -> str | None:
         """sha256 of the file of weights; None without one."""
-        if inputs.weights not in self._weights:
-            self._weights[inputs.weights] = _digest(inputs.weights)
-        return self._weights[inputs.weights]
+        return self._of_file(inputs.weights)
+
+    def config(self, inputs: Inputs) -> str | None:
+        """sha256 of the `config.json` of the backbone; None without one."""
+        return self._of_file(inputs.config)
+
+    def _of_file(self, path: str | None) -> str | None:
+        if path not in self._weights:
+            self._weights[path] = _digest(path)
+        return self._weights[path]
 
     def weights_of_timm(self, environment: Mapping[str, Any]) -> str | None:
         """sha256 of the weights of timm that an env.json names, as the cache of the hub has them now; None
@@ -186,8 +196,8 @@ def changed(
     path = folder / runfolder.SPEC
     if upgrade.outdated(path) if spec is None else upgrade.outdated_text(spec, path):
         return _OUTDATED
-    today, weights = now.packed(inputs), now.weights(inputs)
-    if today is None and weights is None:
+    today, weights, config = now.packed(inputs), now.weights(inputs), now.config(inputs)
+    if today is None and weights is None and config is None:
         return None
     environment = runfolder.read_environment(folder)
     for what, there, where in ((DATA, today, inputs.shards), (WEIGHTS, weights, inputs.weights)):
@@ -208,6 +218,8 @@ def changed(
             f"made from other weights than {inputs.weights or 'the cache of the hub'} has now",
             f"{_AGAIN}, or put the old weights back",
         )
+    if config is not None and environment.get(CONFIG, config) != config:
+        return Change(f"made with another {CONFIG} than {inputs.config} is now", f"{_AGAIN}, or put it back")
     return None
 
 
@@ -270,12 +282,13 @@ def _changed_data(
 
 
 def fingerprints(spec: RunSpec, dataset: Dataset) -> dict[str, str]:
-    """sha256 hex of the data, of the weights' file, and of a tree that is not that of the data. `dataset` is
-    on the tree of the run."""
-    file = pretrained.file(spec.backbone)
+    """sha256 hex of the data, of the weights' file, of the backbone's `config.json`, and of a tree that is
+    not that of the data. `dataset` is on the tree of the run."""
+    file, config = pretrained.file(spec.backbone), pretrained.digest(spec.backbone.name)
     return (
         {DATA: dataset.fingerprint}
         | ({} if file is None else {WEIGHTS: files.sha256(file)})
+        | ({} if config is None else {CONFIG: config})
         | ({} if spec.tree is None else {TREE: tree_digest(dataset.taxonomy)})
     )
 
@@ -326,6 +339,16 @@ def _file(name: str, weights: Any) -> str | None:
         return str(pretrained.file(BackboneSpec(name=name, weights=weights)))
     except InputError:  # not here, or not any more
         return str(weights) if weights != "hub" else name
+
+
+@lru_cache(maxsize=256)
+def _config(name: str) -> str | None:
+    """The path of the `config.json`, as `Inputs.config`."""
+    try:
+        parsed = pretrained.parse(name)
+        return None if parsed.kind == "timm" else str(pretrained.folder(parsed) / CONFIG)
+    except InputError:
+        return None
 
 
 def _digest(path: str | None) -> str | None:

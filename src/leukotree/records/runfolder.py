@@ -29,8 +29,8 @@ PACKAGES = ("torch", "timm", "numpy", "ray", "optuna", "submitit")
 SPEC = "spec.yaml"
 TAXONOMY = "taxonomy.json"
 ENVIRONMENT = "env.json"
-"""Packages, hardware, the fingerprints of the data, of the pretrained weights and of a tree that is not that
-of the data, `STREAMS`, `IMAGES` and `BACKBONE`."""
+"""Packages, hardware, the fingerprints of the data, of the pretrained weights with their `config.json` and of
+a tree that is not that of the data, `STREAMS`, `IMAGES` and `BACKBONE`."""
 STREAMS = "streams"
 """Key of env.json: how the run draws its random numbers, see `leukotree.seeds`. The first version did not
 write it."""
@@ -183,9 +183,10 @@ class RunFolder:
                 raise InputError(
                     f"{environment}: {STREAMS} {streams} is of a newer version of LeukoTree; {fix}"
                 )
+            # Older versions did not note these.
+            unknown = {"config.json", *(["weights"] if self.spec.backbone.weights == "hub" else [])}
             for what, fingerprint in fingerprints.items():
-                of_hub = self.spec.backbone.weights == "hub" and what not in before and what == "weights"
-                if before.get(what) != fingerprint and not of_hub:  # older versions did not note that
+                if before.get(what) != fingerprint and not (what in unknown and what not in before):
                     fix = "move the folder away to run it again"
                     raise InputError(f"{self.path}: its {what} changed since it was begun; {fix}")
 
