@@ -48,7 +48,7 @@ find_mounts() {
     mounts=()
     IFS=: read -ra more <<<"${LEUKOTREE_MOUNTS:-}"
     if [[ -f $code/.git ]]; then git=$(sed -n 's|^gitdir: \(/.*\)/worktrees/.*|\1|p' "$code/.git"); fi # the repository of a worktree: runs note the commit
-    mount_folders "${HOME:-}" "$PWD" "$(pwd -P)" "$code" "$git" /tmp "${LEUKOTREE_SCRATCH:-}" "${LEUKOTREE_WEIGHTS:-}" "${HF_HOME:-}" "${TMPDIR:-}" "${more[@]}"
+    mount_folders "${HOME:-}" "$PWD" "$(pwd -P)" "$code" "$git" /tmp "${LEUKOTREE_SCRATCH:-}" "${LEUKOTREE_WEIGHTS:-}" "${HF_HOME:-}" "${HF_HUB_CACHE:-}" "${TMPDIR:-}" "${more[@]}"
     for link in *; do
         if [[ -L $link ]]; then mount_folders "$(readlink -f "$link")"; fi
     done

@@ -13,6 +13,7 @@ import torch
 import yaml
 from huggingface_hub import constants
 
+from tests.helpers import hub as hubs
 from tests.helpers import repositories
 from tests.helpers.commandline import assert_refused, leukotree
 from tests.helpers.hub import Hub
@@ -96,25 +97,71 @@ def test_check_refuses_weights_that_do_not_fit(here: Path) -> None:
         assert (row["state"], says in str(row["problem"])) == ("refused", True)
 
 
+def online(*words: str, here: Path, hub: Hub, **more: str) -> subprocess.CompletedProcess[str]:
+    """A command that may ask a hub."""
+    variables = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    return subprocess.run(
+        [sys.executable, "-m", "hpc.cli", *words],
+        cwd=here, env={**variables, **hub.variables, "HF_HUB_DISABLE_XET": "1", **more},
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow("starts processes that import torch")
+def test_a_branch_that_moves_does_not_take_the_weights_of_a_study_along(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fetching again asks for the card that was not there, and for nothing of another commit."""
+    (here / "files" / "README.md").unlink()
+    branch = here / "cache" / "models--me--set" / "refs" / "main"
+    with Hub(here / "files") as hub:
+        done = online("weights", "fetch", "run.yaml", here=here, hub=hub)
+        assert done.returncode == 0, done.stderr
+        before = branch.read_text(), rows("check", "run.yaml", here=here)
+        monkeypatch.setattr(hubs, "COMMIT", "2" * 40)
+        repositories.folder(here / "files", "test_convnext", seed=1)
+        done = online("weights", "fetch", "run.yaml", here=here, hub=hub)
+        assert done.returncode == 0, done.stderr
+        assert hub.sent()["model.safetensors"] == 1
+    after = branch.read_text(), rows("check", "run.yaml", here=here)
+    assert [row["sha256"] for row in after[1]] == [row["sha256"] for row in before[1]]
+    assert after[0] == before[0]
+
+
+@pytest.mark.slow("starts processes that import torch")
+def test_a_fetch_says_whether_the_disk_or_the_line_failed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = {"LEUKOTREE_WEIGHTS": str(here / "run.yaml" / "cache")}
+    with Hub(here / "files") as hub:
+        done = online("weights", "fetch", "hf-hub:me/set", here=here, hub=hub, **below)
+        assert done.returncode == 1
+        assert f"cannot be written below {below['LEUKOTREE_WEIGHTS']}" in done.stderr
+
+        def cut(self: hubs._Handler, place: Path, body: bool) -> None:
+            self.send_response(200)
+            for name, value in (("Content-Length", "100"), ("ETag", '"1"'), ("X-Repo-Commit", hubs.COMMIT)):
+                self.send_header(name, value)
+            self.end_headers()
+            self.close_connection = True
+
+        monkeypatch.setattr(hubs._Handler, "_file", cut)
+        done = online("weights", "fetch", "hf-hub:me/set", here=here, hub=hub)
+        assert done.returncode == 1
+        assert "config.json cannot be fetched" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow("starts processes that import torch")
 def test_fetch_takes_what_is_needed_from_the_hub_once_and_nothing_else_asks_it(here: Path) -> None:
     with Hub(here / "files") as hub:
-        variables = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
-        online = {**variables, **hub.variables, "HF_HUB_DISABLE_XET": "1"}
-
-        def command(*words: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [sys.executable, "-m", "hpc.cli", *words],
-                cwd=here, env=online, capture_output=True, text=True, timeout=600, check=False,
-            )  # fmt: skip
-
-        done = command("train", "run.yaml")
+        done = online("train", "run.yaml", here=here, hub=hub)
         assert done.returncode == 2, done.stderr
         assert not hub.sent()
-        done = command("weights", "fetch", "study.yaml")
+        done = online("weights", "fetch", "study.yaml", here=here, hub=hub)
         assert done.returncode == 0, done.stdout + done.stderr
         assert hub.sent() == {"config.json": 1, "model.safetensors": 1, "README.md": 1}
-        done = command("weights", "fetch", "study.yaml", "--json")
+        done = online("weights", "fetch", "study.yaml", "--json", here=here, hub=hub)
         assert {row["state"] for row in json.loads(done.stdout)} == {"random", "ok"}
         assert hub.sent() == {"config.json": 1, "model.safetensors": 1, "README.md": 1}
     done = leukotree("train", "run.yaml", cwd=here)

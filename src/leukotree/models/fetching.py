@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from leukotree import files
 from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.models import pretrained
 from leukotree.spec import BackboneSpec
@@ -18,25 +19,21 @@ def fetch(backbone: BackboneSpec) -> list[Path]:
 
     Raises InputError for what cannot be fetched (a file or package that is not here, a repository that does
     not exist or asks for a login), and where HF_HUB_OFFLINE forbids it; RunFailed where the server does not
-    answer.
+    answer, or the cache cannot be written.
     """
-    _needed(backbone)
-    # A branch that moved between two files: the first file is of the commit before, and is fetched again.
-    return _needed(backbone)
-
-
-def _needed(backbone: BackboneSpec) -> list[Path]:
     name = pretrained.parse(backbone.name)
     paths: list[Path] = []
+    commit = name.revision
     if name.kind == "local-dir":
         paths.append(pretrained.folder(name) / pretrained.CONFIG)
     if name.kind == "hf-hub":
         paths.append(_file(name.place, name.revision, (pretrained.CONFIG,)))
+        commit = _commit(paths[0])
     if backbone.weights is None:
         return paths
     origin = None
     if backbone.weights == "hub" and name.kind == "hf-hub":
-        origin = pretrained.Origin(name.place, name.revision, (pretrained.SAFE, pretrained.PICKLED))
+        origin = pretrained.Origin(name.place, commit, (pretrained.SAFE, pretrained.PICKLED))
     elif backbone.weights == "hub" and name.kind == "timm":
         origin = pretrained.of_timm(name.place)
     if origin is None:
@@ -46,8 +43,14 @@ def _needed(backbone: BackboneSpec) -> list[Path]:
         return [*paths, _address(str(origin.url))]
     paths.append(_file(origin.repository, origin.revision, origin.names))
     with suppress(InputError, RunFailed):  # some repositories have none
-        paths.append(_file(origin.repository, origin.revision, (pretrained.CARD,)))
+        paths.append(_file(origin.repository, _commit(paths[-1]), (pretrained.CARD,)))
     return paths
+
+
+def _commit(file: Path) -> str:
+    """The commit of a file in the cache. Further files of its repository are fetched from the same one:
+    a branch may have moved, and asking for it would move it here too, away from the files that runs used."""
+    return file.parent.name
 
 
 def _file(repository: str, revision: str | None, names: tuple[str, ...]) -> Path:
@@ -86,7 +89,7 @@ def _told(repository: str, revision: str | None, name: str) -> Iterator[None]:
     from huggingface_hub import constants
     from huggingface_hub.errors import (
         GatedRepoError,
-        LocalEntryNotFoundError,
+        HTTPError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -105,7 +108,14 @@ def _told(repository: str, revision: str | None, name: str) -> Iterator[None]:
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise InputError(f"{place}: the hub has no such repository or revision; see backbone.name") from error
-    except (LocalEntryNotFoundError, OSError) as error:  # errors of HTTP are OSErrors
+    except (HTTPError, OSError, RuntimeError) as error:  # a RuntimeError is of hf_xet
+        full = isinstance(error, OSError) and files.is_full(error)
+        if full or getattr(error, "filename", None):
+            raise RunFailed(
+                f"{place}: {name} cannot be written below {pretrained.cache()}: {one_line(error)[:200]}; "
+                f"make room there, or set {pretrained.VARIABLE} to a folder that can be written",
+                "disk" if full else "error",
+            ) from error
         raise RunFailed(
             f"{place}: {name} cannot be fetched: {one_line(error)[:200]}; is there internet here?"
         ) from error

@@ -231,7 +231,7 @@ def is_path(given: str | None) -> bool:
 def missing(name: str, what: str) -> Missing:
     """The error for weights that are not here."""
     return Missing(
-        f"backbone {name}: {what} is not on this machine; fetch it where there is internet: "
+        f"backbone {name}: {what} is not on this machine, in {cache()}; fetch it where there is internet: "
         f"`leukotree weights fetch {shlex.quote(name)}`"
     )
 
