@@ -10,7 +10,6 @@ from typing import Any, Literal
 from hpc import tables
 from hpc.doctor import doctor
 from hpc.slurm.site_model import Site
-from leukotree import files
 from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.spec import BackboneSpec, RunSpec
 
@@ -136,10 +135,10 @@ def _checked(backbone: BackboneSpec, size: int | None) -> Needed:
         size = size or backbones.own_size(backbone.name)
         backbones.create(backbone, size)
         facts = described.describe(backbone, size)
+        file = pretrained.file(backbone)
+        digest = pretrained.sha256(file) if file else None
     except InputError as error:
         return _problem(backbone, error)
-    file = pretrained.file(backbone)
-    digest = files.sha256(file) if file else None
     state: State = "ok" if file else "random"
     return Needed(
         backbone.name,

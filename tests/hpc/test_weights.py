@@ -107,6 +107,22 @@ def online(*words: str, here: Path, hub: Hub, **more: str) -> subprocess.Complet
     )  # fmt: skip
 
 
+def test_damaged_bytes_in_the_cache_are_refused(here: Path) -> None:
+    """A reader of tensors takes them."""
+    file = repositories.cached(here / "cache", "me/set", here / "files") / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.resolve().write_bytes(content)
+    [row] = rows("check", "run.yaml", here=here)
+    assert row["state"] == "refused"
+    assert "its bytes are not those that the hub sent; remove" in str(row["problem"])
+    done = leukotree("train", "run.yaml", cwd=here)
+    assert done.returncode == 2
+    assert "its bytes are not those that the hub sent" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((here / "results").rglob("spec.yaml"))
+
+
 @pytest.mark.slow("starts processes that import torch")
 def test_a_branch_that_moves_does_not_take_the_weights_of_a_study_along(
     here: Path, monkeypatch: pytest.MonkeyPatch

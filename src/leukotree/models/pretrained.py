@@ -37,6 +37,7 @@ VARIABLE = "LEUKOTREE_WEIGHTS"
 MOST_BYTES = 2**20
 """Largest config.json that is read."""
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _REVISION = re.compile(r"\w[\w./-]*", re.ASCII)
 
 
@@ -272,6 +273,19 @@ def by_address(url: str) -> Path:
     from timm.models._hub import get_cache_dir
 
     return Path(get_cache_dir()) / name
+
+
+def sha256(file: Path) -> str:
+    """sha256 of a file of weights. Raises InputError where the cache of the hub names its bytes by another
+    one: they were damaged, which a reader of tensors does not see."""
+    digest = files.sha256(file)
+    named = Path(os.readlink(file)).name if file.is_symlink() else ""
+    if _SHA256.fullmatch(named) and named != digest:
+        raise InputError(
+            f"{file}: damaged, its bytes are not those that the hub sent; remove {file.resolve()}, and fetch "
+            "it again"
+        )
+    return digest
 
 
 def _inside(path: Path, *folders: Path) -> Path:

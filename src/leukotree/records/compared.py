@@ -283,11 +283,11 @@ def _changed_data(
 
 def fingerprints(spec: RunSpec, dataset: Dataset) -> dict[str, str]:
     """sha256 hex of the data, of the weights' file, of the backbone's `config.json`, and of a tree that is
-    not that of the data. `dataset` is on the tree of the run."""
+    not that of the data. `dataset` is on the tree of the run. Raises InputError as `pretrained.sha256`."""
     file, config = pretrained.file(spec.backbone), pretrained.digest(spec.backbone.name)
     return (
         {DATA: dataset.fingerprint}
-        | ({} if file is None else {WEIGHTS: files.sha256(file)})
+        | ({} if file is None else {WEIGHTS: pretrained.sha256(file)})
         | ({} if config is None else {CONFIG: config})
         | ({} if spec.tree is None else {TREE: tree_digest(dataset.taxonomy)})
     )
