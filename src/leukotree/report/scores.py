@@ -149,6 +149,16 @@ def most_common(runs: Sequence[Run]) -> tuple[str, dict[str, float]]:
     return leaves[common], metrics.summary(true, np.full_like(true, common), len(leaves))
 
 
+def guessed(runs: Sequence[Run]) -> float:
+    """Macro F1 (0 to 1) of guesses between all leaves with equal probability, expected in many images. For a
+    leaf that is a share s of the images the recall is 1 / L and the precision s, so F1 is 2 s / (1 + L s)."""
+    folds = one_per_fold(runs)
+    leaves = len(folds[0].taxonomy.leaves)
+    true = np.concatenate([run.true for run in folds])
+    share = np.bincount(true, minlength=leaves) / len(true)
+    return float(np.mean(2 * share / (1 + leaves * share)))
+
+
 def per_run(summary: StudySummary, arms: Sequence[Arm]) -> pd.DataFrame:
     """A row per run: arm, repeat, fold (counted through, see `Run`), seed, images, groups, the scores of the
     images (see `metrics.summary`), and more scores with a prefix.

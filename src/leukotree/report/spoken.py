@@ -42,7 +42,7 @@ def table(summary: StudySummary, card: Card | None) -> list[str]:
     leaves = len(summary.taxonomy.leaves)
     rows = [(arm.name, _of_folds(arm)) for arm in scores.shown(summary)]
     rows += [(name, percent(value)) for name, value in shortcuts.reached(summary).items()]
-    rows += [(f"a random guess, 1 of {leaves}", percent(1 / leaves))]
+    rows += [(f"a random guess, 1 of {leaves}", percent(scores.guessed(summary.runs)))]
     width = max(len(name) for name, _ in rows)
     made = [f"{'':{width}}  macro F1, %", *(f"{name:{width}}  {value}" for name, value in rows)]
     verdicts = [row.verdict for row in card.rows]
