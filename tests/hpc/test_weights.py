@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,18 @@ def online(*words: str, here: Path, hub: Hub, **more: str) -> subprocess.Complet
         cwd=here, env={**variables, **hub.variables, "HF_HUB_DISABLE_XET": "1", **more},
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("variable", ["LEUKOTREE_WEIGHTS", "HF_HOME", "HF_HUB_CACHE"])
+def test_a_container_sees_the_folder_of_fetched_weights(variable: str) -> None:
+    enter = Path(__file__).parents[2] / "slurm" / "container" / "enter.sh"
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # /tmp is mounted anyway
+        done = subprocess.run(
+            ["bash", "-c", f"source {enter}; find_mounts; printf '%s\\n' \"${{mounts[@]}}\""],
+            env={"PATH": os.environ["PATH"], variable: folder},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert folder in done.stdout.splitlines()
 
 
 def test_damaged_bytes_in_the_cache_are_refused(here: Path) -> None:
