@@ -38,7 +38,10 @@ from leukotree.spec import RunSpec
 from leukotree.training.pixels import open_loader
 from leukotree.training.plan import Plan, check
 
-_PACKAGES = ("torch", "timm")
+_VERSION = 1
+"""Raised when this code decodes, augments or normalises images in another way."""
+_PACKAGES = ("torch", "timm", "simplejpeg", "opencv-python-headless")
+"""What computes features, and decodes and crops images."""
 SHOWN_S = 120.0
 """Most seconds until all nodes see a file that one has written."""
 _NOT_WRITABLE = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -61,6 +64,7 @@ def key(plan: Plan, device: str) -> str:
     if weights is None:  # drawn at random
         weights = Streams(spec, plan.stages[0].stage).backbone
     decides = {
+        "version": _VERSION,
         "samples": dataset.samples,
         "size": dataset.size,
         "backbone": [spec.backbone.name, pretrained.digest(spec.backbone.name), weights],
