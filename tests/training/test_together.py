@@ -17,7 +17,7 @@ from leukotree.errors import Preempted
 from leukotree.records import predictions
 from leukotree.records.runfolder import read_metrics, read_status
 from leukotree.runtime import Runtime
-from leukotree.spec import VARIANTS, RunSpec
+from leukotree.spec import TRAINED, RunSpec
 from leukotree.training import run, together
 from leukotree.training.checkpoint import load_latest
 from leukotree.training.stage_trainer import StageTrainer
@@ -117,12 +117,10 @@ def test_they_are_trained_as_torch_trains_them(
         assert our["loss"] == pytest.approx(their["loss"], abs=1e-5)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TRAINED)
 def test_an_interrupted_trial_continues_bit_for_bit(
     spec: RunSpec, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if variant in ("logistic", "neighbours"):
-        pytest.skip("has no steps")
     specs = [
         spec.override({"variant": variant, "data.inner": {"folds": 3, "fold": fold}}) for fold in range(3)
     ]
