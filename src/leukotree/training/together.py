@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ ALIGNED = 16
 """Numbers in 64 bytes. Batches are a multiple of it, and the classes of a head are filled up to one."""
 
 
-def fits(stage: object) -> bool:
+def fits(stage: object) -> TypeGuard[StageTrainer]:
     """Whether a stage is trained here. A run decides it, never who is beside it: the bits of other ways to
     train differ by rounding."""
     if not isinstance(stage, StageTrainer) or not isinstance(stage.loader, FeatureLoader):
@@ -132,8 +132,8 @@ class Bank:
         self._ones = torch.ones(count, ALIGNED, first.spec.optim.batch_size, device=self.device)
         groups = first.strategy.optimizer.param_groups
         self._settings = {
-            "weight": _settings(groups, first.model.heads[0].weight),  # type: ignore[arg-type]
-            "bias": _settings(groups, first.model.heads[0].bias),  # type: ignore[arg-type]
+            "weight": _settings(groups, first.model.heads[0].weight),
+            "bias": _settings(groups, first.model.heads[0].bias),
         }
 
     @classmethod

@@ -173,7 +173,8 @@ class Trainer:
     def to_train(self) -> Iterator[tuple[Part, int, Callable[[], None]]]:
         """Each stage, the step at which this epoch ends, and what to call after each of its steps."""
         for stage in self.stages:
-            yield stage, stage.steps_before(self._epoch + 1), partial(self._on_step, stage)
+            end = min(stage.steps_before(self._epoch + 1), stage.total_steps)
+            yield stage, end, partial(self._on_step, stage)
 
     def _log_epoch(self, row: dict[str, Any], loss: float | None) -> None:
         """A line for an epoch that has ended."""
