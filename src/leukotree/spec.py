@@ -170,6 +170,7 @@ class BackboneSpec(Strict):
     last: int = Field(1, ge=1)
     """`train: last`: how many of the last blocks train."""
     lora: LoraSpec = LoraSpec()
+    """`train: lora`: the adapters."""
 
 
 class LossSpec(Strict):

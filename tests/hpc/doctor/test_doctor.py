@@ -144,12 +144,12 @@ def test_a_spec_is_told_from_a_study(shards: Path, home: Path) -> None:
     (home / "run.yaml").write_text(
         yaml.safe_dump({"data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}})
     )
-    planned = doctor.planned_by(doctor._read("run.yaml", []), Site(), on_slurm=False)
+    planned = doctor.planned_by(doctor.read("run.yaml", []), Site(), on_slurm=False)
     assert (planned.runs, len(planned.specs)) == (1, 1)
 
 
 def test_a_study_counts_its_runs_and_its_models(study: Path) -> None:
-    planned = doctor.planned_by(doctor._read(str(study), []), Site(), on_slurm=False)
+    planned = doctor.planned_by(doctor.read(str(study), []), Site(), on_slurm=False)
     assert planned.runs == 3 * 4 + (3 * 4) * 2 * 3  # outer folds, and a search of two trials beside each
     assert {spec.backbone.name for spec in planned.specs} == {"test_vit", "test_convnext"}
 

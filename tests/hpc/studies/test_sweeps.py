@@ -33,6 +33,7 @@ SHIPPED = {
     "open",
     "paper",
     "phantom",
+    "phantom-tuned",
     "seven",
     "smoke",
     "trees",
