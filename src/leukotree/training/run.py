@@ -85,8 +85,9 @@ def lockstep(
             _epochs(plan, loaders, root, engine, runtime, each_epoch, inspect, together) for plan in plans
         ]
         trainers = [stack.enter_context(contextlib.closing(run)) for run in runs]
-        for trainer in trainers:
-            next(trainer)
+        for plan, trainer in zip(plans, trainers, strict=True):
+            if plan.spec.on_features:
+                next(trainer)  # heads are trained together once all are there
         for epoch, scores in enumerate(zip(*trainers, strict=True)):
             known = [score for score in scores if score is not None]
             mean = {"macro_f1": float(np.mean(known)), "folds": known} if len(known) == len(scores) else {}
@@ -103,7 +104,8 @@ def _epochs(
     inspect: Callable[[Engine], None] | None,
     together: Together,
 ) -> Generator[float | None, None, None]:
-    """None when the run is ready to train. Then macro-F1 of each epoch, or None where it was not measured.
+    """Macro-F1 of each epoch of one run, or None where it was not measured. Before them None for a run on
+    stored features, when it is ready to train.
 
     First come the epochs in its folder, then those that are trained now.
     """
@@ -114,14 +116,16 @@ def _epochs(
         if done:  # its checkpoints may be removed, but its metrics are complete
             if engine.is_main and spec.data.inner is not None:
                 folder.drop_checkpoints()  # a kill just after "done" may leave them
-            yield None
+            if spec.on_features:
+                yield None
             yield from _recorded(folder, epochs)
             return
         if inspect:  # inside `_held`, so that the folder records the error
             inspect(engine)
         with Trainer(plan, folder, loaders.of(plan), engine, runtime, together) as trainer:
             begin = trainer.resume()
-            yield None
+            if spec.on_features:
+                yield None
             if begin == epochs:  # killed between the last checkpoint and "done"
                 trainer.score()
                 trainer.finish()
