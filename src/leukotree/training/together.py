@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeGuard
+from typing import Protocol, TypeGuard
 
 import numpy as np
 import torch
@@ -21,10 +21,8 @@ from torch.func import functional_call, vmap
 from leukotree.data.feature_stream import FeatureLoader
 from leukotree.models.objective import Objective
 from leukotree.spec import DataSpec
+from leukotree.training.part import Part
 from leukotree.training.stage_trainer import StageTrainer, learning_rate_factor
-
-if TYPE_CHECKING:
-    from leukotree.training.trainer import Trainer
 
 ALIGNED = 16
 """Numbers in 64 bytes. Batches are a multiple of it, and the classes of a head are filled up to one."""
@@ -56,26 +54,35 @@ class Member:
         return self.end - self.stage.step
 
 
+class Run(Protocol):
+    """A run in training, see `Trainer`."""
+
+    @property
+    def epochs_done(self) -> int: ...
+
+    def to_train(self) -> Iterator[tuple[Part, int, Callable[[], None]]]: ...
+
+
 class Together:
     """The runs of a process that are trained epoch by epoch. The first one that is asked for an epoch trains
     the heads of all runs that are as far."""
 
     def __init__(self) -> None:
-        self._trainers: list[Trainer] = []
+        self._runs: list[Run] = []
         self._spent: dict[int, float] = {}
 
-    def join(self, trainer: Trainer) -> None:
-        self._trainers.append(trainer)
+    def join(self, run: Run) -> None:
+        self._runs.append(run)
 
-    def train(self, trainer: Trainer) -> float:
+    def train(self, run: Run) -> float:
         """Train the heads of a run, and of those beside it, to the end of its epoch. Returns the seconds that
         others have spent on this run, less those that this call has spent on others.
 
         Raises what `on_step` raises.
         """
-        if id(trainer) in self._spent:
-            return self._spent.pop(id(trainer))
-        mates = [mate for mate in self._trainers if mate.epochs_done == trainer.epochs_done]
+        if id(run) in self._spent:
+            return self._spent.pop(id(run))
+        mates = [mate for mate in self._runs if mate.epochs_done == run.epochs_done]
         groups: dict[object, list[Member]] = {}
         for mate in mates:
             for stage, end, on_step in mate.to_train():
@@ -88,7 +95,7 @@ class Together:
             with Bank.of(members) as bank:
                 bank.train()
         share = (time.perf_counter() - began) / len(mates)
-        self._spent = {id(mate): share for mate in mates if mate is not trainer}
+        self._spent = {id(mate): share for mate in mates if mate is not run}
         return -share * len(self._spent)
 
 
