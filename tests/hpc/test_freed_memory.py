@@ -70,7 +70,6 @@ def work(tmp_path: Path, shards: Path) -> Path:
     base = {**STUDY["base"], "data": {"shards": str(shards)}}  # type: ignore[dict-item]
     study = {**STUDY, "base": base}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    (tmp_path / "plain.yaml").write_text(yaml.safe_dump({k: v for k, v in study.items() if k != "search"}))
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({**base, "variant": "flat"}))
     return tmp_path
 
@@ -95,7 +94,6 @@ def command(work: Path, *words: str, **variables: str) -> None:
         (["train", "run.yaml", "--ranks", "2"], 2),
         (["sweep", "study.yaml"], 1),
         (["sweep", "study.yaml", "--ranks-per-trial", "2", "--cpus-per-trial", "1"], 2),
-        (["folds", "plain.yaml", "--ranks", "2"], 2),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
