@@ -12,9 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
 
 from hpc.launching.ranks import in_ranks
 from leukotree import files as module
@@ -29,6 +27,7 @@ from leukotree.spec import TRAINED, RunSpec
 from leukotree.training import features, run
 from leukotree.training.plan import check
 from tests.helpers.specs import tiny_spec
+from tests.training.conftest import save_random
 
 pytestmark = pytest.mark.slow("trains runs")
 
@@ -105,7 +104,7 @@ def test_what_decides_the_features_makes_another_file(spec: RunSpec, changes: di
 
 def test_other_weights_make_another_file(spec: RunSpec, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
-    save_file(timm.create_model("test_resnet").state_dict(), other)
+    save_random(other, 2)
     changed = spec.override({"backbone.weights": str(other)})
     assert features.key(check(changed), "cpu") != features.key(check(spec), "cpu")
 
@@ -318,7 +317,7 @@ def test_a_run_is_not_loaded_with_other_weights(spec: RunSpec, weights: Path, tm
     own = tmp_path / "own.safetensors"
     own.write_bytes(weights.read_bytes())
     result = run.run(spec.override({"backbone.weights": str(own)}), tmp_path / "runs", ONE)
-    save_file(timm.create_model("test_resnet").state_dict(), own)
+    save_random(own, 2)
     with pytest.raises(InputError, match=r"trained on other weights than .*own.safetensors has now; put"):
         loaded.load(result.folder)
     own.unlink()
