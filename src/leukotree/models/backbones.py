@@ -81,7 +81,8 @@ def create(spec: BackboneSpec, size: int) -> nn.Module:
         raise InputError(
             f"backbone {spec.name} at {size}x{size} with weights {spec.weights}: {reason}"
         ) from error
-    built.pretrained_cfg.pop("state_dict", None)  # type: ignore[operator, union-attr]
+    # A model that a user registered may have none.
+    getattr(built, "pretrained_cfg", {}).pop("state_dict", None)
     if file is not None:
         _refuse_other(built, spec, loads)
     return built
