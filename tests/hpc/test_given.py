@@ -40,7 +40,8 @@ def site(**fields: object) -> tuple[str, str]:
 
 
 def test_runs_have_no_tracker_by_default() -> None:
-    assert given.runtime(arguments(), plan()) == Runtime(deepspeed=given.runtime(arguments()).deepspeed)
+    own = given.runtime(arguments())
+    assert given.runtime(arguments(), plan()) == Runtime(deepspeed=own.deepspeed, features=own.features)
 
 
 def test_the_trackers_are_those_of_the_study_else_of_the_site() -> None:
