@@ -172,7 +172,7 @@ def test_an_epoch_without_a_step_is_an_epoch(spec: RunSpec, loader: Loader) -> N
 def test_steps_are_divided_evenly_over_the_epochs(epochs: int, data: st.DataObject) -> None:
     steps = data.draw(st.integers(epochs, 400))
     optim = OptimSpec(epochs=epochs, steps=steps)
-    plan = StagePlan(None, None, None, 7, None, None, None)  # type: ignore[arg-type] # the images do not count
+    plan = StagePlan(None, None, None, 7, RunSpec(), None, None)  # type: ignore[arg-type] # the images do not count
     parts = np.diff([plan.steps_before(epoch, optim) for epoch in range(epochs + 1)])
     assert parts.sum() == steps
     assert parts.min() >= 1
