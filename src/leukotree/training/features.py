@@ -53,8 +53,8 @@ def prepare(spec: RunSpec, root: Path, runtime: Runtime) -> None:
     scratch.use(runtime.scratch, runtime.scratch_gb)
     address.trust(spec.data.shards)  # as in `run`: a person has started it
     plan = check(spec)
-    with start(runtime) as engine, open_loader(plan.dataset, engine, runtime) as pixels:
-        stored(plan, pixels, root, engine, runtime)
+    with start(runtime) as engine:
+        stored(plan, root, engine, runtime)
 
 
 def key(plan: Plan, device: str) -> str:
@@ -87,14 +87,12 @@ def ready(spec: RunSpec, root: Path, runtime: Runtime) -> bool:
     return file is not None and file.complete
 
 
-def stored(plan: Plan, pixels: Loader, root: Path, engine: Engine, runtime: Runtime) -> FeatureFile:
+def stored(plan: Plan, root: Path, engine: Engine, runtime: Runtime) -> FeatureFile:
     """The features of all images of a run's data set. They are computed if they are not stored.
 
     Every rank calls it. The ranks share the work, and the main rank writes.
 
-    Args:
-        pixels: decodes the images.
-        root: the folder of the runs.
+    Args: root: the folder of the runs.
 
     Raises Preempted when it is asked to stop: what is computed is kept. Raises RunFailed of the kind "disk"
     where there is no room.
@@ -104,7 +102,8 @@ def stored(plan: Plan, pixels: Loader, root: Path, engine: Engine, runtime: Runt
         with _turn(path, engine):
             _checked.cache_clear()  # a file system may have coarse times
             if not engine.gather(_whole(path, *size) is not None)[0]:
-                _compute(plan, path, pixels, engine, runtime)
+                with open_loader(plan.dataset, engine, runtime) as pixels:
+                    _compute(plan, path, pixels, engine, runtime)
     return _shown(path, size, engine)
 
 

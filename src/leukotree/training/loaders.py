@@ -34,8 +34,7 @@ class Loaders:
             return self._of_pixels(plan.dataset)
         place = _place(plan.dataset), features.key(plan, self._engine.device.type)
         if place not in self._features:
-            with open_loader(plan.dataset, self._engine, self._runtime) as pixels:
-                file = features.stored(plan, pixels, self._root, self._engine, self._runtime)
+            file = features.stored(plan, self._root, self._engine, self._runtime)
             self._features[place] = FeatureLoader(plan.dataset, file, pin=self._engine.pin)
         return self._features[place]
 
