@@ -21,10 +21,11 @@ from leukotree.data import featurefile
 from leukotree.distributed.engine import Engine
 from leukotree.errors import InputError, Preempted, RunFailed
 from leukotree.inference import loaded
+from leukotree.models.streams import Streams
 from leukotree.records import predictions
 from leukotree.runtime import Runtime
 from leukotree.spec import TRAINED, RunSpec
-from leukotree.training import features, run
+from leukotree.training import checkpoint, features, run
 from leukotree.training.plan import check
 from tests.helpers.specs import tiny_spec
 from tests.training.conftest import save_random
@@ -328,3 +329,23 @@ def test_a_run_is_not_loaded_with_other_weights(spec: RunSpec, weights: Path, tm
 def test_views_need_a_frozen_backbone(spec: RunSpec) -> None:
     with pytest.raises(InputError, match=r"augment.views: has no effect with backbone.train all"):
         spec.override({"backbone.train": "all"})
+
+
+def test_heads_are_not_loaded_on_another_backbone_than_they_were_trained_on(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if another version of torch drew other numbers from the same seed."""
+    spec = spec.override({"backbone.weights": None})
+    result = run.run(spec, tmp_path, ONE)
+    [place] = (result.folder / "checkpoints").iterdir()
+    number, state = int(place.name), torch.load(place / checkpoint.STATE, weights_only=True)
+    assert state["backbone"] == loaded.load(result.folder).frozen.digest  # type: ignore[union-attr]
+    monkeypatch.setattr(Streams, "backbone", 3)
+    with pytest.raises(
+        InputError, match=r"trained on another frozen backbone .* install torch 2\S+ and timm"
+    ):
+        loaded.load(result.folder)
+    del state["backbone"]  # as earlier versions saved it
+    place.rename(tmp_path / "other")
+    checkpoint.save(place.parent, number, state)
+    loaded.load(result.folder)

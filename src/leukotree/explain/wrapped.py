@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import nn
 
-from leukotree.models.classifier import Classifier
+from leukotree.models.classifier import Classifier, all_logits
 from leukotree.models.probabilities import (
     conditionals,
     edge_log_probabilities,
@@ -72,7 +73,7 @@ class Whole(nn.Module):
         self.models = nn.ModuleList(models)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        logits = [model(inputs).float() for model in self.models]
+        logits = all_logits(cast(Iterable[Classifier], self.models), inputs)
         return edge_log_probabilities(self._variant, self._taxonomy, logits)
 
 

@@ -15,6 +15,7 @@ from leukotree.data.patients import identities
 from leukotree.distributed.engine import Engine
 from leukotree.errors import InputError, RunFailed, one_line
 from leukotree.inference import known, predict
+from leukotree.inference.features import Features
 from leukotree.inference.images import Images
 from leukotree.inference.loaded import load
 from leukotree.inference.members import Member
@@ -111,9 +112,11 @@ def _predict(
     frame: pd.DataFrame,
 ) -> None:
     """Predict by one run after another, and write each at its end."""
+    features = Features(images, workers)
     with progress.Bar("evaluate", len(todo) * len(rows), "image") as bar:
         for run in todo:
-            logp = predict.outputs(load(run.folder, engine), images, [rows], workers, bar.advance)[rows]
+            loaded = load(run.folder, engine)
+            logp = predict.outputs(loaded, images, [rows], workers, bar.advance, features)[rows]
             external.write(place, run.folder, Stored(frame, logp), run.taxonomy, about.fingerprint)
 
 

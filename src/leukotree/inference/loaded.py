@@ -17,8 +17,10 @@ from leukotree.data.fingerprint import packed
 from leukotree.data.trees import open_data
 from leukotree.distributed.engine import Engine
 from leukotree.errors import InputError, one_line
+from leukotree.inference import frozen
+from leukotree.inference.frozen import Frozen
 from leukotree.models import lora, pretrained
-from leukotree.models.classifier import Classifier, build, normalisation
+from leukotree.models.classifier import Classifier, all_logits, build, normalisation
 from leukotree.models.plain import Neighbours
 from leukotree.models.probabilities import edge_log_probabilities
 from leukotree.models.stages import Stage, stages
@@ -59,6 +61,8 @@ class LoadedRun:
     models: tuple[Classifier, ...]
     """One per stage, in evaluation mode."""
     engine: Engine
+    frozen: Frozen | None = None
+    """The backbone of all models where heads were trained on its stored features; None for others."""
 
     @property
     def batch_size(self) -> int:
@@ -75,11 +79,6 @@ class LoadedRun:
         mean, std = (self.engine.put(value) for value in normalisation(self.models[0]))
         return augment.to_input(self.engine.put(torch.as_tensor(images)), None, self.spec.augment, mean, std)
 
-    def logits(self, inputs: torch.Tensor) -> list[torch.Tensor]:
-        """(B, 3, H, W) `inputs` -> the (B, K) float32 logits of each stage."""
-        with self.engine.autocast(self.spec.engine):
-            return [model(inputs).float() for model in self.models]
-
     def edges(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
         """(B, E) float32 log p(child | parent) in the order of `taxonomy.edges`."""
         return edge_log_probabilities(self.spec.variant, self.taxonomy, logits)
@@ -87,7 +86,27 @@ class LoadedRun:
     @torch.inference_mode()
     def predict(self, images: np.ndarray | torch.Tensor) -> np.ndarray:
         """(B, 3, H, W) uint8 images of `prepared.size` pixels -> (B, E) float32 log p(child | parent)."""
-        return self.edges(self.logits(self.inputs(images))).cpu().numpy()
+        if self.frozen is not None:
+            return self.decided(self.features(images))
+        with self.engine.autocast(self.spec.engine):
+            logits = all_logits(self.models, self.inputs(images))
+        return self.edges(logits).cpu().numpy()
+
+    @torch.inference_mode()
+    def features(self, images: np.ndarray | torch.Tensor) -> np.ndarray:
+        """(B, 3, H, W) uint8 images -> (B, F) float32 features of the frozen backbone, as they are stored."""
+        assert self.frozen is not None
+        inputs = self.inputs(images)
+        with self.engine.autocast(self.spec.engine):
+            return self.frozen.module(inputs).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def decided(self, features: np.ndarray) -> np.ndarray:
+        """(B, F) float32 features -> (B, E) float32 log p(child | parent)."""
+        given = self.engine.put(torch.from_numpy(features))
+        with self.engine.autocast(self.spec.engine):
+            logits = [model.decided(given).float() for model in self.models]
+        return self.edges(logits).cpu().numpy()
 
 
 def load(folder: Path, engine: Engine | None = None) -> LoadedRun:
@@ -112,14 +131,15 @@ def load(folder: Path, engine: Engine | None = None) -> LoadedRun:
     parts = stages(spec.variant, taxonomy)
     weights = {stage.name: latest[1]["stages"][stage.name]["model"] for stage in parts}
     if any(name.startswith("backbone.") for names in weights.values() for name in names):
-        source = _bare(Path(folder), spec)
+        source, backbone = _bare(Path(folder), spec), None
     else:  # trained on stored features: the checkpoint has the heads alone
-        source = _frozen(Path(folder), spec)
-    models = [_model(source, stage, images.size, weights[stage.name], engine) for stage in parts]
-    return LoadedRun(Path(folder), spec, taxonomy, images, tuple(parts), tuple(models), engine)
+        source = _with_weights(Path(folder), spec)
+        backbone = _frozen(Path(folder), source, parts[0], images.size, latest[1].get("backbone"), engine)
+    models = [_model(source, stage, images.size, weights[stage.name], engine, backbone) for stage in parts]
+    return LoadedRun(Path(folder), spec, taxonomy, images, tuple(parts), tuple(models), engine, backbone)
 
 
-def _frozen(folder: Path, spec: RunSpec) -> RunSpec:
+def _with_weights(folder: Path, spec: RunSpec) -> RunSpec:
     """A run's spec with the weights of its frozen backbone, and the run's own copy of its `config.json`: its
     normalisation may be another one today. Raises InputError where the weights are not here, or are other
     ones."""
@@ -132,6 +152,23 @@ def _frozen(folder: Path, spec: RunSpec) -> RunSpec:
         )
     own = _own_config(folder)
     return spec.override({**own, "backbone.weights": str(file)}) if own and file is not None else spec
+
+
+def _frozen(
+    folder: Path, source: RunSpec, stage: Stage, size: int, digest: str | None, engine: Engine
+) -> Frozen:
+    """The frozen backbone of a run. `digest`: the one that its heads were trained on; None for a run of an
+    older version. Raises InputError where it is another one now."""
+    environment = runfolder.read_environment(folder)
+    found = frozen.backbone(source, stage, size, environment.get(compared.WEIGHTS), engine)
+    if digest not in (None, found.digest):
+        known = environment.get("packages") or {}
+        versions = " and ".join(f"{name} {known.get(name, '?')}" for name in ("torch", "timm"))
+        raise InputError(
+            f"{folder}: its heads were trained on another frozen backbone than is built here from the same "
+            f"weights or seed; install {versions}, or move the folder away and train it again"
+        )
+    return found
 
 
 def finished(folder: Path) -> Path:
@@ -186,10 +223,18 @@ def _own_config(folder: Path) -> dict[str, str]:
 
 
 def _model(
-    spec: RunSpec, stage: Stage, size: int, weights: Mapping[str, torch.Tensor], engine: Engine
+    spec: RunSpec,
+    stage: Stage,
+    size: int,
+    weights: Mapping[str, torch.Tensor],
+    engine: Engine,
+    backbone: Frozen | None,
 ) -> Classifier:
     levels = weights.get("log_variance")
-    model = build(spec, stage, size, None if levels is None else range(len(levels)))
+    stored = None if backbone is None else backbone.width
+    model = build(spec, stage, size, None if levels is None else range(len(levels)), stored=stored)
+    if backbone is not None:
+        model.backbone = backbone.module
     missing, unexpected = model.load_state_dict(weights, strict=False)
     if unexpected or (missing and any(name.startswith("backbone.") for name in weights)):
         raise InputError(f"{stage.name}: the checkpoint has other weights than its model")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from leukotree.distributed.engine import Engine
 from leukotree.errors import InputError, RunFailed
 from leukotree.evaluation import calibration, decide, prediction_sets
 from leukotree.inference import images as prepared_images
+from leukotree.inference.features import Features
 from leukotree.inference.images import Images
 from leukotree.inference.known import Known
 from leukotree.inference.loaded import LoadedRun, load
@@ -74,12 +75,13 @@ def predict(
     if everywhere.any() and not also_trained:
         raise InputError(_trained_on(images, everywhere, members))
     mine = known.usable
-    sums = _Sums(members.taxonomy, len(images.table))
+    sums, features = _Sums(members.taxonomy, len(images.table)), Features(images, workers)
     with progress.Bar("predict", int(mine.sum()), "image") as bar:
         for place, member in enumerate(members.runs):
             rows = np.flatnonzero(mine[:, place])
             if len(rows):
-                logp = outputs(load(member.folder, engine), images, known.order(rows), workers, bar.advance)
+                run = load(member.folder, engine)
+                logp = outputs(run, images, known.order(rows), workers, bar.advance, features)
                 sums.add(member, rows, logp[rows])
     unsure = np.zeros(len(everywhere), dtype=bool) if known.unsure is None else known.unsure
     return sums.predicted(everywhere, unsure & ~everywhere)
@@ -91,21 +93,49 @@ def outputs(
     parts: Sequence[np.ndarray],
     workers: int,
     done: Callable[[int], None] = lambda count: None,
+    features: Features | None = None,
 ) -> np.ndarray:
     """(N, E) float32 log p(child | parent) of a run, on its own tree; NaN for images that are in none of the
-    parts. No batch has images of two parts. `done` is called with the number of images of each batch."""
+    parts. No batch has images of two parts.
+
+    Args:
+        done: is called with numbers of images that are ready.
+        features: of frozen backbones, kept from run to run.
+
+    Raises RunFailed for outputs that are no numbers, and Preempted when it is asked to stop.
+    """
     logp = np.full((len(images.table), len(run.taxonomy.edges)), np.nan, dtype=np.float32)
+    features = features or Features(images, workers)
     for part in parts:
-        for rows, pixels in prepared_images.batches(images, part, run.batch_size, workers):
-            signals.stop_if_requested(f"{run.folder.name} has not predicted all images")
-            logp[rows] = run.predict(pixels)
-            if np.isnan(logp[rows]).any():
-                name = images.table["image"].iloc[int(rows[np.isnan(logp[rows]).any(axis=1)][0])]
+        for rows, values in _batches(run, images, part, workers, done, features):
+            logp[rows] = values
+            if np.isnan(values).any():
+                name = images.table["image"].iloc[int(rows[np.isnan(values).any(axis=1)][0])]
                 raise RunFailed(f"{run.folder}: its outputs are NaN, first for {name}", "nan")
-            done(len(rows))
     if run.engine.device.type == "cuda":
         torch.cuda.empty_cache()  # the next run may have models of another size
     return logp
+
+
+def _batches(
+    run: LoadedRun,
+    images: Images,
+    part: np.ndarray,
+    workers: int,
+    done: Callable[[int], None],
+    features: Features,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (b,) rows and their (b, E) log p(child | parent), in batches as a run is scored."""
+    if run.frozen is not None:
+        given = features.of(run, part, done)
+        for start in range(0, len(part), run.batch_size):
+            batch = slice(start, start + run.batch_size)
+            yield part[batch], run.decided(given[batch])
+        return
+    for rows, pixels in prepared_images.batches(images, part, run.batch_size, workers):
+        signals.stop_if_requested(f"{run.folder.name} has not predicted all images")
+        yield rows, run.predict(pixels)
+        done(len(rows))
 
 
 def _trained_on(images: Images, everywhere: np.ndarray, members: Members) -> str:

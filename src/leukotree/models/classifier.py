@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -66,7 +66,23 @@ class Classifier(nn.Module):
         return self
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.wiring.logits(self.backbone(images), self.branches, self.heads)
+        return self.decided(self.backbone(images))
+
+    def decided(self, features: torch.Tensor) -> torch.Tensor:
+        """The output of the backbone -> (B, K) logits."""
+        return self.wiring.logits(features, self.branches, self.heads)
+
+
+def all_logits(models: Iterable[Classifier], images: torch.Tensor) -> list[torch.Tensor]:
+    """(B, 3, H, W) normalised images -> the (B, K) float32 logits of each model. A backbone that several
+    models have is applied once."""
+    features: dict[nn.Module, torch.Tensor] = {}
+    logits = []
+    for model in models:
+        if model.backbone not in features:
+            features[model.backbone] = model.backbone(images)
+        logits.append(model.decided(features[model.backbone]).float())
+    return logits
 
 
 class Stored(nn.Identity):

@@ -29,7 +29,7 @@ from leukotree.data.views import Views
 from leukotree.distributed.engine import Engine, start
 from leukotree.errors import Busy, InputError, PeerFailed, Preempted, RunFailed
 from leukotree.log import logger
-from leukotree.models import pretrained
+from leukotree.models import pretrained, trained_part
 from leukotree.models.classifier import Classifier, build, normalisation
 from leukotree.models.streams import Streams
 from leukotree.records import compared
@@ -45,6 +45,8 @@ _PACKAGES = ("torch", "timm", "simplejpeg", "opencv-python-headless")
 SHOWN_S = 120.0
 """Most seconds until all nodes see a file that one has written."""
 _NOT_WRITABLE = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
+_digests: dict[str, str] = {}
+"""Key of features -> the digest of the backbone that computes them, as far as this process has built it."""
 _BUSY = "another process computes these features"
 
 
@@ -75,6 +77,24 @@ def key(plan: Plan, device: str) -> str:
         "packages": [metadata.version(name) for name in _PACKAGES],
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def backbone_digest(plan: Plan) -> str:
+    """The digest of the frozen backbone of a run, see `trained_part.digest`. Who uses the heads builds the
+    backbone again, perhaps with another version of torch or timm."""
+    name = key(plan, "cpu")
+    if name not in _digests:
+        _note(name, _model(plan))
+    return _digests[name]
+
+
+def _model(plan: Plan) -> Classifier:
+    stage = plan.stages[0]
+    return build(plan.spec, stage.stage, plan.dataset.size, stage.levels)
+
+
+def _note(name: str, model: Classifier) -> None:
+    _digests[name] = trained_part.digest(model.backbone.state_dict())
 
 
 def ready(spec: RunSpec, root: Path, runtime: Runtime) -> bool:
@@ -195,8 +215,8 @@ def _stop_together(engine: Engine, done: str) -> None:
 
 def _compute(plan: Plan, path: Path, pixels: Loader, engine: Engine, runtime: Runtime) -> None:
     """Write the chunks that are missing."""
-    spec, stage = plan.spec, plan.stages[0]
-    model = build(spec, stage.stage, plan.dataset.size, stage.levels)
+    spec, model = plan.spec, _model(plan)
+    _note(key(plan, "cpu"), model)
     model = model.to(engine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     shape = Shape(*_size(plan), model.features)
     file, missing = _begun(path, shape, engine)

@@ -24,7 +24,7 @@ from leukotree.records.predictions import Predictions
 from leukotree.records.runfolder import RunFolder
 from leukotree.runtime import Runtime
 from leukotree.spec import PLAIN, RunSpec
-from leukotree.training import checkpoint, costs, crowding, interference, throughput
+from leukotree.training import checkpoint, costs, crowding, features, interference, throughput
 from leukotree.training.part import Part
 from leukotree.training.plan import Plan, StagePlan
 from leukotree.training.stage_trainer import StageTrainer
@@ -240,6 +240,8 @@ class Trainer:
         # "done" is written last: after an earlier kill, the next attempt does again what the disk lacks.
         predictions.write(self.folder.predictions, scored, self.dataset)
         if self.spec.data.inner is None:
+            if isinstance(self.loader, FeatureLoader):
+                state = {**state, "backbone": features.backbone_digest(self.plan)}
             checkpoint.save(self.folder.checkpoints, self._number, state, keep=1)
         # A report takes its ratio of training to test images from these.
         images = {"trained": len(self.plan.train_rows), "tested": len(self.plan.eval_rows)}
