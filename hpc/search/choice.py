@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hpc.search import leakage
+from hpc.search import extension, leakage
 from hpc.search.record import Record, Trial
 from hpc.studies.study import SearchId, Study
 from leukotree import files, yamlfile
@@ -27,6 +27,8 @@ from leukotree.records.searchfolder import (
 )
 
 SHARDS = "base.data.shards"
+MORE = "search.trials"
+"""The key that may grow after a search has begun."""
 
 
 def chosen(study: Study, partial: bool = False) -> dict[str, dict[int, dict[str, Any]]]:
@@ -48,7 +50,8 @@ def chosen(study: Study, partial: bool = False) -> dict[str, dict[int, dict[str,
             values[search_id] = dict(read_choice(study, search_id)["chosen"])
         elif not partial:
             path = study.search_folder(search_id) / BEST
-            raise InputError(f"{path}: missing; run `{study.command('sweep')}` first")
+            problem = f"chosen from fewer than {study.search.trials} trials" if path.exists() else "missing"
+            raise InputError(f"{path}: {problem}; run `{study.command('sweep')}` first")
     return {
         variant: {
             number: values[search_id]
@@ -60,7 +63,8 @@ def chosen(study: Study, partial: bool = False) -> dict[str, dict[int, dict[str,
 
 
 def has_ended(study: Study, search_id: SearchId, data: str | None) -> bool:
-    """Whether a search has its best.yaml. Raises InputError if it began with other settings or other data.
+    """Whether a search has its best.yaml, chosen from all trials that the study asks for now. Raises
+    InputError if it began with other settings or other data.
     `data`: the fingerprint of today's data; None compares no data."""
     folder = study.search_folder(search_id)
     path, ended = folder / SETTINGS, (folder / BEST).exists()
@@ -79,6 +83,8 @@ def has_ended(study: Study, search_id: SearchId, data: str | None) -> bool:
         if searched_data == data and ended:
             stored[SHARDS] = current.get(SHARDS)  # the same shards at another path are the same data
     changed = [key for key in {**stored, **current} if stored.get(key) != current.get(key)]
+    if changed == [MORE] and extension.is_growth(stored[MORE], current[MORE]):
+        return False  # the next sweep extends it
     if changed:
         listed = ", ".join(f"{key} was {stored.get(key)!r} and is {current.get(key)!r}" for key in changed)
         raise InputError(

@@ -1,20 +1,21 @@
 """The record of a search: the trials that it drew, their scores, and how they ended. The files are the truth.
 No Ray here.
 
-`trials.jsonl` has a line for a trial before it starts, and one when it has ended. `history.csv` has its score
-after each report. `reruns.jsonl` has a line for each re-run that has ended. Which re-runs there are follows
-from the trials.
+`trials.jsonl` has a line for a trial before it starts, one whenever it goes on after a pause, and one when it
+has ended. `history.csv` has its score after each report. `reruns.jsonl` has a line for each re-run that has
+ended. Which re-runs there are follows from the trials.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from hpc.search import extension, rungs
 from hpc.studies.search_settings import Axis
 from hpc.studies.study import SearchId, Study
 from leukotree.errors import InputError
@@ -42,9 +43,13 @@ class Trial:
     message: str | None = None
     """Why it failed."""
     seconds: float = 0.0
-    """Seconds that the process which ended it spent on it, times its devices."""
+    """Seconds that the process which ended it spent on it, times its devices, and those before its pauses."""
     lost: int = 0
     """Processes that died under it since its last score."""
+    until: int | None = None
+    """The report after which it pauses. None: it trains to its end."""
+    passed: int = 0
+    """The report of the last rung from which it went on."""
 
     @property
     def last(self) -> int:
@@ -55,6 +60,21 @@ class Trial:
     def score(self) -> float | None:
         """Its last score."""
         return self.scores.get(self.last)
+
+    @property
+    def paused(self) -> bool:
+        """Whether it waits for the others at a rung."""
+        return self.state is None and self.until is not None and self.last >= self.until
+
+    @property
+    def halted(self) -> bool:
+        """Whether it has reached a rung, where it paused."""
+        return self.paused or self.passed > 0
+
+    @property
+    def active(self) -> bool:
+        """Whether it has not ended, and is not paused."""
+        return self.state is None and not self.paused
 
 
 class Record:
@@ -86,19 +106,27 @@ class Record:
         """Age of the search, in seconds, at each of these reports."""
         self.first_seconds = self.seconds = 0.0
         """Age of the search at its first score, and at its last."""
+        self.final = False
+        """Whether a trial went on only because no others follow, see `promote`."""
+        self._later: dict[tuple[int, int], tuple[float, float]] = {}
+        """(trial, report) -> (score, age) of reports that a trial made before the search was extended, and
+        which it has not reached in the extended search."""
         if self._trials.exists():
             self._read()
 
     def _read(self) -> None:
-        for line in _lines(self._trials):
+        for line in extension.without_end(_lines(self._trials), self._pauses()):
             self._take(line)
         for row in searchfolder.read_history(self.folder):
             number, epoch, score = row["trial"], row["epoch"], row["macro_f1"]
             if not 0 <= number < len(self.trials) or not 1 <= epoch <= self.reports:
                 problem = f"has epoch {epoch} of trial {number}, which is not in {self._trials.name}"
                 raise _damaged(self._history, problem)
-            if epoch not in self.trials[number].scores:
-                self.trials[number].scores[epoch] = score
+            trial = self.trials[number]
+            if trial.until is not None and epoch > trial.until:
+                self._later[number, epoch] = score, row["seconds"]
+            elif epoch not in trial.scores:
+                trial.scores[epoch] = score
                 self._note(number, epoch, score, row["seconds"])
         for trial in self.trials:
             if trial.state == "completed" and trial.last != self.reports:
@@ -124,12 +152,34 @@ class Record:
                 raise _damaged(self._trials, f"trial {number} was drawn twice")
             if problem := _problem(line["chosen"], self.study.space(self.search_id.variant)):
                 raise _damaged(self._trials, f"trial {number}: {problem}")
-            self.trials.append(Trial(number, dict(line["chosen"])))
+            self.trials.append(self._new(number, line["chosen"]))
+            return
+        if number < known and isinstance(line.get("until"), int) and self._pauses():
+            self.final = self.final or bool(line.get("final"))
+            self._go_on(self.trials[number], line["until"])
+            self.trials[number].seconds = float(line.get("seconds") or 0.0)
             return
         if number == known or line.get("state") not in get_args(State):
             problem = f"trial {number} ended as {line.get('state')!r}, which cannot be"
             raise _damaged(self._trials, problem)
         _set_end(self.trials[number], line)
+
+    def _new(self, number: int, chosen: Mapping[str, Any]) -> Trial:
+        return Trial(number, dict(chosen), until=rungs.first(self.study, self.search_id.variant, number))
+
+    def _pauses(self) -> bool:
+        """Whether trials of this search pause."""
+        return bool(rungs.levels(self.study, self.search_id.variant))
+
+    def _go_on(self, trial: Trial, until: int) -> None:
+        """Let a trial train on. It has at once the scores of reports that it had made before."""
+        trial.passed = trial.until or trial.passed
+        trial.state, trial.until = None, until if until < self.reports else None
+        known = [report for number, report in self._later if number == trial.number and report <= until]
+        for report in sorted(known):
+            score, seconds = self._later.pop((trial.number, report))
+            trial.scores[report] = score
+            self._note(trial.number, report, score, seconds)
 
     def ranked(self) -> list[Trial]:
         """The completed trials, the best first. Of equal ones the earlier comes first."""
@@ -160,7 +210,7 @@ class Record:
 
     def draw(self, chosen: Mapping[str, Any]) -> Trial:
         """A new trial with these values."""
-        trial = Trial(len(self.trials), dict(chosen))
+        trial = self._new(len(self.trials), chosen)
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.trials:
             for path in (self._history, self._reruns):  # of a search whose trials.jsonl somebody removed
@@ -168,6 +218,15 @@ class Record:
         append_lines(self._trials, [json.dumps({"trial": trial.number, "chosen": trial.chosen})])
         self.trials.append(trial)
         return trial
+
+    def promote(self, trial: Trial, until: int | None, final: bool = False) -> None:
+        """Note that a paused trial goes on. `until`: see `Trial.until`. `final`: it goes on only because no
+        other trials follow; that is undone if the search is extended, with all that comes after."""
+        self.final = self.final or final
+        until = until or self.reports
+        line = {"trial": trial.number, "until": until, "final": self.final, "seconds": trial.seconds}
+        append_lines(self._trials, [json.dumps(line)])
+        self._go_on(trial, until)
 
     def find(self, number: int, seed: int | None) -> Trial:
         """The trial, or its re-run on a seed."""
@@ -202,12 +261,16 @@ class Record:
             score = trial.score if state == "completed" else None
             append_lines(self._reruns, [json.dumps({**line, "seed": trial.seed, "score": score})])
 
-    def drop_checkpoints(self) -> None:
-        """Remove the checkpoints of trials that were stopped or failed."""
+    def drop_checkpoints(self, trials: Iterable[Trial] | None = None) -> None:
+        """Remove the checkpoints of those of the trials that were stopped or failed. None: of all trials."""
         folder = self.study.search_folder(self.search_id)
-        for trial in self.trials:
+        for trial in self.trials if trials is None else trials:
             if trial.state in ("stopped", "failed"):
                 searchfolder.drop_checkpoints(searchfolder.trial_folder(folder, trial.number))
+
+    def drawn(self) -> bool:
+        """Whether all of its trials are drawn."""
+        return len(self.trials) >= self.most
 
     def ended(self) -> int:
         """The number of trials and re-runs that have ended."""

@@ -44,14 +44,17 @@ def propose(study: Study, search_id: SearchId, trials: Sequence[Trial]) -> dict[
 
 
 def _frozen(trial: Trial, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
-    """A trial in the form that Optuna's samplers read."""
-    scored = trial.state in ("completed", "stopped") and trial.scores
+    """A trial in the form that Optuna's samplers read. One that reached a rung counts as stopped there, also
+    while it waits or goes on. One that failed counts as stopped before any report, which TPE ranks last."""
+    halted = trial.state == "failed" or (trial.state is None and trial.halted)
+    state = TrialState.PRUNED if halted else STATES[trial.state]
+    scores = {} if trial.state == "failed" else trial.scores
     return create_trial(
-        state=STATES[trial.state],
+        state=state,
         params=trial.chosen,
         distributions=dict(space),
-        intermediate_values=trial.scores,
-        value=trial.scores[trial.last] if scored else None,
+        intermediate_values=scores,
+        value=trial.score if scores and state is not TrialState.RUNNING else None,
     )
 
 

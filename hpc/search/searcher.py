@@ -11,7 +11,7 @@ from hpc.launching import caps
 from hpc.search import sampler
 from hpc.search.record import Record, Trial
 from hpc.search.trial_queue import TrialQueue
-from hpc.search.tune_keys import FAILED, INTERRUPTED, KIND
+from hpc.search.tune_keys import FAILED, INTERRUPTED, KIND, UNTIL
 from leukotree import signals
 
 
@@ -56,12 +56,13 @@ class StudySearcher(Searcher):
             "trial": trial.number,
             "seed": trial.seed,
             "chosen": trial.chosen,
+            UNTIL: trial.until,
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         record, trial = self._live[trial_id]
         if FAILED in result:
-            record.end(trial, "failed", result[FAILED], self._spent(result))
+            record.end(trial, "failed", result[FAILED], trial.seconds + self._spent(result))
         if INTERRUPTED in result:
             if self._slots_now and result[KIND] in ("preempted", "timeout"):
                 self._moved.add(trial_id)
@@ -77,8 +78,8 @@ class StudySearcher(Searcher):
         record, trial = self._live.pop(trial_id)
         if trial_id in self._moved:
             return
-        if result and not error:
-            self._note_end(record, trial, result)
+        if result and not error and self._note_end(record, trial, result):
+            return
         most = caps.LOST_PROCESSES_OF_WORKERS if self._slots_now else caps.LOST_PROCESSES
         self._queue.released(record, trial, died=error and self._queue.stop_reason is None, most=most)
 
@@ -86,13 +87,17 @@ class StudySearcher(Searcher):
         """Device-seconds of the process that gave a result."""
         return float(result.get("time_total_s", 0.0)) * self._devices
 
-    def _note_end(self, record: Record, trial: Trial, result: dict[str, Any]) -> None:
-        """Note how a trial ended, by its last result."""
+    def _note_end(self, record: Record, trial: Trial, result: dict[str, Any]) -> bool:
+        """Note how a trial ended or paused, by its last result. Returns whether it has reports to its end or
+        to a rung, or was stopped."""
         seconds = self._spent(result)
         if FAILED in result:
-            record.end(trial, "failed", result[FAILED], seconds)
-        elif "epoch" in result:
-            record.end(trial, "completed" if result["epoch"] == record.reports else "stopped", None, seconds)
+            record.end(trial, "failed", result[FAILED], trial.seconds + seconds)
+        if FAILED in result or "epoch" not in result:
+            return False
+        goal = trial.until or record.reports
+        self._queue.leave(record, trial, seconds, stopped=result["epoch"] < goal)
+        return True
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the records are on disk."""

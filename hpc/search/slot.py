@@ -20,7 +20,7 @@ from ray.tune.result import DONE
 from hpc.launching import failures
 from hpc.search.rank_pool import RankDied, RankPool, Rows
 from hpc.search.slot_plan import SlotPlan
-from hpc.search.tune_keys import FAILED, INTERRUPTED, KIND, search_id_in
+from hpc.search.tune_keys import FAILED, INTERRUPTED, KIND, UNTIL, search_id_in
 from hpc.studies.study import Study
 from leukotree import errors, signals
 from leukotree.errors import Busy, RunFailed, one_line
@@ -44,7 +44,8 @@ class Slot(tune.Trainable):
     trial waits for imports and for opening the data.
 
     A step ends with a report: an epoch of the trial's inner folds in lockstep, one inner fold to its end, or
-    a whole re-run. A trial that is started again finds its run folders, replays what they hold and continues.
+    a whole re-run. A trial that is started again, after a pause too, finds its run folders, replays what they
+    hold and continues.
     Trials of several ranks are trained by a pool of processes, which this process starts once.
     """
 
@@ -53,7 +54,9 @@ class Slot(tune.Trainable):
     _broken: str | None = None
     """Why Ray must replace this process."""
     _folder: Path | None = None
-    """The folder of its trial's runs, once the trial has begun."""
+    """The folder of its trial's runs whose checkpoints nobody needs after it, once the trial has begun."""
+    _until: int | None = None
+    """The report after which its trial pauses."""
     _busy_file: Path | None = None
     """A file that exists while this process trains. The program of its node waits for it (slurm/node.sh)."""
 
@@ -92,7 +95,7 @@ class Slot(tune.Trainable):
         self._close_trial()
         if self._folder:
             searchfolder.drop_checkpoints(self._folder)
-        self._rows = self._train(new_config)
+        self._rows, self._until = self._train(new_config), new_config.get(UNTIL)
         if self._busy_file:
             with contextlib.suppress(OSError):  # without the file the node does not wait
                 self._busy_file.touch()
@@ -112,7 +115,10 @@ class Slot(tune.Trainable):
             raise
         except Exception as error:
             return self._failed(error)
-        return {"epoch": row["epoch"], "macro_f1": row["macro_f1"], DONE: row["epoch"] == self._study.reports}
+        if pauses := row["epoch"] == self._until:
+            self._folder = None  # it will go on from its checkpoints
+        done = pauses or row["epoch"] == self._study.reports
+        return {"epoch": row["epoch"], "macro_f1": row["macro_f1"], DONE: done}
 
     def _failed(self, error: Exception) -> dict[str, Any]:
         """The result after an error."""

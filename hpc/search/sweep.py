@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.launching import devices, failures, snapshot, stale
 from hpc.launching.ranks import in_ranks
-from hpc.search import choice, cluster, elastic, slot_plan
+from hpc.search import choice, cluster, elastic, extension, slot_plan
 from hpc.search.record import Record
 from hpc.search.slot_plan import SlotPlan
 from hpc.search.trial_place import TrialPlace
@@ -46,12 +46,14 @@ def sweep(
     """Search all variants and outer folds, and write what each search chose. Returns search -> the content of
     its best.yaml.
 
-    A search continues from its record: trials that have ended are not trained again. With several trials at
-    once, what the sampler knows when it proposes the next one depends on their speed.
+    A search continues from its record: trials that have ended are not trained again. A search that began
+    with fewer trials is extended, see `extension`. With several trials at once, what the sampler knows when
+    it proposes the next one depends on their speed.
 
     Raises InputError for a study without trials, for one that differs from what was searched before, for a
-    record that does not fit it, and for trials that fit on no node. Raises RunFailed if no trial completed or
-    a disk is full (kind "disk"), Preempted after a signal, Busy while another sweep runs on the study.
+    record that does not fit it, for an extension that comes too late, and for trials that fit on no node.
+    Raises RunFailed if no trial completed or a disk is full (kind "disk"), Preempted after a signal, Busy
+    while another sweep runs on the study.
 
     Args:
         place: where the trials run; None for a Ray of this process on this machine.
@@ -64,6 +66,7 @@ def sweep(
     folder = searchfolder.sweep_folder(study.root)
     folder.mkdir(parents=True, exist_ok=True)
     with signals.watched(), _locked(folder):
+        _extend(study)
         records = _records(study)  # read under the lock: another sweep may have added trials
         queue = TrialQueue(study, records)
         for record in records:
@@ -97,6 +100,7 @@ def prepare(study: Study, place: TrialPlace, runtime: Runtime | None = None) -> 
     study.require_search()
     runtime = runtime or Runtime()
     files.require_writable(searchfolder.sweep_folder(study.root))
+    extension.extended(study)
     records = _records(study)
     if not any(record.open() for record in records):
         return
@@ -144,6 +148,14 @@ def _records(study: Study) -> list[Record]:
         else:
             records.append(Record(study, search_id))
     return records
+
+
+def _extend(study: Study) -> None:
+    """Reopen the searches that began with fewer trials than the study has now."""
+    for search_id, before in extension.extended(study).items():
+        choice.has_ended(study, search_id, data := choice.fingerprint(study, search_id.repeat))
+        extension.begin(study, search_id, before)
+        choice.write_settings(study, [search_id], data)
 
 
 def _busy(folder: Path) -> str:
@@ -216,7 +228,7 @@ def _workers(
 
     with elastic.Workers(
         settings,
-        open_trials=queue.open,
+        open_trials=queue.ready,
         slots_per_worker=max(1, plan.count // settings.max_workers),
         joined=joined,
         give_up=lambda line: queue.stop("error", line),

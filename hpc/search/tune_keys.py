@@ -9,6 +9,8 @@ from hpc.studies.study import SearchId
 
 FAILED = "failed"
 """Key of a result: why the trial cannot be trained, in one line."""
+UNTIL = "until"
+"""Key of a trial's configuration: the report after which it pauses; None for its end."""
 INTERRUPTED, KIND = "interrupted", "kind"
 """Keys of a result: why the trial was interrupted before its end, and the kind of that failure. The trial is
 not the cause."""

@@ -60,21 +60,25 @@ class SearchSettings(Strict):
     are then optimistic, and the report says so."""
     algorithm: Literal["tpe", "random"] = "tpe"
     """Optuna's TPE sampler, or independent draws."""
-    scheduler: Literal["asha", "none"] = "asha"
-    """`asha` stops trials with low scores early. `none` trains every trial to its end."""
+    scheduler: Literal["asha", "halving", "hyperband", "none"] = "asha"
+    """`asha` stops trials with low scores early. `halving` pauses every trial at a rung, and lets it go on
+    once it is among the best there: fewer epochs for the same trials. `hyperband` does so in brackets of
+    trials that begin at different rungs, each when its rung is full. `none` trains every trial to its end."""
     rungs: Literal["epochs", "folds"] = "epochs"
     """What a trial trains between two reports. `epochs`: one epoch of all inner folds, in lockstep. `folds`:
-    one inner fold to its end, and the next one only if the trial is not stopped. The order of the inner folds
-    is the same for all trials."""
+    one inner fold to its end, and the next one only if the trial is not stopped or paused. The order of the
+    inner folds is the same for all trials."""
     trials: int = Field(0, ge=0)
-    """Trials of each search. All searches have the same number."""
+    """Trials of each search. All searches have the same number. It may be raised later, until the first outer
+    fold is trained with a choice."""
     metric: Literal["macro_f1"] = "macro_f1"
     """The score to maximise: its mean over the inner folds, by the greedy rule."""
     grace: int | None = Field(None, ge=1)
-    """Reports before ASHA may stop a trial. None: with rungs on epochs, the warm-up and 15 % of the epochs,
-    both rounded up; with rungs on folds, 1."""
+    """Reports before a trial may be stopped or paused, the first rung. Each other rung is the one before
+    times the reduction factor. None: with rungs on epochs, the warm-up and 15 % of the epochs, both rounded
+    up; with rungs on folds, 1."""
     reduction_factor: float = Field(3.0, gt=1)
-    """At each rung ASHA keeps one of this many trials."""
+    """At each rung one of this many trials goes on."""
     startup_trials: int = Field(10, ge=1)
     """Random trials before TPE begins."""
     seed: int = Field(0, ge=0, lt=2**31)

@@ -216,7 +216,7 @@ class Study(Strict):
         return self.search.fresh_seeds(self.seeds[0], outer)
 
     def grace(self) -> int:
-        """The number of reports before ASHA may stop a trial."""
+        """The number of reports before a trial may be stopped or paused."""
         optim = self.base.optim
         if self.search.rungs == "folds":
             return self.search.grace or 1

@@ -138,7 +138,7 @@ def _planned(plan: Study) -> list[str]:
     from hpc.search import sweep
 
     search = plan.search
-    most = "at most " if search.scheduler == "asha" else ""  # some trials are stopped early
+    most = "" if search.scheduler == "none" else "at most "  # some trials are stopped early
     total = upfront.line(sweep.counts(plan), [plan.epochs(one) for one in plan.variants], ended="over")
     one = f"all outer folds, beside fold {plan.search_ids[0].test_fold}"
     repeats = f" in each of {plan.folds.repeats} repeats" if plan.folds.repeats > 1 else ""
