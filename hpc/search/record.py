@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hpc.search import extension, rungs
+from hpc.studies import step_size
 from hpc.studies.search_settings import Axis
 from hpc.studies.study import SearchId, Study
 from leukotree.errors import InputError
@@ -150,7 +151,7 @@ class Record:
         if "chosen" in line:
             if number < known:
                 raise _damaged(self._trials, f"trial {number} was drawn twice")
-            if problem := _problem(line["chosen"], self.study.space(self.search_id.variant)):
+            if problem := _problem(self.study, line["chosen"], self.study.space(self.search_id.variant)):
                 raise _damaged(self._trials, f"trial {number}: {problem}")
             self.trials.append(self._new(number, line["chosen"]))
             return
@@ -308,13 +309,14 @@ def _set_end(trial: Trial, line: Mapping[str, Any]) -> None:
     trial.seconds = float(line.get("seconds") or 0.0)
 
 
-def _problem(chosen: Any, space: Mapping[str, Axis]) -> str | None:
+def _problem(study: Study, chosen: Any, space: Mapping[str, Axis]) -> str | None:
     """What is wrong with the values of a trial; None if nothing is."""
     if not isinstance(chosen, Mapping) or set(chosen) != set(space):
         keys = sorted(chosen) if isinstance(chosen, Mapping) else chosen
         return f"has values of {keys}, but the study searches {sorted(space)}"
+    values = step_size.reference(study, chosen)
     for key, axis in space.items():
-        value = chosen[key]
+        value = values[key]
         if axis.choice is not None:
             if repr(value) not in map(repr, axis.choice):
                 return f"{key}={value!r} is none of {axis.choice}"

@@ -13,8 +13,13 @@ from leukotree.config import Strict
 Scalar = bool | int | float | str | None
 
 
+LR, BATCH = "optim.lr", "optim.batch_size"
+"""The keys that `step_size` models as one."""
+
+
 class Axis(Strict):
-    """The values of one searched key, in exactly one of the three forms."""
+    """The values of one searched key, in exactly one of the three forms, and the likely one if there is
+    any."""
 
     uniform: tuple[float, float] | None = None
     """[lowest, highest], sampled uniformly."""
@@ -22,6 +27,11 @@ class Axis(Strict):
     """[lowest, highest], sampled uniformly in the logarithm."""
     choice: list[Scalar] | None = Field(None, min_length=1)
     """The values themselves."""
+    around: Scalar = None
+    """A likely value, which the first trial has. In a range the other draws are then concentrated around it:
+    their prior is a normal distribution, cut off at the ends, on the scale of the axis (the logarithm for
+    loguniform), whose standard deviation is a quarter of the range. Other values of a choice stay equally
+    likely."""
 
     @model_validator(mode="after")
     def _check(self) -> Axis:
@@ -35,7 +45,19 @@ class Axis(Strict):
             raise ValueError(f"loguniform needs a lowest value above 0, not {self.loguniform[0]:g}")
         if self.choice and len({repr(value) for value in self.choice}) < len(self.choice):
             raise ValueError(f"a value occurs twice in {self.choice}")
+        if self.around is not None:
+            self._check_around()
         return self
+
+    def _check_around(self) -> None:
+        value = self.around
+        if self.choice is not None:
+            if repr(value) not in map(repr, self.choice):
+                raise ValueError(f"around: {value!r} is none of {self.choice}")
+            return
+        low, high = self.bounds
+        if isinstance(value, bool | str) or not low <= value <= high:  # type: ignore[operator]
+            raise ValueError(f"around: {value!r} is no number in [{low:g}, {high:g}]")
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -58,8 +80,10 @@ class SearchSettings(Strict):
     """True: each outer fold has its own search, which sees only the inner folds of its training part. False:
     one search for all outer folds, which does not see `base.data.test_fold`. The scores of the other folds
     are then optimistic, and the report says so."""
-    algorithm: Literal["tpe", "random"] = "tpe"
-    """Optuna's TPE sampler, or independent draws."""
+    algorithm: Literal["tpe", "gp", "qmc", "random"] = "tpe"
+    """`tpe` and `gp` learn from the trials before: Optuna's tree of Parzen estimators, and its Gaussian
+    process with expected improvement. `qmc` is a scrambled Halton sequence, which covers the space more
+    evenly than the independent draws of `random`."""
     scheduler: Literal["asha", "halving", "hyperband", "none"] = "asha"
     """`asha` stops trials with low scores early. `halving` pauses every trial at a rung, and lets it go on
     once it is among the best there: fewer epochs for the same trials. `hyperband` does so in brackets of
@@ -80,7 +104,8 @@ class SearchSettings(Strict):
     reduction_factor: float = Field(3.0, gt=1)
     """At each rung one of this many trials goes on."""
     startup_trials: int = Field(10, ge=1)
-    """Random trials before TPE begins."""
+    """Trials that have ended before TPE or the Gaussian process begins. Until then TPE draws at random, and
+    `gp` draws the points of `qmc`."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of the draws, together with the outer fold: all variants of a fold draw the same first values, and
     each fold draws its own."""
@@ -91,6 +116,20 @@ class SearchSettings(Strict):
     """Fresh seeds for each of them."""
     space: dict[str, Axis] = {}  # noqa: RUF012 - pydantic copies it
     """Dotted key of the run spec -> its values."""
+    step_size: bool = False
+    """Whether the learning rate and the batch size are modelled as one step size. The range of `optim.lr` is
+    then that of runs with the batch size of `base`. A trial gets its draw times sqrt(its batch size / that of
+    `base`), the rule for AdamW, which may lie outside of the range."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SearchSettings:
+        lr = self.space.get(LR)
+        if self.step_size and (lr or BATCH in self.space):
+            if not lr or BATCH not in self.space:
+                raise ValueError(f"step_size: needs both {LR} and {BATCH} in search.space")
+            if lr.choice is not None:
+                raise ValueError(f"step_size: {LR} needs a range in search.space, not a choice")
+        return self
 
     def fresh_seeds(self, used: int, test_fold: int | None) -> list[int]:
         """The `rerun_seeds` different seeds of the re-runs of an outer fold, the same for all its variants.

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from hpc.studies import varied_keys
 from hpc.studies.grid import Grid
-from hpc.studies.search_settings import Axis, FoldCounts, SearchSettings
+from hpc.studies.search_settings import BATCH, LR, Axis, FoldCounts, SearchSettings
 from leukotree import config, yamlfile
 from leukotree.config import Strict
 from leukotree.data.remote import address
@@ -229,6 +229,10 @@ class Study(Strict):
         if not self.search.space:
             raise InputError(
                 f"study {self.study!r}: search.space is empty; name at least one key of the run spec"
+            )
+        if self.search.step_size and LR not in self.search.space:
+            raise InputError(
+                f"study {self.study!r}: search.step_size: needs {LR} and {BATCH} in search.space"
             )
         for variant in self.variants:
             if not self.space(variant) and variant not in PLAIN:
