@@ -83,6 +83,11 @@ def _searches(searches: Sequence[SearchState]) -> list[str]:
 def _of_studies(searches: Sequence[SearchState]) -> list[str]:
     lines = [f"{one.study}: {one.problem}" for one in searches if one.problem]
     lines += [f"{one.study} search/{one.search}: {one.stale}" for one in searches if one.stale]
+    lines += [
+        f"{one.study} search/{one.search}: stopped after {one.trials} trials: {one.closed}"
+        for one in searches
+        if one.closed
+    ]
     for study in dict.fromkeys(one.study for one in searches):
         of_study = [one for one in searches if one.study == study]
         if any(one.state == "interrupted" for one in of_study):

@@ -181,6 +181,7 @@ def _write_choice(record: Record) -> str | None:
         "value": value,
         "trial": trial.number,
         "trials": len(record.trials),
+        **({"closed": record.closed.reason} if record.closed else {}),
         "chosen": study.with_effect(search_id.variant, trial.chosen),
         **(_reruns(record, completed[0], _means(record)) if record.reruns else {}),
     }

@@ -1,9 +1,9 @@
 """The record of a search: the trials that it drew, their scores, and how they ended. The files are the truth.
 No Ray here.
 
-`trials.jsonl` has a line for a trial before it starts, one whenever it goes on after a pause, and one when it
-has ended. `history.csv` has its score after each report. `reruns.jsonl` has a line for each re-run that has
-ended. Which re-runs there are follows from the trials.
+`trials.jsonl` has a line for a trial before it starts, one whenever it goes on after a pause, one when it has
+ended, and one if the search stops early. `history.csv` has its score after each report. `reruns.jsonl` has a
+line for each re-run that has ended. Which re-runs there are follows from the trials.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from hpc.search import extension, rungs
 from hpc.studies import step_size
@@ -78,6 +78,13 @@ class Trial:
         return self.state is None and not self.paused
 
 
+class Closed(NamedTuple):
+    """Why a search draws no more trials (see `limits`), and how many it has then."""
+
+    reason: str
+    trials: int
+
+
 class Record:
     """The trials of one search, read from its folder. What is added is on the disk before the call returns.
 
@@ -90,6 +97,8 @@ class Record:
         self.study, self.search_id, self.reports = study, search_id, study.reports
         self.most = study.trials(search_id.variant)
         """The number of trials that it draws."""
+        self.closed: Closed | None = None
+        """Set if it stops before the number that the study asks for."""
         self.folder = folder or study.search_folder(search_id)
         self._trials, self._history, self._reruns = (
             self.folder / name for name in (searchfolder.DRAWS, searchfolder.HISTORY, searchfolder.RERUNS)
@@ -144,6 +153,11 @@ class Record:
 
     def _take(self, line: Any) -> None:
         """Take over a line of trials.jsonl."""
+        if isinstance(line, Mapping) and "closed" in line:
+            if not isinstance(line.get("trials"), int):
+                raise _damaged(self._trials, f"a search that stopped after {line.get('trials')!r} trials")
+            self._close(Closed(str(line["closed"]), line["trials"]))
+            return
         number = line.get("trial") if isinstance(line, Mapping) else None
         known = len(self.trials)
         if not isinstance(number, int) or not 0 <= number <= known or number >= self.most:
@@ -228,6 +242,16 @@ class Record:
         line = {"trial": trial.number, "until": until, "final": self.final, "seconds": trial.seconds}
         append_lines(self._trials, [json.dumps(line)])
         self._go_on(trial, until)
+
+    def close(self, reason: str, trials: int) -> None:
+        """Note that it draws no more than this many trials."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        append_lines(self._trials, [json.dumps({"closed": reason, "trials": trials})])
+        self._close(Closed(reason, trials))
+        self._plan_reruns()
+
+    def _close(self, closed: Closed) -> None:
+        self.closed, self.most = closed, max(len(self.trials), min(self.most, closed.trials))
 
     def find(self, number: int, seed: int | None) -> Trial:
         """The trial, or its re-run on a seed."""

@@ -53,6 +53,8 @@ class SearchState:
     seconds_left_low: float | None = None
     seconds_left_high: float | None = None
     """The range of this time."""
+    closed: str = ""
+    """Why it stopped before the study's number of trials, which `trials` then is not. Empty if it did not."""
     folder: str = ""
     problem: str = ""
     """Why its files cannot be read."""
@@ -164,6 +166,7 @@ def _state(sweep: Path, folder: Path, record: Record | str, held: bool | None) -
         len(record.reruns) or record.open_reruns(),
         best=current[1] if current else None,
         metric=record.study.search.metric,
+        closed=record.closed.reason if record.closed else "",
         folder=str(folder),
     )
     return state if ended else _with_open_trials(state, folder, record, held)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from hpc.launching import caps
 from hpc.search import halving
+from hpc.search.limits import Limits
 from hpc.search.record import Record, Trial
 from hpc.studies.study import SearchId, Study
 from leukotree.errors import Kind
@@ -23,6 +24,7 @@ class TrialQueue:
     def __init__(self, study: Study, records: Iterable[Record]) -> None:
         """A trial with its last report is noted as completed, if a kill came before that was noted."""
         self.study, self.records = study, {record.search_id: record for record in records}
+        self._limits = Limits(study, self.records)
         self.stop_reason: tuple[Kind, str] | None = None
         """(kind, message) of what ends the whole sweep, such as a signal to a trial's process."""
         self.running: set[tuple[SearchId, int, int | None]] = set()
@@ -52,6 +54,7 @@ class TrialQueue:
         of equal ones that with the fewest drawn trials, then the earlier one. In it, paused trials that may
         go on come before new ones.
         """
+        self._limits.apply()
         for record in self.records.values():
             self._settle(record)
             for trial in record.trials:

@@ -22,6 +22,7 @@ def section(summary: StudySummary) -> Section | None:
     blocks: list[Block] = [_counts(summary), *optimism.blocks(summary), *drawn.blocks(summary)]
     if reruns := _reruns(summary):
         blocks += [reruns, text(prose.RERUNS)]
+    blocks += _closed(summary)
     blocks += [*unequal_trials(summary), _best(summary)]
     return Section("Search", [*blocks, *_learning_curves(summary)])
 
@@ -45,6 +46,17 @@ def _learning_curves(summary: StudySummary) -> list[Block]:
         "coloured."
     )
     return [Figure("learning-curves", caption, searchplots.learning_curves(curves, reports))]
+
+
+def _closed(summary: StudySummary) -> list[Block]:
+    """Which searches stopped before the study's number of trials, and why. All variants of a fold do."""
+    lines = {
+        f"Fold {summary.fold_name(search.test_fold)}: all variants stopped after {search.best['trials']} "
+        f"trials: {search.best['closed']}."
+        for search in _all(summary)
+        if search.best and search.best.get("closed")
+    }
+    return [text(line) for line in sorted(lines)]
 
 
 def _all(summary: StudySummary) -> list[Search]:
