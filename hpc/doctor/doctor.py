@@ -210,7 +210,7 @@ def _runs(study: Study) -> int:
     in_grid = len(cells.expand(study)) if study.has_grid else 0
     search = study.search
     sizes = [study.trials(search_id.variant) for search_id in study.search_ids]
-    trials = sum(size + min(search.rerun_top, size) * search.rerun_seeds for size in sizes)
+    trials = sum(size + search.rerun_count(size) * search.rerun_seeds for size in sizes)
     return outer + in_grid + trials * study.folds.inner
 
 

@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hpc.search import extension, leakage
+from hpc.search import extension, leakage, posterior
 from hpc.search.record import Record, Trial
 from hpc.studies.study import SearchId, Study
 from leukotree import files, yamlfile
@@ -182,6 +182,7 @@ def _write_choice(record: Record) -> str | None:
         "trial": trial.number,
         "trials": len(record.trials),
         **({"closed": record.closed.reason} if record.closed else {}),
+        **({"choice": study.search.choice} if study.search.choice != "best" else {}),
         "chosen": study.with_effect(search_id.variant, trial.chosen),
         **(_reruns(record, completed[0], _means(record)) if record.reruns else {}),
     }
@@ -193,9 +194,13 @@ def current(record: Record) -> tuple[Trial, float] | None:
     """The trial that a search would choose now, and the score that decides; None if no trial completed.
 
     Only completed trials count, by their last score. Once all re-runs have ended, the mean over the fresh
-    seeds decides. The highest score wins; of equal ones the earlier trial.
+    seeds decides, or the posterior mean where the study says so. The highest score wins; of equal ones the
+    earlier trial.
     """
     completed = record.ranked()
+    if record.study.search.choice == "posterior" and not record.open() and (found := posterior.means(record)):
+        number = max(found.scores, key=lambda number: (found.scores[number], -number))
+        return record.trials[number], found.scores[number]
     if not record.reruns or any(rerun.state is None for rerun in record.reruns):
         return (completed[0], completed[0].scores[completed[0].last]) if completed else None
     means = _means(record)

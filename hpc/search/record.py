@@ -207,7 +207,7 @@ class Record:
         """Once all trials have ended, list the re-runs of the best, with what reruns.jsonl knows of them."""
         if self.reruns or self.open_trials():
             return
-        top = self.ranked()[: self.study.search.rerun_top]
+        top = self.ranked()[: self.study.search.rerun_count(len(self.trials))]
         lines = list(_lines(self._reruns))
         earlier = self.study.fresh_seeds(None)
         if any(isinstance(line, Mapping) and line.get("seed") in earlier for line in lines):
@@ -309,7 +309,7 @@ class Record:
         """The number of re-runs that have not ended. Before all trials have ended, the most that there can
         be."""
         search = self.study.search
-        most = min(search.rerun_top, self.most) * search.rerun_seeds
+        most = search.rerun_count(self.most) * search.rerun_seeds
         return most if self.open_trials() else sum(rerun.state is None for rerun in self.reruns)
 
     def open_trials(self) -> int:

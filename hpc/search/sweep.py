@@ -128,7 +128,7 @@ def counts(study: Study) -> dict[str, int]:
     numbers: Counter[str] = Counter(trainings=0, trainings_done=0, epochs=0, epochs_done=0)
     for search_id in study.search_ids:
         size, epochs = study.trials(search_id.variant), study.epochs(search_id.variant)
-        trials = size + min(search.rerun_top, size) * search.rerun_seeds
+        trials = size + search.rerun_count(size) * search.rerun_seeds
         trainings, over = trials * inner, (trials - open_trials.get(search_id, 0)) * inner
         numbers.update(trainings=trainings, trainings_done=over)
         numbers.update(epochs=trainings * epochs, epochs_done=over * epochs)

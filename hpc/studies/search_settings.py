@@ -116,8 +116,23 @@ class SearchSettings(Strict):
     rerun_top: int = Field(0, ge=0)
     """This many of the best completed trials are trained again on fresh seeds, to the end. The best mean is
     chosen. 0: the best trial is chosen without re-runs."""
+    rerun_share: float | None = Field(None, gt=0, le=1)
+    """Instead of `rerun_top`: re-runs as a share of the trials. 0.25: after 40 trials there are about 10
+    re-runs, so that the best 3 run again on 3 fresh seeds each. At least one trial runs again. All variants
+    have equally many."""
     rerun_seeds: int = Field(3, ge=1, le=1000)
     """Fresh seeds for each of them."""
+    rerun_splits: Literal["same", "fresh"] = "same"
+    """The inner folds of the re-runs. `same`: those of the trials, whose luck the re-runs then share.
+    `fresh`: patients are dealt to inner folds anew for each fresh seed."""
+    choice: Literal["best", "posterior"] = "best"
+    """What chooses. `best`: the best mean over the fresh seeds; without re-runs the best score. `posterior`:
+    the completed trial with the highest posterior mean of a Gaussian process on all trials and re-runs, which
+    is not misled by one lucky score."""
+    until: Literal["trials", "enough"] = "trials"
+    """When a search draws no more trials. `trials`: after `trials` of them. `enough`: also before, once the
+    expected gain of further trials is below the noise of a score in all variants of the outer fold. They stop
+    together, with equally many trials."""
     space: dict[str, Axis] = {}  # noqa: RUF012 - pydantic copies it
     """Dotted key of the run spec -> its values."""
     step_size: bool = False
@@ -134,6 +149,19 @@ class SearchSettings(Strict):
             if lr.choice is not None:
                 raise ValueError(f"step_size: {LR} needs a range in search.space, not a choice")
         return self
+
+    @model_validator(mode="after")
+    def _one_number_of_reruns(self) -> SearchSettings:
+        if self.rerun_top and self.rerun_share:
+            raise ValueError("rerun_top and rerun_share: give one of them")
+        return self
+
+    def rerun_count(self, trials: int) -> int:
+        """The number of trials that run again, of this many."""
+        top = self.rerun_top
+        if self.rerun_share:
+            top = max(1, round(self.rerun_share * trials / self.rerun_seeds))
+        return min(top, trials)
 
     def fresh_seeds(self, used: int, test_fold: int | None) -> list[int]:
         """The `rerun_seeds` different seeds of the re-runs of an outer fold, the same for all its variants.

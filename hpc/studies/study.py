@@ -286,9 +286,10 @@ class Study(Strict):
         seed: int | None = None,
         repeat: int = 0,
     ) -> list[RunSpec]:
-        """The runs of one trial: one per inner fold. None of them sees the outer fold. `seed`: None for the
-        seed of the trials."""
-        inner = [InnerFold(folds=self.folds.inner, fold=fold) for fold in range(self.folds.inner)]
+        """The runs of one trial: one per inner fold. None of them sees the outer fold. `seed`: that of a
+        re-run; None for the seed of the trials."""
+        deal = seed if seed is not None and self.search.rerun_splits == "fresh" else 0
+        inner = [InnerFold(folds=self.folds.inner, fold=fold, seed=deal) for fold in range(self.folds.inner)]
         seed = self.seeds[0] if seed is None else seed
         return [self.spec(variant, chosen, test_fold, seed, fold, repeat) for fold in inner]
 

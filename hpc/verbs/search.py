@@ -143,7 +143,8 @@ def _planned(plan: Study) -> list[str]:
     one = f"all outer folds, beside fold {plan.search_ids[0].test_fold}"
     repeats = f" in each of {plan.folds.repeats} repeats" if plan.folds.repeats > 1 else ""
     folds = f"each of {plan.folds.outer} outer folds{repeats}" if search.nested else one
-    again = f", then the best {search.rerun_top} again on {search.rerun_seeds} seeds"
+    top = search.rerun_count(search.trials)
+    again = f", then the best {top} again on {search.rerun_seeds} seeds" if top else ""
     trials = f"{search.trials} trials each of {plan.folds.inner} inner folds"
     variants = ", ".join(plan.variants)
     fold = plan.base.data.test_fold
@@ -151,7 +152,7 @@ def _planned(plan: Study) -> list[str]:
     return [
         *upfront.compute_lines(outer),
         most + total,
-        f"would search {variants} for {folds}: {trials}{again if search.rerun_top else ''}",
+        f"would search {variants} for {folds}: {trials}{again}",
     ]
 
 

@@ -79,6 +79,9 @@ class InnerFold(Strict):
     """Number of inner folds."""
     fold: int = Field(0, ge=0)
     """The inner fold that is scored."""
+    seed: int = Field(0, ge=0)
+    """Seed of the deal of the patients to the inner folds. Re-runs of a search can have deals of their own,
+    see `search.rerun_splits`."""
 
     @model_validator(mode="after")
     def _in_range(self) -> InnerFold:

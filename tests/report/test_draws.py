@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from leukotree.report import draws
-from leukotree.report.importance import FLOOR, importance
+
 from tests.helpers.study_results import SPACE, completed
 
 CHOICES = {"optim.batch_size": {"choice": [16, 32, 64]}, "loss.isolation": {"choice": ["shared", "detached"]}}

@@ -17,7 +17,7 @@ change what a search finds: one search serves all differences.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -216,24 +216,40 @@ def _searched(
     drawn = search_id._replace(test_fold=search_id.test_fold if design.draws == "fold" else 0)
     seed = (study.search.seed, 2, ARMS.index(search_id.variant), search_id.test_fold)
     rng = np.random.default_rng(seed)
+
+    def curve(chosen: Mapping[str, Any]) -> np.ndarray:
+        end = truth.score(search_id.variant, chosen, search_id.test_fold, "inner")
+        pace = 2 + 4 * float(truth.seen(search_id.variant, chosen)[0])
+        return learning_curve(end, pace, design.epochs, world, rng)
+
     with tempfile.TemporaryDirectory(dir=RAM if RAM.is_dir() else None) as folder:
         record = Record(study, search_id, Path(folder))
-        scheduler = early_stopping.scheduler(study, [record])
-        running: dict[int, np.ndarray] = {}
-        """Trial -> its learning curve."""
-        while record.open_trials():
-            while len(running) < design.slots and len(record.trials) < design.trials:
-                trial = record.draw(sampler.propose(study, drawn, record.trials))
-                end = truth.score(search_id.variant, trial.chosen, search_id.test_fold, "inner")
-                pace = 2 + 4 * float(truth.seen(search_id.variant, trial.chosen)[0])
-                running[trial.number] = _curve(end, pace, design.epochs, world, rng)
-                scheduler.on_trial_add(None, _of_tune(search_id, trial.number))  # type: ignore[arg-type]
-            for number in list(running):
-                if _report(record, scheduler, record.trials[number], running[number]):
-                    del running[number]
+        run_trials(record, drawn, curve, design.slots)
         best = choice.current(record)
     assert best is not None, "the first trials of a search complete"
     return best
+
+
+def run_trials(
+    record: Record, drawn: SearchId, curve: Callable[[Mapping[str, Any]], np.ndarray], slots: int
+) -> None:
+    """All trials of a search, in rounds: `slots` of them run at once, an epoch in each round.
+
+    Args:
+        drawn: the search whose draws it takes.
+        curve: from the values of a trial to its (E,) scores, called when the trial starts.
+    """
+    scheduler = early_stopping.scheduler(record.study, [record])
+    running: dict[int, np.ndarray] = {}
+    """Trial -> its learning curve."""
+    while record.open_trials():
+        while len(running) < slots and len(record.trials) < record.most:
+            trial = record.draw(sampler.propose(record.study, drawn, record.trials))
+            running[trial.number] = curve(trial.chosen)
+            scheduler.on_trial_add(None, _of_tune(record.search_id, trial.number))  # type: ignore[arg-type]
+        for number in list(running):
+            if _report(record, scheduler, record.trials[number], running[number]):
+                del running[number]
 
 
 def _report(record: Record, scheduler: Any, trial: Trial, curve: np.ndarray) -> bool:
@@ -256,7 +272,9 @@ def _of_tune(search_id: SearchId, number: int) -> Any:
     return SimpleNamespace(config=config, trial_id=f"{number:05d}")
 
 
-def _curve(end: float, pace: float, epochs: int, world: World, rng: np.random.Generator) -> np.ndarray:
+def learning_curve(
+    end: float, pace: float, epochs: int, world: World, rng: np.random.Generator
+) -> np.ndarray:
     """(E,) scores after each epoch. They rise from chance to their end, faster at a higher pace."""
     noise = rng.normal(size=epochs + 1)
     done = np.arange(1, epochs + 1) / epochs

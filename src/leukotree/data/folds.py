@@ -55,12 +55,12 @@ def _assigned(
     )
 
 
-def split(index: pd.DataFrame, data: DataSpec, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def split(index: pd.DataFrame, data: DataSpec) -> tuple[np.ndarray, np.ndarray]:
     """Return (train, eval): row positions in `index`, int64, ascending.
 
     Without `data.inner`, eval is the test fold and train are all others. With `data.inner`, the rows of the
-    test fold are in neither, and the others are divided by `assign` with `seed`. With `data.all_folds`, train
-    are all rows, and eval is empty.
+    test fold are in neither, and the others are divided by `assign` with its seed. With `data.all_folds`,
+    train are all rows, and eval is empty.
 
     Raises InputError for a fold that does not exist.
     """
@@ -79,7 +79,7 @@ def split(index: pd.DataFrame, data: DataSpec, seed: int = 0) -> tuple[np.ndarra
     if data.inner is None:
         return rest, np.flatnonzero(fold_ids == data.test_fold)
     try:
-        inner_ids = _assign_part(index, rest, data.inner.folds, seed)
+        inner_ids = _assign_part(index, rest, data.inner.folds, data.inner.seed)
     except InputError as error:
         raise InputError(f"data.inner.folds, beside test fold {data.test_fold}: {error}") from error
     return rest[inner_ids != data.inner.fold], rest[inner_ids == data.inner.fold]

@@ -28,6 +28,8 @@ from leukotree.report.space import Domain
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from leukotree.stats.optimum import Optimum
+
 BINS = 5
 """The number of bins of a range, for the means of a marginal."""
 Trials = Mapping[str, Sequence[pd.DataFrame]]
@@ -84,10 +86,12 @@ def best_so_far(trials: Trials, hours: str) -> Drawing:
 
 
 @styled
-def marginals(trials: Trials, domains: Mapping[str, Domain]) -> Drawing:
-    """One panel per searched key: a point per trial, hollow if it was stopped early. A line is the mean of
-    the completed trials in each bin. Grey bars are the numbers of draws among these trials, of all variants
-    together."""
+def marginals(
+    trials: Trials, domains: Mapping[str, Domain], posteriors: Mapping[str, Optimum | None]
+) -> Drawing:
+    """One panel per searched key: a point per trial, hollow if it was stopped early. A line with a band is
+    the posterior of the score that the key can reach. Without a posterior a line is the mean of the completed
+    trials in each bin. Grey bars are the numbers of draws among these trials, of all variants together."""
     figure, axes = grid(len(domains), min(3, len(domains)), 3.4, 2.7, sharey=True)
     pooled = _with_draws(trials, domains)
     lowest, highest = _limits(pooled.values())
@@ -103,8 +107,12 @@ def marginals(trials: Trials, domains: Mapping[str, Domain]) -> Drawing:
             places = space.place(domain, table[key])
             known = (table["state"] == "completed") & table["macro_f1"].notna() & ~np.isnan(places)
             bins = np.digitize(places, _edges(domain)[1:-1])
-            means = table["macro_f1"].where(known).groupby(bins).mean()
             tried.append(pd.DataFrame({"bin": bins, "draw": table["draw"]})[known])
+            found = posteriors.get(variant)
+            if found is not None and key in found.cube.keys:
+                _reach(axis, found, key, aside, colour(index))
+                continue
+            means = table["macro_f1"].where(known).groupby(bins).mean()
             x = _centres(domain)[means.index.to_numpy(int)] + aside
             axis.plot(x, means, color=colour(index), lw=1.2, marker="_", ms=9)
         _support(axis, domain, _draws_in_bins(tried, domain))
@@ -114,6 +122,21 @@ def marginals(trials: Trials, domains: Mapping[str, Domain]) -> Drawing:
         axis.set_ylabel("inner macro-F1")
     legend_above(figure, axes[0])
     return drawn(figure)
+
+
+def _reach(axis: Axes, found: Optimum, key: str, aside: float, ink: str) -> None:
+    """Draw the score that a key can reach, the others at their best: mean and 80 % of the posterior."""
+    k = found.cube.keys.index(key)
+    low, high = np.quantile(found.profiles[k], [0.1, 0.9], axis=0)
+    mean, grid, domain = found.profiles[k].mean(axis=0), found.cube.grid(k), found.cube.domains[key]
+    values = [found.cube.value(k, unit) for unit in grid]
+    if "choice" in domain:
+        x = space.place(domain, values) + aside
+        bars = np.array([mean - low, high - mean]).clip(0)
+        axis.errorbar(x, mean, bars, color=ink, lw=0, elinewidth=1.2, marker="_", ms=9)
+        return
+    axis.plot(values, mean, color=ink, lw=1.2)
+    axis.fill_between(values, low, high, color=ink, alpha=0.15, lw=0)
 
 
 @styled

@@ -9,7 +9,7 @@ import pytest
 
 from leukotree.report import space
 from leukotree.report.collect import collect
-from leukotree.report.importance import importance
+
 from leukotree.report.sections import answer, searches
 from tests.helpers.study_results import (
     SPACE,

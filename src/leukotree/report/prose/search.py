@@ -6,14 +6,16 @@ trials.
 """
 
 ANSWER = """
-The values were chosen by their mean macro F1 over {folds} inner folds. The inner folds lie inside the outer
-training folds. Interval over the top trials: the lowest to the highest value among the {top} best completed
-trials of each search. With few completed trials it is over the better half of them. For a choice, the
-number in brackets says how often an option occurs. Importance: the share of the variance of the score that
-a key explains by itself (fANOVA). It is computed from the completed trials of all searches of the variant.
-The mean score of its search is subtracted from each trial's score. A draw that several searches tried counts
-once, everywhere in this section. Importance is not estimable below {floor} draws. It holds for the searched
-range only: a key that matters outside the range can look unimportant. Not stated: the paper gives no value.
+Values were chosen by their mean macro F1 over {folds} inner folds, which lie inside the outer training folds.
+What is known of the best values comes from a Gaussian process on the scores of all trials and re-runs of the
+variant, at one fidelity: a trial that was stopped early counts with the final score that its last one
+predicts, a failed one with the worst score. Outer folds have levels and differences of their own. 80 %
+region of the best: the shortest range, or the fewest options, that hold the best value with a probability of
+80 % (in brackets that of the options). On the border: in the outer {share} per cent of the range. Good
+enough: the value loses at most one point of macro F1, the other keys at their best. Importance: the share of
+the variance of the score over the searched range that a key explains by itself (functional ANOVA). A key that
+matters outside of the range can look unimportant. A draw that several searches tried is one configuration.
+Below {floor} different draws nothing is estimable. Not stated: the paper gives no value.
 """
 
 BORDER = """
@@ -25,9 +27,10 @@ the key allows it.
 NO_SEARCH = "No search has ended for {variants}. Outer folds without chosen values are not run."
 
 MARGINALS = """
-Macro F1 against each searched key. Points: trials; a hollow point is a trial that was stopped early. Lines:
-the mean of the completed trials in each bin. Grey bars: the number of different draws among them. Dotted
-lines: the ends of the range.
+Macro F1 against each searched key. Points: trials; a hollow point is a trial that was stopped early. Lines
+with bands: what the key can reach when all others are at their best, the mean and 80 % of the posterior.
+Where that is not estimable, a line is the mean of the completed trials in each bin. Grey bars: the number of
+different draws among them. Dotted lines: the ends of the range.
 """
 
 PARALLEL = """

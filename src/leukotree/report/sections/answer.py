@@ -6,33 +6,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from leukotree.report import draws, searchplots, space
-from leukotree.report.blocks import Block, Figure, Folded, Section, Table, number, percent, plural, text
-from leukotree.report.importance import FLOOR, importance
+from leukotree.report.blocks import (
+    Block,
+    Figure,
+    Folded,
+    Section,
+    Table,
+    number,
+    percent,
+    probability,
+    share,
+    text,
+)
+from leukotree.report.optimum import posterior
 from leukotree.report.prose import search as prose
 from leukotree.report.sections.settings import ASKED, KEYS, NOT_STATED, hours, value_of
 from leukotree.report.summary import Search, StudySummary
 from leukotree.spec import without_effect_in
+from leukotree.stats import optimum
+from leukotree.stats.optimum import Optimum, Region
 
-TOP = 5
-"""The number of a search's best trials whose values make the interval. It is half of the completed trials if
-these are fewer than twice this number."""
 MAPS = (
     ("optim.lr", "optim.batch_size", "map-lr-batch"),
     ("loss.gamma", "loss.tau", "map-gamma-tau"),
 )
 """Key across, key up, name of the figure."""
-HEADER = (
-    "setting",
-    "paper's value",
-    "searched range",
-    "chosen value",
-    "interval over the top trials",
-    "importance",
-    "on the border?",
-)
+NOT_ESTIMABLE = "not estimable"
+QUESTIONS = ("chosen", "80 % region of the best", "best on the border", "good enough", "importance")
+"""The rows of a searched key."""
 
 
 @dataclass(frozen=True)
@@ -42,78 +44,140 @@ class Answer:
     chosen: dict[int, Any]
     """Outer fold -> the chosen value, of each search that has ended. Of several searches that chose the same
     draw, only the first."""
-    top: list[Any]
-    """The values of the best trials of each search, each draw once."""
-    importance: float | None
-    """From the trials of all searches together. None where it is not estimable."""
     borders: dict[int, str]
     """Outer fold -> "lower" or "upper", for the folds whose chosen value lies on the border."""
+    known: Known | None
+    """What the trials of all searches together say. None where it is not estimable."""
 
 
-def answers(searches: Mapping[int, Search], domains: Mapping[str, space.Domain]) -> dict[str, Answer]:
-    """Searched key -> its answer. `searches`: outer fold -> search, of one variant."""
-    tables = [search.trials for search in searches.values()]
-    importances = importance(tables, domains) or {}
-    numbers = draws.numbered(tables, domains)
-    best = pd.concat(
-        [top(table.assign(draw=own)) for table, own in zip(tables, numbers, strict=True)]
-    ).drop_duplicates("draw")
+@dataclass(frozen=True)
+class Known:
+    """What a posterior says of one key."""
+
+    region: Region
+    border: float
+    """The probability that the best value is on the border. NaN for a choice without an order."""
+    default: float
+    """The probability that the default is good enough. NaN for a default outside of the range."""
+    importance: tuple[float, tuple[float, float]]
+    """The share of the variance that the key explains by itself, with its 90 % interval."""
+
+
+def answers(
+    searches: Mapping[int, Search],
+    domains: Mapping[str, space.Domain],
+    found: Optimum | None,
+    defaults: Mapping[str, Any],
+) -> dict[str, Answer]:
+    """Searched key -> its answer.
+
+    Args:
+        searches: outer fold -> search, of one variant.
+        found: their posterior.
+        defaults: searched key -> the paper's value, or the default.
+    """
     first = draws.chosen_first(searches, domains)
     return {
         key: Answer(
             chosen={fold: search.chosen[key] for fold, search in first.items() if key in search.chosen},
-            top=best[key].tolist(),
-            importance=importances.get(key),
             borders={
                 fold: side
                 for fold, search in searches.items()
                 if key in search.chosen and (side := space.border(domain, search.chosen[key]))
             },
+            known=_known(found, key, defaults[key]) if found and key in found.cube.keys else None,
         )
         for key, domain in domains.items()
-        if key in best
+        if any(key in search.trials for search in searches.values())
     }
 
 
-def top(trials: pd.DataFrame) -> pd.DataFrame:
-    """The best completed trials of a search, the best first."""
-    done = trials[(trials["state"] == "completed") & trials["macro_f1"].notna()]
-    return done.sort_values("macro_f1", ascending=False, kind="stable").head(min(TOP, -(-len(done) // 2)))
+def _known(found: Optimum, key: str, default: Any) -> Known:
+    k = found.cube.keys.index(key)
+    shares = found.shares[:, k]
+    importance = float(shares.mean()), optimum.interval(shares)
+    return Known(found.region(k), found.border(k), found.within(k, default), importance)
 
 
 def section(summary: StudySummary) -> Section | None:
-    """A table per variant, warnings, and figures. None for a study that searches nothing."""
+    """A table with a column per variant, warnings, and figures. None for a study that searches nothing."""
     if not summary.searches or not summary.space:
         return None
+    posteriors = {
+        variant: posterior(list(searches.values()), summary.space)
+        for variant, searches in summary.searches.items()
+    }
+    defaults = {key: _default(summary, key)[1] for key in summary.space}
     of_variants = {
-        variant: answers(searches, summary.space) for variant, searches in summary.searches.items()
+        variant: answers(searches, summary.space, posteriors[variant], defaults)
+        for variant, searches in summary.searches.items()
     }
     inner = int((summary.study.get("folds") or {}).get("inner") or 0)
-    tables = [_table(summary, variant, of_keys) for variant, of_keys in of_variants.items()]
-    blocks: list[Block] = [_values(summary, of_variants), *_warnings(summary, of_variants)]
-    how = text(prose.ANSWER, folds=inner, top=TOP, floor=FLOOR)
-    blocks.append(Folded("Each variant by itself, with the importance of each setting.", [*tables, how]))
-    if drawn := _figures(summary):
+    floor, width = optimum.floor(len(summary.space)), round(100 * space.BORDER_SHARE)
+    how = text(prose.ANSWER, folds=inner, floor=floor, share=width)
+    blocks: list[Block] = [_values(summary, of_variants), *_warnings(summary, of_variants), how]
+    if drawn := _figures(summary, posteriors):
         blocks.append(Folded("A look into the trials.", drawn))
     return Section("The answer: what the paper leaves out", blocks)
 
 
+def _default(summary: StudySummary, key: str) -> tuple[str, Any]:
+    """Whose value a key has without a search, and the value: the paper's where it states one."""
+    paper = KEYS.get(key, (key, NOT_STATED))[1]
+    try:
+        return "the paper's", float(paper)
+    except ValueError:
+        return "the default", value_of(summary.base, key)
+
+
 def _values(summary: StudySummary, of_variants: Mapping[str, Mapping[str, Answer]]) -> Table:
-    """A row for each setting, a column for each variant: the chosen value, its interval over the top trials,
-    and whether it lies on the border of the range."""
+    """A row for each question about a setting, a column for each variant."""
     rows = []
     searched = [key for key in summary.space if any(key in of_keys for of_keys in of_variants.values())]
     for key in dict.fromkeys([*ASKED, *searched]):
         name, paper = KEYS.get(key, (key, NOT_STATED))
-        cells = [_value(summary, variant, key, of.get(key)) for variant, of in of_variants.items()]
-        domain = space.as_text(summary.space[key]) if key in searched else "not searched"
-        rows.append([name, paper, domain, *cells])
-    header = ["setting", "paper's value", "searched range", *of_variants]
+        if key not in searched:
+            cells = [_fixed(summary, variant, key) for variant in of_variants]
+            rows.append([name, paper, "not searched", "fixed", *cells])
+            continue
+        domain = summary.space[key]
+        columns = [_column(domain, of[key]) if key in of else NOTHING for of in of_variants.values()]
+        whose, default = _default(summary, key)
+        for i, question in enumerate(QUESTIONS):
+            asked = f"{whose} {number(default)} is good enough" if i == 3 else question
+            rows.append([name, paper, space.as_text(domain), asked, *(column[i] for column in columns)])
+    header = ["setting", "paper's value", "searched range", "what", *of_variants]
     caption = (
-        "Chosen values: the median over the searches, with the lowest and the highest where they differ. "
-        "Top: the lowest to the highest of the top trials. A border: the value lies on that end of the range."
+        "Chosen: the median over the searches, with the lowest and the highest where they differ. On the "
+        "border, good enough: probabilities. Importance: per cent of the variance, with its 90 % interval."
     )
     return Table(caption, header, rows, labels=len(header), file="values")
+
+
+NOTHING = ["–"] * len(QUESTIONS)
+"""The cells of a key without effect in a variant."""
+
+
+def _column(domain: space.Domain, answer: Answer) -> list[str]:
+    """The cells of a searched key in one variant, see QUESTIONS."""
+    chosen = space.middle(domain, answer.chosen.values()) if answer.chosen else "–"
+    border = f"; {_border(answer)}" if answer.borders else ""
+    if (known := answer.known) is None:
+        return [chosen + border, *[NOT_ESTIMABLE] * (len(QUESTIONS) - 1)]
+    return [
+        chosen + border,
+        _region(domain, known.region),
+        probability(known.border),
+        probability(known.default),
+        share(*known.importance),
+    ]
+
+
+def _region(domain: space.Domain, region: Region) -> str:
+    """A range from its lowest to its highest value. Options with their probability."""
+    if "choice" in domain:
+        return f"{', '.join(map(number, region.values))} ({percent(region.mass)} %)"
+    return " to ".join(number(float(value)) for value in region.values)
 
 
 def _fixed(summary: StudySummary, variant: str, key: str) -> str:
@@ -121,46 +185,11 @@ def _fixed(summary: StudySummary, variant: str, key: str) -> str:
     return "–" if key in without_effect_in(variant) else number(value_of(summary.base, key))
 
 
-def _value(summary: StudySummary, variant: str, key: str, answer: Answer | None) -> str:
-    if answer is None:
-        return "–" if key in summary.space else _fixed(summary, variant, key)
-    domain = summary.space[key]
-    chosen = space.middle(domain, answer.chosen.values()) if answer.chosen else "–"
-    border = _border(answer) if answer.borders else ""
-    return f"{chosen}; top: {space.span(domain, answer.top)}" + (f"; {border}" if border else "")
-
-
-def _table(summary: StudySummary, variant: str, of_keys: Mapping[str, Answer]) -> Table:
-    """A row for each setting that the paper leaves out, then for each other searched key."""
-    rows = []
-    for key in dict.fromkeys([*ASKED, *(key for key in summary.space if key in of_keys)]):
-        name, paper = KEYS.get(key, (key, NOT_STATED))
-        if key not in of_keys:
-            rows.append([name, paper, "not searched", _fixed(summary, variant, key), "–", "–", "–"])
-            continue
-        answer, domain = of_keys[key], summary.space[key]
-        chosen = space.middle(domain, answer.chosen.values()) if answer.chosen else "–"
-        known = [chosen, space.span(domain, answer.top), _importance(answer), _border(answer)]
-        rows.append([name, paper, space.as_text(domain), *known])
-    searches = summary.searches[variant]
-    folds = sum(search.best is not None for search in searches.values())
-    which = f"median and range over the searches of {folds} outer folds" if folds > 1 else "of one search"
-    if (chosen_draws := len(draws.chosen_first(searches, summary.space))) < folds:
-        which += f", which chose {plural(chosen_draws, 'draw')}"
-    return Table(f"`{variant}`: {which}.", HEADER, rows, labels=len(HEADER))
-
-
-def _importance(answer: Answer) -> str:
-    return "not estimable" if answer.importance is None else f"{percent(answer.importance)} %"
-
-
 def _border(answer: Answer) -> str:
     """The border of the chosen value, as text. For several chosen draws, with the number of those on it."""
-    if not answer.chosen:
-        return "–"
     sides = [answer.borders[fold] for fold in answer.chosen if fold in answer.borders]
     named = [f"{side} border, {sides.count(side)} of {len(answer.chosen)}" for side in dict.fromkeys(sides)]
-    return ("; ".join(named) if len(answer.chosen) > 1 else f"{sides[0]} border") if sides else "no"
+    return "; ".join(named) if len(answer.chosen) > 1 else f"{sides[0]} border"
 
 
 def _warnings(summary: StudySummary, of_variants: Mapping[str, Mapping[str, Answer]]) -> list[Block]:
@@ -174,8 +203,8 @@ def _warnings(summary: StudySummary, of_variants: Mapping[str, Mapping[str, Answ
             folds = f" (fold {', '.join(map(summary.fold_name, answer.borders))})" if summary.nested else ""
             on_border += [f"{key} of {variant}{folds}"] if answer.borders else []
     if on_border:
-        share = round(100 * space.BORDER_SHARE)
-        blocks.append(text(prose.BORDER, "warning", share=share, keys=", ".join(on_border)))
+        width = round(100 * space.BORDER_SHARE)
+        blocks.append(text(prose.BORDER, "warning", share=width, keys=", ".join(on_border)))
     return blocks
 
 
@@ -192,7 +221,7 @@ def _not_ended(summary: StudySummary) -> list[str]:
     return variants
 
 
-def _figures(summary: StudySummary) -> list[Block]:
+def _figures(summary: StudySummary, posteriors: Mapping[str, Optimum | None]) -> list[Block]:
     """Maps of two keys, the score against each key, and the best score against cost. Empty without a scored
     trial."""
     scored = {
@@ -208,7 +237,9 @@ def _figures(summary: StudySummary) -> list[Block]:
     }
     blocks: list[Block] = [*_maps(trials, domains)]
     if domains:
-        blocks.append(Figure("marginals", text(prose.MARGINALS).text, searchplots.marginals(trials, domains)))
+        found = {variant: posteriors[variant] for variant in trials}
+        marginals = searchplots.marginals(trials, domains, found)
+        blocks.append(Figure("marginals", text(prose.MARGINALS).text, marginals))
         caption = text(prose.PARALLEL).text
         blocks.append(Figure("parallel", caption, searchplots.parallel(trials, domains)))
     unit = hours(summary)

@@ -3,14 +3,17 @@ best trials, learning curves."""
 
 from __future__ import annotations
 
+import pandas as pd
+
 from leukotree import stats
 from leukotree.report import searchplots
 from leukotree.report.blocks import Block, Figure, Section, Table, interval, number, percent, points, text
 from leukotree.report.prose import search as prose
 from leukotree.report.sections import drawn, optimism
-from leukotree.report.sections.answer import top
 from leukotree.report.summary import Search, StudySummary, decided
 
+TOP = 5
+"""The most trials of a search in the table of the best trials, and at most half of the completed ones."""
 MOST_ROWS = 45
 """The most rows of the table of the best trials. Many searches show fewer trials each."""
 
@@ -155,6 +158,12 @@ def _best(summary: StudySummary) -> Table:
         "interval by the bootstrap over patients."
     )
     return Table(caption, header, rows, labels=4)
+
+
+def top(trials: pd.DataFrame) -> pd.DataFrame:
+    """The best completed trials of a search, the best first."""
+    done = trials[(trials["state"] == "completed") & trials["macro_f1"].notna()]
+    return done.sort_values("macro_f1", ascending=False, kind="stable").head(min(TOP, -(-len(done) // 2)))
 
 
 def _means_of_reruns(search: Search) -> dict[str, float]:
