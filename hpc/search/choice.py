@@ -199,8 +199,8 @@ def current(record: Record) -> tuple[Trial, float] | None:
     """
     completed = record.ranked()
     if record.study.search.choice == "posterior" and not record.open() and (found := posterior.means(record)):
-        number = max(found.scores, key=lambda number: (found.scores[number], -number))
-        return record.trials[number], found.scores[number]
+        number = max(found, key=lambda number: (found[number], -number))
+        return record.trials[number], found[number]
     if not record.reruns or any(rerun.state is None for rerun in record.reruns):
         return (completed[0], completed[0].scores[completed[0].last]) if completed else None
     means = _means(record)

@@ -22,7 +22,7 @@ BURN_IN, THIN = 30, 3
 """Steps of the sampler before the first drawn parameters, and between two of them."""
 COSINES = 384
 """Random cosines of a prior draw."""
-LENGTH, SIZE, NOISE, OWN = (math.log(0.8), 1.0), (0.0, 0.6), (math.log(0.3), 0.9), (math.log(0.3), 0.8)
+LENGTH, SIZE, NOISE, OWN = (math.log(1.5), 0.8), (0.0, 0.6), (math.log(0.3), 0.9), (math.log(0.3), 0.8)
 """Mean and deviation of the logarithm of each parameter, before the trials are known: the length of a key, as
 a share of its range; the deviation of the function, of the noise and of a group's own function, in standard
 deviations of the scores."""
