@@ -18,6 +18,10 @@ def reason(study: Study, group: Sequence[Record]) -> str | None:
     budget = study.search.budget_hours
     if budget is not None and spent(group) >= 3600 * budget:
         return f"the budget of {budget:g} device-hours is spent"
+    if study.search.until == "enough":
+        from hpc.search.enough import enough  # imports scipy
+
+        return enough(group)
     return None
 
 
@@ -45,7 +49,7 @@ class Limits:
     def apply(self) -> None:
         """Close the searches of each outer fold that has reached a limit. The number of trials is then the
         most that a search of the fold has drawn: the others draw as many."""
-        if self._study.search.budget_hours is None:
+        if self._study.search.budget_hours is None and self._study.search.until == "trials":
             return
         if self._groups is None:
             self._groups = self._read()
