@@ -93,12 +93,12 @@ class SearchSettings(Strict):
     one inner fold to its end, and the next one only if the trial is not stopped or paused. The order of the
     inner folds is the same for all trials."""
     trials: int = Field(0, ge=0)
-    """Trials of each search, at most. All searches of an outer fold have the same number. It may be raised later,
-    until the first outer fold is trained with a choice."""
+    """Trials of each search, at most. All searches of an outer fold have the same number. It may be raised
+    later, until the first outer fold is trained with a choice."""
     budget_hours: float | None = Field(None, gt=0)
-    """Hours of devices (GPUs; processes without GPUs) for the trials of an outer fold, of all variants together.
-    Once they are spent, no variant of the fold draws more trials than the one with most has; trials that run
-    are finished. Re-runs are not counted. None: no such limit."""
+    """Hours of devices (GPUs; processes without GPUs) for the trials of an outer fold, of all variants
+    together. Once they are spent, no variant of the fold draws more trials than the one with most has; trials
+    that run are finished. Re-runs are not counted. None: no such limit."""
     metric: Literal["macro_f1"] = "macro_f1"
     """The score to maximise: its mean over the inner folds, by the greedy rule."""
     grace: int | None = Field(None, ge=1)
