@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import leukotree
 from leukotree.errors import InputError
@@ -55,6 +56,22 @@ def test_the_import_is_instant_and_imports_nothing_else() -> None:
     own = [name for name in names if name.partition(".")[0] in ("leukotree", "hpc")]
     assert own == ["leukotree", "hpc"]
     assert "numpy" not in python("import sys, leukotree; leukotree.load; print(*sys.modules)", ROOT).split()
+
+
+def test_a_run_is_loaded_for_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    from leukotree import api
+    from leukotree.distributed import allocator
+
+    kept: list[bool] = []
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: kept.append(True))
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert api._engine("cpu").device.type == "cpu"
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert kept == [True]
 
 
 def test_the_names_are_listed_and_another_one_is_no_attribute() -> None:

@@ -62,13 +62,15 @@ def load(run: str | Path, device: str = "cpu") -> Predictor:
 def _engine(device: str) -> Any:
     import torch
 
-    from leukotree.distributed.engine import Engine, require_device
+    from leukotree.distributed.engine import Engine, require_device, settle
 
     if device not in ("cpu", "cuda", "auto"):
         raise InputError(f"device {device!r}: use cpu, cuda or auto")
     require_device(device)
     wanted = "cuda" if device == "auto" and torch.cuda.is_available() else device
-    return Engine(0, 1, torch.device("cpu" if wanted == "auto" else wanted))
+    chosen = torch.device("cpu" if wanted == "auto" else wanted)
+    settle(chosen)
+    return Engine(0, 1, chosen)
 
 
 def study(file: str | Path | None = None, /, *overrides: str, **fields: Any) -> Any:

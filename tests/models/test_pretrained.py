@@ -305,3 +305,24 @@ def test_the_package_says_its_licence_and_a_file_says_nothing(tmp_path: Path) ->
     facts = described.describe(BackboneSpec(name="test_convnext", weights=str(tmp_path / "w.pth")), 96)
     assert (facts["weights"], facts["own_size"], facts["licence"]) == ("the file w.pth", None, None)
     assert described.note(facts) is None
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("blocks.0.attn.qkv.weight", torch.int8), ("cls_token", torch.int64)]
+)
+def test_integers_are_no_weights(tmp_path: Path, ending: str, name: str, kind: torch.dtype) -> None:
+    """torch would copy them into float weights."""
+    state = timm.create_model("test_vit").state_dict()
+    state[name] = state[name].to(kind)
+    path = tmp_path / f"weights.{ending}"
+    save_file(state, path) if ending == "safetensors" else torch.save(state, path)
+    says = refused(BackboneSpec(name="test_vit", weights=str(path)))
+    assert re.search(rf"{name} has numbers of the kind \S+, so it is quantised", says)
+
+
+def test_the_folder_of_weights_may_be_below_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LEUKOTREE_WEIGHTS", "~/mine")
+    assert pretrained.cache() == tmp_path / "mine"
+    assert pretrained.by_address("https://example.org/a.pth") == tmp_path / "mine/a.pth"

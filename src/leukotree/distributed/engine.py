@@ -123,6 +123,15 @@ def _device(wanted: str) -> torch.device:
     return torch.device("cuda", rank)
 
 
+def settle(device: torch.device) -> None:
+    """Let this process compute fp32 in full precision on a device, and keep freed memory on the CPU."""
+    torch.set_float32_matmul_precision("highest")  # a variable of NVIDIA's containers asks for TF32
+    if device.type == "cpu":
+        allocator.keep_freed_memory()
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # it would round fp32 convolutions
+
+
 @contextlib.contextmanager
 def start(runtime: Runtime) -> Iterator[Engine]:
     """The engine of this process, inside the process group of RANK and WORLD_SIZE.
@@ -133,12 +142,9 @@ def start(runtime: Runtime) -> Iterator[Engine]:
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     device = _device(runtime.device)
-    torch.set_float32_matmul_precision("highest")  # a variable of NVIDIA's containers asks for TF32
-    if device.type == "cpu":
-        allocator.keep_freed_memory()
+    settle(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        torch.backends.cudnn.allow_tf32 = False  # it would round fp32 convolutions
     engine = Engine(rank, world, device, runtime.deepspeed)
     if world == 1 or (dist.is_initialized() and dist.get_world_size() == world):
         yield engine

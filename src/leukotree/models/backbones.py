@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import timm
@@ -122,10 +122,12 @@ def _sized(name: str, size: int, options: dict[str, Any]) -> nn.Module:
 
 
 def _refuse_other(built: nn.Module, spec: BackboneSpec, loads: Loads) -> None:
-    """Raises InputError for a file of another model: one that lacks weights or statistics of BatchNorm of
-    this one, which would stay as they were drawn, or that has more blocks, which would be left out. Nobody
-    would notice either."""
+    """Raises InputError for quantised weights, and for a file of another model: one that lacks weights or
+    statistics of BatchNorm of this one, which would stay as they were drawn, or that has more blocks, which
+    would be left out. Nobody would notice any of it."""
     given = spec.weights if spec.weights != "hub" else pretrained.file(spec)
+    for name, kind in loads.quantised.items():
+        raise InputError(weights.quantised(given, name, kind))
     fix = "set backbone.name to the model that the file was made for"
     statistics = [name for name, _ in built.named_buffers() if name.endswith(STATISTICS)]
     names = [*(name for name, _ in built.named_parameters()), *statistics]
@@ -159,17 +161,23 @@ class Loads(NamedTuple):
     """Names of the model that a state lacks."""
     unexpected: list[str]
     """Names of a state that the model does not have."""
+    quantised: dict[str, torch.dtype]
+    """Names of floating-point tensors of the model, for which a state has numbers of this kind."""
 
 
 @contextlib.contextmanager
 def _loads() -> Iterator[Loads]:
     """The context that notes what states, which are loaded inside it, lack and have more. timm only logs
     it."""
-    found = Loads(set(), [])
+    found = Loads(set(), [], {})
     load = nn.Module.load_state_dict
 
-    def recorded(module: nn.Module, *arguments: Any, **options: Any) -> Any:
-        result = load(module, *arguments, **options)
+    def recorded(module: nn.Module, state: Mapping[str, Any], *arguments: Any, **options: Any) -> Any:
+        for name, own in module.state_dict().items():
+            kind = state[name].dtype if name in state else own.dtype
+            if own.is_floating_point() and kind not in weights.FLOATS:
+                found.quantised[name] = kind
+        result = load(module, state, *arguments, **options)
         found.missing.update(result.missing_keys)
         found.unexpected.extend(result.unexpected_keys)
         return result

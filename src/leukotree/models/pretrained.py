@@ -99,7 +99,13 @@ def cache() -> Path:
     """The folder with the fetched repositories of the hub, as huggingface_hub lays them."""
     from huggingface_hub import constants
 
-    return Path(os.environ.get(VARIABLE) or constants.HF_HUB_CACHE)
+    return _named() or Path(constants.HF_HUB_CACHE)
+
+
+def _named() -> Path | None:
+    """The folder that VARIABLE names; None without it."""
+    named = os.environ.get(VARIABLE)
+    return Path(os.path.expanduser(named)) if named else None
 
 
 def of_hub(repository: str, revision: str | None, name: str) -> Path | None:
@@ -268,8 +274,8 @@ def fetched(origin: Origin) -> Path | None:
 def by_address(url: str) -> Path:
     """Where the file of an address is kept, or will be."""
     name = url.rpartition("/")[2]
-    if own := os.environ.get(VARIABLE):
-        return Path(own) / name
+    if own := _named():
+        return own / name
     from timm.models._hub import get_cache_dir
 
     return Path(get_cache_dir()) / name
