@@ -7,10 +7,13 @@ score of a test fold takes part, so the scores of the study stay those of its me
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from hpc.studies import cells
 from hpc.studies.search_settings import Axis
 from hpc.studies.study import Study
 from leukotree.errors import InputError
@@ -55,6 +58,26 @@ def refits(
         spec = study.spec(variant, values, 0, study.seeds[0]).override({"data.all_folds": True})
         rows.append(Refit(spec, fold, same, len(chosen[variant])))
     return rows
+
+
+def require_cells(study: Study, refits: Sequence[Refit]) -> None:
+    """Raises InputError for a run of a grid study with values that no cell has: the study has no score of
+    them. A search chooses values of its own."""
+    if not study.has_grid or study.search.trials:
+        return
+    known = cells.expand(study)
+    names = {cell.run_name for cell in known}
+    (repeat, fold), *_ = study.outer_folds.values()
+    for variant in (one.spec.variant for one in refits):
+        if study.spec(variant, {}, fold, study.seeds[0], repeat=repeat).run_name in names:
+            continue
+        values = next((cell.values for cell in known if cell.spec.variant == variant), {})
+        cell = " ".join(f"base.{key}={json.dumps(value)}" for key, value in values.items())
+        fix = f"give it those of a cell, such as {shlex.quote(cell)}" if cell else "name another --variant"
+        raise InputError(
+            f"study {study.study!r}: {variant} would have the values of `base`, and no cell of the grid has "
+            f"them; {fix}"
+        )
 
 
 def medoid(space: Mapping[str, Axis], chosen: Mapping[int, Mapping[str, Any]]) -> int:

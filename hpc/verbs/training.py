@@ -148,6 +148,7 @@ def run_refit(arguments: Namespace) -> int:
     precheck.check_data(plan)
     variants = [arguments.variant] if arguments.variant else plan.variants
     refits = refit.refits(plan, choice.chosen(plan), variants)
+    refit.require_cells(plan, refits)
     specs = [one.spec for one in refits]
     _check_runs(plan, specs, arguments.ranks)
     if not arguments.json:

@@ -63,3 +63,19 @@ def test_a_study_cannot_say_all_folds_itself() -> None:
     space = {"data.all_folds": {"choice": [True, False]}}
     with pytest.raises(InputError, match="cannot be varied"):
         study(search={"trials": 4, "space": space})
+
+
+def test_values_that_no_cell_of_a_grid_has_are_refused() -> None:
+    def refused(**fields: object) -> None:
+        plan = study(search={"trials": 0}, grid={"loss.gamma": [0, 3]}, **fields)
+        chosen = {name: {0: {}, 1: {}, 2: {}} for name in plan.variants}
+        refit.require_cells(plan, refit.refits(plan, chosen, plan.variants))
+
+    with pytest.raises(
+        InputError, match=r"flat would have the values of `base`, .*such as base.loss.gamma=0$"
+    ):
+        refused()
+    refused(base={"loss": {"gamma": 3}})
+    plan = study(grid={"loss.gamma": [0, 3]})  # a search chooses its own
+    chosen = {name: {0: values(1e-3, 1, 16)} for name in plan.variants}
+    refit.require_cells(plan, refit.refits(plan, chosen, plan.variants))
