@@ -14,6 +14,7 @@ from hpc.launching.place import Place
 from hpc.launching.sender import missing
 from leukotree import files, tree_choice
 from leukotree.errors import InputError, one_line
+from leukotree.records.compute import Compute
 from leukotree.runtime import Runtime
 from leukotree.spec import PLAIN, RunSpec
 
@@ -128,19 +129,27 @@ COST_COLUMNS = ("variant", "models", "steps", "parameters", "FLOPs to train", "F
 def compute(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
     """The compute of one run of each kind, on its first fold: a row with the variant, the number of such
     runs, and the fields of `records.compute.Compute`. Kinds with equal numbers are one row."""
+    rows: dict[str, dict[str, Any]] = {}
+    for first, number, found in kinds(specs):
+        cost = found.as_dict()
+        row = rows.setdefault(f"{first.variant} {cost}", {"variant": first.variant, **cost, "runs": 0})
+        row["runs"] += number
+    return list(rows.values())
+
+
+def kinds(specs: Sequence[RunSpec]) -> list[tuple[RunSpec, int, Compute]]:
+    """A spec of each kind, that of the first fold, the number of such runs, and the compute of one."""
     from leukotree.data import trees
     from leukotree.training import costs, questions
 
-    kinds: dict[tuple[Any, ...], list[RunSpec]] = {}
+    found: dict[tuple[Any, ...], list[RunSpec]] = {}
     for spec in specs:
-        kinds.setdefault(operator.attrgetter(*COSTS)(spec), []).append(spec)
-    rows: dict[str, dict[str, Any]] = {}
-    for alike in kinds.values():
+        found.setdefault(operator.attrgetter(*COSTS)(spec), []).append(spec)
+    rows = []
+    for alike in found.values():
         first = min(alike, key=lambda spec: (spec.data.repeat, spec.data.test_fold))
-        cost = costs.compute(first, trees.open_data(first), questions.kept()).as_dict()
-        row = rows.setdefault(f"{first.variant} {cost}", {"variant": first.variant, **cost, "runs": 0})
-        row["runs"] += len(alike)
-    return list(rows.values())
+        rows.append((first, len(alike), costs.compute(first, trees.open_data(first), questions.kept())))
+    return rows
 
 
 def _budget(spec: RunSpec) -> str:

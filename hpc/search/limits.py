@@ -26,8 +26,8 @@ def reason(study: Study, group: Sequence[Record]) -> str | None:
 
 
 def spent(group: Sequence[Record]) -> float:
-    """Device-seconds of all trials of some searches. A trial that has not ended counts as the mean of those of
-    its search that have, where it has no time of its own."""
+    """Device-seconds of all trials of some searches. A trial that has not ended counts as the mean of those
+    of its search that have, where it has no time of its own."""
     total = 0.0
     for record in group:
         ended = [trial.seconds for trial in record.trials if trial.state is not None]

@@ -75,7 +75,7 @@ def chosen(study: Study, values: Mapping[str, Any], first: bool) -> dict[str, An
     }
     if first:
         likely = {key: axis.around for key, axis in axes.items() if axis.around is not None}
-        drawn |= {key: float(value) if _has_prior(axes[key]) else value for key, value in likely.items()}  # type: ignore[arg-type]
+        drawn |= {key: float(value) if _has_prior(axes[key]) else value for key, value in likely.items()}
     return step_size.scaled(study, drawn)
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.launching import devices, failures, snapshot, stale
+from hpc.launching import devices as gpus
+from hpc.launching import failures, snapshot, stale
 from hpc.launching.ranks import in_ranks
 from hpc.search import choice, cluster, elastic, extension, slot_plan
 from hpc.search.record import Record
@@ -67,7 +68,7 @@ def sweep(
     folder.mkdir(parents=True, exist_ok=True)
     with signals.watched(), _locked(folder):
         _extend(study)
-        records = _records(study)  # read under the lock: another sweep may have added trials
+        records = open_records(study)  # read under the lock: another sweep may have added trials
         queue = TrialQueue(study, records)
         for record in records:
             record.drop_checkpoints()
@@ -101,16 +102,28 @@ def prepare(study: Study, place: TrialPlace, runtime: Runtime | None = None) -> 
     runtime = runtime or Runtime()
     files.require_writable(searchfolder.sweep_folder(study.root))
     extension.extended(study)
-    records = _records(study)
+    records = open_records(study)
     if not any(record.open() for record in records):
         return
-    if place.elastic:
-        place.plan(place.elastic.resources(), runtime)
-    elif place.address is None:
-        machine = {"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(devices.gpu_count(runtime))}
-        place.plan([machine], runtime)
+    _slots(place, runtime)
     if place.address is None:
         require_device(runtime.device)
+
+
+def _slots(place: TrialPlace, runtime: Runtime) -> SlotPlan | None:
+    """The slots of a sweep, as far as they are known without Ray."""
+    if place.elastic:
+        return place.plan(place.elastic.resources(), runtime)
+    if place.address is not None:
+        return None
+    machine = {"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(gpus.gpu_count(runtime))}
+    return place.plan([machine], runtime)
+
+
+def devices(place: TrialPlace, runtime: Runtime) -> float | None:
+    """The devices that the trials of a sweep use at the same time, if that is known without Ray."""
+    slots = _slots(place, runtime)
+    return None if slots is None else slots.count * slots.devices
 
 
 def require_free(study: Study) -> None:
@@ -124,7 +137,7 @@ def counts(study: Study) -> dict[str, int]:
     """The most trainings and epochs that the searches and their re-runs take, and how many of them are over.
     Those of a stopped trial are over: they will not be trained."""
     search, inner = study.search, study.folds.inner
-    open_trials = {record.search_id: record.open() for record in _records(study)}
+    open_trials = {record.search_id: record.open() for record in open_records(study)}
     numbers: Counter[str] = Counter(trainings=0, trainings_done=0, epochs=0, epochs_done=0)
     for search_id in study.search_ids:
         size, epochs = study.trials(search_id.variant), study.epochs(search_id.variant)
@@ -135,7 +148,7 @@ def counts(study: Study) -> dict[str, int]:
     return dict(numbers)
 
 
-def _records(study: Study) -> list[Record]:
+def open_records(study: Study) -> list[Record]:
     """The records of the searches that have not ended. Raises InputError for a search of other settings, data
     or weights, and for one that is damaged."""
     data, records = choice.fingerprints(study), []

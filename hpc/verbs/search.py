@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 from argparse import Namespace
@@ -16,7 +17,9 @@ from leukotree.progress import step
 
 if TYPE_CHECKING:
     from hpc.search.elastic import Elastic
+    from hpc.search.trial_place import TrialPlace
     from hpc.studies.study import Study
+    from leukotree.runtime import Runtime
 
 
 def define_sweep(verbs: options.Verbs) -> None:
@@ -65,7 +68,10 @@ def define_sweep(verbs: options.Verbs) -> None:
         help="also keep the searches as studies of Optuna, for its dashboard, in "
         "results/runs/STUDY/search/optuna.log",
     )
-    verb.add_argument("--dry-run", action="store_true", help="check, say what would run, and stop")
+    verb.add_argument(
+        "--dry-run", action="store_true", help="check, say what would run and what it costs, and stop"
+    )
+    verb.add_argument("--json", action="store_true", help="print the answer as JSON")
     options.runtime(verb)
 
 
@@ -118,10 +124,13 @@ def run_sweep(arguments: Namespace) -> int:
     sweep.prepare(plan, place, runtime)
     if arguments.dry_run:
         sweep.require_free(plan)
-        print(*_planned(plan), sep="\n")
+        print(_planned(plan, place, runtime, arguments.json))
         return 0
     command = commands.given("sweep", arguments.study, arguments.overrides)
     choices = sweep.sweep(plan, place, runtime, command, arguments.optuna_storage)
+    if arguments.json:
+        print(json.dumps(list(choices.values())))
+        return 0
     for search_id, best in choices.items():
         chosen = "  ".join(
             f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
@@ -132,11 +141,14 @@ def run_sweep(arguments: Namespace) -> int:
     return 0
 
 
-def _planned(plan: Study) -> list[str]:
+def _planned(plan: Study, place: TrialPlace, runtime: Runtime, as_json: bool) -> str:
     """What a dry run says."""
-    from hpc.doctor import upfront
+    from hpc.doctor import forecast, upfront
     from hpc.search import sweep
 
+    cost = forecast.of_search(plan, sweep.open_records(plan), sweep.devices(place, runtime))
+    if as_json:
+        return json.dumps({**sweep.counts(plan), "forecast": cost.as_dict()})
     search = plan.search
     most = "" if search.scheduler == "none" else "at most "  # some trials are stopped early
     total = upfront.line(sweep.counts(plan), [plan.epochs(one) for one in plan.variants], ended="over")
@@ -149,11 +161,13 @@ def _planned(plan: Study) -> list[str]:
     variants = ", ".join(plan.variants)
     fold = plan.base.data.test_fold
     outer = [plan.spec(variant, {}, fold, plan.seeds[0]) for variant in plan.variants]
-    return [
+    lines = [
         *upfront.compute_lines(outer),
         most + total,
+        *cost.lines(),
         f"would search {variants} for {folds}: {trials}{again}",
     ]
+    return "\n".join(lines)
 
 
 def _elastic(arguments: Namespace) -> Elastic | None:

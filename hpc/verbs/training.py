@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc import options
@@ -225,7 +224,7 @@ def _launch(
         logger.warning(line)
     todo = upfront.planned(specs, root, place, runtime=runtime, retry_failed=arguments.retry_failed)
     if arguments.dry_run:
-        return _dry_run(specs, todo, root, grid, arguments.json)
+        return _dry_run(plan, specs, todo, place, arguments, grid)
     if grid:
         cells.write(root, grid)
     names = [spec.run_name for spec in specs]
@@ -249,25 +248,34 @@ def _launch(
 
 
 def _dry_run(
-    specs: list[RunSpec], todo: list[RunSpec], root: Path, grid: Sequence[Cell], as_json: bool
+    plan: Study,
+    specs: list[RunSpec],
+    todo: list[RunSpec],
+    place: Place,
+    arguments: Namespace,
+    grid: Sequence[Cell],
 ) -> int:
-    """Print which runs are missing, how much there is to train, and which runs will fail. Returns the exit
-    code."""
-    from hpc.doctor import upfront
+    """Print which runs are missing, how much there is to train and what it costs, and which runs will fail.
+    Returns the exit code."""
+    from hpc.doctor import forecast, upfront
     from hpc.studies import cells
 
+    root = plan.root
+    at_once = forecast.devices(place, arguments.parallel, given.runtime(arguments, plan))
+    cost = forecast.of_runs(plan, todo, at_once)
     counts, refused = upfront.counts(specs, root), upfront.refused(todo, root)
     missing = [spec.run_name for spec in todo]
-    if as_json:
+    if arguments.json:
         more = {"cells": cells.rows(grid)} if grid else {}
         answer = {"runs": len(specs), "missing": missing, "failed": refused, **counts, **more}
-        print(json.dumps({**answer, "compute": upfront.compute(specs)}))
+        print(json.dumps({**answer, "compute": upfront.compute(specs), "forecast": cost.as_dict()}))
         return 1 if refused else 0
     lines = cells.table(grid) if grid else []
     lines += [f"would train {root / name}" for name in missing[:FEW]]
     lines += [f"... and {len(missing) - FEW} more"] if len(missing) > FEW else []
     lines += upfront.compute_lines(specs)
     lines += [upfront.line(counts, [spec.epochs for spec in specs])]
+    lines += cost.lines() if todo else []
     lines += [f"failed: {name}: {reason}" for name, reason in refused.items()]
     print(*lines, f"{len(missing)} of {len(specs)} runs are missing", sep="\n")
     return 1 if refused else 0
