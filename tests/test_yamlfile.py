@@ -42,3 +42,10 @@ def test_any_text_is_a_value_or_one_line(text: str) -> None:
 def test_code_odd_keys_and_keys_given_twice_are_refused(text: str) -> None:
     with pytest.raises(InputError):
         yamlfile.parse(text)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 100_000, "- " * 100_000 + "1"])
+def test_a_text_that_is_nested_too_deep_is_one_line(text: str) -> None:
+    """libyaml would end the process."""
+    with pytest.raises(InputError, match=r"^a.yaml: not valid YAML: nested deeper than 40$"):
+        yamlfile.parse(text, "a.yaml")
