@@ -24,7 +24,7 @@ SITE = "partition: main\ntime: 30\ncpus_per_task: 1\ninterface: eth0\nwarn: 60\n
 
 @pytest.fixture(scope="module")
 def spec(shards: Path) -> RunSpec:
-    return tiny_spec(shards, {"variant": "flat", "optim.batch_size": 16, "optim.epochs": 45})
+    return tiny_spec(shards, {"variant": "flat", "optim.batch_size": 16, "optim.epochs": 30})
 
 
 @pytest.fixture(scope="module")
