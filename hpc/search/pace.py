@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from hpc.search import rungs
 from hpc.search.record import Record, Trial
 from hpc.studies.study import Study
 from leukotree import files
@@ -74,9 +75,7 @@ def left(
     """
     records = list(records)
     scored = [record for record in records if record.reported]
-    ended = [
-        trial for record in scored for trial in record.trials if trial.state is not None and trial.scores
-    ]
+    ended = [trial for record in scored for trial in record.trials if not trial.active and trial.scores]
     if len(ended) < ENOUGH:
         return None
     prices, guessed = _prices(records, costs or {})
@@ -86,7 +85,7 @@ def left(
     work = sum(prices[id(record)] * len(record.reported) for record in scored)
     if age <= 0 or work <= 0:
         return None
-    drawn = sum(trial.state is None for record in records for trial in record.trials)
+    drawn = sum(trial.active for record in records for trial in record.trials)
     # Trials that have no score yet work, too. Between two trials a slot works less.
     at_once, lengths = max(work / age, SHARE * drawn), _Lengths(scored, records[0].study)
     todo = {id(record): _todo(record, lengths) * prices[id(record)] for record in records}
@@ -105,8 +104,9 @@ class _Lengths:
     def __init__(self, records: Iterable[Record], study: Study) -> None:
         self._study, self._most = study, study.reports
         trials = [trial for record in records for trial in record.trials if trial.scores]
-        ends = [trial.last for trial in trials if trial.state is not None]
-        stops = study.search.scheduler == "asha" and study.grace() < self._most
+        # A paused trial counts as stopped where it waits: most will never go on.
+        ends = [trial.last for trial in trials if not trial.active]
+        stops = study.search.scheduler != "none" and study.grace() < self._most
         likely = 1 / study.search.reduction_factor if stops else 0.0
         prior = max(0, FEW - len(ends))
         self._goes_on = [1.0]
@@ -122,14 +122,18 @@ class _Lengths:
         fitted = record.search_id.variant in PLAIN and self._study.search.rungs == "epochs"
         return 1 if fitted else self._most
 
-    def of(self, record: Record, begun: int) -> list[float]:
-        """`reaches` of a trial of a search."""
-        return self.reaches(begun) if self.most(record) > 1 else [1.0]
+    def of(self, record: Record, trial: Trial | None = None) -> list[float]:
+        """`reaches` of a trial of a search; None for one that is not drawn yet."""
+        if self.most(record) == 1:
+            return [1.0]
+        if trial is None:
+            return self.reaches(0)
+        return self.reaches(trial.last, self._goes_on[trial.last] if trial.paused else 1.0)
 
-    def reaches(self, begun: int) -> list[float]:
-        """The probability that a trial with `begun` reports makes 1, 2, ... more. It has been let go on after
-        its last one."""
-        shares, now = [], 1.0
+    def reaches(self, begun: int, now: float = 1.0) -> list[float]:
+        """The probability that a trial with `begun` reports makes 1, 2, ... more. `now`: the probability that
+        it goes on after its last one."""
+        shares = []
         for report in range(begun, self._most):
             now *= self._goes_on[report] if report > begun else 1.0
             shares.append(now)
@@ -138,18 +142,18 @@ class _Lengths:
 
 def _todo(record: Record, lengths: _Lengths) -> float:
     """Reports that a search still has to make."""
-    begun = [trial.last for trial in record.trials if trial.state is None]
-    begun += [0] * (record.open_trials() - len(begun))
-    return sum(sum(lengths.of(record, one)) for one in begun) + lengths.most(record) * record.open_reruns()
+    begun = [trial for trial in record.trials if trial.state is None]
+    new = [None] * (record.open_trials() - len(begun))
+    trials = sum(sum(lengths.of(record, one)) for one in (*begun, *new))
+    return trials + lengths.most(record) * record.open_reruns()
 
 
 def _longest(record: Record, lengths: _Lengths, at_once: float) -> float:
     """Reports that follow each other in a search, however many trials run at once: those of the longest of
     the last trials, and then those of its re-runs."""
-    begun = [trial.last for trial in record.trials if trial.state is None]
-    if waiting := record.open_trials() - len(begun):
-        begun += [0] * min(waiting, round(at_once))
-    shares = [lengths.of(record, one) for one in begun]
+    begun = [trial for trial in record.trials if trial.state is None]
+    new = [None] * min(record.open_trials() - len(begun), round(at_once))
+    shares = [lengths.of(record, one) for one in (*begun, *new)]
     longest = max(map(len, shares), default=0)
     none = [
         math.prod(1 - of_trial[more] for of_trial in shares if more < len(of_trial))
@@ -188,12 +192,13 @@ def _price(record: Record) -> float | None:
 
 
 def _gaps(record: Record) -> dict[int, list[float]]:
-    """Trial -> seconds between its reports that follow each other."""
+    """Trial -> seconds between its reports that follow each other, without a pause between them."""
+    pauses = rungs.levels(record.study, record.search_id.variant)
     last: dict[int, tuple[int, float]] = {}
     gaps: dict[int, list[float]] = {}
     for (number, epoch, _), at in zip(record.reported, record.reported_at, strict=True):
         before, since = last.get(number, (0, 0.0))
-        if before == epoch - 1 and before and at > since:
+        if before == epoch - 1 and before and before not in pauses and at > since:
             gaps.setdefault(number, []).append(at - since)
         last[number] = epoch, at
     return gaps

@@ -22,8 +22,8 @@ from leukotree.records import compared, searchfolder
 
 @dataclass(frozen=True)
 class SearchState:
-    """The state of one search. A trial is running, waiting (for a slot, or to be continued), interrupted
-    (begun, but no sweep runs) or ended."""
+    """The state of one search. A trial is running, waiting (for a slot, to be continued, or at a rung for the
+    others), interrupted (begun, but no sweep runs) or ended."""
 
     study: str
     search: str
@@ -174,7 +174,7 @@ def _state(sweep: Path, folder: Path, record: Record | str, held: bool | None) -
 
 def _with_open_trials(state: SearchState, folder: Path, record: Record, held: bool | None) -> SearchState:
     """A search with the counts of its trials that have not ended."""
-    open_trials = [trial for trial in (*record.trials, *record.reruns) if trial.state is None]
+    open_trials = [trial for trial in (*record.trials, *record.reruns) if trial.active]
     runs = [runs_of(record, folder, trial) for trial in open_trials]
     running = [
         of_trial for of_trial in runs if held is not False and any(run.state == "running" for run in of_trial)

@@ -61,8 +61,8 @@ class TrialQueue:
                 if trial.active and not self._runs(record, trial):
                     return record, trial
         for record in sorted(self.records.values(), key=self._load):
-            if trial := self._promoted(record):
-                return record, trial
+            if promoted := self._promoted(record):
+                return record, promoted
             if not record.drawn():
                 return record, None
             for rerun in record.reruns:

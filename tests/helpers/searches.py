@@ -6,9 +6,10 @@ import heapq
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
-from hpc.search import sampler
+from hpc.search import early_stopping, sampler
 from hpc.search.record import Record, Trial
 from hpc.search.trial_queue import TrialQueue
 from hpc.studies.study import SearchId, Study
@@ -19,10 +20,6 @@ Score = Callable[[SearchId, Trial, int], float]
 
 class Failed(Exception):
     """A trial that cannot be trained."""
-
-
-class Killed(Exception):
-    """The end of a simulated process."""
 
 
 @dataclass
@@ -66,11 +63,11 @@ def play(
     score: Score = by_values,
     slots: int = 1,
     seconds: Callable[[Trial], float] = lambda trial: 1.0,
-    after: Callable[[], None] = lambda: None,
 ) -> Played:
-    """Run all open trials. `seconds`: of a report of a trial. `after` is called after each report, and may
-    raise Killed. A trial that goes on has its reports so far at once."""
+    """Run all open trials. `seconds`: of a report of a trial. A trial that goes on has its reports so far at
+    once."""
     played, clock = Played(), 0.0
+    asha = early_stopping.scheduler(queue.study, queue.records.values())
     order = itertools.count()
     at_work: list[tuple[float, int, Record, Trial]] = []
     while True:
@@ -88,12 +85,11 @@ def play(
             return played
         clock, _, record, trial = heapq.heappop(at_work)
         played.reports += 1
-        if _reported(queue, record, trial, score):
+        if _reported(queue, record, trial, score, asha):
             heapq.heappush(at_work, (clock + seconds(trial), next(order), record, trial))
-        after()
 
 
-def _reported(queue: TrialQueue, record: Record, trial: Trial, score: Score) -> bool:
+def _reported(queue: TrialQueue, record: Record, trial: Trial, score: Score, asha: Any) -> bool:
     """Make the next report of a trial. Returns whether it goes on."""
     report = trial.last + 1 if trial.seed is None else record.reports
     try:
@@ -102,9 +98,15 @@ def _reported(queue: TrialQueue, record: Record, trial: Trial, score: Score) -> 
         record.end(trial, "failed", str(error))
         queue.released(record, trial, died=False)
         return False
-    if queue.verdict(record, trial) == "continue":
+    config = {**record.search_id._asdict(), "trial": trial.number, "seed": trial.seed}
+    of_tune: Any = SimpleNamespace(trial_id="Ray's own", config=config)
+    asha.on_trial_add(None, of_tune)
+    stopped = (
+        asha.on_trial_result(None, of_tune, {"epoch": report, "macro_f1": trial.scores[report]}) == "STOP"
+    )
+    if queue.verdict(record, trial) == "continue" and not stopped:
         return True
-    queue.leave(record, trial, seconds=1.0)
+    queue.leave(record, trial, seconds=1.0, stopped=stopped)
     return False
 
 

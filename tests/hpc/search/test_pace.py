@@ -145,3 +145,21 @@ def test_data_that_cannot_be_read_give_no_costs(
     monkeypatch.chdir(tmp_path)  # the default data set may be in the repository
     assert pace.costs_of(_shards(tmp_path / "shards", content), ["flat"]) == {}
     assert pace.costs_of(study(3, ["flat"]), ["flat"]) == {}
+
+
+def test_trials_at_a_rung_have_little_left(tmp_path: Path) -> None:
+    """Of four trials with an epoch each, two at a time, one goes on for two more epochs. Two such pauses are
+    no part of an epoch's time."""
+    left = {}
+    for scheduler in ("halving", "none"):
+        plan = study(3, ["flat"], scheduler=scheduler, trials=4, grace=1, reduction_factor=4)
+        one = Record(plan, SearchId("flat", 0), tmp_path / scheduler)
+        for number in range(4):
+            one.report(one.draw(VALUES), 1, number / 4, 10.0 * (number // 2 + 1))
+        if scheduler == "none":
+            one.end(one.trials[0], "stopped", None, 10.0)
+        left[scheduler] = pace.left([one])
+    halving, none = left["halving"], left["none"]
+    assert halving is not None
+    assert none is not None
+    assert 0 < halving.seconds < none.seconds

@@ -182,3 +182,16 @@ def test_the_time_left_follows_the_pace_and_needs_a_trial_that_has_ended(
     assert pace.seconds_left([record]) == pytest.approx(2 * 10)
     record.trials = record.trials[-1:]
     assert pace.seconds_left([record]) is None
+
+
+def test_trials_at_a_rung_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while no sweep runs: nobody interrupted them."""
+    monkeypatch.chdir(tmp_path)
+    study = _study(scheduler="halving", grace=1)
+    choice.write_settings(study, study.search_ids, "0" * 64)
+    record = Record(study, FLAT)
+    record.report(record.draw(VALUES), 1, 0.5, 10.0)
+    _at_work(study, record, 1, "stopped")
+    [search] = search_states.read(study.root)
+    assert (search.state, search.ended, search.running) == ("interrupted", 0, 0)
+    assert (search.waiting, search.interrupted, search.best) == (4, 0, None)

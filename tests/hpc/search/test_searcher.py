@@ -75,15 +75,15 @@ def _ids(first: int, last: int) -> list[str]:
     return [f"t{number}" for number in range(first, last)]
 
 
-def test_variants_follow_each_other_and_are_independent(study: Study) -> None:
+def test_variants_advance_side_by_side_and_are_independent(study: Study) -> None:
     queue, tune_searcher = _begun(study)
     asked = _run(queue, tune_searcher, _ids(0, 2 * TRIALS))
     assert [(one["variant"], one["trial"]) for one in asked] == [
-        (v, n) for v in ("flat", "base") for n in range(TRIALS)
+        (v, n) for n in range(TRIALS) for v in ("flat", "base")
     ]
     # The same scores for the same values: also what the sampler learns from its own variant's trials is the
     # same.
-    assert [one["chosen"] for one in asked[:TRIALS]] == [one["chosen"] for one in asked[TRIALS:]]
+    assert [one["chosen"] for one in asked[::2]] == [one["chosen"] for one in asked[1::2]]
     assert len({one["chosen"]["loss.gamma"] for one in asked}) == TRIALS
     assert tune_searcher.suggest("more") == Searcher.FINISHED
 
@@ -138,12 +138,13 @@ def test_the_sampler_learns_how_a_trial_ended(study: Study, monkeypatch: pytest.
     assert [trial.state for trial in frozen] == [
         TrialState.COMPLETE,
         TrialState.PRUNED,
-        TrialState.FAIL,
-        TrialState.FAIL,
+        TrialState.PRUNED,
+        TrialState.PRUNED,
         TrialState.RUNNING,
     ]
-    assert [trial.value for trial in frozen[:2]] == [0.8, 0.4]
-    assert frozen[1].intermediate_values == {1: 0.2, 2: 0.4}
+    # Those that failed have no report: of stopped trials, TPE ranks these last.
+    assert [trial.value for trial in frozen] == [0.8, 0.4, None, None, None]
+    assert [trial.intermediate_values for trial in frozen[1:4]] == [{1: 0.2, 2: 0.4}, {}, {}]
 
 
 def test_a_trial_whose_process_died_is_tried_again_a_few_times(study: Study) -> None:
@@ -191,7 +192,7 @@ def test_a_trial_competes_with_those_of_its_own_variant(study: Study) -> None:
 
 
 def test_a_trial_competes_with_those_of_an_earlier_sweep(study: Study) -> None:
-    queue, tune_searcher = _begun(study)
+    queue, tune_searcher = _begun(study, [FLAT])
     record = queue.records[FLAT]
     for number, score in enumerate((0.8, 0.9, 0.1)):
         tune_searcher.suggest(f"t{number}")
@@ -227,10 +228,10 @@ def test_nested_searches_are_independent(study: Study) -> None:
     queue, tune_searcher = _begun(nested, search_ids)
     asked = _run(queue, tune_searcher, _ids(0, 2 * TRIALS))
     assert [(one["test_fold"], one["trial"]) for one in asked] == [
-        (fold, n) for fold in (0, 1) for n in range(TRIALS)
+        (fold, n) for n in range(TRIALS) for fold in (0, 1)
     ]
     alone = _run(*_begun(_changed(study, "alone", nested=True), search_ids[1:]), _ids(0, TRIALS))
-    assert [one["chosen"] for one in alone] == [one["chosen"] for one in asked[TRIALS:]]
+    assert [one["chosen"] for one in alone] == [one["chosen"] for one in asked[1::2]]
 
 
 def test_variants_draw_the_same_first_values_also_where_one_has_more_keys(study: Study) -> None:
@@ -243,33 +244,53 @@ def test_variants_draw_the_same_first_values_also_where_one_has_more_keys(study:
 
 
 def test_the_last_trials_of_a_search_hold_up_no_slot(study: Study) -> None:
-    """The next search begins while they run. Then the re-runs of the first search come before the rest of the
-    next one."""
+    """Those of the others, and their re-runs, run beside them."""
     again = _changed(study, rerun_top=1, rerun_seeds=2)
     queue, tune_searcher = _begun(again)
-    _run(queue, tune_searcher, _ids(0, TRIALS - 1))
-    last, following = tune_searcher.suggest("last"), tune_searcher.suggest("following")
+    _run(queue, tune_searcher, _ids(0, 2 * TRIALS - 2))
+    last, other = tune_searcher.suggest("last"), tune_searcher.suggest("other")
     assert isinstance(last, dict)
-    assert isinstance(following, dict)
-    assert [(one["variant"], one["trial"], one["seed"]) for one in (last, following)] == [
+    assert isinstance(other, dict)
+    assert [(one["variant"], one["trial"], one["seed"]) for one in (last, other)] == [
         ("flat", 5, None),
-        ("base", 0, None),
+        ("base", 5, None),
     ]
+    assert tune_searcher.suggest("more") is None
     record = queue.records[FLAT]
     queue.report(record, record.trials[5], EPOCHS, 1.0)
     tune_searcher.on_trial_complete("last", {"epoch": EPOCHS, "macro_f1": 1.0})
     reruns = [tune_searcher.suggest(trial_id) for trial_id in ("a", "b")]
     assert reruns == [{**last, "seed": seed} for seed in again.fresh_seeds(FLAT.test_fold)]
-    after = tune_searcher.suggest("c")
-    assert isinstance(after, dict)
-    assert (after["variant"], after["trial"], after["seed"]) == ("base", 1, None)
+    assert tune_searcher.suggest("c") is None
 
     queue.report(record, record.reruns[0], EPOCHS, 0.5)
     tune_searcher.on_trial_complete("a", {"epoch": EPOCHS, "macro_f1": 0.5})
-    # Killed now: one re-run has ended, the other is asked for again.
+    # Killed now: one re-run has ended; the other, and the trial that ran, are asked for again.
     queue, tune_searcher = _begun(again)
-    assert tune_searcher.suggest("b") == reruns[1]
+    assert [tune_searcher.suggest(trial_id) for trial_id in ("other", "b")] == [other, reruns[1]]
     assert [rerun.score for rerun in queue.records[FLAT].reruns] == [0.5, None]
+
+
+def test_a_trial_at_its_rung_waits_and_goes_on(study: Study) -> None:
+    """Ray ends it there, and gets it again once it is among the best half. Its process time adds up."""
+    queue, tune_searcher = _begun(_changed(study, scheduler="halving"), [FLAT])
+    record = queue.records[FLAT]
+    for trial_id, score in (("a", 0.5), ("b", 0.75)):
+        asked = tune_searcher.suggest(trial_id)
+        assert isinstance(asked, dict)
+        assert asked["until"] == 1
+        queue.report(record, record.trials[asked["trial"]], 1, score)
+        tune_searcher.on_trial_complete(trial_id, {"epoch": 1, "macro_f1": score, "time_total_s": 8.0})
+    assert [trial.paused for trial in record.trials] == [True, True]
+    again = tune_searcher.suggest("c")
+    assert isinstance(again, dict)
+    assert (again["trial"], again["until"]) == (1, 2)
+    queue.report(record, record.trials[1], 1, 0.75)  # replayed
+    tune_searcher.on_trial_complete("c", {FAILED: "the loss is nan", "time_total_s": 4.0})
+    assert [(trial.state, trial.seconds) for trial in Record(queue.study, FLAT).trials] == [
+        (None, 0.0),
+        ("failed", 12.0),
+    ]
 
 
 def test_reruns_are_never_stopped(study: Study) -> None:
