@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
+import itertools
 import math
+import statistics
 
 from hpc.search.record import Record
 from hpc.studies.study import Study
+from leukotree import seeds
 from leukotree.spec import PLAIN
 
+SIMULATED = 100
+"""Simulated searches."""
 PRIOR = 3
 """The rule of the scheduler counts as much as this many trials that have ended."""
 
@@ -29,30 +36,46 @@ def rungs(study: Study, variant: str) -> list[int]:
 
 
 def reports(study: Study, variant: str, trials: int) -> tuple[float, float]:
-    """The reports of the trials of a search together: the expected number, and its standard deviation, if
-    no trial were known to be better than another.
-
-    Among k - 1 trials before it, the k-th one passes ASHA's quantile with the probability of `_passes`, so
-    that the first trials of a search are stopped less often than the others.
-    """
-    alive, total, doubt, last = float(trials), 0.0, 0.0, 0
-    levels = rungs(study, variant)
-    for rung, following in zip(levels, [*levels[1:], most(study, variant)], strict=True):
-        total += alive * (rung - last)
-        shares = [_passes(study, place) for place in range(1, math.floor(alive) + 1)]
-        rest = (alive - len(shares)) * _passes(study, len(shares) + 1)
-        doubt += math.sqrt(sum(share * (1 - share) for share in shares)) * (following - rung)
-        alive, last = sum(shares) + rest, rung
-    return total + alive * (most(study, variant) - last), doubt
+    """The reports of the trials of a search together, if their ranks at one rung are those at the next: the
+    mean and the standard deviation over simulated searches."""
+    levels, end = rungs(study, variant), most(study, variant)
+    if not levels or not trials:
+        return float(trials * end), 0.0
+    if study.search.scheduler == "asha":
+        return _asha(tuple(levels), end, trials, study.search.reduction_factor)
+    alive, total = float(trials), 0.0
+    for begin, rung in itertools.pairwise([0, *levels, end]):
+        total += alive * (rung - begin)
+        alive /= study.search.reduction_factor
+    return total, 0.0
 
 
-def _passes(study: Study, place: int) -> float:
-    """The probability that the trial at this place (from 1) in a rung goes on. Ray's ASHA compares it with a
-    quantile of those before it; promotion keeps that share of all."""
-    kept = 1 / study.search.reduction_factor
-    if study.search.scheduler != "asha":
-        return kept
-    return 1.0 if place == 1 else (place - 1 - (1 - kept) * (place - 2)) / place
+@functools.lru_cache(maxsize=64)
+def _asha(levels: tuple[int, ...], end: int, trials: int, factor: float) -> tuple[float, float]:
+    """As `reports`, by Ray's ASHA on trials one after another: at each rung a trial goes on if it is not
+    below a quantile of those before it, interpolated as by numpy."""
+    drawn, totals = seeds.generator(0, "expected"), []
+    for _ in range(SIMULATED):
+        seen: list[list[float]] = [[] for _ in levels]
+        total = 0
+        for score in drawn.random(trials).tolist():
+            last = end
+            for level, before in zip(levels, seen, strict=True):
+                stopped = bool(before) and score < _quantile(before, 1 - 1 / factor)
+                bisect.insort(before, score)
+                if stopped:
+                    last = level
+                    break
+            total += last
+        totals.append(float(total))
+    return statistics.fmean(totals), statistics.stdev(totals)
+
+
+def _quantile(ordered: list[float], share: float) -> float:
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
 def left(record: Record) -> tuple[float, float]:
