@@ -3,6 +3,7 @@ values."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,10 @@ from leukotree.records.compute import Compute
 from leukotree.spec import RunSpec
 from leukotree.taxonomy import Taxonomy
 
+FORMS = ("uniform", "loguniform", "choice")
+"""The forms of the domain of a searched key."""
+LR, BATCH = "optim.lr", "optim.batch_size"
+"""The keys of a step size, see `search.step_size` in the reference."""
 DEFAULT_FOLDS = 5
 """Outer folds of a study that does not say so."""
 
@@ -320,13 +325,20 @@ class StudySummary:
     def space(self) -> dict[str, dict[str, Any]]:
         """Searched key -> its domain: {uniform | loguniform: [low, high]} or {choice: [...]}.
 
-        A key that has no effect in a variant is no column of its trials.
+        A key that has no effect in a variant is no column of its trials. Where the search models a step size,
+        the learning rates are those that its trials can have.
         """
-        space = (self.study.get("search") or {}).get("space") or {}
-        return {
-            key: {form: values for form, values in domain.items() if values is not None}
-            for key, domain in space.items()
+        search = self.study.get("search") or {}
+        space = {
+            key: {form: domain[form] for form in FORMS if domain.get(form) is not None}
+            for key, domain in (search.get("space") or {}).items()
         }
+        if search.get("step_size") and space.keys() >= {LR, BATCH}:
+            sizes = next(iter(space[BATCH].values()))
+            form, ends = next(iter(space[LR].items()))
+            factors = [math.sqrt(size / self.base.optim.batch_size) for size in (min(sizes), max(sizes))]
+            space[LR] = {form: [end * factor for end, factor in zip(ends, factors, strict=True)]}
+        return space
 
     @cached_property
     def _validations(self) -> dict[tuple[str, int], Validation | None]:
