@@ -20,7 +20,7 @@ from leukotree.files import append_lines
 from leukotree.records import searchfolder
 from leukotree.records.searchfolder import BEST, DRAWS, RERUNS, SETTINGS
 
-KEY = "trials"
+KEY = "extended"
 """Key of the line in trials.jsonl that says to how many trials a search was extended."""
 
 

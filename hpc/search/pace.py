@@ -104,16 +104,18 @@ class _Lengths:
     def __init__(self, records: Iterable[Record], study: Study) -> None:
         self._study, self._most = study, study.reports
         trials = [trial for record in records for trial in record.trials if trial.scores]
-        # A paused trial counts as stopped where it waits: most will never go on.
-        ends = [trial.last for trial in trials if not trial.active]
+        ends = [trial.last for trial in trials if trial.state is not None]
+        waits = [trial.last for trial in trials if trial.paused]
         stops = study.search.scheduler != "none" and study.grace() < self._most
-        likely = 1 / study.search.reduction_factor if stops else 0.0
-        prior = max(0, FEW - len(ends))
+        keep = 1 / study.search.reduction_factor
+        likely = 1 - keep if study.search.scheduler in rungs.PAUSING else keep
+        prior = max(0, FEW - len(ends) - len(waits))
         self._goes_on = [1.0]
         """Report (from 0) -> the share of trials that go on after it."""
         for report in range(1, self._most + 1):
             reached = sum(trial.last >= report for trial in trials) + prior
-            stopped = ends.count(report) + prior * (likely if stops and report >= study.grace() else 0.0)
+            guessed = prior if stops and report >= study.grace() else 0
+            stopped = ends.count(report) + likely * (waits.count(report) + guessed)
             share = 1 - stopped / reached if reached else 1.0
             self._goes_on.append(share if report < self._most else 0.0)
 

@@ -1,9 +1,9 @@
 """The record of a search: the trials that it drew, their scores, and how they ended. The files are the truth.
 No Ray here.
 
-`trials.jsonl` has a line for a trial before it starts, one whenever it goes on after a pause, one when it has
-ended, and one if the search stops early. `history.csv` has its score after each report. `reruns.jsonl` has a
-line for each re-run that has ended. Which re-runs there are follows from the trials.
+`trials.jsonl` has a line for a trial before it starts, whenever it pauses or goes on, and when it has ended, and
+one if the search stops early. `history.csv` has its score after each report. `reruns.jsonl` has a line for each
+re-run that has ended. Which re-runs there are follows from the trials.
 """
 
 from __future__ import annotations
@@ -172,6 +172,8 @@ class Record:
         if number < known and isinstance(line.get("until"), int) and self._pauses():
             self.final = self.final or bool(line.get("final"))
             self._go_on(self.trials[number], line["until"])
+            return
+        if number < known and "paused" in line:
             self.trials[number].seconds = float(line.get("seconds") or 0.0)
             return
         if number == known or line.get("state") not in get_args(State):
@@ -234,12 +236,18 @@ class Record:
         self.trials.append(trial)
         return trial
 
+    def pause(self, trial: Trial, seconds: float) -> None:
+        """Note what a trial has cost when it leaves its slot at a rung, as for `Trial.seconds`."""
+        trial.seconds = round(seconds, 3)
+        line = {"trial": trial.number, "paused": trial.last, "seconds": trial.seconds}
+        append_lines(self._trials, [json.dumps(line)])
+
     def promote(self, trial: Trial, until: int | None, final: bool = False) -> None:
         """Note that a paused trial goes on. `until`: see `Trial.until`. `final`: it goes on only because no
         other trials follow; that is undone if the search is extended, with all that comes after."""
         self.final = self.final or final
         until = until or self.reports
-        line = {"trial": trial.number, "until": until, "final": self.final, "seconds": trial.seconds}
+        line = {"trial": trial.number, "until": until, "final": self.final}
         append_lines(self._trials, [json.dumps(line)])
         self._go_on(trial, until)
 

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from hpc.studies.study import Study
 from leukotree.spec import PLAIN
 
+PAUSING = ("halving", "hyperband")
+"""The schedulers that let trials pause."""
+
 
 @dataclass(frozen=True)
 class Bracket:
@@ -31,7 +34,7 @@ def levels(study: Study, variant: str) -> list[int]:
     factor. [] where trials never pause. A variant of PLAIN has one report, if rungs are epochs."""
     search = study.search
     fitted = variant in PLAIN and search.rungs == "epochs"
-    if search.scheduler not in ("halving", "hyperband") or fitted:
+    if search.scheduler not in PAUSING or fitted:
         return []
     found: list[int] = []
     report = float(study.grace())

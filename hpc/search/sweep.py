@@ -166,6 +166,7 @@ def open_records(study: Study) -> list[Record]:
 def _extend(study: Study) -> None:
     """Reopen the searches that began with fewer trials than the study has now."""
     for search_id, before in extension.extended(study).items():
+        stale.check_search(study.search_folder(search_id), study.base.data.shards)
         choice.has_ended(study, search_id, data := choice.fingerprint(study, search_id.repeat))
         extension.begin(study, search_id, before)
         choice.write_settings(study, [search_id], data)

@@ -111,8 +111,8 @@ class TrialQueue:
             record.end(trial, "completed", None, spent)
         elif stopped:
             record.end(trial, "stopped", None, spent)
-        elif trial.state is None:
-            trial.seconds = round(spent, 3)
+        elif trial.paused:
+            record.pause(trial, spent)
         self._settle(record)
 
     def released(self, record: Record, trial: Trial, died: bool, most: int = caps.LOST_PROCESSES) -> None:

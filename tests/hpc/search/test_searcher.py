@@ -288,7 +288,7 @@ def test_a_trial_at_its_rung_waits_and_goes_on(study: Study) -> None:
     queue.report(record, record.trials[1], 1, 0.75)  # replayed
     tune_searcher.on_trial_complete("c", {FAILED: "the loss is nan", "time_total_s": 4.0})
     assert [(trial.state, trial.seconds) for trial in Record(queue.study, FLAT).trials] == [
-        (None, 0.0),
+        (None, 8.0),
         ("failed", 12.0),
     ]
 

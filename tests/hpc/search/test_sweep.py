@@ -21,6 +21,7 @@ import yaml
 from hpc import cli
 from hpc.launching import failures
 from hpc.search import choice, cluster, leakage, sweep
+from hpc.search.record import Record
 from hpc.search.slot_plan import SlotPlan
 from hpc.search.trial_place import TrialPlace
 from hpc.studies import study as studies
@@ -31,6 +32,7 @@ from leukotree.files import locked
 from leukotree.records import searchfolder
 from leukotree.runtime import Runtime
 from leukotree.spec import load
+from leukotree.training import run
 
 pytestmark = pytest.mark.slow("searches under Ray")
 
@@ -328,6 +330,39 @@ def test_an_interrupted_sweep_continues_from_its_record(
     assert not (plan.search_folder(SearchId("multilabel", 0)) / "best.yaml").exists()
 
 
+def test_trials_pause_go_on_and_a_search_is_extended(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that paused twice has the bits of one that was trained through."""
+    monkeypatch.chdir(tmp_path)
+    halving = {"scheduler": "halving", "grace": 1, "reduction_factor": 2, "algorithm": "random"}
+    plan = _study(shards, trials=4, **halving)
+    plan = plan.model_copy(update={"base": plan.base.override({"optim.epochs": 3})})
+    sweep.sweep(plan, TrialPlace(concurrency=1), QUIET)
+    trials = Record(plan, FLAT).trials
+    assert sorted(trial.last for trial in trials) == [1, 1, 2, 3]
+    assert sorted(str(trial.state) for trial in trials) == ["completed"] + ["stopped"] * 3
+    best = next(trial for trial in trials if trial.state == "completed")
+    assert best.seconds > 0
+    starts = [len(_attempts(plan, FLAT, trial.number)) for trial in trials]
+    assert starts == [2 * trial.last for trial in trials]  # a process's start for each rung and inner fold
+    specs = plan.trial_specs("flat", best.chosen, FLAT.test_fold)
+    through = run.lockstep(specs, tmp_path / "through", QUIET)
+    assert best.scores == {row["epoch"]: row["macro_f1"] for row in through}
+
+    more = plan.model_copy(update={"search": plan.search.model_copy(update={"trials": 6})})
+    sweep.sweep(more, TrialPlace(concurrency=1), QUIET)
+    extended = Record(more, FLAT).trials
+    assert [trial.chosen for trial in extended[:4]] == [trial.chosen for trial in trials]
+    assert (len(extended), [trial.state for trial in extended].count(None)) == (6, 0)
+    assert choice.read_choice(more, FLAT)["trials"] == 6
+    assert (plan.search_folder(FLAT) / "best-of-4.yaml").exists()
+    (more.root / more.fold_specs(choice.chosen(more))[0].run_name).mkdir()
+    again = plan.model_copy(update={"search": plan.search.model_copy(update={"trials": 8})})
+    with pytest.raises(InputError, match="use a new study name"):
+        sweep.prepare(again, TrialPlace(), QUIET)
+
+
 def _attempts(plan: Study, search_id: SearchId, trial: int, kind: str = "runs") -> list[dict[str, Any]]:
     """The starts of a trial's runs: their process and time."""
     files = (plan.search_folder(search_id) / kind / f"{trial:05d}").glob("*/attempts.jsonl")
@@ -357,7 +392,7 @@ def test_a_slot_trains_all_its_trials_in_one_process(
     )
     sweep.sweep(plan, TrialPlace(concurrency=1), QUIET)
 
-    order = [(search_id, trial) for search_id in plan.search_ids for trial in range(5)]
+    order = [(search_id, trial) for trial in range(5) for search_id in plan.search_ids]
     attempts = [_attempts(plan, *one) for one in order]
     assert len({attempt["pid"] for trial in attempts for attempt in trial}) == 1
     trials = {

@@ -70,7 +70,7 @@ def test_searches_advance_side_by_side() -> None:
 
 
 class Snapshots:
-    """Copies of a study's folder after each write, and with the last line of it cut short."""
+    """Copies of a study's folder after each write, and with the last line of a log cut short."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path, to: Path) -> None:
         self._root, self._to, self.folders = root, to, list[Path]()
@@ -80,7 +80,7 @@ class Snapshots:
     def _copying(self, write: Callable[..., None]) -> Callable[..., None]:
         def written(path: Path, content: Any) -> None:
             write(path, content)
-            for cut in (0, 4):
+            for cut in (0, 4) if path.suffix == ".jsonl" else (0,):
                 folder = self._to / f"{len(self.folders):04d}"
                 shutil.copytree(self._root, folder)
                 last = folder / path.relative_to(self._root)
@@ -95,7 +95,7 @@ def test_a_kill_at_any_moment_changes_no_proposal_and_no_choice(
     scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One slot. The trials pause, go on, and end; one fails; the best is run again."""
-    plan = study(scheduler=scheduler, rerun_top=1, rerun_seeds=2)
+    plan = study(5, scheduler=scheduler, trials=6, rerun_top=1, rerun_seeds=2)
 
     def score(search_id: SearchId, trial: Trial, report: int) -> float:
         if trial.number == 3 and report == 2:
@@ -114,7 +114,7 @@ def test_a_kill_at_any_moment_changes_no_proposal_and_no_choice(
     with monkeypatch.context() as patched:
         states = Snapshots(patched, plan.root, tmp_path / "killed").folders
         undisturbed = outcome()
-    assert len(states) > 60
+    assert len(states) > 40
     for killed in states:
         shutil.rmtree(plan.root)
         shutil.copytree(killed, plan.root)
