@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hpc.doctor import rates, upfront
@@ -24,6 +25,8 @@ from leukotree.progress import duration
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
 
+DRIVER = Path("/proc/driver/nvidia/version")
+"""Exists where there is a driver for GPUs."""
 SURE = 1.645
 """Standard deviations of half of a 90 % interval."""
 
@@ -243,7 +246,11 @@ def devices(place: Place, parallel: int | None, runtime: Runtime) -> float | Non
     """Devices that the runs of a command use at the same time. None where the cluster decides it."""
     if place.on == "inline":
         return float(place.ranks)
-    here = launching.gpu_count(runtime) or len(os.sched_getaffinity(0))
-    most = place.site.array_parallelism if place.on == "slurm" else max(1, here // place.ranks)
-    jobs = parallel or most
+    jobs = parallel or (place.site.array_parallelism if place.on == "slurm" else _here(place.ranks, runtime))
     return float(jobs * place.ranks) if jobs else None
+
+
+def _here(ranks: int, runtime: Runtime) -> int:
+    """Local jobs at the same time. torch, which knows the GPUs, is loaded only where there is a driver."""
+    gpus = launching.gpu_count(runtime) if runtime.device != "cpu" and DRIVER.exists() else 0
+    return max(1, (gpus or len(os.sched_getaffinity(0))) // ranks)
