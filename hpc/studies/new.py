@@ -103,8 +103,9 @@ seeds: [0, 1, 2]
 search: # nested: each outer fold has its own search, which never sees that fold
   trials: 40
   startup_trials: 20
-  rerun_top: 5 # the best 5 trials again, on 3 fresh seeds
-  rerun_seeds: 3
+  rerun_share: 0.25 # the best 3 trials again, on 3 fresh seeds and inner folds
+  rerun_splits: fresh
+  choice: posterior
   space:
     loss.gamma: {{uniform: [0, 5]}}
     loss.tau: {{uniform: [0, 1]}}
@@ -207,7 +208,7 @@ def _costs(plan: Study, images: int) -> str:
     epochs, parts, total = plan.base.optim.epochs, [], 0.0
     searches = len(plan.search_ids) if plan.search.trials else 0
     if searches:
-        again = plan.search.rerun_top * plan.search.rerun_seeds
+        again = plan.search.rerun_count(plan.search.trials) * plan.search.rerun_seeds
         trials = plan.search.trials + again
         total += searches * trials * inner * epochs * of_fold * (inner - 1) / inner
         parts.append(

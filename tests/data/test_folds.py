@@ -87,6 +87,18 @@ def test_inner_folds_leave_the_test_fold_and_its_groups_alone(frame, test_fold, 
     )
 
 
+def test_a_seed_deals_the_inner_folds_anew():
+    frame = pd.DataFrame({"leaf": ["a", "b"] * 30, "group": [str(row // 2) for row in range(60)]})
+    index = frame.assign(fold=folds.assign(frame, 3, 0))
+
+    def scored(seed: int) -> list[list[int]]:
+        inner = [InnerFold(folds=2, fold=fold, seed=seed) for fold in range(2)]
+        return [folds.split(index, DataSpec(test_fold=1, inner=one))[1].tolist() for one in inner]
+
+    assert scored(0) != scored(7) == scored(7)
+    assert sorted(sum(scored(0), [])) == sorted(sum(scored(7), []))
+
+
 def test_all_folds_are_trained_on_and_none_is_scored():
     index = pd.DataFrame({"fold": [1, 0, 2, 0]})
     train, scored = folds.split(index, DataSpec(all_folds=True))

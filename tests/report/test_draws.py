@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from leukotree.report import draws
-
 from tests.helpers.study_results import SPACE, completed
 
 CHOICES = {"optim.batch_size": {"choice": [16, 32, 64]}, "loss.isolation": {"choice": ["shared", "detached"]}}
@@ -92,21 +91,3 @@ def test_nothing_is_counted_where_there_is_nothing() -> None:
     assert draws.configurations([drawn(0)[["trial", "macro_f1"]]], SPACE) == 0
     empty = drawn(0).head(0)
     assert [len(own) for own in draws.numbered([empty, drawn(0), empty], SPACE)] == [0, 8, 0]
-
-
-def test_importance_takes_one_draw_of_several_folds_once() -> None:
-    """Five folds that drew the same 8 configurations know 8 scores, not 40."""
-    folds = [drawn(0).assign(macro_f1=drawn(fold)["macro_f1"]) for fold in range(5)]
-    assert importance(folds, SPACE) is None
-    assert len(folds[0]) < FLOOR
-    own = [drawn(fold) for fold in range(5)]
-    assert importance(own, SPACE) is not None
-
-
-def test_the_score_of_a_draw_is_its_mean_over_the_folds_where_it_completed() -> None:
-    rng = np.random.default_rng(3)
-    table = drawn(7, 16)
-    # Sums of such scores have no rounding: a forest decides ties by the last bit.
-    folds = [table.assign(macro_f1=rng.integers(0, 64, 16) / 64) for _ in range(4)]
-    means = table.assign(macro_f1=sum(fold["macro_f1"] - fold["macro_f1"].mean() for fold in folds) / 4)
-    assert importance(folds, SPACE) == pytest.approx(importance([means], SPACE))

@@ -117,7 +117,9 @@ def marginals(
             axis.plot(x, means, color=colour(index), lw=1.2, marker="_", ms=9)
         _support(axis, domain, _draws_in_bins(tried, domain))
         axis.set_xlabel(key)
-    axes[0].set_ylim(lowest, highest)
+    reached = [found.profiles[0].max(axis=1) for found in posteriors.values() if found is not None]
+    tops = [float(np.quantile(best, 0.9)) + 0.02 * (highest - lowest) for best in reached]
+    axes[0].set_ylim(lowest, max([highest, *tops]))
     for axis in axes[:: min(3, len(domains))]:
         axis.set_ylabel("inner macro-F1")
     legend_above(figure, axes[0])

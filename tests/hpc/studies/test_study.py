@@ -302,6 +302,25 @@ def test_fresh_seeds_differ_from_the_seed_of_the_trials(path: Path) -> None:
     assert study.load(path, ["search.seed=1"]).fresh_seeds(0) != seeds[:3]
 
 
+def test_reruns_can_have_inner_folds_of_their_own(path: Path) -> None:
+    same, fresh = (study.load(path, [f"search.rerun_splits={kind}"]) for kind in ("same", "fresh"))
+    deals = [
+        [spec.data.inner.seed for spec in plan.trial_specs("flat", {}, 0, seed) if spec.data.inner]
+        for plan, seed in ((same, None), (same, 77), (fresh, None), (fresh, 77))
+    ]
+    inner = same.folds.inner
+    assert deals == [[0] * inner, [0] * inner, [0] * inner, [77] * inner]
+    assert same.trial_specs("flat", {}, 0) == fresh.trial_specs("flat", {}, 0)
+
+
+def test_the_number_of_reruns_can_be_a_share_of_the_trials(path: Path) -> None:
+    plan = study.load(path, ["search.rerun_top=0", "search.rerun_share=0.25", "search.rerun_seeds=3"])
+    assert [plan.search.rerun_count(trials) for trials in (40, 12, 1)] == [3, 1, 1]
+    assert study.load(path, ["search.rerun_top=5"]).search.rerun_count(3) == 3
+    with pytest.raises(InputError, match="rerun_top and rerun_share: give one of them"):
+        study.load(path, ["search.rerun_top=5", "search.rerun_share=0.25"])
+
+
 def test_each_fold_has_fresh_seeds_of_its_own(path: Path) -> None:
     plan = study.load(path, ["search.rerun_seeds=20"])
     seeds = [seed for fold in (None, *range(5)) for seed in plan.fresh_seeds(fold)]

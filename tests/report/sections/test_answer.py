@@ -1,7 +1,7 @@
-"""The table of the settings that the paper leaves out: borders, importance, interval over the top trials,
+"""The table of the settings that the paper leaves out: chosen values, borders, what the posterior says,
 re-runs."""
 
-import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,6 @@ import pytest
 
 from leukotree.report import space
 from leukotree.report.collect import collect
-
 from leukotree.report.sections import answer, searches
 from tests.helpers.study_results import (
     SPACE,
@@ -18,7 +17,6 @@ from tests.helpers.study_results import (
     expected_runs,
     images_of_fold,
     report,
-    section,
     table_row,
     write_run,
     write_search,
@@ -28,47 +26,22 @@ ANSWER = "The answer: what the paper leaves out"
 DOMAINS = {**SPACE, "optim.weight_decay": {"uniform": [0.0, 0.3]}}
 
 
-class TestBorder:
-    @pytest.mark.parametrize(
-        ("domain", "value", "side"),
-        [
-            ({"uniform": [0, 5]}, 4.9, "upper"),
-            ({"uniform": [0, 5]}, 0.1, "lower"),
-            ({"uniform": [0, 5]}, 2.0, ""),
-            ({"loguniform": [1e-6, 1e-3]}, 1.1e-6, "lower"),
-            ({"loguniform": [1e-6, 1e-3]}, 2e-5, ""),
-            ({"choice": [16, 32, 64]}, 64, "upper"),
-            ({"choice": [16, 32, 64]}, 32, ""),
-            ({"choice": [1, 10]}, 10, ""),
-            ({"choice": ["a", "b", "c"]}, "a", ""),
-            ({"choice": [None, 1, 2]}, 1, ""),
-        ],
+@pytest.mark.slow("makes a report")
+def test_the_report_flags_chosen_values_on_a_border_beside_the_papers_values(pages):
+    markdown, *_ = pages
+    row = table_row(markdown, ANSWER, "learning rate", "1e-6", "1e-06 to 0.001, log", "chosen")
+    assert row[6] == "1.1e-06; lower border"
+    region = table_row(markdown, ANSWER, "learning rate", "1e-6", "1e-06 to 0.001, log", answer.QUESTIONS[1])
+    assert region[4:] == ["not estimable"] * 3
+    row = table_row(markdown, ANSWER, "head learning rate multiplier", "not stated", "not searched", "fixed")
+    assert row[4:] == ["1", "1", "1"]
+    assert (
+        "optim.lr of multilabel, optim.batch_size of multilabel. A better value may lie outside" in markdown
     )
-    def test_which_values_lie_on_it(self, domain, value, side):
-        assert space.border(domain, value) == side
-
-    @pytest.mark.slow("makes a report")
-    def test_the_report_flags_them_beside_the_papers_values(self, pages):
-        markdown, *_ = pages
-        flat, _, multilabel = markdown.split("`flat`: of one search.")[1].split(": of one search.")
-        rate = next(line for line in multilabel.splitlines() if line.startswith("| learning rate |"))
-        cells = [cell.strip() for cell in rate.strip("|").split(" | ")]
-        assert cells[:4] == ["learning rate", "1e-6", "1e-06 to 0.001, log", "1.1e-06"]
-        assert cells[5:] == ["not estimable", "lower border"]
-        assert "| head learning rate multiplier | not stated | not searched | 1 | – | – | – |" in flat
-        assert (
-            "optim.lr of multilabel, optim.batch_size of multilabel. A better value may lie outside"
-            in markdown
-        )
-        assert "loss.gamma of base, optim.lr of multilabel" in markdown
+    assert "loss.gamma of base, optim.lr of multilabel" in markdown
 
 
-class TestPlaces:
-    def test_values_that_a_table_reads_as_floats_find_their_choice(self):
-        column = pd.Series([16, math.nan, 64], dtype=float)
-        np.testing.assert_array_equal(space.place({"choice": [16, None, 64]}, column), [0, 1, 2])
-        assert math.isnan(space.place({"choice": [16, 64]}, [32])[0])
-
+class TestTexts:
     @pytest.mark.parametrize(
         ("domain", "values", "text"),
         [
@@ -110,44 +83,6 @@ def planted(n: int = 24, seed: int = 0) -> pd.DataFrame:
         }
     )
     return table.assign(macro_f1=0.9 + 0.1 * np.log10(table["optim.lr"]) + 0.005 * rng.normal(size=n))
-
-
-class TestImportance:
-    def test_finds_the_key_that_matters(self):
-        importances = importance([completed(planted())], DOMAINS)
-        assert set(importances) == set(DOMAINS)
-        assert importances["optim.lr"] > 0.8
-        assert importances == importance([completed(planted())], DOMAINS)
-
-    def test_a_range_counts_as_it_was_drawn(self):
-        """The score differs only below 1e-5. That is a third of the logarithmic range and 1 % of the linear
-        one."""
-        trials = planted(40)
-        trials["macro_f1"] = np.where(trials["optim.lr"] < 1e-5, 0.2, 0.8)
-        assert importance([completed(trials)], DOMAINS)["optim.lr"] > 0.9
-
-    def test_is_not_estimable_from_few_trials_or_without_spread(self):
-        trials = completed(planted(10))
-        assert importance([trials], DOMAINS) is not None
-        assert importance([trials.assign(state=["stopped"] + ["completed"] * 9)], DOMAINS) is None
-        assert importance([trials.assign(macro_f1=0.5)], DOMAINS) is None
-
-    def test_a_key_that_some_trials_lack_is_left_out(self):
-        trials = completed(planted(20))
-        trials.loc[trials.index[::2], "loss.gamma"] = np.nan
-        importances = importance([trials], DOMAINS)
-        assert set(importances) == set(DOMAINS) - {"loss.gamma"}
-        assert importances["optim.lr"] > 0.6
-
-    def test_searches_of_few_trials_are_pooled_and_a_harder_fold_has_no_effect(self):
-        """Four searches of six trials each. One alone has too few. The folds differ by more than any key
-        explains."""
-        searches = [
-            completed(planted(6, seed)).assign(macro_f1=lambda t, f=seed: t["macro_f1"] / 4 - 0.2 * f)
-            for seed in range(4)
-        ]
-        assert importance(searches[:1], DOMAINS) is None
-        assert importance(searches, DOMAINS)["optim.lr"] > 0.6
 
 
 @pytest.fixture(scope="module")
@@ -195,15 +130,16 @@ def nested(tmp_path_factory) -> str:
 @pytest.mark.slow("makes a report")
 class TestNested:
     def test_the_table_has_median_range_and_borders_over_folds(self, nested):
-        together = table_row(nested, ANSWER, "learning rate")
-        own = section(nested, ANSWER).split("`flat`: ")[1]
-        row = table_row(f"\n## flat\n{own}", "flat", "learning rate")
-        assert row[3] == "0.00095 (0.0001 to 0.00099)"
-        assert together[3] == f"{row[3]}; top: {row[4]}; {row[6]}"
-        assert row[6] == "upper border, 2 of 3"
-        low, high = (float(value) for value in row[4].split(" to "))
-        assert 1e-5 < low < high <= 1e-3
-        assert float(row[5].split(" %")[0]) > 60
+        lead = ("learning rate", "1e-6", "1e-06 to 0.001, log")
+        chosen = table_row(nested, ANSWER, *lead, "chosen")
+        assert chosen[4] == "0.00095 (0.0001 to 0.00099); upper border, 2 of 3"
+        low, high = map(float, table_row(nested, ANSWER, *lead, answer.QUESTIONS[1])[4].split(" to "))
+        assert 1e-6 <= low < high <= 1e-3
+        for question in ("best on the border", "the paper's 1e-06 is good enough"):
+            assert 0 <= float(table_row(nested, ANSWER, *lead, question)[4]) <= 1
+        shares = re.findall(r"[0-9.]+", table_row(nested, ANSWER, *lead, "importance")[4])
+        importance, low, high = map(float, shares)
+        assert 0 <= low <= importance <= high <= 100
         assert "optim.lr of flat (fold 0, 2), optim.lr of multilabel (fold 0, 2). A better value" in nested
 
     def test_every_fold_is_clean(self, nested):
@@ -239,10 +175,10 @@ class TestNested:
 
 def test_the_top_are_at_most_half_of_the_completed():
     trials = completed(planted(7))
-    assert len(answer.top(trials)) == 4
-    assert answer.top(trials)["macro_f1"].is_monotonic_decreasing
-    assert len(answer.top(completed(planted(24)))) == answer.TOP
-    assert answer.top(trials.assign(state="stopped")).empty
+    assert len(searches.top(trials)) == 4
+    assert searches.top(trials)["macro_f1"].is_monotonic_decreasing
+    assert len(searches.top(completed(planted(24)))) == searches.TOP
+    assert searches.top(trials.assign(state="stopped")).empty
 
 
 def test_many_searches_show_fewer_trials_each(tmp_path):

@@ -64,9 +64,18 @@ too sure. To draw again, search under another study name.
 """
 
 RERUNS = """
-The trial with the best mean over the fresh seeds is chosen. Less its re-runs: the score that the search gave
-to its best trial, minus the mean of the fresh runs of that trial. Both are trained on as many images, so the
-difference is what the best of many owes to the luck of its seed.
+The trial with the best mean over the fresh seeds is chosen. {less}
+"""
+
+LESS_ITS_RERUNS = """
+Less its re-runs: the score that the search gave to its best trial, minus the mean of the fresh runs of that
+trial. Both are trained on as many images, so the difference is what the best of many owes to the luck of its
+seed{splits}.
+"""
+
+BY_POSTERIOR = """
+The trial with the highest posterior mean was chosen: that of a Gaussian process on all trials and re-runs of
+its search. A lucky score moves it little where similar values scored lower. {less}
 """
 
 PAPER_RATE = """

@@ -10,7 +10,7 @@ from leukotree.report.blocks import Block, Table, points, text
 from leukotree.report.prose import search as prose
 from leukotree.report.summary import Search, StudySummary, decided
 
-SEARCH, AGAIN = "in the search", "run again"
+SEARCH, AGAIN, POSTERIOR = "in the search", "run again", "posterior mean"
 
 
 def blocks(summary: StudySummary) -> list[Block]:
@@ -18,10 +18,11 @@ def blocks(summary: StudySummary) -> list[Block]:
     spread. Then why it can have either sign."""
     rows = []
     for variant, searches in summary.searches.items():
-        differences: dict[str, list[float]] = {SEARCH: [], AGAIN: []}
+        differences: dict[str, list[float]] = {SEARCH: [], AGAIN: [], POSTERIOR: []}
         for search in searches.values():
             outer = outer_score(summary, search)
-            for name, inner in ((SEARCH, inner_score(search)), (AGAIN, rerun_score(search))):
+            inner_scores = (inner_score(search), rerun_score(search), posterior_mean(search))
+            for name, inner in zip(differences, inner_scores, strict=True):
                 if not math.isnan(inner - outer):
                     differences[name].append(inner - outer)
         rows += [[f"`{variant}`", name, *_spread(values)] for name, values in differences.items() if values]
@@ -43,8 +44,17 @@ def inner_score(search: Search) -> float:
 
 
 def rerun_score(search: Search) -> float:
-    """The mean score of the chosen trial on the fresh seeds. NaN without re-runs."""
-    return float(search.best["value"]) if search.best and search.reruns is not None else math.nan
+    """The mean score of the chosen trial on the fresh seeds. NaN without re-runs of it."""
+    if search.best is None or search.reruns is None:
+        return math.nan
+    own = search.reruns.loc[search.reruns["trial"] == str(search.best["trial"]), "macro_f1"]
+    return float(own.mean(skipna=False)) if len(own) else math.nan
+
+
+def posterior_mean(search: Search) -> float:
+    """The posterior mean of the chosen trial. NaN where another score chose."""
+    by_it = search.best is not None and search.best.get("choice") == "posterior"
+    return float(search.best["value"]) if search.best and by_it else math.nan
 
 
 def outer_score(summary: StudySummary, search: Search) -> float:

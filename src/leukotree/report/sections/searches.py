@@ -7,7 +7,18 @@ import pandas as pd
 
 from leukotree import stats
 from leukotree.report import searchplots
-from leukotree.report.blocks import Block, Figure, Section, Table, interval, number, percent, points, text
+from leukotree.report.blocks import (
+    Block,
+    Figure,
+    Section,
+    Table,
+    Text,
+    interval,
+    number,
+    percent,
+    points,
+    text,
+)
 from leukotree.report.prose import search as prose
 from leukotree.report.sections import drawn, optimism
 from leukotree.report.summary import Search, StudySummary, decided
@@ -23,11 +34,22 @@ def section(summary: StudySummary) -> Section | None:
     if not summary.searches:
         return None
     blocks: list[Block] = [_counts(summary), *optimism.blocks(summary), *drawn.blocks(summary)]
-    if reruns := _reruns(summary):
-        blocks += [reruns, text(prose.RERUNS)]
+    reruns = _reruns(summary)
+    by_posterior = any((search.best or {}).get("choice") == "posterior" for search in _all(summary))
+    if reruns:
+        blocks.append(reruns)
+    if reruns or by_posterior:
+        blocks.append(_chosen_by(summary, by_posterior, reruns is not None))
     blocks += _closed(summary)
     blocks += [*unequal_trials(summary), _best(summary)]
     return Section("Search", [*blocks, *_learning_curves(summary)])
+
+
+def _chosen_by(summary: StudySummary, by_posterior: bool, again: bool) -> Text:
+    """How a trial was chosen, and what the re-runs say of the luck of the best one."""
+    fresh = (summary.study.get("search") or {}).get("rerun_splits") == "fresh"
+    less = text(prose.LESS_ITS_RERUNS, splits=" and of its inner folds" if fresh else "").text
+    return text(prose.BY_POSTERIOR if by_posterior else prose.RERUNS, less=less if again else "")
 
 
 def _learning_curves(summary: StudySummary) -> list[Block]:
@@ -103,7 +125,8 @@ def _reruns(summary: StudySummary) -> Table | None:
             continue
         n, seeds = reruns["trial"].nunique(), reruns["seed"].nunique()
         loss = float("nan") if best["optimism"] is None else float(best["optimism"])
-        scores = [percent(float(best["search_value"])), points(loss), percent(float(best["value"]))]
+        again = percent(optimism.rerun_score(search))
+        scores = [percent(float(best["search_value"])), points(loss), again]
         rows.append(
             [
                 search.variant,
