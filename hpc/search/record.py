@@ -1,9 +1,9 @@
 """The record of a search: the trials that it drew, their scores, and how they ended. The files are the truth.
 No Ray here.
 
-`trials.jsonl` has a line for a trial before it starts, whenever it pauses or goes on, and when it has ended, and
-one if the search stops early. `history.csv` has its score after each report. `reruns.jsonl` has a line for each
-re-run that has ended. Which re-runs there are follows from the trials.
+`trials.jsonl` has a line for a trial before it starts, whenever it pauses or goes on, and when it has ended.
+It has one if the search stops early. `history.csv` has a trial's score after each report. `reruns.jsonl` has a
+line for each re-run that has ended. Which re-runs there are follows from the trials.
 """
 
 from __future__ import annotations
