@@ -1,5 +1,7 @@
 """Folds: groups stay together, every sample is tested once, and inner folds never see the test fold."""
 
+from itertools import chain
+
 import numpy as np
 import pandas as pd
 import pytest
