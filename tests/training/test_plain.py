@@ -89,11 +89,28 @@ def test_logistic_predicts_as_scikit_learn(
     samples = features[train, 1:] if views else features[train]
     each = max(1, views)
     targets = np.repeat(leaves, each)
-    regression = make_pipeline(StandardScaler(), LogisticRegression(C=c, tol=1e-6, max_iter=10_000))
-    weights = alpha_of(leaves, tau)[targets] / each
-    regression.fit(samples.reshape(len(targets), -1), targets, logisticregression__sample_weight=weights)
+    samples = samples.reshape(len(targets), -1)
+    mean, deviation = samples.mean(axis=0), samples.std(axis=0)
+    scale = np.maximum(deviation, 0.1 * np.sqrt(np.mean(deviation**2)))
+    regression = LogisticRegression(C=c, tol=1e-6, max_iter=10_000)
+    regression.fit((samples - mean) / scale, targets, sample_weight=alpha_of(leaves, tau)[targets] / each)
     rows, predicted = result(spec, folder)
-    np.testing.assert_allclose(predicted, regression.predict_proba(features[rows, 0]), atol=1e-6)
+    expected = regression.predict_proba((features[rows, 0] - mean) / scale)
+    np.testing.assert_allclose(predicted, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6])
+def test_a_feature_that_hardly_varies_in_training_does_not_decide_other_images(spread: float) -> None:
+    """A dead channel, or one that another scanner alone excites."""
+    generator = np.random.default_rng(0)
+    leaf = np.repeat([0, 1], 50)
+    features = generator.normal(size=(100, 1, 3))
+    features[:, 0, 0] += 3 * leaf
+    features[:, 0, 2] = 5 + spread * (leaf + generator.normal(size=100))
+    fitted = plain.logistic(features, leaf, np.ones(2), 1.0)
+    assert np.abs(fitted.weight[:, 2]).max() < 1e-3 * np.abs(fitted.weight).max()
+    constant = plain.logistic(np.ones((100, 1, 2)), leaf, np.ones(2), 1.0)
+    assert np.isfinite(constant.weight).all()
 
 
 @pytest.mark.slow("computes features")

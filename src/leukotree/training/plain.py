@@ -32,6 +32,8 @@ from leukotree.training.plan import StagePlan
 TOLERANCE = 1e-6
 """Largest element of the gradient of the mean loss at the end of a fit."""
 MOST_ITERATIONS = 10_000
+SMALLEST = 0.1
+"""Least divisor of a feature, as a share of the root mean square of all deviations."""
 LARGEST_BANK = 2**28
 """Most bytes of features that a run of `neighbours` keeps for predictions of other images."""
 
@@ -54,7 +56,8 @@ def logistic(features: np.ndarray, leaf: np.ndarray, alpha: np.ndarray, c: float
     norm of the weights / (2 c). It computes on one thread: with more, the bits depend on their number.
 
     Args:
-        features: (n, V, F) of the training images in V views. Their mean and deviation standardise.
+        features: (n, V, F) of the training images in V views. Their mean and deviation standardise, see
+            `_scale`.
         leaf: (n,) int64, each leaf at least once.
         alpha: (L,) class weights.
     """
@@ -64,13 +67,22 @@ def logistic(features: np.ndarray, leaf: np.ndarray, alpha: np.ndarray, c: float
     regression = LogisticRegression(C=c, tol=TOLERANCE, max_iter=MOST_ITERATIONS)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # told by the number of iterations
-        scaler = StandardScaler(copy=False)
-        regression.fit(scaler.fit_transform(samples), targets, sample_weight=alpha[targets] / views)
+        scaler = StandardScaler(copy=False).fit(samples)
+        scaler.scale_ = _scale(np.sqrt(scaler.var_))
+        regression.fit(scaler.transform(samples), targets, sample_weight=alpha[targets] / views)
     weight, bias = regression.coef_, regression.intercept_
     if len(weight) == 1:  # of two leaves scikit-learn models the second
         weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
     weight = weight / scaler.scale_
     return Coefficients(weight, bias - weight @ scaler.mean_, int(regression.n_iter_.max()))
+
+
+def _scale(deviation: np.ndarray) -> np.ndarray:
+    """(F,) what features are divided by, from their standard deviations in the training images: not less than
+    SMALLEST of the root mean square over all features. A feature that hardly varies there may vary more in
+    other data, and would decide everything."""
+    least = SMALLEST * float(np.sqrt(np.mean(deviation**2)))
+    return np.maximum(deviation, least) if least else np.ones_like(deviation)
 
 
 class Fit:
