@@ -2,8 +2,8 @@
 No Ray here.
 
 `trials.jsonl` has a line for a trial before it starts, whenever it pauses or goes on, and when it has ended.
-It has one if the search stops early. `history.csv` has a trial's score after each report. `reruns.jsonl` has a
-line for each re-run that has ended. Which re-runs there are follows from the trials.
+It has one if the search stops early. `history.csv` has a trial's score after each report. `reruns.jsonl` has
+a line for each re-run that has ended. Which re-runs there are follows from the trials.
 """
 
 from __future__ import annotations

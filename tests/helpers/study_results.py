@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 
 from leukotree import yamlfile
+from leukotree.report import drawing
 from leukotree.report.blocks import Section, Table, Text
 from leukotree.report.collect import collect
 from leukotree.report.page import write
@@ -42,6 +44,8 @@ STUDY: dict[str, Any] = {
         "space": SPACE,
     },
 }
+BLANK = {"svg": b'<svg viewBox="0 0 1 1"></svg>', "png": b"\x89PNG"}
+"""Kind of a file -> what stands for a figure in it."""
 CHOSEN = {
     "flat": {"loss.gamma": 2.5, "optim.lr": 3e-5, "optim.batch_size": 32},
     "base": {"loss.gamma": 4.9, "optim.lr": 3e-5, "optim.batch_size": 32},
@@ -246,6 +250,18 @@ def report(
     paths = write(collect(root, study or STUDY, rows, cells), out)
     markdown, html = (path.read_text(encoding="utf-8") for path in paths)
     return markdown, html
+
+
+def markdown_of(
+    root: Path,
+    out: Path,
+    study: Mapping[str, Any] | None = None,
+    expected: Sequence[Mapping[str, Any]] | None = None,
+    cells: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The Markdown of a `report` whose figures nobody looks at: they are neither laid out nor saved."""
+    with mock.patch.object(drawing, "_saved", lambda figure, form, *rest, **look: BLANK[form]):
+        return report(root, out, study, expected, cells)[0]
 
 
 def section(markdown: str, title: str) -> str:

@@ -89,8 +89,8 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
 @pytest.mark.slow("renders two reports")
 def test_the_report_warns_at_its_top(copy: Path, tmp_path: Path) -> None:
     declared.keep(copy, STUDY)
-    same, _ = study_results.report(copy, tmp_path / "same", STUDY)
-    changed, _ = study_results.report(copy, tmp_path / "changed", {**STUDY, "rope": 0.2})
+    same = study_results.markdown_of(copy, tmp_path / "same", STUDY)
+    changed = study_results.markdown_of(copy, tmp_path / "changed", {**STUDY, "rope": 0.2})
     assert "declaration in the study file was changed" not in same
     warning = "The declaration in the study file was changed after the first run: `rope` was 0.01 and is 0.2."
     assert warning in study_results.section(changed, "")

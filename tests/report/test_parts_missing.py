@@ -16,6 +16,7 @@ from tests.helpers.study_results import (
     cells,
     expected_runs,
     make_study,
+    markdown_of,
     random_trials,
     report,
     section,
@@ -61,7 +62,7 @@ def test_runs_that_the_study_does_not_expect_do_not_count(copy):
 def test_search_without_runs(copy, tmp_path):
     for row in expected_runs():
         shutil.rmtree(copy / row["run_name"])
-    markdown, _ = report(copy, tmp_path / "out")
+    markdown = markdown_of(copy, tmp_path / "out")
     assert "## The answer" in markdown
     assert "## Search" in markdown
     assert "| accuracy |" not in markdown
@@ -117,7 +118,7 @@ def test_nothing_at_all_says_which_command_to_run(tmp_path):
 
 
 def test_without_patients_and_search_no_claim_is_made(tmp_path):
-    markdown, _ = report(make_study(tmp_path / "s", searches=False, patients=False), tmp_path / "out")
+    markdown = markdown_of(make_study(tmp_path / "s", searches=False, patients=False), tmp_path / "out")
     assert "Not available: the images have no patient ids" in markdown
     assert table_row(markdown, "", "flat")[6:8] == ["–", "–"]
     rows = section(markdown, "Is a hierarchy better?").splitlines()

@@ -176,7 +176,7 @@ def test_the_tables_count_each_group_once(summary: StudySummary) -> None:
 
 @pytest.mark.slow("makes a report")
 def test_the_report_names_folds_by_their_repeat(root: Path, tmp_path: Path) -> None:
-    markdown, _ = study_results.report(root, tmp_path, STUDY, _rows())
+    markdown = study_results.markdown_of(root, tmp_path, STUDY, _rows())
     assert study_results.table_row(markdown, "Folds", "1 of repeat 1", "flat")[3] == "2"
     assert study_results.table_row(markdown, "Runs", "flat", "2 of repeat 1")
     assert "3 folds, dealt 2 times" in markdown

@@ -45,7 +45,7 @@ def final(curves: Sequence[Curve], failed: Sequence[bool], reports: int) -> Fina
     report = next((at for at in range(reports, 0, -1) if (reached >= at).sum() >= FEWEST), 0)
     scores, variance = np.full(len(curves), np.nan), np.zeros(len(curves))
     for last in np.unique(reached[reached > 0]):
-        own = np.flatnonzero(reached == last)
+        own = np.flatnonzero(reached == last).tolist()
         if last >= report:
             scores[own] = [curves[i].get(report, curves[i][last]) for i in own]
         else:

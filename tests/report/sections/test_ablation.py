@@ -13,7 +13,7 @@ from tests.helpers.study_results import (
     STUDY,
     expected_runs,
     images_of_fold,
-    report,
+    markdown_of,
     section,
     table_row,
     write_run,
@@ -49,7 +49,7 @@ def rows(tmp_path_factory) -> tuple:
 @pytest.fixture(scope="module")
 def markdown(rows, tmp_path_factory) -> str:
     root, cells = rows
-    return report(root, tmp_path_factory.mktemp("out"), GRID, expected=[], cells=cells)[0]
+    return markdown_of(root, tmp_path_factory.mktemp("out"), GRID, expected=[], cells=cells)
 
 
 def test_cells_are_compared_with_the_first_of_their_variant(rows, markdown):
@@ -74,7 +74,7 @@ def test_reference_and_family_do_not_depend_on_which_runs_have_ended(rows, tmp_p
     cells = [
         row | {"run_name": "absent"} if (row["variant"], row["cell"]) == ("flat", 0) else row for row in cells
     ]
-    markdown, _ = report(root, tmp_path, GRID, expected=[], cells=cells)
+    markdown = markdown_of(root, tmp_path, GRID, expected=[], cells=cells)
     assert "The 4 comparisons are one family" in section(markdown, "Ablation").replace("\n", " ")
     assert table_row(markdown, "Ablation", "flat", "0")[3:] == ["–", "reference", "–", "–", "–", "0"]
     assert table_row(markdown, "Ablation", "flat", "1")[4:] == [
@@ -116,7 +116,7 @@ def test_a_study_without_a_grid_has_no_ablation(whole):
 
 def test_many_arms_are_not_all_shown_in_detail(rows, tmp_path):
     root, cells = rows
-    markdown, _ = report(
+    markdown = markdown_of(
         root,
         tmp_path,
         {**GRID, "primary": [["multilabel lr=0.001", "flat lr=0.001"]]},

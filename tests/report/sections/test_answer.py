@@ -16,7 +16,7 @@ from tests.helpers.study_results import (
     completed,
     expected_runs,
     images_of_fold,
-    report,
+    markdown_of,
     table_row,
     write_run,
     write_search,
@@ -124,7 +124,7 @@ def nested(tmp_path_factory) -> str:
         "seeds": [0],
         "search": {**STUDY["search"], "nested": True, "space": DOMAINS},
     }
-    return report(root, root.parent / "out", study, expected=expected)[0]
+    return markdown_of(root, root.parent / "out", study, expected=expected)
 
 
 @pytest.mark.slow("makes a report")
@@ -169,7 +169,7 @@ class TestNested:
             "variants": ["flat"],
             "search": {**STUDY["search"], "nested": True, "space": DOMAINS},
         }
-        markdown, _ = report(tmp_path / "s", tmp_path / "out", study, expected=[])
+        markdown = markdown_of(tmp_path / "s", tmp_path / "out", study, expected=[])
         assert "No search has ended for flat (fold 1, 2)" in markdown
 
 

@@ -68,7 +68,7 @@ def test_the_audit_of_these_data_stands_beside_the_models(summary, tmp_path):
 
 def test_the_first_warning_says_how_far_the_source_alone_gets(joined, tmp_path):
     summary = collect(joined, STUDY, expected_runs())
-    markdown, _ = study_results.report(joined, tmp_path / "out")
+    markdown = study_results.markdown_of(joined, tmp_path / "out")
     reached = shortcuts.reached(summary)
     assert reached["source only"] > reached["always reactive"] + 0.1
     warning = next(line for line in markdown.splitlines() if "arning" in line)

@@ -28,6 +28,7 @@ from tests.helpers.study_results import (
     TREE,
     cells,
     images_of_fold,
+    markdown_of,
     report,
     section,
     table_row,
@@ -217,7 +218,7 @@ def test_leaf_probabilities_give_the_same_report_on_any_tree(tmp_path: Path) -> 
     the tree of the data with the same leaf probabilities."""
     skills: dict[str | None, float] = {None: 0.7, "data": 1.4, "permuted:1": 1.4}
     rows = study(tmp_path / "study", skills, same_noise=True)
-    markdown, _ = report(tmp_path / "study", tmp_path / "out", GRID | {"decision": "joint"}, [], rows)
+    markdown = markdown_of(tmp_path / "study", tmp_path / "out", GRID | {"decision": "joint"}, [], rows)
     one, other = "multilabel tree=data", "multilabel tree=permuted:1"
     for title in (
         "",
