@@ -75,7 +75,7 @@ def predict(
     if everywhere.any() and not also_trained:
         raise InputError(_trained_on(images, everywhere, members))
     mine = known.usable
-    sums, features = _Sums(members.taxonomy, len(images.table)), Features(images, workers)
+    sums, features = _Sums(members.taxonomy, len(images.table)), Features(images, workers, known.row)
     with progress.Bar("predict", int(mine.sum()), "image") as bar:
         for place, member in enumerate(members.runs):
             rows = np.flatnonzero(mine[:, place])

@@ -79,6 +79,17 @@ def key(plan: Plan, device: str) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:24]
 
 
+def found(spec: RunSpec, roots: Iterable[Path], device: str) -> FeatureFile | None:
+    """The features of a run's data set as they were stored below one of some folders; None where they are not
+    there, or the data set or the weights are not."""
+    try:
+        plan = check(spec)
+        whole = (_whole(_path(plan, device, root, Runtime()), *_size(plan)) for root in roots)
+        return next(filter(None, whole), None)
+    except (InputError, RunFailed):
+        return None
+
+
 def backbone_digest(plan: Plan) -> str:
     """The digest of the frozen backbone of a run, see `trained_part.digest`. Who uses the heads builds the
     backbone again, perhaps with another version of torch or timm."""
