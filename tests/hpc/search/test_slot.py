@@ -19,7 +19,7 @@ from ray.tune.result import DONE
 from hpc.launching import failures
 from hpc.search.slot import STOP_FILE, Slot
 from hpc.search.slot_plan import SlotPlan
-from hpc.search.tune_keys import FAILED, INTERRUPTED, KIND
+from hpc.search.tune_keys import FAILED, INTERRUPTED, KIND, UNTIL
 from hpc.studies.study import Study
 from leukotree import signals
 from leukotree.errors import Busy
@@ -71,8 +71,8 @@ def slot(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
                 tmp_path / STOP_FILE,
             )
 
-    def make(seed: int | None = None, rungs: str = "epochs", **chosen: Any) -> Slot:
-        made.append(Here({**_config(0, seed, **chosen), "rungs": rungs}))
+    def make(seed: int | None = None, rungs: str = "epochs", until: int | None = None, **chosen: Any) -> Slot:
+        made.append(Here({**_config(0, seed, **chosen), "rungs": rungs, UNTIL: until}))
         return made[-1]
 
     yield make
@@ -92,6 +92,24 @@ def test_it_reports_each_epoch_and_takes_the_next_trial(slot: Make, tmp_path: Pa
     assert one.reset_config(_config(2, optim_lr=1e-4))  # the other was stopped after one of two epochs
     assert one.step()["epoch"] == 1
     assert {path.parts[-3] for path in folders.glob("*/*/checkpoints")} == {"00002"}
+
+
+def test_a_trial_that_paused_goes_on_from_its_checkpoints(slot: Make, tmp_path: Path) -> None:
+    """It has the bits of a trial that was trained through."""
+    one = slot(optim_lr=1e-3, until=1)
+    paused = one.step()
+    assert (paused["epoch"], paused[DONE]) == (1, True)
+    assert one.reset_config(_config(1, optim_lr=1e-3))  # the same values, in another folder
+    through = [one.step(), one.step()]
+    folders = tmp_path / "results/runs/s/search/flat/fold1/runs"
+    assert {path.parts[-3] for path in folders.glob("*/*/checkpoints")} == {"00000"}
+    assert one.reset_config({**_config(0, optim_lr=1e-3), UNTIL: None})
+    rows = [one.step(), one.step()]
+    assert [(row["epoch"], row[DONE]) for row in rows] == [(1, False), (2, True)]
+    assert [row["macro_f1"] for row in rows] == [row["macro_f1"] for row in through]
+    logs = [path.read_text() for path in folders.glob(f"00000/*/{runfolder.LOG}")]
+    assert all("continues from checkpoint" in log for log in logs)
+    assert len(logs) == 2
 
 
 def test_after_a_trial_that_diverged_the_process_takes_the_next(slot: Make) -> None:
