@@ -40,21 +40,19 @@ class Limits:
     """Closes the searches of a sweep that stop drawing."""
 
     def __init__(self, study: Study, records: Mapping[SearchId, Record]) -> None:
-        """`records`: of the searches that have not ended."""
+        """`records`: of the searches that have not ended. Raises InputError for a damaged one of the
+        others."""
         self._study, self._records = study, records
-        self._groups: list[list[Record]] | None = None
-        self._seen: dict[int, tuple[int, ...]] = {}
+        limited = study.search.budget_hours is not None or study.search.until == "enough"
+        self._groups = self._read() if limited else []
+        self._seen: dict[int, tuple[float, ...]] = {}
         """Group -> how far its searches were when it was looked at."""
 
     def apply(self) -> None:
         """Close the searches of each outer fold that has reached a limit. The number of trials is then the
         most that a search of the fold has drawn: the others draw as many."""
-        if self._study.search.budget_hours is None and self._study.search.until == "trials":
-            return
-        if self._groups is None:
-            self._groups = self._read()
         for place, group in enumerate(self._groups):
-            now = tuple(number for record in group for number in (len(record.trials), record.ended()))
+            now = (*(float(len(record.trials) + record.ended()) for record in group), spent(group))
             if self._seen.get(place) != now:
                 self._seen[place] = now
                 self._close(group)
