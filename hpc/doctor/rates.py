@@ -93,7 +93,8 @@ def works(study: Study, variants: Iterable[str]) -> dict[str, float]:
     """Variant -> work of one outer run with the values of the base."""
     fold, seed = study.base.data.test_fold, study.seeds[0]
     specs = [study.spec(variant, {}, fold, seed) for variant in variants]
-    return {spec.variant: work(spec, cost) for spec, _, cost in upfront.kinds(specs)}
+    counted = upfront.kinds(specs)
+    return {spec.variant: work(spec, cost) for spec, _, cost in counted}
 
 
 def of_study(study: Study) -> list[Sample]:
