@@ -201,6 +201,9 @@ The posterior puts the best value of a range on a border with a probability of {
 there in {on_border} % of the cases. Along a key that hardly matters the score is nearly the same from end to
 end: then neither its region nor its border says much, and the report says that its default is good enough.
 
+The importances of searches that stop trials early miss the truth more often: what a stopped trial would have
+reached is a guess, and the worse a trial, the earlier it was stopped.
+
 The shapes and their noise are in `tests/truth/surfaces.py` and `tests/truth/regions.py`. Other searches than
 these were used to choose the priors.
 

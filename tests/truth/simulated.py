@@ -116,7 +116,8 @@ The searches are those of `sweeps/deepapl.yaml`: its space, TPE after 10 random 
 of 3 of 12 epochs. Two trials run at once. Ray's own loop is left out: its scheduler is asked directly. The
 text of `World` in `tests/truth/simulation.py` says what each size is, and where it comes from.
 
-Made by `python -m tests.truth.simulated` ({studies} searched studies).
+Made by `python -m tests.truth.simulated` ({studies} searched studies). [`regions.md`](regions.md) says how
+often the regions of the best values hold the truth.
 """
 
 

@@ -50,3 +50,13 @@ def test_the_table_counts(tmp_path: Path) -> None:
     ranges = [row["held"] for row in rows if row["key"] != "optim.batch_size"]
     assert table.loc["all", "ranges"] == pytest.approx(np.mean(ranges), abs=1e-3)
     assert "| all | 2 |" in (tmp_path / "regions.md").read_text()
+
+
+def test_the_regions_hold_the_truth_about_as_often_as_they_say() -> None:
+    """The committed table, of searches that chose no prior."""
+    table = pd.read_csv(CSV).set_index("searches")
+    assert table.loc["all", "n"] >= 200
+    parts = table.loc[["all", "one at a time", "8 at once", "without stopping", "with ASHA"]]
+    assert parts["ranges"].between(0.72, 0.88).all()
+    assert (parts["choices"] - parts["stated"]).abs().max() < 0.05
+    assert table.loc["all", "importance"] >= 0.85

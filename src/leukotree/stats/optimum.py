@@ -55,23 +55,19 @@ class Optimum:
         self.surrogate = Surrogate(seen, cube.owner, rng)
         self.candidates = cube.snapped(_sobol(len(cube.keys), rng))
         """(M, K) units of the Sobol set."""
-        self.at, self.profiles = self._maxima()
+        self.at = self._maxima()
+        """(S, K) units of the maximum of each draw."""
+        self.profiles = [self._along(self.at, k) for k in range(len(cube.keys))]
+        """For each key the (S, G) scores over its grid, the other keys at the maximum of the draw."""
         self.best = self.profiles[0].max(axis=1)
         """(S,) the score at the maximum of each draw."""
 
-    at: np.ndarray
-    """(S, K) units of the maximum of each draw."""
-    profiles: list[np.ndarray]
-    """For each key the (S, G) scores over its grid, the other keys at the maximum of the draw."""
-
-    def _maxima(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        values = self.values
-        at = self.candidates[values.argmax(axis=1)]
+    def _maxima(self) -> np.ndarray:
+        at = self.candidates[self.values.argmax(axis=1)]
         for _ in range(SWEEPS):
             for k in range(len(self.cube.keys)):
-                grid = self.cube.grid(k)
-                at[:, k] = grid[self._along(at, k).argmax(axis=1)]
-        return at, [self._along(at, k) for k in range(len(self.cube.keys))]
+                at[:, k] = self.cube.grid(k)[self._along(at, k).argmax(axis=1)]
+        return at
 
     def _along(self, at: np.ndarray, k: int) -> np.ndarray:
         """(S, G) scores of each draw over the grid of a key, from its own (S, K) point."""

@@ -66,10 +66,9 @@ class Surrogate:
         self._centre = float(means.mean())
         self._y, self._variance = centred / self._scale, seen.variance / self._scale**2
         self._same = self._of_group @ self._of_group.T.astype(float)
-        self._squares = [
-            (seen.x[:, None, owner == k] - seen.x[None, :, owner == k]) ** 2 for k in range(owner.max() + 1)
-        ]
-        self._squares = [square.sum(axis=-1) for square in self._squares]
+        of_keys = [seen.x[:, owner == k] for k in range(owner.max() + 1)]
+        self._squares = [((own[:, None] - own) ** 2).sum(axis=-1) for own in of_keys]
+        """(N, N) squared distances of the trials in each key."""
         self._drawn = [self._condition(theta, rng) for theta in self._parameters(parameters, rng)]
 
     @property
