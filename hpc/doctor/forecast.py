@@ -236,7 +236,9 @@ def _finished(forecast: Forecast, specs: Sequence[RunSpec], runs: int, together:
 def _measure(study: Study) -> str:
     """A command that measures each variant in a few short trainings, under another study's name."""
     short = {"study": f"{study.study}-cost", "base.optim.epochs": 2, "seeds": "[0]"}
-    trial = {"search.trials": 1, "search.nested": "false", "search.rerun_top": 0}
+    again = "search.rerun_share" if study.search.rerun_share else "search.rerun_top"
+    none = {"search.rerun_share": "null", "search.rerun_top": 0}[again]
+    trial = {"search.trials": 1, "search.nested": "false", again: none}
     searched = bool(study.search.trials and study.search.space)
     words = " ".join(f"{key}={value}" for key, value in {**short, **(trial if searched else {})}.items())
     return f"{study.command('sweep' if searched else 'folds')} {words}"
