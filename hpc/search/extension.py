@@ -34,7 +34,7 @@ def without_end(lines: Iterable[Any], pauses: bool) -> list[Any]:
     no more trials followed. `pauses`: whether trials of the search pause; else nothing was."""
     kept: list[Any] = []
     for line in lines:
-        if not isinstance(line, Mapping) or KEY not in line or "closed" in line:
+        if not isinstance(line, Mapping) or KEY not in line:
             kept.append(line)
         elif pauses:
             final = {one["trial"] for one in kept if isinstance(one, Mapping) and one.get("final")}
