@@ -12,6 +12,7 @@ import datetime
 import json
 import operator
 import os
+import random
 import statistics
 import subprocess
 from collections.abc import Callable
@@ -43,17 +44,20 @@ class Comparison:
     """`ratio` (ours / other), `ours` or `other` -> its bound, such as ">= 0.97"."""
     a: list[float]
     b: list[float]
+    unpaired: bool = False
+    """The values of a and b have nothing in common: the ratio is that of their medians, with the central 95 %
+    of a bootstrap."""
     ratios: list[float] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ratios", [a / b for a, b in zip(self.a, self.b, strict=True)])
+        ratios = _of_medians(self.a, self.b) if self.unpaired else list(map(operator.truediv, self.a, self.b))
+        object.__setattr__(self, "ratios", ratios)
 
     @property
     def medians(self) -> dict[str, float]:
-        return {
-            name: statistics.median(values)
-            for name, values in (("ratio", self.ratios), ("ours", self.a), ("other", self.b))
-        }
+        ours, other = statistics.median(self.a), statistics.median(self.b)
+        ratio = ours / other if self.unpaired else statistics.median(self.ratios)
+        return {"ratio": ratio, "ours": ours, "other": other}
 
     @property
     def missed(self) -> list[str]:
@@ -71,8 +75,18 @@ class Comparison:
         return (
             f"{self.question}: {self.ours} {m['ours']:.4g} {self.unit}, "
             f"{self.other} {m['other']:.4g} {self.unit}, "
-            f"ratio {m['ratio']:.3g} ({low:.3g} to {high:.3g}, {len(self.ratios)} pairs): {verdict}"
+            f"ratio {m['ratio']:.3g} ({low:.3g} to {high:.3g}, {len(self.a)} pairs): {verdict}"
         )
+
+
+def _of_medians(a: list[float], b: list[float]) -> list[float]:
+    """The central 95 % of the ratio of two medians, from 1000 bootstrap samples."""
+    draw = random.Random(0)
+
+    def median(values: list[float]) -> float:
+        return statistics.median(draw.choices(values, k=len(values)))
+
+    return sorted(median(a) / median(b) for _ in range(1000))[25:975:949]
 
 
 def reached(value: float, goal: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pairs import RESULTS, Comparison
 
-SCRIPTS = ("loader", "step", "levers", "ranks", "zero", "trial", "sweep", "pack", "start", "checkpoint")
+SCRIPTS = ("loader", "step", "levers", "ranks", "zero", "trial", "sweep", "search", "pack", "start", "checkpoint")
 """The scripts, in the order of the table."""
 HEAD = """# How fast it is
 
@@ -61,7 +61,7 @@ def _where(stored: dict[str, Any]) -> str:
 
 def _row(comparison: Comparison) -> str:
     medians, ratios = comparison.medians, comparison.ratios
-    spread = f"{min(ratios):.3g} to {max(ratios):.3g}, n={len(ratios)}"
+    spread = f"{min(ratios):.3g} to {max(ratios):.3g}, n={len(comparison.a)}"
     ratio = f"**{medians['ratio']:.3g}** ({spread})"
     goals = "; ".join(f"{name} {goal}" for name, goal in comparison.goals.items()) or "none"
     missed = "; ".join(comparison.missed)
