@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import warnings
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.metrics import mean_absolute_error, r2_score
@@ -202,28 +204,28 @@ def decoded_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     return configuration
 
 
-def _fitted(
-    points: Array, values: Array, restarts: int, kernel: Any = None
-) -> GaussianProcessRegressor:
-    """A Gaussian process of one component. `kernel`: None fits its lengths; else they are kept."""
+def _fitted(points: Array, values: Array, restarts: int, kernel: Any = None) -> GaussianProcessRegressor:
+    """A Gaussian process of one component. `kernel`: None fits its lengths, none below a fifth of the range;
+    else they are kept."""
     fitted = kernel is not None
     spread = float(values.var())
     if kernel is None:
-        lengths = Matern(np.ones(len(AXES)), (0.05, 50), nu=2.5)
-        kernel = ConstantKernel(spread, (1e-3 * spread, 1e3 * spread)) * lengths
-        kernel += WhiteKernel(0.1 * spread, (1e-5 * spread, 10 * spread))
+        lengths = Matern(np.ones(len(AXES)), (0.2, 20), nu=2.5)
+        kernel = ConstantKernel(spread, (1e-2 * spread, 1e2 * spread)) * lengths
+        kernel += WhiteKernel(0.2 * spread, (1e-2 * spread, spread))
     process = GaussianProcessRegressor(
         kernel,
         optimizer=None if fitted else "fmin_l_bfgs_b",
         n_restarts_optimizer=restarts,
         random_state=0,
     )
-    return process.fit(points, values)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # a length at its bound
+        return process.fit(points, values)
 
 
 @functools.cache
 def recorded(file: Path) -> dict[str, Recorded]:
-    """"data set, variant" -> its surrogate, of a table of recorded curves."""
+    """ "data set, variant" -> its surrogate, of a table of recorded curves."""
     table = pd.read_parquet(file)
     return {
         f"{data}, {variant}": Recorded(rows) for (data, variant), rows in table.groupby(["data", "variant"])

@@ -1,7 +1,7 @@
 """A search in virtual time: a strategy trains on slots whose trials answer at once with a problem's curves.
 
-Every epoch costs one, on any slot. The trials of a replay differ in speed by up to a quarter, so that slots are
-not in step; a paused trial continues where it was.
+Every epoch costs one, on any slot. The trials of a replay differ in speed by up to a quarter, so that slots
+are not in step. A paused trial continues where it was.
 """
 
 from __future__ import annotations

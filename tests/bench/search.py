@@ -2,11 +2,11 @@
 
     python tests/bench/search.py [--seeds 30] [--slots 1 8 32] [--only recorded] [--workers 1]
 
-This suite's own queue, sampler and scheduler against Ray Tune's ASHA with random search, and Optuna's TPE with
-its Hyperband pruner, on the same curves with the same rungs. `recorded`: a surrogate of the curves of real
-runs in results/curves; its held-out error is printed. `synthetic`: a landscape per seed, whose truth is known.
-No training, no machine: the figures hold anywhere. A replay that has ended is kept in `--folder` and not done
-again.
+This suite's own queue, sampler and scheduler against Ray Tune's ASHA with random search, and Optuna's TPE
+with its Hyperband pruner, on the same curves with the same rungs. `recorded`: a surrogate of the curves of
+real runs in results/curves; its held-out error is printed. `synthetic`: a landscape per seed, whose truth is
+known. Nothing is trained, so the figures hold on any machine. A replay that has ended is kept in `--folder`
+and not done again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tqdm import tqdm
 CURVES = ROOT / "results" / "curves" / "curves.parquet"
 SLOTS = (1, 8, 32)
 SEEDS = 30
-LIMIT = 3000
+LIMIT = 2000
 """Epochs after which a replay gives up."""
 SYNTHETIC = "synthetic"
 OURS = "LeukoTree"
@@ -65,7 +65,7 @@ def _strategy(one: Replay, folder: Path) -> Strategy:
         return strategies.Suite(one.seed, folder)
     if one.strategy.startswith("Ray"):
         return strategies.RandomAsha(one.seed)
-    return strategies.OptunaTpe(one.seed, one.slots)
+    return strategies.OptunaTpe(one.seed)
 
 
 def replayed(wanted: Iterable[Replay], folder: Path, workers: int) -> dict[Replay, int]:

@@ -39,7 +39,9 @@ class RandomAsha:
 
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng([1, seed])
-        self._asha = ASHAScheduler("epoch", SCORE, "max", max_t=EPOCHS, grace_period=GRACE, reduction_factor=ETA)
+        self._asha = ASHAScheduler(
+            "epoch", SCORE, "max", max_t=EPOCHS, grace_period=GRACE, reduction_factor=ETA
+        )
         self._numbers = itertools.count()
 
     def next(self) -> Job:
@@ -114,7 +116,9 @@ def study(seed: int, **search: Any) -> Study:
     """A study whose search seed is `seed`."""
     settings = {"seed": seed, "trials": TRIALS, "space": SPACE, **search}
     base = {"optim": {"epochs": EPOCHS}}
-    return studies.build({"study": "replay", "base": base, "variants": ["flat"], "search": settings}, "replay")
+    return studies.build(
+        {"study": "replay", "base": base, "variants": ["flat"], "search": settings}, "replay"
+    )
 
 
 def _named(number: int) -> Any:

@@ -8,7 +8,19 @@ from typing import Any
 
 from pairs import RESULTS, Comparison
 
-SCRIPTS = ("loader", "step", "levers", "ranks", "zero", "trial", "sweep", "search", "pack", "start", "checkpoint")
+SCRIPTS = (
+    "loader",
+    "step",
+    "levers",
+    "ranks",
+    "zero",
+    "trial",
+    "sweep",
+    "search",
+    "pack",
+    "start",
+    "checkpoint",
+)
 """The scripts, in the order of the table."""
 HEAD = """# How fast it is
 
