@@ -39,9 +39,8 @@ class RandomAsha:
 
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng([1, seed])
-        self._asha = ASHAScheduler(
-            "epoch", SCORE, "max", max_t=EPOCHS, grace_period=GRACE, reduction_factor=ETA
-        )
+        rungs = {"max_t": EPOCHS, "grace_period": GRACE, "reduction_factor": ETA}
+        self._asha = ASHAScheduler("epoch", SCORE, "max", **rungs)  # type: ignore[arg-type]
         self._numbers = itertools.count()
 
     def next(self) -> Job:
@@ -56,15 +55,14 @@ class RandomAsha:
 
 
 class OptunaTpe:
-    """Optuna's TPE with its pruner of Hyperband. On many slots it takes trials that run as bad ones, as Optuna
-    advises there."""
+    """Optuna's TPE with its pruner of Hyperband, with Optuna's defaults."""
 
-    def __init__(self, seed: int, slots: int) -> None:
+    def __init__(self, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # Hyperband deals its trials to brackets by their number and the name of the study.
         self._study = optuna.create_study(
             direction="maximize",
-            sampler=TPESampler(seed=seed, constant_liar=slots > 1),
+            sampler=TPESampler(seed=seed),
             pruner=HyperbandPruner(min_resource=GRACE, max_resource=EPOCHS, reduction_factor=ETA),
             study_name=f"seed {seed}",
         )
