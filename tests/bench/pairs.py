@@ -15,7 +15,7 @@ import os
 import random
 import statistics
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -135,12 +135,15 @@ def arguments(description: str) -> argparse.Namespace:
     return parser(description).parse_args()
 
 
-def save(script: str, comparisons: list[Comparison]) -> None:
+def save(script: str, comparisons: list[Comparison], remarks: Iterable[str] = ()) -> None:
     """Write the comparisons of a script to results/bench, with their machine and commit."""
+    told = list(remarks)
     RESULTS.mkdir(parents=True, exist_ok=True)
     stored = {"measured": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
     if (load := os.getloadavg()[1] / len(os.sched_getaffinity(0))) > BUSY:
-        stored["remark"] = f"others used the machine as well: {load:.1f} runnable threads per core"
+        told.append(f"others used the machine as well: {load:.1f} runnable threads per core")
+    if told:
+        stored["remark"] = "; ".join(told)
     stored |= {"comparisons": [asdict(comparison) for comparison in comparisons]}  # type: ignore[dict-item]
     (RESULTS / f"{script}.json").write_text(json.dumps(stored, indent=1) + "\n")
 

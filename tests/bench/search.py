@@ -33,8 +33,8 @@ LIMIT = 2000
 """Epochs after which a replay gives up."""
 SYNTHETIC = "synthetic"
 OURS = "LeukoTree"
-RIVALS = {"Ray Tune, random and ASHA": 0.5, "Optuna, TPE and Hyperband": 0.8}
-"""Rival -> the most that our epochs may be of its epochs."""
+RIVALS = {"Ray Tune, random and ASHA": "<= 0.5", "Optuna, TPE and Hyperband": "<= 0.8"}
+"""Rival -> the goal of our epochs over its epochs."""
 
 
 class Replay(NamedTuple):
@@ -44,6 +44,7 @@ class Replay(NamedTuple):
     strategy: str
     slots: int
     seed: int
+    limit: int
     table: Path
 
 
@@ -57,7 +58,7 @@ def replay(one: Replay) -> int:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         strategy = _strategy(one, Path(folder))
-        return epochs_until_good(strategy, problem, one.seed, one.slots, LIMIT)
+        return epochs_until_good(strategy, problem, one.seed, one.slots, one.limit)
 
 
 def _strategy(one: Replay, folder: Path) -> Strategy:
@@ -71,7 +72,7 @@ def _strategy(one: Replay, folder: Path) -> Strategy:
 def replayed(wanted: Iterable[Replay], folder: Path, workers: int) -> dict[Replay, int]:
     """The epochs of all replays. Those that `folder` knows are not done again."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {one: folder / f"{one.problem}-{one.strategy}-{one.slots}-{one.seed}.json" for one in wanted}
+    files = {one: folder / ("-".join(map(str, one[:-1])) + ".json") for one in wanted}
     missing = [one for one, file in files.items() if not file.exists()]
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         found = pool.map(replay, missing) if pool else map(replay, missing)
@@ -80,19 +81,28 @@ def replayed(wanted: Iterable[Replay], folder: Path, workers: int) -> dict[Repla
     return {one: json.loads(file.read_text()) for one, file in files.items()}
 
 
-def compared(known: dict[Replay, int], problem: str, slots: int, seeds: int, table: Path) -> list[Comparison]:
-    """Ours beside each rival."""
-
-    def of(strategy: str) -> list[float]:
-        return [float(known[Replay(problem, strategy, slots, seed, table)]) for seed in range(seeds)]
-
-    question = f"search, {problem} curves, {slots} slot{'s' * (slots > 1)}"
-    return [
+def compared(problem: str, slots: int, given: argparse.Namespace, folder: Path) -> list[Comparison]:
+    """Ours beside each rival, on one problem. Prints a line for each."""
+    replays = {
+        strategy: [
+            Replay(problem, strategy, slots, seed, given.limit, given.table) for seed in range(given.seeds)
+        ]
+        for strategy in (OURS, *RIVALS)
+    }
+    known = replayed([one for of_strategy in replays.values() for one in of_strategy], folder, given.workers)
+    epochs = {
+        strategy: [float(known[one]) for one in of_strategy] for strategy, of_strategy in replays.items()
+    }
+    question = f"Search, {problem} curves, {slots} slot{'s' * (slots > 1)}"
+    comparisons = [
         Comparison(
-            question, OURS, rival, "epochs", {"ratio": f"<= {goal}"}, of(OURS), of(rival), unpaired=True
+            question, OURS, rival, "epochs", {"ratio": goal}, epochs[OURS], epochs[rival], unpaired=True
         )
         for rival, goal in RIVALS.items()
     ]
+    for comparison in comparisons:
+        print(comparison.line(), flush=True)
+    return comparisons
 
 
 def options() -> argparse.Namespace:
@@ -100,40 +110,30 @@ def options() -> argparse.Namespace:
     made.add_argument("--seeds", type=int, default=SEEDS, help="replays of each (default %(default)s)")
     made.add_argument("--slots", type=int, nargs="+", default=SLOTS, help="default: 1 8 32")
     made.add_argument("--only", choices=("recorded", SYNTHETIC), help="default: both")
+    made.add_argument(
+        "--limit", type=int, default=LIMIT, help="most epochs of a replay (default %(default)s)"
+    )
     made.add_argument("--workers", type=int, default=1, help="processes (default %(default)s)")
     made.add_argument("--table", type=Path, default=CURVES, help="recorded curves (default %(default)s)")
     made.add_argument("--folder", type=Path, help="where replays are kept (default: a temporary one)")
     return made.parse_args()
 
 
-def names(table: Path, only: str | None) -> list[str]:
-    """The problems. Prints the held-out error of each surrogate."""
-    found = [] if only == "recorded" else [SYNTHETIC]
-    for name, problem in problems.recorded(table).items() if only != SYNTHETIC else ():
-        found.append(name)
-        print(f"surrogate of {name}: {problem.told()}", flush=True)
-    return found
-
-
 def main() -> None:
     given = options()
-    chosen = names(given.table, given.only)
+    surrogates = problems.recorded(given.table) if given.only != SYNTHETIC else {}
+    remarks = [f"surrogate of {name}: {surrogate.told()}" for name, surrogate in surrogates.items()]
+    print(*remarks, sep="\n", end="\n" * bool(remarks), flush=True)
+    chosen = [*surrogates, *[SYNTHETIC] * (given.only != "recorded")]
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.folder or Path(temporary)
-        comparisons = []
-        for problem in chosen:
-            for slots in given.slots:
-                wanted = [
-                    Replay(problem, strategy, slots, seed, given.table)
-                    for strategy in (OURS, *RIVALS)
-                    for seed in range(given.seeds)
-                ]
-                known = replayed(wanted, folder, given.workers)
-                comparisons += compared(known, problem, slots, given.seeds, given.table)
-                for comparison in comparisons[-len(RIVALS) :]:
-                    print(comparison.line(), flush=True)
+        comparisons = [
+            comparison
+            for problem in chosen
+            for slots in given.slots
+            for comparison in compared(problem, slots, given, given.folder or Path(temporary))
+        ]
     if not given.no_save:
-        save("search", comparisons)
+        save("search", comparisons, remarks)
 
 
 if __name__ == "__main__":
