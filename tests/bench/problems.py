@@ -2,7 +2,7 @@
 
 A problem answers any configuration with a curve: the macro-F1 that a trial reports after each epoch. What is
 true of a configuration is the mean of its last report, without the luck of a split or a seed. A configuration
-is good if its truth is among the best 2 % of the table.
+is good if its truth is among the best 2 % of the space.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ from hpc.studies.search_settings import Axis
 Array = NDArray[np.float64]
 Configuration = Mapping[str, Any]
 GOOD = 0.02
-"""The share of the table that is good."""
+"""The share of the space that is good."""
+TABLE = 4000
+"""Random configurations, which stand for the space."""
 EPOCHS, GRACE = 20, 4
 """Epochs of a trial, and those before its first rung, as `Study.grace` has it."""
 SPACE: dict[str, dict[str, Any]] = {
@@ -93,6 +95,11 @@ class Problem(ABC):
         point = encoded(configuration)
         return np.clip(self.mean(point[None])[0] + self.noise(point, random), 0, 1)
 
+    def _best(self, random: np.random.Generator) -> float:
+        """The truth that a share of GOOD of TABLE random configurations reach."""
+        table = random.uniform(size=(TABLE, len(AXES)))
+        return float(np.quantile(self.mean(table)[:, -1], 1 - GOOD))
+
     def is_good(self, configuration: Configuration) -> bool:
         return bool(self.mean(encoded(configuration)[None])[0, -1] >= self.threshold)
 
@@ -111,8 +118,7 @@ class Synthetic(Problem):
         self._weights = 0.6 * random.dirichlet(np.full(count, 0.7))
         self._tie = random.uniform(0, 0.5)
         self._names = list(AXES)
-        table = random.uniform(size=(4000, count))
-        self.threshold = float(np.quantile(self.mean(table)[:, -1], 1 - GOOD))
+        self.threshold = self._best(random)
 
     def mean(self, points: Array) -> Array:
         rate, batch = (self._names.index(f"optim.{name}") for name in ("lr", "batch_size"))
@@ -168,7 +174,7 @@ class Recorded(Problem):
             "sd": float(last.std()),
         }
         """Held-out error at the last epoch, in 10-fold cross-validation."""
-        self.threshold = float(np.quantile(self.mean(points)[:, -1], 1 - GOOD))
+        self.threshold = self._best(np.random.default_rng(0))
 
     def told(self) -> str:
         """The surrogate and its held-out error in words."""

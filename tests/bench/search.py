@@ -1,4 +1,4 @@
-"""Searches in virtual time: epochs until the chosen configuration is among the best 2 % of the table.
+"""Searches in virtual time: epochs until the chosen configuration is among the best 2 % of the space.
 
     python tests/bench/search.py [--seeds 30] [--slots 1 8 32] [--only recorded] [--workers 1]
 
