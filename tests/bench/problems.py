@@ -199,15 +199,17 @@ class Recorded(Problem):
 
 
 def decoded_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """The configuration of a row of the table: the stored value of a choice is the nearest of its values."""
-    configuration = {}
-    for key, axis in AXES.items():
-        value = float(row[key])
-        if axis.choice is not None:
-            configuration[key] = min(axis.choice, key=lambda one, value=value: abs(float(one) - value))
-        else:
-            configuration[key] = min(max(value, axis.bounds[0]), axis.bounds[1])
-    return configuration
+    """The configuration of a row of the table, whose float32 are not quite within the space."""
+    return decoded(
+        np.clip(encoded({key: _nearest(axis, float(row[key])) for key, axis in AXES.items()}), 0, 1)
+    )
+
+
+def _nearest(axis: Axis, value: float) -> Any:
+    """The value of a choice that is the nearest to a stored one; one of a range as it is."""
+    if axis.choice is None:
+        return value
+    return axis.choice[int(np.argmin([abs(float(str(one)) - value) for one in axis.choice]))]
 
 
 def _fitted(points: Array, values: Array, restarts: int, kernel: Any = None) -> GaussianProcessRegressor:
@@ -230,9 +232,7 @@ def _fitted(points: Array, values: Array, restarts: int, kernel: Any = None) -> 
 
 
 @functools.cache
-def recorded(file: Path) -> dict[str, Recorded]:
-    """ "data set, variant" -> its surrogate, of a table of recorded curves."""
+def recorded(file: Path, name: str) -> Recorded:
+    """The surrogate of a "data set, variant" of a table of recorded curves."""
     table = pd.read_parquet(file)
-    return {
-        f"{data}, {variant}": Recorded(rows) for (data, variant), rows in table.groupby(["data", "variant"])
-    }
+    return Recorded(table[table["data"] + ", " + table["variant"] == name])

@@ -1,12 +1,12 @@
 """Searches in virtual time: epochs until the chosen configuration is among the best 2 % of the space.
 
-    python tests/bench/search.py [--seeds 30] [--slots 1 8 32] [--only recorded] [--workers 1]
+    python tests/bench/search.py [--seeds 30] [--slots 1 8 32] [--only synthetic] [--workers 1]
 
 This suite's own queue, sampler and scheduler against Ray Tune's ASHA with random search, and Optuna's TPE
-with its Hyperband pruner, on the same curves with the same rungs. `recorded`: a surrogate of the curves of
-real runs in results/curves; its held-out error is printed. `synthetic`: a landscape per seed, whose truth is
-known. Nothing is trained, so the figures hold on any machine. A replay that has ended is kept in `--folder`
-and not done again.
+with its Hyperband pruner, on the same curves with the same rungs. Recorded curves: a surrogate of the curves
+of real runs in results/curves; its held-out error is printed. Synthetic curves: a landscape per seed, whose
+truth is known. Nothing is trained, so the figures hold on any machine. A replay that has ended is kept in
+`--folder` and not done again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import problems
 import strategies
 from pairs import ROOT, Comparison, parser, save
@@ -29,7 +30,7 @@ from tqdm import tqdm
 CURVES = ROOT / "results" / "curves" / "curves.parquet"
 SLOTS = (1, 8, 32)
 SEEDS = 30
-LIMIT = 2000
+LIMIT = 1000
 """Epochs after which a replay gives up."""
 SYNTHETIC = "synthetic"
 OURS = "LeukoTree"
@@ -53,7 +54,7 @@ def replay(one: Replay) -> int:
     if one.problem == SYNTHETIC:
         problem: problems.Problem = problems.Synthetic(one.seed)
     else:
-        problem = problems.recorded(one.table)[one.problem]
+        problem = problems.recorded(one.table, one.problem)
     # memory: a record waits for its disk at each line
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
@@ -109,7 +110,9 @@ def options() -> argparse.Namespace:
     made = parser(__doc__ or "")
     made.add_argument("--seeds", type=int, default=SEEDS, help="replays of each (default %(default)s)")
     made.add_argument("--slots", type=int, nargs="+", default=SLOTS, help="default: 1 8 32")
-    made.add_argument("--only", choices=("recorded", SYNTHETIC), help="default: both")
+    made.add_argument(
+        "--only", nargs="+", metavar="WORD", help="curves with such a word in their name: synthetic"
+    )
     made.add_argument(
         "--limit", type=int, default=LIMIT, help="most epochs of a replay (default %(default)s)"
     )
@@ -119,12 +122,20 @@ def options() -> argparse.Namespace:
     return made.parse_args()
 
 
+def names(table: Path) -> list[str]:
+    """The problems: "data set, variant" of each recorded one, and the synthetic one."""
+    recorded = pd.read_parquet(table, columns=["data", "variant"]).drop_duplicates()
+    return [*(f"{row.data}, {row.variant}" for row in recorded.itertuples()), SYNTHETIC]
+
+
 def main() -> None:
     given = options()
-    surrogates = problems.recorded(given.table) if given.only != SYNTHETIC else {}
+    chosen = [
+        name for name in names(given.table) if not given.only or any(word in name for word in given.only)
+    ]
+    surrogates = {name: problems.recorded(given.table, name) for name in chosen if name != SYNTHETIC}
     remarks = [f"surrogate of {name}: {surrogate.told()}" for name, surrogate in surrogates.items()]
     print(*remarks, sep="\n", end="\n" * bool(remarks), flush=True)
-    chosen = [*surrogates, *[SYNTHETIC] * (given.only != "recorded")]
     with tempfile.TemporaryDirectory() as temporary:
         comparisons = [
             comparison
