@@ -23,6 +23,7 @@ OUTSIDE = (
     "results/*/README.md",
     "results/*/report.html",
     "results/*/*.png",
+    "results/*/tables/*.csv",
 )
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
