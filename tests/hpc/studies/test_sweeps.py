@@ -26,6 +26,7 @@ SHIPPED = {
     "backbones",
     "deepapl",
     "deepapl-losses",
+    "deepapl-plain",
     "deepapl-rates",
     "deepapl-trees",
     "deepapl-tuned",
