@@ -112,9 +112,9 @@ All scores are macro F1. `leukotree plan` asks for such numbers.
 | --- | ---: |
 {sizes}
 
-The searches are those of the first study of DeepAPL, a small one: its space, TPE after 10 random trials,
-ASHA with a grace of 3 of 12 epochs. Two trials run at once. Ray's own loop is left out: its scheduler is
-asked directly. The text of `World` in `tests/truth/simulation.py` says what each size is, and where it comes from.
+The searches are those of the first DeepAPL study: its space, TPE after 10 random trials, ASHA with a grace
+of 3 of 12 epochs. Two trials run at once. Ray's own loop is left out: its scheduler is asked directly. The
+text of `World` in `tests/truth/simulation.py` says what each size is, and where it comes from.
 
 Made by `python -m tests.truth.simulated` ({studies} searched studies).
 """

@@ -43,7 +43,7 @@ SPACE: dict[str, dict[str, Any]] = {
     "optim.weight_decay": {"loguniform": [1.0e-3, 0.3]},
     "optim.head_lr_multiplier": {"choice": [1, 10]},
 }
-"""The space of the first study of DeepAPL, with a tiny model."""
+"""The space of the first study of DeepAPL, of a tiny model."""
 WEIGHTS = np.array([4.0, 0.6, 0.6, 0.6, 0.2, 0.4])
 """How much a key matters. The learning rate matters most, as in real searches."""
 FEATURES = 64
@@ -54,8 +54,8 @@ FEATURES = 64
 class World:
     """The sizes of what decides a score, in macro F1 (0 to 1). Those of noise are standard deviations.
 
-    They give searches and fold-wise differences as in real studies: the first one of DeepAPL had scores of
-    trials from 0.50 to 0.63, and spreads of the fold-wise difference of 0.018 and 0.037.
+    They give searches and fold-wise differences as in real studies: the first one of DeepAPL had trials
+    with scores from 0.50 to 0.63, and spreads of the fold-wise difference of 0.018 and 0.037.
     """
 
     shift: float = 0.15
