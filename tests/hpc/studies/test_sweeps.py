@@ -71,6 +71,7 @@ def _fast(file: Path, shards: Path) -> Study:
         "base.backbone.name": BACKBONES.get(plan.base.backbone.name, plan.base.backbone.name),
         "base.backbone.weights": "null",
         "base.engine.precision": "fp32",
+        "base.plain.k": 5,  # there are few images
     }
     if plan.grid and "backbone.name" in plan.grid.values():
         names = [BACKBONES[name] for name in plan.grid.values()["backbone.name"]]
@@ -132,7 +133,7 @@ def test_its_runs_train(file: Path, tiny: Path, tmp_path: Path) -> None:
         specs = {_kind(cell.spec): cell.spec for cell in expanded if cell.spec.data.test_fold == 0}
     for spec in specs.values():
         assert 0 <= run.run(spec, tmp_path, RUNTIME).metrics["macro_f1"] <= 1
-    assert len(specs) > 1  # a study compares
+    assert plan.grid or len(specs) > 1  # a study compares
 
 
 @pytest.mark.slow("searches under Ray")
