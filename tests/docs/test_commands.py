@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hpc.cli import parser
+from hpc.studies.search_settings import SearchSettings
 from leukotree.data import phantom
 from leukotree.data.pack import pack
 from tests.helpers import documents
@@ -182,11 +184,13 @@ def test_the_commands_of_studies_run(place: Path) -> None:
 def test_the_example_of_a_study_is_one(tmp_path: Path) -> None:
     from hpc.studies import study as studies
 
-    (example,) = documents.blocks((ROOT / "docs/studies.md").read_text(), "yaml")
+    example, longer_search = documents.blocks((ROOT / "docs/studies.md").read_text(), "yaml")
     (tmp_path / "my.yaml").write_text(example)
     plan = studies.load(tmp_path / "my.yaml")
     assert plan.search.trials == 20
     assert plan.primary == (("multilabel", "flat"),)
+    search = {**plan.search.model_dump(exclude_unset=True), **yaml.safe_load(longer_search)["search"]}
+    assert SearchSettings.model_validate(search).rerun_count(40) == 3
 
 
 def test_the_sum_of_the_paper_prints_what_is_written() -> None:
