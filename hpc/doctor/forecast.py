@@ -17,7 +17,7 @@ from hpc.doctor import rates, upfront
 from hpc.doctor.rates import Kind, Sample
 from hpc.launching import devices as launching
 from hpc.launching.place import Place
-from hpc.search import expected, limits
+from hpc.search import expected, limits, rungs
 from hpc.search.record import Record
 from hpc.studies.study import Study
 from leukotree.errors import InputError
@@ -154,7 +154,7 @@ def of_search(study: Study, records: Iterable[Record], at_once: float | None) ->
     for group in folds.values():
         of_trials = Forecast(NOTHING, at_once)
         for record in group:
-            variant, size = record.search_id.variant, expected.most(study, record.search_id.variant)
+            variant, size = record.search_id.variant, rungs.most(study, record.search_id.variant)
             reports, doubt = expected.left(record)
             share = inner * study.epochs(variant) / size  # epochs of a report
             epochs += _around(reports, doubt / reports if reports else 0.0).times(share)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.doctor import upfront
-from hpc.search import expected, search_states
+from hpc.search import rungs, search_states
 from hpc.search.record import Record
 from hpc.studies.study import Study
 from leukotree.errors import InputError, RunFailed
@@ -138,7 +138,7 @@ def _trials(records: Iterable[Record], whole_runs: Mapping[str, float], here: bo
     for record in records:
         study, variant = record.study, record.search_id.variant
         # The inner folds of a trial together train on (inner - 1) times the images of an outer run.
-        whole = whole_runs[variant] * (study.folds.inner - 1) / expected.most(study, variant)
+        whole = whole_runs[variant] * (study.folds.inner - 1) / rungs.most(study, variant)
         samples += [
             Sample(variant, kind(study.base), whole * len(trial.scores), trial.seconds, here)
             for trial in record.trials

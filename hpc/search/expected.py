@@ -9,6 +9,7 @@ import math
 import statistics
 
 from hpc.search.record import Record
+from hpc.search.rungs import most
 from hpc.studies.study import Study
 from leukotree import seeds
 from leukotree.spec import PLAIN
@@ -17,11 +18,6 @@ SIMULATED = 100
 """Simulated searches."""
 PRIOR = 3
 """The rule of the scheduler counts as much as this many trials that have ended."""
-
-
-def most(study: Study, variant: str) -> int:
-    """The reports of a trial that is trained to its end."""
-    return 1 if variant in PLAIN and study.search.rungs == "epochs" else study.reports
 
 
 def rungs(study: Study, variant: str) -> list[int]:

@@ -20,7 +20,6 @@ from leukotree.data.remote.place import place
 from leukotree.errors import InputError, RunFailed
 from leukotree.models.stages import stages
 from leukotree.progress import duration
-from leukotree.spec import PLAIN
 from leukotree.taxonomy import Taxonomy
 
 ENOUGH = 1
@@ -121,8 +120,7 @@ class _Lengths:
 
     def most(self, record: Record) -> int:
         """The reports of a trial of a search that is trained to its end."""
-        fitted = record.search_id.variant in PLAIN and self._study.search.rungs == "epochs"
-        return 1 if fitted else self._most
+        return rungs.most(self._study, record.search_id.variant)
 
     def of(self, record: Record, trial: Trial | None = None) -> list[float]:
         """`reaches` of a trial of a search; None for one that is not drawn yet."""

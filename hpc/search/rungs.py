@@ -29,12 +29,16 @@ class Bracket:
     """The reports after which its trials pause, ascending. The last report is none of them."""
 
 
+def most(study: Study, variant: str) -> int:
+    """The reports of a trial that is trained to its end. A variant of PLAIN has one, if rungs are epochs."""
+    return 1 if variant in PLAIN and study.search.rungs == "epochs" else study.reports
+
+
 def levels(study: Study, variant: str) -> list[int]:
     """The reports after which trials of a variant pause, ascending: `grace` times the powers of the reduction
-    factor. [] where trials never pause. A variant of PLAIN has one report, if rungs are epochs."""
+    factor. [] where trials never pause."""
     search = study.search
-    fitted = variant in PLAIN and search.rungs == "epochs"
-    if search.scheduler not in PAUSING or fitted:
+    if search.scheduler not in PAUSING or most(study, variant) == 1:
         return []
     found: list[int] = []
     report = float(study.grace())

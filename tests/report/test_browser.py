@@ -69,8 +69,6 @@ def page(request: pytest.FixtureRequest) -> Path:
 def test_nothing_is_wider_than_the_window_and_nothing_fails(
     browser: Browser, page: Path, width: int, dark: bool
 ) -> None:
-    if width == NARROW and "Content-Security-Policy" not in page.read_text(encoding="utf-8"):
-        pytest.xfail("made by an earlier version, whose pages do not fit a phone")
     browser.open(page, width, dark)
     browser.run(OPEN_ALL)
     browser.run(SETTLED)

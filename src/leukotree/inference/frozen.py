@@ -30,7 +30,7 @@ class Frozen:
     width: int
     """F, the numbers of a feature vector."""
     digest: str
-    """Of its weights, see `trained_part.digest`."""
+    """The digest of its weights, see `trained_part.digest`."""
 
 
 def backbone(spec: RunSpec, stage: Stage, size: int, weights: str | None, engine: Engine) -> Frozen:

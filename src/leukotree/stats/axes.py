@@ -85,7 +85,7 @@ class Cube:
     def __init__(self, domains: Mapping[str, Domain]) -> None:
         self.domains, self.keys = dict(domains), tuple(domains)
         self.sizes = [0 if ordered(domain) else len(domain["choice"]) for domain in domains.values()]
-        """Of each key, the number of options without an order; 0 for an ordered key."""
+        """The number of options of each key, if they have no order; 0 for an ordered key."""
         self.owner = np.repeat(np.arange(len(self.keys)), [size or 1 for size in self.sizes])
         """(C,) the key that each column of `encoded` belongs to."""
 
