@@ -148,6 +148,7 @@ reaches_head() {
 # Starts Ray and waits until it is up.
 start_ray() {
     local options=(--block --num-cpus="$cpus" --object-store-memory=536870912 --temp-dir="$private/ray"
+        --include-log-monitor=false              # nobody asks for the output of Ray's processes: trials have logs of their own
         --min-worker-port=0 --max-worker-port=0) # any free port; by default all Rays of a node take the same ones
     if [[ $role == head ]]; then
         options+=(--head --node-ip-address="$head" --port="$port" --include-dashboard=false)
@@ -189,6 +190,7 @@ cpus=$SLURM_CPUS_ON_NODE
 if [[ -n ${LEUKOTREE_ELASTIC:-} && $role == head ]]; then cpus=0; fi # its trials run on workers
 export TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$private/triton} TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$private/inductor}
 export LEUKOTREE_CACHE=${LEUKOTREE_CACHE:-$private/cache} LEUKOTREE_NODE_FOLDER=$private RAY_TMPDIR=$private PYTHONUNBUFFERED=1
+export RAY_prestart_worker_first_driver=0 # by default a process for each CPU of the node, which no trial would use
 if ! start_ray; then
     if [[ $role == head ]]; then
         say "Ray did not start: $(ray_message); its log: $shared/ray-$host.log"

@@ -30,6 +30,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output announces each experiment at any verbosity
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_prestart_worker_first_driver": "0",  # a process for each CPU, which no trial would use
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the record of the search has what the report needs
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that diverged has no score
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would end the sweep as if it were complete

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from hpc.launching import snapshot
@@ -65,6 +66,24 @@ command = [sys.executable, "-c", "import hpc; print(hpc.__file__)"]
 rank = subprocess.run(command, capture_output=True, text=True)
 paths = hpc.__file__, leukotree.__file__, rank.stdout.strip()
 """
+
+
+@pytest.mark.slow("starts Ray")
+def test_it_starts_no_process_that_no_trial_uses() -> None:
+    """By default Ray starts one for each CPU: 128 on a large node."""
+    import ray
+
+    def workers() -> set[int]:
+        """A worker has a command of its own until it has begun, and then a title."""
+        found = psutil.Process().children(recursive=True)
+        commands = {process.pid: " ".join(process.cmdline()) for process in found}
+        begins = {pid for pid, command in commands.items() if "default_worker.py" in command}
+        titled = {pid for pid, command in commands.items() if command.startswith("ray::")}
+        return begins | {pid for pid in titled if "Agent" not in commands[pid]}
+
+    with connect(None):
+        used = ray.get(ray.remote(lambda: os.getpid()).remote())
+        assert workers() == {used}
 
 
 @pytest.mark.slow("starts Ray")
