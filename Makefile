@@ -9,6 +9,7 @@ STUDY ?= sweeps/phantom.yaml
 IMAGES := data/phantom-images
 SHARDS := data/phantom
 
+# A worker takes a file at a time; tests/conftest.py says in which order.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 AGAIN := --last-failed --last-failed-no-failures none --verbose
 BENCHES := loader step ranks zero checkpoint start pack trial sweep
@@ -39,7 +40,7 @@ sweep: .venv/installed $(SHARDS)/dataset.json
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash slurm/sweep.sh $(STUDY)
 
 ## Everything that can be checked here, style and types included; the cluster's tests boot a SLURM of their own.
-## Three workers: the cluster's tests mostly wait. tests/conftest.py orders the files. What fails beside the others is
+## Three workers: the cluster's tests, which one of them runs, mostly wait. What fails beside the others is
 ## named, and runs once more, alone: a test that only waited too long on a busy machine passes then; a defect does not.
 test: lint
 	$(BIN)/python -m pytest --numprocesses 3 $(BY_FILE) || { [ $$? -eq 1 ] && $(BIN)/python -m pytest $(AGAIN); }

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from leukotree import signals
 
@@ -23,8 +26,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
-LONG = ("chaos", "cluster")
-"""Folders of tests/ whose files run first."""
+LONG = ("cluster", "chaos")
+"""Folders of tests/ whose files run first, in this order."""
+
+ONE_WORKER = ("tests/cluster/",)
+"""Folders whose files one worker takes."""
 
 REAL_DATA = Path(__file__).parents[1] / "../shared/data"
 """Real images beside the checkout, where they are."""
@@ -45,9 +51,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                     f"{item.nodeid}: pytest.mark.slow needs a reason, as in slow('trains')"
                 )
     here = Path(__file__).parent
+    rank = {folder: number for number, folder in enumerate(LONG)}
     items.sort(
-        key=lambda item: (item.path.relative_to(here).parts[0] not in LONG, item.path not in slow)
+        key=lambda item: (rank.get(item.path.relative_to(here).parts[0], len(rank)), item.path not in slow)
     )  # stable: the tests of a file stay together, in their order
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """A worker takes a file at a time, and the files of one folder of ONE_WORKER together: two SLURMs beside
+    each other have no time left for either."""
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return next((folder for folder in ONE_WORKER if file.startswith(folder)), file)
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)

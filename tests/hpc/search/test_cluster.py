@@ -73,17 +73,20 @@ def test_it_starts_no_process_that_no_trial_uses() -> None:
     """By default Ray starts one for each CPU: 128 on a large node."""
     import ray
 
+    class Trial:
+        def pid(self) -> int:
+            return os.getpid()
+
     def workers() -> set[int]:
-        """A worker has a command of its own until it has begun, and then a title."""
-        found = psutil.Process().children(recursive=True)
-        commands = {process.pid: " ".join(process.cmdline()) for process in found}
-        begins = {pid for pid, command in commands.items() if "default_worker.py" in command}
-        titled = {pid for pid, command in commands.items() if command.startswith("ray::")}
-        return begins | {pid for pid in titled if "Agent" not in commands[pid]}
+        """A worker is a Python script until it has begun. Then it has a title."""
+        found = {process.pid: process.cmdline() for process in psutil.Process().children(recursive=True)}
+        begins = {pid for pid, words in found.items() if "default_worker.py" in map(os.path.basename, words)}
+        titled = {pid for pid, words in found.items() if words[0].startswith("ray::")}
+        return begins | {pid for pid in titled if "Agent" not in found[pid][0]}
 
     with connect(None):
-        used = ray.get(ray.remote(lambda: os.getpid()).remote())
-        assert workers() == {used}
+        pid = ray.get(ray.remote(Trial).remote().pid.remote())
+        assert workers() == {pid}
 
 
 @pytest.mark.slow("starts Ray")
