@@ -171,7 +171,7 @@ def of_search(study: Study, records: Iterable[Record], at_once: float | None) ->
             of_trials.seconds = of_trials.seconds.at_most(left + of_trials.seconds.mean / drawn)
         _join(forecast, of_trials)
     trainings = sum(record.open() for record in open_records) * inner
-    forecast.epochs = epochs if any(expected.rungs(study, one) for one in study.variants) else None
+    forecast.epochs = epochs if any(rungs.judged(study, one) for one in study.variants) else None
     if not open_records:
         return forecast
     fold, seed = study.base.data.test_fold, study.seeds[0]

@@ -9,10 +9,9 @@ import math
 import statistics
 
 from hpc.search.record import Record
-from hpc.search.rungs import most
+from hpc.search.rungs import judged, most
 from hpc.studies.study import Study
 from leukotree import seeds
-from leukotree.spec import PLAIN
 
 SIMULATED = 100
 """Simulated searches."""
@@ -20,21 +19,10 @@ PRIOR = 3
 """The rule of the scheduler counts as much as this many trials that have ended."""
 
 
-def rungs(study: Study, variant: str) -> list[int]:
-    """The reports after which trials may be stopped."""
-    if study.search.scheduler == "none" or variant in PLAIN:
-        return []
-    found, rung = [], float(study.grace())
-    while math.ceil(rung) < study.reports:
-        found.append(math.ceil(rung))
-        rung *= study.search.reduction_factor
-    return found
-
-
 def reports(study: Study, variant: str, trials: int) -> tuple[float, float]:
     """The reports of the trials of a search together, if their ranks at one rung are those at the next: the
     mean and the standard deviation over simulated searches."""
-    levels, end = rungs(study, variant), most(study, variant)
+    levels, end = judged(study, variant), most(study, variant)
     if not levels or not trials:
         return float(trials * end), 0.0
     if study.search.scheduler == "asha":

@@ -34,18 +34,24 @@ def most(study: Study, variant: str) -> int:
     return 1 if variant in PLAIN and study.search.rungs == "epochs" else study.reports
 
 
-def levels(study: Study, variant: str) -> list[int]:
-    """The reports after which trials of a variant pause, ascending: `grace` times the powers of the reduction
-    factor. [] where trials never pause."""
+def judged(study: Study, variant: str) -> list[int]:
+    """The reports after which the scheduler judges trials of a variant, ascending: `grace` times the powers of
+    the reduction factor, rounded up, as by Ray's ASHA. The last report is none of them. [] where it judges
+    none."""
     search = study.search
-    if search.scheduler not in PAUSING or most(study, variant) == 1:
+    if search.scheduler == "none" or most(study, variant) == 1:
         return []
     found: list[int] = []
     report = float(study.grace())
-    while int(report + 1e-9) < study.reports:
-        found.append(int(report + 1e-9))
+    while (rung := math.ceil(report - 1e-9)) < study.reports:
+        found.append(rung)
         report *= search.reduction_factor
     return sorted(set(found))
+
+
+def levels(study: Study, variant: str) -> list[int]:
+    """The reports after which trials of a variant pause, ascending. [] where trials never pause."""
+    return judged(study, variant) if study.search.scheduler in PAUSING else []
 
 
 def brackets(study: Study, variant: str, most: int) -> Iterator[Bracket]:

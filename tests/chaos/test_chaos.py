@@ -13,20 +13,26 @@ from leukotree import signals
 from leukotree.errors import Preempted, RunFailed
 from leukotree.records.runfolder import read_metrics, read_status
 from leukotree.runtime import Runtime
-from leukotree.spec import TRAINED, RunSpec
+from leukotree.spec import RunSpec
 from leukotree.training import checkpoint
 from tests.helpers.interruptions import Interruption
 from tests.helpers.interruptions import run as interrupted_run
 from tests.helpers.specs import tiny_spec
 
-pytestmark = pytest.mark.slow("each attempt starts two ranks, and there are forty")
+pytestmark = pytest.mark.slow("each attempt starts two ranks, and there are thirty")
 
 RANKS = 2
 
 
 @pytest.mark.parametrize(
     ("variant", "strategy", "interruptions"),
-    [*((variant, "ddp", 8) for variant in TRAINED), ("multilabel", "zero1", 4)],
+    [
+        ("flat", "ddp", 4),
+        ("base", "ddp", 6),
+        ("multilabel", "ddp", 8),
+        ("ensemble", "ddp", 4),  # its stages are those of `base`
+        ("multilabel", "zero1", 3),
+    ],
 )
 def test_interrupted_at_random_moments_a_run_ends_with_the_same_bits(
     shards: Path, tmp_path: Path, variant: str, strategy: str, interruptions: int

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from hpc.search import early_stopping, expected
+from hpc.search import early_stopping, expected, rungs
 from hpc.search.record import Record
 from hpc.studies.study import SearchId, Study
 
@@ -45,7 +45,7 @@ def test_trials_are_stopped_as_often_as_asha_stops_them(study: Study) -> None:
     drawn = np.random.default_rng(0)
     totals = [_trained(study, drawn.random(20)) for _ in range(60)]
     mean, deviation = expected.reports(study, "flat", 20)
-    assert expected.rungs(study, "flat") == [4, 12]
+    assert rungs.judged(study, "flat") == [4, 12]
     assert statistics.fmean(totals) == pytest.approx(mean, rel=0.06)
     assert 0.5 < deviation / statistics.stdev(totals) < 3
 

@@ -61,7 +61,7 @@ def _reach(queue: TrialQueue, trial: Trial, score: float) -> None:
 def test_rungs_are_grace_times_powers_of_the_reduction_factor() -> None:
     assert rungs.levels(study(40, grace=8), "flat") == [8, 24]
     assert rungs.levels(study(9), "flat") == [1, 3]  # the last report is the end, and no rung
-    assert rungs.levels(study(9, reduction_factor=1.5), "flat") == [1, 2, 3, 5, 7]
+    assert rungs.levels(study(9, reduction_factor=1.5), "flat") == [1, 2, 3, 4, 6, 8]
     assert rungs.levels(study(9, grace=9), "flat") == []
     assert rungs.levels(study(9, scheduler="asha"), "flat") == []
     assert rungs.levels(study(9), "logistic") == []  # it has one report
