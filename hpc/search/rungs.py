@@ -35,8 +35,8 @@ def most(study: Study, variant: str) -> int:
 
 
 def judged(study: Study, variant: str) -> list[int]:
-    """The reports after which the scheduler judges trials of a variant, ascending: `grace` times the powers of
-    the reduction factor, rounded up, as by Ray's ASHA. The last report is none of them. [] where it judges
+    """The reports after which the scheduler judges trials of a variant, ascending: `grace` times the powers
+    of the reduction factor, rounded up, as by Ray's ASHA. The last report is none of them. [] where it judges
     none."""
     search = study.search
     if search.scheduler == "none" or most(study, variant) == 1:
