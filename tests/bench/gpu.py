@@ -31,7 +31,7 @@ import torch
 from pairs import RESULTS, commit, machine
 
 from hpc.bench.phantoms import phantoms
-from hpc.launching.ranks import in_ranks
+from hpc.launching.ranks import in_ranks, prepare_ranks
 from leukotree.data.dataset import Dataset
 from leukotree.runtime import Runtime
 from leukotree.spec import RunSpec
@@ -178,6 +178,7 @@ class Bench:
 
 def main() -> None:
     options = _options()
+    prepare_ranks(2)  # each part begins with processes that have imported everything
     scale = TINY if options.tiny else FULL
     on_cpu = options.device == "cpu"
     card = "CPU" if on_cpu else torch.cuda.get_device_name(0)
