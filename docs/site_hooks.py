@@ -21,6 +21,7 @@ OUTSIDE = (
     "slurm/container/README.md",
     "results/README.md",
     "results/*/README.md",
+    "results/*/regions.md",
     "results/*/report.html",
     "results/*/*.png",
     "results/*/tables/*.csv",
