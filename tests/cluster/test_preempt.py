@@ -1,5 +1,5 @@
-"""Runs of four ranks on two hosts that lose their place, in each way a cluster takes it: they end with the
-same bits."""
+"""Runs of ranks on two hosts that lose their place, in each way a cluster takes it: they end with the same
+bits."""
 
 from __future__ import annotations
 
@@ -28,21 +28,15 @@ def spec(shards: Path) -> RunSpec:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunSpec], pd.DataFrame]:
-    """Predictions of a spec by four ranks of one machine, made once."""
-    root, known = tmp_path_factory.mktemp("undisturbed"), dict[str, pd.DataFrame]()
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunSpec, int], pd.DataFrame]:
+    """Predictions of a spec by so many ranks of one machine."""
+    root = tmp_path_factory.mktemp("undisturbed")
 
-    def predictions_of(wanted: RunSpec) -> pd.DataFrame:
-        if wanted.run_name not in known:
-            (root / "run.yaml").write_text(wanted.dump())
-            subprocess.run(
-                [*LEUKOTREE, "train", "run.yaml", "--ranks", "4", *LIMITS],
-                cwd=root,
-                check=True,
-                capture_output=True,
-            )
-            known[wanted.run_name] = _predictions(root, wanted)
-        return known[wanted.run_name]
+    def predictions_of(wanted: RunSpec, ranks: int) -> pd.DataFrame:
+        (root / "run.yaml").write_text(wanted.dump())
+        words = [*LEUKOTREE, "train", "run.yaml", "--ranks", str(ranks), *LIMITS]
+        subprocess.run(words, cwd=root, check=True, capture_output=True)
+        return _predictions(root, wanted)
 
     return predictions_of
 
@@ -55,12 +49,12 @@ def _predictions(home: Path, spec: RunSpec) -> pd.DataFrame:
 class Launched:
     """`leukotree train --on slurm` over two hosts, which waits for its job."""
 
-    def __init__(self, slurm: Slurm, home: Path, spec: RunSpec) -> None:
+    def __init__(self, slurm: Slurm, home: Path, spec: RunSpec, ranks: int) -> None:
         self.slurm, self.home, self.spec = slurm, home, spec
         self.folder = home / "results" / "runs" / "single" / spec.run_name
         (home / "run.yaml").write_text(spec.dump())
         (home / "site.yaml").write_text(SITE)
-        where = ["--on", "slurm", "--nodes", "2", "--ranks", "4", "--site", "site.yaml"]
+        where = ["--on", "slurm", "--nodes", "2", "--ranks", str(ranks), "--site", "site.yaml"]
         environment = slurm.environment | {"OMP_NUM_THREADS": "1"}
         self.output = (home / "output").open("w+")
         self.process = subprocess.Popen(
@@ -103,11 +97,11 @@ class Launched:
 
 
 @pytest.fixture
-def launched(slurm: Slurm, tmp_path: Path) -> Iterator[Callable[[RunSpec], Launched]]:
+def launched(slurm: Slurm, tmp_path: Path) -> Iterator[Callable[[RunSpec, int], Launched]]:
     begun: list[Launched] = []
 
-    def launch(spec: RunSpec) -> Launched:
-        begun.append(Launched(slurm, tmp_path, spec))
+    def launch(spec: RunSpec, ranks: int) -> Launched:
+        begun.append(Launched(slurm, tmp_path, spec, ranks))
         return begun[-1]
 
     yield launch
@@ -128,10 +122,10 @@ def _no_step_twice(folder: Path) -> None:
 def test_requeued_and_then_without_a_host(
     slurm: Slurm,
     spec: RunSpec,
-    launched: Callable[[RunSpec], Launched],
-    undisturbed: Callable[[RunSpec], pd.DataFrame],
+    launched: Callable[[RunSpec, int], Launched],
+    undisturbed: Callable[[RunSpec, int], pd.DataFrame],
 ) -> None:
-    run = launched(spec)
+    run = launched(spec, 2)
     wait_for("training", lambda: run.trained(30), 300)
     slurm.run("scontrol", "requeue", run.job())
     wait_for("a second attempt", lambda: len(run.attempts()) == 2, 400)
@@ -142,7 +136,7 @@ def test_requeued_and_then_without_a_host(
         wait_for("the job to lose its place", lambda: run.state() != "RUNNING", 240)
     finally:
         slurm.start_host("n2")
-    pd.testing.assert_frame_equal(run.finish(), undisturbed(spec))
+    pd.testing.assert_frame_equal(run.finish(), undisturbed(spec, 2))
     # SLURM may still send to the new step what was meant for the lost one: then there are more attempts.
     assert [attempt["after"] for attempt in run.attempts()][:3] == [None, "preempted", "node"]
     _no_step_twice(run.folder)
@@ -151,24 +145,24 @@ def test_requeued_and_then_without_a_host(
 def test_sharded_optimizer_asked_to_stop_by_a_preemption_that_grants_time(
     slurm: Slurm,
     spec: RunSpec,
-    launched: Callable[[RunSpec], Launched],
-    undisturbed: Callable[[RunSpec], pd.DataFrame],
+    launched: Callable[[RunSpec, int], Launched],
+    undisturbed: Callable[[RunSpec, int], pd.DataFrame],
 ) -> None:
     """SIGTERM while SLURM still counts the job as running: it has to be queued again by itself."""
     sharded = spec.override({"engine.strategy": "zero2", "optim.epochs": 12})
-    run = launched(sharded)
+    run = launched(sharded, 4)
     wait_for("training", lambda: run.trained(10), 300)
     slurm.run("scancel", "--signal=TERM", run.job())
-    pd.testing.assert_frame_equal(run.finish(), undisturbed(sharded))
+    pd.testing.assert_frame_equal(run.finish(), undisturbed(sharded, 4))
     assert [attempt["after"] for attempt in run.attempts()] == [None, "preempted"]
     _no_step_twice(run.folder)
 
 
-def test_at_its_time_limit(slurm: Slurm, spec: RunSpec, launched: Callable[[RunSpec], Launched]) -> None:
+def test_at_its_time_limit(slurm: Slurm, spec: RunSpec, launched: Callable[[RunSpec, int], Launched]) -> None:
     """Limits are minutes, so it is moved to a running job, and away from the next attempt. SLURM looks every
     30 s, so the run is a long one, and is not repeated without disturbance."""
     longer = spec.override({"optim.epochs": 300})
-    run = launched(longer)
+    run = launched(longer, 2)
     wait_for("training", lambda: run.trained(30), 300)
     *_, minutes, seconds = map(
         int, slurm.run("squeue", "--noheader", "--format=%M", "--jobs", run.job()).split(":")
