@@ -21,6 +21,7 @@ from hpc.search.record import Record
 from hpc.studies import study as studies
 from hpc.studies.study import SearchId
 from leukotree import spec as specs
+from leukotree import yamlfile
 from leukotree.data.dataset import Dataset
 from leukotree.errors import InputError
 from leukotree.files import locked
@@ -77,7 +78,7 @@ def _chosen(work: Path) -> None:
 def _run_of(spec: specs.RunSpec, study: str, **fields: Any) -> Path:
     folder = Path("results/runs") / study / spec.run_name
     folder.mkdir(parents=True)
-    (folder / "spec.yaml").write_text(specs.yamlfile.dump(spec.model_dump(mode="json") | fields))
+    (folder / "spec.yaml").write_text(yamlfile.dump(spec.model_dump(mode="json") | fields))
     return folder
 
 
