@@ -32,6 +32,7 @@ def root(slurm: Slurm, home: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
     base = {
         "data": {"shards": str(shards)},
         "backbone": {"name": "test_vit"},
+        "engine": {"precision": "fp32"},
         "optim": {"batch_size": 14, "epochs": 2000},
     }
     study = {

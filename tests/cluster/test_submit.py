@@ -34,6 +34,7 @@ def root(slurm: Slurm, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     base = {
         "data": {"shards": str(shards)},
         "backbone": {"name": "test_vit"},
+        "engine": {"precision": "fp32"},
         "optim": {"batch_size": 8, "epochs": 1},
     }
     search = {"trials": 2, "space": {"optim.lr": {"loguniform": [0.0001, 0.01]}}}

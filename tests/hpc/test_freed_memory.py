@@ -92,7 +92,6 @@ def command(work: Path, *words: str, **variables: str) -> None:
     [
         (["train", "run.yaml"], 1),
         (["train", "run.yaml", "--ranks", "2"], 2),
-        (["sweep", "study.yaml"], 1),
         (["sweep", "study.yaml", "--ranks-per-trial", "2", "--cpus-per-trial", "1"], 2),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",

@@ -41,6 +41,7 @@ def plan(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study
         "base": {
             "data": {"shards": str(shards)},
             "backbone": {"name": "test_vit"},
+            "engine": {"precision": "fp32"},
             "optim": {"epochs": 1, "batch_size": 16},
         },
         "variants": ["flat"],

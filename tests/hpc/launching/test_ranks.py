@@ -28,7 +28,7 @@ QUIET = Runtime(device="cpu", threads=1, quiet=True)
 
 @pytest.fixture
 def spec(shards: Path) -> RunSpec:
-    return tiny_spec(shards, {"variant": "flat", "optim.batch_size": 14, "optim.epochs": 24})
+    return tiny_spec(shards, {"variant": "flat", "optim.batch_size": 14, "optim.epochs": 16})
 
 
 def begun(spec: RunSpec, home: Path, steps: int = 20) -> subprocess.Popen[str]:

@@ -59,6 +59,7 @@ def _study(project: Path, **fields: Any) -> None:
     base = {
         "data": {"shards": "data/my"},
         "backbone": {"name": "test_vit"},
+        "engine": {"precision": "fp32"},
         "optim": {"epochs": 1, "batch_size": 16},
     }
     study = {

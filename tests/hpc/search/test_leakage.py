@@ -73,6 +73,7 @@ def plan(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nested: 
         "base": {
             "data": {"shards": "shards", "test_fold": FOLD.test_fold},
             "backbone": {"name": "test_vit"},
+            "engine": {"precision": "fp32"},
             "optim": {"epochs": 1, "batch_size": 16},
         },
         "variants": ["flat"],

@@ -51,6 +51,7 @@ def _study(shards: Path, **search: Any) -> Study:
         "base": {
             "data": {"shards": str(shards)},
             "backbone": {"name": "test_vit"},
+            "engine": {"precision": "fp32"},
             "optim": {"epochs": 2},
         },
         "variants": ["flat"],
@@ -387,9 +388,7 @@ def test_a_slot_trains_all_its_trials_in_one_process(
         "trials": 5,
     }
     plan = _study(shards, **search).model_copy(update={"variants": ("flat", "multilabel")})
-    plan = plan.model_copy(
-        update={"base": plan.base.override({"optim.epochs": 3, "engine.precision": "fp32"})}
-    )
+    plan = plan.model_copy(update={"base": plan.base.override({"optim.epochs": 3})})
     sweep.sweep(plan, TrialPlace(concurrency=1), QUIET)
 
     order = [(search_id, trial) for trial in range(5) for search_id in plan.search_ids]

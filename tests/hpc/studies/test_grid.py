@@ -150,6 +150,7 @@ def file(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     base = {
         "data": {"shards": str(shards)},
         "backbone": {"name": "test_vit"},
+        "engine": {"precision": "fp32"},
         "optim": {"epochs": 1, "batch_size": 16},
     }
     fields = {"study": "ablation", "variants": ["flat", "multilabel"], "folds": {"outer": 4}, "base": base}

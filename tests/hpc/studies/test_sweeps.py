@@ -73,6 +73,8 @@ def _fast(file: Path, shards: Path) -> Study:
         "base.engine.precision": "fp32",
         "base.plain.k": 5,  # there are few images
     }
+    if plan.grid and "optim.steps" in plan.grid.values():
+        changes |= {"grid.optim.steps": "[null, 4]", "primary": "null"}
     if plan.grid and "backbone.name" in plan.grid.values():
         names = [BACKBONES[name] for name in plan.grid.values()["backbone.name"]]
         changes |= {"grid.backbone.name": f"[{', '.join(names)}]", "primary": "null"}
