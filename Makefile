@@ -14,7 +14,7 @@ BY_FILE := --dist loadfile --no-loadscope-reorder
 AGAIN := --last-failed --last-failed-no-failures none --verbose
 BENCHES := loader step ranks zero checkpoint start pack trial sweep
 
-.PHONY: install sweep test check unit lint docs bench slurm-up slurm-down clean
+.PHONY: install sweep test soak check unit lint docs bench slurm-up slurm-down clean
 
 install: .venv/installed
 
@@ -43,7 +43,11 @@ sweep: .venv/installed $(SHARDS)/dataset.json
 ## Three workers: the cluster's tests, which one of them runs, mostly wait. What fails beside the others is
 ## named, and runs once more, alone: a test that only waited too long on a busy machine passes then; a defect does not.
 test: lint
-	$(BIN)/python -m pytest --numprocesses 3 $(BY_FILE) || { [ $$? -eq 1 ] && $(BIN)/python -m pytest $(AGAIN); }
+	$(BIN)/python -m pytest --numprocesses 3 $(BY_FILE) -m "not long" || { [ $$? -eq 1 ] && $(BIN)/python -m pytest $(AGAIN); }
+
+## What `make test` leaves out: tests of minutes that repeat at length what a shorter one tries, as in a container that it builds.
+soak: .venv/installed
+	$(BIN)/python -m pytest --numprocesses 2 $(BY_FILE) -m long
 
 ## The quick part, in less than three minutes: style, types, and the tests that are not marked slow.
 check: .venv/installed

@@ -38,17 +38,19 @@ REAL_DATA = Path(__file__).parents[1] / "../shared/data"
 
 @pytest.hookimpl(trylast=True)  # after the conftest.py of folders, which mark tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Check that a test marked slow says why, and put the files with slow tests first.
+    """Check that a test marked slow or long says why, and put the files with slow tests first.
 
     A worker takes a file at a time. One that began with a long file at the end would work alone.
     """
     slow = set()
     for item in items:
-        if marker := item.get_closest_marker("slow"):
+        if item.get_closest_marker("slow"):
             slow.add(item.path)
-            if not (marker.args and isinstance(marker.args[0], str)):
+        for name in ("slow", "long"):
+            marker = item.get_closest_marker(name)
+            if marker and not (marker.args and isinstance(marker.args[0], str)):
                 raise pytest.UsageError(
-                    f"{item.nodeid}: pytest.mark.slow needs a reason, as in slow('trains')"
+                    f"{item.nodeid}: pytest.mark.{name} needs a reason, as in {name}('trains')"
                 )
     here = Path(__file__).parent
     rank = {folder: number for number, folder in enumerate(LONG)}

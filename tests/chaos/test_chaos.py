@@ -30,8 +30,8 @@ RANKS = 2
         ("flat", "ddp", 4),
         ("base", "ddp", 6),
         ("multilabel", "ddp", 8),
-        ("ensemble", "ddp", 4),  # its stages are those of `base`
-        ("multilabel", "zero1", 3),
+        pytest.param("ensemble", "ddp", 8, marks=pytest.mark.long("its stages are those of `base`")),
+        pytest.param("multilabel", "zero1", 8, marks=pytest.mark.long("imports DeepSpeed for each attempt")),
     ],
 )
 def test_interrupted_at_random_moments_a_run_ends_with_the_same_bits(

@@ -172,6 +172,7 @@ def run_inside(site: Path, home: Path, environment: dict[str, str], command: str
     return done.stdout
 
 
+@pytest.mark.long("builds the image; tests/cluster/test_sweep_script.py runs the study outside of it")
 def test_the_real_study_runs_in_the_container_from_submit_to_report(
     slurm: Slurm, home: Path, bare: dict[str, str], folder: Path
 ) -> None:
@@ -215,6 +216,7 @@ def test_the_real_study_runs_in_the_container_from_submit_to_report(
     wait_for("the end of its relays", lambda: relays() <= before, 30)
 
 
+@pytest.mark.long("builds the image; tests/cluster/test_preempt.py has such a run outside of it")
 def test_a_run_in_the_container_that_is_asked_to_stop_goes_on(
     slurm: Slurm, home: Path, bare: dict[str, str], folder: Path, shards: Path
 ) -> None:

@@ -92,7 +92,12 @@ def command(work: Path, *words: str, **variables: str) -> None:
     [
         (["train", "run.yaml"], 1),
         (["train", "run.yaml", "--ranks", "2"], 2),
-        (["sweep", "study.yaml", "--ranks-per-trial", "2", "--cpus-per-trial", "1"], 2),
+        (["sweep", "study.yaml"], 1),
+        pytest.param(
+            ["sweep", "study.yaml", "--ranks-per-trial", "2", "--cpus-per-trial", "1"],
+            2,
+            marks=pytest.mark.long("trials of one rank, and ranks, are tried above"),
+        ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )

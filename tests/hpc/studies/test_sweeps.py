@@ -139,6 +139,7 @@ def test_its_runs_train(file: Path, tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow("searches under Ray")
+@pytest.mark.long("tests/cluster/test_sweep_script.py and tests/docs/test_commands.py go this way, too")
 def test_smoke_from_the_search_to_the_report(tmp_path: Path) -> None:
     """Every step by the command line: the preparation in the file's header, nested searches, re-runs, folds,
     report."""

@@ -75,12 +75,15 @@ def answers(loaded: LoadedRun, shards: Path, rows: list[int]) -> tuple[np.ndarra
     return logp, np.exp(decide.leaf_logp(logp, tree)), decided
 
 
-KINDS: list[dict[str, Any]] = [
+KINDS: list[Any] = [
     {"variant": "flat", "backbone.name": "test_vit"},
     {"variant": "base", "backbone.name": "test_convnext"},
     {"variant": "multilabel", "backbone.name": "test_convnext", "loss.isolation": "chained"},
     {"variant": "multilabel", "backbone.name": "test_vit", "loss.isolation": "branched"},
-    {"variant": "ensemble", "backbone.name": "test_vit"},
+    pytest.param(
+        {"variant": "ensemble", "backbone.name": "test_vit"},
+        marks=pytest.mark.long("exports four models, as `base` does"),
+    ),
 ]
 
 
