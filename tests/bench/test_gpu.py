@@ -32,6 +32,7 @@ def test_without_a_gpu_it_says_so_in_one_line(words: list[str], fix: str) -> Non
 
 
 @pytest.mark.slow("measures every part, and searches a small study")
+@pytest.mark.long("each part starts ranks of its own; `leukotree bench` has tests of its own")
 def test_every_part_is_measured_on_a_cpu_and_has_a_row_in_the_table(tmp_path: Path) -> None:
     done = script("gpu.py", "--device", "cpu", "--tiny", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr

@@ -28,8 +28,8 @@ RANKS = 2
     ("variant", "strategy", "interruptions"),
     [
         ("flat", "ddp", 4),
-        ("base", "ddp", 6),
-        ("multilabel", "ddp", 8),
+        ("base", "ddp", 4),
+        ("multilabel", "ddp", 6),
         pytest.param("ensemble", "ddp", 8, marks=pytest.mark.long("its stages are those of `base`")),
         pytest.param("multilabel", "zero1", 8, marks=pytest.mark.long("imports DeepSpeed for each attempt")),
     ],

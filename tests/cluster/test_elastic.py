@@ -119,6 +119,7 @@ def started(slurm: Slurm, smoke: Path) -> Iterator[Any]:
         search.cancel_folds()
 
 
+@pytest.mark.long("waits for the time limit of a worker; a search that loses its workers is tried below")
 def test_workers_come_and_go_and_every_trial_completes_once(slurm: Slurm, started: Any) -> None:
     """It begins with one worker, gets a second later, loses the first to its time limit and the second to
     scancel, and ends."""

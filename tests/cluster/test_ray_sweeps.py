@@ -134,6 +134,7 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.long("two sweeps on four nodes of Ray; tests/cluster/test_sweep_script.py loses one Ray")
 def test_sweeps_survive_a_killed_head_and_each_other(
     slurm: Slurm, home: Path, shards: Path, scratch: Path
 ) -> None:

@@ -192,6 +192,7 @@ def compiled_pair(shards: Path, runtime: Runtime) -> dict[str, Any]:
         return results
 
 
+@pytest.mark.long("compiles C++ for minutes")
 def test_a_compiled_model_trains_the_same(shards: Path) -> None:
     losses = in_ranks(compiled_pair, shards, runtime=RUNTIME, ranks=2)
     for name in ("plain", "accumulated", "branched"):

@@ -130,6 +130,7 @@ def test_a_search_that_left_out_the_fold_of_another_repeat_is_refused(study: Stu
 
 
 @pytest.mark.slow("searches 16 times")
+@pytest.mark.long("tests/hpc/search/test_sweep.py has a search for each fold of one deal")
 def test_each_fold_of_each_repeat_has_a_search(study: Study) -> None:
     words = (
         "study.yaml",

@@ -110,6 +110,7 @@ def test_a_decoded_cache_of_the_user_is_used_and_kept(spec: Path, tmp_path: Path
 
 
 @pytest.mark.slow("starts Ray")
+@pytest.mark.long("times trials; tests/hpc/search/test_slot.py has what they do")
 def test_a_trial_is_measured_through_ray(tmp_path: Path) -> None:
     [row] = json.loads(
         printed("backbone.name=test_vit", "--size", 32, "--only", "trial", "--json", cwd=tmp_path)

@@ -79,7 +79,10 @@ KINDS: list[Any] = [
     {"variant": "flat", "backbone.name": "test_vit"},
     {"variant": "base", "backbone.name": "test_convnext"},
     {"variant": "multilabel", "backbone.name": "test_convnext", "loss.isolation": "chained"},
-    {"variant": "multilabel", "backbone.name": "test_vit", "loss.isolation": "branched"},
+    pytest.param(
+        {"variant": "multilabel", "backbone.name": "test_vit", "loss.isolation": "branched"},
+        marks=pytest.mark.long("the tests below export a branched model"),
+    ),
     pytest.param(
         {"variant": "ensemble", "backbone.name": "test_vit"},
         marks=pytest.mark.long("exports four models, as `base` does"),
