@@ -65,7 +65,12 @@ def search(shards: Path, trials: int, variants: Sequence[str] = ("flat",)) -> St
         "study": "full",
         "variants": list(variants),
         "folds": {"outer": 4, "inner": 2},
-        "base": {"data": {"shards": str(shards)}, "backbone": {"name": "test_vit"}, "optim": {"epochs": 1}},
+        "base": {
+            "data": {"shards": str(shards)},
+            "backbone": {"name": "test_vit"},
+            "engine": {"precision": "fp32"},
+            "optim": {"epochs": 1},
+        },
         "search": {
             "nested": False,
             "trials": trials,
