@@ -63,6 +63,7 @@ def test_a_step_pays_for_no_new_pages(how: str, plain: int) -> None:
     assert total == 3 * BLOCKS * 1e7
 
 
+@pytest.mark.long("a step of two gigabytes; smaller steps are tried below and above")
 def test_a_step_of_more_than_two_gigabytes_pays_for_no_new_pages(plain: int) -> None:
     """2^31 bytes is the largest positive number that mallopt takes for what it may keep."""
     faults = steps("asked", blocks=60)[1]
