@@ -54,7 +54,7 @@ check: .venv/installed
 	$(MAKE) --no-print-directory --jobs 2 lint unit
 
 unit: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2 $(BY_FILE) -m "not slow"
+	$(BIN)/python -m pytest --numprocesses 2 $(BY_FILE) -m "not slow and not long"
 
 lint: .venv/installed
 	$(BIN)/ruff check .
