@@ -39,7 +39,7 @@ $(SHARDS)-64/dataset.json: | $(IMAGES)/manifest.csv
 sweep: .venv/installed $(SHARDS)/dataset.json
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash slurm/sweep.sh $(STUDY)
 
-## Everything that can be checked here, style and types included; the cluster's tests boot a SLURM of their own.
+## All but the longest tests, style and types included; the cluster's tests boot a SLURM of their own.
 ## Three workers: the cluster's tests, which one of them runs, mostly wait. What fails beside the others is
 ## named, and runs once more, alone: a test that only waited too long on a busy machine passes then; a defect does not.
 test: lint

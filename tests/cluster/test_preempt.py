@@ -18,6 +18,8 @@ from tests.helpers.cluster.slurm import Slurm
 from tests.helpers.specs import tiny_spec
 
 LEUKOTREE = [sys.executable, "-m", "hpc.cli"]
+RANKS = "2"
+"""One on each host."""
 LIMITS = ["--threads", "1", "--device", "cpu"]
 SITE = "partition: main\ntime: 30\ncpus_per_task: 1\ninterface: eth0\nwarn: 60\n"
 
@@ -28,13 +30,13 @@ def spec(shards: Path) -> RunSpec:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunSpec, int], pd.DataFrame]:
-    """Predictions of a spec by so many ranks of one machine."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunSpec], pd.DataFrame]:
+    """Predictions of a spec by as many ranks of one machine."""
     root = tmp_path_factory.mktemp("undisturbed")
 
-    def predictions_of(wanted: RunSpec, ranks: int) -> pd.DataFrame:
+    def predictions_of(wanted: RunSpec) -> pd.DataFrame:
         (root / "run.yaml").write_text(wanted.dump())
-        words = [*LEUKOTREE, "train", "run.yaml", "--ranks", str(ranks), *LIMITS]
+        words = [*LEUKOTREE, "train", "run.yaml", "--ranks", RANKS, *LIMITS]
         subprocess.run(words, cwd=root, check=True, capture_output=True)
         return _predictions(root, wanted)
 
@@ -49,12 +51,12 @@ def _predictions(home: Path, spec: RunSpec) -> pd.DataFrame:
 class Launched:
     """`leukotree train --on slurm` over two hosts, which waits for its job."""
 
-    def __init__(self, slurm: Slurm, home: Path, spec: RunSpec, ranks: int) -> None:
+    def __init__(self, slurm: Slurm, home: Path, spec: RunSpec) -> None:
         self.slurm, self.home, self.spec = slurm, home, spec
         self.folder = home / "results" / "runs" / "single" / spec.run_name
         (home / "run.yaml").write_text(spec.dump())
         (home / "site.yaml").write_text(SITE)
-        where = ["--on", "slurm", "--nodes", "2", "--ranks", str(ranks), "--site", "site.yaml"]
+        where = ["--on", "slurm", "--nodes", "2", "--ranks", RANKS, "--site", "site.yaml"]
         environment = slurm.environment | {"OMP_NUM_THREADS": "1"}
         self.output = (home / "output").open("w+")
         self.process = subprocess.Popen(
@@ -97,11 +99,11 @@ class Launched:
 
 
 @pytest.fixture
-def launched(slurm: Slurm, tmp_path: Path) -> Iterator[Callable[[RunSpec, int], Launched]]:
+def launched(slurm: Slurm, tmp_path: Path) -> Iterator[Callable[[RunSpec], Launched]]:
     begun: list[Launched] = []
 
-    def launch(spec: RunSpec, ranks: int) -> Launched:
-        begun.append(Launched(slurm, tmp_path, spec, ranks))
+    def launch(spec: RunSpec) -> Launched:
+        begun.append(Launched(slurm, tmp_path, spec))
         return begun[-1]
 
     yield launch
@@ -123,10 +125,10 @@ def _no_step_twice(folder: Path) -> None:
 def test_requeued_and_then_without_a_host(
     slurm: Slurm,
     spec: RunSpec,
-    launched: Callable[[RunSpec, int], Launched],
-    undisturbed: Callable[[RunSpec, int], pd.DataFrame],
+    launched: Callable[[RunSpec], Launched],
+    undisturbed: Callable[[RunSpec], pd.DataFrame],
 ) -> None:
-    run = launched(spec, 2)
+    run = launched(spec)
     wait_for("training", lambda: run.trained(30), 300)
     slurm.run("scontrol", "requeue", run.job())
     wait_for("a second attempt", lambda: len(run.attempts()) == 2, 400)
@@ -137,7 +139,7 @@ def test_requeued_and_then_without_a_host(
         wait_for("the job to lose its place", lambda: run.state() != "RUNNING", 240)
     finally:
         slurm.start_host("n2")
-    pd.testing.assert_frame_equal(run.finish(), undisturbed(spec, 2))
+    pd.testing.assert_frame_equal(run.finish(), undisturbed(spec))
     # SLURM may still send to the new step what was meant for the lost one: then there are more attempts.
     assert [attempt["after"] for attempt in run.attempts()][:3] == [None, "preempted", "node"]
     _no_step_twice(run.folder)
@@ -146,23 +148,23 @@ def test_requeued_and_then_without_a_host(
 def test_sharded_optimizer_asked_to_stop_by_a_preemption_that_grants_time(
     slurm: Slurm,
     spec: RunSpec,
-    launched: Callable[[RunSpec, int], Launched],
-    undisturbed: Callable[[RunSpec, int], pd.DataFrame],
+    launched: Callable[[RunSpec], Launched],
+    undisturbed: Callable[[RunSpec], pd.DataFrame],
 ) -> None:
     """SIGTERM while SLURM still counts the job as running: it has to be queued again by itself."""
     sharded = spec.override({"engine.strategy": "zero2", "optim.epochs": 12})
-    run = launched(sharded, 2)
+    run = launched(sharded)
     wait_for("training", lambda: run.trained(10), 300)
     slurm.run("scancel", "--signal=TERM", run.job())
-    pd.testing.assert_frame_equal(run.finish(), undisturbed(sharded, 2))
+    pd.testing.assert_frame_equal(run.finish(), undisturbed(sharded))
     assert [attempt["after"] for attempt in run.attempts()] == [None, "preempted"]
     _no_step_twice(run.folder)
 
 
-def test_at_its_time_limit(slurm: Slurm, spec: RunSpec, launched: Callable[[RunSpec, int], Launched]) -> None:
+def test_at_its_time_limit(slurm: Slurm, spec: RunSpec, launched: Callable[[RunSpec], Launched]) -> None:
     """Limits are minutes, so it is moved to a running job, and away from the next attempt. SLURM looks every
     30 s, so the run is one without an end, and is cancelled once it has gone on."""
-    run = launched(spec.override({"optim.epochs": 10_000}), 2)
+    run = launched(spec.override({"optim.epochs": 10_000}))
     wait_for("training", lambda: run.trained(30), 300)
     *_, minutes, seconds = map(
         int, slurm.run("squeue", "--noheader", "--format=%M", "--jobs", run.job()).split(":")

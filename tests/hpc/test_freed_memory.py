@@ -36,7 +36,6 @@ int mallopt(int name, int value) {
 }
 """
 """A library that stands before the C library and notes who calls mallopt."""
-SWEEPS = pytest.mark.long("a trial starts its process as `train` does")
 TRIM_THRESHOLD = -1
 STUDY = {
     "study": "kept",
@@ -93,9 +92,11 @@ def command(work: Path, *words: str, **variables: str) -> None:
     [
         (["train", "run.yaml"], 1),
         (["train", "run.yaml", "--ranks", "2"], 2),
-        pytest.param(["sweep", "study.yaml"], 1, marks=SWEEPS),
+        (["sweep", "study.yaml"], 1),
         pytest.param(
-            ["sweep", "study.yaml", "--ranks-per-trial", "2", "--cpus-per-trial", "1"], 2, marks=SWEEPS
+            ["sweep", "study.yaml", "--ranks-per-trial", "2", "--cpus-per-trial", "1"],
+            2,
+            marks=pytest.mark.long("a trial, and ranks, are tried above"),
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",

@@ -12,27 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from leukotree.config import Strict
-from leukotree.spec.groups import (
-    AugmentSpec,
-    BackboneSpec,
-    DataSpec,
-    EngineSpec,
-    LossSpec,
-    OptimSpec,
-    PlainSpec,
-)
+from leukotree.spec.groups import GROUPS, LossSpec, PlainSpec
 from leukotree.spec.variants import OF_LEAVES, PLAIN, VARIANTS
 
-GROUPS: Mapping[str, type[Strict]] = {
-    "data": DataSpec,
-    "augment": AugmentSpec,
-    "backbone": BackboneSpec,
-    "loss": LossSpec,
-    "optim": OptimSpec,
-    "engine": EngineSpec,
-    "plain": PlainSpec,
-}
-"""The groups of fields of a run spec."""
 _LEVELS = ("isolation", "leader", "branch_blocks", "surgery")
 NO_EFFECT_IN: dict[str, tuple[str, ...]] = {
     "flat": _LEVELS,

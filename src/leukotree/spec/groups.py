@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -249,3 +250,15 @@ class PlainSpec(Strict):
     temperature: float = Field(0.07, gt=0)
     """`neighbours`: a vote weighs exp(cosine similarity / temperature). 0.07 is that of DINO (Caron et al.
     2021)."""
+
+
+GROUPS: Mapping[str, type[Strict]] = {
+    "data": DataSpec,
+    "augment": AugmentSpec,
+    "backbone": BackboneSpec,
+    "loss": LossSpec,
+    "optim": OptimSpec,
+    "engine": EngineSpec,
+    "plain": PlainSpec,
+}
+"""The groups of fields of a run spec."""

@@ -60,14 +60,6 @@ def test_only_holders_of_the_token_reach_a_ray_that_is_started_here() -> None:
     assert "RAY_AUTH_MODE" not in os.environ
 
 
-WHERE = """
-import hpc, leukotree, subprocess, sys
-command = [sys.executable, "-c", "import hpc; print(hpc.__file__)"]
-rank = subprocess.run(command, capture_output=True, text=True)
-paths = hpc.__file__, leukotree.__file__, rank.stdout.strip()
-"""
-
-
 @pytest.mark.slow("starts Ray")
 def test_it_starts_no_process_that_no_trial_uses() -> None:
     """By default Ray starts one for each CPU: 128 on a large node."""
@@ -87,6 +79,14 @@ def test_it_starts_no_process_that_no_trial_uses() -> None:
     with connect(None):
         pid = ray.get(ray.remote(Trial).remote().pid.remote())
         assert workers() == {pid}
+
+
+WHERE = """
+import hpc, leukotree, subprocess, sys
+command = [sys.executable, "-c", "import hpc; print(hpc.__file__)"]
+rank = subprocess.run(command, capture_output=True, text=True)
+paths = hpc.__file__, leukotree.__file__, rank.stdout.strip()
+"""
 
 
 @pytest.mark.slow("starts Ray")
