@@ -159,7 +159,6 @@ def test_workers_come_and_go_and_every_trial_completes_once(slurm: Slurm, starte
     assert not list((search.home / "results/runs/.sweeps").iterdir())
 
 
-@pytest.mark.long("searches twice; a search whose worker is lost is tried above")
 def test_with_one_worker_at_a_time_it_chooses_what_the_search_in_one_place_chooses(
     slurm: Slurm, started: Any, smoke: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
